@@ -1,0 +1,54 @@
+"""The only place that spells key strings. Decides names; never touches a store.
+
+An instance is a namespace path: `/` or `/ƒA/ƒB` (job ids from the root, F58). All keys of one instance share one
+hash tag, so an instance lives in one Cluster slot and a tree of instances spreads over many.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Rejected
+
+_SEGMENT = re.compile(r"[^/\s{}#?]+")
+
+
+def check_namespace(path: str) -> str:
+    """Return `path` if it is a namespace path ("/", "/ƒA", "/ƒA/ƒB"), else raise `Rejected`."""
+    if path == "/":
+        return path
+    if not path.startswith("/") or not all(_SEGMENT.fullmatch(part) for part in path[1:].split("/")):
+        raise Rejected(f"bad namespace path {path!r}", code="bad-namespace", hint="use / or /ƒJOBID[/ƒJOBID...]")
+    return path
+
+
+class Keys:
+    """The keys of one instance. All are plain attributes, computed once."""
+
+    __slots__ = ("blobs", "guards", "journal", "lease", "log", "meta", "namespace", "prefix", "producers",
+                 "snapshot", "telemetry")  # fmt: skip
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = check_namespace(namespace)
+        self.prefix = prefix = f"{{fluxkv:{namespace}}}:"
+        self.journal = prefix + "journal"  # stream, one entry per commit, id <version>-<epoch>
+        self.meta = prefix + "meta"  # hash: uid epoch replid version tip floor epoch_ms durability schema created
+        self.guards = prefix + "guards"  # hash: thing -> version that last bumped it
+        self.producers = prefix + "producers"  # hash: producer -> "<seq> <entry id> <payload hash>"
+        self.snapshot = prefix + "snapshot"  # hash: meta of the newest snapshot, and its chunks
+        self.telemetry = prefix + "telemetry"  # capped stream: heartbeats, utilisation
+        self.lease = prefix + "lease"  # string: who plans now
+        self.log = prefix + "log"  # capped stream: the daemons' own log
+        self.blobs = prefix + "blobs"  # hash: content hash -> bytes
+
+    def inbox(self, name: str) -> str:
+        """Stream of messages to one agent's node; entry ids are those of the commits that sent them."""
+        return f"{self.prefix}inbox:{name}"
+
+    def output(self, job: int) -> str:
+        """Capped stream of a job's forwarded output (RFC 24 events)."""
+        return f"{self.prefix}output:{job}"
+
+    def input(self, job: int) -> str:
+        """Stream of a job's standard input, from whoever is attached."""
+        return f"{self.prefix}input:{job}"

@@ -1,0 +1,201 @@
+"""The `Store` port: what a journal needs of a server. Decides nothing; `RedisStore` and `MemoryStore` obey it.
+
+All calls are synchronous. The one thing that waits, reading streams, is a `Subscription`: it has a file
+descriptor, so that a runner can wait on it beside other things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """One journal entry as stored. `id` is "<version>-<epoch>"."""
+
+    version: int
+    epoch: int
+    header: bytes
+    payload: bytes
+
+    @property
+    def id(self) -> str:
+        return f"{self.version}-{self.epoch}"
+
+
+class Message(NamedTuple):
+    """One entry of a plain stream (inbox, output, telemetry, log): its id and its single field's value."""
+
+    id: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """An instance's identity and tip, as one read of the meta hash.
+
+    uid: random, names this very namespace for ever. epoch: random 48 bits, compared for equality only.
+    version: the tip (0: empty journal). floor: guards at or below it may be pruned.
+    origin_ms: the FLUID epoch in Unix ms. durability: "strict" or "local".
+    """
+
+    uid: str
+    epoch: int
+    version: int
+    floor: int
+    origin_ms: int
+    durability: str
+    schema: int
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One commit, with everything the server checks before it writes anything.
+
+    since:  things that must not have been bumped after `decided_at`.
+    exact:  (thing, version) pairs: the thing's last bump must be exactly this version.
+    absent: things that must have no bump at all (a new job's id; a closed queue's mark).
+    bumps:  things whose last bump becomes this commit. clears: things forgotten.
+    inbox:  (name, message) pairs delivered in the same atomic step under the commit's own id.
+    producer/seq: exactly-once for pipelines; producer "" means sent once, protected by its guards.
+    extra: free msgpack map carried in the header (e.g. the digest of `decided_at`, who caused it).
+    """
+
+    uid: str
+    epoch: int
+    decided_at: int
+    payload: bytes
+    producer: str = ""
+    seq: int = 0
+    since: tuple[str, ...] = ()
+    exact: tuple[tuple[str, int], ...] = ()
+    absent: tuple[str, ...] = ()
+    bumps: tuple[str, ...] = ()
+    clears: tuple[str, ...] = ()
+    inbox: tuple[tuple[str, bytes], ...] = ()
+    extra: bytes = b"\x80"
+
+
+class Appended(NamedTuple):
+    """OK: the commit is in the journal under this version and epoch. `duplicate`: it already was (DUP)."""
+
+    version: int
+    epoch: int
+    duplicate: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.version}-{self.epoch}"
+
+
+class Conflicted(NamedTuple):
+    """CONFLICT: nothing was written; all guards that had moved are named. Uses up no sequence number."""
+
+    things: tuple[str, ...]
+
+
+class Gap(NamedTuple):
+    """GAP: sequence numbers are missing; `last` is the last one taken. Nothing was written."""
+
+    last: int
+
+
+class StaleEpoch(NamedTuple):
+    """EPOCH: history may have forked since the epoch was issued. Nothing was written. Re-read the tail."""
+
+    epoch: int
+
+
+Answer = Appended | Conflicted | Gap | StaleEpoch
+
+
+class Subscription(Protocol):
+    """Follows several streams from given positions, over its own connection."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when `poll` may have something."""
+        ...
+
+    def poll(self, timeout_s: float = 0.0) -> list[tuple[str, list[Entry] | list[Message]]]:
+        """New entries by stream key, oldest first, waiting at most `timeout_s`; [] if none.
+
+        Entries of a journal key come as `Entry`, those of any other stream as `Message`.
+        Raises Unavailable when the connection is lost (call again: it reconnects and goes on from its position).
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """One instance's namespace on a server. Raises `Unavailable` when the server cannot be reached,
+    `Corrupt` when the server finds its own tables at odds, `Rejected(code="gone")` when the namespace is not
+    (any more) the one named by its uid."""
+
+    namespace: str
+
+    def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
+        """Create the namespace (compare-and-set: `Rejected(code="exists")` if there is one)."""
+        ...
+
+    def meta(self) -> Meta:
+        """Read the identity and tip. `Unavailable(code="no-instance")` if there is no such namespace."""
+        ...
+
+    def append(self, request: Append) -> Answer: ...
+
+    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        """Draw a new epoch, if epoch and tip are still as named; else `Conflict`. For a server that restarted."""
+        ...
+
+    def read(self, after: int, limit: int = 1000) -> list[Entry]:
+        """Journal entries with version > after, in order."""
+        ...
+
+    def entries(self, versions: Sequence[int]) -> list[Entry]:
+        """The journal entries of these versions that exist, in the order asked."""
+        ...
+
+    def subscribe(self, positions: dict[str, str]) -> Subscription:
+        """Follow streams: key -> last id seen ("0" from the start, "$" only new)."""
+        ...
+
+    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes]) -> bool:
+        """Replace the newest snapshot, if uid and epoch still hold. head is opaque; chunks ≤ 64 kB each."""
+        ...
+
+    def load_snapshot(self) -> tuple[bytes, list[bytes]] | None: ...
+
+    def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
+        """Set the floor and forget `job/` and other prunable guards last bumped at or below it; how many went."""
+        ...
+
+    def put_blobs(self, blobs: dict[str, bytes]) -> None:
+        """Store content-addressed bytes (name: `blob_name(data)`). Idempotent."""
+        ...
+
+    def get_blobs(self, names: Sequence[str]) -> list[bytes | None]: ...
+
+    def push(self, key: str, data: Sequence[bytes], *, limit: int = 0) -> None:
+        """Append messages to a plain stream, capped at about `limit` entries (0: not capped)."""
+        ...
+
+    def messages(self, key: str, after: str = "0", limit: int = 1000) -> list[Message]: ...
+
+    def trim(self, key: str, through: str) -> None:
+        """Drop a plain stream's entries up to and including this id."""
+        ...
+
+    def delete(self, *keys: str) -> None: ...
+
+    def lease(self, owner: str, ttl_ms: int) -> bool:
+        """Take or renew the planner's lease (compare-and-expire). Never what keeps us safe."""
+        ...
+
+    def now(self) -> float:
+        """Server time, Unix seconds."""
+        ...
+
+    def close(self) -> None: ...
