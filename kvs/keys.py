@@ -32,7 +32,7 @@ class Keys:
         self.namespace = check_namespace(namespace)
         self.prefix = prefix = f"{{fluxkv:{namespace}}}:"
         self.journal = prefix + "journal"  # stream, one entry per commit, id <version>-<epoch>
-        self.meta = prefix + "meta"  # hash: uid epoch replid version tip floor epoch_ms durability schema created
+        self.meta = prefix + "meta"  # hash: uid epoch replid version tip floor origin_ms durability schema created
         self.guards = prefix + "guards"  # hash: thing -> version that last bumped it
         self.producers = prefix + "producers"  # hash: producer -> "<seq> <entry id> <payload hash>"
         self.snapshot = prefix + "snapshot"  # hash: meta of the newest snapshot, and its chunks
@@ -52,3 +52,14 @@ class Keys:
     def input(self, job: int) -> str:
         """Stream of a job's standard input, from whoever is attached."""
         return f"{self.prefix}input:{job}"
+
+    def is_inbox(self, key: str) -> bool:
+        return key.startswith(self.prefix + "inbox:")
+
+
+def keys_of(key: str) -> Keys | None:
+    """The `Keys` of the instance whose key this is; None if it is nobody's."""
+    head, mark, _ = key.partition("}:")
+    if not mark or not head.startswith("{fluxkv:"):
+        return None
+    return Keys(head[len("{fluxkv:") :])

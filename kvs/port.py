@@ -61,6 +61,7 @@ class Append:
     inbox:  (name, message) pairs delivered in the same atomic step under the commit's own id.
     producer/seq: exactly-once for pipelines; producer "" means sent once, protected by its guards.
     extra: free msgpack map carried in the header (e.g. the digest of `decided_at`, who caused it).
+    refusable: may be refused (`Unavailable(code="full")`) when the server is past its soft memory line.
     """
 
     uid: str
@@ -76,6 +77,7 @@ class Append:
     clears: tuple[str, ...] = ()
     inbox: tuple[tuple[str, bytes], ...] = ()
     extra: bytes = b"\x80"
+    refusable: bool = False
 
 
 class Appended(NamedTuple):
@@ -126,6 +128,10 @@ class Subscription(Protocol):
         """
         ...
 
+    def follow(self, key: str, position: str) -> None:
+        """Follow one more stream from now on (or move the position in one followed already)."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -144,7 +150,14 @@ class Store(Protocol):
         """Read the identity and tip. `Unavailable(code="no-instance")` if there is no such namespace."""
         ...
 
-    def append(self, request: Append) -> Answer: ...
+    def append(self, request: Append) -> Answer:
+        """Append one commit. Sends again after a lost connection only where that is safe; else, or after its
+        patience, raises Unavailable (code "outcome-unknown" if the commit may be in the journal)."""
+        ...
+
+    def append_many(self, requests: Sequence[Append]) -> list[Answer]:
+        """Append several in one round trip, in order, each all or nothing on its own."""
+        ...
 
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
         """Draw a new epoch, if epoch and tip are still as named; else `Conflict`. For a server that restarted."""

@@ -1,0 +1,142 @@
+"""Where an instance keeps its things on disk, and how one is found. Decides names of files; starts nothing.
+
+A state directory holds: `instance.json` (uri, uid, namespace, created, keep_s, detached), `server/` (the store's files),
+`run/<role>.json` and `run/<role>.lock` (a daemon is whoever holds its lock), `log/<role>.log`, `spool/` (the launcher's),
+`ns/<job>/` (state directories of child instances on this host).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..kvs.errors import Rejected, Unavailable
+
+ROLES = ("keeper", "worker", "agent", "launcher")
+
+
+class StateDir(NamedTuple):
+    """One instance's state directory (an absolute path)."""
+
+    path: str
+
+    def join(self, *parts: str) -> str:
+        return os.path.join(self.path, *parts)
+
+    @property
+    def instance_file(self) -> str:
+        return self.join("instance.json")
+
+    @property
+    def spool(self) -> str:
+        return self.join("spool")
+
+    def lock_file(self, role: str) -> str:
+        return self.join("run", f"{role}.lock")
+
+    def run_file(self, role: str) -> str:
+        return self.join("run", f"{role}.json")
+
+    def log_file(self, role: str) -> str:
+        return self.join("log", f"{role}.log")
+
+    def create(self) -> None:
+        """Make the directories, private to the user. Raises `Unavailable` with the reason."""
+        try:
+            for part in ("", "run", "log", "spool"):
+                os.makedirs(self.join(part), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(
+                f"state directory {self.path}: {error.strerror}",
+                code="state-dir",
+                hint="choose another with --state-dir DIR, or set XDG_STATE_HOME",
+            ) from None
+
+    def read(self) -> dict[str, Any]:
+        """instance.json, or `Rejected` if this is no state directory."""
+        import json
+
+        try:
+            with open(self.instance_file) as file:
+                return dict(json.load(file))
+        except (FileNotFoundError, NotADirectoryError):
+            raise Rejected(
+                f"{self.path}: no instance has its state here",
+                code="no-state-dir",
+                hint="a state directory has an instance.json; fluxkv list shows those of this user",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self.instance_file}: {error}", code="state-dir") from None
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Replace instance.json in one step."""
+        write_json(self.instance_file, values)
+
+    def running(self) -> bool:
+        """Whether its keeper is alive (holds its lock)."""
+        return lock_held(self.lock_file("keeper"))
+
+
+def write_json(path: str, values: dict[str, Any]) -> None:
+    """Replace a small JSON file in one step."""
+    import json
+
+    scratch = f"{path}.{os.getpid()}"
+    with open(scratch, "w") as file:
+        json.dump(values, file, indent=1)
+    os.replace(scratch, path)
+
+
+def lock_held(path: str) -> bool:
+    """Whether some process holds the lock on this file."""
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+def home() -> str:
+    """The folder that holds this user's state directories."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "fluxkv")
+
+
+def known() -> Iterator[StateDir]:
+    """This user's state directories under `home()`, oldest name first."""
+    try:
+        names = sorted(os.listdir(home()))
+    except OSError:
+        return
+    for name in names:
+        directory = StateDir(os.path.join(home(), name))
+        if os.path.exists(directory.instance_file):
+            yield directory
+
+
+def find_uri(uri: str | None = None) -> str:
+    """The instance to talk to: the one named, else FLUXKV_URI, else the one running instance of this user."""
+    uri = uri or os.environ.get("FLUXKV_URI")
+    if uri:
+        return uri
+    running = [directory for directory in known() if directory.running()]
+    if len(running) == 1:
+        return str(running[0].read()["uri"])
+    if not running:
+        raise Unavailable(
+            "no instance is running", code="no-instance", hint="fluxkv start gives you one; or set FLUXKV_URI"
+        )
+    found = ", ".join(str(directory.read()["uri"]) for directory in running)
+    raise Rejected(
+        f"{len(running)} instances are running: {found}", code="which-instance", hint="set FLUXKV_URI to one of them"
+    )

@@ -1,0 +1,340 @@
+"""Starting an attempt's tasks: environment, working directory, files, affinity, `posix_spawn`.
+
+Decides how a task starts and what an attempt that cannot start is told; never waits, never decides who starts when.
+Single-threaded by contract: working directory and affinity are the process's own, set just before each spawn.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat as stat_module
+import time
+from collections import OrderedDict
+from typing import Any
+
+from .proctree import ATTEMPT_VARIABLE
+from .spool import input_path, output_paths
+
+MAX_ENVIRONMENTS = 1024
+_PATH_CACHE_S = 1.0
+_DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
+_DUP2 = os.POSIX_SPAWN_DUP2
+_STATUS_ERROR, _STATUS_NOT_EXECUTABLE, _STATUS_NOT_FOUND = 1 << 8, 126 << 8, 127 << 8
+
+
+class SpawnError(Exception):
+    """A task cannot start. status: the wait status to report; str(error): what to tell the user."""
+
+    def __init__(self, text: str, status: int = _STATUS_ERROR) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def badness(status: int) -> int:
+    """How bad a wait status is, by the shell's convention: exit code, or 128 + signal."""
+    return 128 + (status & 127) if status & 127 else status >> 8
+
+
+class Attempt:
+    """One attempt the launcher holds, from the message to the ack. Times: *_boot on the boot-time clock."""
+
+    __slots__ = (
+        "alive", "cause", "cpu_s", "ending", "event", "fifos", "grace_s", "group", "job", "key", "kill_at", "limit_at",
+        "limit_s", "max_rss_kib", "orphans", "pids", "spec", "start_boot", "statuses", "t_start", "tasks", "warn_at",
+    )  # fmt: skip
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        """Raises KeyError, TypeError or ValueError when the message is not an attempt."""
+        key = spec["key"]
+        if not isinstance(key, str) or not key or len(key) > 200 or key.split() != [key] or "\0" in key:
+            raise ValueError(f"bad attempt key {key!r}")
+        self.key: str = key
+        self.job: int = spec["job"]
+        self.spec = spec
+        self.tasks: list[list[Any]] = spec["tasks"]
+        if not self.tasks:
+            raise ValueError(f"attempt {key} has no tasks")
+        self.group: str = spec.get("group", "")
+        self.limit_s: float = spec.get("limit_s") or 0.0
+        self.grace_s: float = spec.get("kill_grace_s", 5.0)
+        self.alive: dict[int, int] = {}  # pid -> task rank
+        self.orphans: set[int] = set()  # children that came to us from this attempt's tree, alive
+        self.pids: list[int] = []  # of all tasks that were spawned
+        self.statuses: dict[int, int] = {}  # task rank -> wait status
+        self.t_start = self.start_boot = 0.0
+        self.ending = 0  # 1: TERM went out, 2: KILL
+        self.cause = ""
+        self.limit_at = self.warn_at = self.kill_at = 0.0  # 0: none
+        self.max_rss_kib = 0
+        self.cpu_s = 0.0
+        self.fifos: list[tuple[str, int]] = []  # path, our write end (-1: closed)
+        self.event: list[Any] | None = None  # the over event, once over
+
+    def paths(self, spool: str) -> list[tuple[str, str]]:
+        """The spool's output files this attempt uses, (out, err) each; "" where the user named a file."""
+        spec = self.spec
+        out, err = not spec.get("stdout"), not spec.get("stderr")
+        if not (out or err):
+            return []
+        ranks = [task[0] for task in self.tasks] if spec.get("per_task_output") else [None]
+        pairs = [output_paths(spool, self.job, self.key, rank) for rank in ranks]
+        return [(a if out else "", b if err else "") for a, b in pairs]
+
+
+class Spawner:
+    """Knows the environments, and the process-wide state that spawns change."""
+
+    __slots__ = ("_affinity", "_default_signals", "_environments", "_found", "_null", "_spool", "_start_affinity",
+                 "_suffix", "_outer")  # fmt: skip
+
+    def __init__(self, spool: str, tag: str) -> None:
+        self._spool = spool
+        self._suffix = "@" + tag
+        outer = os.environ.get(ATTEMPT_VARIABLE, "")
+        self._outer = outer + " " if outer else ""
+        self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
+        self._start_affinity = frozenset(os.sched_getaffinity(0))
+        self._affinity = self._start_affinity
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        ignored = {s for s in signal.valid_signals() if signal.getsignal(s) is signal.SIG_IGN}
+        self._default_signals = sorted(ignored | {signal.SIGPIPE, signal.SIGXFSZ})
+
+    def remember(self, ref: str, variables: dict[str, str]) -> None:
+        """A base environment under its content hash."""
+        self._environments[ref] = {os.fsencode(k): os.fsencode(v) for k, v in variables.items()}
+        self._environments.move_to_end(ref)
+        if len(self._environments) > MAX_ENVIRONMENTS:
+            self._environments.popitem(last=False)
+
+    def mark(self, key: str) -> str:
+        return key + self._suffix
+
+    def start(self, attempt: Attempt, seat: dict[str, Any], alive: dict[int, Attempt]) -> None:
+        """Spawn all tasks; each goes into `attempt.alive` and `alive` at once.
+
+        Raises `SpawnError` at the first that cannot start (earlier ones run). Never blocks on a named pipe.
+        """
+        spec = attempt.spec
+        environment = self._environment(attempt, seat)
+        opened: list[int] = []
+        try:
+            self._enter(spec, attempt, opened)
+            files = None
+            many = len(attempt.tasks) > 1
+            per_task = many and (spec.get("per_task_output") or spec.get("stdin") == "fifo")
+            for rank, argv, cpus, extra in attempt.tasks:
+                if files is None or per_task:
+                    files = self._files(attempt, rank, many, opened)
+                env = environment
+                if extra:
+                    env = {**environment, **{os.fsencode(k): os.fsencode(v) for k, v in extra.items()}}
+                self._pin(cpus or seat.get("cpus"))
+                try:
+                    pid = self._spawn(argv, env, files)
+                except SpawnError as error:
+                    error.args = (f"task {rank}: {error}",)
+                    self._tell(files[2][1], str(error))
+                    raise
+                attempt.alive[pid] = rank
+                attempt.pids.append(pid)
+                alive[pid] = attempt
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def settle(self) -> None:
+        """Back to our own affinity, so that we do not compete for the last task's core."""
+        if self._affinity != self._start_affinity:
+            os.sched_setaffinity(0, self._start_affinity)
+            self._affinity = self._start_affinity
+
+    def _environment(self, attempt: Attempt, seat: dict[str, Any]) -> dict[bytes, bytes]:
+        spec = attempt.spec
+        ref = spec.get("env", "")
+        base = self._environments.get(ref)
+        if base is None:
+            if ref:
+                raise SpawnError(f"environment {ref} was never sent")
+            base = {}
+        else:
+            self._environments.move_to_end(ref)
+        env = dict(base)
+        fsencode = os.fsencode
+        for changes in (spec.get("env_set"), seat.get("env")):
+            if changes:
+                for name, value in changes.items():
+                    env[fsencode(name)] = fsencode(value)
+        env[b"FLUXKV_ATTEMPT"] = fsencode(self._outer + attempt.key + self._suffix)
+        return env
+
+    def _enter(self, spec: dict[str, Any], attempt: Attempt, opened: list[int]) -> None:
+        """Into the job's directory, or /tmp with a word about it, as Flux does; and make its tmpdir."""
+        tmpdir = spec.get("tmpdir")
+        if tmpdir:
+            try:
+                os.makedirs(tmpdir, 0o700, exist_ok=True)
+                os.chmod(tmpdir, 0o700)
+            except OSError as error:
+                raise SpawnError(f"tmpdir {tmpdir}: {error.strerror}") from None
+        cwd = spec.get("cwd") or "/"
+        try:
+            os.chdir(cwd)  # as cheap as finding out whether we are there already
+        except OSError as error:
+            os.chdir("/tmp")
+            files = self._files(attempt, attempt.tasks[0][0], len(attempt.tasks) > 1, opened, peek=True)
+            self._tell(files[2][1], f"cannot change to {cwd}: {error.strerror}, going to /tmp instead")
+            spec["append"] = True  # the line is not to be truncated away
+
+    def _files(
+        self, attempt: Attempt, rank: int, many: bool, opened: list[int], *, peek: bool = False
+    ) -> list[tuple[int, int, int]]:
+        """File actions for one task (or all that share them). peek: only stderr is wanted, stdin is not touched."""
+        spec = attempt.spec
+        own = rank if spec.get("per_task_output") else None
+        out_path, err_path = spec.get("stdout"), spec.get("stderr")
+        if not (out_path and err_path):
+            out, err = output_paths(self._spool, attempt.job, attempt.key, own)
+            out_path, err_path = out_path or out, err_path or err
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        if not spec.get("append"):
+            how |= os.O_TRUNC
+        stdin = spec.get("stdin")
+        source = self._null
+        if stdin and not peek:
+            if stdin == "fifo":
+                source = self._fifo(attempt, rank if many else None, opened)
+            else:
+                source = self._open("stdin", stdin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, opened)
+        out_fd = self._open("stdout", out_path, how, opened)
+        err_fd = out_fd if err_path == out_path else self._open("stderr", err_path, how, opened)
+        return [(_DUP2, source, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]
+
+    @staticmethod
+    def _open(what: str, path: str, how: int, opened: list[int]) -> int:
+        try:
+            fd = os.open(path, how, 0o666)
+        except OSError as error:
+            reason = "no reader" if error.errno == errno.ENXIO else error.strerror
+            raise SpawnError(f"{what} {path}: {reason}") from None
+        opened.append(fd)
+        # O_NONBLOCK was for our open only (a pipe without its other end must not stop everybody); on anything but a
+        # plain file the task would notice it
+        if not stat_module.S_ISREG(os.fstat(fd).st_mode):
+            fcntl.fcntl(fd, fcntl.F_SETFL, how & ~os.O_NONBLOCK)
+        return fd
+
+    def _fifo(self, attempt: Attempt, rank: int | None, opened: list[int]) -> int:
+        """Make the named pipe; we hold a write end until told `eof`, so the task does not see one too early."""
+        path = input_path(self._spool, attempt.job, attempt.key, rank)
+        try:
+            if os.path.exists(path):
+                os.unlink(path)
+            os.mkfifo(path, 0o600)
+            read = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.append(read)
+            attempt.fifos.append((path, os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)))
+        except OSError as error:
+            raise SpawnError(f"stdin pipe {path}: {error.strerror}") from None
+        fcntl.fcntl(read, fcntl.F_SETFL, os.O_RDONLY)
+        return read
+
+    def _pin(self, cpus: list[int] | None) -> None:
+        """Affinity of the next spawn; cpus the machine did not give us are no reason to fail, just not pinned."""
+        wanted = frozenset(cpus) if cpus else self._start_affinity
+        if not wanted <= self._start_affinity:
+            wanted = self._start_affinity
+        if wanted != self._affinity:
+            os.sched_setaffinity(0, wanted)
+            self._affinity = wanted
+
+    def _spawn(self, argv: list[str], env: dict[bytes, bytes], files: list[tuple[int, int, int]]) -> int:
+        if not argv or not argv[0]:
+            raise SpawnError("empty command", _STATUS_NOT_FOUND)
+        name = argv[0]
+        program = self._resolve(os.fsencode(name), env.get(b"PATH", _DEFAULT_PATH))
+        spawn = os.posix_spawn
+        for attempt_left in (True, False):
+            try:
+                return spawn(program, argv, env, file_actions=files, setpgroup=0, setsigmask=(),
+                             setsigdef=self._default_signals)  # fmt: skip
+            except OSError as error:
+                if error.errno == errno.ENOEXEC and attempt_left:  # a script without #!: the shell's, as execvp has it
+                    program, argv = b"/bin/sh", ["sh", os.fsdecode(program), *argv[1:]]
+                    continue
+                self._found.clear()
+                if error.errno == errno.ENOENT:
+                    raise SpawnError(f"{name}: no such file, or its interpreter is missing", _STATUS_NOT_FOUND) from None
+                if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR):
+                    raise SpawnError(f"{name}: {error.strerror}", _STATUS_NOT_EXECUTABLE) from None
+                raise SpawnError(f"{name}: {error.strerror}") from None
+            except ValueError as error:  # a zero byte, or "=" in a variable's name
+                raise SpawnError(f"{name}: {error}") from None
+        raise AssertionError("unreachable")
+
+    def _resolve(self, name: bytes, path: bytes) -> bytes:
+        """`execvp`'s search, in the job's PATH seen from the job's directory; remembered for a second."""
+        if b"/" in name:
+            return name  # the spawn itself tells what is wrong
+        now = time.monotonic()
+        cached = self._found.get((name, path))
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        present = False
+        for folder in path.split(b":"):
+            candidate = (folder or b".") + b"/" + name
+            try:
+                mode = os.stat(candidate).st_mode
+            except OSError:
+                continue
+            if not stat_module.S_ISREG(mode):
+                continue
+            if os.access(candidate, os.X_OK):
+                if folder.startswith(b"/"):
+                    if len(self._found) > 1000:
+                        self._found.clear()
+                    self._found[name, path] = now + _PATH_CACHE_S, candidate
+                return candidate
+            present = True
+        shown = os.fsdecode(name)
+        if present:
+            raise SpawnError(f"{shown}: permission denied", _STATUS_NOT_EXECUTABLE)
+        raise SpawnError(f"{shown}: command not found", _STATUS_NOT_FOUND)
+
+    @staticmethod
+    def _tell(fd: int, text: str) -> None:
+        try:
+            os.write(fd, f"fluxkv: {text}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            pass  # the over event says it too
+
+
+def release_files(attempt: Attempt, spool: str) -> None:
+    """After the end: close and remove its pipes, remove its spool files that stayed empty."""
+    for path, fd in attempt.fifos:
+        if fd >= 0:
+            os.close(fd)
+        _unlink(path)
+    attempt.fifos.clear()
+    for pair in attempt.paths(spool):
+        for path in pair:
+            if path:
+                unlink_if_empty(path)
+
+
+def unlink_if_empty(path: str) -> None:
+    try:
+        if os.stat(path).st_size == 0:
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

@@ -1,0 +1,209 @@
+"""What a launcher leaves on disk: names of its files, and the record of attempts that outlives a kill -9.
+
+The record is an append-only file of msgpack arrays, written and never fsynced: a new boot voids it, since no task
+survives a boot. Decides what is remembered; never signals a process (the launcher does).
+
+    ["head", format, boot id, tag]         first
+    ["i", key, job, t_unix, t_boot, ranks or None, tmpdir]   intent, before the first spawn
+    ["p", key, t_boot, pids]               after the spawns, t_boot taken then
+    ["x", over event]                      the attempt is over; the event as the agent gets it
+    ["a", keys]                            the agent has it: forgotten
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat as stat_module
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from ..kvs.errors import Unavailable
+from .wire import pack
+
+FORMAT = 1
+RECORD_FILE = "launcher.record"
+COMPACT_BYTES = 1 << 20
+MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def spool_tag(spool: str) -> str:
+    """Eight hex digits that tell this spool's marks from those of another launcher on the host."""
+    return hashlib.blake2b(os.fsencode(os.path.realpath(spool)), digest_size=4).hexdigest()
+
+
+def attempt_mark(spool: str, key: str) -> str:
+    """The word that stands for an attempt in `FLUXKV_ATTEMPT`."""
+    return f"{key}@{spool_tag(spool)}"
+
+
+def _file_name(job: int, key: str, task_rank: int | None) -> str:
+    if len(key) > 80 or not key or not _PLAIN.issuperset(key):
+        key = "h" + hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+    return f"{job}.{key}" if task_rank is None else f"{job}.{key}.{task_rank}"
+
+
+def output_paths(spool: str, job: int, key: str, task_rank: int | None = None) -> tuple[str, str]:
+    """Spool files of standard output and error; task_rank only with `per_task_output`. Absent when empty at the end."""
+    base = f"{spool}/out/{_file_name(job, key, task_rank)}"
+    return base + ".out", base + ".err"
+
+
+def input_path(spool: str, job: int, key: str, task_rank: int | None = None) -> str:
+    """The named pipe of `stdin: "fifo"`; task_rank when the attempt has more than one task here (a pipe each)."""
+    return f"{spool}/in/{_file_name(job, key, task_rank)}.in"
+
+
+def socket_path(spool: str) -> str:
+    """Where the launcher of `spool` listens: in the spool, or in /tmp when that path is too long for a socket."""
+    path = f"{spool}/launcher.sock"
+    if len(os.fsencode(path)) < MAX_SOCKET_PATH:
+        return path
+    name = hashlib.blake2b(os.fsencode(os.path.realpath(spool)), digest_size=10).hexdigest()
+    return f"/tmp/fluxkv-{os.getuid()}-{name}/launcher.sock"
+
+
+def private_folder(path: str) -> None:
+    """Make `path` 0700, or check that it is ours. Raises `Unavailable` when it is somebody else's."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        found = os.lstat(path)
+        if not stat_module.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise Unavailable(f"{path} is not a private directory of ours", code="unsafe-directory",
+                              hint=f"remove {path}") from None  # fmt: skip
+
+
+def take_lock(spool: str) -> int:
+    """An fd that holds the launcher's lock of `spool`. Raises `Unavailable` when another launcher has it."""
+    fd = os.open(f"{spool}/launcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise Unavailable(f"another launcher serves {spool}", code="launcher-runs") from None
+    return fd
+
+
+class Lost:
+    """An attempt that was started (or about to be) when the launcher died: nobody knows how its tasks ended."""
+
+    __slots__ = ("job", "key", "pids", "ranks", "spawned_boot", "t_boot", "t_start", "tmpdir")
+
+    def __init__(self, record: list[Any]) -> None:
+        self.key: str = record[1]
+        self.job: int = record[2]
+        self.t_start: float = record[3]
+        self.t_boot: float = record[4]
+        self.ranks: list[int] | None = record[5]
+        self.tmpdir: str = record[6]
+        self.pids: list[int] = []
+        self.spawned_boot = self.t_boot
+
+
+class Spool:
+    """The record, open for appending. One launcher at a time: take the lock first."""
+
+    __slots__ = ("_buffer", "_fd", "_floor", "_size", "boot", "folder", "lost", "over", "tag")
+
+    def __init__(self, folder: str) -> None:
+        """Reads what an earlier launcher left: `lost` and `over` (key -> over event), both in order."""
+        self.folder = folder
+        self.boot = boot_id()
+        self.tag = spool_tag(folder)
+        self.lost: dict[str, Lost] = {}
+        self.over: dict[str, list[Any]] = {}
+        self._buffer: list[bytes] = []
+        for name in ("out", "in"):
+            os.makedirs(f"{folder}/{name}", 0o700, exist_ok=True)
+        self._read()
+        self._fd = -1
+        self._size = self._floor = 0
+        self.rewrite([pack(["i", a.key, a.job, a.t_start, a.t_boot, a.ranks, a.tmpdir]) for a in self.lost.values()]
+                     + [pack(["p", a.key, a.spawned_boot, a.pids]) for a in self.lost.values() if a.pids]
+                     + [pack(["x", fact]) for fact in self.over.values()])  # fmt: skip
+
+    def _read(self) -> None:
+        try:
+            with open(f"{self.folder}/{RECORD_FILE}", "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return
+        unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape",
+                                    max_buffer_size=max(len(data), 1))  # fmt: skip
+        unpacker.feed(data)
+        try:
+            if next(unpacker, None) != ["head", FORMAT, self.boot, self.tag]:
+                return
+            for record in unpacker:  # stops before a torn last record
+                self._fold(record)
+        except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException):
+            return  # what follows a broken record cannot be trusted; live tasks are found by their marks anyhow
+
+    def _fold(self, record: list[Any]) -> None:
+        kind = record[0]
+        if kind == "i":
+            self.lost[record[1]] = Lost(record)
+        elif kind == "p":
+            if record[1] in self.lost:
+                self.lost[record[1]].spawned_boot, self.lost[record[1]].pids = record[2], record[3]
+        elif kind == "x":
+            self.lost.pop(record[1][1], None)
+            self.over[record[1][1]] = record[1]
+        elif kind == "a":
+            for key in record[1]:
+                self.over.pop(key, None)
+
+    def add(self, packed: bytes) -> None:
+        """Remember one packed record at the next `flush`."""
+        self._buffer.append(packed)
+
+    def intent(self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str) -> None:
+        """On disk when this returns, with all that was added before: a spawn may follow."""
+        self._buffer.append(pack(("i", key, job, t_unix, t_boot, ranks, tmpdir)))
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand everything added to the kernel (it then survives us, not the machine). Raises OSError: disk full."""
+        if self._buffer:
+            data = b"".join(self._buffer)
+            self._buffer.clear()
+            self._size += len(data)
+            try:
+                while data:
+                    data = data[os.write(self._fd, data) :]
+            except OSError:
+                self._size, self._floor = COMPACT_BYTES + 1, 0  # maybe half a record: only a rewrite mends that
+                raise
+
+    @property
+    def wants_rewrite(self) -> bool:
+        """Whether the file is over 1 MiB and four times what it was after the last rewrite."""
+        return self._size > COMPACT_BYTES and self._size > 4 * self._floor
+
+    def rewrite(self, records: list[bytes]) -> None:
+        """Replace the file by these records; what was added and not flushed is dropped: the caller gives it all."""
+        self._buffer.clear()
+        data = pack(["head", FORMAT, self.boot, self.tag]) + b"".join(records)
+        path = f"{self.folder}/{RECORD_FILE}"
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        rest = data
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.rename(path + ".new", path)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        self._size = self._floor = len(data)
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self._fd)

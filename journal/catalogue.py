@@ -1,0 +1,117 @@
+"""Every event there is: one line each, with its golden example. Decides names and required context keys.
+
+Names, order and keys of RFC 21 (jobs) and RFC 44 (resources) are verbatim; ours are new names or new keys. An unknown
+event is kept and skipped by the fold, so that an older reader survives a newer writer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..kvs.errors import Rejected
+
+SCHEMA = 1
+
+
+class Kind(NamedTuple):
+    """subject: "job" or the prefix of a word subject. required: context keys. source: RFC number or "fluxkv"."""
+
+    subject: str
+    required: tuple[str, ...]
+    source: str
+    meaning: str
+    example: dict[str, Any] | None
+
+
+CATALOGUE: dict[tuple[str, str], Kind] = {}
+
+
+def _add(subject: str, source: str, name: str, example: dict[str, Any] | None, meaning: str, *optional: str) -> None:
+    required = tuple(key for key in example or {} if key not in optional)
+    CATALOGUE[subject, name] = Kind(subject, required, source, meaning, example)
+
+
+_job = "job"
+_add(_job, "RFC 21", "submit",
+     {"urgency": 16, "userid": 1000, "flags": 0, "version": 1, "jobspec": {"version": 1}, "env": "b2-00"},
+     "created; jobspec without its environment, env names the blob that holds it", "jobspec", "env")  # fmt: skip
+_add(_job, "RFC 21", "validate", None, "accepted")
+_add(_job, "RFC 21", "invalidate", None, "rejected; the job is deleted")
+_add(_job, "RFC 21", "jobspec-update", {"attributes.system.duration": 60.0}, "dotted paths and new values",
+     "attributes.system.duration")  # fmt: skip
+_add(_job, "RFC 21", "resource-update", {"expiration": 1700000000}, "new end of R")
+_add(_job, "RFC 21", "set-flags", {"flags": ["debug"]}, "flags set")
+_add(_job, "RFC 21", "dependency-add", {"description": "begin-time=5"}, "something to wait for")
+_add(_job, "RFC 21", "dependency-remove", {"description": "begin-time=5"}, "it came")
+_add(_job, "RFC 21", "depend", None, "all dependencies met")
+_add(_job, "RFC 21", "priority", {"priority": 16}, "the scheduler's order")
+_add(_job, "RFC 21", "urgency", {"urgency": 20, "userid": 1000}, "changed by a person")
+_add(_job, "RFC 21", "flux-restart", None, "the instance was fully stopped; SCHED goes back to PRIORITY")
+_add(_job, "RFC 21", "alloc",
+     {"claims": [[0, "0-3", "", 0, 1]], "expiration": 0.0, "attempt": 17, "via": 99, "annotations": {}},
+     "resources committed (claims: rank, cores, gpus, memory MB, slots); attempt and via only for a granted job: the "
+     "version of its grant and the job whose seat it took over", "attempt", "via", "annotations")  # fmt: skip
+_add(_job, "RFC 21", "prolog-start", {"description": "x"}, "blocks start")
+_add(_job, "RFC 21", "prolog-finish", {"description": "x", "status": 0}, "unblocks start")
+_add(_job, "RFC 21", "start", None, "running on all its ranks")
+_add(_job, "RFC 21", "finish", {"status": 0}, "ended on all its ranks; the largest wait status")
+_add(_job, "RFC 21", "release", {"ranks": "all", "final": True}, "process trees gone there")
+_add(_job, "RFC 21", "epilog-start", {"description": "x"}, "blocks free")
+_add(_job, "RFC 21", "epilog-finish", {"description": "x", "status": 0}, "unblocks free")
+_add(_job, "RFC 21", "free", None, "resources back to the pool")
+_add(_job, "RFC 21", "clean", None, "done; read-only from now")
+_add(_job, "RFC 21", "exception", {"type": "cancel", "severity": 0, "note": "", "userid": 1000},
+     "something went wrong; severity 0 ends the job", "userid")  # fmt: skip
+_add(_job, "RFC 21", "memo", {"key": "value"}, "merged into the job's memo", "key")
+_add(_job, "fluxkv", "grant", {"rank": 0, "shape": "a1"},
+     "placed ahead: may take over a seat of this shape on this node; holds no resources yet")  # fmt: skip
+_add(_job, "fluxkv", "recall", None, "a grant is asked back; its node answers with a report")
+_add(_job, "fluxkv", "end", {"cause": "cancel"}, "its node is told to end the process tree")
+_add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")
+_add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "why it is pending")
+_add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot"}, "an attempt on this rank is known to be over")
+
+_add("resource", "RFC 44", "restart", {"ranks": "0", "online": "", "nodelist": "h"}, "instance started")
+_add("resource", "RFC 44", "resource-define", {"method": "dynamic-discovery", "R": {"version": 1}},
+     "the inventory", "R")  # fmt: skip
+_add("resource", "RFC 44", "resource-update", {"expiration": 1700000000}, "new end of the instance's R")
+_add("resource", "RFC 44", "drain", {"idset": "0", "nodelist": "h", "overwrite": 0, "reason": "bad fan"},
+     "no new jobs there", "reason")  # fmt: skip
+_add("resource", "RFC 44", "undrain", {"idset": "0", "nodelist": "h", "reason": "mended"}, "back", "reason")
+_add("resource", "RFC 44", "online", {"idset": "0"}, "its agent has spoken in this epoch")
+_add("resource", "RFC 44", "offline", {"idset": "0", "reason": "agent lost"}, "its agent is gone", "reason")
+_add("resource", "RFC 44", "torpid", {"idset": "0"}, "not heard from for a while")
+_add("resource", "RFC 44", "lively", {"idset": "0"}, "heard again")
+
+_add("node", "fluxkv", "hello",
+     {"rank": 0, "host": "h", "boot": "b", "spool": "s", "epoch": 5, "cursor": "7-5", "held": ["12.7-5"]},
+     "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has")  # fmt: skip
+_add("node", "fluxkv", "report",
+     {"rank": 0, "start": [[12, 7, 1.5]], "over": [[12, 7, 1.5, 2.5, 0, "", 0]], "unstarted": [[13, 8]],
+      "timeout": [[12, 7, 2.0]]},
+     "facts about attempts (job, version, ...): over is t_start, t_end, status, cause, next job on the seat",
+     "start", "over", "unstarted", "timeout")  # fmt: skip
+
+_add("queue", "fluxkv", "queue-start", None, "its jobs may be allocated")
+_add("queue", "fluxkv", "queue-stop", {"reason": "maintenance"}, "its jobs stay pending", "reason")
+_add("queue", "fluxkv", "queue-enable", None, "accepts submissions")
+_add("queue", "fluxkv", "queue-disable", {"reason": "maintenance"}, "refuses submissions", "reason")
+
+_add("kvs", "fluxkv", "kvs.commit", {"ops": [["put", "a.b", b"1"]]}, "user KVS: put key value|[blob, size]; unlink key")
+
+_add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "namespace": "/", "schema": 1},
+     "first event of every journal")  # fmt: skip
+_add("instance", "fluxkv", "instance-start", {"pid": 1, "host": "h"}, "brought up")
+_add("instance", "fluxkv", "instance-stop", {"reason": "stop"}, "all ended in order", "reason")
+_add("instance", "fluxkv", "epoch", {"old": 1, "new": 2, "reason": "server restarted"}, "history goes on under a new epoch")
+_add("instance", "fluxkv", "retire", {"jobs": [1, 2]}, "inactive jobs leave the state; the journal keeps them")
+
+
+def check_context(subject: str, name: str, context: dict[str, Any] | None) -> None:
+    """Raise `Rejected` if the context of a known event lacks a required key; unknown events pass."""
+    kind = CATALOGUE.get((subject, name))
+    if kind is None:
+        return
+    missing = [key for key in kind.required if key not in (context or {})]
+    if missing:
+        raise Rejected(f"event {name}: context lacks {', '.join(missing)} ({kind.source})", code="bad-event")

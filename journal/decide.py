@@ -1,0 +1,179 @@
+"""Commands to events: what people may ask, decided against a state. Pure; refuses with a reason and a hint.
+
+A `Decision` is everything one append needs. Bumps follow the rule of the house: every event bumps its subject and each
+pool it draws on (a report bumps nothing, see ARCHITECTURE.md).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..kvs.errors import Rejected
+from .ids import f58
+from .idset import format_ids
+from .job import ACTIVE, INACTIVE, NEW, PENDING, RUN, Job
+from .node import Node
+from .state import State
+from .wire import pack
+
+KVS_INLINE = 1024
+
+
+@dataclass(slots=True)
+class Decision:
+    """events: [name, subject, timestamp, context]; the rest as in `kvs.port.Append`."""
+
+    events: list[list[Any]]
+    since: list[str] = field(default_factory=list)
+    exact: list[tuple[str, int]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    bumps: list[str] = field(default_factory=list)
+    clears: list[str] = field(default_factory=list)
+    inbox: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def submit(
+    jobs: Sequence[tuple[int, dict[str, Any]]], env: str, urgency: int, userid: int, flags: int, now: float
+) -> Decision:
+    """New jobs (id, jobspec without environment), sharing an environment blob. Needs no state: ids are guarded as
+    absent, and so is the mark of a closed queue."""
+    events: list[list[Any]] = []
+    things = []
+    queues = set()
+    for id, jobspec in jobs:
+        context = {"urgency": urgency, "userid": userid, "flags": flags, "version": 1, "jobspec": jobspec, "env": env}
+        events.append(["submit", id, now, context])
+        things.append(f"job/{id}")
+        queues.add(((jobspec.get("attributes") or {}).get("system") or {}).get("queue") or "default")
+    return Decision(events, absent=[*things, *(f"closed/{queue}" for queue in sorted(queues))], bumps=things)
+
+
+def _job(state: State, id: int) -> Job:
+    job = state.jobs.get(id)
+    if job is None:
+        raise Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
+    return job
+
+
+def raise_exception(
+    state: State, id: int, kind: str, severity: int, note: str, userid: int, now: float
+) -> Decision:
+    """An exception by a person; severity 0 ends the job."""
+    job = _job(state, id)
+    if job.state == INACTIVE:
+        raise Rejected(f"job {f58(id)}: is inactive", code="inactive", hint="only active jobs can be cancelled")
+    if not 0 <= severity <= 7:
+        raise Rejected(f"severity {severity} is not in 0..7", code="bad-severity")
+    context = {"type": kind, "severity": severity, "note": note, "userid": userid}
+    thing = f"job/{id}"
+    return Decision([["exception", id, now, context]], since=[thing], bumps=[thing])
+
+
+def cancel_all(state: State, ids: Iterable[int], note: str, userid: int, now: float) -> Decision:
+    """Cancel several active jobs in one commit; those already inactive or ending are left out."""
+    decision = Decision([])
+    for id in ids:
+        job = state.jobs.get(id)
+        if job is None or job.state == INACTIVE or job.exception is not None:
+            continue
+        one = raise_exception(state, id, "cancel", 0, note, userid, now)
+        decision.events += one.events
+        decision.since += one.since
+        decision.bumps += one.bumps
+    return decision
+
+
+def change_urgency(state: State, id: int, urgency: int, userid: int, now: float) -> Decision:
+    """RFC 30: while pending."""
+    job = _job(state, id)
+    if not 0 <= urgency <= 31:
+        raise Rejected(f"urgency {urgency} is not in 0..31", code="bad-urgency")
+    if not job.state & (PENDING | NEW):
+        raise Rejected(f"job {f58(id)}: urgency can change only while it is pending", code="not-pending")
+    thing = f"job/{id}"
+    return Decision([["urgency", id, now, {"urgency": urgency, "userid": userid}]], since=[thing], bumps=[thing])
+
+
+def kill(state: State, id: int, signum: int, userid: int, now: float) -> Decision:
+    """Send a signal to a running job's tasks on all its nodes."""
+    job = _job(state, id)
+    if job.state != RUN or not job.holds:
+        raise Rejected(f"job {f58(id)}: is not running", code="not-running")
+    try:
+        signal.Signals(signum)
+    except ValueError:
+        raise Rejected(f"signal {signum}: no such signal", code="bad-signal") from None
+    message = pack([["signal", id, job.attempt, signum]])
+    return Decision(
+        [["kill", id, now, {"signum": signum, "userid": userid}]],
+        since=[f"job/{id}"],
+        bumps=[f"job/{id}"],
+        inbox=[(f"node/{rank}", message) for rank in job.ranks],
+    )
+
+
+def _nodes(state: State, ranks: Iterable[int]) -> list[Node]:
+    found = []
+    for rank in ranks:
+        if rank not in state.nodes:
+            raise Rejected(
+                f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(state.nodes)}"
+            )
+        found.append(state.nodes[rank])
+    if not found:
+        raise Rejected("no node named", code="no-such-node", hint="give ranks (0-3) or host names")
+    return found
+
+
+def _resource_event(name: str, nodes: list[Node], now: float, context: dict[str, Any]) -> Decision:
+    from .hostlist import compress
+
+    where = {"idset": format_ids(node.rank for node in nodes), "nodelist": compress([node.host for node in nodes])}
+    things = [f"node/{node.rank}" for node in nodes]
+    return Decision([[name, "resource", now, {**where, **context}]], since=things, bumps=things)
+
+
+def drain(state: State, ranks: Iterable[int], reason: str, overwrite: int, now: float) -> Decision:
+    """RFC 44 drain. overwrite 0: refuse if one is drained already; 1: new reason; 2: new reason and time."""
+    nodes = _nodes(state, ranks)
+    already = [node for node in nodes if node.drain is not None]
+    if already and overwrite == 0:
+        raise Rejected(
+            f"rank {format_ids(node.rank for node in already)}: already drained",
+            code="already-drained",
+            hint="--force updates the reason",
+        )
+    return _resource_event("drain", nodes, now, {"overwrite": overwrite, "reason": reason})
+
+
+def undrain(state: State, ranks: Iterable[int], reason: str, now: float, force: bool = False) -> Decision:
+    """RFC 44 undrain."""
+    nodes = _nodes(state, ranks)
+    not_drained = [node for node in nodes if node.drain is None]
+    if not_drained and not force:
+        raise Rejected(f"rank {format_ids(node.rank for node in not_drained)}: not drained", code="not-drained")
+    return _resource_event("undrain", nodes, now, {"reason": reason, "overwrite": 0})
+
+
+def change_queue(name: str, verb: str, reason: str, now: float) -> Decision:
+    """verb: start, stop (allocation), enable, disable (submission)."""
+    context = {"reason": reason} if verb in ("stop", "disable") else None
+    decision = Decision([[f"queue-{verb}", f"queue/{name}", now, context]], bumps=[f"queue/{name}", f"plan/{name}"])
+    if verb == "disable":
+        decision.bumps.append(f"closed/{name}")
+    if verb == "enable":
+        decision.clears.append(f"closed/{name}")
+    return decision
+
+
+def kvs_commit(ops: list[list[Any]], now: float) -> Decision:
+    """User KVS operations as one step (`kvs.tree.Tree.commit`)."""
+    return Decision([["kvs.commit", "kvs", now, {"ops": ops}]], bumps=["kvs"])
+
+
+def active_ids(state: State) -> list[int]:
+    """Ids of all active jobs, in order of submission."""
+    return [job.id for job in sorted((j for j in state.jobs.values() if j.state & (ACTIVE | NEW)), key=lambda j: j.order)]

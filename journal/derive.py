@@ -1,0 +1,168 @@
+"""What follows from facts: the events a worker owes a job, without any choice of resources. Pure.
+
+RFC 21's order in every path: validate, depend, priority; start, finish, release, free, clean; exceptional ends leave out
+what makes no sense. A `Group` goes into the journal whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
+
+HOLD, EXPEDITE = 0, 31
+EXPEDITE_PRIORITY = 4294967295
+
+
+@dataclass(slots=True)
+class Group:
+    """Events that stand or fall together. things: guarded since and bumped. frees/takes: node ranks.
+
+    to_nodes: (rank, message) for agents, delivered with the commit.
+    """
+
+    events: list[list[Any]] = field(default_factory=list)
+    things: list[str] = field(default_factory=list)
+    bumps: list[str] = field(default_factory=list)
+    clears: list[str] = field(default_factory=list)
+    frees: list[int] = field(default_factory=list)
+    takes: list[int] = field(default_factory=list)
+    to_nodes: list[tuple[int, list[Any]]] = field(default_factory=list)
+    ready: bool = False  # the job enters (or re-enters) the queue with this group
+
+
+def priority_of(urgency: int) -> int:
+    """flux-core's default: urgency, but hold is 0 and expedite the maximum."""
+    return EXPEDITE_PRIORITY if urgency == EXPEDITE else urgency
+
+
+def advance(job: Job, now: float) -> Group | None:
+    """What is owed to a job now, or None."""
+    group = Group()
+    if job.state & (NEW | DEPEND | PRIORITY):
+        _toward_sched(job, now, group)
+    elif job.state == RUN:
+        _running(job, now, group)
+    elif job.state == CLEANUP:
+        _cleaning(job, now, group)
+    if not group.events:
+        return None
+    thing = f"job/{job.id}"
+    group.things.append(thing)
+    group.bumps.append(thing)
+    return group
+
+
+def _toward_sched(job: Job, now: float, group: Group) -> None:
+    events, id = group.events, job.id
+    state = job.state
+    if state == NEW:
+        events.append(["validate", id, now, None])
+        state = DEPEND
+        if job.exception is not None:  # raised while NEW, where RFC 21 does not move it: now it does
+            kind, note = job.exception
+            events.append(["exception", id, now, {"type": kind, "severity": 0, "note": note}])
+            events.append(["clean", id, now, None])
+            return
+    if state == DEPEND:
+        if job.waiting:
+            return
+        events.append(["depend", id, now, None])
+        state = PRIORITY
+    if state == PRIORITY:
+        events.append(["priority", id, now, {"priority": priority_of(job.urgency)}])
+        group.ready = True
+
+
+def _running(job: Job, now: float, group: Group) -> None:
+    id = job.id
+    if not job.holds:
+        return
+    ranks = job.ranks
+    if job.timed_out and job.exception is None:
+        note = "resource allocation expired"
+        group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": note}])
+    if all(rank in job.over for rank in ranks):
+        finish(job, ranks, now, group)
+    elif not job.t_run and all(rank in job.started for rank in ranks):
+        group.events.append(["start", id, max(job.started.values()), None])
+
+
+def finish(job: Job, ranks: Sequence[int], now: float, group: Group) -> None:
+    """Everything from the last rank's end to clean."""
+    id, events = job.id, group.events
+    over = job.over
+    if not job.t_run and any(job.started.values()):
+        events.append(["start", id, max(job.started.values()), None])
+    status = max(one[0] for one in over.values())
+    ended = max(one[1] for one in over.values())
+    if job.exception is None and not job.timed_out:
+        for rank in sorted(over):
+            cause = over[rank][2]
+            kind = {"spawn": "exec", "lost": "lost"}.get(cause.partition(":")[0])
+            if kind:
+                note = cause.partition(":")[2].strip() if kind == "exec" else f"rank {rank}: {cause}"
+                events.append(["exception", id, ended, {"type": kind, "severity": 0, "note": note}])
+                break
+    elif status == 0:
+        status = 1 << 8
+    events.append(["finish", id, ended, {"status": status}])
+    events.append(["release", id, ended, {"ranks": "all", "final": True}])
+    events.append(["free", id, now, None])
+    events.append(["clean", id, now, None])
+    group.frees.extend(ranks)
+    group.clears.append(f"attempt/{id}")
+
+
+def _cleaning(job: Job, now: float, group: Group) -> None:
+    id = job.id
+    if job.granted is not None and not job.seat_of:
+        if not job.recalled:  # it may start any moment: its node must answer first
+            group.events.append(["recall", id, now, None])
+            group.to_nodes.append((job.granted[0], ["recall", id, job.attempt]))
+        return
+    if job.seat_of and not job.holds and job.granted is not None:
+        return  # started on a seat: its predecessor's end allocates it, then it is ended like any other
+    if not job.holds:
+        group.events.append(["clean", id, now, None])
+        group.clears.append(f"attempt/{id}")
+        return
+    if all(rank in job.over for rank in job.ranks):
+        finish(job, job.ranks, now, group)
+    elif not job.ending and not job.timed_out:
+        cause = job.exception[0] if job.exception else "end"
+        group.events.append(["end", id, now, {"cause": cause}])
+        for rank in job.ranks:
+            if rank not in job.over:
+                group.to_nodes.append((rank, ["end", id, job.attempt, cause]))
+
+
+def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> None:
+    """The chain of granted jobs that took over this freed job's seat, one after the other, in the same group.
+
+    The agent started them by itself; the journal says it here, in order: each is allocated what its predecessor freed.
+    """
+    wire, ranks = job.claims_wire, job.ranks
+    previous, following = job, job.next
+    while following:
+        successor = jobs.get(following)
+        if successor is None or successor.granted is None or successor.holds:
+            return
+        id = successor.id
+        expiration = now + successor.duration if successor.duration else 0.0
+        context = {"claims": wire, "expiration": expiration, "attempt": successor.attempt, "via": previous.id}
+        group.events.append(["alloc", id, now, context])
+        group.things.append(f"job/{id}")
+        group.bumps.append(f"job/{id}")
+        if not all(rank in successor.over for rank in ranks):
+            group.takes.extend(ranks)
+            if all(rank in successor.started for rank in ranks):
+                group.events.append(["start", id, max(successor.started.values()), None])
+            return
+        if successor.timed_out and successor.exception is None:
+            context = {"type": "timeout", "severity": 0, "note": "resource allocation expired"}
+            group.events.append(["exception", id, now, context])
+        finish(successor, ranks, now, group)
+        previous, following = successor, successor.next

@@ -1,0 +1,287 @@
+"""How each job event changes a job (RFC 21 and ours). Pure: the fold's job half, one small function an event.
+
+A handler gets (state, job, time, context, version). It never decides: an event that cannot follow from the state
+raises `Impossible`, any other unexpected one is a no-op, as RFC 21's table says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from ..kvs.errors import Corrupt
+from .claims import from_wire
+from .job import (
+    CLEANUP,
+    DEPEND,
+    FATAL_FROM,
+    INACTIVE,
+    NEW,
+    PRIORITY,
+    RUN,
+    SCHED,
+    Job,
+)
+from .summary import summarize
+from .wire import pack
+
+if TYPE_CHECKING:
+    from .state import State
+
+Context = dict[str, Any]
+Handler = Callable[["State", Job, float, Context, int], None]
+HOLD = 0
+EXPEDITE_PRIORITY = 4294967295
+
+
+class Impossible(Corrupt):
+    """An event that cannot follow from the state: the journal or the fold is wrong. Names the subject."""
+
+    default_code = "impossible-event"
+
+
+def submit(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    jobspec = context.get("jobspec") or {}
+    job.t_submit = ts
+    job.urgency = context.get("urgency", 16)
+    job.userid = context.get("userid", 0)
+    job.flags = context.get("flags", 0)
+    job.env = context.get("env", "")
+    set_jobspec(job, jobspec)
+
+
+def set_jobspec(job: Job, jobspec: dict[str, Any]) -> None:
+    """Take over a jobspec and what is derived from it."""
+    job.jobspec = jobspec
+    job.spec_hash = blake2b(pack(jobspec), digest_size=12).digest()
+    job.name, job.queue, job.duration, (job.nnodes, job.ntasks, job.ncores) = summarize(jobspec)
+
+
+def validate(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.state == NEW:
+        job.t_depend = ts
+        state.move(job, DEPEND)
+
+
+def invalidate(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.state == NEW:
+        state.forget(job)
+
+
+def depend(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.state == DEPEND:
+        state.move(job, PRIORITY)
+
+
+def dependency_add(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if context["description"] not in job.waiting:
+        job.waiting = [*job.waiting, context["description"]]
+
+
+def dependency_remove(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.waiting = [one for one in job.waiting if one != context["description"]]
+
+
+def priority(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.priority = context["priority"]
+    if job.state == PRIORITY:
+        state.move(job, SCHED)
+
+
+def urgency(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.urgency = context["urgency"]
+    if job.state == SCHED:
+        state.move(job, PRIORITY)
+
+
+def flux_restart(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.state == SCHED:
+        state.move(job, PRIORITY)
+
+
+def jobspec_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.jobspec is None:
+        return
+    jobspec = _copy(job.jobspec)
+    for path, value in context.items():
+        target = jobspec
+        *parents, last = path.split(".")
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = value
+    set_jobspec(job, jobspec)
+    if job.state == SCHED:
+        state.move(job, PRIORITY)
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def resource_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.expiration = float(context["expiration"])
+
+
+def set_flags(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if "debug" in context["flags"]:
+        job.flags |= 2
+
+
+def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    wire = context["claims"]
+    claims = from_wire(wire)
+    if job.holds:
+        raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
+    taken = []
+    for claim in claims:
+        node = state.nodes.get(claim.rank)
+        if node is None or not node.take(claim, job.id):
+            for earlier in taken:
+                state.nodes[earlier.rank].give(earlier, job.id)
+            raise Impossible(f"job {job.id}: alloc in version {version} takes what is not free on rank {claim.rank}")
+        taken.append(claim)
+        state.dirty_words.add(claim.rank)
+    job.claims, job.claims_wire, job.holds = claims, wire, True
+    job.nnodes = len(claims)
+    job.expiration = context.get("expiration", 0.0)
+    job.t_alloc = ts
+    if "annotations" in context:
+        job.annotations = {**job.annotations, **context["annotations"]}
+    job.reason = ["", ""]
+    _ungrant(state, job)
+    if "attempt" not in context:  # a granted job keeps the attempt its grant began
+        job.attempt, job.epoch = version, state.epoch
+        job.started, job.over, job.next = {}, {}, 0
+    if job.state == SCHED:
+        state.move(job, RUN)
+
+
+def grant(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.granted = [context["rank"], context["shape"]]
+    job.recalled = False
+    job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0
+    job.started, job.over = {}, {}
+    node = state.nodes.get(context["rank"])
+    if node is not None:
+        node.grants.add(job.id)
+        state.dirty_words.add(node.rank)
+
+
+def recall(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.recalled = True
+
+
+def _ungrant(state: State, job: Job) -> None:
+    if job.granted is not None:
+        node = state.nodes.get(job.granted[0])
+        if node is not None:
+            node.grants.discard(job.id)
+            state.dirty_words.add(node.rank)
+        job.granted = None
+        job.recalled = False
+
+
+def return_grant(state: State, job: Job) -> None:
+    """A grant came back unstarted: the job is plainly pending again (or may be cleaned)."""
+    _ungrant(state, job)
+    job.attempt = 0
+    job.seat_of = 0
+
+
+def start(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.t_run = ts
+
+
+def finish(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.status = context["status"]
+    job.t_finish = ts
+    if job.state == RUN:
+        job.t_cleanup = ts
+        state.move(job, CLEANUP)
+
+
+def release(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    """Says that process trees are gone; resources go back with `free`."""
+
+
+def free(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if not job.holds:
+        raise Impossible(f"job {job.id}: free in version {version} though it holds nothing")
+    job.holds = False
+    for claim in job.claims:
+        node = state.nodes.get(claim.rank)
+        if node is not None:
+            node.give(claim, job.id)
+            state.dirty_words.add(claim.rank)
+
+
+def clean(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.holds:
+        raise Impossible(f"job {job.id}: clean in version {version} while it holds resources")
+    if job.state != CLEANUP:
+        return
+    job.t_inactive = ts
+    _ungrant(state, job)
+    # What only an active job needs goes; the journal still has it (commits[0] names the entry).
+    job.jobspec = None
+    job.started, job.over, job.reason, job.waiting = {}, {}, ["", ""], []
+    state.move(job, INACTIVE)
+
+
+def exception(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    severity = context["severity"]
+    job.exceptions = [*job.exceptions, [context["type"], severity, context["note"]]]
+    if severity == 0:
+        if job.exception is None and job.state != INACTIVE:
+            job.exception = [context["type"], context["note"]]
+        if job.state & FATAL_FROM:
+            job.t_cleanup = ts
+            state.move(job, CLEANUP)
+
+
+def memo(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.memo = {key: value for key, value in {**job.memo, **context}.items() if value is not None}
+
+
+def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.reason = [context["code"], context["text"]]
+
+
+def end(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    job.ending = context["cause"]
+
+
+def lost(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    rank = context["rank"]
+    job.started.setdefault(rank, ts)
+    job.over.setdefault(rank, [9, ts, f"lost: {context['cause']}"])
+
+
+HANDLERS: dict[str, Handler] = {
+    "submit": submit,
+    "validate": validate,
+    "invalidate": invalidate,
+    "depend": depend,
+    "dependency-add": dependency_add,
+    "dependency-remove": dependency_remove,
+    "priority": priority,
+    "urgency": urgency,
+    "flux-restart": flux_restart,
+    "jobspec-update": jobspec_update,
+    "resource-update": resource_update,
+    "set-flags": set_flags,
+    "alloc": alloc,
+    "grant": grant,
+    "recall": recall,
+    "start": start,
+    "finish": finish,
+    "release": release,
+    "free": free,
+    "clean": clean,
+    "exception": exception,
+    "memo": memo,
+    "reason": reason,
+    "end": end,
+    "lost": lost,
+}

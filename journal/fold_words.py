@@ -1,0 +1,202 @@
+"""How events about resources, nodes, queues, the user KVS and the instance change the state (RFC 44 and ours). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .fold_jobs import return_grant
+from .idset import ids_of_mask, mask_of
+from .job import INACTIVE
+from .node import Node, Queue
+from .rset import parse_R
+
+if TYPE_CHECKING:
+    from .state import State
+
+Context = dict[str, Any]
+Handler = Callable[["State", str, float, Context, int], None]
+
+
+def resource_define(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    document = context.get("R")
+    if document is None:
+        return
+    inventory = parse_R(document)
+    state.R = document
+    for rank in list(state.nodes):
+        state.drop_node(rank)
+    for one in inventory.nodes:
+        state.nodes[one.rank] = Node(one.rank, one.host, one.cores, one.gpus, one.memory_mb, tuple(one.properties))
+        state.dirty_words.add(one.rank)
+    state.expiration = inventory.expiration
+
+
+def resource_update(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.expiration = float(context["expiration"])
+
+
+def _each(state: State, context: Context) -> list[Node]:
+    nodes = [state.nodes[rank] for rank in ids_of_mask(mask_of(context["idset"])) if rank in state.nodes]
+    state.dirty_words.update(node.rank for node in nodes)
+    return nodes
+
+
+def drain(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    overwrite, reason = context["overwrite"], context.get("reason", "")
+    for node in _each(state, context):
+        if node.drain is None or overwrite == 2:
+            node.drain = [ts, reason]
+        elif overwrite == 1:
+            node.drain = [node.drain[0], reason]
+
+
+def undrain(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    for node in _each(state, context):
+        node.drain = None
+
+
+def online(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    for node in _each(state, context):
+        node.online, node.t_status = True, ts
+
+
+def offline(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    for node in _each(state, context):
+        node.online, node.t_status = False, ts
+
+
+def hello(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    node = state.nodes.get(context["rank"])
+    if node is None:
+        return
+    node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"]]
+    state.dirty_words.add(node.rank)
+    state.said_hello[node.rank] = list(context["held"])
+    held = set(context["held"])
+    # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
+    cursor = int(str(context["cursor"]).split("-")[0] or 0)
+    for id in sorted(node.grants):
+        job = state.jobs[id]
+        if job.key not in held and job.attempt <= cursor:
+            return_grant(state, job)
+            state.touch(job, version)
+
+
+def report(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    rank = context["rank"]
+    jobs = state.jobs
+    for id, attempt, t_start in context.get("start", ()):
+        job = jobs.get(id)
+        if job is not None and job.attempt == attempt and rank not in job.started:
+            job.started[rank] = t_start
+            state.touch(job, version)
+    for id, attempt, t_start, t_end, status, cause, following in context.get("over", ()):
+        job = jobs.get(id)
+        if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE:
+            continue  # a late or repeated report of an attempt that is settled (HAZARD 9)
+        if t_start:
+            job.started.setdefault(rank, t_start)
+        job.over[rank] = [status, t_end, cause]
+        if following:
+            job.next = following
+            successor = jobs.get(following)
+            if successor is not None:
+                successor.seat_of = id
+                state.touch(successor, version)
+        state.touch(job, version)
+    for id, attempt in context.get("unstarted", ()):
+        job = jobs.get(id)
+        if job is not None and job.attempt == attempt and job.granted is not None:
+            return_grant(state, job)
+            state.touch(job, version)
+    for id, attempt, _ in context.get("timeout", ()):
+        job = jobs.get(id)
+        if job is not None and job.attempt == attempt:
+            job.timed_out = True
+            state.touch(job, version)
+
+
+def _queue(state: State, subject: str) -> Queue:
+    name = subject.partition("/")[2]
+    state.dirty_words.add(subject)
+    if name not in state.queues:
+        state.queues[name] = Queue(name)
+    return state.queues[name]
+
+
+def queue_start(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    queue = _queue(state, subject)
+    queue.started, queue.stop_reason = True, ""
+
+
+def queue_stop(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    queue = _queue(state, subject)
+    queue.started, queue.stop_reason = False, context.get("reason", "")
+
+
+def queue_enable(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    queue = _queue(state, subject)
+    queue.enabled, queue.disable_reason = True, ""
+
+
+def queue_disable(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    queue = _queue(state, subject)
+    queue.enabled, queue.disable_reason = False, context.get("reason", "")
+
+
+def kvs_commit(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.tree.commit(context["ops"], version)
+
+
+def instance_create(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.instance = {**state.instance, **context, "created": ts}
+    state.dirty_words.add("instance")
+
+
+def instance_start(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.instance = {**state.instance, "started": ts, "stopped": 0.0}
+    state.dirty_words.add("instance")
+
+
+def instance_stop(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.instance = {**state.instance, "stopped": ts}
+    state.dirty_words.add("instance")
+
+
+def epoch(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """Agents must speak again before their nodes are used: what they hold is unknown under the new epoch."""
+    for node in state.nodes.values():
+        node.online, node.t_status = False, ts
+        state.dirty_words.add(node.rank)
+
+
+def retire(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    for id in context["jobs"]:
+        job = state.jobs.get(id)
+        if job is not None and job.state == INACTIVE:
+            state.forget(job)
+    state.retired += len(context["jobs"])
+    state.dirty_words.add("instance")
+
+
+HANDLERS: dict[str, Handler] = {
+    "resource-define": resource_define,
+    "resource-update": resource_update,
+    "drain": drain,
+    "undrain": undrain,
+    "online": online,
+    "offline": offline,
+    "hello": hello,
+    "report": report,
+    "queue-start": queue_start,
+    "queue-stop": queue_stop,
+    "queue-enable": queue_enable,
+    "queue-disable": queue_disable,
+    "kvs.commit": kvs_commit,
+    "instance-create": instance_create,
+    "instance-start": instance_start,
+    "instance-stop": instance_stop,
+    "epoch": epoch,
+    "retire": retire,
+}

@@ -1,0 +1,167 @@
+"""A job as the fold knows it: states of RFC 21 and the record. Decides the transition table and results; no I/O.
+
+Records are slotted and mutable, changed only by `State.apply`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from operator import attrgetter
+from typing import Any
+
+from .claims import Claim, from_wire
+
+
+class JobState(IntEnum):
+    """RFC 21 states with flux-core's bit values, so that sets of states are masks."""
+
+    NEW = 1
+    DEPEND = 2
+    PRIORITY = 4
+    SCHED = 8
+    RUN = 16
+    CLEANUP = 32
+    INACTIVE = 64
+
+
+NEW, DEPEND, PRIORITY, SCHED, RUN, CLEANUP, INACTIVE = (int(state) for state in JobState)
+PENDING = DEPEND | PRIORITY | SCHED
+RUNNING = RUN | CLEANUP
+ACTIVE = PENDING | RUNNING
+
+STATE_NAMES = {int(state): state.name for state in JobState}
+STATE_ABBREV = {NEW: "N", DEPEND: "D", PRIORITY: "P", SCHED: "S", RUN: "R", CLEANUP: "C", INACTIVE: "I"}
+
+# RFC 21's table: (state, event) -> state; whatever is not here leaves the state alone.
+TRANSITIONS: dict[tuple[int, str], int] = {
+    (NEW, "validate"): DEPEND,
+    (DEPEND, "depend"): PRIORITY,
+    (PRIORITY, "priority"): SCHED,
+    (SCHED, "alloc"): RUN,
+    (SCHED, "urgency"): PRIORITY,
+    (SCHED, "jobspec-update"): PRIORITY,
+    (SCHED, "flux-restart"): PRIORITY,
+    (RUN, "finish"): CLEANUP,
+    (CLEANUP, "clean"): INACTIVE,
+}
+FATAL_FROM = DEPEND | PRIORITY | SCHED | RUN
+
+
+class Result(IntEnum):
+    """How an inactive job ended (flux-core's values)."""
+
+    COMPLETED = 1
+    FAILED = 2
+    CANCELED = 4
+    TIMEOUT = 8
+
+
+RESULT_ABBREV = {1: "CD", 2: "F", 4: "CA", 8: "TO"}
+
+
+class Job:
+    """One job. Times are Unix seconds, 0.0 when not reached.
+
+    order: position of its submit in the journal (version << 24 | index): the tie-break of equal priorities.
+    attempt: version of the commit (alloc or grant) that began the current attempt, 0 if none.
+    granted: [rank, shape] while placed ahead, else None. recalled: it was asked back.
+    seat_of: the job whose seat it took over (0: none); next: the job that took over its seat.
+    started: rank -> time; over: rank -> [wait status, time, cause]. status: wait word, None before finish.
+    exception: first fatal one as [type, note]; exceptions: every one as [type, severity, note].
+    ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
+    claims_wire: the resources it holds or held, as journalled; claims: the same as values.
+    """
+
+    __slots__ = (
+        "annotations", "attempt", "claims", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
+        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "jobspec", "memo", "name", "ncores", "next",
+        "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "seat_of", "spec_hash", "started",
+        "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
+        "urgency", "userid", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.state = NEW
+        self.order = self.userid = self.flags = self.priority = 0
+        self.urgency = 16
+        self.queue = "default"
+        self.name = self.env = self.ending = ""
+        self.jobspec: dict[str, Any] | None = None
+        self.spec_hash = b""
+        self.ntasks = self.nnodes = self.ncores = 0
+        self.duration = self.expiration = 0.0
+        self.t_submit = self.t_depend = self.t_alloc = self.t_run = 0.0
+        self.t_finish = self.t_cleanup = self.t_inactive = 0.0
+        self.attempt = self.epoch = self.seat_of = self.next = 0
+        self.claims: tuple[Claim, ...] = ()
+        self.claims_wire: list[Any] = []
+        self.holds = self.recalled = self.timed_out = False
+        self.granted: list[Any] | None = None
+        self.started: dict[int, float] = {}
+        self.over: dict[int, list[Any]] = {}
+        self.status: int | None = None
+        self.exception: list[Any] | None = None
+        self.exceptions: list[list[Any]] = []
+        self.reason: list[str] = ["", ""]
+        self.waiting: list[str] = []
+        self.annotations: dict[str, Any] = {}
+        self.memo: dict[str, Any] = {}
+        self.commits: list[int] = []
+        self.hash = 0
+
+    @property
+    def key(self) -> str:
+        """The current attempt's name, unique over forks: <job>.<version>-<epoch>."""
+        return f"{self.id}.{self.attempt}-{self.epoch}"
+
+    @property
+    def ranks(self) -> list[int]:
+        """The node ranks it holds or held."""
+        return [claim.rank for claim in self.claims]
+
+    @property
+    def result(self) -> Result | None:
+        """How it ended; None while active (flux-core's rule: status 0 and ran, else the first fatal exception)."""
+        if self.state != INACTIVE:
+            return None
+        if self.status == 0 and self.t_run and not self.exception:
+            return Result.COMPLETED
+        if self.exception:
+            if self.exception[0] == "cancel":
+                return Result.CANCELED
+            if self.exception[0] == "timeout":
+                return Result.TIMEOUT
+        return Result.FAILED
+
+    @property
+    def returncode(self) -> int:
+        """Exit code as a shell would give it: 128+signal if killed; 1 if it ended by an exception before running."""
+        if self.status is None:
+            return 1 if self.exception else 0
+        signum = self.status & 0x7F
+        return 128 + signum if signum else self.status >> 8
+
+    def runtime(self, now: float) -> float:
+        """Seconds between start and finish (or now), 0.0 if it never started."""
+        return max(0.0, (self.t_finish or now) - self.t_run) if self.t_run else 0.0
+
+
+# What a snapshot stores of a job, in this order; the digest hashes the same but `jobspec` (its hash stands for it).
+HASHED = tuple(name for name in Job.__slots__ if name not in ("claims", "hash", "jobspec"))
+job_value = attrgetter(*HASHED)
+
+
+def dump_job(job: Job) -> list[Any]:
+    """A job as plain values for a snapshot."""
+    return [job.jobspec, *job_value(job)]
+
+
+def load_job(values: list[Any]) -> Job:
+    """Inverse of `dump_job`."""
+    job = Job(0)
+    job.jobspec = values[0]
+    for name, value in zip(HASHED, values[1:], strict=True):
+        setattr(job, name, value)
+    job.claims = from_wire(job.claims_wire)
+    return job

@@ -1,0 +1,186 @@
+"""The journal over a store: load, replay, append, follow. The one impure module here; decides nothing.
+
+Readers never ask the worker: any process folds snapshot and tail.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
+from .decide import Decision
+from .ids import f58
+from .state import State
+from .wire import Commit, Event, pack, pack_events, read_commit, unpack
+
+CHUNK = 60_000
+READ = 500
+
+
+def make_append(
+    meta: Meta,
+    decision: Decision,
+    decided_at: int,
+    *,
+    producer: str = "",
+    seq: int = 0,
+    extra: Mapping[str, Any] | None = None,
+) -> Append:
+    """A decision as a store request."""
+    return Append(
+        uid=meta.uid,
+        epoch=meta.epoch,
+        decided_at=decided_at,
+        payload=pack_events(decision.events),
+        producer=producer,
+        seq=seq,
+        since=tuple(decision.since),
+        exact=tuple(decision.exact),
+        absent=tuple(decision.absent),
+        bumps=tuple(decision.bumps),
+        clears=tuple(decision.clears),
+        inbox=tuple(decision.inbox),
+        extra=pack(extra) if extra else b"\x80",
+    )
+
+
+class Journal:
+    """An instance's journal. `by` names the caller in each header ("cli", "worker", ...)."""
+
+    def __init__(self, store: Store, by: str = "") -> None:
+        self.store = store
+        self.by = by
+        self.meta = store.meta()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def commits(self, after: int = 0, until: int | None = None) -> Iterator[Commit]:
+        """Commits with after < version <= until, in order, checked one by one."""
+        while True:
+            entries = self.store.read(after, READ)
+            for entry in entries:
+                if entry.version != after + 1:
+                    raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
+                if until is not None and entry.version > until:
+                    return
+                after = entry.version
+                yield read_commit(entry)
+            if len(entries) < READ:
+                return
+
+    def load(self) -> State:
+        """The live state: newest snapshot, then the tail."""
+        state = self.snapshot() or State()
+        self.catch_up(state)
+        return state
+
+    def catch_up(self, state: State) -> int:
+        """Apply what came since; the number of commits."""
+        before = state.version
+        for commit in self.commits(state.version):
+            state.apply(commit)
+        return state.version - before
+
+    def at(self, version: int | None = None, moment: float | None = None) -> State:
+        """The state as of a version, or of a server time (Unix seconds), folded from the first commit."""
+        state = State()
+        for commit in self.commits(0, version):
+            if moment is not None and commit.time > moment:
+                break
+            state.apply(commit)
+        return state
+
+    def snapshot(self) -> State | None:
+        """The newest snapshot as a state, or None. A snapshot from before the journal's first entry is refused."""
+        found = self.store.load_snapshot()
+        if found is None:
+            return None
+        head, chunks = found
+        if unpack(head)["version"] > self.store.meta().version:
+            raise Corrupt("the snapshot is ahead of the journal: history was lost", code="snapshot-ahead")
+        return State.load(unpack(zlib.decompress(b"".join(chunks))))
+
+    def save_snapshot(self, state: State) -> bool:
+        """Install a snapshot of this state; False if the epoch has changed meanwhile."""
+        body = zlib.compress(pack(state.dump()), 1)
+        head = pack({"version": state.version, "epoch": state.epoch, "digest": state.digest()})
+        chunks = [body[i : i + CHUNK] for i in range(0, len(body), CHUNK)]
+        return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks)
+
+    def story(self, versions: list[int], subject: int | None = None) -> list[tuple[Commit, Event]]:
+        """The events in these commits, those about `subject` only when it is given."""
+        found = []
+        for entry in self.store.entries(versions):
+            commit = read_commit(entry)
+            for event in commit.events:
+                if subject is None or event[1] == subject:
+                    found.append((commit, Event(*event)))
+        return found
+
+    def find_job(self, id: int) -> list[Commit]:
+        """Every commit with an event about a job the state no longer has (retired), by scanning from its submit."""
+        found = []
+        for commit in self.commits():
+            if any(event[1] == id for event in commit.events):
+                found.append(commit)
+                if any(event[1] == id and event[0] in ("clean", "invalidate") for event in commit.events):
+                    break
+        if not found:
+            raise Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
+        return found
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def append(self, decision: Decision, decided_at: int) -> Answer:
+        """One try. `Conflicted` and the rest are the caller's to answer."""
+        extra = {"by": self.by} if self.by else None
+        return self.store.append(make_append(self.meta, decision, decided_at, extra=extra))
+
+    def settle(self, decide: Callable[[State], Decision], state: State | None = None, tries: int = 50) -> Appended:
+        """Decide against the state and append, deciding again as long as the premises move.
+
+        Raises `Rejected` from `decide`, `Conflict` when it never settles, `Corrupt` when history forked.
+        """
+        state = state if state is not None else self.load()
+        for _ in range(tries):
+            decision = decide(state)
+            if not decision.events:
+                return Appended(state.version, state.epoch)
+            answer = self.append(decision, state.version)
+            if isinstance(answer, Appended):
+                return answer
+            self.cope(answer)
+            self.catch_up(state)
+        raise Conflict("others keep changing the same things", hint="try again")
+
+    def cope(self, answer: Answer) -> None:
+        """After an answer that is not OK: re-read the identity if the epoch moved; raise if it can not be mended."""
+        if isinstance(answer, StaleEpoch):
+            self.meta = self.store.meta()
+            if self.meta.epoch == answer.epoch:
+                raise Unavailable(
+                    "the server was restarted and its history has not been taken up again",
+                    code="epoch",
+                    hint="fluxkv status shows whether the keeper is alive; fluxkv start --state-dir DIR brings it up",
+                )
+        elif not isinstance(answer, Conflicted | Appended):
+            raise Corrupt(f"unexpected answer {answer}", code="protocol")
+
+    def wait_for(self, version: int, timeout_s: float = 10.0) -> None:
+        """Block until the journal has reached a version."""
+        deadline = time.monotonic() + timeout_s
+        while self.store.meta().version < version:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"version {version} did not come within {timeout_s} s", code="timeout")
+            time.sleep(0.005)
+
+
+def decode_new(state: State, entries: list[Entry]) -> Iterator[Commit]:
+    """The commits among `entries` that the state has not applied, in order; a gap raises `Corrupt`."""
+    for entry in entries:
+        if entry.version > state.version:
+            yield read_commit(entry)

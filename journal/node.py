@@ -1,0 +1,114 @@
+"""A node as the fold knows it: inventory, status and use. Changed only by `State.apply`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .claims import Claim
+from .idset import mask_of, text_of
+
+
+class Node:
+    """One execution target. cores/gpus are bitmasks of ids; used_* what claims hold now.
+
+    hello: [boot id, spool id, epoch, cursor] of its agent's last word, None before any.
+    drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here.
+    """
+
+    __slots__ = (
+        "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "memory_mb", "online", "properties", "rank",
+        "t_status", "used_cores", "used_gpus", "used_memory_mb",
+    )  # fmt: skip
+
+    def __init__(self, rank: int, host: str, cores: int, gpus: int, memory_mb: int, properties: tuple[str, ...]) -> None:
+        self.rank = rank
+        self.host = host
+        self.cores = cores
+        self.gpus = gpus
+        self.memory_mb = memory_mb
+        self.properties = properties
+        self.online = False
+        self.t_status = 0.0
+        self.drain: list[Any] | None = None
+        self.hello: list[Any] | None = None
+        self.used_cores = self.used_gpus = self.used_memory_mb = 0
+        self.jobs: set[int] = set()
+        self.grants: set[int] = set()
+        self.hash = 0
+
+    @property
+    def usable(self) -> bool:
+        """May get new work: up, heard from in this epoch, not drained."""
+        return self.online and self.drain is None
+
+    @property
+    def state(self) -> str:
+        """One word for tables: "drained"/"draining" (jobs left), "offline", "allocated", "free"."""
+        if self.drain is not None:
+            return "draining" if self.jobs else "drained"
+        if not self.online:
+            return "offline"
+        return "allocated" if self.jobs else "free"
+
+    def value(self) -> list[Any]:
+        """Plain values, for snapshots and the digest."""
+        return [
+            self.rank, self.host, text_of(self.cores), text_of(self.gpus), self.memory_mb, list(self.properties),
+            self.online, self.t_status, self.drain, self.hello, text_of(self.used_cores), text_of(self.used_gpus),
+            self.used_memory_mb, sorted(self.jobs), sorted(self.grants),
+        ]  # fmt: skip
+
+    @classmethod
+    def from_value(cls, value: list[Any]) -> Node:
+        """Inverse of `value`."""
+        node = cls(value[0], value[1], mask_of(value[2]), mask_of(value[3]), value[4], tuple(value[5]))
+        node.online, node.t_status, node.drain, node.hello = value[6:10]
+        node.used_cores, node.used_gpus, node.used_memory_mb = mask_of(value[10]), mask_of(value[11]), value[12]
+        node.jobs, node.grants = set(value[13]), set(value[14])
+        return node
+
+    def take(self, claim: Claim, job: int) -> bool:
+        """Add a claim; False (and nothing changed) if any of it is in use or not there."""
+        if (
+            claim.cores & (self.used_cores | ~self.cores)
+            or claim.gpus & (self.used_gpus | ~self.gpus)
+            or (claim.memory_mb and self.used_memory_mb + claim.memory_mb > self.memory_mb)
+        ):
+            return False
+        self.used_cores |= claim.cores
+        self.used_gpus |= claim.gpus
+        self.used_memory_mb += claim.memory_mb
+        self.jobs.add(job)
+        return True
+
+    def give(self, claim: Claim, job: int) -> None:
+        """Take a claim back."""
+        self.used_cores &= ~claim.cores
+        self.used_gpus &= ~claim.gpus
+        self.used_memory_mb -= claim.memory_mb
+        self.jobs.discard(job)
+
+
+class Queue:
+    """A named queue. enabled: accepts submissions. started: its jobs may be allocated."""
+
+    __slots__ = ("disable_reason", "enabled", "hash", "name", "started", "stop_reason")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.enabled = True
+        self.started = True
+        self.disable_reason = ""
+        self.stop_reason = ""
+        self.hash = 0
+
+    def value(self) -> list[Any]:
+        """Plain values, for snapshots and the digest."""
+        return [self.name, self.enabled, self.started, self.disable_reason, self.stop_reason]
+
+    @classmethod
+    def from_value(cls, value: list[Any]) -> Queue:
+        """Inverse of `value`."""
+        queue = cls(value[0])
+        queue.enabled, queue.started, queue.disable_reason, queue.stop_reason = value[1:5]
+        return queue

@@ -1,0 +1,53 @@
+"""What tables show of a jobspec (name, queue, duration, counts), computed once per distinct resources section."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from .wire import pack, unpack
+
+
+def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int, int]]:
+    """(name, queue, duration in seconds, (nodes asked for or 0, tasks, cores))."""
+    attributes = jobspec.get("attributes") or {}
+    system = attributes.get("system") or {}
+    tasks = jobspec.get("tasks") or [{}]
+    name = (system.get("job") or {}).get("name") or ""
+    if not name:
+        command = tasks[0].get("command") or [""]
+        name = str(command[0]).rsplit("/", 1)[-1]
+    duration = float(system.get("duration") or 0.0)
+    return name, system.get("queue") or "default", duration, _counts(pack([jobspec.get("resources"), tasks[0].get("count")]))
+
+
+@lru_cache(maxsize=1024)
+def _counts(packed: bytes) -> tuple[int, int, int]:
+    resources, task_count = unpack(packed)
+    nodes = slots = cores = 0
+
+    def walk(vertices: Any, factor: int) -> None:
+        nonlocal nodes, slots, cores
+        for vertex in vertices or ():
+            count = vertex.get("count", 1)
+            if isinstance(count, dict):
+                count = count.get("min", 1)
+            if not isinstance(count, int):
+                count = 1
+            total = factor * count
+            kind = vertex.get("type")
+            if kind == "node":
+                nodes += total
+            elif kind == "slot":
+                slots += total
+            elif kind == "core":
+                cores += total
+            walk(vertex.get("with"), total)
+
+    walk(resources, 1)
+    task_count = task_count or {}
+    if "total" in task_count:
+        ntasks = task_count["total"]
+    else:
+        ntasks = slots * task_count.get("per_slot", 1)
+    return nodes, ntasks, cores

@@ -1,0 +1,173 @@
+"""Commits as bytes: header and payload of one journal entry. Decides the encoding, nothing about meaning.
+
+Header: msgpack array [producer, seq, decided_at, payload_hash, bumps, clears, inbox names, extra, server_time_us]; the
+store's script appends the last element. Payload: a codec byte, then msgpack [[name, subject, timestamp, context], ...].
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgpack
+
+from ..kvs.errors import Corrupt
+from ..kvs.port import Entry
+
+RAW, ZLIB = b"\x00", b"\x01"
+COMPRESS_ABOVE = 300
+MAX_PAYLOAD = 64 * 1024 * 1024
+
+Subject = int | str
+
+
+class Event(NamedTuple):
+    """One fact (RFC 18's name, timestamp, context) about a subject: a job's id, or a word such as "node/3"."""
+
+    name: str
+    subject: Subject
+    timestamp: float
+    context: dict[str, Any] | None = None
+
+
+class Commit(NamedTuple):
+    """One journal entry, decoded. `events` are 4-element sequences in the order of `Event`.
+
+    time: server time of the append, Unix seconds. extra: the producer's free header map.
+    """
+
+    version: int
+    epoch: int
+    producer: str
+    seq: int
+    decided_at: int
+    time: float
+    events: list[Any]
+    extra: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.version}-{self.epoch}"
+
+
+def pack(value: object) -> bytes:
+    """msgpack with this project's settings (UTF-8 strings, bin type)."""
+    return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
+
+
+def unpack(data: bytes) -> Any:
+    """Inverse of `pack`; any map key type is allowed (job ids are integers)."""
+    return msgpack.unpackb(data, raw=False, strict_map_key=False)
+
+
+def payload_hash(payload: bytes) -> bytes:
+    """The checksum a header carries for its payload (8 bytes)."""
+    return blake2b(payload, digest_size=8).digest()
+
+
+def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
+    """Encode a commit's events as a payload."""
+    body: bytes = msgpack.packb(events, use_bin_type=True)
+    if len(body) <= COMPRESS_ABOVE:
+        return RAW + body
+    return ZLIB + zlib.compress(body, 1)
+
+
+def unpack_events(payload: bytes) -> list[Any]:
+    """Decode a payload. Raises `Corrupt` for anything that is not one."""
+    codec, body = payload[:1], payload[1:]
+    try:
+        if codec == ZLIB:
+            stream = zlib.decompressobj()
+            body = stream.decompress(body, MAX_PAYLOAD)
+            if not stream.eof:
+                raise ValueError("truncated or too large")
+        elif codec != RAW:
+            raise ValueError(f"unknown codec {codec!r}")
+        events = unpack(body)
+        if not isinstance(events, list):
+            raise ValueError("not a list of events")
+        return events
+    except (ValueError, zlib.error, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {error}", code="bad-payload") from None
+
+
+def pack_header(
+    producer: str,
+    seq: int,
+    decided_at: int,
+    payload: bytes,
+    bumps: Sequence[str],
+    clears: Sequence[str],
+    inbox: Sequence[str],
+    extra: bytes,
+) -> bytes:
+    """The first eight elements of a header behind an array-of-nine head; the script appends the time."""
+    parts = [
+        b"\x99",
+        pack(producer),
+        pack(seq),
+        pack(decided_at),
+        pack(payload_hash(payload)),
+        pack_things(bumps),
+        pack_things(clears),
+        pack(list(inbox)),
+        extra,
+    ]
+    return b"".join(parts)
+
+
+def pack_things(things: Sequence[str]) -> bytes:
+    """A list of guard names, compressed when long: hundreds of them stand in every busy commit."""
+    text = "\n".join(things)
+    if len(text) > COMPRESS_ABOVE:
+        return pack(zlib.compress(text.encode(), 1))
+    return pack(text)
+
+
+def unpack_things(value: str | bytes) -> list[str]:
+    """Inverse of `pack_things` (on the already unpacked element)."""
+    text = zlib.decompress(value).decode() if isinstance(value, bytes) else value
+    return text.split("\n") if text else []
+
+
+class Header(NamedTuple):
+    """A header, decoded. `time` is Unix seconds."""
+
+    producer: str
+    seq: int
+    decided_at: int
+    payload_hash: bytes
+    bumps: list[str]
+    clears: list[str]
+    inbox: list[str]
+    extra: dict[str, Any]
+    time: float
+
+
+def read_header(entry: Entry) -> Header:
+    """Decode an entry's header. Raises `Corrupt` naming the entry."""
+    try:
+        producer, seq, decided_at, digest, bumps, clears, inbox, extra, time_us = unpack(entry.header)
+        return Header(producer, seq, decided_at, digest, unpack_things(bumps), unpack_things(clears), inbox,
+                      extra, int(time_us) / 1e6)  # fmt: skip
+    except (ValueError, TypeError, zlib.error, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"entry {entry.id}: unreadable header: {error}", code="bad-header") from None
+
+
+def read_commit(entry: Entry) -> Commit:
+    """Decode and check one entry. Raises `Corrupt` if its checksum does not match (a flipped bit, HAZARD 18)."""
+    try:
+        producer, seq, decided_at, digest, _, _, _, extra, time_us = unpack(entry.header)
+        time = int(time_us) / 1e6
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"entry {entry.id}: unreadable header: {error}", code="bad-header") from None
+    if payload_hash(entry.payload) != digest:
+        raise Corrupt(
+            f"entry {entry.id}: the payload does not match its checksum",
+            code="bad-checksum",
+            hint="fluxkv journal verify shows every such entry",
+        )
+    return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, unpack_events(entry.payload), extra)

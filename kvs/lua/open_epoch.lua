@@ -1,0 +1,16 @@
+-- Issue a new epoch under the server's present replication id, if uid, epoch and tip are as named.
+-- KEYS  1 meta  2 journal
+-- ARGV  1 uid  2 old epoch  3 tip version  4 new epoch  5 read the replication id (0/1)
+-- Answers {'OK'} | {'GONE'} | {'MOVED', epoch, version} | {'CORRUPT', why}
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'epoch', 'version', 'tip')
+if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
+if meta[2] ~= ARGV[2] or meta[3] ~= ARGV[3] then return {'MOVED', meta[2], meta[3]} end
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', '1')
+local tip = newest[1] and newest[1][1] or '0-0'
+if tip ~= meta[4] then return {'CORRUPT', 'the journal ends at ' .. tip .. ', meta says ' .. tostring(meta[4])} end
+local replid = ''
+if ARGV[5] == '1' then
+  replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[4], 'replid', replid)
+return {'OK'}

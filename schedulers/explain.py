@@ -1,0 +1,183 @@
+"""Why a request does not fit, in one line an admin can act on. Looks, counts and words; changes nothing.
+
+The order of the questions is the order in which they can be acted on: could it ever run here; could it run
+were every node back; could it run were nobody else there; and then what is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .policy import Code
+from .request import Flat, Request
+from .resources import Pool, Stocks, serving_nodes, serving_slots
+from .stock import Stock, positions
+
+
+class Reason(NamedTuple):
+    """code: a `policy.Code`. text: one line. blocking: the kind of resource it lacks ("core", ...), or ""."""
+
+    code: str
+    text: str
+    blocking: str
+
+
+class _View(NamedTuple):
+    """Where to look: these counts on these positions. free: the counts are what is free now."""
+
+    pool: Pool
+    stocks: Stocks
+    among: int
+    free: bool
+
+
+def explain(request: Request, pool: Pool) -> Reason:
+    """Why the request does not fit the pool now; code "ready" if it does. `request.flat` must be there."""
+    flat = request.flat
+    if flat is None:
+        return Reason(Code.UNSATISFIABLE, "unsatisfiable: this shape of request is not supported yet", "")
+    matching = pool.matching(request)
+    if pool.satisfiable(request) is not None:
+        if not matching:
+            return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {_nobody_meets(request, pool)}", "constraint")
+        text, kind = _shortage(flat, _View(pool, pool.total, matching, False), bool(request.constraint_key))
+        return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {text}", kind)
+    if pool.fits(request, pool.total, pool.usable) is not None:
+        return _down(request, flat, pool, matching)
+    among = matching & pool.usable
+    if flat.exclusive:
+        idle = serving_nodes(flat, pool.total, among & pool.idle).bit_count()
+        if idle >= flat.nnodes:
+            return Reason(Code.READY, "fits now", "")
+        return Reason(
+            Code.RESOURCES, f"needs {_n(flat.nnodes, 'idle node')}; {idle or 'none'} {_is(idle)} idle", "node"
+        )
+    if pool.fits(request, pool.free, pool.usable) is None:
+        return Reason(Code.READY, "fits now", "")
+    text, kind = _shortage(flat, _View(pool, pool.free, among, True), bool(request.constraint_key))
+    return Reason(Code.RESOURCES, text, kind)
+
+
+def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
+    """It would fit if nodes that are drained or offline came back: say how many, and of which sort."""
+    away = [pool.down.get(i, "offline") for i in positions(matching & ~pool.usable)]
+    counts = {why: away.count(why) for why in sorted(set(away))}
+    because = ", ".join(f"{n} {why}" for why, n in counts.items())
+    drained = sum(1 << i for i, why in pool.down.items() if why == "drained")
+    code = Code.DRAINED if pool.fits(request, pool.total, pool.usable | drained) is None else Code.NODE_DOWN
+    among = matching & pool.usable
+    up = serving_nodes(flat, pool.total, among).bit_count() if flat.nnodes else among.bit_count()
+    if flat.nnodes:
+        nodes = _n(flat.nnodes, "node")
+        if up < among.bit_count():
+            text = f"needs {nodes} with {_per_node(flat)}; {up or 'none'} of those up {_has(up)}"
+        else:
+            text = f"needs {nodes}; {_up(up, bool(request.constraint_key))}"
+        return Reason(code, f"{text} ({because})", "node")
+    text, _ = _shortage(flat, _View(pool, pool.total, among, False), bool(request.constraint_key))
+    return Reason(code, f"{text} ({because})", "node")
+
+
+def _shortage(flat: Flat, view: _View, constrained: bool) -> tuple[str, str]:
+    """(text, kind) of the first thing that is short. Precondition: the request does not fit the view."""
+    each = flat.slots_per_node or 1
+    needs = [("core", view.stocks.cores, each * flat.cores)]
+    if flat.gpus:
+        needs.append(("gpu", view.stocks.gpus, each * flat.gpus))
+    if memory_mb := each * flat.memory_mb + flat.node_memory_mb:
+        needs.append(("memory", view.stocks.memory, memory_mb))
+    wanted = flat.nnodes or 1
+    if view.among.bit_count() < flat.nnodes:
+        n = view.among.bit_count()
+        where = _up(n, constrained) if view.free else _there(n, constrained)
+        return f"needs {_n(flat.nnodes, 'node')}; {where}", "node"
+    for kind, stock, need in needs:
+        n = (stock.at_least(need) & view.among).bit_count()
+        if n >= wanted:
+            continue
+        if wanted > 1:
+            free = " free" if view.free else ""
+            amount = _amount(kind, need)
+            return f"needs {_n(wanted, 'node')} with {amount}{free}; {n or 'none'} {_has(n)}", kind
+        return f"needs {_amount(kind, need)} on one node; {_most(kind, stock, view)}", kind
+    per = _per_node(flat)
+    if flat.nnodes or flat.nslots == 1:
+        n = serving_nodes(flat, view.stocks, view.among).bit_count() if flat.nnodes else 0
+        free, who = " free" if view.free else "", _n(wanted, "node")
+        return f"needs {who} with {per}{free}; {n or 'none'} {_has(n)} all of it together", needs[-1][0]
+    n = serving_slots(flat, view.stocks, view.among)
+    now = " now" if view.free else ""
+    return f"needs {_n(flat.nslots, 'slot')} of {per}; {n or 'none'} fit{'s' if n == 1 else ''}{now}", "core"
+
+
+def _most(kind: str, stock: Stock, view: _View) -> str:
+    """ "at most 2 are free (node 1)" or "the largest has 32"."""
+    best, where = stock.largest(view.among)
+    if where < 0:
+        return "no node is up and matches"
+    if kind == "memory" and not view.pool.total.memory.largest(view.among)[0]:
+        return "no node has its memory in the inventory"
+    amount = f"{best} MB" if kind == "memory" else str(best)
+    if not view.free:
+        return f"the largest has {amount}" if best else f"no node has a {kind}"
+    if not best:
+        return "none is free" if kind != "memory" else "none of it is free"
+    are = "is" if kind == "memory" else _is(best)
+    return f"at most {amount} {are} free (node {view.pool.nodes[where].rank})"
+
+
+def _there(n: int, constrained: bool) -> str:
+    if constrained:
+        return f"{n or 'no node'} match{'' if n > 1 else 'es'} the constraint"
+    return f"the inventory has {n}"
+
+
+def _amount(kind: str, need: int) -> str:
+    return f"{need} MB of memory" if kind == "memory" else _n(need, kind)
+
+
+def _per_node(flat: Flat) -> str:
+    each = flat.slots_per_node or 1
+    parts = [_n(each * flat.cores, "core")]
+    if flat.gpus:
+        parts.append(_n(each * flat.gpus, "gpu"))
+    if memory_mb := each * flat.memory_mb + flat.node_memory_mb:
+        parts.append(f"{memory_mb} MB of memory")
+    return " and ".join(parts) if len(parts) < 3 else f"{parts[0]}, {parts[1]} and {parts[2]}"
+
+
+def _up(n: int, constrained: bool) -> str:
+    match = "" if not constrained else " and matches" if n <= 1 else " and match"
+    return f"{n or 'none'} {_is(n)} up{match}"
+
+
+def _is(n: int) -> str:
+    return "is" if n <= 1 else "are"
+
+
+def _has(n: int) -> str:
+    return "has" if n <= 1 else "have"
+
+
+def _n(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _nobody_meets(request: Request, pool: Pool) -> str:
+    """Which word of the constraint no node meets, if one can be named."""
+    there = {name for node in pool.nodes for name in node.properties}
+    missing = [name for name in _required(request.constraint) if name not in there]
+    if missing:
+        return f"no node has the property {missing[0]!r}"
+    return "no node meets its constraint"
+
+
+def _required(constraint: Mapping[str, Any]) -> Iterable[str]:
+    """The properties every matching node must have: those of `properties`, through any number of `and`s."""
+    for operator, values in constraint.items():
+        if operator == "properties":
+            yield from (value for value in values if isinstance(value, str) and not value.startswith("^"))
+        elif operator == "and":
+            for value in values:
+                yield from _required(value)

@@ -1,0 +1,36 @@
+"""First come, first served: strictly by priority, then by submission. Nobody overtakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .explain import explain
+from .policy import Code, Decision, Pending, Place, Wait
+from .resources import Pool, Unmatched
+
+
+class Fcfs:
+    """The first job that does not fit ends the plan.
+
+    Held jobs and jobs that no node of the inventory could ever serve are stepped over: they would stop the
+    queue for ever. Only the head of the queue gets a reason with numbers; those behind it wait for it
+    (`policy.ahead_of`).
+    """
+
+    __slots__ = ()
+
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+        """Yield a Place for each job that fits, in order, then a Wait for the first that does not."""
+        for entry in pending:
+            if entry.held:
+                yield Wait(entry.job, Code.HELD, "held: its urgency is 0 or its queue is stopped", "")
+                continue
+            got = pool.match(entry.request)
+            if not isinstance(got, Unmatched):
+                pool.take(got)
+                yield Place(entry.job, got)
+                continue
+            reason = explain(entry.request, pool)
+            yield Wait(entry.job, reason.code, reason.text, reason.blocking)
+            if reason.code != Code.UNSATISFIABLE:
+                return

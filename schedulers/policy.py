@@ -1,0 +1,134 @@
+"""Queue policies: which pending job gets what, next. The values they see, the decisions they make, how one is
+found.
+
+A policy is a plug-in (entry-point group `fluxkv.policies`). It gets values and never a store, so the worst it
+can do is to propose what `decide` refuses. This file holds the shapes only; `fcfs` is a policy,
+`policy_contract` what each must obey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from ..journal.claims import Claim
+from ..kvs.errors import Rejected
+from .request import Request
+from .resources import Pool
+
+GROUP = "fluxkv.policies"
+
+
+class Code(StrEnum):
+    """Why a job waits: stable words, journalled. READY means it would fit now."""
+
+    READY = "ready"
+    RESOURCES = "resources"
+    AHEAD = "ahead"
+    HELD = "held"
+    NODE_DOWN = "node-down"
+    DRAINED = "drained"
+    UNSATISFIABLE = "unsatisfiable"
+
+
+class Pending:
+    """A job that waits for resources. priority: higher goes first; order: submission order breaks ties.
+
+    duration_s: 0 = unset. held: not to be matched (urgency 0, stopped queue).
+    """
+
+    __slots__ = ("duration_s", "held", "job", "order", "priority", "request")
+
+    def __init__(
+        self,
+        job: int,
+        priority: int,
+        order: int,
+        request: Request,
+        duration_s: float = 0.0,
+        held: bool = False,
+    ) -> None:
+        self.job = job
+        self.priority = priority
+        self.order = order
+        self.request = request
+        self.duration_s = duration_s
+        self.held = held
+
+    @property
+    def sort_key(self) -> tuple[int, int]:
+        """Pending jobs are given to a policy in ascending order of this."""
+        return (-self.priority, self.order)
+
+
+class Place(NamedTuple):
+    """Give the job these claims now. They are already taken from the pool the plan was made on."""
+
+    job: int
+    claims: tuple[Claim, ...]
+
+
+class Wait(NamedTuple):
+    """The job waits. blocking: what it waits for, a short stable word ("core", "node", "job/123"); text is
+    for people.
+
+    A wait is worth journalling again only when its code or `blocking` changes: the counts in `text` always
+    do.
+    """
+
+    job: int
+    code: str
+    text: str
+    blocking: str
+
+
+Decision = Place | Wait
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What a queue policy must do. See `policy_contract` for the properties it must have."""
+
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+        """Yield decisions, best first. `pending` comes sorted by (-priority, order) and is read lazily.
+
+        What is placed is taken from `pool` before it is yielded. A caller that drops a Place gives its claims
+        back; one that stops half way has lost nothing. now: epoch seconds. Jobs no decision names wait as
+        they did.
+        """
+        ...
+
+
+def ahead_of(job: int, head: int) -> Wait:
+    """The reason of a job that waits only for the one before it: derived when asked, not by each plan."""
+    return Wait(job, Code.AHEAD, "waits for the job ahead of it", f"job/{head}")
+
+
+def load_policy(name: str) -> Policy:
+    """A policy by its entry-point name. Raises Rejected (code "no-such-policy") with the names there are.
+
+    The built-in name is found without reading the metadata of every installed package.
+    """
+    if name == "fcfs":
+        from .fcfs import Fcfs
+
+        return Fcfs()
+    from importlib.metadata import entry_points
+
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        known = ", ".join(sorted({"fcfs", *found}))
+        raise Rejected(
+            f"no queue policy is called {name!r}", code="no-such-policy", hint=f"there are: {known}"
+        )
+    try:
+        made = found[name].load()()
+    except Exception as error:  # a plug-in may fail in any way; whose fault it is must be in the message
+        why = f"{type(error).__name__}: {error}"
+        raise Rejected(
+            f"policy {name!r} ({found[name].value}) does not load: {why}", code="bad-policy"
+        ) from error
+    if not isinstance(made, Policy):
+        raise Rejected(f"policy {name!r} ({found[name].value}) has no method `plan`", code="bad-policy")
+    return made

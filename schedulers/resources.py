@@ -1,0 +1,400 @@
+"""The compiled form of an instance's nodes, and the matcher of flat requests (RFC 25 shapes; R's ids are RFC
+20's).
+
+Decides which ids a request gets: the lowest ranks that fit, and on each the lowest ids, always the same for
+the same pool. It never decides whether a job may have them (that is the policy's, and then `decide`'s), and
+it knows no time. A pool is a cache of the journal's state: whoever owns it tells it which nodes changed
+(`set_node`) and what it hands out (`take`).
+
+Every question is answered from `Stock` indexes over sets of nodes held as ints, so a node that cannot serve
+is never looked at, on an empty pool or a full one, and no cursor has to be kept right while resources come
+and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from ..journal.claims import Claim
+from ..kvs.errors import Conflict, Rejected
+from .request import Flat, Request
+from .stock import Stock, first, lowest, positions, set_of
+
+_CACHE_SIZE = 4096
+_new = tuple.__new__
+_MANY = 16  # claims from which the indexes are changed in one pass
+
+
+class Node(Protocol):
+    """What the pool reads of a node; `journal.rset.NodeRecord` and the fold's nodes are such.
+
+    cores, gpus: masks of ids. memory_mb: 0 = not tracked, so a request for memory is never served there.
+    """
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def cores(self) -> int: ...
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def memory_mb(self) -> int: ...
+    @property
+    def properties(self) -> Iterable[str]: ...
+
+
+class Unmatched(NamedTuple):
+    """Why a request got nothing, in numbers: `found` of the `needed` nodes or slots (`what`) fit.
+
+    code: "resources" (not now) or "unsatisfiable" (never, with these nodes). `explain` says it in full.
+    """
+
+    code: str
+    what: str
+    needed: int
+    found: int
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        never = "unsatisfiable: " if self.code == "unsatisfiable" else ""
+        what = self.what if self.needed == 1 else f"{self.what}s"
+        return f"{never}needs {self.needed} {what}; {self.found} fit{'s' if self.found == 1 else ''}"
+
+    @property
+    def short_by(self) -> int:
+        """How many more nodes or slots would do."""
+        return self.needed - self.found
+
+
+class Stocks(NamedTuple):
+    """The counts of each kind of resource per node, either free now or in all."""
+
+    cores: Stock
+    gpus: Stock
+    memory: Stock
+
+
+class Pool:
+    """The nodes of an instance with what is free on each. One owner; not shared between tasks.
+
+    A new pool has everything free and every node usable.
+    """
+
+    __slots__ = (
+        "_constraints", "_idle", "_ranks", "_satisfiable", "_usable", "all_bits", "core_free", "down", "free",
+        "gpu_free", "index", "nodes", "total",
+    )  # fmt: skip
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes: tuple[Node, ...] = tuple(sorted(nodes, key=lambda node: node.rank))
+        #: rank -> position; positions are what all the sets are made of.
+        self.index = {node.rank: i for i, node in enumerate(self.nodes)}
+        if len(self.index) != len(self.nodes):
+            raise Rejected(
+                "inventory: a rank occurs twice", code="bad-inventory", hint="give each node its own rank"
+            )
+        self._ranks = [node.rank for node in self.nodes]
+        #: Free ids by position, as masks.
+        self.core_free = [node.cores for node in self.nodes]
+        self.gpu_free = [node.gpus for node in self.nodes]
+        self.total = self._stocks()
+        self.free = self._stocks()
+        self.all_bits = (1 << len(self.nodes)) - 1
+        #: Why a position is not usable: "drained", "offline" or another word; usable ones are absent.
+        self.down: dict[int, str] = {}
+        self._usable = self._idle = self.all_bits
+        self._constraints: dict[bytes, int] = {}
+        self._satisfiable: dict[bytes, Unmatched | None] = {}
+
+    def _stocks(self) -> Stocks:
+        nodes = self.nodes
+        return Stocks(
+            Stock(node.cores.bit_count() for node in nodes),
+            Stock(node.gpus.bit_count() for node in nodes),
+            Stock(node.memory_mb for node in nodes),
+        )
+
+    @property
+    def usable(self) -> int:
+        """The set of positions that may get new work."""
+        return self._usable
+
+    @property
+    def idle(self) -> int:
+        """The set of positions nobody holds anything of (usable or not)."""
+        return self._idle
+
+    # -- what the owner tells it
+
+    def set_node(
+        self,
+        rank: int,
+        free_cores: int,
+        free_gpus: int,
+        free_memory_mb: int,
+        usable: bool,
+        whole_free: bool,
+        why: str = "",
+    ) -> None:
+        """Bring one node up to date. Free ids are masks and cut to what the node has.
+
+        whole_free: nobody holds anything of it, so it can be taken exclusively. why: for an unusable node,
+        "drained" or "offline", used in reasons only. Raises Rejected for an unknown rank.
+        """
+        i = self._position(rank)
+        node = self.nodes[i]
+        self.core_free[i] = free_cores & node.cores
+        self.gpu_free[i] = free_gpus & node.gpus
+        self.free.cores.set(i, self.core_free[i].bit_count())
+        self.free.gpus.set(i, self.gpu_free[i].bit_count())
+        self.free.memory.set(i, max(0, min(free_memory_mb, node.memory_mb)))
+        bit = 1 << i
+        self._idle = self._idle | bit if whole_free else self._idle & ~bit
+        if usable:
+            self._usable |= bit
+            self.down.pop(i, None)
+        else:
+            self._usable &= ~bit
+            self.down[i] = why or "offline"
+
+    def take(self, claims: Sequence[Claim]) -> None:
+        """Mark a job's claims, one a node, as held.
+
+        All or nothing: raises Conflict, naming the nodes, if anything of them is not free (or a node is named
+        twice).
+        """
+        wrong = []
+        if len(claims) > 1 and len({claim.rank for claim in claims}) < len(claims):
+            raise Conflict("a node is claimed twice by one job", hint="merge the claims of a node")
+        memory = self.free.memory.counts
+        for rank, cores, gpus, memory_mb, _ in claims:
+            i = self._position(rank)
+            if cores & ~self.core_free[i] or gpus & ~self.gpu_free[i] or memory_mb > memory[i]:
+                wrong.append(f"node/{rank}")
+        if wrong:
+            raise Conflict(f"not free on {', '.join(wrong[:4])}", things=tuple(wrong), hint="match again")
+        self._change(claims, taking=True)
+
+    def give(self, claims: Sequence[Claim]) -> None:
+        """Mark claims as free again. A node with everything free counts as idle."""
+        self._change(claims, taking=False)
+
+    def _change(self, claims: Sequence[Claim], *, taking: bool) -> None:
+        index, core_free, gpu_free, memory = (
+            self.index,
+            self.core_free,
+            self.gpu_free,
+            self.free.memory.counts,
+        )
+        cores_now: dict[int, int] = {}
+        gpus_now: dict[int, int] = {}
+        memory_now: dict[int, int] = {}
+        whole: list[int] = []
+        for rank, cores, gpus, memory_mb, _ in claims:
+            i = index[rank] if taking else self._position(rank)
+            node = self.nodes[i]
+            core_free[i] = mask = core_free[i] & ~cores if taking else core_free[i] | (cores & node.cores)
+            cores_now[i] = mask.bit_count()
+            if gpus:
+                gpu_free[i] = ids = gpu_free[i] & ~gpus if taking else gpu_free[i] | (gpus & node.gpus)
+                gpus_now[i] = ids.bit_count()
+            left = memory_now.get(i, memory[i]) if memory_mb else memory[i]
+            if memory_mb:
+                left = left - memory_mb if taking else min(node.memory_mb, left + memory_mb)
+                memory_now[i] = left
+            if taking or (mask == node.cores and gpu_free[i] == node.gpus and left == node.memory_mb):
+                whole.append(i)
+        for stock, now in zip(self.free, (cores_now, gpus_now, memory_now), strict=True):
+            if len(now) >= _MANY:
+                stock.set_many(now)
+            else:
+                for i, count in now.items():
+                    stock.set(i, count)
+        bits = set_of(whole, len(self.nodes)) if len(whole) >= _MANY else 0
+        if not bits:
+            for i in whole:
+                bits |= 1 << i
+        self._idle = self._idle & ~bits if taking else self._idle | bits
+
+    def _position(self, rank: int) -> int:
+        i = self.index.get(rank)
+        if i is None:
+            raise Rejected(
+                f"no node has rank {rank}", code="no-such-rank", hint="`fluxkv resource list` shows them"
+            )
+        return i
+
+    # -- what it answers
+
+    def matching(self, request: Request) -> int:
+        """The set of positions that meet the request's constraint, usable or not."""
+        key = request.constraint_key
+        if not key:
+            return self.all_bits
+        bits = self._constraints.get(key)
+        if bits is None:
+            from ..journal.constraint import compile as compile_constraint
+
+            holds = compile_constraint(request.constraint)
+            met = (i for i, n in enumerate(self.nodes) if holds(n.rank, n.host, frozenset(n.properties)))
+            bits = set_of(met, len(self.nodes))
+            if len(self._constraints) >= _CACHE_SIZE:
+                self._constraints.clear()
+            self._constraints[key] = bits
+        return bits
+
+    def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
+        """What the request would get now: one claim a node, ranks ascending; nothing is taken.
+
+        Deterministic: the lowest ranks that fit, on each the lowest ids; slots without a node count fill the
+        lowest ranks first. An exclusive request gets whole idle nodes.
+        """
+        flat = _flat(request)
+        among = self._usable
+        if request.constraint_key:
+            among &= self.matching(request)
+        if flat.exclusive:
+            among &= self._idle
+        if flat.nnodes:
+            return self._match_nodes(flat, among)
+        cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
+        found = 0
+        for count, members in self.free.cores.levels.items():
+            if count >= cores:
+                found |= members
+        found &= among
+        if gpus:
+            found &= self.free.gpus.at_least(gpus)
+        if memory_mb:
+            found &= self.free.memory.at_least(memory_mb)
+        if flat.nslots > 1:
+            return self._match_slots(flat, found)
+        if not found:
+            return Unmatched("resources", "slot", 1, 0)
+        i = (found & -found).bit_length() - 1
+        gpu_ids = lowest(self.gpu_free[i], gpus) if gpus else 0
+        return (Claim(self._ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
+
+    def _match_nodes(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
+        found = serving_nodes(flat, self.free, among)
+        if found.bit_count() < flat.nnodes:
+            return Unmatched("resources", "node", flat.nnodes, found.bit_count())
+        slots, nodes = flat.slots_per_node, self.nodes
+        chosen = first(found, flat.nnodes)
+        if flat.exclusive:
+            held = ((n.rank, n.cores, n.gpus, n.memory_mb, slots) for n in map(nodes.__getitem__, chosen))
+            return tuple(map(_claim, held))
+        cores, gpus = slots * flat.cores, slots * flat.gpus
+        memory_mb = slots * flat.memory_mb + flat.node_memory_mb
+        core_free, gpu_free, known = self.core_free, self.gpu_free, dict[int, int]()
+        ranks, claims = self._ranks, []
+        for i in chosen:
+            mask = core_free[i]
+            ids = known.get(mask)  # nodes have few different free masks
+            if ids is None:
+                ids = known[mask] = lowest(mask, cores)
+            claims.append(_claim((ranks[i], ids, lowest(gpu_free[i], gpus) if gpus else 0, memory_mb, slots)))
+        return tuple(claims)
+
+    def _match_slots(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
+        """Slots wherever they fit. They are independent, so filling up nodes in order finds a way if any."""
+        found = serving_slots(flat, self.free, among)
+        if found < flat.nslots:
+            return Unmatched("resources", "slot", flat.nslots, found)
+        cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
+        core_count, gpu_count, memory = (stock.counts for stock in self.free)
+        core_free, gpu_free, ranks = self.core_free, self.gpu_free, self._ranks
+        left = flat.nslots
+        claims = []
+        for i in positions(among):
+            n = core_count[i] // cores
+            if n > left:
+                n = left
+            if gpus:
+                n = min(n, gpu_count[i] // gpus)
+            if memory_mb:
+                n = min(n, memory[i] // memory_mb)
+            ids = lowest(core_free[i], n * cores)
+            claims.append(
+                _claim((ranks[i], ids, lowest(gpu_free[i], n * gpus) if gpus else 0, n * memory_mb, n))
+            )
+            left -= n
+            if not left:
+                break
+        return tuple(claims)
+
+    def fits(self, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
+        """Would it fit with these counts on these positions (on top of its constraint)? None if so."""
+        flat = _flat(request)
+        among &= self.matching(request)
+        if flat.nnodes:
+            found = serving_nodes(flat, stocks, among).bit_count()
+            return None if found >= flat.nnodes else Unmatched("resources", "node", flat.nnodes, found)
+        found = serving_slots(flat, stocks, among)
+        return None if found >= flat.nslots else Unmatched("resources", "slot", flat.nslots, found)
+
+    def satisfiable(self, request: Request) -> Unmatched | None:
+        """None if the request fits the inventory with everything up and free; else why it never will."""
+        try:
+            return self._satisfiable[request.key]
+        except KeyError:
+            pass
+        short = self.fits(request, self.total, self.all_bits)
+        if short is not None:
+            short = short._replace(code="unsatisfiable")
+        if len(self._satisfiable) >= _CACHE_SIZE:
+            self._satisfiable.clear()
+        self._satisfiable[request.key] = short
+        return short
+
+
+def _claim(values: tuple[int, int, int, int, int]) -> Claim:
+    """A claim without the keyword handling of its constructor: thousands are made in one match."""
+    return _new(Claim, values)
+
+
+def _flat(request: Request) -> Flat:
+    if request.flat is None:
+        raise Rejected(
+            "this request needs a matcher of trees", code="unsupported", hint="ask for nodes, slots and cores"
+        )
+    return request.flat
+
+
+def serving_nodes(flat: Flat, stocks: Stocks, among: int) -> int:
+    """The positions among these that could be one of the request's nodes. Idleness is the caller's."""
+    slots = flat.slots_per_node
+    among &= stocks.cores.at_least(slots * flat.cores)
+    if among and flat.gpus:
+        among &= stocks.gpus.at_least(slots * flat.gpus)
+    memory_mb = slots * flat.memory_mb + flat.node_memory_mb
+    if among and memory_mb:
+        among &= stocks.memory.at_least(memory_mb)
+    return among
+
+
+def serving_slots(flat: Flat, stocks: Stocks, among: int) -> int:
+    """How many slots these positions could hold: exact below what is asked for, else at least that."""
+    cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
+    bound = stocks.cores.units(cores, among)
+    if not gpus and not memory_mb:
+        return bound
+    if gpus:
+        among &= stocks.gpus.at_least(gpus)
+    if memory_mb:
+        among &= stocks.memory.at_least(memory_mb)
+    total = 0
+    for i in positions(among & stocks.cores.at_least(cores)):
+        n = stocks.cores.counts[i] // cores
+        if gpus:
+            n = min(n, stocks.gpus.counts[i] // gpus)
+        if memory_mb:
+            n = min(n, stocks.memory.counts[i] // memory_mb)
+        total += n
+        if total >= flat.nslots:
+            break
+    return total

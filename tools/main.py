@@ -1,0 +1,108 @@
+"""The `fluxkv` command: a click group whose commands are imported only when named. Decides no rules.
+
+Each error is one line on stderr (what, where, why) and a hint; no traceback reaches a user (FLUXKV_TRACEBACK=1 shows it).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from .. import __version__
+from ..kvs.errors import FluxkvError
+
+# command: (module under tools/, object, one line of help)
+COMMANDS = {
+    "start": ("start", "start", "Start an instance, and run a command or a shell in it."),
+    "stop": ("start", "stop", "End an instance in order."),
+    "restart": ("start", "restart", "Replace an instance's daemons while its tasks run on."),
+    "status": ("status", "status", "Say how the instance is: daemons, nodes, queue, journal."),
+    "list": ("status", "list_instances", "List this user's instances."),
+    "doctor": ("doctor", "doctor", "Check this machine and the instance, and say what to mend."),
+    "submit": ("submit", "submit", "Submit jobs and print their ids."),
+    "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
+    "cancel": ("cancel", "cancel", "Cancel jobs."),
+    "jobs": ("jobs", "jobs", "List jobs."),
+    "job": ("job", "job", "Look at one job: attach, status, wait, eventlog, info, ..."),
+    "resource": ("resource", "resource", "List, drain and undrain nodes."),
+    "queue": ("queue", "queue", "Start, stop and drain queues."),
+    "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
+    "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
+    "inspect": ("inspect", "inspect", "The story of a job or a node."),
+    "journal": ("journal", "journal", "Show, follow, check and export the journal."),
+    "dmesg": ("dmesg", "dmesg", "The daemons' own log."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called, so that each command starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        module = importlib.import_module(f"..{found[0]}_cmd", __name__)
+        command: click.Command = getattr(module, found[1])
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, found[2]) for name, found in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="fluxkv")
+def cli() -> None:
+    """A hierarchical workload manager whose whole state is a journal.
+
+    \b
+    fluxkv start                       a shell inside a new instance
+    fluxkv start fluxkv run hostname   one command in a new instance
+    fluxkv submit --cc=1-100 sim {cc}  a hundred jobs
+    fluxkv jobs -a                     what became of them
+    """
+
+
+def main() -> None:
+    """Run the command line; exit with its status."""
+    try:
+        status = cli.main(prog_name="fluxkv", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        status = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except FluxkvError as error:
+        _show(error)
+        status = error.exit_status
+    except OSError as error:
+        click.echo(f"fluxkv: {error}", err=True)
+        status = 1
+    except Exception as error:
+        if os.environ.get("FLUXKV_TRACEBACK"):
+            raise
+        click.echo(f"fluxkv: this is a fault in fluxkv: {type(error).__name__}: {error}", err=True)
+        click.echo("  set FLUXKV_TRACEBACK=1 and run it again to see where", err=True)
+        status = 70
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _show(error: FluxkvError) -> None:
+    if os.environ.get("FLUXKV_TRACEBACK"):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"fluxkv: {error}", err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
