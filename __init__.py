@@ -1,8 +1,65 @@
 """fluxkv: a hierarchical workload manager whose whole state is an append-only journal in Redis.
 
+    import fluxkv
+
+    with fluxkv.connect() as instance:
+        job = instance.submit(["hostname"], ntasks=2)
+        print(job, job.wait().returncode)
+
 The public API is imported lazily: the start-up time of the command line is a feature.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .instances.client import Instance, JobHandle, connect
+    from .instances.follow import JobResult
+    from .journal.job import Job, JobState, Result
+    from .journal.state import State
+    from .journal.wire import Event
+    from .kvs.errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Conflict",
+    "Corrupt",
+    "Event",
+    "FluxkvError",
+    "Instance",
+    "Job",
+    "JobHandle",
+    "JobResult",
+    "JobState",
+    "Rejected",
+    "Result",
+    "State",
+    "Unavailable",
+    "connect",
+]
+
+_HOMES = {
+    "instances.client": ("Instance", "JobHandle", "connect"),
+    "instances.follow": ("JobResult",),
+    "journal.job": ("Job", "JobState", "Result"),
+    "journal.state": ("State",),
+    "journal.wire": ("Event",),
+    "kvs.errors": ("Conflict", "Corrupt", "FluxkvError", "Rejected", "Unavailable"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

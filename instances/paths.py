@@ -33,6 +33,11 @@ class StateDir(NamedTuple):
         return self.join("spool")
 
     def lock_file(self, role: str) -> str:
+        """The file whose lock a living daemon of this role holds."""
+        if role == "launcher":
+            return self.join("spool", "launcher.lock")
+        if role == "server":
+            return self.join("server.lock")
         return self.join("run", f"{role}.lock")
 
     def run_file(self, role: str) -> str:

@@ -1,8 +1,8 @@
 """Which processes belong to which attempt: reading /proc, and nothing else.
 
-A task's tree is recognised three ways: by parentage (the launcher is a child subreaper, so orphans come to it), by the
-marks in `FLUXKV_ATTEMPT` (which nested instances only append to), and by session or process group. Decides nothing:
-never signals, never waits. Linux only.
+A task's tree is recognised three ways: by parentage (the launcher is a child subreaper, so orphans come to
+it), by the marks in `FLUXKV_ATTEMPT` (which nested instances only append to), and by session or process
+group. Decides nothing: never signals, never waits. Linux only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "FLUXKV_ATTEMPT"
 _MARK = ATTEMPT_VARIABLE.encode() + b"="
+CLOCK_STEP_S = 0.02  # how far a start time in /proc may be off, in steps of 10 ms as it is
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +58,9 @@ def stat(pid: int) -> Stat | None:
     if not data:
         return None
     fields = data[data.rindex(b")") + 2 :].split()  # the command may hold anything, parentheses included
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]) / TICKS_PER_S)
+    return Stat(
+        fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]) / TICKS_PER_S
+    )
 
 
 def alive(pid: int) -> bool:
@@ -70,16 +73,29 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def own_children() -> list[int]:
+class Children:
     """Children of this (single-threaded) process, zombies included.
 
-    Complete although other processes come and go: only we reap our children, and orphans are added at the end.
+    Complete while other processes come and go: only we reap our children, and orphans are added at the end.
     """
-    data = _read("/proc/thread-self/children")
-    if data is not None:
-        return [int(pid) for pid in data.split()]
-    me = os.getpid()  # kernels without CONFIG_PROC_CHILDREN
-    return [pid for pid in all_pids() if (found := stat(pid)) is not None and found.parent == me]
+
+    __slots__ = ("_fd",)
+
+    def __init__(self) -> None:
+        try:
+            self._fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._fd = -1  # a kernel without CONFIG_PROC_CHILDREN
+
+    def pids(self) -> list[int]:
+        if self._fd >= 0:
+            data = more = os.pread(self._fd, 65536, 0)
+            while len(more) > 4000:  # the kernel gives a page at a time
+                more = os.pread(self._fd, 65536, len(data))
+                data += more
+            return [int(pid) for pid in data.split()]
+        me = os.getpid()
+        return [pid for pid in all_pids() if (found := stat(pid)) is not None and found.parent == me]
 
 
 def marks(pid: int) -> list[str]:
@@ -93,9 +109,9 @@ def marks(pid: int) -> list[str]:
     return []
 
 
-def marked(wanted: str) -> list[int]:
-    """All processes carrying the mark `wanted`, zombies excluded by their empty environment."""
-    return [pid for pid in all_pids() if wanted in marks(pid)]
+def marked(wanted: set[str]) -> list[int]:
+    """All processes carrying one of the marks; zombies have none."""
+    return [pid for pid in all_pids() if not wanted.isdisjoint(marks(pid))]
 
 
 def parents() -> dict[int, int]:

@@ -1,9 +1,9 @@
 """Who holds which seat of a node, and who takes it over: slot grants as a pure data structure.
 
-A seat (cpus and environment) belongs to at most one started attempt. Attempts that start at once bring their seat;
-queued ones wait first in, first out in their group, and the head takes the seat of whichever member of the group is
-over, in the same instant. Decides succession and lingering only: never spawns, never reads a clock. The real launcher
-and the fake one both use it, so both keep the same rules.
+A seat (cpus and environment) belongs to at most one started attempt. Attempts that start at once bring
+their seat; queued ones wait first in, first out in their group, and the head takes the seat of whichever
+member of the group is over, in the same instant. Decides succession and lingering only: never spawns, never
+reads a clock. The real launcher and the fake one both use it, so both keep the same rules.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Seats:
         self._holders[group] = self._holders.get(group, 0) + 1
 
     def wait(self, key: str, group: str, now: float) -> bool:
-        """Put `key` at the end of its group's line; False when nobody holds a seat there, so it would never start."""
+        """Put `key` at the end of its group's line;
+
+        False when nobody holds a seat there, so it would never start.
+        """
         if group not in self._holders:
             return False
         self._group_of[key] = group

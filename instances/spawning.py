@@ -1,7 +1,8 @@
 """Starting an attempt's tasks: environment, working directory, files, affinity, `posix_spawn`.
 
-Decides how a task starts and what an attempt that cannot start is told; never waits, never decides who starts when.
-Single-threaded by contract: working directory and affinity are the process's own, set just before each spawn.
+Decides how a task starts and what an attempt that cannot start is told; never waits, never decides who
+starts when. Single-threaded by contract: working directory and affinity are the process's own, set just
+before each spawn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from .proctree import ATTEMPT_VARIABLE
 from .spool import input_path, output_paths
+from .spool_files import OutputFiles
 
 MAX_ENVIRONMENTS = 1024
 _PATH_CACHE_S = 1.0
@@ -42,9 +44,30 @@ class Attempt:
     """One attempt the launcher holds, from the message to the ack. Times: *_boot on the boot-time clock."""
 
     __slots__ = (
-        "alive", "cause", "cpu_s", "ending", "event", "fifos", "grace_s", "group", "job", "key", "kill_at", "limit_at",
-        "limit_s", "max_rss_kib", "orphans", "pids", "spec", "start_boot", "statuses", "t_start", "tasks", "warn_at",
-    )  # fmt: skip
+        "alive",
+        "cause",
+        "cpu_s",
+        "ending",
+        "event",
+        "fifos",
+        "grace_s",
+        "group",
+        "job",
+        "key",
+        "kill_at",
+        "limit_at",
+        "limit_s",
+        "max_rss_kib",
+        "orphans",
+        "pids",
+        "spec",
+        "spool_files",
+        "start_boot",
+        "statuses",
+        "t_start",
+        "tasks",
+        "warn_at",
+    )
 
     def __init__(self, spec: dict[str, Any]) -> None:
         """Raises KeyError, TypeError or ValueError when the message is not an attempt."""
@@ -55,8 +78,8 @@ class Attempt:
         self.job: int = spec["job"]
         self.spec = spec
         self.tasks: list[list[Any]] = spec["tasks"]
-        if not self.tasks:
-            raise ValueError(f"attempt {key} has no tasks")
+        if not self.tasks or len({rank for rank, _, _, _ in self.tasks}) < len(self.tasks):
+            raise ValueError("no tasks, or a rank twice")
         self.group: str = spec.get("group", "")
         self.limit_s: float = spec.get("limit_s") or 0.0
         self.grace_s: float = spec.get("kill_grace_s", 5.0)
@@ -71,28 +94,32 @@ class Attempt:
         self.max_rss_kib = 0
         self.cpu_s = 0.0
         self.fifos: list[tuple[str, int]] = []  # path, our write end (-1: closed)
+        self.spool_files: list[str] = []  # output files of ours, to remove when they stay empty
         self.event: list[Any] | None = None  # the over event, once over
-
-    def paths(self, spool: str) -> list[tuple[str, str]]:
-        """The spool's output files this attempt uses, (out, err) each; "" where the user named a file."""
-        spec = self.spec
-        out, err = not spec.get("stdout"), not spec.get("stderr")
-        if not (out or err):
-            return []
-        ranks = [task[0] for task in self.tasks] if spec.get("per_task_output") else [None]
-        pairs = [output_paths(spool, self.job, self.key, rank) for rank in ranks]
-        return [(a if out else "", b if err else "") for a, b in pairs]
 
 
 class Spawner:
     """Knows the environments, and the process-wide state that spawns change."""
 
-    __slots__ = ("_affinity", "_default_signals", "_environments", "_found", "_null", "_spool", "_start_affinity",
-                 "_suffix", "_outer")  # fmt: skip
+    __slots__ = (
+        "_affinity",
+        "_default_signals",
+        "_environments",
+        "_found",
+        "_null",
+        "_outer",
+        "_spool",
+        "_start_affinity",
+        "_suffix",
+        "away",
+        "outputs",
+    )
 
     def __init__(self, spool: str, tag: str) -> None:
         self._spool = spool
         self._suffix = "@" + tag
+        self.away = False  # whether `settle` has something to do
+        self.outputs = OutputFiles(spool)
         outer = os.environ.get(ATTEMPT_VARIABLE, "")
         self._outer = outer + " " if outer else ""
         self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
@@ -128,7 +155,7 @@ class Spawner:
             per_task = many and (spec.get("per_task_output") or spec.get("stdin") == "fifo")
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
-                    files = self._files(attempt, rank, many, opened)
+                    files = self._files(attempt, rank, many, opened, first=files is None)
                 env = environment
                 if extra:
                     env = {**environment, **{os.fsencode(k): os.fsencode(v) for k, v in extra.items()}}
@@ -146,9 +173,24 @@ class Spawner:
             for fd in opened:
                 os.close(fd)
 
+    @property
+    def pinned(self) -> bool:
+        """Whether we still have the affinity of the last task."""
+        return self._affinity is not self._start_affinity
+
+    def release(self, attempt: Attempt) -> None:
+        """After the end: close and remove its pipes, remove its spool files that stayed empty."""
+        for path, fd in attempt.fifos:
+            if fd >= 0:
+                os.close(fd)
+            _unlink(path)
+        attempt.fifos.clear()
+        for path in attempt.spool_files:
+            self.outputs.done(path)
+
     def settle(self) -> None:
         """Back to our own affinity, so that we do not compete for the last task's core."""
-        if self._affinity != self._start_affinity:
+        if self.pinned:
             os.sched_setaffinity(0, self._start_affinity)
             self._affinity = self._start_affinity
 
@@ -181,54 +223,79 @@ class Spawner:
             except OSError as error:
                 raise SpawnError(f"tmpdir {tmpdir}: {error.strerror}") from None
         cwd = spec.get("cwd") or "/"
+        self.away = True
         try:
             os.chdir(cwd)  # as cheap as finding out whether we are there already
         except OSError as error:
             os.chdir("/tmp")
-            files = self._files(attempt, attempt.tasks[0][0], len(attempt.tasks) > 1, opened, peek=True)
+            files = self._files(attempt, attempt.tasks[0][0], len(attempt.tasks) > 1, opened, stdin=False)
             self._tell(files[2][1], f"cannot change to {cwd}: {error.strerror}, going to /tmp instead")
             spec["append"] = True  # the line is not to be truncated away
 
     def _files(
-        self, attempt: Attempt, rank: int, many: bool, opened: list[int], *, peek: bool = False
+        self,
+        attempt: Attempt,
+        rank: int,
+        many: bool,
+        opened: list[int],
+        *,
+        first: bool = True,
+        stdin: bool = True,
     ) -> list[tuple[int, int, int]]:
-        """File actions for one task (or all that share them). peek: only stderr is wanted, stdin is not touched."""
+        """File actions for one task (or all that share them).
+
+        first: the user's files are truncated only then.
+        """
         spec = attempt.spec
-        own = rank if spec.get("per_task_output") else None
+        append = bool(spec.get("append"))
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         out_path, err_path = spec.get("stdout"), spec.get("stderr")
+        out_own = err_own = ""
         if not (out_path and err_path):
-            out, err = output_paths(self._spool, attempt.job, attempt.key, own)
-            out_path, err_path = out_path or out, err_path or err
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        if not spec.get("append"):
-            how |= os.O_TRUNC
-        stdin = spec.get("stdin")
+            out_own, err_own = output_paths(
+                self._spool, attempt.job, attempt.key, rank if spec.get("per_task_output") else None
+            )
         source = self._null
-        if stdin and not peek:
-            if stdin == "fifo":
+        wanted = spec.get("stdin")
+        if wanted and stdin:
+            if wanted == "fifo":
                 source = self._fifo(attempt, rank if many else None, opened)
             else:
-                source = self._open("stdin", stdin, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, opened)
-        out_fd = self._open("stdout", out_path, how, opened)
-        err_fd = out_fd if err_path == out_path else self._open("stderr", err_path, how, opened)
+                source = self._open_users("stdin", wanted, os.O_RDONLY | os.O_CLOEXEC, opened)
+        users = how if append or not first else how | os.O_TRUNC
+        try:
+            if out_path:
+                out_fd = self._open_users("stdout", out_path, users, opened)
+            else:
+                opened.append(out_fd := self.outputs.open(out_own, append=append))
+                attempt.spool_files.append(out_own)
+            if err_path:
+                err_fd = (
+                    out_fd if err_path == out_path else self._open_users("stderr", err_path, users, opened)
+                )
+            else:
+                opened.append(err_fd := self.outputs.open(err_own, append=append))
+                attempt.spool_files.append(err_own)
+        except OSError as error:
+            raise SpawnError(f"spool file {error.filename}: {error.strerror}") from None
         return [(_DUP2, source, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]
 
     @staticmethod
-    def _open(what: str, path: str, how: int, opened: list[int]) -> int:
+    def _open_users(what: str, path: str, how: int, opened: list[int]) -> int:
+        """Open a path that may be anything: a named pipe without its other end must not stop every job."""
         try:
-            fd = os.open(path, how, 0o666)
+            fd = os.open(path, how | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
         except OSError as error:
             reason = "no reader" if error.errno == errno.ENXIO else error.strerror
             raise SpawnError(f"{what} {path}: {reason}") from None
+        except ValueError as error:
+            raise SpawnError(f"{what}: {error}") from None
         opened.append(fd)
-        # O_NONBLOCK was for our open only (a pipe without its other end must not stop everybody); on anything but a
-        # plain file the task would notice it
-        if not stat_module.S_ISREG(os.fstat(fd).st_mode):
-            fcntl.fcntl(fd, fcntl.F_SETFL, how & ~os.O_NONBLOCK)
+        fcntl.fcntl(fd, fcntl.F_SETFL, how & os.O_APPEND)
         return fd
 
     def _fifo(self, attempt: Attempt, rank: int | None, opened: list[int]) -> int:
-        """Make the named pipe; we hold a write end until told `eof`, so the task does not see one too early."""
+        """Make the named pipe; we hold a write end until told `eof`, so that the task sees none too early."""
         path = input_path(self._spool, attempt.job, attempt.key, rank)
         try:
             if os.path.exists(path):
@@ -243,9 +310,12 @@ class Spawner:
         return read
 
     def _pin(self, cpus: list[int] | None) -> None:
-        """Affinity of the next spawn; cpus the machine did not give us are no reason to fail, just not pinned."""
+        """Affinity of the next spawn;
+
+        cpus the machine did not give us are no reason to fail, just not pinned.
+        """
         wanted = frozenset(cpus) if cpus else self._start_affinity
-        if not wanted <= self._start_affinity:
+        if not wanted < self._start_affinity:  # all of them is no pinning either
             wanted = self._start_affinity
         if wanted != self._affinity:
             os.sched_setaffinity(0, wanted)
@@ -259,15 +329,26 @@ class Spawner:
         spawn = os.posix_spawn
         for attempt_left in (True, False):
             try:
-                return spawn(program, argv, env, file_actions=files, setpgroup=0, setsigmask=(),
-                             setsigdef=self._default_signals)  # fmt: skip
+                return spawn(
+                    program,
+                    argv,
+                    env,
+                    file_actions=files,
+                    setpgroup=0,
+                    setsigmask=(),
+                    setsigdef=self._default_signals,
+                )
             except OSError as error:
-                if error.errno == errno.ENOEXEC and attempt_left:  # a script without #!: the shell's, as execvp has it
+                if (
+                    error.errno == errno.ENOEXEC and attempt_left
+                ):  # a script without #!: the shell's, as execvp has it
                     program, argv = b"/bin/sh", ["sh", os.fsdecode(program), *argv[1:]]
                     continue
                 self._found.clear()
                 if error.errno == errno.ENOENT:
-                    raise SpawnError(f"{name}: no such file, or its interpreter is missing", _STATUS_NOT_FOUND) from None
+                    raise SpawnError(
+                        f"{name}: no such file, or its interpreter is missing", _STATUS_NOT_FOUND
+                    ) from None
                 if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR):
                     raise SpawnError(f"{name}: {error.strerror}", _STATUS_NOT_EXECUTABLE) from None
                 raise SpawnError(f"{name}: {error.strerror}") from None
@@ -310,19 +391,6 @@ class Spawner:
             os.write(fd, f"fluxkv: {text}\n".encode("utf-8", "surrogateescape"))
         except OSError:
             pass  # the over event says it too
-
-
-def release_files(attempt: Attempt, spool: str) -> None:
-    """After the end: close and remove its pipes, remove its spool files that stayed empty."""
-    for path, fd in attempt.fifos:
-        if fd >= 0:
-            os.close(fd)
-        _unlink(path)
-    attempt.fifos.clear()
-    for pair in attempt.paths(spool):
-        for path in pair:
-            if path:
-                unlink_if_empty(path)
 
 
 def unlink_if_empty(path: str) -> None:

@@ -1,7 +1,7 @@
 """What a launcher leaves on disk: names of its files, and the record of attempts that outlives a kill -9.
 
-The record is an append-only file of msgpack arrays, written and never fsynced: a new boot voids it, since no task
-survives a boot. Decides what is remembered; never signals a process (the launcher does).
+The record is an append-only file of msgpack arrays, written and never fsynced: a new boot voids it, since
+no task survives a boot. Decides what is remembered; never signals a process (the launcher does).
 
     ["head", format, boot id, tag]         first
     ["i", key, job, t_unix, t_boot, ranks or None, tmpdir]   intent, before the first spawn
@@ -18,7 +18,7 @@ import os
 import stat as stat_module
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from ..kvs.errors import Unavailable
 from .wire import pack
@@ -52,18 +52,27 @@ def _file_name(job: int, key: str, task_rank: int | None) -> str:
 
 
 def output_paths(spool: str, job: int, key: str, task_rank: int | None = None) -> tuple[str, str]:
-    """Spool files of standard output and error; task_rank only with `per_task_output`. Absent when empty at the end."""
+    """Spool files of standard output and error;
+
+    task_rank only with `per_task_output`. Absent when empty at the end.
+    """
     base = f"{spool}/out/{_file_name(job, key, task_rank)}"
     return base + ".out", base + ".err"
 
 
 def input_path(spool: str, job: int, key: str, task_rank: int | None = None) -> str:
-    """The named pipe of `stdin: "fifo"`; task_rank when the attempt has more than one task here (a pipe each)."""
+    """The named pipe of `stdin:
+
+    "fifo"`; task_rank when the attempt has more than one task here (a pipe each).
+    """
     return f"{spool}/in/{_file_name(job, key, task_rank)}.in"
 
 
 def socket_path(spool: str) -> str:
-    """Where the launcher of `spool` listens: in the spool, or in /tmp when that path is too long for a socket."""
+    """Where the launcher of `spool` listens:
+
+    in the spool, or in /tmp when that path is too long for a socket.
+    """
     path = f"{spool}/launcher.sock"
     if len(os.fsencode(path)) < MAX_SOCKET_PATH:
         return path
@@ -78,8 +87,9 @@ def private_folder(path: str) -> None:
     except FileExistsError:
         found = os.lstat(path)
         if not stat_module.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise Unavailable(f"{path} is not a private directory of ours", code="unsafe-directory",
-                              hint=f"remove {path}") from None  # fmt: skip
+            raise Unavailable(
+                f"{path} is not a private directory of ours", code="unsafe-directory", hint=f"remove {path}"
+            ) from None
 
 
 def take_lock(spool: str) -> int:
@@ -94,7 +104,10 @@ def take_lock(spool: str) -> int:
 
 
 class Lost:
-    """An attempt that was started (or about to be) when the launcher died: nobody knows how its tasks ended."""
+    """An attempt that was started (or about to be) when the launcher died:
+
+    nobody knows how its tasks ended.
+    """
 
     __slots__ = ("job", "key", "pids", "ranks", "spawned_boot", "t_boot", "t_start", "tmpdir")
 
@@ -107,6 +120,11 @@ class Lost:
         self.tmpdir: str = record[6]
         self.pids: list[int] = []
         self.spawned_boot = self.t_boot
+
+    def records(self) -> list[bytes]:
+        """As read, packed."""
+        intent = ("i", self.key, self.job, self.t_start, self.t_boot, self.ranks, self.tmpdir)
+        return [pack(intent), pack(("p", self.key, self.spawned_boot, self.pids))]
 
 
 class Spool:
@@ -127,9 +145,8 @@ class Spool:
         self._read()
         self._fd = -1
         self._size = self._floor = 0
-        self.rewrite([pack(["i", a.key, a.job, a.t_start, a.t_boot, a.ranks, a.tmpdir]) for a in self.lost.values()]
-                     + [pack(["p", a.key, a.spawned_boot, a.pids]) for a in self.lost.values() if a.pids]
-                     + [pack(["x", fact]) for fact in self.over.values()])  # fmt: skip
+        records = [record for lost in self.lost.values() for record in lost.records()]
+        self.rewrite(records + [pack(["x", event]) for event in self.over.values()])
 
     def _read(self) -> None:
         try:
@@ -137,8 +154,12 @@ class Spool:
                 data = file.read()
         except FileNotFoundError:
             return
-        unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape",
-                                    max_buffer_size=max(len(data), 1))  # fmt: skip
+        unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=False,
+            unicode_errors="surrogateescape",
+            max_buffer_size=max(len(data), 1),
+        )
         unpacker.feed(data)
         try:
             if next(unpacker, None) != ["head", FORMAT, self.boot, self.tag]:
@@ -146,7 +167,7 @@ class Spool:
             for record in unpacker:  # stops before a torn last record
                 self._fold(record)
         except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException):
-            return  # what follows a broken record cannot be trusted; live tasks are found by their marks anyhow
+            return  # nothing after a broken record can be trusted; live tasks are found by their marks
 
     def _fold(self, record: list[Any]) -> None:
         kind = record[0]
@@ -166,13 +187,18 @@ class Spool:
         """Remember one packed record at the next `flush`."""
         self._buffer.append(packed)
 
-    def intent(self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str) -> None:
+    def intent(
+        self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str
+    ) -> None:
         """On disk when this returns, with all that was added before: a spawn may follow."""
         self._buffer.append(pack(("i", key, job, t_unix, t_boot, ranks, tmpdir)))
         self.flush()
 
     def flush(self) -> None:
-        """Hand everything added to the kernel (it then survives us, not the machine). Raises OSError: disk full."""
+        """Hand everything added to the kernel (it then survives us, not the machine).
+
+        Raises OSError: disk full.
+        """
         if self._buffer:
             data = b"".join(self._buffer)
             self._buffer.clear()
@@ -181,7 +207,10 @@ class Spool:
                 while data:
                     data = data[os.write(self._fd, data) :]
             except OSError:
-                self._size, self._floor = COMPACT_BYTES + 1, 0  # maybe half a record: only a rewrite mends that
+                self._size, self._floor = (
+                    COMPACT_BYTES + 1,
+                    0,
+                )  # maybe half a record: only a rewrite mends that
                 raise
 
     @property
@@ -190,7 +219,10 @@ class Spool:
         return self._size > COMPACT_BYTES and self._size > 4 * self._floor
 
     def rewrite(self, records: list[bytes]) -> None:
-        """Replace the file by these records; what was added and not flushed is dropped: the caller gives it all."""
+        """Replace the file by these records;
+
+        what was added and not flushed is dropped: the caller gives it all.
+        """
         self._buffer.clear()
         data = pack(["head", FORMAT, self.boot, self.tag]) + b"".join(records)
         path = f"{self.folder}/{RECORD_FILE}"

@@ -1,7 +1,7 @@
 """Framing between agent and launcher: `>I` length + one msgpack array, any number of frames per write.
 
-Decides the byte format and nothing else; never touches a socket. Strings that are not UTF-8 (paths, environment
-values) pass through unharmed by surrogate escapes.
+Decides the byte format and nothing else; never touches a socket. Strings that are not UTF-8 (paths,
+environment values) pass through unharmed by surrogate escapes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from ..kvs.errors import Corrupt
 
@@ -37,7 +37,9 @@ def encode(message: object) -> bytes:
     """One frame. Raises `Corrupt` when the message is longer than `MAX_FRAME`."""
     body: bytes = _packer.pack(message)
     if len(body) > MAX_FRAME:
-        raise Corrupt(f"launcher message of {len(body)} bytes, at most {MAX_FRAME} fit", code="frame-too-long")
+        raise Corrupt(
+            f"launcher message of {len(body)} bytes, at most {MAX_FRAME} fit", code="frame-too-long"
+        )
     return _pack_length(len(body)) + body
 
 
@@ -50,7 +52,10 @@ class Decoder:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """Messages completed by `data`. Raises `Corrupt` on a frame that cannot be one: drop the connection."""
+        """Messages completed by `data`.
+
+        Raises `Corrupt` on a frame that cannot be one: drop the connection.
+        """
         buffer = self._buffer
         buffer += data
         messages: list[Message] = []

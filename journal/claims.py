@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
-from .idset import mask_of, text_of
+from .idset import MAX_ID, mask_of, text_of
+from .shown import shown
 
 
 class Claim(NamedTuple):
@@ -39,12 +40,12 @@ def from_wire(wire: Sequence[Sequence[Any]]) -> tuple[Claim, ...]:
         for rank, cores, gpus, memory_mb, slots in wire:
             if not (type(rank) is type(memory_mb) is type(slots) is int):
                 raise TypeError("rank, memory_mb and slots are integers")
-            if rank < 0 or memory_mb < 0 or slots < 0:
-                raise ValueError("rank, memory_mb and slots are not negative")
+            if not 0 <= rank < MAX_ID or memory_mb < 0 or slots < 0:
+                raise ValueError("rank, memory_mb and slots must not be negative, nor rank too large")
             claims.append(Claim(rank, mask_of(cores), mask_of(gpus), memory_mb, slots))
     except (TypeError, ValueError) as error:
         raise Rejected(
-            f"bad claims {repr(wire)[:60]}: {error}",
+            f"bad claims {shown(wire)}: {error}",
             code="bad-claim",
             hint="each is [rank, cores idset, gpus idset, memory_mb, slots]",
         ) from None

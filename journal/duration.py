@@ -10,6 +10,7 @@ import re
 from math import inf, isinf, isnan
 
 from ..kvs.errors import Rejected
+from .shown import shown
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DECIMAL = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(ms|[smhd])?")
@@ -20,7 +21,7 @@ _HINT = "write a number and one of ms, s, m, h, d, such as 30s, 1.5h or inf"
 
 
 def _fault(text: object, why: str) -> Rejected:
-    return Rejected(f"bad duration {repr(text)[:60]}: {why}", code="bad-duration", hint=_HINT)
+    return Rejected(f"bad duration {shown(text)}: {why}", code="bad-duration", hint=_HINT)
 
 
 def parse_duration(text: str | float) -> float:

@@ -155,7 +155,12 @@ def instance_create(state: State, subject: str, ts: float, context: Context, ver
 
 
 def instance_start(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    state.instance = {**state.instance, "started": ts, "stopped": 0.0}
+    state.instance = {**state.instance, "started": ts, "stopped": 0.0, "stopping": 0.0}
+    state.dirty_words.add("instance")
+
+
+def instance_stopping(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.instance = {**state.instance, "stopping": ts}
     state.dirty_words.add("instance")
 
 
@@ -196,6 +201,7 @@ HANDLERS: dict[str, Handler] = {
     "kvs.commit": kvs_commit,
     "instance-create": instance_create,
     "instance-start": instance_start,
+    "instance-stopping": instance_stopping,
     "instance-stop": instance_stop,
     "epoch": epoch,
     "retire": retire,

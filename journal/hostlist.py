@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from ..kvs.errors import Rejected
+from .shown import shown
 
 MAX_HOSTS = 1 << 20
 MAX_EXPANDED = 1 << 26  # characters of all names together
@@ -22,10 +23,8 @@ _MAX_TEXT = 1 << 22
 
 
 def _fault(text: object, why: str) -> Rejected:
-    shown = repr(text)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return Rejected(f"bad hostlist {shown}: {why}", code="bad-hostlist", hint='write it like "node[0-3,7]"')
+    message = f"bad hostlist {shown(text)}: {why}"
+    return Rejected(message, code="bad-hostlist", hint='write it like "node[0-3,7]"')
 
 
 def _split(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from ..kvs.errors import Rejected
+from .shown import shown
 
 MAX_JOB_ID = (1 << 64) - 1
 FORMS = ("dec", "hex", "dothex", "kvs", "f58", "f58plain")
@@ -24,8 +25,7 @@ _HINT = "write it as it was printed, e.g. ƒ2UzHM, f2UzHM, 16777216 or 0x1000000
 
 
 def _fault(text: object, why: str) -> Rejected:
-    shown = repr(text)
-    return Rejected(f"bad job id {shown[:60]}: {why}", code="bad-jobid", hint=_HINT)
+    return Rejected(f"bad job id {shown(text)}: {why}", code="bad-jobid", hint=_HINT)
 
 
 @lru_cache(maxsize=65536)
@@ -60,7 +60,7 @@ def encode(job: int, form: str = "f58") -> str:
         dotted = f"{digits[:4]}.{digits[4:8]}.{digits[8:12]}.{digits[12:]}"
         return dotted if form == "dothex" else "job." + dotted
     raise Rejected(
-        f"unknown job id form {form!r}", code="bad-jobid-form", hint=f"use one of {', '.join(FORMS)}"
+        f"unknown job id form {shown(form)}", code="bad-jobid-form", hint=f"use one of {', '.join(FORMS)}"
     )
 
 
@@ -163,7 +163,7 @@ class IdSource:
         return self.take(1)[0]
 
     def take(self, count: int) -> list[int]:
-        """`count` new ids, ascending. Raises `Rejected` once 40 bits of milliseconds (35 years) are used up."""
+        """`count` new ids, ascending. Raises `Rejected` once 35 years (40 bits of ms) are used up."""
         first = max(self._next, int(self._clock_ms() - self._origin_ms) << 10)
         if count < 0 or (first + count) >> 50:
             raise Rejected(f"cannot make {count} job ids", code="bad-jobid", hint="start a new instance")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from ..kvs.errors import Rejected
+from .shown import shown
 
 MAX_ID = 1 << 20  # ids are below this
 
@@ -26,10 +27,7 @@ _texts: dict[int, str] = {0: ""}
 
 
 def _fault(text: object, why: str) -> Rejected:
-    shown = repr(text)
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return Rejected(f"bad idset {shown}: {why}", code="bad-idset", hint='write it like "0-3,7"')
+    return Rejected(f"bad idset {shown(text)}: {why}", code="bad-idset", hint='write it like "0-3,7"')
 
 
 def _runs(text: str) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from . import hostlist, idset
 from .claims import Claim
+from .shown import shown
 
 MAX_NODES = 1 << 17
 _MAX_TEXT = 1 << 25
@@ -81,7 +82,7 @@ def check_property(name: Any) -> str:
     """Return `name` if it may name a property, else raise `Rejected` (code bad-property)."""
     if not isinstance(name, str) or not 0 < len(name) <= 256 or not _FORBIDDEN.isdisjoint(name):
         raise Rejected(
-            f"bad property name {repr(name)[:60]}", code="bad-property", hint="leave out ! & ' \" ^ ` | ( )"
+            f"bad property name {shown(name)}", code="bad-property", hint="leave out ! & ' \" ^ ` | ( )"
         )
     return name
 
@@ -176,7 +177,7 @@ def _properties(properties: Any, held: Mapping[int, Any]) -> dict[int, list[str]
     names: dict[int, list[str]] = {}
     room = 64 * MAX_NODES
     for name in sorted(properties, key=str):
-        where = f"execution.properties[{repr(name)[:40]}]"
+        where = f"execution.properties[{shown(name)}]"
         try:
             check_property(name)
         except Rejected as error:
@@ -198,7 +199,7 @@ def _memory(by_ranks: Any) -> dict[int, int]:
     memory: dict[int, int] = {}
     for text, size in by_ranks.items():
         if type(size) is not int or not 0 <= size < 1 << 53:
-            raise _fault("scheduling.memory_mb", f"bad size for {text!r}")
+            raise _fault("scheduling.memory_mb", f"bad size for {shown(text)}")
         for rank in idset.ids_of_mask(_at("scheduling.memory_mb", text)):
             if rank in memory:
                 raise _fault("scheduling.memory_mb", f"rank {rank} is given twice")

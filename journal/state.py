@@ -43,7 +43,7 @@ class State:
         self.events = 0
         self.skipped = 0
         self.counts: dict[int, int] = {}
-        self.attention: set[int] = set()
+        self.attention: dict[int, None] = {}  # in the order of the journal
         self.said_hello: dict[int, list[str]] = {}
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default"}
@@ -76,7 +76,7 @@ class State:
                 elif name == "submit":
                     raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
                 dirty.add(subject)
-                attention.add(subject)
+                attention[subject] = None
                 commits = job.commits
                 if not commits or commits[-1] != version:
                     commits.append(version)
@@ -94,7 +94,7 @@ class State:
     def touch(self, job: Job, version: int) -> None:
         """Note that an event about another subject changed this job."""
         self.dirty_jobs.add(job.id)
-        self.attention.add(job.id)
+        self.attention[job.id] = None
         if job.commits[-1] != version:
             job.commits.append(version)
 
@@ -110,7 +110,7 @@ class State:
         self.counts[job.state] -= 1
         self._sum = (self._sum - job.hash) & MASK
         self.dirty_jobs.discard(job.id)
-        self.attention.discard(job.id)
+        self.attention.pop(job.id, None)
         del self.jobs[job.id]
 
     def drop_node(self, rank: int) -> None:
@@ -128,6 +128,11 @@ class State:
     def count(self, mask: int) -> int:
         """Number of jobs whose state is in the mask."""
         return sum(number for state, number in self.counts.items() if state & mask)
+
+    def may_start(self, queue: str) -> bool:
+        """Whether jobs of this queue may be allocated: it is started, and the instance is not being stopped."""
+        found = self.queues.get(queue)
+        return found is not None and found.started and not self.instance.get("stopping")
 
     @property
     def idle(self) -> bool:
@@ -212,7 +217,7 @@ class State:
                 state.counts[job.state] = state.counts.get(job.state, 0) + 1
                 state.dirty_jobs.add(job.id)
                 if job.state != INACTIVE:
-                    state.attention.add(job.id)
+                    state.attention[job.id] = None
             else:
                 node = Node.from_value(value)
                 state.nodes[node.rank] = node

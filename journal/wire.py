@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgpack
 
+from ..kvs.appending import unpack_things
+from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt
 from ..kvs.port import Entry
 
@@ -62,11 +63,6 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False, strict_map_key=False)
 
 
-def payload_hash(payload: bytes) -> bytes:
-    """The checksum a header carries for its payload (8 bytes)."""
-    return blake2b(payload, digest_size=8).digest()
-
-
 def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
     """Encode a commit's events as a payload."""
     body: bytes = msgpack.packb(events, use_bin_type=True)
@@ -92,45 +88,6 @@ def unpack_events(payload: bytes) -> list[Any]:
         return events
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException) as error:
         raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {error}", code="bad-payload") from None
-
-
-def pack_header(
-    producer: str,
-    seq: int,
-    decided_at: int,
-    payload: bytes,
-    bumps: Sequence[str],
-    clears: Sequence[str],
-    inbox: Sequence[str],
-    extra: bytes,
-) -> bytes:
-    """The first eight elements of a header behind an array-of-nine head; the script appends the time."""
-    parts = [
-        b"\x99",
-        pack(producer),
-        pack(seq),
-        pack(decided_at),
-        pack(payload_hash(payload)),
-        pack_things(bumps),
-        pack_things(clears),
-        pack(list(inbox)),
-        extra,
-    ]
-    return b"".join(parts)
-
-
-def pack_things(things: Sequence[str]) -> bytes:
-    """A list of guard names, compressed when long: hundreds of them stand in every busy commit."""
-    text = "\n".join(things)
-    if len(text) > COMPRESS_ABOVE:
-        return pack(zlib.compress(text.encode(), 1))
-    return pack(text)
-
-
-def unpack_things(value: str | bytes) -> list[str]:
-    """Inverse of `pack_things` (on the already unpacked element)."""
-    text = zlib.decompress(value).decode() if isinstance(value, bytes) else value
-    return text.split("\n") if text else []
 
 
 class Header(NamedTuple):

@@ -1,7 +1,7 @@
 """One `Append` as the script takes it and as it answers: header, keys, arguments, answers. Pure.
 
-Header (msgpack array of nine): producer, seq, decided_at, payload hash, bumps, clears, inbox names, extra, and the
-server's time in microseconds, which the script appends as a string of 16 digits.
+The header is a msgpack array of nine: producer, seq, decided_at, payload hash, bumps, clears, inbox names,
+extra, and the server's time in microseconds, which the script appends as a string of 16 digits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys
 from .port import Answer, Append, Appended, Conflicted, Gap, StaleEpoch
 
+COMPRESS_ABOVE = 300
 MARK = "!"  # reserved in the guard table: the version it is of
 
 
@@ -22,10 +23,29 @@ def header_prefix(request: Append) -> bytes:
 
     parts = (
         request.producer, request.seq, request.decided_at, payload_hash(request.payload),
-        request.bumps, request.clears, [name for name, _ in request.inbox],
+        pack_things(request.bumps), pack_things(request.clears), [name for name, _ in request.inbox],
     )  # fmt: skip
     body: bytes = packb(parts)
     return b"\x99" + body[1:] + request.extra  # body[0] is the head of an array of seven
+
+
+def pack_things(things: tuple[str, ...]) -> str | bytes:
+    """Guard names as one text, compressed when long: hundreds of them stand in every busy commit."""
+    text = "\n".join(things)
+    if len(text) <= COMPRESS_ABOVE:
+        return text
+    import zlib
+
+    return zlib.compress(text.encode(), 1)
+
+
+def unpack_things(value: str | bytes) -> list[str]:
+    """Inverse of `pack_things`."""
+    if isinstance(value, bytes):
+        import zlib
+
+        value = zlib.decompress(value).decode()
+    return value.split("\n") if value else []
 
 
 def header_time(header: bytes) -> float:
@@ -37,26 +57,42 @@ def check_request(request: Append) -> None:
     """Raise `Rejected(code="bad-append")` for what could never be written."""
     names = [name for name, _ in request.inbox]
     if len(set(names)) != len(names):
-        raise Rejected("two messages to one inbox in one commit", code="bad-append", hint="pack them into one")
+        raise Rejected(
+            "two messages to one inbox in one commit", code="bad-append", hint="pack them into one"
+        )
     if (request.producer == "") != (request.seq == 0) or any(c.isspace() for c in request.producer):
         raise Rejected("a producer needs a sequence from 1 on, and no blanks", code="bad-append")
-    for things in (request.bumps, request.clears):
-        if MARK in things or "" in things:
-            raise Rejected(f"{MARK!r} and '' are no things", code="bad-append")
+    things = (*request.bumps, *request.clears, *request.since, *request.absent)
+    if request.exact:
+        things += tuple(thing for thing, _ in request.exact)
+    if MARK in things or "" in things or "\n" in "".join(things):
+        raise Rejected(f"a thing is neither {MARK!r} nor empty and has no newline", code="bad-append")
 
 
 def script_keys(keys: Keys, request: Append) -> list[str]:
-    return [keys.journal, keys.meta, keys.guards, keys.producers, *[keys.inbox(name) for name, _ in request.inbox]]
+    return [
+        keys.journal,
+        keys.meta,
+        keys.guards,
+        keys.producers,
+        *[keys.inbox(name) for name, _ in request.inbox],
+    ]
 
 
 def arguments(request: Append, prefix: bytes, *, fenced: bool, limit: int) -> list[Any]:
-    """ARGV of `append.lua`, in its order."""
+    """ARGV of `append.lua`, in its order. What is guarded and bumped is sent once: it is most of a commit."""
+    bumped, since, absent = set(request.bumps), set(request.since), set(request.absent)
+    since_bumped = bumped & since
+    absent_bumped = (bumped & absent) - since_bumped
+    join = "\n".join
     return [
-        request.uid, request.epoch, request.decided_at, prefix, request.payload, request.producer, request.seq,
-        payload_hash(request.payload).hex(), len(request.since), len(request.exact), len(request.absent),
-        len(request.bumps), len(request.clears), "1" if fenced else "0", limit if request.refusable else 0,
-        *request.since, *[thing for thing, _ in request.exact], *[version for _, version in request.exact],
-        *request.absent, *request.bumps, *request.clears, *[message for _, message in request.inbox],
+        request.uid, request.epoch, request.decided_at, prefix, request.payload,
+        request.producer, request.seq, payload_hash(request.payload).hex(),
+        "1" if fenced else "0", limit if request.refusable else 0,
+        join(since - since_bumped), join(since_bumped), join(absent - absent_bumped), join(absent_bumped),
+        join(bumped - since_bumped - absent_bumped), join(request.clears),
+        join([thing for thing, _ in request.exact]), join([str(version) for _, version in request.exact]),
+        *[message for _, message in request.inbox],
     ]  # fmt: skip
 
 
@@ -67,12 +103,18 @@ def parse_answer(reply: list[Any], request: Append, namespace: str) -> Answer:
         version, _, epoch = reply[1].partition(b"-")
         return Appended(int(version), int(epoch), word == b"DUP")
     if word == b"CONFLICT":
-        return Conflicted(tuple(dict.fromkeys(thing.decode() for thing in reply[1:])))
+        return conflicted(request, {thing.decode() for thing in reply[1:]})
     if word == b"GAP":
         return Gap(int(reply[1]))
     if word == b"EPOCH":
         return StaleEpoch(int(reply[1]))
     raise refusal(word.decode(), reply[1].decode() if len(reply) > 1 else "", namespace)
+
+
+def conflicted(request: Append, moved: set[str]) -> Conflicted:
+    """The moved things, each once, in the order in which the request first names them."""
+    guarded = (*request.since, *[thing for thing, _ in request.exact], *request.absent)
+    return Conflicted(tuple(dict.fromkeys(thing for thing in guarded if thing in moved)))
 
 
 def refusal(word: str, why: str, namespace: str) -> Exception:
@@ -84,14 +126,17 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
         )  # fmt: skip
     if word == "FULL":
         return Unavailable(
-            f"the server holds {int(why) // 1_000_000} MB, past its soft line: new work is refused", code="full",
+            f"the server holds {int(why) // 1_000_000} MB, past its soft line: new work is refused",
+            code="full",
             hint="wait for jobs to end, archive, or raise the limit",
         )  # fmt: skip
-    return Corrupt(f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log")
+    return Corrupt(
+        f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log"
+    )
 
 
 def safe_to_resend(request: Append) -> bool:
-    """Whether taking this commit a second time is impossible: by its sequence, or by its guards on what it bumps."""
+    """Whether this commit can not be taken twice: by its sequence, or by its guards on what it bumps."""
     if request.producer:
         return True
     bumped = set(request.bumps)

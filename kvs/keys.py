@@ -1,7 +1,7 @@
 """The only place that spells key strings. Decides names; never touches a store.
 
-An instance is a namespace path: `/` or `/ƒA/ƒB` (job ids from the root, F58). All keys of one instance share one
-hash tag, so an instance lives in one Cluster slot and a tree of instances spreads over many.
+An instance is a namespace path: `/` or `/ƒA/ƒB` (job ids from the root, F58). All keys of one instance share
+one hash tag, so an instance lives in one Cluster slot and a tree of instances spreads over many.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ def check_namespace(path: str) -> str:
     if path == "/":
         return path
     if not path.startswith("/") or not all(_SEGMENT.fullmatch(part) for part in path[1:].split("/")):
-        raise Rejected(f"bad namespace path {path!r}", code="bad-namespace", hint="use / or /ƒJOBID[/ƒJOBID...]")
+        raise Rejected(
+            f"bad namespace path {path!r}", code="bad-namespace", hint="use / or /ƒJOBID[/ƒJOBID...]"
+        )
     return path
 
 
@@ -32,7 +34,9 @@ class Keys:
         self.namespace = check_namespace(namespace)
         self.prefix = prefix = f"{{fluxkv:{namespace}}}:"
         self.journal = prefix + "journal"  # stream, one entry per commit, id <version>-<epoch>
-        self.meta = prefix + "meta"  # hash: uid epoch replid version tip floor origin_ms durability schema created
+        self.meta = (
+            prefix + "meta"
+        )  # hash: uid epoch replid version tip floor origin_ms durability schema created
         self.guards = prefix + "guards"  # hash: thing -> version that last bumped it
         self.producers = prefix + "producers"  # hash: producer -> "<seq> <entry id> <payload hash>"
         self.snapshot = prefix + "snapshot"  # hash: meta of the newest snapshot, and its chunks

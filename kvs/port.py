@@ -1,4 +1,4 @@
-"""The `Store` port: what a journal needs of a server. Decides nothing; `RedisStore` and `MemoryStore` obey it.
+"""The `Store` port: what a journal needs of a server. Decides nothing; all stores obey it.
 
 All calls are synchronous. The one thing that waits, reading streams, is a `Subscription`: it has a file
 descriptor, so that a runner can wait on it beside other things.
@@ -124,12 +124,14 @@ class Subscription(Protocol):
         """New entries by stream key, oldest first, waiting at most `timeout_s`; [] if none.
 
         Entries of a journal key come as `Entry`, those of any other stream as `Message`.
-        Raises Unavailable when the connection is lost (call again: it reconnects and goes on from its position).
+        Raises Unavailable when the connection is lost (call again: it reconnects and goes on from its
+        position; `fileno` may then differ), Corrupt(code="tail-behind" or "forked") when the server lost
+        history this subscription has seen, Rejected(code="gone") when the instance is another one.
         """
         ...
 
     def follow(self, key: str, position: str) -> None:
-        """Follow one more stream from now on (or move the position in one followed already)."""
+        """Follow one more stream (or move the position in one followed already). `fileno` may then differ."""
         ...
 
     def close(self) -> None: ...
@@ -160,7 +162,7 @@ class Store(Protocol):
         ...
 
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
-        """Draw a new epoch, if epoch and tip are still as named; else `Conflict`. For a server that restarted."""
+        """Draw a new epoch, if epoch and tip are as named; else `Conflict`. For a server that restarted."""
         ...
 
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
@@ -182,7 +184,10 @@ class Store(Protocol):
     def load_snapshot(self) -> tuple[bytes, list[bytes]] | None: ...
 
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
-        """Set the floor and forget `job/` and other prunable guards last bumped at or below it; how many went."""
+        """Set the floor; forget `job/` guards and producers last active at or below it.
+
+        Returns how many guards went. A forgotten producer is answered `Gap(0)`: it goes on from sequence 1.
+        """
         ...
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:

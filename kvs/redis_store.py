@@ -1,14 +1,13 @@
 """`RedisStore`: the `Store` port over a Redis or Valkey server.
 
 Decides when a command may be sent a second time; everything about content is decided by the scripts. A lost
-connection means "unknown": a commit is resent only where its producer's sequence or its own guards make a second
-taking impossible, and before a refused resend is reported the journal is searched for the first try.
+connection means "unknown": a commit is resent only where its producer's sequence or its own guards make a
+second taking impossible, and before a refused resend is reported the journal is searched for the first try.
 """
 
 from __future__ import annotations
 
-import random
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,7 +15,8 @@ from typing import Any, TypeVar
 from .appending import arguments, check_request, header_prefix, parse_answer, safe_to_resend, script_keys
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .keys import Keys
-from .port import Answer, Append, Appended, Conflicted, Entry, Gap, Message, Meta, Store, Subscription
+from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription
+from .replies import PASSING, as_entry, as_message, id_pair, next_id, reply_failure
 from .resp import Connection, Connector, ReplyError, RespConnection
 from .scripts import script
 from .uri import parse_server, parse_uri
@@ -25,8 +25,6 @@ SCHEMA = 1
 _T = TypeVar("_T")
 _META_FIELDS = ("uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created")
 _SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
-# Replies that mean "not now": the command has not run and may be sent again.
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
 
 
 def open_store(uri: str, **options: Any) -> Store:
@@ -47,8 +45,9 @@ def open_store(uri: str, **options: Any) -> Store:
 class RedisStore:
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
-    server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id with
-    the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends, 0 for none.
+    server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id
+    with the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends,
+    0 for none.
     """
 
     def __init__(
@@ -64,12 +63,11 @@ class RedisStore:
         self._connection: Connection | None = None
         self._was_connected = False
         self._uid = ""
-        self._jitter = random.Random(secrets.randbits(64))
 
     # -- identity ------------------------------------------------------------------------------------------
 
     def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
-        keys, uid, epoch = self.keys, f"{secrets.randbits(96):024x}", new_epoch()
+        keys, uid, epoch = self.keys, os.urandom(12).hex(), new_epoch()
         fields = {
             "uid": uid, "epoch": str(epoch), "origin_ms": str(origin_ms), "durability": durability,
             "schema": str(SCHEMA), "created": repr(created),
@@ -94,7 +92,9 @@ class RedisStore:
         found = self._read_meta()
         if found is None:
             raise Unavailable(
-                f"there is no instance at {self.namespace}", code="no-instance", hint="start one: fluxkv start"
+                f"there is no instance at {self.namespace}",
+                code="no-instance",
+                hint="start one: fluxkv start",
             )
         self._uid = self._uid or found.uid
         return found
@@ -106,7 +106,14 @@ class RedisStore:
         try:
             uid, epoch, version, floor, origin_ms, durability, schema, created = [v.decode() for v in values]
             return Meta(
-                uid, int(epoch), int(version), int(floor), int(origin_ms), durability, int(schema), float(created)
+                uid,
+                int(epoch),
+                int(version),
+                int(floor),
+                int(origin_ms),
+                durability,
+                int(schema),
+                float(created),
             )
         except (AttributeError, ValueError):
             raise Corrupt(f"the meta table of {self.namespace} is damaged: {values!r}") from None
@@ -123,7 +130,8 @@ class RedisStore:
             raise Corrupt(f"{self.namespace}: {answer[1].decode()}")
         if answer[0] == b"MOVED" and int(answer[1]) != epoch:
             raise Conflict(
-                f"{self.namespace} is at epoch {int(answer[1])}, version {int(answer[2])}; not {old_epoch}, {tip}",
+                f"{self.namespace} is at epoch {int(answer[1])}, version {int(answer[2])}, "
+                f"not at {old_epoch}, {tip}",
                 code="epoch", hint="re-read the tail",
             )  # fmt: skip
         return self.meta()
@@ -137,7 +145,7 @@ class RedisStore:
         return self._appended(requests) if requests else []
 
     def _appended(self, requests: Sequence[Append]) -> list[Answer]:
-        """Send until each request has an answer. `asked` counts those whose first outcome may be unknown."""
+        """Send until each request has an answer."""
         prefixes = [header_prefix(request) for request in requests]
         for request in requests:
             check_request(request)
@@ -155,22 +163,25 @@ class RedisStore:
         while True:
             try:
                 connection = self._connected()
-                if len(commands) > 1:
-                    append.load(connection)
-                sent = True
+            except Unavailable as error:
+                if not next(waits):
+                    raise (self._outcome_unknown(error) if unknown else error) from None
+                continue
+            try:
                 replies = self._send_appends(connection, commands[len(answers) :])
             except Unavailable as error:
-                sent = self._drop() or error.code != "unreachable"
-                unknown = unknown or sent
-                if unknown and not all(safe_to_resend(request) for request in requests[len(answers) :]):
-                    raise self._outcome_unknown(error) from error
-                if not next(waits):
-                    raise (self._outcome_unknown(error) if unknown else error) from error
+                self.close()
+                unknown = True
+                safe = all(safe_to_resend(request) for request in requests[len(answers) :])
+                if not safe or not next(waits):
+                    raise self._outcome_unknown(error) from None
                 continue
             for reply in replies:
                 index = len(answers)
                 if isinstance(reply, ReplyError):
-                    if str(reply).startswith(_PASSING) and next(waits):
+                    if str(reply).startswith(PASSING) and next(waits):
+                        self.close()  # look again who answers there now
+                        unknown = unknown or len(replies) > 1  # those behind it may have run
                         break
                     raise self._failure(reply)
                 answer = parse_answer(reply, requests[index], self.namespace)
@@ -183,6 +194,7 @@ class RedisStore:
 
     def _send_appends(self, connection: Connection, commands: list[list[Any]]) -> list[Any]:
         if len(commands) > 1:
+            script("append").load(connection)
             return connection.pipeline(commands)
         try:
             return [connection.call(*commands[0])]
@@ -213,7 +225,9 @@ class RedisStore:
             after = entries[-1].version
 
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
-        return [as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)]
+        return [
+            as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)
+        ]
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         journal = self.keys.journal
@@ -250,12 +264,17 @@ class RedisStore:
             cursor = b"0"
             while True:
                 answer = self._script(
-                    "prune_guards", [self.keys.meta, table], [uid, epoch, floor, cursor, 1000, kind], resend=True
+                    "prune_guards",
+                    [self.keys.meta, table],
+                    [uid, epoch, floor, cursor, 1000, kind],
+                    resend=True,
                 )
                 if answer[0] == b"GONE":
                     raise self._gone()
                 if answer[0] != b"OK":
-                    what = f"epoch is {int(answer[1])}" if answer[0] == b"EPOCH" else f"tip is {int(answer[1])}"
+                    what = (
+                        f"epoch is {int(answer[1])}" if answer[0] == b"EPOCH" else f"tip is {int(answer[1])}"
+                    )
                     raise Conflict(f"{self.namespace} can not be pruned to {floor}: its {what}", code="epoch")
                 gone += answer[2] if kind == "guards" else 0
                 cursor = answer[1]
@@ -332,10 +351,11 @@ class RedisStore:
                 sent = True
                 return work(connection)
             except ReplyError as error:
-                if not (str(error).startswith(_PASSING) and next(waits)):
+                if not (str(error).startswith(PASSING) and next(waits)):
                     raise self._failure(error) from None
+                self.close()  # look again who answers there now
             except Unavailable:
-                self._drop()
+                self.close()
                 if (sent and not resend) or not next(waits):
                     raise
 
@@ -347,22 +367,16 @@ class RedisStore:
             if check_uid and self._uid:  # another server may answer here now; append's script looks itself
                 uid = connection.call("HGET", self.keys.meta, "uid")
                 if uid != self._uid.encode():
-                    self._drop()
+                    self.close()
                     raise self._gone()
         return self._connection
 
-    def _drop(self) -> bool:
-        """Give the connection up; whether there was one (so that something may have been sent)."""
-        had = self._connection is not None
-        self.close()
-        return had
-
     def _waits(self) -> Iterator[bool]:
-        """Sleep before each further try; False when patience is over. Who was never connected does not wait."""
+        """Sleep before each further try; False when patience is over. Who never was connected waits not."""
         deadline = time.monotonic() + self.patience_s
         pause = _SHORT_S
         while self._was_connected and time.monotonic() < deadline:
-            time.sleep(pause * (0.5 + self._jitter.random() / 2))
+            time.sleep(pause * (0.5 + os.urandom(1)[0] / 510))
             pause = min(_LONG_S, pause * 2)
             yield True
         while True:
@@ -387,47 +401,4 @@ class RedisStore:
 
 def new_epoch() -> int:
     """A random epoch: 48 bits, never 0."""
-    return secrets.randbits(48) or 1
-
-
-def reply_failure(error: ReplyError, where: str) -> FluxkvError:
-    """What a server's error reply means to us."""
-    text = str(error)
-    word = text.partition(" ")[0]
-    if word == "WRONGTYPE":
-        return Corrupt(f"{where}: {text}", code="wrong-type")
-    if word == "OOM":
-        return Unavailable(f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory")
-    if word == "MISCONF":
-        return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
-    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
-        return Rejected(f"{where}: {text}", code="refused", hint="check the user and the ACL")
-    if word in _PASSING:
-        return Unavailable(f"{where}: {text}", code="not-now", hint="wait until the server is ready")
-    return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
-
-
-def as_entry(raw: Any) -> Entry:
-    """One journal entry from an XRANGE item `[id, [field, value, ...]]`."""
-    name, fields = raw
-    version, _, epoch = name.partition(b"-")
-    if len(fields) == 4 and fields[0] == b"h":
-        return Entry(int(version), int(epoch), fields[1], fields[3])
-    raise Corrupt(f"journal entry {name.decode()} has the fields {fields[::2]!r}", code="bad-entry")
-
-
-def as_message(raw: Any) -> Message:
-    """One message of a plain stream from an XRANGE item."""
-    return Message(raw[0].decode(), raw[1][1])
-
-
-def id_pair(name: str) -> tuple[int, int]:
-    """A stream id as numbers; "17" is (17, 0)."""
-    major, _, minor = name.partition("-")
-    return int(major), int(minor or 0)
-
-
-def next_id(name: str) -> str:
-    """The smallest stream id above `name`."""
-    major, minor = id_pair(name)
-    return f"{major}-{minor + 1}"
+    return int.from_bytes(os.urandom(6), "big") or 1

@@ -173,7 +173,9 @@ class RespConnection:
                 hint="the server or its disk is overloaded, or the network is cut",
             )  # fmt: skip
         return Unavailable(
-            f"lost the connection to {self.address}: {error}", code="disconnected", hint="the server went away"
+            f"lost the connection to {self.address}: {error}",
+            code="disconnected",
+            hint="the server went away",
         )
 
 

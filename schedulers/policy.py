@@ -35,7 +35,8 @@ class Code(StrEnum):
 class Pending:
     """A job that waits for resources. priority: higher goes first; order: submission order breaks ties.
 
-    duration_s: 0 = unset. held: not to be matched (urgency 0, stopped queue).
+    duration_s: 0 = unset. held: not to be matched (stopped queue, urgency 0). Priority 0 always means held
+    (RFC 30).
     """
 
     __slots__ = ("duration_s", "held", "job", "order", "priority", "request")
@@ -98,6 +99,11 @@ class Policy(Protocol):
         they did.
         """
         ...
+
+
+def held(job: int) -> Wait:
+    """The reason of a held job."""
+    return Wait(job, Code.HELD, "held: its urgency is 0 or its queue is stopped", "")
 
 
 def ahead_of(job: int, head: int) -> Wait:

@@ -14,6 +14,7 @@ and go.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..journal.claims import Claim
@@ -22,7 +23,7 @@ from .request import Flat, Request
 from .stock import Stock, first, lowest, positions, set_of
 
 _CACHE_SIZE = 4096
-_new = tuple.__new__
+_new = tuple.__new__  # a claim without its constructor's argument handling: one match may make thousands
 _MANY = 16  # claims from which the indexes are changed in one pass
 
 
@@ -46,10 +47,12 @@ class Node(Protocol):
     def properties(self) -> Iterable[str]: ...
 
 
-class Unmatched(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unmatched:
     """Why a request got nothing, in numbers: `found` of the `needed` nodes or slots (`what`) fit.
 
     code: "resources" (not now) or "unsatisfiable" (never, with these nodes). `explain` says it in full.
+    False in a condition, where claims are true.
     """
 
     code: str
@@ -57,12 +60,14 @@ class Unmatched(NamedTuple):
     needed: int
     found: int
 
+    def __bool__(self) -> bool:
+        return False
+
     @property
     def text(self) -> str:
         """One line for people."""
-        never = "unsatisfiable: " if self.code == "unsatisfiable" else ""
         what = self.what if self.needed == 1 else f"{self.what}s"
-        return f"{never}needs {self.needed} {what}; {self.found} fit{'s' if self.found == 1 else ''}"
+        return f"needs {self.needed} {what}; {self.found} fit{'s' if self.found == 1 else ''}"
 
     @property
     def short_by(self) -> int:
@@ -283,11 +288,11 @@ class Pool:
         found = serving_nodes(flat, self.free, among)
         if found.bit_count() < flat.nnodes:
             return Unmatched("resources", "node", flat.nnodes, found.bit_count())
-        slots, nodes = flat.slots_per_node, self.nodes
+        slots = flat.slots_per_node
         chosen = first(found, flat.nnodes)
         if flat.exclusive:
-            held = ((n.rank, n.cores, n.gpus, n.memory_mb, slots) for n in map(nodes.__getitem__, chosen))
-            return tuple(map(_claim, held))
+            whole = map(self.nodes.__getitem__, chosen)
+            return tuple([_new(Claim, (n.rank, n.cores, n.gpus, n.memory_mb, slots)) for n in whole])
         cores, gpus = slots * flat.cores, slots * flat.gpus
         memory_mb = slots * flat.memory_mb + flat.node_memory_mb
         core_free, gpu_free, known = self.core_free, self.gpu_free, dict[int, int]()
@@ -297,7 +302,8 @@ class Pool:
             ids = known.get(mask)  # nodes have few different free masks
             if ids is None:
                 ids = known[mask] = lowest(mask, cores)
-            claims.append(_claim((ranks[i], ids, lowest(gpu_free[i], gpus) if gpus else 0, memory_mb, slots)))
+            gpu_ids = lowest(gpu_free[i], gpus) if gpus else 0
+            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, memory_mb, slots)))
         return tuple(claims)
 
     def _match_slots(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
@@ -308,7 +314,7 @@ class Pool:
         cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
         core_count, gpu_count, memory = (stock.counts for stock in self.free)
         core_free, gpu_free, ranks = self.core_free, self.gpu_free, self._ranks
-        left = flat.nslots
+        left, known = flat.nslots, dict[tuple[int, int], int]()
         claims = []
         for i in positions(among):
             n = core_count[i] // cores
@@ -318,10 +324,10 @@ class Pool:
                 n = min(n, gpu_count[i] // gpus)
             if memory_mb:
                 n = min(n, memory[i] // memory_mb)
-            ids = lowest(core_free[i], n * cores)
-            claims.append(
-                _claim((ranks[i], ids, lowest(gpu_free[i], n * gpus) if gpus else 0, n * memory_mb, n))
-            )
+            wanted = (core_free[i], n * cores)
+            ids = known.get(wanted) or known.setdefault(wanted, lowest(*wanted))
+            gpu_ids = lowest(gpu_free[i], n * gpus) if gpus else 0
+            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, n * memory_mb, n)))
             left -= n
             if not left:
                 break
@@ -345,16 +351,11 @@ class Pool:
             pass
         short = self.fits(request, self.total, self.all_bits)
         if short is not None:
-            short = short._replace(code="unsatisfiable")
+            short = Unmatched("unsatisfiable", short.what, short.needed, short.found)
         if len(self._satisfiable) >= _CACHE_SIZE:
             self._satisfiable.clear()
         self._satisfiable[request.key] = short
         return short
-
-
-def _claim(values: tuple[int, int, int, int, int]) -> Claim:
-    """A claim without the keyword handling of its constructor: thousands are made in one match."""
-    return _new(Claim, values)
 
 
 def _flat(request: Request) -> Flat:

@@ -1,10 +1,12 @@
 -- The only write path of a journal. Checks everything before its first write, so it writes all or nothing.
 --
 -- KEYS  1 journal  2 meta  3 guards  4 producers  5.. inbox streams
--- ARGV  1 uid  2 epoch  3 decided_at  4 header (array of nine, eight elements)  5 payload  6 producer  7 seq
---       8 payload hash  9 #since  10 #exact  11 #absent  12 #bumps  13 #clears  14 compare replication ids (0/1)
---       15 soft memory line in bytes (0: none)
---       then: since things, exact things, exact versions, absent things, bumps, clears, inbox messages
+-- ARGV  1 uid  2 epoch  3 decided_at  4 header (array of nine, eight elements)  5 payload
+--       6 producer  7 seq  8 payload hash  9 compare replication ids (0/1)  10 soft memory line in bytes (0: none)
+--       things, joined by newlines, none twice in what is bumped:
+--       11 since  12 since and bumped  13 absent  14 absent and bumped  15 bumped only  16 cleared
+--       17 exact  18 their versions (in the same order)
+--       19.. inbox messages
 --
 -- Answers {word, ...}: GONE | EPOCH epoch | CORRUPT why | DUP id | GAP last | FULL used | CONFLICT things.. | OK id
 -- An epoch is only ever a string: doubles would do, arithmetic on it never would.
@@ -14,7 +16,8 @@ local call, try = redis.call, redis.pcall
 local CHUNK = 4000 -- arguments per call: unpack is limited by Lua's stack of 8000
 
 local function wrong(reply)
-  return type(reply) == 'table' and reply['err'] or false
+  local why = type(reply) == 'table' and reply['err']
+  return why and tostring(why)
 end
 
 -- Who are we, and is history the one the caller knows?
@@ -23,7 +26,7 @@ if wrong(meta) then return {'CORRUPT', 'meta: ' .. wrong(meta)} end
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
 local epoch = meta[2]
 if epoch ~= ARGV[2] then return {'EPOCH', epoch} end
-if ARGV[14] == '1' then
+if ARGV[9] == '1' then
   local replid = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
   if replid ~= meta[6] then return {'EPOCH', epoch} end
 end
@@ -68,36 +71,61 @@ local forgetful = decided < floor -- what is absent may have been bumped since, 
 local nsince, nexact, nabsent = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local moved = {}
 
-local at = 16
-for first = at, at + nsince - 1, CHUNK do
-  local last = math.min(first + CHUNK, at + nsince) - 1
-  local found = call('HMGET', guards, unpack(ARGV, first, last))
-  for i = 1, last - first + 1 do
+local function split(text)
+  local parts, n = {}, 0
+  for part in string.gmatch(text, '[^\n]+') do
+    n = n + 1
+    parts[n] = part
+  end
+  return parts, n
+end
+
+-- The last bumps of these things, false where there is none.
+local function bumps_of(things, count)
+  if count == 0 then return things end
+  if count <= CHUNK then return call('HMGET', guards, unpack(things, 1, count)) end
+  local all, n = {}, 0
+  for first = 1, count, CHUNK do
+    for _, bump in ipairs(call('HMGET', guards, unpack(things, first, math.min(first + CHUNK - 1, count)))) do
+      n = n + 1
+      all[n] = bump
+    end
+  end
+  return all
+end
+
+local function check_since(things, count)
+  local found = bumps_of(things, count)
+  for i = 1, count do
     local bump = found[i]
     if bump then
-      if tonumber(bump) > decided then moved[#moved + 1] = ARGV[first + i - 1] end
+      if tonumber(bump) > decided then moved[#moved + 1] = things[i] end
     elseif forgetful then
-      moved[#moved + 1] = ARGV[first + i - 1]
+      moved[#moved + 1] = things[i]
     end
   end
 end
-at = at + nsince
-for first = at, at + nexact - 1, CHUNK do
-  local last = math.min(first + CHUNK, at + nexact) - 1
-  local found = call('HMGET', guards, unpack(ARGV, first, last))
-  for i = 1, last - first + 1 do
-    if found[i] ~= ARGV[first + i - 1 + nexact] then moved[#moved + 1] = ARGV[first + i - 1] end
+
+local function check_absent(things, count)
+  local found = bumps_of(things, count)
+  for i = 1, count do
+    if found[i] then moved[#moved + 1] = things[i] end
   end
 end
-at = at + 2 * nexact
-for first = at, at + nabsent - 1, CHUNK do
-  local last = math.min(first + CHUNK, at + nabsent) - 1
-  local found = call('HMGET', guards, unpack(ARGV, first, last))
-  for i = 1, last - first + 1 do
-    if found[i] then moved[#moved + 1] = ARGV[first + i - 1] end
+
+local since_bumped, nsince_bumped = split(ARGV[12])
+local absent_bumped, nabsent_bumped = split(ARGV[14])
+check_since(split(ARGV[11]))
+check_since(since_bumped, nsince_bumped)
+check_absent(split(ARGV[13]))
+check_absent(absent_bumped, nabsent_bumped)
+if ARGV[17] ~= '' then
+  local things, count = split(ARGV[17])
+  local found, wanted = bumps_of(things, count), split(ARGV[18])
+  for i = 1, count do
+    if found[i] ~= wanted[i] then moved[#moved + 1] = things[i] end
   end
 end
-at = at + nabsent
 if #moved > 0 then
   table.insert(moved, 1, 'CONFLICT')
   return moved
@@ -118,13 +146,12 @@ for i = 5, #KEYS do
 end
 
 -- Room to finish: only those who ask for it are refused.
-if ARGV[15] ~= '0' then
+if ARGV[10] ~= '0' then
   local used = string.match(call('INFO', 'memory'), 'used_memory:(%d+)')
-  if tonumber(used) > tonumber(ARGV[15]) then return {'FULL', used} end
+  if tonumber(used) > tonumber(ARGV[10]) then return {'FULL', used} end
 end
 
 -- From here on everything is written.
-local nbumps, nclears = tonumber(ARGV[12]), tonumber(ARGV[13])
 local new = string.format('%d', version + 1)
 local id = new .. '-' .. epoch
 local time = call('TIME')
@@ -134,25 +161,28 @@ if wrong(added) then -- the first write: nothing else has happened
   if string.find(wrong(added), 'smaller', 1, true) then return {'CORRUPT', 'journal: ' .. wrong(added)} end
   return added
 end
-local pairs_ = {'!', new}
-local n = 2
-for i = at, at + nbumps - 1 do
-  pairs_[n + 1] = ARGV[i]
-  pairs_[n + 2] = new
-  n = n + 2
-  if n >= CHUNK then
-    call('HSET', guards, unpack(pairs_, 1, n))
-    n = 0
+local row, n = {'!', new}, 2
+local function bump(things, count)
+  for i = 1, count do
+    row[n + 1] = things[i]
+    row[n + 2] = new
+    n = n + 2
+    if n >= CHUNK then
+      call('HSET', guards, unpack(row, 1, n))
+      n = 0
+    end
   end
 end
-if n > 0 then call('HSET', guards, unpack(pairs_, 1, n)) end
-at = at + nbumps
-for first = at, at + nclears - 1, CHUNK do
-  call('HDEL', guards, unpack(ARGV, first, math.min(first + CHUNK, at + nclears) - 1))
+bump(since_bumped, nsince_bumped)
+bump(absent_bumped, nabsent_bumped)
+bump(split(ARGV[15]))
+if n > 0 then call('HSET', guards, unpack(row, 1, n)) end
+local cleared, ncleared = split(ARGV[16])
+for first = 1, ncleared, CHUNK do
+  call('HDEL', guards, unpack(cleared, first, math.min(first + CHUNK - 1, ncleared)))
 end
-at = at + nclears
 for i = 5, #KEYS do
-  call('XADD', KEYS[i], id, 'm', ARGV[at + i - 5])
+  call('XADD', KEYS[i], id, 'm', ARGV[i + 14])
 end
 if producer ~= '' then
   call('HSET', producers, producer, ARGV[7] .. ' ' .. id .. ' ' .. ARGV[8])

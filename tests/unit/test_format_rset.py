@@ -13,9 +13,18 @@ from fluxkv.journal.claims import Claim, from_wire, to_wire
 from fluxkv.kvs.errors import Rejected
 
 CLAIMS = st.lists(
-    st.builds(Claim, st.integers(0, 500), st.integers(1, 1 << 40), st.integers(0, 15), st.integers(0, 9999), st.integers(0, 9)),
-    unique_by=lambda c: c.rank, min_size=1, max_size=20,
-)  # fmt: skip # noqa: E501
+    st.builds(
+        Claim,
+        st.integers(0, 500),
+        st.integers(1, 1 << 40),
+        st.integers(0, 15),
+        st.integers(0, 9999),
+        st.integers(0, 9),
+    ),
+    unique_by=lambda c: c.rank,
+    min_size=1,
+    max_size=20,
+)
 
 
 def test_R_vectors(vectors):
@@ -46,8 +55,21 @@ def test_claims_round_trip(claims):
     assert from_wire(wire) == tuple(claims)
 
 
-@pytest.mark.parametrize("wire", [None, 3, [[0]], [[0, "0", "", 0, "1"]], [[0, "x", "", 0, 1]], [[-1, "0", "", 0, 1]],
-                                  [[0, 1, "", 0, 1]], ["abcde"], [[True, "0", "", 0, 1]], {"a": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wire",
+    [
+        None,
+        3,
+        [[0]],
+        [[0, "0", "", 0, "1"]],
+        [[0, "x", "", 0, 1]],
+        [[-1, "0", "", 0, 1]],
+        [[0, 1, "", 0, 1]],
+        ["abcde"],
+        [[True, "0", "", 0, 1]],
+        {"a": 1},
+    ],
+)
 def test_bad_claims(wire):
     with pytest.raises(Rejected):
         from_wire(wire)
@@ -68,14 +90,32 @@ def test_allocation_round_trip(claims):
 
 
 def test_rerank_drops_local_properties_and_keeps_foreign_scheduling():
-    R = {"version": 1, "execution": {"R_lite": [{"rank": "7,9", "children": {"core": "0-1"}}], "nodelist": ["a,b"],
-         "properties": {"+batch": "7", "ssd": "9"}}, "scheduling": {"writer": "fluxion:jgf", "graph": {}}}  # fmt: skip
+    R = {
+        "version": 1,
+        "execution": {
+            "R_lite": [{"rank": "7,9", "children": {"core": "0-1"}}],
+            "nodelist": ["a,b"],
+            "properties": {"+batch": "7", "ssd": "9"},
+        },
+        "scheduling": {"writer": "fluxion:jgf", "graph": {}},
+    }
     child = rset.rerank(R)
     assert [(n.rank, n.host, n.properties) for n in child.nodes] == [(0, "a", ()), (1, "b", ("ssd",))]
     assert rset.render_set(child)["scheduling"] == {"writer": "fluxion:jgf", "graph": {}}
 
 
-BAD = [None, 3, "", "{", "[" * 100_000, "NaN", b"\xff", [], {"version": True}, {"version": 1, "execution": []}]
+BAD = [
+    None,
+    3,
+    "",
+    "{",
+    "[" * 100_000,
+    "NaN",
+    b"\xff",
+    [],
+    {"version": True},
+    {"version": 1, "execution": []},
+]
 
 
 @pytest.mark.parametrize("value", BAD, ids=range(len(BAD)))
@@ -113,4 +153,10 @@ def test_memory_faults():
     execution = {"R_lite": [{"rank": "0-1", "children": {"core": "0"}}], "nodelist": ["a,b"]}
     for memory in ([], {"0": -1}, {"0": 1, "0-1": 2}, {"x": 1}, {"0": "1"}):
         with pytest.raises(Rejected):
-            rset.parse_R({"version": 1, "execution": execution, "scheduling": {"writer": "fluxkv", "memory_mb": memory}})
+            rset.parse_R(
+                {
+                    "version": 1,
+                    "execution": execution,
+                    "scheduling": {"writer": "fluxkv", "memory_mb": memory},
+                }
+            )

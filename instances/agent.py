@@ -1,0 +1,348 @@
+"""The agent: one or several nodes of a host. Reads their inboxes, has tasks started, reports facts. A reactor.
+
+It does not fold: it reports per (attempt, rank), each report guarded by `attempt/<job>` being exactly the attempt's version,
+so a fenced attempt's word changes nothing. Output files and pipes are the runner's business (`forward.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..journal.wire import pack, pack_events, unpack
+from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
+from .attempts import Host, Placed, build_attempt, split_key
+from .reactor import (
+    Answered,
+    Input,
+    Launched,
+    LauncherLost,
+    Messages,
+    Note,
+    Output,
+    Reopened,
+    ToLauncher,
+    Trim,
+    WakeAt,
+    Write,
+)
+
+PROBE = 1 << 40
+ROWS = 2000  # facts in one report at most
+
+
+class Rows:
+    """Facts of one rank not yet in the journal, in the catalogue's row forms."""
+
+    __slots__ = ("over", "start", "timeout", "unstarted")
+
+    def __init__(self) -> None:
+        self.start: list[list[Any]] = []
+        self.over: list[list[Any]] = []
+        self.unstarted: list[list[Any]] = []
+        self.timeout: list[list[Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.over or self.start or self.unstarted or self.timeout)
+
+    def __len__(self) -> int:
+        return len(self.over) + len(self.start) + len(self.unstarted) + len(self.timeout)
+
+    def context(self, rank: int) -> dict[str, Any]:
+        """The report event's context."""
+        found: dict[str, Any] = {"rank": rank}
+        for name in ("start", "over", "unstarted", "timeout"):
+            rows = getattr(self, name)
+            if rows:
+                found[name] = rows
+        return found
+
+    def drop(self, jobs: set[int]) -> None:
+        """Forget all facts about these jobs."""
+        for name in ("start", "over", "unstarted", "timeout"):
+            setattr(self, name, [row for row in getattr(self, name) if row[0] not in jobs])
+
+
+class Agent:
+    """placed: attempts by launcher key. cursors: rank -> last inbox id read. rows: facts to report, by rank.
+
+    Facts wait in `rows` until the launcher's list of what it holds has come (after each connect), so that a hello names
+    everything it has.
+    """
+
+    def __init__(self, meta: Meta, host: Host, cursors: dict[int, str]) -> None:
+        self.meta = meta
+        self.host = host
+        self.cursors = cursors
+        self.placed: dict[str, Placed] = {}
+        self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
+        self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
+        self.held: list[str] | None = None
+        self.inflight: Append | None = None
+        self.sent: dict[int, Rows] = {}
+        self.sent_hello = False
+        self.hello_due = True
+        self.acks: list[str] = []
+        self.trims: dict[int, str] = {}
+        self.seq = PROBE
+        self.producer = f"agent/{min(host.ranks)}"
+
+    # -- the reactor ----------------------------------------------------------------------------------------------
+
+    def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
+        outputs: list[Output] = []
+        for one in inputs:
+            if isinstance(one, Launched):
+                for event in one.events:
+                    self._launched(event, outputs)
+            elif isinstance(one, Messages):
+                self._messages(one, outputs)
+            elif isinstance(one, Answered):
+                self._answered(one, outputs)
+            elif isinstance(one, Reopened):
+                self.meta = one.meta
+                self.inflight = None
+                self.hello_due = True
+            elif isinstance(one, LauncherLost):
+                self.held = None
+                if not one.lost:
+                    self.hello_due = True
+        if self.inflight is None and self.held is not None:
+            self._write(now, outputs)
+        return outputs
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    def _messages(self, one: Messages, outputs: list[Output]) -> None:
+        rank = int(one.name.rpartition("/")[2])
+        launches: list[dict[str, Any]] = []
+        for message in one.messages:
+            version = int(message.id.partition("-")[0])
+            self.cursors[rank] = message.id
+            for order in unpack(message.data):
+                if order[0] == "launch":
+                    key = f"{order[1]['job']}.{message.id}.{rank}"
+                    if key not in self.placed:  # else the same order again: it has been started
+                        self.placed[key] = Placed(key, order[1]["job"], version, rank)
+                        launches.append(build_attempt(self.host, rank, order[1], key))
+                    continue
+                if launches:  # keep the order of launches and what is said about them
+                    outputs.append(ToLauncher(["launch", launches]))
+                    launches = []
+                self._control(rank, order, outputs)
+        if launches:
+            outputs.append(ToLauncher(["launch", launches]))
+
+    def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:
+        what = order[0]
+        if what == "forget":
+            key = f"{order[1]}.{rank}"
+            outputs.append(ToLauncher(["end", key, "fenced"]))
+            return
+        key = f"{order[1]}.{order[2]}-{self.meta.epoch}.{rank}"
+        if what == "recall":
+            if key in self.placed:
+                outputs.append(ToLauncher(["recall", [key]]))
+            else:
+                self.rows[rank].unstarted.append([order[1], order[2]])
+        elif what == "end":
+            outputs.append(ToLauncher(["end", key, order[3]]))
+        elif what == "signal":
+            outputs.append(ToLauncher(["signal", key, order[3]]))
+        elif what == "limit":
+            outputs.append(ToLauncher(["limit", key, order[3]]))
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    def _launched(self, event: list[Any], outputs: list[Output]) -> None:
+        what = event[0]
+        if what == "over":
+            self._over(event)
+        elif what == "start":
+            placed = self.placed.get(event[1])
+            if placed is not None:
+                placed.t_start = event[2]
+                self.unsaid[placed.key] = placed
+        elif what == "unstarted":
+            for key in event[1]:
+                placed = self.placed.pop(key, None)
+                if placed is not None:
+                    self.rows[placed.rank].unstarted.append([placed.job, placed.version])
+        elif what == "timeout":
+            placed = self.placed.get(event[1])
+            if placed is not None:
+                self.rows[placed.rank].timeout.append([placed.job, placed.version, event[2]])
+        elif what == "held":
+            self._held(event[1], outputs)
+
+    def _over(self, event: list[Any]) -> None:
+        key, status, t_start, t_end, cause, following = event[1], event[2], event[3], event[4], event[6], event[7]
+        placed = self.placed.get(key)
+        if placed is None or placed.over:
+            return
+        placed.over = True
+        self.unsaid.pop(key, None)
+        successor = split_key(following)[0] if following else 0
+        self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, successor])
+
+    def _held(self, rows: list[list[Any]], outputs: list[Output]) -> None:
+        """What the launcher has, after a connect: the truth about attempts on this host."""
+        listed = {row[0] for row in rows}
+        for key in [key for key in self.placed if key not in listed and not self.placed[key].over]:
+            placed = self.placed.pop(key)  # a queued one that a dead launcher held in memory
+            self.rows[placed.rank].unstarted.append([placed.job, placed.version])
+        for key, job, state, t_start, _, over in rows:
+            _, version, rank = split_key(key)
+            if rank not in self.rows:
+                continue
+            placed = self.placed.get(key)
+            if placed is None:
+                placed = self.placed[key] = Placed(key, job, version, rank)
+                placed.found = True
+            if state == "over":
+                if not placed.over:
+                    self._over(over)
+            elif state == "running" and not placed.t_start:
+                placed.t_start = t_start
+                self.unsaid[key] = placed
+        self.held = [key for key in self.placed]
+        self.hello_due = True
+
+    # -- reports --------------------------------------------------------------------------------------------------
+
+    def _write(self, now: float, outputs: list[Output]) -> None:
+        events: list[list[Any]] = []
+        bumps: list[str] = []
+        exact: dict[str, int] = {}
+        if self.hello_due:
+            self.hello_due = False
+            self.sent_hello = True
+            for rank in self.host.ranks:
+                held = [key.rpartition(".")[0] for key, placed in self.placed.items() if placed.rank == rank]
+                context = {
+                    "rank": rank, "host": self.host.names[rank], "boot": self.host.boot, "spool": self.host.spool_id,
+                    "epoch": self.meta.epoch, "cursor": self.cursors.get(rank, "0-0"), "held": held,
+                }  # fmt: skip
+                events.append(["hello", f"node/{rank}", now, context])
+                bumps.append(f"node/{rank}")
+        else:
+            self._collect_starts()
+            for rank, rows in self.rows.items():
+                if not rows:
+                    continue
+                if len(rows) > ROWS:
+                    rows = _cut(rows, ROWS)
+                    self.rows[rank] = _rest(self.rows[rank], rows)
+                else:
+                    self.rows[rank] = Rows()
+                self.sent[rank] = rows
+                self._guard(rows, exact)
+                events.append(["report", f"node/{rank}", now, rows.context(rank)])
+        if not events:
+            return
+        self._send(events, bumps, exact, outputs)
+
+    def _collect_starts(self) -> None:
+        """A start is said once, and not at all when the end can be said with it."""
+        for placed in self.unsaid.values():
+            self.rows[placed.rank].start.append([placed.job, placed.version, placed.t_start])
+        self.unsaid.clear()
+
+    def _guard(self, rows: Rows, exact: dict[str, int]) -> None:
+        for group in (rows.start, rows.over, rows.unstarted, rows.timeout):
+            for row in group:
+                exact[f"attempt/{row[0]}"] = row[1]
+
+    def _send(self, events: list[Any], bumps: list[str], exact: dict[str, int], outputs: list[Output]) -> None:
+        request = Append(
+            uid=self.meta.uid,
+            epoch=self.meta.epoch,
+            decided_at=0,
+            payload=pack_events(events),
+            producer=self.producer,
+            seq=self.seq + 1,
+            exact=tuple(exact.items()),
+            bumps=tuple(bumps),
+            extra=pack({"by": self.producer}),
+        )
+        self.inflight = request
+        outputs.append(Write(request))
+
+    def _answered(self, one: Answered, outputs: list[Output]) -> None:
+        answer = one.answer
+        self.inflight = None
+        if isinstance(answer, Appended):
+            self.seq = one.request.seq
+            if self.sent_hello:
+                self.sent_hello = False
+                for rank, cursor in self.cursors.items():
+                    if self.trims.get(rank) != cursor:
+                        self.trims[rank] = cursor
+            self._settled(outputs)
+        elif isinstance(answer, Conflicted):
+            fenced = {int(thing.partition("/")[2]) for thing in answer.things}
+            for rank, rows in self.sent.items():
+                lost = [row for row in rows.over if row[0] in fenced]
+                self.acks.extend(f"{row[0]}.{row[1]}-{self.meta.epoch}.{rank}" for row in lost)
+                rows.drop(fenced)
+            outputs.append(Note("warning", f"reports about {len(fenced)} fenced attempts dropped"))
+            self._unsend()
+        elif isinstance(answer, Gap):
+            self.seq = answer.last
+            self._unsend()
+        elif isinstance(answer, StaleEpoch):
+            self._unsend()
+            self.hello_due = True
+
+    def _unsend(self) -> None:
+        """Nothing of it was written: put the facts back in front."""
+        if self.sent_hello:
+            self.sent_hello = False
+            self.hello_due = True
+        for rank, rows in self.sent.items():
+            later = self.rows[rank]
+            rows.start += later.start
+            rows.over += later.over
+            rows.unstarted += later.unstarted
+            rows.timeout += later.timeout
+            self.rows[rank] = rows
+        self.sent = {}
+
+    def _settled(self, outputs: list[Output]) -> None:
+        """The facts are in the journal: the launcher may forget them, and the inbox what led to them."""
+        acks = self.acks
+        self.acks = []
+        for rank, rows in self.sent.items():
+            for row in rows.over:
+                acks.append(f"{row[0]}.{row[1]}-{self.meta.epoch}.{rank}")
+        self.sent = {}
+        for key in acks:
+            self.placed.pop(key, None)
+        if acks:
+            outputs.append(ToLauncher(["ack", acks]))
+        for rank, cursor in self.cursors.items():
+            before = int(self.trims.get(rank, "0").partition("-")[0])
+            if int(cursor.partition("-")[0]) > before + 64:
+                self.trims[rank] = cursor
+                outputs.append(Trim(f"node/{rank}", cursor))
+        if any(self.rows.values()):
+            outputs.append(WakeAt(0.0))
+
+
+def _cut(rows: Rows, limit: int) -> Rows:
+    """The first facts, in the order a fold needs them (a start never after its end)."""
+    first = Rows()
+    first.start = rows.start[:limit]
+    first.over = rows.over[:limit]
+    first.unstarted = rows.unstarted[:limit]
+    first.timeout = rows.timeout[:limit]
+    return first
+
+
+def _rest(rows: Rows, first: Rows) -> Rows:
+    rest = Rows()
+    rest.start = rows.start[len(first.start) :]
+    rest.over = rows.over[len(first.over) :]
+    rest.unstarted = rows.unstarted[len(first.unstarted) :]
+    rest.timeout = rows.timeout[len(first.timeout) :]
+    return rest

@@ -1,0 +1,195 @@
+"""From a worker's order to a launcher's attempt: environment, files, affinity, limits. Pure.
+
+Environment names are Flux's (FLUX_JOB_ID, FLUX_TASK_RANK, ...); FLUXKV_* are ours. Paths of standard output may hold
+templates {{id}} {{id.dec}} {{jobid}} {{name}} {{size}} {{nnodes}} {{node.id}} {{node.name}} {{taskid}} {{task.id}} {{task.rank}}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..journal.ids import encode, f58
+from ..journal.idset import ids_of_mask, mask_of
+
+WARN_SIGNAL = 10  # SIGUSR1
+KILL_GRACE_S = 5.0
+_TEMPLATE = re.compile(r"\{\{\s*([a-z.]+)\s*\}\}")
+
+
+class Placed:
+    """An attempt the launcher was given, as the agent remembers it. over: its end has been heard."""
+
+    __slots__ = ("found", "job", "key", "over", "rank", "t_start", "version")
+
+    def __init__(self, key: str, job: int, version: int, rank: int) -> None:
+        self.key = key
+        self.job = job
+        self.version = version
+        self.rank = rank
+        self.t_start = 0.0
+        self.over = False
+        self.found = False
+
+
+class Host:
+    """What an agent process knows of its host.
+
+    names: rank -> host name. cpus: core id -> CPU numbers of this machine, or {} when tasks are not to be bound.
+    uri: the instance's, for tasks. tmp: folder for job directories.
+    """
+
+    def __init__(
+        self, names: Mapping[int, str], boot: str, spool_id: str, uri: str, tmp: str, cpus: Mapping[int, list[int]],
+        state_dir: str = "",
+    ) -> None:  # fmt: skip
+        self.names = dict(names)
+        self.ranks = sorted(names)
+        self.boot = boot
+        self.spool_id = spool_id
+        self.uri = uri
+        self.tmp = tmp
+        self.cpus = dict(cpus)
+        self.state_dir = state_dir
+
+
+def split_key(key: str) -> tuple[int, int, int]:
+    """(job, version, rank) of a launcher key `<job>.<version>-<epoch>.<rank>`."""
+    job, attempt, rank = key.split(".")
+    return int(job), int(attempt.partition("-")[0]), int(rank)
+
+
+def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dict[str, Any]:
+    """The launcher's attempt for an order (see `orders.launch_orders`)."""
+    system = order["system"]
+    options = (system.get("shell") or {}).get("options") or {}
+    id, total, first, count = order["job"], order["total"], order["first"], order["count"]
+    cores = ids_of_mask(mask_of(order["claim"][1])) if order["claim"][1] else ()
+    gpus = order["claim"][2]
+    tmpdir = f"{host.tmp}/job-{f58_ascii(id)}-{rank}"
+    words = {
+        "id": f58(id), "id.f58": f58(id), "jobid": f58(id), "id.dec": str(id), "id.f58plain": f58_ascii(id),
+        "name": order["name"], "size": str(total), "nnodes": str(order["nodes"]), "node.id": str(order["index"]),
+        "node.name": host.names[rank], "tmpdir": tmpdir,
+    }  # fmt: skip
+    out_path, out_label = _file_option(options, "output", "stdout")
+    err_path, err_label = _file_option(options, "output", "stderr")
+    if out_path and not err_path:
+        err_path, err_label = out_path, out_label
+    per_task = any("task" in name for path in (out_path, err_path) for name in _TEMPLATE.findall(path))
+    label = out_label or err_label
+    tasks = []
+    task_files: dict[str, list[str]] = {}
+    argv = order["command"]
+    affinity = str(options.get("cpu-affinity", "on"))
+    for local in range(count):
+        task_rank = first + local
+        changes = {"FLUX_TASK_RANK": str(task_rank), "FLUX_TASK_LOCAL_ID": str(local)}
+        tasks.append([task_rank, argv, _task_cpus(host, cores, affinity, local, count), changes])
+        if per_task:
+            mine = {**words, "taskid": str(task_rank), "task.id": str(task_rank), "task.rank": str(task_rank)}
+            task_files[str(task_rank)] = [expand(out_path, mine), expand(err_path, mine)]
+    stdin_kind, stdin_path = _stdin(options)
+    duration = float(system.get("duration") or 0.0)
+    signal_option = options.get("signal") or {}
+    attempt: dict[str, Any] = {
+        "key": key,
+        "job": id,
+        "tasks": tasks,
+        "env": order["env"],
+        "env_set": _environment(host, rank, order, key, tmpdir),
+        "cwd": system.get("cwd") or "",
+        "stdin": "fifo" if stdin_kind == "service" and order["index"] == 0 else expand(stdin_path, words),
+        "stdout": "" if label or per_task else expand(out_path, words),
+        "stderr": "" if label or per_task else expand(err_path, words),
+        "append": str(options.get("output", {}).get("mode", "")) == "append" or order["nodes"] > 1,
+        "per_task_output": label or (total > 1 and not out_path),
+        "limit_s": duration,
+        "kill_grace_s": float(options.get("kill-timeout") or KILL_GRACE_S),
+        "group": f"{rank}:{order['shape']}",
+        "queued": order["queued"],
+        "tmpdir": tmpdir,
+        "seat": {"cpus": _seat_cpus(host, cores, affinity), "env": _gpu_environment(gpus)},
+        # what the forwarder needs, not the launcher
+        "label": [expand(out_path, words), expand(err_path, words)] if label and (out_path or err_path) else None,
+        "rank": rank,
+        "index": order["index"],
+    }
+    if task_files:
+        attempt["task_files"] = task_files
+    if signal_option and duration:
+        attempt["warn_s"] = float(signal_option.get("timeleft", 60.0))
+        attempt["warn_signal"] = int(signal_option.get("signum", WARN_SIGNAL))
+    test = (system.get("exec") or {}).get("test") or {}
+    if "run_duration" in test:
+        from ..journal.duration import parse_duration
+
+        attempt["fake_s"] = parse_duration(test["run_duration"])
+        if test.get("wait_status"):
+            attempt["fake_status"] = int(test["wait_status"])
+    return attempt
+
+
+def f58_ascii(id: int) -> str:
+    """F58 with the ASCII prefix, for file names."""
+    return encode(id, "f58plain")
+
+
+def expand(path: str, words: Mapping[str, str]) -> str:
+    """Replace templates in a path; an unknown one stays as it is."""
+    if "{{" not in path:
+        return path
+    return _TEMPLATE.sub(lambda match: words.get(match[1], match[0]), path)
+
+
+def _environment(host: Host, rank: int, order: dict[str, Any], key: str, tmpdir: str) -> dict[str, str]:
+    attempt = key.rpartition(".")[0]
+    return {
+        "FLUX_JOB_ID": f58(order["job"]),
+        "FLUX_JOB_SIZE": str(order["total"]),
+        "FLUX_JOB_NNODES": str(order["nodes"]),
+        "FLUX_JOB_TMPDIR": tmpdir,
+        "FLUX_URI": host.uri,
+        "FLUX_KVS_NAMESPACE": f"job-{order['job']}",
+        "FLUXKV_URI": host.uri,
+        "FLUXKV_JOB_ATTEMPT": attempt,
+        "FLUXKV_JOB_NODE": str(order["index"]),
+        "FLUXKV_NODE_RANK": str(rank),
+        "FLUXKV_NODE_TASKS": str(order["count"]),
+        "FLUXKV_STATE_DIR": host.state_dir,
+    }
+
+
+def _file_option(options: Mapping[str, Any], group: str, stream: str) -> tuple[str, bool]:
+    one = (options.get(group) or {}).get(stream) or {}
+    if isinstance(one, str):
+        return one, False
+    return (str(one.get("path", "")) if one.get("type", "file") == "file" else ""), bool(one.get("label"))
+
+
+def _stdin(options: Mapping[str, Any]) -> tuple[str, str]:
+    one = (options.get("input") or {}).get("stdin") or {}
+    return str(one.get("type", "")), (str(one.get("path", "")) if one.get("type", "file") == "file" else "")
+
+
+def _seat_cpus(host: Host, cores: tuple[int, ...], affinity: str) -> list[int]:
+    if affinity == "off" or not host.cpus:
+        return []
+    return [cpu for core in cores for cpu in host.cpus.get(core, ())]
+
+
+def _task_cpus(host: Host, cores: tuple[int, ...], affinity: str, local: int, count: int) -> list[int] | None:
+    """With cpu-affinity=per-task each task gets its share of the node's cores, else all of them."""
+    if affinity != "per-task" or not host.cpus or count < 2 or len(cores) < count:
+        return None
+    share = len(cores) // count
+    mine = cores[local * share : (local + 1) * share]
+    return [cpu for core in mine for cpu in host.cpus.get(core, ())]
+
+
+def _gpu_environment(gpus: str) -> dict[str, str]:
+    if not gpus:
+        return {}
+    ids = ",".join(str(id) for id in ids_of_mask(mask_of(gpus)))
+    return {"CUDA_VISIBLE_DEVICES": ids, "HIP_VISIBLE_DEVICES": ids, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -1,0 +1,102 @@
+"""Bringing an instance up: its namespace, its server, its first events; and taking up a restarted server's history.
+
+Used by the keeper only. A child instance uses its parent's server under its own namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ..journal.catalogue import SCHEMA
+from ..journal.decide import Decision
+from ..journal.log import Journal, make_append
+from ..kvs.errors import Corrupt, Rejected, Unavailable
+from ..kvs.port import Appended, Store
+from ..kvs.redis_store import open_store
+from ..kvs.server import ServerHandle, start_server
+from .paths import StateDir, write_json
+
+
+def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> ServerHandle:
+    """The embedded server of this state directory, started if it is not running; its run file is written."""
+    handle = start_server(state_dir.path, settings.get("durability", "strict"))
+    write_json(state_dir.run_file("server"), {"pid": handle.pid, "role": "server", "started": time.time()})
+    return handle
+
+
+def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
+    """The instance's store, its namespace created with its first events if it is new (True)."""
+    store = open_store(settings["uri"])
+    try:
+        meta = store.meta()
+        if settings.get("uid") and settings["uid"] != meta.uid:
+            raise Rejected(
+                f"{settings['uri']} is another instance than this state directory's", code="gone",
+                hint="use another state directory",
+            )  # fmt: skip
+        if meta.version:
+            return store, False
+    except Unavailable as error:
+        if error.code != "no-instance":
+            raise
+        now = time.time()
+        meta = store.create(durability=settings.get("durability", "strict"), origin_ms=int(now * 1000), created=now)
+    now = time.time()
+    first = {"uid": meta.uid, "owner": os.getuid(), "namespace": store.namespace, "schema": SCHEMA}
+    if settings.get("parent"):
+        first["parent"] = settings["parent"]
+    method = "job-info" if settings.get("parent") else "configuration" if settings.get("config") else "dynamic-discovery"
+    decision = Decision(
+        [
+            ["instance-create", "instance", now, first],
+            ["resource-define", "resource", now, {"method": method, "R": settings["R"]}],
+        ],
+        absent=["instance"],
+        bumps=["instance", "resource"],
+    )
+    answer = store.append(make_append(meta, decision, 0))
+    if not isinstance(answer, Appended) and store.meta().version == 0:
+        raise Corrupt(f"the first events could not be written: {answer}", code="create")
+    return store, True
+
+
+def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:
+    """Append instance events, whatever else goes on."""
+    Journal(store, by=by).settle(lambda state: Decision(events))
+
+
+def take_up(store: Store, state_dir: StateDir, reason: str) -> int:
+    """After the server was restarted: check that its history is whole, then open a new epoch. The new epoch.
+
+    Raises `Corrupt` naming the missing range when the journal ends before what was known to be in it.
+    """
+    meta = store.meta()
+    witness = read_witness(state_dir)
+    if witness > meta.version:
+        raise Corrupt(
+            f"the journal ends at version {meta.version}, but version {witness} was acknowledged: versions "
+            f"{meta.version + 1} to {witness} are lost",
+            code="history-lost",
+            hint="nothing is allocated on this history; restore the server's files, or take the loss with a new instance",
+        )
+    new = store.open_epoch(meta.uid, meta.epoch, meta.version)
+    say(store, [["epoch", "instance", time.time(), {"old": meta.epoch, "new": new.epoch, "reason": reason}]])
+    return new.epoch
+
+
+def read_witness(state_dir: StateDir) -> int:
+    """The highest version the keeper has seen acknowledged, 0 if it has seen none."""
+    try:
+        with open(state_dir.join("tip")) as file:
+            return int(json.load(file)["version"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def write_witness(state_dir: StateDir, store: Store) -> None:
+    """Remember the tip outside the server."""
+    meta = store.meta()
+    write_json(state_dir.join("tip"), {"version": meta.version, "epoch": meta.epoch})

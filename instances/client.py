@@ -1,0 +1,346 @@
+"""The Python client: what `import fluxkv` gives to programs. Synchronous; speaks to the journal, never to a daemon.
+
+Submitting and waiting need no fold; what needs the state (cancel, urgency) folds snapshot and tail, decides and
+appends, as every other process does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..journal.ids import f58, parse_id
+from ..kvs.port import Store
+
+if TYPE_CHECKING:
+    from ..journal.decide import Decision
+    from ..journal.job import Job
+    from ..journal.log import Journal
+    from ..journal.state import State
+    from ..journal.wire import Event
+    from .follow import JobResult
+    from .output import Attachment, OutputWriter
+    from .submission import Command, Environment, Jobspec, Submitter
+
+
+def connect(uri: str | None = None) -> Instance:
+    """The instance at `uri` (default: FLUXKV_URI, else this user's one running instance).
+
+    Raises `Unavailable` when there is none.
+    """
+    from ..kvs.redis_store import open_store
+    from .paths import find_uri
+
+    found = find_uri(uri)
+    return Instance(open_store(found), found)
+
+
+class JobHandle(NamedTuple):
+    """A submitted job. `int(handle)` is its id, `str(handle)` its F58 text."""
+
+    instance: Instance
+    id: int
+
+    def wait(self, timeout: float | None = None) -> JobResult:
+        """Its result. timeout: seconds; raises `Unavailable(code="timeout")`."""
+        return self.instance.wait([self.id], timeout)[0]
+
+    def cancel(self, note: str = "") -> bool:
+        """Cancel it; False if it had ended, or was ending, already."""
+        return bool(self.instance.cancel([self.id], note))
+
+    def events(self, *, follow: bool = False) -> Iterator[Event]:
+        """Its events; with follow, as they come, until it ends."""
+        return self.instance.events(self.id, follow=follow)
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __index__(self) -> int:
+        return self.id
+
+    def __str__(self) -> str:
+        return f58(self.id)
+
+
+class Instance:
+    """An instance, as a client sees it. Use it as a context manager, or `close()` it.
+
+    by: who the journal says caused the commits.
+    """
+
+    def __init__(self, store: Store, uri: str = "", *, by: str = "client") -> None:
+        self.store = store
+        self.uri = uri
+        self.by = by
+        self._journal: Journal | None = None
+        self._submitter: Submitter | None = None
+        self._state_version = 0
+
+    def __enter__(self) -> Instance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    @property
+    def journal(self) -> Journal:
+        """The journal (made when first asked for)."""
+        if self._journal is None:
+            from ..journal.log import Journal
+
+            self._journal = Journal(self.store, self.by)
+        return self._journal
+
+    # -- submitting -------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        command: Command | Jobspec,
+        *,
+        env: Environment | None = None,
+        urgency: int = 16,
+        flags: int = 0,
+        **options: Any,
+    ) -> JobHandle:
+        """Submit one job: a command (a list of words, or one text for the shell) or a jobspec.
+
+        options: duration (seconds, or "5m"), output, error, input (files), label_io, and those of
+        `journal.jobspec_build.from_options`: nodes, ntasks, cores_per_task, gpus_per_task, exclusive,
+        memory_mb_per_task, name, cwd, queue, constraint, dependencies, attributes. env: its environment
+        (default: this process's). Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
+        """
+        (id,) = self.submit_many([command], env=env, urgency=urgency, flags=flags, **options)
+        return JobHandle(self, id)
+
+    def submit_many(
+        self,
+        jobs: Iterable[Command | Jobspec],
+        *,
+        env: Environment | None = None,
+        urgency: int = 16,
+        flags: int = 0,
+        **options: Any,
+    ) -> list[int]:
+        """Submit many jobs, about a thousand in each commit; their ids in the same order.
+
+        All or nothing only within a commit: `Rejected` may come after earlier chunks were taken. `env` and
+        the options are as in `submit`, for all of them.
+        """
+        from .submission import prepare
+
+        shared: Environment = dict(os.environ) if env is None else dict(env)
+        return self.submitter.submit((prepare(job, options, shared) for job in jobs), urgency, flags)
+
+    @property
+    def submitter(self) -> Submitter:
+        """What submits, for jobspecs that are checked already."""
+        if self._submitter is None:
+            from .submission import Submitter
+
+            self._submitter = Submitter(self.store, self.by)
+        return self._submitter
+
+    # -- watching ---------------------------------------------------------------------------------------------
+
+    def wait(self, ids: Iterable[int | str | JobHandle], timeout: float | None = None) -> list[JobResult]:
+        """The results of these jobs, in the order asked, when all have ended.
+
+        timeout: seconds; raises `Unavailable(code="timeout")`. Raises `Rejected` for an unknown id.
+        """
+        wanted = [_id(one) for one in ids]
+        found = {result.id: result for result in self.as_ended(wanted, timeout)}
+        return [found[id] for id in wanted]
+
+    def as_ended(
+        self, ids: Iterable[int | str | JobHandle], timeout: float | None = None
+    ) -> Iterator[JobResult]:
+        """The results of these jobs in the order in which they end."""
+        for batch in self.batches(ids, timeout):
+            yield from batch
+
+    def batches(
+        self, ids: Iterable[int | str | JobHandle], timeout: float | None = None
+    ) -> Iterator[list[JobResult]]:
+        """As `as_ended`, in lists; an empty one about once a second while nothing ends."""
+        from .follow import Follower, Tail, follow_results, result_of
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        known, at = self._known([_id(one) for one in ids])
+        ended = [result_of(job) for job in known if job.t_inactive]
+        if ended:
+            yield ended
+        follower = Follower(job for job in known if not job.t_inactive)
+        if not follower.waiting:
+            return
+        tail = Tail(self.store, *at)
+        try:
+            yield from follow_results(tail, follower, deadline)
+        finally:
+            tail.close()
+
+    def _known(self, ids: list[int]) -> tuple[list[Job], tuple[int, str]]:
+        """Records of these jobs, and the point of the journal (version, entry id) they are of."""
+        from ..journal.job import Job
+
+        submitted = self._submitter.submitted if self._submitter is not None else {}
+        if ids and all(id in submitted for id in ids):
+            return [Job(id) for id in dict.fromkeys(ids)], (min(submitted[id] for id in ids), "")
+        state = self.state()
+        jobs = [state.jobs.get(id) or self._retired(id) for id in dict.fromkeys(ids)]
+        return jobs, (state.version, f"{state.version}-{state.epoch}")
+
+    def _retired(self, id: int) -> Job:
+        """A job the state has no more (retired or refused), from the journal. Raises `Rejected`."""
+        from ..journal.job import Job
+        from .follow import Follower
+
+        job = Job(id)
+        follower = Follower([job])
+        for commit in self.journal.find_job(id):
+            job.commits.append(commit.version)
+            follower.take(commit)
+        return job
+
+    def attach(self, id: int | str | JobHandle, writer: OutputWriter, on_event: Any = None) -> Attachment:
+        """A job to be followed to its end, its output written as it comes (see `output.Attachment`)."""
+        from .follow import Follower
+        from .output import Attachment
+
+        (job,), at = self._known([_id(id)])
+        return Attachment(self.store, Follower([job]), at, writer, on_event)
+
+    def watch(
+        self,
+        ids: Iterable[int | str | JobHandle],
+        writer_of: Callable[[int], OutputWriter],
+        timeout: float | None = None,
+    ) -> Iterator[list[JobResult]]:
+        """As `batches`, writing the jobs' output to the writers that `writer_of(id)` gives."""
+        from .follow import Follower, result_of
+        from .output import read_output, watch
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        known, at = self._known([_id(one) for one in ids])
+        ended = [result_of(job) for job in known if job.t_inactive]
+        for result in ended:
+            writer = writer_of(result.id)
+            read_output(self.store, result.id, writer)
+            writer.flush()
+        if ended:
+            yield ended
+        follower = Follower(job for job in known if not job.t_inactive)
+        if follower.waiting:
+            yield from watch(self.store, follower, at, writer_of, deadline)
+
+    def events(
+        self, id: int | str | JobHandle | None = None, *, follow: bool = False, timeout: float | None = None
+    ) -> Iterator[Event]:
+        """Events of the journal from its beginning, or of one job; with `follow`, then live (a job's until it ends).
+
+        timeout: seconds of following; raises `Unavailable(code="timeout")`.
+        """
+        from ..journal.wire import Event
+        from .follow import Tail, timed_out
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        wanted = None if id is None else _id(id)
+        version, ended = 0, False
+        commits = self.journal.commits()
+        if wanted is not None:
+            job = self.job(wanted)
+            version, ended = self._state_version, bool(job.t_inactive)
+            commits = (commit for commit, _ in self.journal.story(job.commits))
+        seen = 0
+        for commit in commits:
+            if commit.version <= seen:
+                continue
+            seen = commit.version
+            yield from (Event(*event) for event in commit.events if wanted is None or event[1] == wanted)
+        if not follow or ended:
+            return
+        tail = Tail(self.store, max(version, seen))
+        try:
+            while not ended:
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    raise timed_out("no more events came")
+                for commit in tail.poll(left)[0]:
+                    for event in commit.events:
+                        if wanted is None or event[1] == wanted:
+                            yield Event(*event)
+                            ended = ended or (wanted is not None and event[0] in ("clean", "invalidate"))
+        finally:
+            tail.close()
+
+    # -- asking and changing ----------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """The live state: snapshot and tail, folded anew."""
+        state = self.journal.load()
+        self._state_version = state.version
+        return state
+
+    def job(self, id: int | str | JobHandle) -> Job:
+        """One job's record; of a retired one only what its result needs. Raises `Rejected(code="no-such-job")`."""
+        number = _id(id)
+        return self.state().jobs.get(number) or self._retired(number)
+
+    def cancel(self, ids: Iterable[int | str | JobHandle], note: str = "") -> list[int]:
+        """Cancel jobs in one commit; the ids of those that were active and not ending already.
+
+        Raises `Rejected(code="no-such-job")` if one is unknown, and then cancels none.
+        """
+        from ..journal import decide
+
+        wanted = [_id(one) for one in ids]
+        cancelled: list[int] = []
+
+        def decision(state: State) -> Decision:
+            for id in wanted:
+                if id not in state.jobs:
+                    self._retired(id)
+            made = decide.cancel_all(state, wanted, note, os.getuid(), time.time())
+            cancelled[:] = [int(event[1]) for event in made.events]
+            return made
+
+        if wanted:
+            self.journal.settle(decision)
+        return cancelled
+
+    def raise_exception(
+        self, id: int | str | JobHandle, kind: str = "cancel", severity: int = 0, note: str = ""
+    ) -> None:
+        """Raise an exception on a job (RFC 21); severity 0 ends it."""
+        from ..journal import decide
+
+        job = _id(id)
+        self.journal.settle(
+            lambda state: decide.raise_exception(state, job, kind, severity, note, os.getuid(), time.time())
+        )
+
+    def set_urgency(self, id: int | str | JobHandle, urgency: int) -> None:
+        """Change a pending job's urgency (RFC 30)."""
+        from ..journal import decide
+
+        job = _id(id)
+        self.journal.settle(
+            lambda state: decide.change_urgency(state, job, urgency, os.getuid(), time.time())
+        )
+
+    def kill(self, id: int | str | JobHandle, signum: int = 15) -> None:
+        """Send a signal to a running job's tasks."""
+        from ..journal import decide
+
+        job = _id(id)
+        self.journal.settle(lambda state: decide.kill(state, job, signum, os.getuid(), time.time()))
+
+
+def _id(job: int | str | JobHandle) -> int:
+    return job.id if isinstance(job, JobHandle) else parse_id(job)

@@ -1,0 +1,137 @@
+"""What all daemons share: the role's lock, its run file, the log, ends by signal, watching the keeper.
+
+A daemon is whoever holds its role's lock: the kernel lets go of it however the process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from ..journal.wire import pack
+from ..kvs.errors import FluxkvError, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.port import Store
+from .paths import StateDir, lock_held, write_json
+
+LOG_LIMIT = 5000
+
+
+class Stopping(Exception):
+    """Raised in a daemon's main loop when it has been told to end."""
+
+
+class Daemon:
+    """One role of an instance in this process. `stopping` becomes true on SIGTERM or SIGINT."""
+
+    def __init__(self, state_dir: StateDir, role: str, patience_s: float = 5.0) -> None:
+        """Take the role's lock. Raises `Unavailable` (code "running") if somebody else holds it."""
+        self.state_dir = state_dir
+        self.role = role
+        self.stopping = False
+        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGTERM, self._told)
+        signal.signal(signal.SIGINT, self._told)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        self._lock = take_lock(state_dir.lock_file(role), patience_s)
+        started = time.time()
+        write_json(state_dir.run_file(role), {"pid": os.getpid(), "role": role.split("-")[0], "started": started})
+
+    def _told(self, signum: int, frame: object) -> None:
+        self.stopping = True
+
+    def drain_wakeups(self) -> None:
+        """Empty the pipe that signals write to."""
+        try:
+            while os.read(self.wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def done(self) -> None:
+        """Leave no run file behind; the lock goes with the process."""
+        try:
+            os.unlink(self.state_dir.run_file(self.role))
+        except OSError:
+            pass
+
+
+def take_lock(path: str, patience_s: float) -> int:
+    """An exclusive lock on a file, as a descriptor to keep. Raises `Unavailable` (code "running")."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except OSError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise Unavailable(f"{path} is held by another process", code="running") from None
+            time.sleep(0.01)
+
+
+class Log:
+    """The daemons' own log: the store's capped stream (`fluxkv dmesg`), and stderr, which is the role's log file."""
+
+    def __init__(self, role: str, store: Store | None, keys: Keys | None) -> None:
+        self.role = role
+        self.store = store
+        self.keys = keys
+
+    def say(self, level: str, text: str) -> None:
+        """level: info, warning or error. Never raises."""
+        now = time.time()
+        print(f"{time.strftime('%FT%T', time.localtime(now))} {self.role} {level}: {text}", file=sys.stderr, flush=True)
+        if self.store is not None and self.keys is not None:
+            try:
+                self.store.push(self.keys.log, [pack([now, self.role, level, text])], limit=LOG_LIMIT)
+            except FluxkvError:
+                pass
+
+
+def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
+    """Run a daemon's body; whatever happens ends as one line in the log and an exit status."""
+    try:
+        body()
+    except Stopping:
+        return 0
+    except FluxkvError as error:
+        where = log()
+        text = f"{error}" + (f" ({error.hint})" if error.hint else "")
+        (where or Log("daemon", None, None)).say("error", text)
+        return error.exit_status
+    except Exception:
+        import traceback
+
+        where = log()
+        text = traceback.format_exc()
+        (where or Log("daemon", None, None)).say("error", text)
+        return 70
+    return 0
+
+
+def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:
+    """Start a daemon as a process of its own session; its pid. Its stderr goes to the role's log file."""
+    argv = [sys.executable, "-m", "fluxkv.instances.main", role, "--state-dir", state_dir.path, *options]
+    how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, state_dir.log_file(role), how, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "FLUXKV_URI"}
+    return os.posix_spawn(sys.executable, argv, environment, file_actions=actions, setsid=True, setsigmask=())
+
+
+def revive_keeper(state_dir: StateDir) -> bool:
+    """Start a new keeper if the old one is gone and the instance is not being stopped; True if one was started."""
+    if os.path.exists(state_dir.join("run", "stopping")) or lock_held(state_dir.lock_file("keeper")):
+        return False
+    spawn_role(state_dir, "keeper")
+    return True

@@ -1,0 +1,166 @@
+"""What this machine has: cores, GPUs, memory, host name; and inventories (R) from options or a config file.
+
+A core is a physical core this process may run on; its CPUs are its hardware threads. Reads /sys and /proc only.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import socket
+from typing import Any
+
+from ..journal.hostlist import compress, expand
+from ..journal.idset import format_ids, mask_of, text_of
+from ..kvs.errors import Rejected
+
+
+def cpus_by_core(allowed: list[int] | None = None) -> dict[int, list[int]]:
+    """Core id (0, 1, ... in order) -> CPU numbers, of the CPUs this process may use (or of `allowed`)."""
+    cpus = sorted(allowed if allowed is not None else os.sched_getaffinity(0))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for cpu in cpus:
+        folder = f"/sys/devices/system/cpu/cpu{cpu}/topology"
+        key = (_line(f"{folder}/physical_package_id") or "0", _line(f"{folder}/core_id") or f"cpu{cpu}")
+        groups.setdefault(key, []).append(cpu)
+    return dict(enumerate(sorted(groups.values())))
+
+
+def _line(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
+def memory_mb() -> int:
+    """Installed memory in MiB, 0 if not known; a cgroup's limit counts."""
+    total = 0
+    try:
+        with open("/proc/meminfo") as file:
+            for line in file:
+                if line.startswith("MemTotal:"):
+                    total = int(line.split()[1]) // 1024
+                    break
+    except OSError:
+        return 0
+    limit = _line("/sys/fs/cgroup/memory.max")
+    if limit.isdigit():
+        total = min(total, int(limit) >> 20)
+    return total
+
+
+def gpu_count() -> int:
+    """GPUs by their device files (NVIDIA, AMD)."""
+    nvidia = len(glob.glob("/dev/nvidia[0-9]*"))
+    if nvidia:
+        return nvidia
+    amd = [path for path in glob.glob("/sys/class/kfd/kfd/topology/nodes/*/gpu_id") if _line(path) not in ("", "0")]
+    return len(amd)
+
+
+def host_name() -> str:
+    """The short host name."""
+    return socket.gethostname().split(".")[0] or "localhost"
+
+
+def inventory(
+    nodes: int = 1, cores: int | None = None, gpus: int | None = None, memory: int | None = None, properties: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """R of `nodes` nodes on this machine, each with all it has unless told otherwise. memory: MiB per node."""
+    if nodes < 1 or (cores is not None and cores < 1) or (gpus is not None and gpus < 0):
+        raise Rejected("an instance needs at least one node with one core", code="bad-size")
+    cores = cores if cores is not None else len(cpus_by_core())
+    gpus = gpus if gpus is not None else gpu_count()
+    memory = memory if memory is not None else memory_mb()
+    host = host_name()
+    return make_R([(host, (1 << cores) - 1, (1 << gpus) - 1, memory, properties)] * nodes)
+
+
+Row = tuple[str, int, int, int, tuple[str, ...]]
+
+
+def make_R(rows: list[Row]) -> dict[str, Any]:
+    """R (RFC 20) of nodes given as (host, cores mask, gpus mask, memory MiB, properties), ranks in order."""
+    lite: dict[tuple[int, int], list[int]] = {}
+    memory: dict[int, list[int]] = {}
+    named: dict[str, list[int]] = {}
+    for rank, (_, cores, gpus, mb, properties) in enumerate(rows):
+        lite.setdefault((cores, gpus), []).append(rank)
+        if mb:
+            memory.setdefault(mb, []).append(rank)
+        for name in properties:
+            named.setdefault(name, []).append(rank)
+    entries = []
+    for (cores, gpus), ranks in lite.items():
+        children = {"core": text_of(cores)}
+        if gpus:
+            children["gpu"] = text_of(gpus)
+        entries.append({"rank": format_ids(ranks), "children": children})
+    execution: dict[str, Any] = {"R_lite": entries, "nodelist": [compress([row[0] for row in rows])],
+                                 "starttime": 0, "expiration": 0}  # fmt: skip
+    if named:
+        execution["properties"] = {name: format_ids(ranks) for name, ranks in sorted(named.items())}
+    document: dict[str, Any] = {"version": 1, "execution": execution}
+    if memory:
+        document["scheduling"] = {"writer": "fluxkv", "memory_mb": {format_ids(r): mb for mb, r in memory.items()}}
+    return document
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """An instance's config file (TOML). Raises `Rejected` with the place of the fault.
+
+    [[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
+    [resource] fake = true       nodes that only pretend to run jobs
+    [queue] policy = "fcfs"
+    """
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            config = tomllib.load(file)
+    except OSError as error:
+        raise Rejected(f"config {path}: {error.strerror}", code="bad-config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Rejected(f"config {path}: {error}", code="bad-config", hint="it must be TOML") from None
+    known = {"resource": {"config", "fake"}, "queue": {"policy"}}
+    for section, values in config.items():
+        if section not in known or not isinstance(values, dict):
+            raise Rejected(f"config {path}: unknown section [{section}]", code="bad-config", hint=f"there are {', '.join(known)}")
+        for key in values:
+            if key not in known[section]:
+                hint = f"[{section}] has {', '.join(sorted(known[section]))}"
+                raise Rejected(f"config {path}: unknown key {section}.{key}", code="bad-config", hint=hint)
+    return config
+
+
+def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
+    """The inventory a config file describes, or None if it describes none."""
+    entries = (config.get("resource") or {}).get("config")
+    if entries is None:
+        return None
+    rows: list[Row] = []
+    if not isinstance(entries, list):
+        raise Rejected(f"config {path}: resource.config must be a list of tables", code="bad-config")
+    for index, entry in enumerate(entries):
+        where = f"config {path}: resource.config[{index}]"
+        unknown = set(entry) - {"hosts", "cores", "gpus", "memory_mb", "properties"}
+        if unknown or "hosts" not in entry:
+            why = f"unknown key {sorted(unknown)[0]}" if unknown else "hosts is missing"
+            raise Rejected(f"{where}: {why}", code="bad-config", hint="keys: hosts cores gpus memory_mb properties")
+        try:
+            hosts = expand(entry["hosts"])
+            cores, gpus = mask_of(str(entry.get("cores", "0"))), mask_of(str(entry.get("gpus", "")))
+        except Rejected as error:
+            raise Rejected(f"{where}: {error}", code="bad-config") from None
+        memory = entry.get("memory_mb", 0)
+        names = entry.get("properties", [])
+        if not isinstance(memory, int) or memory < 0 or not isinstance(names, list) or not cores:
+            raise Rejected(f"{where}: memory_mb, properties or cores is not valid", code="bad-config")
+        rows.extend((host, cores, gpus, memory, tuple(str(name) for name in names)) for host in hosts)
+    if not rows:
+        raise Rejected(f"config {path}: resource.config names no host", code="bad-config")
+    return make_R(rows)
+
+

@@ -1,0 +1,53 @@
+"""Periodic duties of a keeper, timed by APScheduler (memory store, coalescing, never too late to run).
+
+The scheduler's thread only says what is due; the keeper's own thread does it, so no duty runs beside another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+
+class Duties:
+    """Named functions with periods. `fileno` becomes readable when one is due; `run_due` runs those."""
+
+    def __init__(self) -> None:
+        from apscheduler.schedulers.background import BackgroundScheduler
+
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._functions: dict[int, Callable[[], None]] = {}
+        self._scheduler: Any = BackgroundScheduler(
+            timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+        )
+
+    def add(self, name: str, period_s: float, function: Callable[[], None]) -> None:
+        """Run `function` every `period_s` seconds."""
+        number = len(self._functions)
+        self._functions[number] = function
+        self._scheduler.add_job(self._due, "interval", seconds=period_s, args=[number], id=name)
+
+    def _due(self, number: int) -> None:
+        try:
+            os.write(self._write, bytes([number]))
+        except BlockingIOError:
+            pass  # a duty long overdue is not forgotten: its byte is in the pipe already
+
+    def start(self) -> None:
+        self._scheduler.start()
+
+    def fileno(self) -> int:
+        return self._read
+
+    def run_due(self) -> None:
+        """Run what is due, each once."""
+        try:
+            due = os.read(self._read, 4096)
+        except BlockingIOError:
+            return
+        for number in sorted(set(due)):
+            self._functions[number]()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=False)

@@ -1,0 +1,203 @@
+"""Following an instance from outside: commits as they come, and the results of jobs. Only reads; decides nothing.
+
+Waiting never folds the instance: it reads the journal from a version on and keeps what concerns the jobs asked for.
+Results follow RFC 21 (the rules stand in `journal.job`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ..journal.ids import f58
+from ..journal.job import CLEANUP, INACTIVE, Job, Result
+from ..journal.wire import Commit, read_commit
+from ..kvs.errors import Corrupt, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.port import Entry, Message, Store, Subscription
+
+PATIENCE_S = 60.0  # how long a follower lives with a server it cannot reach
+_ASK_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended.
+
+    status: wait word of its `finish`, None if it never ran. returncode: as a shell gives it (128 + signal).
+    result: "COMPLETED", "FAILED", "CANCELED" or "TIMEOUT". exception: (type, note) of its first fatal exception.
+    t_*: Unix seconds, 0.0 when not reached.
+    """
+
+    id: int
+    status: int | None
+    returncode: int
+    result: str
+    exception: tuple[str, str] | None
+    t_submit: float = 0.0
+    t_run: float = 0.0
+    t_finish: float = 0.0
+    t_inactive: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """It ran and ended with status 0 and no fatal exception."""
+        return self.result == "COMPLETED"
+
+    @property
+    def f58(self) -> str:
+        """Its id as it is printed."""
+        return f58(self.id)
+
+    @property
+    def runtime(self) -> float:
+        """Seconds from start to finish, 0.0 if it never started."""
+        return max(0.0, self.t_finish - self.t_run) if self.t_run and self.t_finish else 0.0
+
+
+def result_of(job: Job) -> JobResult:
+    """The result of an inactive job."""
+    result = job.result or Result.FAILED
+    exception = (str(job.exception[0]), str(job.exception[1])) if job.exception else None
+    returncode = job.returncode
+    if not returncode and result != Result.COMPLETED:
+        returncode = 1
+    return JobResult(
+        job.id,
+        job.status,
+        returncode,
+        result.name,
+        exception,
+        job.t_submit,
+        job.t_run,
+        job.t_finish,
+        job.t_inactive,
+    )
+
+
+class Tail:
+    """Commits after a version as they come, and messages of further streams beside them.
+
+    position: the entry id of that version if it is known (then a forked history is noticed at once). streams:
+    key -> last message id seen ("0": all).
+    """
+
+    def __init__(
+        self, store: Store, version: int, position: str = "", streams: dict[str, str] | None = None
+    ) -> None:
+        self.version = version
+        self._journal = Keys(store.namespace).journal
+        self._store = store
+        self._lost_at = 0.0
+        self.subscription: Subscription = store.subscribe(
+            {self._journal: position or str(version), **(streams or {})}
+        )
+
+    def poll(self, timeout_s: float = 0.0) -> tuple[list[Commit], list[tuple[str, list[Message]]]]:
+        """What came; both empty if nothing did in time. A lost server is asked again for `PATIENCE_S`."""
+        try:
+            batch = self.subscription.poll(timeout_s)
+        except Unavailable:
+            now = time.monotonic()
+            self._lost_at = self._lost_at or now
+            if now - self._lost_at > PATIENCE_S:
+                raise
+            time.sleep(min(_ASK_AGAIN_S, timeout_s) or _ASK_AGAIN_S)
+            return [], []
+        self._lost_at = 0.0
+        commits: list[Commit] = []
+        messages: list[tuple[str, list[Message]]] = []
+        for key, items in batch:
+            if key != self._journal:
+                messages.append((key, cast("list[Message]", items)))
+                continue
+            for entry in cast("list[Entry]", items):
+                if entry.version <= self.version:
+                    continue
+                if entry.version != self.version + 1:
+                    raise Corrupt(
+                        f"version {self.version + 1} is missing; the next is {entry.version}", code="version-gap",
+                        hint="it was archived and trimmed meanwhile; read from the newest snapshot",
+                    )  # fmt: skip
+                commits.append(read_commit(entry))
+                self.version = entry.version
+        return commits, messages
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when `poll` may have something; -1 while the server is away."""
+        try:
+            return self.subscription.fileno()
+        except Unavailable:
+            return -1
+
+    def close(self) -> None:
+        self.subscription.close()
+
+
+class Follower:
+    """Tracks some jobs through commits. Give it each commit after the state its jobs were taken from.
+
+    jobs: what is known of them so far (a fresh `Job(id)` for one whose `submit` is still to come).
+    """
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.waiting: dict[int, Job] = {job.id: job for job in jobs}
+        self.running = 0
+
+    def take(self, commit: Commit) -> list[JobResult]:
+        """The results of the tracked jobs that ended in this commit."""
+        waiting = self.waiting
+        ended: list[JobResult] = []
+        for name, subject, timestamp, context in commit.events:
+            job = waiting.get(subject)
+            if job is None:
+                continue
+            if name == "clean" or name == "invalidate":
+                if name == "invalidate" and job.exception is None:
+                    job.exception = ["invalidate", "the jobspec was refused"]
+                job.state, job.t_inactive = INACTIVE, timestamp
+                del waiting[subject]
+                self.running -= bool(job.t_run)
+                ended.append(result_of(job))
+            else:
+                self._note(job, name, timestamp, context or {})
+        return ended
+
+    def _note(self, job: Job, name: str, timestamp: float, context: dict[str, Any]) -> None:
+        if name == "submit":
+            job.t_submit = timestamp
+        elif name == "start":
+            self.running += not job.t_run
+            job.t_run = timestamp
+        elif name == "finish":
+            job.status, job.t_finish, job.state = context["status"], timestamp, CLEANUP
+        elif name == "exception" and context["severity"] == 0 and job.exception is None:
+            job.exception = [context["type"], context["note"]]
+
+
+def timed_out(what: str) -> Unavailable:
+    """The error of a wait that took too long; a command ends with 1 then, as Flux's do."""
+    error = Unavailable(
+        f"timed out: {what}", code="timeout", hint="the jobs go on; wait again, or cancel them"
+    )
+    error.exit_status = 1
+    return error
+
+
+def follow_results(tail: Tail, follower: Follower, deadline: float | None) -> Iterator[list[JobResult]]:
+    """Batches of results as jobs end, until none is left; [] about once a second in between.
+
+    deadline: of `time.monotonic`. Raises Unavailable(code="timeout") past it.
+    """
+    while follower.waiting:
+        left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+        if left <= 0:
+            count = len(follower.waiting)
+            raise timed_out(f"{count} job{'s' if count > 1 else ''} still active")
+        commits, _ = tail.poll(left)
+        ended: list[JobResult] = []
+        for commit in commits:
+            ended += follower.take(commit)
+        yield ended

@@ -1,0 +1,226 @@
+"""Forwards what tasks write to spool files to the job's capped stream, and standard input the other way.
+
+The runner's helper beside an agent. Files are read as they grow (a look every `LOOK_S` while anything runs, and once at
+the end, before the end is reported), so that nothing hangs on a pipe of a daemon. Truncation is visible; the file stays.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..journal import stdio
+from ..journal.wire import pack
+from ..kvs.keys import Keys
+from ..kvs.port import Store
+from .spool import input_path, output_paths
+
+LOOK_S = 0.05
+CHUNK = 64 * 1024
+LIMIT = 4 * 1024 * 1024  # bytes of one stream of one rank that are forwarded
+
+
+class _Tail:
+    """One growing file. taken: bytes read so far; partial: bytes of an unfinished character."""
+
+    __slots__ = ("fd", "line", "partial", "path", "ranks", "stream", "taken", "target", "truncated")
+
+    def __init__(self, path: str, stream: str, ranks: str, target: str) -> None:
+        self.path = path
+        self.stream = stream
+        self.ranks = ranks
+        self.target = target  # a user's file that labelled lines are copied to, or ""
+        self.fd = -1
+        self.taken = 0
+        self.partial = b""
+        self.line = b""
+        self.truncated = False
+
+
+class Watched:
+    """An attempt whose output is forwarded."""
+
+    __slots__ = ("fifo", "job", "key", "pending", "tails")
+
+    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str]) -> None:
+        self.job = job
+        self.key = key
+        self.tails = tails
+        self.fifo = fifo
+        self.pending = b""
+
+
+class Forwarder:
+    """Knows the running attempts of an agent. `collect` and `finish` push to the store."""
+
+    def __init__(self, store: Store, keys: Keys, spool: str, host: str) -> None:
+        self.store = store
+        self.keys = keys
+        self.spool = spool
+        self.host = host
+        self.watched: dict[str, Watched] = {}
+        self.fresh: dict[str, dict[str, Any]] = {}
+
+    def add(self, attempt: dict[str, Any]) -> None:
+        """An attempt goes to the launcher. Costs nothing until it is looked at."""
+        self.fresh[attempt["key"]] = attempt
+
+    def _watch(self, attempt: dict[str, Any]) -> Watched:
+        job, key = attempt["job"], attempt["key"]
+        targets = attempt.get("label") or ["", ""]
+        tails: list[_Tail] = []
+        ranks = [task[0] for task in attempt["tasks"]]
+        per_task = attempt["per_task_output"]
+        if not (attempt["stdout"] and attempt["stderr"]) and not attempt.get("task_files"):
+            for rank in ranks if per_task else [None]:
+                out, err = output_paths(self.spool, job, key, rank)
+                text = str(rank) if rank is not None else str(ranks[0])
+                if not attempt["stdout"]:
+                    tails.append(_Tail(out, "stdout", text, targets[0]))
+                if not attempt["stderr"]:
+                    tails.append(_Tail(err, "stderr", text, targets[1]))
+        fifo = []
+        if attempt["stdin"] == "fifo":
+            many = len(ranks) > 1
+            fifo = [input_path(self.spool, job, key, rank if many else None) for rank in (ranks if many else [None])]
+        return Watched(job, key, tails, fifo)
+
+    def collect(self, keys: list[str] | None = None) -> None:
+        """Forward what has grown: of all attempts, or of these."""
+        for key in list(self.fresh):
+            self.watched[key] = self._watch(self.fresh.pop(key))
+        for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
+            self._forward(watched, last=False)
+
+    def finish(self, key: str) -> bool:
+        """The attempt is over: forward the rest and forget it. True if it had written anything."""
+        attempt = self.fresh.pop(key, None)
+        if attempt is not None:
+            self._redirects(attempt)
+            watched = self._watch(attempt)
+        else:
+            found = self.watched.pop(key, None)
+            if found is None:
+                return False
+            watched = found
+        return self._forward(watched, last=True)
+
+    def started(self, key: str) -> None:
+        """Say where output went that is not forwarded."""
+        attempt = self.fresh.get(key)
+        if attempt is not None:
+            self._redirects(attempt)
+
+    def _redirects(self, attempt: dict[str, Any]) -> None:
+        """One `redirect` event for output that goes to a user's file (RFC 24), once, by the job's first node."""
+        label = attempt.get("label") or ["", ""]
+        paths = [attempt["stdout"] or label[0], attempt["stderr"] or label[1]]
+        if not any(paths) or attempt["index"] or attempt.get("said"):
+            return
+        attempt["said"] = True
+        events = [["redirect", stdio.redirect(stream, "all", path)] for stream, path in zip(("stdout", "stderr"), paths, strict=True) if path]
+        self.store.push(self.keys.output(attempt["job"]), [pack(event) for event in events])
+
+    def _forward(self, watched: Watched, last: bool) -> bool:
+        events: list[Any] = []
+        wrote = False
+        for tail in watched.tails:
+            self._read(tail, events, last)
+            wrote = wrote or tail.taken > 0
+            if last and tail.fd >= 0:
+                os.close(tail.fd)
+                if not tail.truncated:
+                    _unlink(tail.path)
+        if events:
+            self.store.push(self.keys.output(watched.job), [pack(event) for event in events])
+        return wrote
+
+    def _read(self, tail: _Tail, events: list[Any], last: bool) -> None:
+        if tail.fd < 0:
+            try:
+                tail.fd = os.open(tail.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return
+        while not tail.truncated:
+            data = os.pread(tail.fd, CHUNK, tail.taken)
+            if not data:
+                break
+            tail.taken += len(data)
+            if tail.target:
+                self._copy(tail, data)
+                continue
+            events.append(self._event(tail, data, last=False))
+            if tail.taken >= LIMIT:
+                tail.truncated = True
+                note = f"{tail.stream} of task {tail.ranks} truncated after {tail.taken} bytes; all of it is in {self.host}:{tail.path}"
+                events.append(["log", stdio.log(4, note)])
+        if last and tail.partial:
+            events.append(self._event(tail, b"", last=True))
+        if last and tail.line:
+            self._copy(tail, b"\n")
+
+    def _event(self, tail: _Tail, data: bytes, last: bool) -> Any:
+        data = tail.partial + data
+        tail.partial = b""
+        if not last:
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:  # a character cut in two waits for its other half
+                if error.reason == "unexpected end of data" and error.start >= len(data) - 3:
+                    data, tail.partial = data[: error.start], data[error.start :]
+        return ["data", stdio.data(tail.stream, tail.ranks, data)]
+
+    def _copy(self, tail: _Tail, data: bytes) -> None:
+        """Labelled lines to the user's file: "<task>: line"."""
+        lines = (tail.line + data).split(b"\n")
+        tail.line = lines.pop()
+        if lines:
+            text = b"".join(tail.ranks.encode() + b": " + line + b"\n" for line in lines)
+            fd = os.open(tail.target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            try:
+                os.write(fd, text)
+            finally:
+                os.close(fd)
+
+    # -- standard input -------------------------------------------------------------------------------------------
+
+    def wants_input(self) -> list[tuple[int, str]]:
+        """(job, key) of new attempts that read standard input from whoever is attached."""
+        found = []
+        for key, attempt in self.fresh.items():
+            if attempt["stdin"] == "fifo" and not attempt.get("asked"):
+                attempt["asked"] = True
+                found.append((attempt["job"], key))
+        return found
+
+    def feed(self, key: str, data: bytes) -> bool:
+        """Write to the attempt's pipes what they take now; False if something had to be kept."""
+        if key in self.fresh:
+            self.collect([])
+        watched = self.watched.get(key)
+        if watched is None:
+            return True
+        watched.pending += data
+        done = 0
+        for path in watched.fifo:
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                done = max(done, os.write(fd, watched.pending))
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:
+                done = len(watched.pending)
+            finally:
+                os.close(fd)
+        watched.pending = watched.pending[done:]
+        return not watched.pending
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

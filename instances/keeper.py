@@ -1,0 +1,396 @@
+"""The keeper: brings an instance's daemons up, restarts whichever dies, ends them in order. Never schedules.
+
+Each role is whoever holds its lock, so a new keeper takes over daemons it did not start. Three deaths of a role within
+30 s stop its restarts, with the reason in `run/<role>.failed`, which `status` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import signal
+import time
+from typing import Any
+
+from ..journal.job import CLEANUP, RUN
+from ..journal.log import Journal
+from ..kvs.errors import FluxkvError, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.port import Store
+from ..kvs.redis_store import open_store
+from ..kvs.server import ServerHandle, stop_server, wait_ended
+from . import boot
+from .daemon import Daemon, Log, spawn_role
+from .duties import Duties
+from .paths import StateDir, lock_held, write_json
+
+CRASHES, WITHIN_S = 3, 30.0
+WITNESS_S = 1.0
+CHECK_S = 1.0
+STOP_GRACE_S = 30.0
+
+
+class Role:
+    """One supervised daemon. pidfd: -1 while it is not watched."""
+
+    __slots__ = ("deaths", "failed", "lock", "name", "options", "pid", "pidfd", "program")
+
+    def __init__(self, name: str, lock: str, *options: str) -> None:
+        self.name = name
+        self.lock = lock
+        self.options = options
+        self.pid = 0
+        self.pidfd = -1
+        self.deaths: list[float] = []
+        self.failed = ""
+
+
+class Keeper:
+    """Supervises one state directory."""
+
+    def __init__(self, state_dir: StateDir, daemon: Daemon, log: Log, owner: int) -> None:
+        self.state_dir = state_dir
+        self.daemon = daemon
+        self.log = log
+        self.settings = state_dir.read()
+        self.owner = owner
+        self.owner_fd = -1
+        self.child = bool(self.settings.get("parent"))
+        self.server: ServerHandle | None = None
+        self.server_fd = -1
+        self.selector = selectors.DefaultSelector()
+        self.restart_asked = False
+        self.store: Store | None = None
+        self.roles: list[Role] = []
+        if self.settings.get("lead", True):
+            for number in range(int(self.settings.get("workers", 1))):
+                name = f"worker-{number}"
+                self.roles.append(Role(name, state_dir.lock_file(name)))
+        if not self.settings.get("fake"):
+            self.roles.append(Role("launcher", state_dir.lock_file("launcher")))
+        self.roles.append(Role("agent", state_dir.lock_file("agent")))
+
+    # -- up -------------------------------------------------------------------------------------------------------
+
+    def bring_up(self) -> None:
+        """Server, namespace, daemons. Raises what stands in the way."""
+        _remove(self.state_dir.join("run", "stopping"))
+        for role in self.roles:
+            _remove(self.state_dir.join("run", f"{role.name}.failed"))
+        launcher = next((role for role in self.roles if role.name == "launcher"), None)
+        if launcher is not None and not lock_held(launcher.lock):
+            self._spawn(launcher)  # needs no store: starts beside the server
+        if not self.child:
+            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
+            self._watch_server()
+            if self.server.repaired:
+                self.log.say("warning", self.server.repaired)
+        store, new = boot.ensure_instance(self.settings)
+        self.store = store
+        self.log.store, self.log.keys = store, Keys(store.namespace)
+        meta = store.meta()
+        if self.settings.get("uid") != meta.uid:
+            self.settings["uid"] = meta.uid
+            self.state_dir.write(self.settings)
+        if not new and self.server is not None and self.server.started:
+            boot.take_up(store, self.state_dir, "server started")
+        if self.settings.get("lead", True):
+            events = [["instance-start", "instance", time.time(), {"pid": os.getpid(), "host": os.uname().nodename}]]
+            boot.say(store, events)
+        for role in self.roles:
+            if lock_held(role.lock):
+                self._adopt(role)
+            elif not role.pid:
+                self._spawn(role)
+        if self.owner:
+            self._watch_owner()
+        self.log.say("info", f"{'started' if new else 'resumed'} {self.settings['uri']}")
+
+    def _spawn(self, role: Role) -> None:
+        if role.name == "launcher":
+            role.pid = spawn_role(self.state_dir, "launcher")
+            run = {"pid": role.pid, "role": "launcher", "started": time.time()}
+            write_json(self.state_dir.run_file("launcher"), run)
+        else:
+            role.pid = spawn_role(self.state_dir, role.name.split("-")[0], "--role", role.name, *role.options)
+        self._watch(role)
+
+    def _adopt(self, role: Role) -> None:
+        """Watch a daemon that somebody else started."""
+        import json
+
+        try:
+            with open(self.state_dir.run_file(role.name)) as file:
+                role.pid = int(json.load(file)["pid"])
+            self._watch(role)
+        except (OSError, ValueError, KeyError):
+            role.pid = 0
+
+    def _watch(self, role: Role) -> None:
+        try:
+            role.pidfd = os.pidfd_open(role.pid)
+        except OSError:
+            role.pidfd = -1
+            return
+        self.selector.register(role.pidfd, selectors.EVENT_READ, role)
+
+    def _watch_server(self) -> None:
+        assert self.server is not None
+        self.server_fd = os.pidfd_open(self.server.pid)
+        self.selector.register(self.server_fd, selectors.EVENT_READ, "server")
+
+    def _watch_owner(self) -> None:
+        try:
+            self.owner_fd = os.pidfd_open(self.owner)
+        except OSError:
+            self.daemon.stopping = True
+            return
+        self.selector.register(self.owner_fd, selectors.EVENT_READ, "owner")
+
+    # -- watching -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until told to stop, then end everything."""
+        signal.signal(signal.SIGUSR1, self._restart_told)
+        signal.signal(signal.SIGUSR2, self._revive_told)
+        duties = Duties()
+        duties.add("witness", WITNESS_S, self._witness)
+        duties.add("check", CHECK_S, self._check)
+        self.selector.register(self.daemon.wake_read, selectors.EVENT_READ, "wake")
+        self.selector.register(duties, selectors.EVENT_READ, "duties")
+        duties.start()
+        try:
+            while not self.daemon.stopping:
+                for key, _ in self.selector.select(5.0):
+                    if key.data == "wake":
+                        self.daemon.drain_wakeups()
+                    elif key.data == "duties":
+                        duties.run_due()
+                    elif key.data == "owner":
+                        self.log.say("info", "the command that started this instance has ended")
+                        self.daemon.stopping = True
+                    elif key.data == "server":
+                        self._server_died()
+                    else:
+                        self._died(key.data)
+                if self.restart_asked:
+                    self.restart_asked = False
+                    self._restart()
+        finally:
+            duties.stop()
+        self.shut_down()
+
+    def _restart_told(self, signum: int, frame: object) -> None:
+        self.restart_asked = True
+
+    def _revive_told(self, signum: int, frame: object) -> None:
+        """Somebody ran `start` again: roles given up get another chance."""
+        for role in self.roles:
+            if role.failed:
+                role.failed = ""
+                role.deaths = []
+                _remove(self.state_dir.join("run", f"{role.name}.failed"))
+
+    def _unwatch(self, role: Role) -> None:
+        if role.pidfd >= 0:
+            self.selector.unregister(role.pidfd)
+            os.close(role.pidfd)
+            role.pidfd = -1
+        if role.pid:
+            try:
+                os.waitpid(role.pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+            role.pid = 0
+
+    def _died(self, role: Role) -> None:
+        self._unwatch(role)
+        now = time.monotonic()
+        role.deaths = [t for t in role.deaths if now - t < WITHIN_S] + [now]
+        if len(role.deaths) >= CRASHES + (0 if role.name != "launcher" else 2):
+            role.failed = f"{role.name} died {len(role.deaths)} times within {WITHIN_S:.0f} s: {self._last_words(role)}"
+            with open(self.state_dir.join("run", f"{role.name}.failed"), "w") as file:
+                file.write(role.failed + "\n")
+            self.log.say("error", role.failed)
+            return
+        self.log.say("warning", f"{role.name} died ({self._last_words(role)}); starting it again")
+        self._spawn(role)
+
+    def _last_words(self, role: Role) -> str:
+        try:
+            with open(self.state_dir.log_file(role.name.split("-")[0]), errors="replace") as file:
+                lines = [line.strip() for line in file.readlines()[-5:] if line.strip()]
+            return lines[-1][-200:] if lines else "it said nothing"
+        except OSError:
+            return "it said nothing"
+
+    def _server_died(self) -> None:
+        self.selector.unregister(self.server_fd)
+        os.close(self.server_fd)
+        self.log.store = None  # it would wait for the dead server
+        self.log.say("error", "the server died; starting it again on its files")
+        try:
+            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
+            self._watch_server()
+            assert self.store is not None
+            boot.take_up(self.store, self.state_dir, "server died")
+            self.log.store = self.store
+            self.log.say("warning", self.server.repaired or "the server is back, history is whole")
+        except FluxkvError as error:
+            text = f"the server does not come back: {error}"
+            with open(self.state_dir.join("run", "server.failed"), "w") as file:
+                file.write(text + "\n")
+            self.log.say("error", text)
+
+    def _witness(self) -> None:
+        if self.store is None or self.child:
+            return
+        try:
+            boot.write_witness(self.state_dir, self.store)
+        except (FluxkvError, OSError) as error:
+            self.log.say("warning", f"tip not noted: {error}")
+
+    def _check(self) -> None:
+        """Roles whose death left no trace (adopted without a pid) are found by their locks."""
+        for role in self.roles:
+            if not role.pid and not role.failed and not lock_held(role.lock):
+                self._spawn(role)
+
+    def _restart(self) -> None:
+        """Replace worker and agent; launcher, server and tasks go on."""
+        self.log.say("info", "restarting the daemons")
+        for role in self.roles:
+            if role.name != "launcher":
+                self._end(role, signal.SIGTERM)
+                self._spawn(role)
+
+    def _end(self, role: Role, signum: int, timeout_s: float = 10.0) -> None:
+        pid, fd = role.pid, role.pidfd
+        if not pid or fd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(fd, signum)
+        except ProcessLookupError:
+            pass
+        if not _ended_within(fd, timeout_s):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            _ended_within(fd, 5.0)
+        self._unwatch(role)
+
+    # -- down -----------------------------------------------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """End running jobs with an exception that says so, then the daemons, then the server."""
+        with open(self.state_dir.join("run", "stopping"), "w"):
+            pass
+        if self.settings.get("lead", True):
+            try:
+                self._end_jobs()
+            except FluxkvError as error:
+                self.log.say("error", f"jobs could not be ended in order: {error}")
+        for name in ("agent", "worker", "launcher"):
+            for role in self.roles:
+                if role.name.startswith(name):
+                    self._end(role, signal.SIGTERM, STOP_GRACE_S if name == "launcher" else 10.0)
+        if self.store is not None and self.settings.get("lead", True):
+            try:
+                boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
+                if not self.child:
+                    boot.write_witness(self.state_dir, self.store)
+            except (FluxkvError, OSError):
+                pass
+        self.log.say("info", "stopped")
+        self.log.store = None
+        if self.server is not None:
+            self.selector.unregister(self.server_fd)
+            stop_server(self.server.url, self.server.pid)
+            wait_ended(self.server.pid, 10.0)
+            _remove(self.state_dir.run_file("server"))
+        _remove(self.state_dir.run_file("launcher"))
+
+    def _end_jobs(self) -> None:
+        """Stop allocation, raise an exception on each running job, and wait until all are over."""
+        from ..journal.decide import Decision
+
+        store = open_store(self.settings["uri"], patience_s=1.0)
+        journal = Journal(store, by="keeper")
+        state = journal.load()
+
+        def stop(current: Any) -> Decision:
+            now = time.time()
+            decision = Decision([["instance-stopping", "instance", now, None]])
+            decision.bumps.append("plan/default")
+            for job in current.active():
+                if job.state == RUN and job.exception is None:
+                    context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}
+                    decision.events.append(["exception", job.id, now, context])
+                    decision.since.append(f"job/{job.id}")
+                    decision.bumps.append(f"job/{job.id}")
+            return decision
+
+        journal.settle(stop, state)
+        keys = Keys(store.namespace)
+        journal.catch_up(state)
+        if not any(node.jobs or node.grants for node in state.nodes.values()) and not state.count(RUN | CLEANUP):
+            return
+        subscription = store.subscribe({keys.journal: f"{state.version}-{state.epoch}"})
+        deadline = time.monotonic() + STOP_GRACE_S
+        try:
+            while state.count(RUN | CLEANUP) or any(node.grants for node in state.nodes.values()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.log.say("warning", "some jobs did not end in time; their processes are killed")
+                    return
+                subscription.poll(min(left, 1.0))
+                journal.catch_up(state)
+                for job in list(state.active()):  # one that was allocated in the same moment
+                    if job.state == RUN and job.exception is None:
+                        journal.settle(stop, state)
+                        break
+        except Unavailable as error:
+            self.log.say("warning", f"the server is gone while stopping: {error}")
+        finally:
+            subscription.close()
+            store.close()
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _ended_within(pidfd: int, timeout_s: float) -> bool:
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))
+
+
+def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
+    """Body of the keeper's process. Writes one line to `ready_fd`: "ready" or "error: ..."."""
+    daemon = Daemon(state_dir, "keeper", patience_s=0.0)
+    keeper = Keeper(state_dir, daemon, log, owner)
+    try:
+        keeper.bring_up()
+    except FluxkvError as error:
+        _tell(ready_fd, f"error: {error}\n{error.hint}")
+        keeper.daemon.stopping = True
+        for role in keeper.roles:
+            keeper._end(role, signal.SIGTERM, 2.0)
+        if keeper.server is not None:
+            stop_server(keeper.server.url, keeper.server.pid)
+        daemon.done()
+        raise
+    _tell(ready_fd, "ready\n")
+    try:
+        keeper.run()
+    finally:
+        daemon.done()
+
+
+def _tell(fd: int, text: str) -> None:
+    if fd >= 0:
+        os.write(fd, text.encode())
+        os.close(fd)

@@ -1,0 +1,42 @@
+"""Entry of the daemons: `python -m fluxkv.instances.main ROLE --state-dir DIR [options]`. Not for people."""
+
+from __future__ import annotations
+
+import sys
+
+from .daemon import Log, guarded
+from .paths import StateDir
+
+
+def main(argv: list[str]) -> int:
+    """Run one role until it ends; its exit status."""
+    role, options = argv[0], dict(zip(argv[1::2], argv[2::2], strict=True))
+    state_dir = StateDir(options["--state-dir"])
+    if role == "launcher":
+        from .launcher import main as run_launcher
+
+        return run_launcher(["--spool", state_dir.spool])
+    name = options.get("--role", role)
+    log = Log(name, None, None)
+
+    def body() -> None:
+        if role == "keeper":
+            from .keeper import main as run
+
+            run(state_dir, log, int(options.get("--owner", "0")), int(options.get("--ready-fd", "-1")))
+        elif role == "worker":
+            from .run_worker import main as run_worker
+
+            run_worker(state_dir, name, log)
+        elif role == "agent":
+            from .run_agent import main as run_agent
+
+            run_agent(state_dir, name, log)
+        else:
+            raise SystemExit(f"unknown role {role}")
+
+    return guarded(lambda: log, body)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""What a worker tells an agent about a job: the order to start it on one rank. Pure.
+
+Messages of one commit to one node are one inbox entry: a msgpack list of
+["launch", order], ["end", job, attempt, cause], ["signal", job, attempt, signum], ["recall", job, attempt],
+["limit", job, attempt, seconds], ["forget", key]. The entry's id is the commit's, so an order's attempt is the version in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..journal.claims import Claim, to_wire
+from ..journal.job import Job
+from ..schedulers.request import Request, tasks_per_claim
+
+
+def shape_of(request: Request) -> str:
+    """A short name for equal requests: jobs of one shape may take over each other's seats."""
+    from hashlib import blake2b
+
+    return blake2b(request.key, digest_size=6).hexdigest()
+
+
+def launch_orders(
+    job: Job, request: Request, claims: Sequence[Claim], shape: str, queued: bool
+) -> list[tuple[int, list[Any]]]:
+    """One (rank, ["launch", order]) for each claim. An order has what its rank needs to start its tasks:
+
+    job, user, name, command, system (attributes.system without what only the scheduler needs), env (blob name), claim
+    (wire), index (of this node in the job), nodes (how many), total (tasks), first (task rank), count (tasks here), shape, queued.
+    """
+    jobspec = job.jobspec or {}
+    task = jobspec["tasks"][0]
+    counts = tasks_per_claim(request, task["count"], claims)
+    system = dict((jobspec.get("attributes") or {}).get("system") or {})
+    for key in ("constraints", "dependencies", "queue"):
+        system.pop(key, None)
+    orders = []
+    first = 0
+    total = sum(counts)
+    for index, claim in enumerate(claims):
+        order = {
+            "job": job.id, "user": job.userid, "name": job.name, "command": task["command"], "system": system, "env": job.env,
+            "claim": to_wire([claim])[0], "index": index, "nodes": len(claims), "total": total, "first": first,
+            "count": counts[index], "shape": shape, "queued": queued,
+        }  # fmt: skip
+        first += counts[index]
+        orders.append((claim.rank, ["launch", order]))
+    return orders

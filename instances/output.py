@@ -1,0 +1,221 @@
+"""A job's output and input as seen from outside (RFC 24): reading its stream, writing it out, attaching. Only reads
+and forwards; what a job's output is, its agent decides.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from ..journal.ids import f58
+from ..journal.wire import Commit, pack, unpack
+from ..kvs.keys import Keys
+from ..kvs.port import Message, Store
+from .follow import Follower, JobResult, Tail, timed_out
+
+READ = 65536
+
+
+class OutputWriter:
+    """Writes a job's output events to two binary streams.
+
+    label: put "RANK: " (and `prefix`) before each line. Labelled text is written by whole lines, so that lines of
+    several ranks never mix.
+    """
+
+    def __init__(
+        self, stdout: IO[bytes], stderr: IO[bytes], *, label: bool = False, prefix: str = ""
+    ) -> None:
+        self._streams = {"stdout": stdout, "stderr": stderr}
+        self._label = label
+        self._prefix = prefix
+        self._partial: dict[tuple[str, str], bytes] = {}
+        self.redirects: list[tuple[str, str]] = []
+
+    def take(self, data: bytes) -> None:
+        """One message of the stream."""
+        name, context = unpack(data)
+        if name == "data":
+            self._data(context)
+        elif name == "log":
+            self._emit("stderr", f"fluxkv: {self._prefix}{context.get('message', '')}\n".encode())
+        elif name == "redirect":
+            self.redirects.append((str(context.get("stream", "")), str(context.get("path", ""))))
+
+    def flush(self) -> None:
+        """Write out lines without an end."""
+        for (stream, rank), rest in self._partial.items():
+            if rest:
+                self._emit(stream, self._mark(rank) + rest + b"\n")
+        self._partial.clear()
+        for target in self._streams.values():
+            target.flush()
+
+    def _data(self, context: dict[str, Any]) -> None:
+        text = data_of(context)
+        if not text:
+            return
+        stream, rank = str(context.get("stream", "stdout")), str(context.get("rank", "0"))
+        if not self._label:
+            self._emit(stream, text)
+            return
+        *lines, rest = (self._partial.pop((stream, rank), b"") + text).split(b"\n")
+        if rest:
+            self._partial[stream, rank] = rest
+        mark = self._mark(rank)
+        self._emit(stream, b"".join(mark + line + b"\n" for line in lines))
+
+    def _mark(self, rank: str) -> bytes:
+        return f"{self._prefix}{rank}: ".encode()
+
+    def _emit(self, stream: str, text: bytes) -> None:
+        target = self._streams.get(stream, self._streams["stdout"])
+        if text:
+            target.write(text)
+            target.flush()
+
+
+def data_of(context: dict[str, Any]) -> bytes:
+    """The bytes of a `data` event."""
+    data = context.get("data") or b""
+    if isinstance(data, str):
+        if context.get("encoding") == "base64":
+            import base64
+
+            data = base64.b64decode(data)
+        else:
+            data = data.encode(errors="surrogateescape")
+    return bytes(data) * int(context.get("repeat", 1))
+
+
+def read_output(store: Store, id: int, writer: OutputWriter, after: str = "0") -> str:
+    """Write what a job has put out since message `after`; the id of the last message."""
+    key = Keys(store.namespace).output(id)
+    while True:
+        messages = store.messages(key, after)
+        for message in messages:
+            writer.take(message.data)
+            after = message.id
+        if not messages:
+            return after
+
+
+class Attachment:
+    """One job followed until it ends: its output is written, other descriptors are served meanwhile.
+
+    tail_at: (version, entry id or "") of the state `follower`'s job was taken from. on_event: called with
+    (name, timestamp, context) of each of the job's events.
+    """
+
+    def __init__(
+        self, store: Store, follower: Follower, tail_at: tuple[int, str], writer: OutputWriter,
+        on_event: Callable[[str, float, dict[str, Any]], None] | None = None,
+    ) -> None:  # fmt: skip
+        (self.id,) = follower.waiting
+        self._store = store
+        self._follower = follower
+        self._writer = writer
+        self._on_event = on_event
+        self._output = Keys(store.namespace).output(self.id)
+        self._input = Keys(store.namespace).input(self.id)
+        self._seen = "0"
+        self._tail = Tail(store, *tail_at, streams={self._output: "0"})
+        self._served: dict[int, Callable[[], None]] = {}
+
+    def serve(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back whenever the descriptor is readable."""
+        self._served[descriptor] = callback
+
+    def forward_input(self, descriptor: int) -> None:
+        """Send what comes on a descriptor to the job's standard input, and its end."""
+
+        def forward() -> None:
+            try:
+                data = os.read(descriptor, READ)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self._store.push(self._input, [pack(["data", data]) if data else pack(["eof"])])
+            if not data:
+                self._served.pop(descriptor, None)
+
+        self.serve(descriptor, forward)
+
+    def run(self, timeout_s: float | None = None) -> JobResult:
+        """Follow to the end. Raises Unavailable(code="timeout")."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            while True:
+                commits, messages = self._tail.poll(0.0)
+                for key, items in messages:
+                    if key == self._output:
+                        self._write(items)
+                for commit in commits:
+                    self._tell(commit)
+                    for result in self._follower.take(commit):
+                        read_output(self._store, self.id, self._writer, self._seen)
+                        self._writer.flush()
+                        return result
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    raise timed_out(f"job {f58(self.id)} is still active")
+                if not commits and not messages:
+                    self._wait(left)
+        finally:
+            self._tail.close()
+
+    def _write(self, items: list[Message]) -> None:
+        for message in items:
+            self._writer.take(message.data)
+            self._seen = message.id
+
+    def _tell(self, commit: Commit) -> None:
+        if self._on_event is not None:
+            for name, subject, timestamp, context in commit.events:
+                if subject == self.id:
+                    self._on_event(name, timestamp, context or {})
+
+    def _wait(self, timeout_s: float) -> None:
+        fileno = self._tail.fileno()
+        readable, _, _ = select.select([*([fileno] if fileno >= 0 else []), *self._served], [], [], timeout_s)
+        for descriptor in readable:
+            callback = self._served.get(descriptor)
+            if callback is not None:
+                callback()
+
+
+def watch(
+    store: Store, follower: Follower, tail_at: tuple[int, str], writer_of: Callable[[int], OutputWriter],
+    deadline: float | None = None, live: int = 64,
+) -> Iterator[list[JobResult]]:  # fmt: skip
+    """As `follow_results`, writing the jobs' output: of the first `live` as it comes, of the others when they end."""
+    keys = Keys(store.namespace)
+    writers: dict[int, OutputWriter] = {}
+    seen: dict[str, str] = {keys.output(id): "0" for id in list(follower.waiting)[:live]}
+    ids = {keys.output(id): id for id in list(follower.waiting)[:live]}
+    tail = Tail(store, *tail_at, streams=dict(seen))
+    try:
+        while follower.waiting:
+            left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+            if left <= 0:
+                raise timed_out(f"{len(follower.waiting)} jobs still active")
+            commits, messages = tail.poll(left)
+            for key, items in messages:
+                writer = writers.setdefault(ids[key], writer_of(ids[key]))
+                for message in items:
+                    writer.take(message.data)
+                    seen[key] = message.id
+            ended: list[JobResult] = []
+            for commit in commits:
+                ended += follower.take(commit)
+            for result in ended:
+                writer = writers.pop(result.id) if result.id in writers else writer_of(result.id)
+                read_output(store, result.id, writer, seen.get(keys.output(result.id), "0"))
+                writer.flush()
+            yield ended
+    finally:
+        tail.close()

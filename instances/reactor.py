@@ -1,0 +1,122 @@
+"""What goes into and comes out of a reactor. Roles are `step(now, inputs) -> outputs`: no I/O, clock or randomness.
+
+One runner drives them on a real store, clock and launcher; a simulator can drive the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ..kvs.port import Answer, Append, Entry, Message, Meta
+
+
+class Entries(NamedTuple):
+    """New journal entries, in order."""
+
+    entries: list[Entry]
+
+
+class Messages(NamedTuple):
+    """New messages of an inbox, by its name ("node/3"), or of another followed stream by its key."""
+
+    name: str
+    messages: list[Message]
+
+
+class Answered(NamedTuple):
+    """The store's answer to a `Write`."""
+
+    request: Append
+    answer: Answer
+
+
+class Reopened(NamedTuple):
+    """The instance's identity as re-read after an EPOCH answer."""
+
+    meta: Meta
+
+
+class Launched(NamedTuple):
+    """Events from the launcher."""
+
+    events: list[list[Any]]
+
+
+class LauncherLost(NamedTuple):
+    """The launcher's connection broke (True), or is there again (False)."""
+
+    lost: bool
+
+
+class Lead(NamedTuple):
+    """Whether this worker holds the lease."""
+
+    leading: bool
+
+
+Input = Entries | Messages | Answered | Reopened | Launched | LauncherLost | Lead
+
+
+class Write(NamedTuple):
+    """Append this commit; the answer comes as `Answered`. At most one is in flight for a reactor."""
+
+    request: Append
+
+
+class ToLauncher(NamedTuple):
+    """A message for the launcher."""
+
+    message: list[Any]
+
+
+class Push(NamedTuple):
+    """Append to a plain stream, before anything that follows."""
+
+    key: str
+    data: list[bytes]
+    limit: int
+
+
+class Trim(NamedTuple):
+    """Drop a plain stream's entries up to this id."""
+
+    key: str
+    through: str
+
+
+class Follow(NamedTuple):
+    """Follow another plain stream from this position."""
+
+    key: str
+    position: str
+
+
+class Snapshot(NamedTuple):
+    """Install a snapshot of the reactor's state, and prune guards up to this floor."""
+
+    floor: int
+
+
+class WakeAt(NamedTuple):
+    """Call `step` again at this time (Unix seconds) at the latest."""
+
+    time: float
+
+
+class Note(NamedTuple):
+    """A line for the daemons' own log. level: "info", "warning" or "error"."""
+
+    level: str
+    text: str
+
+
+Output = Write | ToLauncher | Push | Trim | Follow | Snapshot | WakeAt | Note
+
+
+class Reactor(Protocol):
+    """A role."""
+
+    def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
+        """React. now: Unix seconds. Called with no inputs when a time asked for has come."""
+        ...

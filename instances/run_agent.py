@@ -1,0 +1,272 @@
+"""An agent process: inboxes in, launcher and reports out. Hosts all of an instance's nodes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import time
+from typing import Any
+
+from ..journal.log import Journal
+from ..journal.wire import pack, unpack
+from ..kvs.errors import Unavailable
+from ..kvs.keys import Keys
+from ..kvs.redis_store import open_store
+from .agent import Agent
+from .attempts import Host
+from .daemon import Daemon, Log
+from .discover import cpus_by_core
+from .fake_launcher import FakeLauncher
+from .forward import LOOK_S, Forwarder
+from .launch_client import LaunchClient
+from .paths import StateDir
+from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
+from .runner import Runner, boot_id, instance_id
+from .wire import unpack as unpack_environment
+
+BEAT_S = 2.0
+TELEMETRY_LIMIT = 2000
+ENVIRONMENTS = 256
+
+
+class AgentRunner(Runner):
+    """Routes attempts to the real or the fake launcher, sees to output and input, keeps the cursors on disk."""
+
+    reactor: Agent
+
+    def __init__(self, daemon: Daemon, settings: dict[str, Any], log: Log) -> None:
+        uri = settings["uri"]
+        store = open_store(uri)
+        self.keys = Keys(store.namespace)
+        log.store, log.keys = store, self.keys
+        meta = store.meta()
+        spool = daemon.state_dir.spool
+        self.spool = spool
+        self.fake_nodes = bool(settings.get("fake"))
+        ranks = settings.get("ranks")
+        journal = Journal(store, by=daemon.role)
+        nodes = journal.load().nodes
+        names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
+        cores = max((node.cores.bit_count() for node in nodes.values()), default=0)
+        bind = not self.fake_nodes and len(names) == 1 and settings.get("bind", True)
+        cpus = cpus_by_core(settings.get("cpus")) if bind else {}
+        host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
+                    cpus if cores <= len(cpus) else {}, daemon.state_dir.path)  # fmt: skip
+        self.cursor_file = os.path.join(spool, "cursors.json")
+        cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
+        super().__init__(daemon, store, log, Agent(meta, host, cursors))
+        self.environments: dict[str, dict[str, str]] = {}
+        self.forwarder = Forwarder(store, self.keys, spool, host.names[host.ranks[0]])
+        self.client = LaunchClient(spool)
+        self.fake = FakeLauncher()
+        self.fake_keys: set[str] = set()
+        self.client_fd = -1
+        self.inputs: dict[str, tuple[int, str]] = {}  # input stream key -> (job, launcher key)
+        self.ready: list[Input] = []
+        names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
+        self.follow(open_store(uri).subscribe({key: cursors[int(name[5:])] for key, name in names_of.items()}), names_of)
+        if self.fake_nodes:
+            self.ready.append(Launched([["held", []]]))
+        else:
+            self.add_timer(0.05, self._connect)
+        self.add_timer(LOOK_S, self._look)
+        self.add_timer(BEAT_S, self._beat)
+        self.add_timer(1.0, self.watch_keeper)
+
+    # -- cursors --------------------------------------------------------------------------------------------------
+
+    def _cursors(self, ranks: list[int], tip: str) -> dict[int, str]:
+        """Where to read each inbox from. Without a file the spool is new: what was sent before is not ours to start."""
+        try:
+            with open(self.cursor_file) as file:
+                kept = {int(rank): str(id) for rank, id in json.load(file).items()}
+        except (OSError, ValueError):
+            kept = {}
+        return {rank: kept.get(rank, tip) for rank in ranks}
+
+    def _save_cursors(self) -> None:
+        scratch = self.cursor_file + ".new"
+        with open(scratch, "w") as file:
+            json.dump(self.reactor.cursors, file)
+        os.replace(scratch, self.cursor_file)
+
+    # -- sources --------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """(Re)connect to the launcher; its list of what it holds comes first."""
+        if self.client.connected:
+            return
+        if self.client.try_connect():
+            self.ready.append(LauncherLost(False))
+            self._watch_client()
+            self.wake_at = time.time()
+
+    def _watch_client(self) -> None:
+        fd = self.client.fileno()
+        if fd != self.client_fd:
+            if self.client_fd >= 0:
+                try:
+                    self.selector.unregister(self.client_fd)
+                except (KeyError, ValueError):
+                    pass
+            if fd >= 0:
+                self.selector.register(fd, selectors.EVENT_READ, None)
+            self.client_fd = fd
+
+    def gather(self) -> list[Input]:
+        inputs, self.ready = self.ready, []
+        if self.client.connected:
+            self.client.flush()
+            events = self.client.poll()
+            if events and events[-1][0] == "gone":
+                events.pop()
+                inputs.append(LauncherLost(True))
+                self._watch_client()
+                self.log.say("warning", "the launcher is gone; its tasks go on or are reported when it is back")
+            if events:
+                self._before_reports(events)
+                inputs.append(Launched(events))
+        if self.fake_keys:
+            events = self.fake.advance(time.time())
+            if events:
+                inputs.append(Launched(events))
+            due = self.fake.due()
+            if due is not None:
+                self.wake_at = min(self.wake_at or due, due)
+        return inputs
+
+    def _before_reports(self, events: list[list[Any]]) -> None:
+        """What a task wrote is in the store before its end is."""
+        for event in events:
+            if event[0] == "over":
+                self.forwarder.finish(event[1])
+                if self.inputs:
+                    self.inputs = {key: one for key, one in self.inputs.items() if one[1] != event[1]}
+            elif event[0] == "start":
+                self.forwarder.started(event[1])
+
+    def poll(self) -> list[Input]:
+        inputs = super().poll()
+        if not self.inputs:
+            return inputs
+        kept: list[Input] = []
+        for one in inputs:
+            if isinstance(one, Messages) and one.name in self.inputs:
+                self._feed(one)
+            else:
+                kept.append(one)
+        return kept
+
+    def _feed(self, one: Messages) -> None:
+        _, key = self.inputs[one.name]
+        for message in one.messages:
+            what = unpack(message.data)
+            if what[0] == "data":
+                self.forwarder.feed(key, what[1])
+            else:
+                watched = self.forwarder.watched.get(key)
+                deadline = time.monotonic() + 1.0
+                while watched is not None and watched.pending and time.monotonic() < deadline:
+                    self.forwarder.feed(key, b"")
+                self.client.send(["eof", key])
+
+    # -- performing -----------------------------------------------------------------------------------------------
+
+    def perform(self, output: Output) -> list[Input]:
+        if isinstance(output, ToLauncher):
+            return self._to_launcher(output.message)
+        if isinstance(output, Trim):
+            self.store.trim(self.keys.inbox(output.key), output.through)
+            return []
+        return super().perform(output)
+
+    def _to_launcher(self, message: list[Any]) -> list[Input]:
+        what = message[0]
+        if what == "launch":
+            return self._launch(message[1])
+        if what == "ack":
+            self._save_cursors()
+            fake = [key for key in message[1] if key in self.fake_keys]
+            if fake:
+                self.fake.handle(["ack", fake], time.time())
+                self.fake_keys.difference_update(fake)
+            real = message[1] if not fake else sorted(set(message[1]).difference(fake))
+            if real:
+                self.client.send(["ack", real])
+            return []
+        keys = message[1] if what == "recall" else [message[1]]
+        fake = [key for key in keys if key in self.fake_keys]
+        if fake:
+            self.fake.handle([what, fake] if what == "recall" else message, time.time())
+            return []
+        self.client.send(message)
+        return []
+
+    def _launch(self, attempts: list[dict[str, Any]]) -> list[Input]:
+        real, fake = [], []
+        for attempt in attempts:
+            if self.fake_nodes or "fake_s" in attempt:
+                attempt.setdefault("fake_s", 0.0)
+                fake.append(attempt)
+                self.fake_keys.add(attempt["key"])
+            else:
+                real.append(attempt)
+                self.forwarder.add(attempt)
+                if attempt["env"]:
+                    self.client.environment(attempt["env"], self._environment(attempt["env"]))
+        for job, key in self.forwarder.wants_input():
+            stream = self.keys.input(job)
+            self.inputs[stream] = (job, key)
+            if self.subscription is not None:
+                self.subscription.follow(stream, "0")
+        if real:
+            self.client.send(["launch", real])
+        if fake:
+            self.fake.handle(["launch", fake], time.time())
+        return []
+
+    def _environment(self, name: str) -> dict[str, str]:
+        found = self.environments.get(name)
+        if found is None:
+            data = self.store.get_blobs([name])[0]
+            if data is None:
+                self.log.say("error", f"environment {name} is not in the store; its jobs get an empty one")
+            found = unpack_environment(data) if data is not None else {}
+            if len(self.environments) >= ENVIRONMENTS:
+                self.environments.pop(next(iter(self.environments)))
+            self.environments[name] = found
+        return found
+
+    # -- timers ---------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if self.forwarder.fresh or self.forwarder.watched:
+            try:
+                self.forwarder.collect()
+            except Unavailable as error:
+                self.log.say("warning", f"output waits: {error}")
+
+    def _beat(self) -> None:
+        """Say that this host lives; notice a new epoch even when there is nothing to report."""
+        load = os.getloadavg()[0]
+        beat = pack([self.reactor.host.ranks, time.time(), len(self.reactor.placed), load])
+        try:
+            self.store.push(self.keys.telemetry, [beat], limit=TELEMETRY_LIMIT)
+            meta = self.store.meta()
+        except Unavailable:
+            return
+        if meta.epoch != self.reactor.meta.epoch:
+            self.meta = meta
+            self.ready.append(Reopened(meta))
+            self.wake_at = time.time()
+
+
+def main(state_dir: StateDir, role: str, log: Log) -> None:
+    """Body of the process. Raises `Stopping` at its ordered end."""
+    daemon = Daemon(state_dir, role)
+    os.makedirs(os.path.join(state_dir.spool, "tmp"), mode=0o700, exist_ok=True)
+    try:
+        AgentRunner(daemon, state_dir.read(), log).run()
+    finally:
+        daemon.done()

@@ -1,0 +1,73 @@
+"""A worker process: fold, subscribe, take the lease, react."""
+
+from __future__ import annotations
+
+import time
+
+from ..journal.log import Journal
+from ..kvs.errors import Unavailable
+from ..kvs.keys import Keys
+from ..kvs.redis_store import open_store
+from ..schedulers.policy import load_policy
+from .daemon import Daemon, Log
+from .paths import StateDir
+from .reactor import Input, Lead, Output, Snapshot
+from .runner import Runner
+from .worker import Worker
+
+LEASE_MS = 3000
+
+
+class WorkerRunner(Runner):
+    """Performs snapshots; renews the lease."""
+
+    reactor: Worker
+
+    def __init__(self, daemon: Daemon, uri: str, policy: str, log: Log) -> None:
+        store = open_store(uri)
+        keys = Keys(store.namespace)
+        log.store, log.keys = store, keys
+        self.journal = Journal(store, by=daemon.role)
+        state = self.journal.load()
+        super().__init__(daemon, store, log, Worker(self.journal.meta, state, load_policy(policy), daemon.role))
+        position = f"{state.version}-{state.epoch}" if state.version else "0"
+        self.follow(open_store(uri).subscribe({keys.journal: position}), {})
+        self.leading = False
+        self.pending: list[Input] = []
+        self.add_timer(LEASE_MS / 3000, self._renew)
+        self.add_timer(1.0, self.watch_keeper)
+
+    def _renew(self) -> None:
+        try:
+            leading = self.store.lease(self.daemon.role, LEASE_MS)
+        except Unavailable:
+            return
+        if leading != self.leading:
+            self.leading = leading
+            self.pending.append(Lead(leading))
+            self.wake_at = time.time()
+
+    def gather(self) -> list[Input]:
+        pending, self.pending = self.pending, []
+        return pending
+
+    def perform(self, output: Output) -> list[Input]:
+        if isinstance(output, Snapshot):
+            try:
+                self.journal.meta = self.reactor.meta
+                self.journal.save_snapshot(self.reactor.state)
+                self.store.prune_guards(self.meta.uid, self.reactor.meta.epoch, output.floor)
+            except Unavailable as error:
+                self.log.say("warning", f"no snapshot: {error}")
+            return []
+        return super().perform(output)
+
+
+def main(state_dir: StateDir, role: str, log: Log) -> None:
+    """Body of the process. Raises `Stopping` at its ordered end."""
+    daemon = Daemon(state_dir, role)
+    settings = state_dir.read()
+    try:
+        WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log).run()
+    finally:
+        daemon.done()

@@ -1,0 +1,204 @@
+"""The only event loop: drives reactors on a real store, clock and launcher. Decides nothing about jobs.
+
+One process runs one reactor. Appends are synchronous (a commit at a time, resent under the same sequence until the store
+has answered); what waits is a subscription, the launcher's socket, or a time.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..kvs.errors import Unavailable
+from ..kvs.port import Answer, Append, Message, Meta, StaleEpoch, Store, Subscription
+from .daemon import Daemon, Log, Stopping, revive_keeper
+from .reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
+
+LONGEST_WAIT_S = 1.0
+RETRY_S = 0.05
+
+
+class Core(Protocol):
+    """A reactor, and whatever of its outputs is not the runner's."""
+
+    def step(self, now: float, inputs: list[Input]) -> list[Output]: ...
+
+
+class Runner:
+    """Loop of one reactor. `perform` handles outputs other than Write, WakeAt and Note; `extra` fds are polled by name."""
+
+    def __init__(self, daemon: Daemon, store: Store, log: Log, reactor: Core) -> None:
+        self.daemon = daemon
+        self.store = store
+        self.log = log
+        self.reactor = reactor
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(daemon.wake_read, selectors.EVENT_READ, daemon.drain_wakeups)
+        self.subscription: Subscription | None = None
+        self.registered = -1
+        self.names: dict[str, str] = {}  # stream key -> name of an inbox
+        self.wake_at = 0.0
+        self.every: list[list[Any]] = []  # [period_s, next time, function]
+        self.meta: Meta = store.meta()
+
+    # -- wiring ---------------------------------------------------------------------------------------------------
+
+    def follow(self, subscription: Subscription, names: dict[str, str]) -> None:
+        """Feed the reactor from this subscription: journals as Entries, other streams as Messages under their name."""
+        self.subscription = subscription
+        self.names = names
+
+    def add_timer(self, period_s: float, function: Callable[[], None]) -> None:
+        """Call a function every so often, the first time at once."""
+        self.every.append([period_s, 0.0, function])
+
+    def perform(self, output: Output) -> list[Input]:
+        """Outputs the base does not know; roles override this."""
+        raise TypeError(f"no way to perform {output!r}")
+
+    def gather(self) -> list[Input]:
+        """Inputs from sources the base does not know."""
+        return []
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until told to stop."""
+        while not self.daemon.stopping:
+            now = time.time()
+            due = [one for one in self.every if one[1] <= now]
+            for one in due:
+                one[1] = now + one[0]
+                one[2]()
+            self.turn(self.wait(now))
+        raise Stopping
+
+    def wait(self, now: float) -> list[Input]:
+        """Wait for something to happen, and take it all."""
+        until = min([self.wake_at or now + LONGEST_WAIT_S, *(one[1] for one in self.every)])
+        timeout = min(max(0.0, until - now), LONGEST_WAIT_S)
+        self._register()
+        for key, _ in self.selector.select(timeout):
+            if callable(key.data):
+                key.data()
+        if self.wake_at and time.time() >= self.wake_at:
+            self.wake_at = 0.0
+        return [*self.poll(), *self.gather()]
+
+    def _register(self) -> None:
+        """The subscription's descriptor changes when it reconnects."""
+        if self.subscription is None:
+            return
+        try:
+            fd = self.subscription.fileno()
+        except Unavailable:
+            fd = -1
+        if fd != self.registered:
+            if self.registered >= 0:
+                try:
+                    self.selector.unregister(self.registered)
+                except (KeyError, ValueError):
+                    pass
+            if fd >= 0:
+                self.selector.register(fd, selectors.EVENT_READ, None)
+            self.registered = fd
+
+    def poll(self) -> list[Input]:
+        """What the subscription has."""
+        if self.subscription is None:
+            return []
+        inputs: list[Input] = []
+        try:
+            for key, items in self.subscription.poll(0.0):
+                name = self.names.get(key)
+                if items and isinstance(items[0], Message):
+                    inputs.append(Messages(name or key, items))  # type: ignore[arg-type]
+                else:
+                    inputs.append(Entries(items))  # type: ignore[arg-type]
+        except Unavailable as error:
+            self.log.say("warning", f"{error}; trying again")
+            time.sleep(RETRY_S)
+        return inputs
+
+    def turn(self, inputs: list[Input]) -> None:
+        """Step, perform, and go on while performing brings new inputs."""
+        while True:
+            outputs = self.reactor.step(time.time(), inputs)
+            inputs = []
+            for output in outputs:
+                if isinstance(output, Write):
+                    inputs.extend(self._append(output.request))
+                elif isinstance(output, WakeAt):
+                    self.wake_at = min(self.wake_at or output.time, output.time) or 0.001
+                elif isinstance(output, Note):
+                    self.log.say(output.level, output.text)
+                else:
+                    inputs.extend(self.perform(output))
+            if not inputs:
+                return
+            inputs.extend(self.poll())
+            inputs.extend(self.gather())
+
+    # -- the store ------------------------------------------------------------------------------------------------
+
+    def _append(self, request: Append) -> list[Input]:
+        answer = self._until_answered(request)
+        if not isinstance(answer, StaleEpoch):
+            return [Answered(request, answer)]
+        meta = self._new_epoch(request.epoch)
+        return [Answered(request, answer), Reopened(meta)]
+
+    def _until_answered(self, request: Append) -> Answer:
+        complained = False
+        while True:
+            try:
+                return self.store.append(request)
+            except Unavailable as error:
+                if self.daemon.stopping:
+                    raise Stopping from None
+                if not complained:
+                    self.log.say("warning", f"{error}; trying again until the server is back")
+                    complained = True
+                time.sleep(RETRY_S)
+
+    def _new_epoch(self, old: int) -> Meta:
+        """Wait until somebody has taken up the history of a restarted server under a new epoch."""
+        while True:
+            if self.daemon.stopping:
+                raise Stopping
+            try:
+                meta = self.store.meta()
+                if meta.epoch != old:
+                    self.meta = meta
+                    return meta
+            except Unavailable:
+                pass
+            time.sleep(RETRY_S)
+
+    def watch_keeper(self) -> None:
+        """A timer's body: restart the keeper if it died."""
+        if revive_keeper(self.daemon.state_dir):
+            self.log.say("warning", "the keeper was gone; started a new one")
+
+
+def boot_id() -> str:
+    """This boot of this machine."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def instance_id(path: str) -> str:
+    """A spool's identity, made once: a lost spool gets a new one."""
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        made = os.urandom(8).hex()
+        scratch = f"{path}.{os.getpid()}"
+        with open(scratch, "w") as file:
+            file.write(made + "\n")
+        os.replace(scratch, path)
+        return made

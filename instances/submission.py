@@ -1,0 +1,209 @@
+"""Submitting: from commands and jobspecs to commits. Decides how jobs share commits and environments.
+
+Needs no state: new ids are guarded as absent, and so is the mark of a closed queue. The environment goes to a blob
+that jobs share; a small `attributes.system.environment` left in a jobspec is what that job has beyond it. Whether a
+job can ever run, the worker says, as an exception of the job.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..journal.ids import IdSource
+from ..journal.wire import pack, pack_events
+from ..kvs.blobs import blob_name
+from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from ..kvs.port import Append, Appended, Conflicted, Meta, StaleEpoch, Store
+
+if TYPE_CHECKING:
+    from ..journal.decide import Decision
+
+CHUNK = 1000  # jobs per commit
+TRIES = 20
+Command = str | Sequence[str]
+Jobspec = Mapping[str, Any]
+Environment = Mapping[str, str | None]
+
+
+class Submitter:
+    """Submits jobs to one instance. by: who the journal says did it.
+
+    submitted: id -> the version before its submit, for waiting without a fold.
+    """
+
+    def __init__(self, store: Store, by: str = "client") -> None:
+        self.by = by
+        self.submitted: dict[int, int] = {}
+        self._store = store
+        self._meta: Meta | None = None
+        self._ids: IdSource | None = None
+        self._blobs: set[str] = set()
+
+    def submit(
+        self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
+    ) -> list[int]:
+        """Checked jobspecs with their environments; neighbours with the very same one share commits."""
+        ids: list[int] = []
+        chunk: list[dict[str, Any]] = []
+        last: Environment | None = None
+        blob = ""
+        for jobspec, env in jobs:
+            name = blob if env is last else self._put_environment(env)
+            last = env
+            if chunk and (name != blob or len(chunk) >= CHUNK):
+                ids += self._commit(chunk, blob, urgency, flags)
+                chunk = []
+            blob = name
+            chunk.append(jobspec)
+        if chunk:
+            ids += self._commit(chunk, blob, urgency, flags)
+        return ids
+
+    def _put_environment(self, env: Environment) -> str:
+        """Store an environment; its blob's name."""
+        data = pack_environment(env)
+        name = blob_name(data)
+        if name not in self._blobs:
+            self._store.put_blobs({name: data})
+            self._blobs.add(name)
+        return name
+
+    def _commit(self, jobspecs: list[dict[str, Any]], env: str, urgency: int, flags: int) -> list[int]:
+        from ..journal import decide
+
+        meta = self._meta or self._store.meta()
+        for _ in range(TRIES):
+            self._meta = meta
+            source = self._ids = self._ids or _new_source(meta.origin_ms)
+            ids = source.take(len(jobspecs))
+            jobs = list(zip(ids, jobspecs, strict=True))
+            decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time())
+            answer = self._store.append(self._request(meta, decision))
+            if isinstance(answer, Appended):
+                self.submitted.update(dict.fromkeys(ids, answer.version - 1))
+                return ids
+            if isinstance(answer, Conflicted):
+                closed = [thing for thing in answer.things if thing.startswith("closed/")]
+                if closed:
+                    raise self._closed(closed[0].partition("/")[2])
+                self._ids = None  # somebody has drawn the same generator in the same millisecond
+            elif not isinstance(answer, StaleEpoch):
+                raise Corrupt(f"unexpected answer {answer}", code="protocol")
+            fresh = self._store.meta()
+            if isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch:
+                raise Unavailable(
+                    "the server was restarted and its history has not been taken up again",
+                    code="epoch",
+                    hint="fluxkv status says whether the keeper lives; fluxkv start --state-dir DIR brings it up",
+                )
+            meta = fresh
+        raise Conflict("new job ids keep colliding with others'", hint="try again")
+
+    def _request(self, meta: Meta, decision: Decision) -> Append:
+        return Append(
+            uid=meta.uid,
+            epoch=meta.epoch,
+            decided_at=meta.version,
+            payload=pack_events(decision.events),
+            absent=tuple(decision.absent),
+            bumps=tuple(decision.bumps),
+            extra=pack({"by": self.by}),
+            refusable=True,
+        )
+
+    def _closed(self, queue: str) -> Rejected:
+        from ..journal.log import Journal
+
+        found = Journal(self._store).load().queues.get(queue)
+        reason = found.disable_reason if found is not None else ""
+        return Rejected(
+            f"queue {queue} does not accept jobs" + (f": {reason}" if reason else ""),
+            code="queue-closed",
+            hint=f"fluxkv queue enable {queue} opens it, or choose another with --queue",
+        )
+
+
+def pack_environment(env: Environment) -> bytes:
+    """An environment as its blob holds it: msgpack of a map, names and values of other bytes by surrogate escapes.
+
+    A variable whose value is None is left out.
+    """
+    from msgpack import packb
+
+    kept = {key: value for key, value in env.items() if value is not None}
+    packed: bytes = packb(kept, use_bin_type=True, unicode_errors="surrogateescape")
+    return packed
+
+
+def prepare(
+    job: Command | Jobspec, options: dict[str, Any], env: Environment
+) -> tuple[dict[str, Any], Environment]:
+    """(checked jobspec without environment, the environment it brought or `env`)."""
+    if not isinstance(job, Mapping):
+        return build_jobspec(job, **options), env
+    from ..journal.jobspec import parse_jobspec
+
+    if options:
+        raise Rejected(
+            f"{', '.join(sorted(options))}: not together with a jobspec",
+            code="bad-option",
+            hint="set it in the jobspec",
+        )
+    checked = parse_jobspec(job)
+    attributes = dict(checked["attributes"])
+    system = dict(attributes.get("system") or {})
+    own = system.pop("environment", None)
+    system.setdefault("cwd", os.getcwd())
+    attributes["system"] = system
+    return {**checked, "attributes": attributes}, env if own is None else own
+
+
+def build_jobspec(
+    command: Command,
+    *,
+    duration: float | str = 0.0,
+    output: str = "",
+    error: str = "",
+    input: str = "",
+    label_io: bool = False,
+    shell_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """A checked jobspec without environment, from the options of `Instance.submit`.
+
+    command: words, or one text for /bin/sh. duration: seconds, or a text such as "5m" (RFC 23). output, error,
+    input: files, put under `shell.options` as Flux has them; templates such as {{id}} are filled in by the agent.
+    """
+    from ..journal.duration import parse_duration
+    from ..journal.jobspec_build import from_options
+
+    shell: dict[str, Any] = {}
+    for stream, path in (("output.stdout", output), ("output.stderr", error), ("input.stdin", input)):
+        if path:
+            shell[f"{stream}.type"] = "file"
+            shell[f"{stream}.path"] = path
+    if label_io:
+        shell["output.stdout.label"] = True
+        if error:
+            shell["output.stderr.label"] = True
+    words = ["/bin/sh", "-c", command] if isinstance(command, str) else [os.fspath(word) for word in command]
+    seconds = parse_duration(duration) if duration else 0.0
+    options.setdefault("cwd", os.getcwd())
+    if shell_options:
+        shell.update(shell_options)
+    try:
+        return from_options(
+            words, duration_s=0.0 if seconds == float("inf") else seconds, shell_options=shell, **options
+        )
+    except TypeError as problem:
+        raise Rejected(
+            f"unknown option: {problem}", code="bad-option", hint="help(fluxkv.Instance.submit)"
+        ) from None
+
+
+def _new_source(origin_ms: int) -> IdSource:
+    generator = int.from_bytes(os.urandom(2), "big") & 0x3FFF
+    return IdSource(origin_ms, generator, lambda: time.time_ns() // 1_000_000)

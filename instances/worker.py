@@ -1,0 +1,336 @@
+"""The worker: derives everything that follows from facts, and plans. A reactor; stateless but for what it folds.
+
+All it derives from a batch of new commits goes out in one commit, at most one in flight. On a conflict the named losers
+stay behind (and whoever would have taken what they free); the rest goes out at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from ..journal.derive import Group, advance, hand_over
+from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from ..journal.state import State
+from ..journal.wire import Commit, pack, pack_events, read_commit
+from ..kvs.errors import Corrupt, Rejected
+from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
+from ..schedulers.policy import Policy
+from .planner import Planner
+from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Snapshot, WakeAt, Write
+
+PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
+BATCH = 1500  # jobs looked at for one commit
+SNAPSHOT_EVENTS = 10_000
+RETIRE_ABOVE = 20_000
+RETIRE_CHUNK = 2_000
+
+
+class Worker:
+    """state: the fold. leading: whether it plans (a lease decides; guards keep it safe either way)."""
+
+    def __init__(self, meta: Meta, state: State, policy: Policy, name: str) -> None:
+        self.meta = meta
+        self.state = state
+        self.name = name
+        self.planner = Planner(state, policy)
+        self.leading = False
+        self.inflight: Append | None = None
+        self.groups: list[Group] = []
+        self.seq = PROBE
+        self.snapshot_events = state.events
+        self.inactive: dict[int, None] = {}
+        self.again = False
+        self.new_here = True
+        for job in state.jobs.values():
+            if job.state == INACTIVE:
+                self.inactive[job.id] = None
+
+    # -- the reactor ----------------------------------------------------------------------------------------------
+
+    def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
+        outputs: list[Output] = []
+        for one in inputs:
+            if isinstance(one, Entries):
+                for entry in one.entries:
+                    if entry.version > self.state.version:
+                        self.state.apply(read_commit(entry))
+                        self.again = True
+            elif isinstance(one, Answered):
+                self._answered(one, now, outputs)
+            elif isinstance(one, Reopened):
+                self.meta = one.meta
+                self.inflight = None
+                self.again = True
+            elif isinstance(one, Lead):
+                if one.leading != self.leading:
+                    self.leading = self.again = one.leading
+                    if one.leading:
+                        self._take_over()
+                        outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
+        if self.leading and self.inflight is None and self.again:
+            self._pass(now, outputs)
+        return outputs
+
+    def _take_over(self) -> None:
+        """A new leader looks at every active job once, as if each had just been touched."""
+        for job in sorted(self.state.active(), key=lambda job: job.order):
+            self.state.attention[job.id] = None
+        for rank, node in self.state.nodes.items():
+            self.planner.resync.add(rank)
+            if node.hello is not None and not node.online and node.hello[2] == self.meta.epoch:
+                self.state.said_hello.setdefault(rank, [])
+
+    def _answered(self, one: Answered, now: float, outputs: list[Output]) -> None:
+        answer, request = one.answer, one.request
+        if isinstance(answer, Appended):
+            self.inflight = None
+            self.seq = request.seq
+            self.again = True
+            events = [event for group in self.groups for event in group.events]
+            if answer.version == self.state.version + 1 and not answer.duplicate:
+                commit = Commit(answer.version, answer.epoch, request.producer, request.seq, request.decided_at, now, events, {})
+                self.state.apply(commit)
+            self.groups = []
+            self._maybe_snapshot(outputs)
+        elif isinstance(answer, Conflicted):
+            self._drop_losers(set(answer.things), outputs)
+        elif isinstance(answer, Gap):
+            self.inflight = None
+            self.seq = answer.last
+            self._requeue(self.groups)
+            self.again = True
+        elif isinstance(answer, StaleEpoch):
+            self._requeue(self.groups)
+            outputs.append(Note("warning", "the epoch has changed; reading the tail again"))
+        else:
+            raise Corrupt(f"the store answered {answer}", code="protocol")
+
+    def _drop_losers(self, things: set[str], outputs: list[Output]) -> None:
+        """Resend without the groups whose premises moved, and without takers of what those would have freed."""
+        self.inflight = None
+        lost_ranks: set[int] = set()
+        kept: list[Group] = []
+        dropped: list[Group] = []
+        for group in self.groups:
+            if things.intersection(group.things) or lost_ranks.intersection(group.takes):
+                dropped.append(group)
+                lost_ranks.update(group.frees)
+            else:
+                kept.append(group)
+        self._requeue(dropped)
+        self.groups = []
+        self.again = True
+        if kept and dropped:
+            self._write(kept, outputs)
+
+    def _requeue(self, groups: list[Group]) -> None:
+        """Nothing of these groups happened: look at their jobs and nodes again."""
+        for group in groups:
+            for event in group.events:
+                if isinstance(event[1], int) and event[1] in self.state.jobs:
+                    self.state.attention[event[1]] = None
+                elif event[0] == "online":
+                    for rank, node in self.state.nodes.items():
+                        if node.hello is not None and not node.online:
+                            self.state.said_hello.setdefault(rank, [])
+            self.planner.resync.update(group.frees)
+            self.planner.resync.update(group.takes)
+
+    # -- one pass -------------------------------------------------------------------------------------------------
+
+    def _pass(self, now: float, outputs: list[Output]) -> None:
+        state = self.state
+        self.again = False
+        touched = [word for word in state.dirty_words if word.__class__ is int]
+        self.planner.sync(touched)  # type: ignore[arg-type]
+        groups: list[Group] = []
+        for rank in sorted(state.said_hello):
+            group = self._hello(rank, state.said_hello[rank], now)
+            if group is not None:
+                groups.append(group)
+        state.said_hello.clear()
+        self._recall_unusable(touched, now, groups)
+        ids = list(islice(state.attention, BATCH))
+        for id in ids:
+            del state.attention[id]
+        for id in ids:
+            job = state.jobs.get(id)
+            if job is not None:
+                self._attend(job, now, groups)
+        if state.attention:
+            self.again = True
+        if len(groups) < BATCH:
+            groups.extend(self.planner.plan(now, BATCH - len(groups)))
+        self._retire(now, groups)
+        if groups:
+            self._write(groups, outputs)
+        elif self.again:
+            outputs.append(WakeAt(now))
+
+    def _attend(self, job: Job, now: float, groups: list[Group]) -> None:
+        """Bring one job forward."""
+        planner = self.planner
+        if job.state & (NEW | DEPEND | PRIORITY | CLEANUP | RUN):
+            planner.dequeue(job.id)
+            group = advance(job, now)
+            if job.state & RUN and job.holds:
+                planner.seated(job, self._shape(job), job.ranks)
+            if group is None:
+                return
+            if group.ready:
+                self._ready(job, group, now)
+            if group.frees:
+                self._freed(job, group, now)
+            groups.append(group)
+        elif job.state == SCHED:
+            if job.granted is not None:
+                planner.dequeue(job.id)
+            elif job.id not in planner.line:
+                self._line_up(job, job.priority, now, groups)
+        elif job.state == INACTIVE:
+            planner.dequeue(job.id)
+            planner.ended(job)
+            self.inactive[job.id] = None
+
+    def _shape(self, job: Job) -> str:
+        from ..schedulers.request import compile_request
+
+        try:
+            return self.planner.shape(compile_request(job.jobspec or {}))
+        except Rejected:
+            return ""
+
+    def _ready(self, job: Job, group: Group, now: float) -> None:
+        """The group brings the job to SCHED: line it up for this very pass, or end it if it can never run."""
+        priority = group.events[-1][3]["priority"]
+        try:
+            self.planner.enqueue(job, priority)
+        except Rejected as error:
+            group.events.append(_refusal(job, error, now))
+            group.events.append(["clean", job.id, now, None])
+            group.ready = False
+
+    def _line_up(self, job: Job, priority: int, now: float, groups: list[Group]) -> None:
+        try:
+            self.planner.enqueue(job, priority)
+        except Rejected as error:
+            thing = f"job/{job.id}"
+            groups.append(Group([_refusal(job, error, now), ["clean", job.id, now, None]], [thing], [thing]))
+
+    def _freed(self, job: Job, group: Group, now: float) -> None:
+        """Its resources are free for this very pass, unless a granted job has taken over the seat already."""
+        shape = self.planner.shape_by_job.get(job.id, "")
+        for one in job.over.values():
+            if job.started and not one[0]:
+                self.planner.learn(shape, max(0.0, one[1] - min(job.started.values())))
+        before = len(group.takes)
+        hand_over(self.state.jobs, job, now, group)
+        if len(group.takes) == before:
+            self.planner.pool.give(job.claims)
+        for event in group.events:
+            if event[0] == "alloc":
+                successor = self.state.jobs[event[1]]
+                self.planner.seated(successor, shape, job.ranks)
+                self.state.attention.pop(event[1], None)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    def _hello(self, rank: int, held: list[str], now: float) -> Group | None:
+        """An agent begins: settle what it no longer has, forget what it should not have, then use its node."""
+        state = self.state
+        node = state.nodes.get(rank)
+        if node is None or node.hello is None:
+            return None
+        _, _, epoch, cursor = node.hello
+        if epoch != self.meta.epoch:
+            return None
+        read = int(str(cursor).split("-")[0] or 0)
+        listed = set(held)
+        group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"])
+        known = set()
+        for id in sorted(node.jobs | node.grants):
+            job = state.jobs[id]
+            known.add(job.key)
+            if job.holds and rank not in job.over and job.key not in listed and job.attempt <= read:
+                group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
+                group.things.append(f"job/{id}")
+                group.bumps.append(f"job/{id}")
+        for key in sorted(listed - known):
+            group.to_nodes.append((rank, ["forget", key]))
+        if not node.online:
+            group.events.append(["online", "resource", now, {"idset": str(rank)}])
+        return group if group.events or group.to_nodes else None
+
+    def _recall_unusable(self, ranks: list[Any], now: float, groups: list[Group]) -> None:
+        """Nodes that were drained give back what was placed ahead on them; so does a stopped queue."""
+        stopped = not self.state.may_start("default")
+        for rank in ranks if not stopped else list(self.state.nodes):
+            node = self.state.nodes.get(rank)
+            if node is None or not node.grants or (node.drain is None and not stopped):
+                continue
+            for id in sorted(node.grants):
+                job = self.state.jobs[id]
+                if job.granted is not None and not job.recalled and not job.seat_of:
+                    thing = f"job/{id}"
+                    group = Group([["recall", id, now, None]], [thing], [thing])
+                    group.to_nodes.append((rank, ["recall", id, job.attempt]))
+                    groups.append(group)
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def _write(self, groups: list[Group], outputs: list[Output]) -> None:
+        state = self.state
+        events: list[list[Any]] = []
+        since: dict[str, None] = {}
+        bumps: dict[str, None] = {}
+        clears: list[str] = []
+        inbox: dict[int, list[Any]] = {}
+        for group in groups:
+            events.extend(group.events)
+            since.update(dict.fromkeys(group.things))
+            bumps.update(dict.fromkeys(group.bumps))
+            clears.extend(group.clears)
+            for rank, message in group.to_nodes:
+                inbox.setdefault(rank, []).append(message)
+        if not events:  # a commit has at least one event: say whose word it is
+            events.append(["lively", "resource", state.time, {"idset": ",".join(map(str, sorted(inbox)))}])
+        extra = {"by": self.name, "digest": state.digest()}
+        request = Append(
+            uid=self.meta.uid,
+            epoch=self.meta.epoch,
+            decided_at=state.version,
+            payload=pack_events(events),
+            producer=self.name,
+            seq=self.seq + 1,
+            since=tuple(since),
+            bumps=tuple(bumps),
+            clears=tuple(clear for clear in clears if clear not in bumps),
+            inbox=tuple((f"node/{rank}", pack(messages)) for rank, messages in inbox.items()),
+            extra=pack(extra),
+        )
+        self.groups = groups
+        self.inflight = request
+        outputs.append(Write(request))
+
+    def _retire(self, now: float, groups: list[Group]) -> None:
+        """Old inactive jobs leave the state, by an event; the journal keeps them."""
+        if len(self.inactive) <= RETIRE_ABOVE + RETIRE_CHUNK:
+            return
+        ids = list(islice(self.inactive, RETIRE_CHUNK))
+        for id in ids:
+            del self.inactive[id]
+        groups.append(Group([["retire", "instance", now, {"jobs": [id for id in ids if id in self.state.jobs]}]]))
+
+    def _maybe_snapshot(self, outputs: list[Output]) -> None:
+        state = self.state
+        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 2 * len(state.jobs)):
+            self.snapshot_events = state.events
+            outputs.append(Snapshot(floor=max(0, state.version - 1000)))
+
+
+def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:
+    return ["exception", job.id, now, {"type": "alloc", "severity": 0, "note": str(error)}]
+
+

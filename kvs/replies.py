@@ -1,0 +1,59 @@
+"""What a server's replies mean: entries, messages, stream ids, and error replies as our errors. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import Corrupt, FluxkvError, Rejected, Unavailable
+from .port import Entry, Message
+from .resp import ReplyError
+
+# Replies that mean "not now": the command has not run and may be sent again.
+PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
+
+
+def reply_failure(error: ReplyError, where: str) -> FluxkvError:
+    """What a server's error reply means to us."""
+    text = str(error)
+    word = text.partition(" ")[0]
+    if word == "WRONGTYPE":
+        return Corrupt(f"{where}: {text}", code="wrong-type")
+    if word == "OOM":
+        return Unavailable(
+            f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory"
+        )
+    if word == "MISCONF":
+        return Unavailable(
+            f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space"
+        )
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
+        return Rejected(f"{where}: {text}", code="refused", hint="check the user and the ACL")
+    if word in PASSING:
+        return Unavailable(f"{where}: {text}", code="not-now", hint="wait until the server is ready")
+    return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
+
+
+def as_entry(raw: Any) -> Entry:
+    """One journal entry from an XRANGE item `[id, [field, value, ...]]`."""
+    name, fields = raw
+    version, _, epoch = name.partition(b"-")
+    if len(fields) == 4 and fields[0] == b"h":
+        return Entry(int(version), int(epoch), fields[1], fields[3])
+    raise Corrupt(f"journal entry {name.decode()} has the fields {fields[::2]!r}", code="bad-entry")
+
+
+def as_message(raw: Any) -> Message:
+    """One message of a plain stream from an XRANGE item."""
+    return Message(raw[0].decode(), raw[1][1])
+
+
+def id_pair(name: str) -> tuple[int, int]:
+    """A stream id as numbers; "17" is (17, 0)."""
+    major, _, minor = name.partition("-")
+    return int(major), int(minor or 0)
+
+
+def next_id(name: str) -> str:
+    """The smallest stream id above `name`."""
+    major, minor = id_pair(name)
+    return f"{major}-{minor + 1}"

@@ -1,0 +1,124 @@
+"""Events, jobspecs and resource sets of a job as lines on stdout (RFC 18, 20, 24, 25). Decides their look only."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..journal.eventlog import format_event
+from ..journal.wire import Event
+from ..kvs.errors import Rejected, Unavailable
+from .render import json_text, out, print_json
+
+if TYPE_CHECKING:
+    from ..instances.client import Instance
+
+_BULKY = ("jobspec",)  # shown by `job info ID jobspec`
+
+
+class EventLines:
+    """form: "text" or "json" (RFC 18 lines). times: "raw" (Unix seconds), "offset" (from the first) or "human"."""
+
+    def __init__(self, form: str, times: str) -> None:
+        self._form = form
+        self._times = times
+        self._first = self._minute = self._last = 0.0
+
+    def of(self, event: Event) -> str:
+        """One event as one line, without its end. Call it for each event of the log in turn."""
+        context = {key: value for key, value in (event.context or {}).items() if key not in _BULKY}
+        if self._form == "json":
+            return format_event(event.name, event.timestamp, context)
+        words = [self._time(event.timestamp), event.name]
+        words += [f"{key}={json_text(value)}" for key, value in context.items()]
+        return " ".join(words)
+
+    def _time(self, timestamp: float) -> str:
+        self._first = self._first or timestamp
+        if self._times == "offset":
+            return f"{timestamp - self._first:.6f}"
+        if self._times == "raw":
+            return f"{timestamp:.6f}"
+        # As dmesg -H has it: the minute when it changes, else the distance from the line before.
+        last, self._last = self._last, timestamp
+        if not last or timestamp - self._minute >= 60.0:
+            self._minute = timestamp
+            return time.strftime("[%b%d %H:%M]", time.localtime(timestamp))
+        return f"[{timestamp - last:+11.6f}]"
+
+
+def matches(context: dict[str, Any] | None, wanted: str | None) -> bool:
+    """Whether a context has KEY=VAL (VAL as JSON or as text)."""
+    if wanted is None:
+        return True
+    key, mark, text = wanted.partition("=")
+    if not mark:
+        raise Rejected(f"{wanted!r} is not KEY=VAL", code="bad-option", hint="e.g. -m type=cancel")
+    value = (context or {}).get(key)
+    return value is not None and (value == text or json_text(value) == text)
+
+
+def show_jobspec(instance: Instance, id: int, original: bool) -> None:
+    """A job's jobspec with what was changed in it and its environment; or as it was submitted."""
+    from ..journal import fold_jobs
+    from ..journal.job import Job
+    from ..journal.state import State
+    from ..journal.wire import unpack
+
+    record = instance.job(id)
+    scratch = Job(id)
+    state = State()
+    env = ""
+    for commit, event in instance.journal.story(record.commits, id):
+        if event.name == "submit" and event.context is not None:
+            scratch.jobspec, env = event.context.get("jobspec") or {}, event.context.get("env") or ""
+        elif event.name == "jobspec-update" and not original:
+            fold_jobs.jobspec_update(state, scratch, event.timestamp, event.context or {}, commit.version)
+    jobspec = scratch.jobspec
+    if jobspec is None:
+        raise Rejected("its jobspec is no more in the journal", code="archived", hint="look into the archive")
+    if not original:
+        (data,) = instance.store.get_blobs([env]) if env else [None]
+        if data is not None:
+            attributes = jobspec.get("attributes") or {}
+            system = attributes.get("system") or {}
+            merged = {**unpack(data), **(system.get("environment") or {})}
+            jobspec = {**jobspec, "attributes": {**attributes, "system": {**system, "environment": merged}}}
+    print_json(jobspec)
+
+
+def show_R(instance: Instance, id: int) -> None:
+    """The resources a job holds or held."""
+    from ..journal.claims import from_wire
+    from ..journal.rset import render_R
+
+    state = instance.state()
+    record = state.jobs.get(id) or instance.job(id)
+    claims, expiration, begin = record.claims, record.expiration, record.t_alloc
+    if not claims:  # retired: the journal has it
+        for _, event in instance.journal.story(record.commits, id):
+            if event.name == "alloc" and event.context is not None:
+                claims, begin = from_wire(event.context["claims"]), event.timestamp
+                expiration = float(event.context.get("expiration", 0.0))
+    if not claims:
+        raise Unavailable(
+            "it has no resources (yet)", code="no-R", hint="fluxkv job eventlog shows how far it came"
+        )
+    hosts = {rank: node.host for rank, node in state.nodes.items()}
+    hosts.update({claim.rank: f"rank{claim.rank}" for claim in claims if claim.rank not in hosts})
+    properties = {rank: node.properties for rank, node in state.nodes.items()}
+    slots = sum(claim.slots for claim in claims)
+    print_json(render_R(claims, hosts, slots, begin, expiration, properties))
+
+
+def show_output(instance: Instance, id: int) -> None:
+    """A job's forwarded output as an RFC 24 log."""
+    from ..journal.wire import unpack
+    from ..kvs.keys import Keys
+
+    key, after = Keys(instance.store.namespace).output(id), "0"
+    while messages := instance.store.messages(key, after):
+        for message in messages:
+            after = message.id
+            name, context = unpack(message.data)
+            out(format_event(name, int(message.id.partition("-")[0]) / 1000, context))

@@ -1,0 +1,189 @@
+"""Journal events as people and other programs read them: one line, or one JSON object (RFC 18 with our keys added).
+
+The JSON schema is stable: `timestamp`, `name`, `context` (left out when empty) as in RFC 18, then `subject` (a job's F58
+id, or a word), `version` and `entry` of the commit, `time` (server time of the append), and `by` where the commit says who.
+Job ids in contexts are F58 text (RFC 19 allows no numbers), bytes are base64.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..journal.ids import f58
+from ..journal.wire import Commit, Event
+from .reading import user_name
+
+_ID_KEYS = frozenset(("via",))
+_ID_LISTS = frozenset(("jobs",))
+_ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,)}  # of a report: where ids stand
+
+
+def subject_text(subject: int | str) -> str:
+    """A job's F58 id, or the word."""
+    return f58(subject) if isinstance(subject, int) else subject
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: bytes become base64."""
+    if isinstance(value, bytes):
+        import base64
+
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def context_document(name: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """A context as JSON, with job ids as text."""
+    document = {}
+    for key, value in context.items():
+        if key in _ID_KEYS and isinstance(value, int):
+            value = f58(value)
+        elif name == "retire" and key in _ID_LISTS:
+            value = [f58(id) for id in value]
+        elif name == "report" and key in _ID_ROWS:
+            places = _ID_ROWS[key]
+            value = [
+                [f58(cell) if at in places and cell else (None if at in places else plain(cell)) for at, cell in enumerate(row)]
+                for row in value
+            ]
+        else:
+            value = plain(value)
+        document[key] = value
+    return document
+
+
+def event_document(commit: Commit, event: Event) -> dict[str, Any]:
+    """One event as a JSON object; see the head of this file."""
+    document: dict[str, Any] = {"timestamp": event.timestamp, "name": event.name}
+    if event.context:
+        document["context"] = context_document(event.name, event.context)
+    document["subject"] = subject_text(event.subject)
+    document["version"] = commit.version
+    document["entry"] = commit.id
+    document["time"] = commit.time
+    by = caused_by(commit)
+    if by:
+        document["by"] = by
+    return document
+
+
+def caused_by(commit: Commit) -> str:
+    """Who appended a commit, as far as it says."""
+    return str(commit.extra.get("by") or commit.producer or "")
+
+
+def precise_time(t: float) -> str:
+    """Local time with milliseconds, "2026-11-23 10:30:05.250"."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t)) + f".{int(t % 1 * 1000):03d}"
+
+
+def event_line(commit: Commit, event: Event, hosts: Mapping[int, str]) -> str:
+    """One event on one line: time, entry, subject, name, what it says."""
+    text = describe(event, hosts)
+    head = f"{precise_time(event.timestamp)} {commit.version:>6} {subject_text(event.subject):<12} {event.name}"
+    return f"{head} {text}" if text else head
+
+
+def claims_text(claims: list[Any], hosts: Mapping[int, str]) -> str:
+    """Claims as "node0[core 0-1, gpu 0, 1024 MB] node1[...]"."""
+    parts = []
+    for rank, cores, gpus, memory_mb, _ in claims:
+        inside = [f"core {cores}"] if cores else []
+        inside += [f"gpu {gpus}"] if gpus else []
+        inside += [f"{memory_mb} MB"] if memory_mb else []
+        parts.append(f"{hosts.get(rank, f'rank {rank}')}[{', '.join(inside)}]")
+    if len(parts) > 8:
+        parts[7:] = [f"and {len(parts) - 7} more nodes"]
+    return " ".join(parts)
+
+
+def describe(event: Event, hosts: Mapping[int, str]) -> str:
+    """What an event says beyond its name, in words; "" if nothing."""
+    name, context = event.name, event.context or {}
+    if name == "submit":
+        return _submitted(context)
+    if name == "alloc":
+        text = claims_text(context.get("claims") or [], hosts)
+        if context.get("via"):
+            text += f", the seat of {f58(context['via'])}"
+        return text
+    if name == "grant":
+        return f"next on {hosts.get(context.get('rank', -1), context.get('rank'))} ({context.get('shape')})"
+    if name == "finish":
+        return _status(context.get("status", 0))
+    if name == "exception":
+        who = f" by {user_name(context['userid'])}" if "userid" in context else ""
+        note = f": {context['note']}" if context.get("note") else ""
+        return " ".join(f"{context.get('type')} severity {context.get('severity')}{who}{note}".split())
+    if name == "reason":
+        return str(context.get("text", ""))
+    if name == "resource-define":
+        return str(context.get("method", ""))
+    if name == "kvs.commit":
+        return ", ".join(_operation(op) for op in context.get("ops", ()))
+    if name == "report":
+        return _report(context)
+    if name == "hello":
+        held = context.get("held") or []
+        return f"from {context.get('host')}, boot {context.get('boot')}, holds {len(held)} attempts"
+    if name == "retire":
+        return f"{len(context.get('jobs', ()))} jobs"
+    return " ".join(
+        f"{key}={user_name(value) if key == 'userid' else plain(value)}" for key, value in context.items() if value != ""
+    )
+
+
+def _submitted(context: Mapping[str, Any]) -> str:
+    import shlex
+
+    tasks = (context.get("jobspec") or {}).get("tasks") or [{}]
+    command = tasks[0].get("command") or []
+    text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
+    if len(text) > 60:
+        text = text[:59] + "…"
+    return f"{' '.join(text.split())} (by {user_name(context.get('userid', 0))}, urgency {context.get('urgency', 16)})"
+
+
+def _status(status: int) -> str:
+    from .jobview import signal_name
+
+    signum = status & 0x7F
+    return f"killed by {signal_name(signum)}" if signum else f"exit code {status >> 8}"
+
+
+def _operation(op: list[Any]) -> str:
+    if op[0] != "put":
+        return f"{op[0]} {op[1]}"
+    value = op[2]
+    if not isinstance(value, bytes):
+        return f"put {op[1]} ({value[1]} bytes)"
+    text = value.decode(errors="backslashreplace")
+    return f"put {op[1]}={text[:40]}" + ("…" if len(text) > 40 else "")
+
+
+def _report(context: Mapping[str, Any]) -> str:
+    parts = []
+    for word, key in (("began", "start"), ("over", "over"), ("not started", "unstarted"), ("out of time", "timeout")):
+        rows = context.get(key) or []
+        if not rows:
+            continue
+        texts = []
+        for row in rows[:4]:
+            text = f58(row[0])
+            if key == "over":
+                text += f" ({row[5] or _status(row[4])}" + (f", seat to {f58(row[6])})" if row[6] else ")")
+            texts.append(text)
+        more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+        parts.append(f"{word} {', '.join(texts)}{more}")
+    return "; ".join(parts)
+
+
+def hosts_of(state: Any) -> dict[int, str]:
+    """rank -> host of a state."""
+    return {rank: node.host for rank, node in state.nodes.items()}

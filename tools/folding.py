@@ -1,0 +1,247 @@
+"""The whole journal folded and checked: digests, order of events, required contexts. Decides what is a fault; mends nothing.
+
+A worker's commit carries the digest of the state it was decided on, which may lie some versions back. Batches are read one
+ahead, so that the fold computes exactly the digests that somebody names.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..journal.catalogue import CATALOGUE, check_context
+from ..journal.ids import f58
+from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, STATE_NAMES
+from ..journal.state import State
+from ..journal.wire import Commit, read_commit
+from ..kvs.errors import Corrupt, Rejected
+
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+    from ..kvs.port import Entry
+
+BATCH = 500
+
+
+class Fault(NamedTuple):
+    """Something wrong. entry: id of the journal entry."""
+
+    entry: str
+    code: str
+    text: str
+
+
+class Fold:
+    """A fold from version 1 without snapshots. checked/unchecked: commits whose digest was (not) compared.
+
+    strict: also check contexts and order, and go on after a fault (without folding) to find further ones.
+    """
+
+    def __init__(self, journal: Journal, *, strict: bool = False) -> None:
+        self.journal = journal
+        self.strict = strict
+        self.state = State()
+        self.faults: list[Fault] = []
+        self.checked = self.unchecked = 0
+        self.unknown: dict[str, int] = {}
+        self.bytes = 0
+        self.folding = True
+        self._digests: dict[int, bytes] = {0: self.state.digest()}
+
+    def run(self, version: int | None = None, moment: float | None = None, progress: Callable[[int], None] | None = None) -> None:
+        """Fold up to a version or a server time, or to the end."""
+        for batch, wanted in self._batches(version):
+            for entry, commit in batch:
+                if commit is None:
+                    self.folding = False
+                    continue
+                if moment is not None and commit.time > moment:
+                    return
+                self._one(entry, commit, wanted)
+            if progress is not None:
+                progress(self.state.version)
+
+    def _batches(self, version: int | None) -> Iterator[tuple[list[tuple[Entry, Commit | None]], set[int]]]:
+        """Batches of entries and their commits (None: unreadable), each with the versions whose digest is named in it or
+        in the next."""
+        after = 0
+        ahead: deque[tuple[list[tuple[Entry, Commit | None]], set[int]]] = deque()
+        while True:
+            entries = self.journal.store.read(after, BATCH)
+            if version is not None:
+                entries = [entry for entry in entries if entry.version <= version]
+            batch: list[tuple[Entry, Commit | None]] = []
+            named = set()
+            for entry in entries:
+                if entry.version != after + 1:
+                    self._fault(entry.id, "version-gap", f"versions {after + 1} to {entry.version - 1} are missing")
+                    self.folding = False
+                after = entry.version
+                self.bytes += len(entry.header) + len(entry.payload)
+                commit = self._read(entry)
+                batch.append((entry, commit))
+                if commit is not None and "digest" in commit.extra:
+                    named.add(commit.decided_at)
+            if batch:
+                ahead.append((batch, named))
+            if len(ahead) == 2 or (ahead and len(entries) < BATCH):
+                first, wanted = ahead.popleft()
+                yield first, wanted | (ahead[0][1] if ahead else set())
+            if len(entries) < BATCH:
+                while ahead:
+                    yield ahead.popleft()
+                return
+
+    def _read(self, entry: Entry) -> Commit | None:
+        try:
+            return read_commit(entry)
+        except Corrupt as error:
+            if not self.strict:
+                raise
+            self._fault(entry.id, error.code, str(error).removeprefix(f"entry {entry.id}: "))
+            return None
+
+    def _one(self, entry: Entry, commit: Commit, wanted: set[int]) -> None:
+        state, digests = self.state, self._digests
+        said = commit.extra.get("digest")
+        if self.strict:
+            self._check_contexts(commit)
+        if not self.folding:
+            return
+        if said is not None:
+            found = digests.get(commit.decided_at)
+            if found is None and commit.decided_at == state.version:
+                found = state.digest()
+            if found is None:
+                self.unchecked += 1
+            else:
+                self.checked += 1
+                if found != said:
+                    text = f"its digest of version {commit.decided_at} is {said.hex()}, the fold's is {found.hex()}"
+                    self._fault(entry.id, "digest", text)
+        if self.strict:
+            self._check_order(commit)
+        try:
+            state.apply(commit)
+        except (Corrupt, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if not self.strict:
+                raise
+            self._fault(entry.id, getattr(error, "code", "fold"), f"the fold cannot go on: {error}")
+            self.folding = False
+            return
+        if commit.version in wanted:
+            digests[commit.version] = state.digest()
+            if len(digests) > 4 * BATCH:
+                for old in sorted(digests)[: 2 * BATCH]:
+                    del digests[old]
+
+    def _check_contexts(self, commit: Commit) -> None:
+        if not commit.events:
+            self._fault(commit.id, "empty", "a commit without events")
+        for event in commit.events:
+            if not isinstance(event, list) or len(event) != 4 or not isinstance(event[0], str):
+                self._fault(commit.id, "bad-event", "an event that is not [name, subject, timestamp, context]")
+                self.folding = False
+                continue
+            name, subject, _, context = event
+            kind = "job" if isinstance(subject, int) else str(subject).partition("/")[0]
+            if (kind, name) not in CATALOGUE:
+                self.unknown[name] = self.unknown.get(name, 0) + 1
+                continue
+            try:
+                check_context(kind, name, context)
+            except Rejected as error:
+                self._fault(commit.id, error.code, str(error))
+
+    def _check_order(self, commit: Commit) -> None:
+        """RFC 21's order of each job's events within and before this commit, on states as they change."""
+        states: dict[int, tuple[int, bool]] = {}
+        for name, subject, _, context in commit.events:
+            if not isinstance(subject, int):
+                continue
+            if subject in states:
+                state, holds = states[subject]
+            else:
+                job = self.state.jobs.get(subject)
+                state, holds = (job.state, job.holds) if job is not None else (0, False)
+            why = order_fault(name, state, holds, context or {})
+            if why:
+                self._fault(commit.id, "order", f"job {f58(subject)}: {why}")
+            states[subject] = after_event(name, state, holds, context or {})
+
+    def _fault(self, entry: str, code: str, text: str) -> None:
+        self.faults.append(Fault(entry, code, text))
+
+
+# Where RFC 21 allows an event: states as a mask. What is not here may come in any state but before submit or after clean.
+_ALLOWED = {
+    "validate": NEW,
+    "invalidate": NEW,
+    "dependency-add": NEW | DEPEND,
+    "depend": DEPEND,
+    "priority": PRIORITY | SCHED,
+    "grant": SCHED,
+    "alloc": SCHED,
+    "start": RUN,
+    "finish": RUN | CLEANUP,
+    "release": CLEANUP,
+    "epilog-start": CLEANUP,
+    "epilog-finish": CLEANUP,
+    "free": CLEANUP,
+    "clean": CLEANUP,
+}
+
+
+def order_fault(name: str, state: int, holds: bool, context: dict[str, object]) -> str:
+    """Why this event may not come in this state (0: no such job), or ""."""
+    if state == 0:
+        return "" if name == "submit" else f"{name} before submit"
+    if name == "submit":
+        return "submit came twice"
+    if state == INACTIVE:
+        return f"{name} after clean"
+    allowed = _ALLOWED.get(name, 0)
+    # A job that took over a seat may be told to end before the journal says that it was allocated.
+    if state == CLEANUP and ((name == "alloc" and context.get("via")) or (name == "start" and holds)):
+        allowed |= CLEANUP
+    if allowed and not state & allowed:
+        return f"{name} in state {STATE_NAMES[state]}"
+    if name == "alloc" and holds:
+        return "alloc while it holds resources"
+    if name in ("release", "free") and not holds:
+        return f"{name} though it holds nothing"
+    if name == "clean" and holds:
+        return "clean before free"
+    return ""
+
+
+def after_event(name: str, state: int, holds: bool, context: dict[str, object]) -> tuple[int, bool]:
+    """(state, whether it holds resources) after an event, by RFC 21's table."""
+    from ..journal.job import FATAL_FROM, TRANSITIONS
+
+    if name == "submit":
+        return NEW, False
+    if name == "alloc":
+        holds = True
+    elif name == "free":
+        holds = False
+    if name == "exception" and context.get("severity") == 0 and state & FATAL_FROM:
+        return CLEANUP, holds
+    return TRANSITIONS.get((state, name), state), holds
+
+
+def first_difference(one: State, other: State) -> tuple[str, object, object] | None:
+    """(subject, its value in `one`, in `other`) of the first subject that differs, in the order instance, nodes, queues,
+    jobs, kvs; None if none does."""
+    left, right = one.subjects(), other.subjects()
+    order = {"instance": 0, "node": 1, "queue": 2, "job": 3, "kvs": 4}
+
+    def key(name: str) -> tuple[int, int, str]:
+        head, _, rest = name.partition("/")
+        return order.get(head, 5), int(rest) if rest.isdecimal() else 0, rest
+
+    for name in sorted(left.keys() | right.keys(), key=key):
+        if left.get(name) != right.get(name):
+            return name, left.get(name), right.get(name)
+    return None

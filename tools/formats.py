@@ -1,0 +1,200 @@
+"""Output formats as Flux has them: Python format strings over named fields, compiled once for any number of rows.
+
+Beside Python's own syntax: conversions `!d` (a datetime, spec as strftime, `::` before an alignment), `!D` (ISO time),
+`!F` (Flux Standard Duration), `!H` (h:mm:ss), empty for 0; a spec ending in `h` shows a hyphen for nothing, one ending in
+`+` marks what was cut; before a field `?:` drops its column when all of it is empty, `+:` widens it to fit.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..kvs.errors import Rejected
+
+Getter = Callable[[Any, Any], Any]
+Fields = Mapping[str, tuple[str, Getter]]
+_SIMPLE = re.compile(r"(?P<align>[<>^]?)(?P<width>\d*)(?:\.(?P<limit>\d+))?s?")
+_EMPTY = frozenset(("", "0", "0s", "0.0", "0:00:00"))
+
+
+def iso_time(t: float) -> str:
+    """Local time as "2026-11-23T10:30:05"; "" for 0."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(t)) if t else ""
+
+
+def fsd(seconds: float) -> str:
+    """A duration with four digits, as Flux prints it: "11.25s", "1.5h"; "" for 0."""
+    if not seconds:
+        return ""
+    from ..journal.duration import format_duration
+
+    text = format_duration(seconds)
+    number = text.rstrip("mshd") if text != "infinity" else ""
+    return f"{float(number):.4g}{text[len(number) :]}" if number else text
+
+
+def clock_time(seconds: float) -> str:
+    """A duration as h:mm:ss, to the nearest second; "" for 0."""
+    if not seconds:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (f"{days}-" if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+class Column:
+    """One field of a format: its literal before, and how a value becomes text."""
+
+    __slots__ = ("align", "before", "convert", "dash", "get", "header", "limit", "name", "optional", "plus", "spec", "stretch",
+                 "strftime", "width")  # fmt: skip
+
+    def __init__(self, before: str, name: str, spec: str, conversion: str, fields: Fields) -> None:
+        self.optional = before.endswith(("?:", "?+:"))
+        self.stretch = before.endswith("+:")
+        self.before = re.sub(r"(\?\+:|\?:|\+:)$", "", before)
+        self.name = name
+        self.header, self.get = fields[name]
+        self.convert = conversion
+        self.strftime, self.spec = "", spec
+        if conversion == "d":
+            self.strftime, _, self.spec = spec.partition("::")
+            if not self.strftime or _SIMPLE.fullmatch(self.strftime):
+                self.spec = self.spec or self.strftime
+                self.strftime = "%Y-%m-%dT%H:%M:%S"
+        self.plus = self.spec.endswith("+")
+        self.spec = self.spec.removesuffix("+")
+        self.dash = self.spec.endswith("h")
+        self.spec = self.spec.removesuffix("h")
+        self.plus = self.plus or self.spec.endswith("+")
+        self.spec = self.spec.removesuffix("+")
+        found = _SIMPLE.fullmatch(self.spec)
+        self.align = found["align"] if found else None
+        self.width = int(found["width"] or 0) if found else 0
+        self.limit = int(found["limit"] or 0) if found and found["limit"] else 0
+
+    def text(self, value: Any) -> str:
+        """A value, converted and formatted."""
+        convert = self.convert
+        if convert:
+            value = self._converted(value)
+        if self.dash and (value in _EMPTY if value.__class__ is str else not value):
+            value = "-"
+        if self.align is None:
+            return self._formatted(value)
+        text = value if value.__class__ is str else str(value)
+        if self.limit and len(text) > self.limit:
+            text = text[: self.limit - 1] + "+" if self.plus else text[: self.limit]
+        if len(text) < self.width:
+            right = self.align == ">" or (not self.align and value.__class__ is not str)
+            if self.align == "^":
+                return text.center(self.width)
+            return text.rjust(self.width) if right else text.ljust(self.width)
+        return text
+
+    def _converted(self, value: Any) -> Any:
+        convert = self.convert
+        if convert == "s":
+            return str(value)
+        if convert == "r":
+            return repr(value)
+        if convert == "a":
+            return ascii(value)
+        if convert == "S":
+            return ",".join(sorted(str(value).split(",")))
+        number = value if isinstance(value, int | float) else 0.0
+        if convert == "d":
+            return time.strftime(self.strftime, time.localtime(number)) if number else ""
+        if convert == "D":
+            return iso_time(number)
+        return fsd(number) if convert == "F" else clock_time(number)
+
+    def _formatted(self, value: Any) -> str:
+        try:
+            return format(value, self.spec)
+        except (ValueError, TypeError):  # a number's format asked of an empty value
+            plain = re.sub(r"[,_+ #]|\.\d+|[bcdeEfFgGnoxX%]$", "", self.spec)
+            try:
+                return format(str(value), plain)
+            except (ValueError, TypeError):
+                raise _bad(self.name, f"{self.spec!r} does not fit it") from None
+
+    def heading(self) -> str:
+        """The header, laid out like the values."""
+        if self.align is None:
+            try:
+                return format(self.header, re.sub(r"[,_+#]|\.\d+|[bcdeEfFgGnoxX%]$", "", self.spec))
+            except ValueError:
+                return self.header
+        if self.align == "^":
+            return self.header.center(self.width)
+        return self.header.rjust(self.width) if self.align == ">" else self.header.ljust(self.width)
+
+
+def _bad(name: str, why: str) -> Rejected:
+    return Rejected(f"bad output format: field {name!r}: {why}", code="bad-format")
+
+
+class Format:
+    """A compiled format."""
+
+    def __init__(self, text: str, fields: Fields) -> None:
+        self.columns: list[Column] = []
+        self.tail = ""
+        try:
+            parts = list(string.Formatter().parse(text.replace("\\n", "\n").replace("\\t", "\t")))
+        except ValueError as error:
+            raise Rejected(f"bad output format: {error}", code="bad-format", hint="write {id} {name}") from None
+        before = ""
+        for literal, name, spec, conversion in parts:
+            before += literal
+            if name is None:
+                continue
+            if name not in fields:
+                import difflib
+
+                near = difflib.get_close_matches(name, fields, 3) or sorted(fields)
+                raise Rejected(
+                    f"bad output format: no field is called {name!r}", code="bad-format", hint=f"try {', '.join(near)}"
+                )
+            if conversion and conversion not in "dDFHSsra":
+                raise _bad(name, f"no conversion is called !{conversion}; there are !d !D !F !H !S !s !r")
+            self.columns.append(Column(before, name, spec or "", conversion or "", fields))
+            before = ""
+        self.tail = before
+
+    def lines(self, rows: Sequence[Any], view: Any, *, header: bool = True) -> list[str]:
+        """The header (if wanted) and one line a row, blanks at line ends cut off."""
+        texts: list[list[str]] = []
+        for column in self.columns:
+            get, text = column.get, column.text
+            if not column.optional and not column.stretch:
+                texts.append([text(get(row, view)) for row in rows])
+                continue
+            values = [get(row, view) for row in rows]
+            if column.optional and not any(value != "" and value != 0 for value in values):
+                texts.append([])
+                continue
+            if column.stretch and column.width:
+                column.width = max(column.width, *(len(str(value)) for value in values)) if values else column.width
+                column.limit = max(column.limit, column.width) if column.limit else 0
+            texts.append([text(value) for value in values])
+        kept = [
+            (column, cells) for column, cells in zip(self.columns, texts, strict=True) if cells or not column.optional
+        ]
+        if not rows:
+            kept = [(column, []) for column in self.columns if not column.optional]
+        lines = []
+        tail = self.tail
+        if header:
+            lines.append(("".join(c.before + c.heading() for c, _ in kept) + tail).rstrip())
+        template = "".join(c.before.replace("%", "%%") + "%s" for c, _ in kept) + tail.replace("%", "%%")
+        if kept:
+            lines += [(template % cells).rstrip() for cells in zip(*(cells for _, cells in kept), strict=True)]
+        else:
+            lines += [tail] * len(rows)
+        return lines

@@ -1,0 +1,284 @@
+"""The options that describe a job, shared by submit and run, and their translation to a jobspec. Decides how texts on
+the command line are read (Flux's rules); what a valid jobspec is, `journal.jobspec` decides.
+
+Each value is kept as text until its copy is made, since {cc} may stand anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from ..kvs.errors import Rejected
+
+F = TypeVar("F", bound=Callable[..., Any])
+FLAGS = {"debug": 2, "waitable": 4, "novalidate": 8}
+
+_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("-N", "--nodes"), {"metavar": "N", "help": "Number of nodes."}),
+    (("-n", "--ntasks"), {"metavar": "N", "help": "Number of tasks (default: one, or one per node)."}),
+    (("-c", "--cores-per-task"), {"metavar": "N", "help": "Cores for each task (default 1)."}),
+    (("-g", "--gpus-per-task"), {"metavar": "N", "help": "GPUs for each task."}),
+    (("-x", "--exclusive"), {"is_flag": True, "help": "Take whole nodes (with -N)."}),
+    (("-t", "--time-limit"), {"metavar": "FSD", "help": "Time limit: 30s, 10m, 2h; a bare number is minutes."}),
+    (("-q", "--queue"), {"metavar": "NAME", "help": "Queue to submit to."}),
+    (("-B", "--bank"), {"metavar": "NAME", "help": "Bank to charge."}),
+    (("--job-name",), {"metavar": "NAME", "help": "Name (default: the command's)."}),
+    (("--cwd",), {"metavar": "DIR", "help": "Working directory (default: this one)."}),
+    (("--env",), {"multiple": True, "metavar": "RULE",
+                  "help": "NAME=VALUE sets, PATTERN takes from here, -PATTERN removes, ^FILE reads rules."}),
+    (("--env-remove",), {"multiple": True, "metavar": "PATTERN", "help": "As --env=-PATTERN."}),
+    (("--input",), {"metavar": "FILE", "help": "Standard input from a file."}),
+    (("--output",), {"metavar": "FILE", "help": "Standard output to a file; {{id}}, {{name}}, {{taskid}} are filled in."}),
+    (("--error",), {"metavar": "FILE", "help": "Standard error to a file (default: where output goes)."}),
+    (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
+    (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
+    (("--requires",), {"metavar": "CONSTRAINT", "help": 'Nodes it may use: "ssd", "-slow", "host:n[1-4]", "rank:0-3".'}),
+    (("--dependency",), {"multiple": True, "metavar": "URI", "help": "What to wait for: afterok:ID, after:ID, ..."}),
+    (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a jobspec attribute; VAL may be JSON."}),
+    (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option; VAL may be JSON."}),
+    (("--flags",), {"multiple": True, "metavar": "FLAG", "help": f"Job flags: {', '.join(FLAGS)}."}),
+    (("--dry-run",), {"is_flag": True, "help": "Print the jobspec and submit nothing."}),
+    (("--uri",), {"metavar": "URI", "help": "The instance (default: FLUXKV_URI, else the one running)."}),
+)  # fmt: skip
+
+
+def submission_options(command: F) -> F:
+    """Adds the options that describe a job, and the command with its arguments (`words`)."""
+    command = click.argument("words", nargs=-1, metavar="COMMAND [ARGS]...", type=click.UNPROCESSED)(command)
+    for names, settings in reversed(_OPTIONS):
+        command = click.option(*names, **settings)(command)
+    return command
+
+
+def bad(option: str, why: object) -> click.BadParameter:
+    """The one error for a value that can not be used: it names the option."""
+    hint = getattr(why, "hint", "")
+    return click.BadParameter(f"{why}" + (f" ({hint})" if hint else ""), param_hint=f"'{option}'")
+
+
+def fill(value: Any, cc: str | None) -> Any:
+    """Put a copy's number in the place of {cc} (or {{cc}}), in a text or in each of several."""
+    if cc is None:
+        return value
+    if isinstance(value, str):
+        return value.replace("{{cc}}", cc).replace("{cc}", cc) if "{cc}" in value else value
+    if isinstance(value, tuple | list):
+        return [fill(one, cc) for one in value]
+    return value
+
+
+def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None = None) -> dict[str, Any]:
+    """The jobspec (without environment) of these option values and this command. Raises click.BadParameter, Rejected."""
+    from ..instances.submission import build_jobspec
+
+    v = {key: fill(value, cc) for key, value in values.items()} if cc is not None else dict(values)
+    options: dict[str, Any] = {
+        "nodes": _count(v, "nodes"), "ntasks": _count(v, "ntasks"), "cores_per_task": _count(v, "cores_per_task") or 1,
+        "gpus_per_task": _count(v, "gpus_per_task", least=0) or 0, "exclusive": bool(v.get("exclusive")),
+        "duration": time_limit(v.get("time_limit")), "name": v.get("job_name"), "queue": v.get("queue"),
+        "bank": v.get("bank"), "constraint": v.get("requires"), "output": v.get("output") or "",
+        "error": v.get("error") or "", "input": v.get("input") or "", "label_io": bool(v.get("label_io")),
+    }  # fmt: skip
+    if v.get("cwd"):
+        options["cwd"] = os.path.abspath(v["cwd"])
+    if v.get("dependency"):
+        options["dependencies"] = [dependency(text) for text in v["dependency"]]
+    for option, key in (("--setattr", "attributes"), ("--setopt", "shell_options")):
+        if v.get(option[2:]):
+            options[key] = _settings(option, v[option[2:]])
+    if v.get("overlay"):
+        options["attributes"] = {**options.get("attributes", {}), "system.environment": dict(v["overlay"])}
+    try:
+        return build_jobspec([fill(word, cc) for word in words], **options)
+    except Rejected as error:
+        if error.code.startswith("bad-constraint") or error.code == "bad-query":
+            raise bad("--requires", error) from None
+        raise
+
+
+def _count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
+    text = values.get(name)
+    if text is None:
+        return None
+    option = "--" + name.replace("_", "-")
+    try:
+        number = int(text)
+    except ValueError:
+        raise bad(option, f"{text!r} is not a number") from None
+    if number < least:
+        raise bad(option, f"{number} is less than {least}")
+    return number
+
+
+def time_limit(text: str | None) -> float:
+    """Seconds of a time limit as Flux reads it: a bare number is minutes; 0.0 for none."""
+    if not text:
+        return 0.0
+    from ..journal.duration import parse_duration
+
+    try:
+        try:
+            minutes = float(text)
+        except ValueError:
+            seconds = parse_duration(text)
+        else:
+            seconds = parse_duration(minutes) * 60.0
+    except Rejected as error:
+        raise bad("--time-limit", error) from None
+    return 0.0 if seconds == float("inf") else seconds
+
+
+def timeout_of(text: str | None) -> float | None:
+    """Seconds of a --timeout (RFC 23: a bare number is seconds), None for none or infinity."""
+    if text is None:
+        return None
+    from ..journal.duration import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except Rejected as error:
+        raise bad("--timeout", error) from None
+    return None if seconds == float("inf") else seconds
+
+
+def dependency(text: str) -> dict[str, str]:
+    """The dependency object (RFC 26) of "scheme:value[?key=val[&key=val]]"; `singleton` needs no value."""
+    scheme, mark, rest = text.partition(":")
+    value, _, query = rest.partition("?")
+    if not scheme or (not mark and scheme != "singleton") or (mark and not value):
+        raise bad("--dependency", f"{text!r} is not scheme:value")
+    found = {"scheme": scheme, "value": value}
+    for pair in query.replace(";", "&").split("&") if query else ():
+        key, mark, setting = pair.partition("=")
+        if not key or not mark or key in ("scheme", "value"):
+            raise bad("--dependency", f"{pair!r} is not key=value")
+        found[key] = setting
+    return found
+
+
+def _settings(option: str, texts: Iterable[str]) -> dict[str, Any]:
+    from ..journal.jobspec_build import parse_setting
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        try:
+            name, value = parse_setting(text)
+        except Rejected as error:
+            raise bad(option, error) from None
+        found[name] = value
+    return found
+
+
+def flags_of(texts: Iterable[str]) -> int:
+    """The flag mask of --flags, whose values may be joined by commas."""
+    mask = 0
+    for text in texts:
+        for word in text.split(","):
+            if word not in FLAGS:
+                raise bad("--flags", f"{word!r} is not one of {', '.join(FLAGS)}")
+            mask |= FLAGS[word]
+    return mask
+
+
+def urgency_of(text: str) -> int:
+    """Urgency 0..31 of a number or of "hold", "default", "expedite"."""
+    if text.isdecimal() and int(text) <= 31:
+        return int(text)
+    from ..journal.urgency import parse_urgency
+
+    try:
+        return parse_urgency(text)
+    except Rejected as error:
+        raise bad("--urgency", error) from None
+
+
+def copies(cc: str | None, bcc: str | None) -> list[str] | None:
+    """The numbers of the copies asked for by --cc or --bcc, None for just one job."""
+    if cc and bcc:
+        raise bad("--bcc", "not together with --cc")
+    text = cc or bcc
+    if not text:
+        return None
+    from ..journal.idset import ids_of_mask, mask_of
+
+    try:
+        return [str(id) for id in ids_of_mask(mask_of(text))]
+    except Rejected as error:
+        raise bad("--cc" if cc else "--bcc", error) from None
+
+
+def overlay_of(rules: Iterable[str], cc: str) -> dict[str, str]:
+    """What one copy's environment has beyond that of all copies: its number, and the rules that name {cc}."""
+    pairs = [fill(rule, cc).partition("=") for rule in rules if "{cc}" in rule]
+    return {"FLUX_JOB_CC": cc, **{name: value for name, _, value in pairs}}
+
+
+def environment(
+    rules: Iterable[str], removes: Iterable[str] = (), source: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The job's environment: all of ours, changed by the rules in their order (see --env) but those that name {cc}."""
+    ours = dict(os.environ if source is None else source)
+    env = dict(ours)
+    for rule in [*rules, *(f"-{pattern}" for pattern in removes)]:
+        if "{cc}" in rule and "=" in rule:
+            continue
+        _apply_rule(env, ours, rule, depth=0)
+    return env
+
+
+def _apply_rule(env: dict[str, str], ours: Mapping[str, str], rule: str, depth: int) -> None:
+    if rule.startswith("-"):
+        for name in _matching(env, rule[1:]):
+            del env[name]
+    elif rule.startswith("^"):
+        if depth > 8:
+            raise bad("--env", f"{rule!r}: files name one another")
+        try:
+            with open(os.path.expanduser(rule[1:])) as file:
+                lines = [line.strip() for line in file]
+        except OSError as error:
+            raise bad("--env", f"{rule[1:]}: {error.strerror}") from None
+        for line in lines:
+            if line and not line.startswith("#"):
+                _apply_rule(env, ours, line, depth + 1)
+    elif "=" in rule:
+        name, _, value = rule.partition("=")
+        if not name:
+            raise bad("--env", f"{rule!r} names no variable")
+        env[name] = _expand(value, env) if "$" in value else value
+    else:
+        for name in _matching(ours, rule):
+            env[name] = ours[name]
+
+
+def _matching(env: Mapping[str, str], pattern: str) -> list[str]:
+    if not pattern:
+        raise bad("--env", "an empty pattern")
+    if pattern.isidentifier():
+        return [pattern] if pattern in env else []
+    if len(pattern) > 1 and pattern[0] == pattern[-1] == "/":
+        import re
+
+        try:
+            expression = re.compile(pattern[1:-1])
+        except re.error as error:
+            raise bad("--env", f"{pattern}: {error}") from None
+        return [name for name in env if expression.search(name)]
+    import fnmatch
+
+    return [name for name in env if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _expand(value: str, env: Mapping[str, str]) -> str:
+    import string
+
+    try:
+        return string.Template(value).substitute(env)
+    except KeyError as error:
+        raise bad("--env", f"{value!r}: {error.args[0]} is not set") from None
+    except ValueError as error:
+        raise bad("--env", f"{value!r}: {error}") from None

@@ -1,0 +1,174 @@
+"""What reading and admin commands share: the state at a moment, following the journal, naming nodes. Decides no rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from ..journal.decide import Decision
+    from ..journal.log import Journal
+    from ..journal.state import State
+    from ..journal.wire import Commit
+    from ..kvs.port import Appended
+
+F = TypeVar("F", bound=Callable[..., Any])
+WAIT_S = 30.0  # how long one wait on the journal lasts before it is asked again
+
+
+def at_option(command: F) -> F:
+    """Adds --at (argument `at`)."""
+    return click.option(
+        "--at", metavar="VERSION|TIME", help='As it was then: a version, a time ("10:30", -5m), @UNIXSECONDS.'
+    )(command)
+
+
+def uri_option(command: F) -> F:
+    """Adds --uri alone: a command that writes needs the running instance."""
+    return click.option("--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running).")(
+        command
+    )
+
+
+def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
+    """(state, time in Unix seconds): now, or as of the moment `at` names."""
+    if not at:
+        return journal.load(), journal.store.now()
+    from .target import parse_moment
+
+    now = journal.store.now()
+    moment = parse_moment(at, now)
+    if moment.version is not None:
+        tip = journal.store.meta().version
+        if moment.version > tip:
+            raise Rejected(f"version {moment.version} is not there yet: the journal ends at {tip}", code="bad-moment")
+        state = journal.at(moment.version)
+        return state, state.time or now
+    assert moment.time is not None
+    return journal.at(moment=moment.time), moment.time
+
+
+def bound(journal: Journal, until: str | None) -> tuple[int | None, float | None]:
+    """(last version, last server time) of what --until names; None where it sets no bound."""
+    if not until:
+        return None, None
+    from .target import parse_moment
+
+    moment = parse_moment(until, journal.store.now())
+    return moment.version, moment.time
+
+
+def commits_until(journal: Journal, after: int, version: int | None, moment: float | None) -> Iterator[Commit]:
+    """Commits after a version up to a bound."""
+    for commit in journal.commits(after, version):
+        if moment is not None and commit.time > moment:
+            return
+        yield commit
+
+
+def follow(journal: Journal, state: State, timeout_s: float | None = None) -> Iterator[State]:
+    """The state now, and again after each batch of new commits; ends when `timeout_s` is over.
+
+    Waits on the journal itself. Raises `Unavailable` when the server stays away.
+    """
+    from ..journal.log import decode_new
+    from ..kvs.keys import Keys
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    key = Keys(journal.store.namespace).journal
+    subscription = journal.store.subscribe({key: f"{state.version}-{state.epoch}" if state.version else "0"})
+    try:
+        yield state
+        while True:
+            left = WAIT_S if deadline is None else min(WAIT_S, deadline - time.monotonic())
+            if left <= 0:
+                return
+            for _, entries in subscription.poll(left):
+                for commit in decode_new(state, entries):  # type: ignore[arg-type]
+                    state.apply(commit)
+            yield state
+    finally:
+        subscription.close()
+
+
+def append_now(journal: Journal, decision: Decision, tries: int = 5) -> Appended:
+    """Append a decision that needed no state, again only when the epoch has moved."""
+    from ..kvs.port import Appended, Conflicted
+
+    for _ in range(tries):
+        answer = journal.append(decision, journal.meta.version)
+        if isinstance(answer, Appended):
+            return answer
+        if isinstance(answer, Conflicted):
+            raise Conflict(f"{', '.join(answer.things)} changed meanwhile", things=answer.things, hint="try again")
+        journal.cope(answer)
+    raise Unavailable("the epoch keeps changing", code="epoch", hint="fluxkv status")
+
+
+def ranks_of(state: State, targets: str) -> list[int]:
+    """Ranks that an idset of ranks or a hostlist names, ascending. Raises `Rejected` for an unknown one."""
+    from ..journal.idset import format_ids, parse
+
+    if targets == "all":
+        return sorted(state.nodes)
+    try:
+        ranks = list(parse(targets.strip("[]")))
+    except Rejected:
+        from ..journal.hostlist import expand
+
+        by_host: dict[str, list[int]] = {}
+        for node in state.nodes.values():
+            by_host.setdefault(node.host, []).append(node.rank)
+        ranks = []
+        for host in expand(targets):
+            if host not in by_host:
+                known = ", ".join(sorted(by_host)[:5])
+                raise Rejected(f"{host}: no such node", code="no-such-node", hint=f"there are {known}") from None
+            ranks += by_host[host]
+    for rank in ranks:
+        if rank not in state.nodes:
+            raise Rejected(f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(state.nodes)}")
+    return sorted(set(ranks))
+
+
+def user_name(userid: int) -> str:
+    """A user's login name, or the number if nobody has it."""
+    name = _names.get(userid)
+    if name is None:
+        import pwd
+
+        try:
+            name = pwd.getpwuid(userid).pw_name
+        except (KeyError, OverflowError):
+            name = str(userid)
+        _names[userid] = name
+    return name
+
+
+_names: dict[int, str] = {}
+
+
+def user_id(text: str) -> int:
+    """The id of a user given by name or number. Raises `Rejected`."""
+    if text.isdecimal():
+        return int(text)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise Rejected(f"user {text!r}: no such user", code="no-such-user") from None
+
+
+def retired_job(journal: Journal, id: int) -> State:
+    """The state at the end of a job that has left the live state. Raises `Rejected` if there never was one."""
+    commits = journal.find_job(id)
+    state = journal.at(commits[-1].version)
+    if id not in state.jobs:  # invalidated in its last commit
+        raise Corrupt(f"job {id} is not in the state after version {state.version}", code="no-such-job")
+    return state

@@ -1,0 +1,213 @@
+"""How answers look: tables, JSON, times, progress. Data goes to stdout, everything else to stderr. Decides no rules.
+
+rich is imported only when something is drawn on a terminal; NO_COLOR and TERM=dumb are respected. Off a terminal
+every table is plain columns, made for awk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+
+def is_terminal(stream: IO[str] | None = None) -> bool:
+    """Whether a stream (stdout when not given) is a terminal that can show more than plain text."""
+    stream = stream if stream is not None else sys.stdout
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except (ValueError, AttributeError):
+        return False
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console on stdout or stderr; it obeys NO_COLOR by itself."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def out(text: str, *, end: str = "\n") -> None:
+    """Data, to stdout. A reader that went away raises BrokenPipeError, which the command line answers."""
+    stream = sys.stdout
+    try:
+        stream.write(text + end)
+    except UnicodeEncodeError:  # a locale without ƒ
+        stream.write((text + end).encode("ascii", "replace").decode())
+
+
+def say(text: str) -> None:
+    """A remark, to stderr."""
+    try:
+        sys.stderr.write(text + "\n")
+    except UnicodeEncodeError:
+        sys.stderr.write((text + "\n").encode("ascii", "replace").decode())
+    sys.stderr.flush()
+
+
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    plain: bool | None = None,
+    right: Iterable[int] = (),
+    styles: dict[str, str] | None = None,
+) -> None:
+    """Print rows under headers ([] for none).
+
+    plain: columns of text even on a terminal (None: only off a terminal). right: indices of columns set flush
+    right. styles: cell text -> rich style, e.g. {"F": "red"}.
+    """
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    numbers = frozenset(right)
+    if plain is None:
+        plain = not is_terminal()
+    if plain:
+        _plain_table(headers, texts, numbers)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, show_header=bool(headers), header_style="bold")
+    width = len(headers) or max((len(row) for row in texts), default=0)
+    for index in range(width):
+        header = headers[index] if headers else ""
+        grid.add_column(header, justify="right" if index in numbers else "left", no_wrap=True)
+    for row in texts:
+        grid.add_row(*[Text(cell, style=(styles or {}).get(cell, "")) for cell in row])
+    console().print(grid)
+
+
+def _plain_table(headers: Sequence[str], rows: list[list[str]], right: frozenset[int]) -> None:
+    lines = [list(headers), *rows] if headers else rows
+    widths: list[int] = []
+    for line in lines:
+        for index, cell in enumerate(line):
+            if index == len(widths):
+                widths.append(0)
+            widths[index] = max(widths[index], len(cell))
+    printed = []
+    for line in lines:
+        cells = [
+            cell.rjust(widths[index]) if index in right else cell.ljust(widths[index])
+            for index, cell in enumerate(line)
+        ]
+        printed.append(" ".join(cells).rstrip())
+    if printed:
+        out("\n".join(printed))
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """One JSON document on one line (or indented); text is not escaped."""
+    out(json_text(value, indent=indent))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Compact JSON of a value; bytes are shown as text where they are UTF-8."""
+    import json
+
+    def other(one: Any) -> Any:
+        if isinstance(one, bytes):
+            return one.decode(errors="replace")
+        if isinstance(one, set | frozenset | tuple):
+            return sorted(one)
+        return str(one)
+
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, ensure_ascii=False, separators=separators, indent=indent, default=other)
+
+
+def human_time(t: float, *, seconds: bool = True) -> str:
+    """Local time of Unix seconds, "2026-11-23 10:30:05"; "-" for 0."""
+    if not t:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(t))
+
+
+def short_time(t: float) -> str:
+    """Local time as logs show it, "Nov23 10:30"; "-" for 0."""
+    return time.strftime("%b%d %H:%M", time.localtime(t)) if t else "-"
+
+
+def ago(t: float, now: float) -> str:
+    """How long before `now` that was: "12s ago"; "-" for 0."""
+    return f"{duration_text(max(0.0, now - t))} ago" if t else "-"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for a table: "0.25s", "12.3s", "5m", "1.5h"; "-" for 0."""
+    if not seconds:
+        return "-"
+    from ..journal.duration import format_duration
+
+    if seconds >= 1:
+        seconds = round(seconds, 1) if seconds < 60 else round(seconds)
+    elif seconds >= 0.001:
+        seconds = round(seconds, 3)
+    text = format_duration(seconds)
+    if "." in text:
+        number = text.rstrip("mshd")
+        unit = text[len(number) :]
+        text = f"{float(number):.4g}{unit}"
+    return text
+
+
+class Progress:
+    """A live bar on stderr; off a terminal one line at the end. Use as a context manager.
+
+    Call `update(done, failed)` with totals, as often as you like.
+    """
+
+    def __init__(self, total: int, *, label: str = "jobs") -> None:
+        self.total = total
+        self.label = label
+        self.done = self.failed = 0
+        self._began = time.monotonic()
+        self._bar: RichProgress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if is_terminal(sys.stderr):
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), console=console(stderr=True),
+            )  # fmt: skip
+            self._task = self._bar.add_task(self._text(), total=self.total, rate="")
+            self._bar.start()
+        return self
+
+    def update(self, done: int, failed: int = 0) -> None:
+        """So many are done, of which so many failed."""
+        self.done, self.failed = done, failed
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=self._text(), rate=self._rate())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        else:
+            say(f"{self.label}: {self.done}/{self.total} done, {self.failed} failed, {self._rate()}")
+
+    def _text(self) -> str:
+        return f"{self.label}" + (f", {self.failed} failed" if self.failed else "")
+
+    def _rate(self) -> str:
+        elapsed = max(1e-6, time.monotonic() - self._began)
+        return f"{self.done / elapsed:.1f}/s"
+
+
+def progress(total: int, *, label: str = "jobs") -> Progress:
+    """A `Progress` for `total` things."""
+    return Progress(total, label=label)

@@ -1,0 +1,36 @@
+"""A plain connection to the server behind a store address, for commands that ask the server about itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..kvs.resp import Connection
+
+
+def connect(uri: str) -> Connection | None:
+    """A new connection, or None for a store inside this process. Raises `Unavailable`."""
+    from ..kvs.uri import parse_server, parse_uri
+
+    server = parse_uri(uri).server
+    kind = parse_server(server).kind
+    if kind == "memory":
+        return None
+    if kind == "tls":
+        from ..kvs.pyredis import connector
+
+        return connector(server)()
+    from ..kvs.resp import RespConnection
+
+    return RespConnection(server)
+
+
+def server_facts(connection: Connection, *sections: str) -> dict[str, str]:
+    """What INFO says, by name."""
+    facts: dict[str, str] = {}
+    for section in sections:
+        for line in connection.call("INFO", section).decode(errors="replace").splitlines():
+            name, mark, value = line.partition(":")
+            if mark:
+                facts[name] = value
+    return facts

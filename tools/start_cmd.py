@@ -1,0 +1,241 @@
+"""`start`, `stop`, `restart`: an instance from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from ..kvs.errors import FluxkvError, Rejected
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-s", "--test-size", "size", type=click.IntRange(1), metavar="N", help="N nodes on this machine.")
+@click.option("--cores", type=click.IntRange(1), metavar="N", help="Cores of each node (default: all this machine has).")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="GPUs of each node (default: those found).")
+@click.option("--memory", "memory", type=click.IntRange(0), metavar="MB", help="Memory of each node in MiB.")
+@click.option("--property", "properties", multiple=True, metavar="NAME", help="A property of all nodes; may be repeated.")
+@click.option("--fake", is_flag=True, help="Nodes that only pretend to run jobs.")
+@click.option("--config", "config_path", type=click.Path(), metavar="FILE", help="Inventory and settings (TOML).")
+@click.option("--state-dir", type=click.Path(), metavar="DIR", help="Where the instance lives; one that is there is resumed.")
+@click.option("--detach", is_flag=True, help="Leave it running; the last line printed is its URI.")
+@click.option("--durability", type=click.Choice(["strict", "local"]), help="When a write counts as kept: on disk, or within a second.")
+@click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
+@click.option("--policy", metavar="NAME", help="Queue policy.")
+@click.option("--keep", default="7d", show_default=True, metavar="FSD", help="How long the journal of a new instance is kept after its end.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def start(
+    size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
+    config_path: str | None, state_dir: str | None, detach: bool, durability: str | None, workers: int | None, policy: str | None,
+    keep: str, command: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
+
+    \b
+    Examples:
+      fluxkv start                                a shell in a new instance
+      fluxkv start fluxkv run hostname            one command
+      fluxkv start -s 4 --cores 8 make            four nodes of eight cores on this machine
+      fluxkv start --fake -s 1000 --cores 64      a big cluster that only pretends
+      fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
+    """
+    from ..instances import start as starting
+    from ..instances.paths import StateDir, lock_held
+
+    if detach and command:
+        raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
+    options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
+               "config": config_path, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
+    if _inside_job() and state_dir is None:
+        from .child_start import start_child
+
+        sys.exit(start_child(options, list(command)))
+    from ..journal.duration import parse_duration
+
+    keep_s = parse_duration(keep)
+    directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
+    known = os.path.exists(directory.instance_file)
+    if known:
+        given = [name for name in ("size", "cores", "gpus", "memory", "properties", "fake", "config") if options[name]]
+        if given:
+            what = "-s" if given[0] == "size" else f"--{given[0]}"
+            raise Rejected(
+                f"{directory.path} holds an instance already, and {what} cannot change its resources",
+                code="exists", hint="leave it out, or choose another --state-dir",
+            )  # fmt: skip
+        settings = directory.read()
+    else:
+        settings = starting.prepare(directory, {**new_settings(options), "keep_s": keep_s, "detached": detach})
+    running = lock_held(directory.lock_file("keeper"))
+    if running and not detach:
+        raise Rejected(
+            f"{directory.path}: this instance is running already ({settings['uri']})", code="running",
+            hint=f"export FLUXKV_URI='{settings['uri']}', or fluxkv stop first",
+        )  # fmt: skip
+    sweep_old(directory.path)
+    if not running:
+        starting.start_keeper(directory, 0 if detach else os.getpid())
+    if detach:
+        if running:
+            _wake_keeper(starting.keeper_pid(directory))
+        click.echo(settings["uri"])
+        return
+    sys.exit(run_inside(directory, settings["uri"], list(command)))
+
+
+def _inside_job() -> bool:
+    return "FLUXKV_JOB_ATTEMPT" in os.environ and "FLUXKV_URI" in os.environ
+
+
+def _wake_keeper(pid: int) -> None:
+    if pid:
+        try:
+            os.kill(pid, signal.SIGUSR2)
+        except ProcessLookupError:
+            pass
+
+
+def new_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a new instance from the command's options."""
+    from ..instances import discover
+    from ..schedulers.policy import load_policy
+
+    settings: dict[str, Any] = {"fake": options["fake"]}
+    R = None
+    if options["config"]:
+        config = discover.read_config(options["config"])
+        settings["config"] = os.path.abspath(options["config"])
+        settings["fake"] = settings["fake"] or bool(config.get("resource", {}).get("fake"))
+        settings["policy"] = config.get("queue", {}).get("policy", "fcfs")
+        R = discover.config_R(config, options["config"])
+        if R is not None and (options["size"] or options["cores"]):
+            raise click.UsageError("-s and --cores do not go with an inventory in --config")
+    for name in ("durability", "workers", "policy"):
+        if options[name]:
+            settings[name] = options[name]
+    load_policy(settings.get("policy", "fcfs"))
+    settings["R"] = R or discover.inventory(
+        options["size"] or 1, options["cores"], options["gpus"], options["memory"], tuple(options["properties"])
+    )
+    return settings
+
+
+def run_inside(directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None) -> int:
+    """Run the command (or a shell) with FLUXKV_URI set, then end the instance; the command's code as a shell has it."""
+    from ..instances import start as starting
+
+    environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
+    if not command:
+        shell = os.environ.get("SHELL") or "/bin/sh"
+        command = [shell] if sys.stdin.isatty() else [shell, "-s"]
+    code = 0
+    asked: list[int] = []
+
+    def forward(signum: int, frame: object) -> None:
+        asked.append(signum)
+        if pid:
+            try:
+                os.kill(pid, signum)
+            except ProcessLookupError:
+                pass
+
+    pid = 0
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, forward)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
+    try:
+        try:
+            pid = os.posix_spawnp(command[0], command, environment, setsigmask=(), setsigdef=(signal.SIGINT,))
+        except OSError as error:
+            click.echo(f"fluxkv: {command[0]}: {error.strerror}", err=True)
+            code = 127 if isinstance(error, FileNotFoundError) else 126
+        else:
+            _, status = os.waitpid(pid, 0)
+            pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
+    finally:
+        try:
+            starting.stop(directory)
+        except FluxkvError as error:
+            click.echo(f"fluxkv: the instance did not end in order: {error}", err=True)
+            code = code or error.exit_status
+    return code
+
+
+def sweep_old(but: str) -> None:
+    """Remove state directories of ended instances whose time is up."""
+    import shutil
+    import time
+
+    from ..instances.paths import known
+
+    for directory in known():
+        if directory.path == but or directory.running():
+            continue
+        try:
+            settings = directory.read()
+            ended = os.path.getmtime(directory.join("tip"))
+        except (FluxkvError, OSError):
+            continue
+        if not settings.get("detached") and time.time() - ended > settings.get("keep_s", 7 * 86400.0):
+            shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def find_directory(state_dir: str | None) -> Any:
+    """The state directory named, or that of the instance FLUXKV_URI or `find_uri` names."""
+    from ..instances.paths import StateDir, find_uri, known
+
+    if state_dir:
+        directory = StateDir(os.path.abspath(state_dir))
+        directory.read()
+        return directory
+    uri = find_uri()
+    for directory in known():
+        if directory.read()["uri"] == uri:
+            return directory
+    from ..kvs.uri import parse_uri
+
+    server = parse_uri(uri).server
+    folder = os.path.dirname(server.removeprefix("unix:").removeprefix("//"))
+    if os.path.exists(os.path.join(folder, "instance.json")):
+        return StateDir(folder)
+    raise Rejected(f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR")
+
+
+@click.command()
+@click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
+@click.option("--timeout", default="60s", metavar="FSD", help="Give up waiting after this long.")
+def stop(state_dir: str | None, timeout: str) -> None:
+    """End the instance: running jobs get TERM, then KILL; pending ones stay for the next start.
+
+    \b
+    Examples:
+      fluxkv stop
+      fluxkv stop --state-dir ~/sims
+    """
+    from ..instances import start as starting
+    from ..journal.duration import parse_duration
+
+    starting.stop(find_directory(state_dir), parse_duration(timeout))
+
+
+@click.command()
+@click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
+def restart(state_dir: str | None) -> None:
+    """Replace the instance's daemons while its tasks run on.
+
+    \b
+    Examples:
+      fluxkv restart
+    """
+    from ..instances import start as starting
+
+    directory = find_directory(state_dir)
+    pid = starting.keeper_pid(directory)
+    if not pid:
+        raise Rejected(f"{directory.path}: the instance is not running", code="not-running", hint="fluxkv start --detach --state-dir DIR")
+    starting.restart(directory, pid)
