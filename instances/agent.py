@@ -28,6 +28,8 @@ from .reactor import (
 )
 
 PROBE = 1 << 40
+LINGER_S = 0.008
+MANY = 300
 ROWS = 2000  # facts in one report at most
 
 
@@ -82,6 +84,7 @@ class Agent:
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
+        self.last_report = 0.0
         self.acks: list[str] = []
         self.trims: dict[int, str] = {}
         self.seq = PROBE
@@ -226,6 +229,8 @@ class Agent:
                 events.append(["hello", f"node/{rank}", now, context])
                 bumps.append(f"node/{rank}")
         else:
+            if self._too_soon(now, outputs):
+                return
             self._collect_starts()
             for rank, rows in self.rows.items():
                 if not rows:
@@ -241,6 +246,18 @@ class Agent:
         if not events:
             return
         self._send(events, bumps, exact, outputs)
+
+    def _too_soon(self, now: float, outputs: list[Output]) -> bool:
+        """The first fact after a quiet time goes out at once; in a flood, facts wait a few milliseconds for company."""
+        facts = sum(map(len, self.rows.values())) + len(self.unsaid)
+        if not facts:
+            return True
+        due = self.last_report + LINGER_S
+        if facts < MANY and self.last_report <= now < due:
+            outputs.append(WakeAt(due))
+            return True
+        self.last_report = now
+        return False
 
     def _collect_starts(self) -> None:
         """A start is said once, and not at all when the end can be said with it."""

@@ -208,11 +208,17 @@ class Instance:
         return job
 
     def attach(self, id: int | str | JobHandle, writer: OutputWriter, on_event: Any = None) -> Attachment:
-        """A job to be followed to its end, its output written as it comes (see `output.Attachment`)."""
+        """A job to be followed to its end, its output written as it comes (see `output.Attachment`).
+
+        on_event: called with (name, timestamp, context) of each of its events, the past ones first.
+        """
         from .follow import Follower
         from .output import Attachment
 
         (job,), at = self._known([_id(id)])
+        if on_event is not None and job.commits:
+            for _, event in self.journal.story(job.commits, job.id):
+                on_event(event.name, event.timestamp, event.context or {})
         return Attachment(self.store, Follower([job]), at, writer, on_event)
 
     def watch(

@@ -15,9 +15,9 @@ from ..journal.idset import format_ids, mask_of, text_of
 from ..kvs.errors import Rejected
 
 
-def cpus_by_core(allowed: list[int] | None = None) -> dict[int, list[int]]:
-    """Core id (0, 1, ... in order) -> CPU numbers, of the CPUs this process may use (or of `allowed`)."""
-    cpus = sorted(allowed if allowed is not None else os.sched_getaffinity(0))
+def cpus_by_core() -> dict[int, list[int]]:
+    """Core id (0, 1, ... in order) -> CPU numbers, of the CPUs this process may use."""
+    cpus = sorted(os.sched_getaffinity(0))
     groups: dict[tuple[str, str], list[int]] = {}
     for cpu in cpus:
         folder = f"/sys/devices/system/cpu/cpu{cpu}/topology"

@@ -50,9 +50,9 @@ class LaunchClient:
         return -1 if self._socket is None else self._socket.fileno()
 
     def connect(self, timeout_s: float = 5.0) -> None:
-        """Connect, waiting for a launcher that is starting; asks for `held`. Raises `Unavailable` when it is late.
+        """Connect, waiting for a launcher that is starting; asks for `held`.
 
-        Anything unsent to an earlier connection is dropped.
+        Raises `Unavailable` when none answers in time. What an earlier connection left unsent is dropped.
         """
         deadline = time.monotonic() + timeout_s
         while not self.try_connect():

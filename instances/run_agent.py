@@ -8,6 +8,7 @@ import selectors
 import time
 from typing import Any
 
+from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
 from ..journal.wire import pack, unpack
 from ..kvs.errors import Unavailable
@@ -48,11 +49,10 @@ class AgentRunner(Runner):
         journal = Journal(store, by=daemon.role)
         nodes = journal.load().nodes
         names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
-        cores = max((node.cores.bit_count() for node in nodes.values()), default=0)
         bind = not self.fake_nodes and len(names) == 1 and settings.get("bind", True)
-        cpus = cpus_by_core(settings.get("cpus")) if bind else {}
+        cpus = _binding(nodes[min(names)].cores) if bind else {}
         host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
-                    cpus if cores <= len(cpus) else {}, daemon.state_dir.path)  # fmt: skip
+                    cpus, daemon.state_dir.path)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
@@ -260,6 +260,13 @@ class AgentRunner(Runner):
             self.meta = meta
             self.ready.append(Reopened(meta))
             self.wake_at = time.time()
+
+
+def _binding(cores: int) -> dict[int, list[int]]:
+    """Core id -> CPUs: the node's cores in order are the cores this process may use; {} if it claims more than there are."""
+    here = list(cpus_by_core().values())
+    ids = ids_of_mask(cores)
+    return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}
 
 
 def main(state_dir: StateDir, role: str, log: Log) -> None:

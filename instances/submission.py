@@ -199,8 +199,9 @@ def build_jobspec(
             words, duration_s=0.0 if seconds == float("inf") else seconds, shell_options=shell, **options
         )
     except TypeError as problem:
+        word = str(problem).rpartition("argument ")[2]
         raise Rejected(
-            f"unknown option: {problem}", code="bad-option", hint="help(fluxkv.Instance.submit)"
+            f"bad option {word}", code="bad-option", hint="help(fluxkv.Instance.submit) lists them"
         ) from None
 
 

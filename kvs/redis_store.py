@@ -45,6 +45,8 @@ def open_store(uri: str, **options: Any) -> Store:
 class RedisStore:
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
+    One thread, one process: it is neither shared between threads nor carried across a fork.
+
     server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id
     with the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends,
     0 for none.

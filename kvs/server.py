@@ -326,8 +326,8 @@ def _spawn_and_wait(
 def _rewrite(handle: ServerHandle, timeout_s: float) -> None:
     """Have a server write its files anew, from memory, before anybody trusts them.
 
-    Redis 7.4 may cut a torn file inside a transaction; what is acknowledged later would be written behind that
-    open MULTI, and lost or mangled at the next start.
+    Redis 7.4 may cut a torn file inside a transaction; what is acknowledged later would be written behind
+    that open MULTI, and be lost or mangled at the next start.
     """
     deadline = time.monotonic() + timeout_s
     connection = RespConnection(handle.url)
@@ -338,9 +338,7 @@ def _rewrite(handle: ServerHandle, timeout_s: float) -> None:
             if b"aof_rewrite_in_progress:0" in facts and b"aof_rewrite_scheduled:0" in facts:
                 break
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"the server on {handle.state_dir} does not finish its repair", code="timeout"
-                )
+                raise Unavailable(f"the repair of {handle.state_dir} does not end", code="timeout")
             time.sleep(0.005)
         if b"aof_last_bgrewrite_status:ok" not in facts:
             raise Unavailable(

@@ -26,12 +26,14 @@ class EventLines:
 
     def of(self, event: Event) -> str:
         """One event as one line, without its end. Call it for each event of the log in turn."""
-        context = {key: value for key, value in (event.context or {}).items() if key not in _BULKY}
-        if self._form == "json":
-            return format_event(event.name, event.timestamp, context)
-        words = [self._time(event.timestamp), event.name]
-        words += [f"{key}={json_text(value)}" for key, value in context.items()]
-        return " ".join(words)
+        if self._form == "text":
+            return self.text(event.name, event.timestamp, event.context)
+        return format_event(event.name, event.timestamp, _shown(event.context))
+
+    def text(self, name: str, timestamp: float, context: dict[str, Any] | None) -> str:
+        """One event as text: time, name, and its context as key=value."""
+        pairs = [f"{key}={json_text(value)}" for key, value in _shown(context).items()]
+        return " ".join([self._time(timestamp), name, *pairs])
 
     def _time(self, timestamp: float) -> str:
         self._first = self._first or timestamp
@@ -45,6 +47,10 @@ class EventLines:
             self._minute = timestamp
             return time.strftime("[%b%d %H:%M]", time.localtime(timestamp))
         return f"[{timestamp - last:+11.6f}]"
+
+
+def _shown(context: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (context or {}).items() if key not in _BULKY}
 
 
 def matches(context: dict[str, Any] | None, wanted: str | None) -> bool:

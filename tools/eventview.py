@@ -1,8 +1,9 @@
-"""Journal events as people and other programs read them: one line, or one JSON object (RFC 18 with our keys added).
+"""Journal events as people and other programs read them: one line, or one JSON object (RFC 18 with our keys
+added).
 
-The JSON schema is stable: `timestamp`, `name`, `context` (left out when empty) as in RFC 18, then `subject` (a job's F58
-id, or a word), `version` and `entry` of the commit, `time` (server time of the append), and `by` where the commit says who.
-Job ids in contexts are F58 text (RFC 19 allows no numbers), bytes are base64.
+The JSON schema is stable: `timestamp`, `name`, `context` (left out when empty) as in RFC 18, then `subject`
+(a job's F58 id, or a word), `version` and `entry` of the commit, `time` (server time of the append), and `by`
+where the commit says who. Job ids in contexts are F58 text (RFC 19 allows no numbers), bytes are base64.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def context_document(name: str, context: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "report" and key in _ID_ROWS:
             places = _ID_ROWS[key]
             value = [
-                [f58(cell) if at in places and cell else (None if at in places else plain(cell)) for at, cell in enumerate(row)]
+                [
+                    f58(cell) if at in places and cell else (None if at in places else plain(cell))
+                    for at, cell in enumerate(row)
+                ]
                 for row in value
             ]
         else:
@@ -86,7 +90,9 @@ def precise_time(t: float) -> str:
 def event_line(commit: Commit, event: Event, hosts: Mapping[int, str]) -> str:
     """One event on one line: time, entry, subject, name, what it says."""
     text = describe(event, hosts)
-    head = f"{precise_time(event.timestamp)} {commit.version:>6} {subject_text(event.subject):<12} {event.name}"
+    head = (
+        f"{precise_time(event.timestamp)} {commit.version:>6} {subject_text(event.subject):<12} {event.name}"
+    )
     return f"{head} {text}" if text else head
 
 
@@ -116,7 +122,7 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
     if name == "grant":
         return f"next on {hosts.get(context.get('rank', -1), context.get('rank'))} ({context.get('shape')})"
     if name == "finish":
-        return _status(context.get("status", 0))
+        return status_text(context.get("status", 0))
     if name == "exception":
         who = f" by {user_name(context['userid'])}" if "userid" in context else ""
         note = f": {context['note']}" if context.get("note") else ""
@@ -135,7 +141,9 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
     if name == "retire":
         return f"{len(context.get('jobs', ()))} jobs"
     return " ".join(
-        f"{key}={user_name(value) if key == 'userid' else plain(value)}" for key, value in context.items() if value != ""
+        f"{key}={user_name(value) if key == 'userid' else plain(value)}"
+        for key, value in context.items()
+        if value != ""
     )
 
 
@@ -147,10 +155,12 @@ def _submitted(context: Mapping[str, Any]) -> str:
     text = command if isinstance(command, str) else shlex.join(str(word) for word in command)
     if len(text) > 60:
         text = text[:59] + "…"
-    return f"{' '.join(text.split())} (by {user_name(context.get('userid', 0))}, urgency {context.get('urgency', 16)})"
+    who = user_name(context.get("userid", 0))
+    return f"{' '.join(text.split())} (by {who}, urgency {context.get('urgency', 16)})"
 
 
-def _status(status: int) -> str:
+def status_text(status: int) -> str:
+    """A wait word in words."""
     from .jobview import signal_name
 
     signum = status & 0x7F
@@ -169,7 +179,12 @@ def _operation(op: list[Any]) -> str:
 
 def _report(context: Mapping[str, Any]) -> str:
     parts = []
-    for word, key in (("began", "start"), ("over", "over"), ("not started", "unstarted"), ("out of time", "timeout")):
+    for word, key in (
+        ("began", "start"),
+        ("over", "over"),
+        ("not started", "unstarted"),
+        ("out of time", "timeout"),
+    ):
         rows = context.get(key) or []
         if not rows:
             continue
@@ -177,7 +192,9 @@ def _report(context: Mapping[str, Any]) -> str:
         for row in rows[:4]:
             text = f58(row[0])
             if key == "over":
-                text += f" ({row[5] or _status(row[4])}" + (f", seat to {f58(row[6])})" if row[6] else ")")
+                text += f" ({row[5] or status_text(row[4])}" + (
+                    f", seat to {f58(row[6])})" if row[6] else ")"
+                )
             texts.append(text)
         more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
         parts.append(f"{word} {', '.join(texts)}{more}")

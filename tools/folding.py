@@ -1,7 +1,8 @@
-"""The whole journal folded and checked: digests, order of events, required contexts. Decides what is a fault; mends nothing.
+"""The whole journal folded and checked: digests, order of events, required contexts. Decides what is a fault;
+mends nothing.
 
-A worker's commit carries the digest of the state it was decided on, which may lie some versions back. Batches are read one
-ahead, so that the fold computes exactly the digests that somebody names.
+A worker's commit carries the digest of the state it was decided on, which may lie some versions back. Batches
+are read one ahead, so that the fold computes exactly the digests that somebody names.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ class Fold:
         self.folding = True
         self._digests: dict[int, bytes] = {0: self.state.digest()}
 
-    def run(self, version: int | None = None, moment: float | None = None, progress: Callable[[int], None] | None = None) -> None:
+    def run(
+        self,
+        version: int | None = None,
+        moment: float | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Fold up to a version or a server time, or to the end."""
         for batch, wanted in self._batches(version):
             for entry, commit in batch:
@@ -63,7 +69,8 @@ class Fold:
                 progress(self.state.version)
 
     def _batches(self, version: int | None) -> Iterator[tuple[list[tuple[Entry, Commit | None]], set[int]]]:
-        """Batches of entries and their commits (None: unreadable), each with the versions whose digest is named in it or
+        """Batches of entries and their commits (None: unreadable), each with the versions whose digest is
+        named in it or
         in the next."""
         after = 0
         ahead: deque[tuple[list[tuple[Entry, Commit | None]], set[int]]] = deque()
@@ -75,7 +82,9 @@ class Fold:
             named = set()
             for entry in entries:
                 if entry.version != after + 1:
-                    self._fault(entry.id, "version-gap", f"versions {after + 1} to {entry.version - 1} are missing")
+                    self._fault(
+                        entry.id, "version-gap", f"versions {after + 1} to {entry.version - 1} are missing"
+                    )
                     self.folding = False
                 after = entry.version
                 self.bytes += len(entry.header) + len(entry.payload)
@@ -118,8 +127,8 @@ class Fold:
             else:
                 self.checked += 1
                 if found != said:
-                    text = f"its digest of version {commit.decided_at} is {said.hex()}, the fold's is {found.hex()}"
-                    self._fault(entry.id, "digest", text)
+                    text = f"its digest of version {commit.decided_at} is {said.hex()}"
+                    self._fault(entry.id, "digest", f"{text}, the fold's is {found.hex()}")
         if self.strict:
             self._check_order(commit)
         try:
@@ -141,7 +150,9 @@ class Fold:
             self._fault(commit.id, "empty", "a commit without events")
         for event in commit.events:
             if not isinstance(event, list) or len(event) != 4 or not isinstance(event[0], str):
-                self._fault(commit.id, "bad-event", "an event that is not [name, subject, timestamp, context]")
+                self._fault(
+                    commit.id, "bad-event", "an event that is not [name, subject, timestamp, context]"
+                )
                 self.folding = False
                 continue
             name, subject, _, context = event
@@ -174,7 +185,8 @@ class Fold:
         self.faults.append(Fault(entry, code, text))
 
 
-# Where RFC 21 allows an event: states as a mask. What is not here may come in any state but before submit or after clean.
+# Where RFC 21 allows an event: states as a mask. What is not here may come in any state but before submit
+# or after clean.
 _ALLOWED = {
     "validate": NEW,
     "invalidate": NEW,
@@ -232,7 +244,8 @@ def after_event(name: str, state: int, holds: bool, context: dict[str, object]) 
 
 
 def first_difference(one: State, other: State) -> tuple[str, object, object] | None:
-    """(subject, its value in `one`, in `other`) of the first subject that differs, in the order instance, nodes, queues,
+    """(subject, its value in `one`, in `other`) of the first subject that differs, in the order instance,
+    nodes, queues,
     jobs, kvs; None if none does."""
     left, right = one.subjects(), other.subjects()
     order = {"instance": 0, "node": 1, "queue": 2, "job": 3, "kvs": 4}

@@ -1,8 +1,10 @@
-"""Output formats as Flux has them: Python format strings over named fields, compiled once for any number of rows.
+"""Output formats as Flux has them: Python format strings over named fields, compiled once for any number of
+rows.
 
-Beside Python's own syntax: conversions `!d` (a datetime, spec as strftime, `::` before an alignment), `!D` (ISO time),
-`!F` (Flux Standard Duration), `!H` (h:mm:ss), empty for 0; a spec ending in `h` shows a hyphen for nothing, one ending in
-`+` marks what was cut; before a field `?:` drops its column when all of it is empty, `+:` widens it to fit.
+Beside Python's own syntax: conversions `!d` (a datetime, spec as strftime, `::` before an alignment), `!D`
+(ISO time), `!F` (Flux Standard Duration), `!H` (h:mm:ss), empty for 0; a spec ending in `h` shows a hyphen
+for nothing, one ending in `+` marks what was cut; before a field `?:` drops its column when all of it is
+empty, `+:` widens it to fit.
 """
 
 from __future__ import annotations
@@ -148,7 +150,9 @@ class Format:
         try:
             parts = list(string.Formatter().parse(text.replace("\\n", "\n").replace("\\t", "\t")))
         except ValueError as error:
-            raise Rejected(f"bad output format: {error}", code="bad-format", hint="write {id} {name}") from None
+            raise Rejected(
+                f"bad output format: {error}", code="bad-format", hint="write {id} {name}"
+            ) from None
         before = ""
         for literal, name, spec, conversion in parts:
             before += literal
@@ -159,7 +163,9 @@ class Format:
 
                 near = difflib.get_close_matches(name, fields, 3) or sorted(fields)
                 raise Rejected(
-                    f"bad output format: no field is called {name!r}", code="bad-format", hint=f"try {', '.join(near)}"
+                    f"bad output format: no field is called {name!r}",
+                    code="bad-format",
+                    hint=f"try {', '.join(near)}",
                 )
             if conversion and conversion not in "dDFHSsra":
                 raise _bad(name, f"no conversion is called !{conversion}; there are !d !D !F !H !S !s !r")
@@ -180,11 +186,15 @@ class Format:
                 texts.append([])
                 continue
             if column.stretch and column.width:
-                column.width = max(column.width, *(len(str(value)) for value in values)) if values else column.width
+                column.width = (
+                    max(column.width, *(len(str(value)) for value in values)) if values else column.width
+                )
                 column.limit = max(column.limit, column.width) if column.limit else 0
             texts.append([text(value) for value in values])
         kept = [
-            (column, cells) for column, cells in zip(self.columns, texts, strict=True) if cells or not column.optional
+            (column, cells)
+            for column, cells in zip(self.columns, texts, strict=True)
+            if cells or not column.optional
         ]
         if not rows:
             kept = [(column, []) for column in self.columns if not column.optional]
@@ -194,7 +204,9 @@ class Format:
             lines.append(("".join(c.before + c.heading() for c, _ in kept) + tail).rstrip())
         template = "".join(c.before.replace("%", "%%") + "%s" for c, _ in kept) + tail.replace("%", "%%")
         if kept:
-            lines += [(template % cells).rstrip() for cells in zip(*(cells for _, cells in kept), strict=True)]
+            lines += [
+                (template % cells).rstrip() for cells in zip(*(cells for _, cells in kept), strict=True)
+            ]
         else:
             lines += [tail] * len(rows)
         return lines

@@ -83,6 +83,7 @@ def attach(
       fluxkv job attach ƒ3kQ
       fluxkv job attach -l $(fluxkv job last)
     """
+    from .eventlines import EventLines
     from .submit_cmd import attach_job, exception_line
 
     with _instance(uri, state_dir, timeout_of(timeout)) as (instance, limit):
@@ -90,6 +91,10 @@ def attach(
         shows = not (no_exceptions or quiet)
         record = instance.job(number)
         if record.t_inactive:
+            if show_events:
+                lines = EventLines("text", "offset")
+                for event in instance.events(number):
+                    say(lines.of(event))
             return _show_ended(instance, number, label_io, exception_line if shows else None)
         return attach_job(
             instance, number, 0 if stdin else None, label=label_io, verbose=show_events, show_exceptions=shows,

@@ -1,7 +1,7 @@
 """`fluxkv jobs`: which jobs, in which order, in which form. Reads snapshot and tail; asks no daemon.
 
-Order as in Flux: pending jobs as they stand in line, then running ones, the latest first, then inactive ones, the latest
-first. Off a terminal and on it the table is plain text; rich is not needed.
+Order as in Flux: pending jobs as they stand in line, then running ones, the latest first, then inactive ones,
+the latest first. Off a terminal and on it the table is plain text; rich is not needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ DEFAULT = (
 WITH_QUEUE = DEFAULT.replace("{username", "{queue:<8.8+} {username")
 FORMATS = {
     "default": DEFAULT,
-    "long": "{id.f58:>12} {queue:<8.8+} {username:<8.8+} {name:<10.10+} {status:>9} {urgency:>3} {ntasks:>6} {nnodes:>6h} "
-            "{t_submit!d:%b%d %R::>12} {runtime!F:>8h} {duration!F:>8h} {info}",
+    "long": "{id.f58:>12} {queue:<8.8+} {username:<8.8+} {name:<10.10+} {status:>9} {urgency:>3} "
+            "{ntasks:>6} {nnodes:>6h} {t_submit!d:%b%d %R::>12} {runtime!F:>8h} {duration!F:>8h} {info}",
     "deps": "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} {dependencies}",
-    "endreason": "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} {t_inactive!d:%b%d %R::>12} "
-                 "{runtime!F:>8h} {inactive_reason}",
+    "endreason": "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} "
+                 "{t_inactive!d:%b%d %R::>12} {runtime!F:>8h} {inactive_reason}",
     "id": "{id.f58}",
 }  # fmt: skip
 _COLOURS = {"CD": "", "F": "\x1b[31m", "CA": "\x1b[37m", "TO": "\x1b[31m", "R": "\x1b[32m"}
@@ -46,12 +46,18 @@ _COLOURS = {"CD": "", "F": "\x1b[31m", "CA": "\x1b[37m", "TO": "\x1b[31m", "R": 
 @click.option("-u", "--user", metavar="USER", help="Jobs of this user, by name or number; or all.")
 @click.option("-n", "--no-header", "--suppress-header", "no_header", is_flag=True, help="No header line.")
 @click.option("-o", "--format", "fmt", metavar="FORMAT", default="default",
-              help="default, long, deps, endreason, id, or a format of your own; help lists the fields.")  # fmt: skip
-@click.option("-c", "--count", metavar="N", type=click.IntRange(0), default=0, help="At most N jobs (default: all).")
-@click.option("-f", "--filter", "states", metavar="STATE,...", help="Only jobs in these states or with these results.")
+              help="default, long, deps, endreason, id, or your own; help lists the fields.")  # fmt: skip
+@click.option(
+    "-c", "--count", metavar="N", type=click.IntRange(0), default=0, help="At most N jobs (default: all)."
+)
+@click.option(
+    "-f", "--filter", "states", metavar="STATE,...", help="Only jobs in these states or with these results."
+)
 @click.option("--name", metavar="NAME", help="Only jobs of this name.")
 @click.option("-q", "--queue", metavar="QUEUE,...", help="Only jobs of these queues.")
-@click.option("--since", metavar="WHEN", help="Of the inactive jobs only those that ended after WHEN; implies -a.")
+@click.option(
+    "--since", metavar="WHEN", help="Of the inactive jobs only those that ended after WHEN; implies -a."
+)
 @click.option("--sort", metavar="[-]FIELD,...", help="Sort by fields; a minus turns the order round.")
 @click.option("--json", "as_json", is_flag=True, help='JSON: {"jobs": [...]}, or one object for a single ID.')
 @click.option("--stats", is_flag=True, help="First a line of totals.")
@@ -192,7 +198,9 @@ def _keep(options: dict[str, Any], *, every: bool, now: float) -> list[Callable[
 
         since = parse_moment(options["since"], now)
         if since.time is None:  # a version: its commit stands for a time
-            raise Rejected("--since takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30")
+            raise Rejected(
+                "--since takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30"
+            )
         after = since.time
         tests.append(lambda job: job.state != INACTIVE or job.t_inactive > after)
     return tests
@@ -213,7 +221,9 @@ def parse_states(text: str) -> tuple[int, frozenset[int]]:
             results.add(names[word])
         else:
             raise Rejected(
-                f"{word!r} is no state and no result", code="bad-state", hint=f"there are {', '.join([*masks, *names])}"
+                f"{word!r} is no state and no result",
+                code="bad-state",
+                hint=f"there are {', '.join([*masks, *names])}",
             )
     return mask, frozenset(results)
 
@@ -224,7 +234,11 @@ def _sort(chosen: list[Job], view: View, text: str) -> None:
     for key in reversed(text.split(",")):
         name = key.removeprefix("-")
         if name not in FIELDS:
-            raise Rejected(f"cannot sort by {name!r}: no such field", code="bad-sort", hint="fluxkv jobs -o help lists them")
+            raise Rejected(
+                f"cannot sort by {name!r}: no such field",
+                code="bad-sort",
+                hint="fluxkv jobs -o help lists them",
+            )
         get: Callable[[Job, View], Any] = FIELDS[name][1]
         if name.startswith("id"):
             get = _number
@@ -232,9 +246,11 @@ def _sort(chosen: list[Job], view: View, text: str) -> None:
         mixed = len({isinstance(value, str) for value in values}) > 1  # some empty, some numbers
         order = sorted(
             range(len(chosen)),
-            key=lambda at: (values[at] != "", str(values[at]) if mixed and values[at] == "" else values[at])
-            if mixed
-            else values[at],
+            key=lambda at: (
+                (values[at] != "", str(values[at]) if mixed and values[at] == "" else values[at])
+                if mixed
+                else values[at]
+            ),
             reverse=key.startswith("-"),
         )
         chosen[:] = [chosen[at] for at in order]
@@ -264,4 +280,7 @@ def _help() -> None:
         render.out(f"  {name:<10} {text}")
     render.out("Fields:")
     render.table([], [(f"  {name}", header) for name, (header, _) in FIELDS.items()], plain=True)
-    render.out("Conversions: !d datetime, !D ISO time, !F duration, !H h:mm:ss; a spec may end in h (- for nothing) or +")
+    render.out(
+        "Conversions: !d datetime, !D ISO time, !F duration, !H h:mm:ss; "
+        "a spec may end in h (a hyphen for nothing) or in + (marks what was cut)"
+    )

@@ -1,4 +1,6 @@
-"""What tables say about a job: Flux's field names, status words, causes and reasons in one line. Decides wording only."""
+"""What tables say about a job: Flux's field names, status words, causes and reasons in one line. Decides
+wording only.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,7 @@ def reason(job: Job, view: View) -> str:
 
 
 def signal_name(number: int) -> str:
-    """"SIGTERM" for 15."""
+    """ "SIGTERM" for 15."""
     import signal
 
     try:
@@ -237,15 +239,23 @@ FIELDS: dict[str, tuple[str, Getter]] = {
 
 
 def job_document(job: Job, view: View) -> dict[str, Any]:
-    """A job as a JSON object under Flux's names. The id is F58 text (RFC 19); times are Unix seconds, absent if unset."""
+    """A job as a JSON object under Flux's names. The id is F58 text (RFC 19); times are Unix seconds,
+    absent if unset."""
     document: dict[str, Any] = {"id": f58(job.id)}
     for name in (
-        "userid", "username", "urgency", "priority", "state", "name", "queue", "ntasks", "ncores", "nnodes", "ranks",
-        "nodelist", "status", "t_submit", "t_depend", "t_run", "t_cleanup", "t_inactive", "runtime", "duration",
-        "expiration", "t_remaining", "returncode", "result", "success", "waitstatus", "inactive_reason", "reason",
+        "userid", "username", "urgency", "priority", "state", "name", "queue", "ntasks", "ncores", "nnodes",
+        "ranks",
+        "nodelist", "status", "t_submit", "t_depend", "t_run", "t_cleanup", "t_inactive", "runtime",
+        "duration",
+        "expiration", "t_remaining", "returncode", "result", "success", "waitstatus", "inactive_reason",
+        "reason",
     ):  # fmt: skip
         value = FIELDS[name][1](job, view)
-        if value != "" and not (name.startswith("t_") and not value) and not (name == "expiration" and not value):
+        if (
+            value != ""
+            and not (name.startswith("t_") and not value)
+            and not (name == "expiration" and not value)
+        ):
             document[name] = value
     if job.state & PENDING:
         document["dependencies"] = list(job.waiting)

@@ -41,17 +41,15 @@ def _events(commits: Iterable[Commit], job: int | None = None) -> Iterator[Pair]
                 yield commit, Event(*event)
 
 
-def _job_events(source: Journal, text: str, after: int, version: int | None, moment: float | None) -> Iterator[Pair]:
+def _job_events(
+    source: Journal, text: str, after: int, version: int | None, moment: float | None
+) -> Iterator[Pair]:
     """One job's events: through the state's list of its commits, or by looking for it if it is retired."""
     from ..journal.ids import parse_id
 
     id = parse_id(text)
     job = source.load().jobs.get(id)
-    if job is not None:
-        pairs = iter(source.story(job.commits, id))
-    else:
-        pairs = _events(source.find_job(id), id)
-    for commit, event in pairs:
+    for commit, event in source.story(job.commits, id) if job else _events(source.find_job(id), id):
         if commit.version > after and (version is None or commit.version <= version):
             if moment is not None and commit.time > moment:
                 return
@@ -77,7 +75,13 @@ def _hosts(source: Journal) -> dict[int, str]:
 @click.option("--after", metavar="VERSION", type=click.IntRange(0), help="Only what came after this version.")
 @click.option("--until", metavar="VERSION|TIME", help="Only up to there.")
 @click.option("--job", metavar="ID", help="Only this job's events.")
-@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="At most N events: with --after the first, else the last.")
+@click.option(
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1),
+    help="At most N events: with --after the first, else the last.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, as export writes them.")
 @target_options
 def show(
@@ -111,13 +115,20 @@ def show(
 
 
 @journal.command("follow")
-@click.option("--after", metavar="VERSION", type=click.IntRange(0), help="Begin after this version (default: now).")
+@click.option(
+    "--after", metavar="VERSION", type=click.IntRange(0), help="Begin after this version (default: now)."
+)
 @click.option("--job", metavar="ID", help="Only this job's events.")
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="End after N events.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines, as export writes them.")
 @target_options
 def follow(
-    after: int | None, job: str | None, limit: int | None, as_json: bool, uri: str | None, state_dir: str | None
+    after: int | None,
+    job: str | None,
+    limit: int | None,
+    as_json: bool,
+    uri: str | None,
+    state_dir: str | None,
 ) -> None:
     """Print events as they come, until interrupted.
 
@@ -189,7 +200,9 @@ def stats(as_json: bool, uri: str | None, state_dir: str | None) -> None:
     names = document.pop("names")
     snapshot = document.pop("snapshot")
     rows: list[tuple[str, Any]] = [(key.replace("_", " "), value) for key, value in document.items()]
-    rows.append(("snapshot", f"version {snapshot['version']}, {snapshot['bytes']} bytes" if snapshot else "none"))
+    rows.append(
+        ("snapshot", f"version {snapshot['version']}, {snapshot['bytes']} bytes" if snapshot else "none")
+    )
     render.table([], rows)
     render.out("")
     render.table(["EVENT", "COUNT"], sorted(names.items(), key=lambda item: (-item[1], item[0])), right=(1,))
@@ -222,10 +235,16 @@ def _measure(source: Journal) -> dict[str, Any]:
     found = source.store.load_snapshot()
     snapshot = None
     if found is not None:
-        snapshot = {"version": unpack(found[0])["version"], "bytes": sum(map(len, found[1])), "chunks": len(found[1])}
+        snapshot = {
+            "version": unpack(found[0])["version"],
+            "bytes": sum(map(len, found[1])),
+            "chunks": len(found[1]),
+        }
     return {
-        "commits": commits, "events": events, "events_per_commit": round(events / commits, 2) if commits else 0.0,
-        "bytes": stored, "bytes_unpacked": unpacked, "compression": round(unpacked / stored, 2) if stored else 1.0,
+        "commits": commits, "events": events, "events_per_commit": round(events / commits,
+        2) if commits else 0.0,
+        "bytes": stored, "bytes_unpacked": unpacked, "compression": round(unpacked / stored,
+        2) if stored else 1.0,
         "compressed_commits": compressed, "seconds": round(seconds, 3),
         "events_per_s": round(events / seconds, 1) if seconds else 0.0, "snapshot": snapshot, "names": names,
     }  # fmt: skip
@@ -267,13 +286,19 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
         fold = Fold(source, strict=True)
         fold.run()
         if fold.folding and fold.state.version < tip:
-            fold.faults.append(Fault(f"{fold.state.version + 1}-?", "tip", f"meta says version {tip}, the journal ends before"))
+            fold.faults.append(
+                Fault(
+                    f"{fold.state.version + 1}-?", "tip", f"meta says version {tip}, the journal ends before"
+                )
+            )
         snapshot = _check_snapshot(source, fold)
     faults = fold.faults
     if as_json:
         render.print_json({
-            "sound": not faults, "version": fold.state.version, "events": fold.state.events, "bytes": fold.bytes,
-            "digests_checked": fold.checked, "digests_unchecked": fold.unchecked, "unknown_events": fold.unknown,
+            "sound": not faults, "version": fold.state.version, "events": fold.state.events,
+            "bytes": fold.bytes,
+            "digests_checked": fold.checked, "digests_unchecked": fold.unchecked,
+            "unknown_events": fold.unknown,
             "snapshot": snapshot, "faults": [fault._asdict() for fault in faults],
         })  # fmt: skip
     else:
@@ -282,7 +307,8 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
         unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
         late = f", {fold.unchecked} of versions too far back" if fold.unchecked else ""
         render.out(
-            f"{fold.state.version} commits, {fold.state.events} events, {fold.checked} digests compared{late}{unknown}, "
+            f"{fold.state.version} commits, {fold.state.events} events, "
+            f"{fold.checked} digests compared{late}{unknown}, "
             f"snapshot {snapshot}: " + (f"{len(faults)} FAULTS" if faults else "sound")
         )
     if faults:
@@ -304,14 +330,18 @@ def _check_snapshot(source: Journal, fold: Any) -> str:
     if not fold.folding:
         return f"of version {state.version} (not compared)"
     if source.at(state.version).digest() != state.digest():
-        fold.faults.append(Fault("snapshot", "digest", f"it differs from the history at its version {state.version}"))
+        fold.faults.append(
+            Fault("snapshot", "digest", f"it differs from the history at its version {state.version}")
+        )
         return "bad"
     return f"of version {state.version} agrees"
 
 
 @journal.command("export")
 @click.option("-o", "--output", metavar="FILE", default="-", help="Where to (default: standard output).")
-@click.option("--after", metavar="VERSION", type=click.IntRange(0), default=0, help="Only what came after this version.")
+@click.option(
+    "--after", metavar="VERSION", type=click.IntRange(0), default=0, help="Only what came after this version."
+)
 @click.option("--until", metavar="VERSION|TIME", help="Only up to there.")
 @target_options
 def export(output: str, after: int, until: str | None, uri: str | None, state_dir: str | None) -> None:
@@ -325,7 +355,10 @@ def export(output: str, after: int, until: str | None, uri: str | None, state_di
     from .eventview import event_document
     from .render import json_text
 
-    with open_journal(uri, state_dir) as source, click.open_file(output, "w", encoding="utf-8", atomic=output != "-") as file:
+    with (
+        open_journal(uri, state_dir) as source,
+        click.open_file(output, "w", encoding="utf-8", atomic=output != "-") as file,
+    ):
         version, moment = bound(source, until)
         for commit, event in _events(commits_until(source, after, version, moment)):
             file.write(json_text(event_document(commit, event)) + "\n")

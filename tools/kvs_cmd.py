@@ -1,4 +1,5 @@
-"""`fluxkv kvs`: the instance's key-value store, for users. One command is one commit; reading needs no daemon.
+"""`fluxkv kvs`: the instance's key-value store, for users. One command is one commit; reading needs no
+daemon.
 
 Values are bytes. Those above 1 KiB are stored apart, as blobs, and the journal holds their names.
 """
@@ -32,7 +33,11 @@ def kvs() -> None:
 
 
 def _no_such(key: str) -> Rejected:
-    return Rejected(f"kvs: {key}: No such file or directory", code="no-such-key", hint="fluxkv kvs dir -R lists what there is")
+    return Rejected(
+        f"kvs: {key}: No such file or directory",
+        code="no-such-key",
+        hint="fluxkv kvs dir -R lists what there is",
+    )
 
 
 def _key(key: str) -> str:
@@ -44,9 +49,11 @@ def _key(key: str) -> str:
 
 def fetch(journal: Journal, values: list[Any]) -> list[bytes]:
     """The bytes of values; blobs are read in one go. Raises `Corrupt` when one is missing."""
-    names = [value[0] for value in values if not isinstance(value, bytes)]
-    found = dict(zip(names, journal.store.get_blobs(names), strict=True)) if names else {}
-    datas = []
+    names: list[str] = [value[0] for value in values if not isinstance(value, bytes)]
+    found: dict[str, bytes | None] = {}
+    if names:
+        found.update(zip(names, journal.store.get_blobs(names), strict=True))
+    datas: list[bytes] = []
     for value in values:
         data = value if isinstance(value, bytes) else found[value[0]]
         if data is None:
@@ -61,7 +68,9 @@ def fetch(journal: Journal, values: list[Any]) -> list[bytes]:
 @click.option("-l", "--label", is_flag=True, help="Print KEY=VALUE.")
 @at_option
 @target_options
-def get(keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str | None, state_dir: str | None) -> None:
+def get(
+    keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str | None, state_dir: str | None
+) -> None:
     """Print the values of keys.
 
     \b
@@ -78,7 +87,9 @@ def get(keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str 
             if value is None:
                 raise _no_such(key)
             if isinstance(value, dict):
-                raise Rejected(f"kvs: {key}: Is a directory", code="is-directory", hint=f"fluxkv kvs dir {key}")
+                raise Rejected(
+                    f"kvs: {key}: Is a directory", code="is-directory", hint=f"fluxkv kvs dir {key}"
+                )
             values.append(value)
         datas = fetch(journal, values)
     stream = click.get_binary_stream("stdout")
@@ -109,7 +120,11 @@ def put(pairs: tuple[str, ...], raw: bool, no_clobber: bool, uri: str | None) ->
     for pair in pairs:
         key, mark, text = pair.partition("=")
         if not mark:
-            raise Rejected(f"kvs: {pair}: no value", code="bad-pair", hint="write KEY=VALUE; fluxkv kvs unlink removes a key")
+            raise Rejected(
+                f"kvs: {pair}: no value",
+                code="bad-pair",
+                hint="write KEY=VALUE; fluxkv kvs unlink removes a key",
+            )
         if _key(key) == ".":
             raise Rejected("kvs: the root cannot be a value", code="bad-key")
         data = sys.stdin.buffer.read() if raw and text == "-" else text.encode("utf-8", "surrogateescape")
@@ -180,7 +195,9 @@ def unlink(keys: tuple[str, ...], recursive: bool, force: bool, uri: str | None)
                 if found is None and not force:
                     raise _no_such(key)
                 if isinstance(found, dict) and found and not recursive:
-                    raise Rejected(f"kvs: {key}: Directory not empty", code="not-empty", hint="-R removes what is below")
+                    raise Rejected(
+                        f"kvs: {key}: Directory not empty", code="not-empty", hint="-R removes what is below"
+                    )
                 if found is not None:
                     ops.append(["unlink", _key(key)])
             decided = kvs_commit(ops, now) if ops else Decision([])
@@ -198,7 +215,13 @@ def unlink(keys: tuple[str, ...], recursive: bool, force: bool, uri: str | None)
 @at_option
 @target_options
 def directory(
-    key: str, recursive: bool, no_values: bool, width: int, at: str | None, uri: str | None, state_dir: str | None
+    key: str,
+    recursive: bool,
+    no_values: bool,
+    width: int,
+    at: str | None,
+    uri: str | None,
+    state_dir: str | None,
 ) -> None:
     """List a directory with its values. A name that ends in a dot is a directory.
 
@@ -260,7 +283,8 @@ def _shown(data: bytes) -> str:
 @at_option
 @target_options
 def ls(
-    keys: tuple[str, ...], recursive: bool, itself: bool, one: bool, classify: bool, at: str | None, uri: str | None,
+    keys: tuple[str, ...], recursive: bool, itself: bool, one: bool, classify: bool, at: str | None,
+    uri: str | None,
     state_dir: str | None,
 ) -> None:  # fmt: skip
     """List names.
@@ -294,10 +318,15 @@ def ls(
         if titles:
             render.out(("" if first else "\n") + f"{key}:")
         first = False
-        _names([name + ("." if classify and isinstance(found[name], dict) else "") for name in sorted(found)], columns)
+        _names(
+            [name + ("." if classify and isinstance(found[name], dict) else "") for name in sorted(found)],
+            columns,
+        )
         if recursive:
             base = "" if key == "." else key + "."
-            folders[:0] = [(base + name, found[name]) for name in sorted(found) if isinstance(found[name], dict)]
+            folders[:0] = [
+                (base + name, found[name]) for name in sorted(found) if isinstance(found[name], dict)
+            ]
 
 
 def _names(names: list[str], columns: bool) -> None:

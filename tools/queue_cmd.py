@@ -1,4 +1,5 @@
-"""`fluxkv queue`: open and close queues, and wait for them. Follows the journal; never asks again on a timer."""
+"""`fluxkv queue`: open and close queues, and wait for them. Follows the journal; never asks again on a
+timer."""
 
 from __future__ import annotations
 
@@ -40,20 +41,33 @@ def _named(state: State, name: str | None, every: bool, *, default_all: bool = F
     """The queues meant: the one named, all, or the only one."""
     if name:
         if name not in state.queues:
-            raise Rejected(f"queue {name!r}: no such queue", code="no-such-queue", hint=f"there are {', '.join(state.queues)}")
+            raise Rejected(
+                f"queue {name!r}: no such queue",
+                code="no-such-queue",
+                hint=f"there are {', '.join(state.queues)}",
+            )
         return [state.queues[name]]
     if every or default_all or len(state.queues) == 1:
         return [state.queues[one] for one in sorted(state.queues)]
-    raise Rejected("there are several queues", code="which-queue", hint=f"-q NAME, or -a: {', '.join(sorted(state.queues))}")
+    raise Rejected(
+        "there are several queues",
+        code="which-queue",
+        hint=f"-q NAME, or -a: {', '.join(sorted(state.queues))}",
+    )
 
 
 def _lines(queues: list[Queue]) -> list[str]:
     lines = []
     for one in queues:
         submission = "enabled" if one.enabled else "disabled"
-        lines.append(f"{one.name}: Job submission is {submission}" + (f": {one.disable_reason}" if one.disable_reason else ""))
+        lines.append(
+            f"{one.name}: Job submission is {submission}"
+            + (f": {one.disable_reason}" if one.disable_reason else "")
+        )
         scheduling = "started" if one.started else "stopped"
-        lines.append(f"{one.name}: Scheduling is {scheduling}" + (f": {one.stop_reason}" if one.stop_reason else ""))
+        lines.append(
+            f"{one.name}: Scheduling is {scheduling}" + (f": {one.stop_reason}" if one.stop_reason else "")
+        )
     return lines
 
 
@@ -64,7 +78,8 @@ def _lines(queues: list[Queue]) -> list[str]:
 @at_option
 @target_options
 def status(
-    name: str | None, option: str | None, every: bool, verbose: bool, as_json: bool, at: str | None, uri: str | None,
+    name: str | None, option: str | None, every: bool, verbose: bool, as_json: bool, at: str | None,
+    uri: str | None,
     state_dir: str | None,
 ) -> None:  # fmt: skip
     """Say whether queues take jobs and start them.
@@ -94,7 +109,9 @@ def status(
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @at_option
 @target_options
-def list_queues(no_header: bool, as_json: bool, at: str | None, uri: str | None, state_dir: str | None) -> None:
+def list_queues(
+    no_header: bool, as_json: bool, at: str | None, uri: str | None, state_dir: str | None
+) -> None:
     """List queues: enabled, started, and how many jobs they have.
 
     \b
@@ -112,8 +129,18 @@ def list_queues(no_header: bool, as_json: bool, at: str | None, uri: str | None,
     rows = []
     for one in queues:
         why = "; ".join(filter(None, (one.disable_reason, one.stop_reason)))
-        rows.append([one.name, "✔" if one.enabled else "✗", "✔" if one.started else "✗", *_numbers(state, one.name), why])
-    render.table([] if no_header else ["QUEUE", "EN", "ST", "PENDING", "RUNNING", "REASON"], rows, right=(3, 4))
+        rows.append(
+            [
+                one.name,
+                "✔" if one.enabled else "✗",
+                "✔" if one.started else "✗",
+                *_numbers(state, one.name),
+                why,
+            ]
+        )
+    render.table(
+        [] if no_header else ["QUEUE", "EN", "ST", "PENDING", "RUNNING", "REASON"], rows, right=(3, 4)
+    )
 
 
 def _numbers(state: State, name: str) -> tuple[int, int]:
@@ -130,12 +157,15 @@ def _numbers(state: State, name: str) -> tuple[int, int]:
 def _document(state: State, one: Queue) -> dict[str, Any]:
     pending, running = _numbers(state, one.name)
     return {
-        "name": one.name, "enabled": one.enabled, "started": one.started, "disable_reason": one.disable_reason,
+        "name": one.name, "enabled": one.enabled, "started": one.started,
+        "disable_reason": one.disable_reason,
         "stop_reason": one.stop_reason, "pending": pending, "running": running,
     }  # fmt: skip
 
 
-def _change(verb: str, name: str | None, option: str | None, every: bool, reason: str, uri: str | None) -> None:
+def _change(
+    verb: str, name: str | None, option: str | None, every: bool, reason: str, uri: str | None
+) -> None:
     """Change queues in one step, and say how they are now."""
     from ..journal.decide import Decision, change_queue
     from . import render
@@ -238,7 +268,8 @@ def drain(name: str | None, timeout: str | None, uri: str | None) -> None:
 @click.option("-t", "--timeout", metavar="FSD", help="Give up after this long (exit status 1).")
 @uri_option
 def idle(name: str | None, timeout: str | None, uri: str | None) -> None:
-    """Wait until nothing runs and nothing asks for resources: held jobs, those that wait for something else and those of
+    """Wait until nothing runs and nothing asks for resources: held jobs, those that wait for something
+    else and those of
     a stopped queue do not count.
 
     \b

@@ -1,4 +1,6 @@
-"""What reading and admin commands share: the state at a moment, following the journal, naming nodes. Decides no rules."""
+"""What reading and admin commands share: the state at a moment, following the journal, naming nodes. Decides
+no rules.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ def at_option(command: F) -> F:
 
 def uri_option(command: F) -> F:
     """Adds --uri alone: a command that writes needs the running instance."""
-    return click.option("--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running).")(
-        command
-    )
+    return click.option(
+        "--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running)."
+    )(command)
 
 
 def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
@@ -46,7 +48,9 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
     if moment.version is not None:
         tip = journal.store.meta().version
         if moment.version > tip:
-            raise Rejected(f"version {moment.version} is not there yet: the journal ends at {tip}", code="bad-moment")
+            raise Rejected(
+                f"version {moment.version} is not there yet: the journal ends at {tip}", code="bad-moment"
+            )
         state = journal.at(moment.version)
         return state, state.time or now
     assert moment.time is not None
@@ -63,7 +67,9 @@ def bound(journal: Journal, until: str | None) -> tuple[int | None, float | None
     return moment.version, moment.time
 
 
-def commits_until(journal: Journal, after: int, version: int | None, moment: float | None) -> Iterator[Commit]:
+def commits_until(
+    journal: Journal, after: int, version: int | None, moment: float | None
+) -> Iterator[Commit]:
     """Commits after a version up to a bound."""
     for commit in journal.commits(after, version):
         if moment is not None and commit.time > moment:
@@ -105,7 +111,9 @@ def append_now(journal: Journal, decision: Decision, tries: int = 5) -> Appended
         if isinstance(answer, Appended):
             return answer
         if isinstance(answer, Conflicted):
-            raise Conflict(f"{', '.join(answer.things)} changed meanwhile", things=answer.things, hint="try again")
+            raise Conflict(
+                f"{', '.join(answer.things)} changed meanwhile", things=answer.things, hint="try again"
+            )
         journal.cope(answer)
     raise Unavailable("the epoch keeps changing", code="epoch", hint="fluxkv status")
 
@@ -128,11 +136,15 @@ def ranks_of(state: State, targets: str) -> list[int]:
         for host in expand(targets):
             if host not in by_host:
                 known = ", ".join(sorted(by_host)[:5])
-                raise Rejected(f"{host}: no such node", code="no-such-node", hint=f"there are {known}") from None
+                raise Rejected(
+                    f"{host}: no such node", code="no-such-node", hint=f"there are {known}"
+                ) from None
             ranks += by_host[host]
     for rank in ranks:
         if rank not in state.nodes:
-            raise Rejected(f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(state.nodes)}")
+            raise Rejected(
+                f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(state.nodes)}"
+            )
     return sorted(set(ranks))
 
 
@@ -166,7 +178,8 @@ def user_id(text: str) -> int:
 
 
 def retired_job(journal: Journal, id: int) -> State:
-    """The state at the end of a job that has left the live state. Raises `Rejected` if there never was one."""
+    """The state at the end of a job that has left the live state. Raises `Rejected` if there never was
+    one."""
     commits = journal.find_job(id)
     state = journal.at(commits[-1].version)
     if id not in state.jobs:  # invalidated in its last commit

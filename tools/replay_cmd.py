@@ -1,4 +1,6 @@
-"""`fluxkv replay`: the state made again from the first commit, without snapshots, and compared. Changes nothing."""
+"""`fluxkv replay`: the state made again from the first commit, without snapshots, and compared. Changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--until", metavar="VERSION|TIME", help="Stop there.")
-@click.option("--diff", metavar="live", type=click.Choice(["live"]), help="Compare with the live state (snapshot and tail).")
+@click.option(
+    "--diff",
+    metavar="live",
+    type=click.Choice(["live"]),
+    help="Compare with the live state (snapshot and tail).",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @target_options
-def replay(until: str | None, diff: str | None, as_json: bool, uri: str | None, state_dir: str | None) -> None:
+def replay(
+    until: str | None, diff: str | None, as_json: bool, uri: str | None, state_dir: str | None
+) -> None:
     """Fold the journal from its first commit and check every digest in it.
 
     \b
@@ -66,7 +75,8 @@ def _document(fold: Fold, digest: bytes, seconds: float) -> dict[str, Any]:
             results[job.result.name] = results.get(job.result.name, 0) + 1
     return {
         "version": state.version, "epoch": state.epoch, "time": state.time, "events": state.events,
-        "skipped": state.skipped, "seconds": round(seconds, 6), "events_per_s": round(state.events / max(seconds, 1e-9)),
+        "skipped": state.skipped, "seconds": round(seconds, 6),
+        "events_per_s": round(state.events / max(seconds, 1e-9)),
         "digest": digest.hex(), "digests_checked": fold.checked, "digests_unchecked": fold.unchecked,
         "jobs": {STATE_NAMES[key]: number for key, number in sorted(state.counts.items()) if number},
         "results": results, "retired": state.retired, "nodes": len(state.nodes),
@@ -82,7 +92,12 @@ def _compare(journal: Journal, fold: Fold) -> dict[str, Any]:
     for commit in journal.commits(fold.state.version, live.version):
         fold.state.apply(commit)
     ours, theirs = fold.state.digest(), live.digest()
-    document: dict[str, Any] = {"with": "live", "version": live.version, "digest": theirs.hex(), "equal": ours == theirs}
+    document: dict[str, Any] = {
+        "with": "live",
+        "version": live.version,
+        "digest": theirs.hex(),
+        "equal": ours == theirs,
+    }
     found = first_difference(fold.state, live)
     if found is not None or ours != theirs:
         from .eventview import plain
@@ -97,7 +112,9 @@ def _show(document: dict[str, Any]) -> None:
 
     took = render.duration_text(document["seconds"])
     jobs = ", ".join(f"{number} {name}" for name, number in document["jobs"].items()) or "none"
-    render.out(f"version   {document['version']} (epoch {document['epoch']}), {render.human_time(document['time'])}")
+    render.out(
+        f"version   {document['version']} (epoch {document['epoch']}), {render.human_time(document['time'])}"
+    )
     render.out(f"events    {document['events']} in {took}, {document['events_per_s']} events/s")
     if document["skipped"]:
         render.out(f"skipped   {document['skipped']} events this program does not know")
@@ -107,7 +124,9 @@ def _show(document: dict[str, Any]) -> None:
         render.out(f"retired   {document['retired']} jobs")
     checked = f"{document['digests_checked']} commits carried digests that agree"
     if document["faults"]:
-        checked = f"{len(document['faults'])} of {document['digests_checked']} digests in commits do NOT agree"
+        checked = (
+            f"{len(document['faults'])} of {document['digests_checked']} digests in commits do NOT agree"
+        )
     render.out(f"digest    {document['digest']}; {checked}")
     for fault in document["faults"][:10]:
         render.out(f"fault     entry {fault['entry']}: {fault['text']}")
@@ -117,6 +136,8 @@ def _show(document: dict[str, Any]) -> None:
     if diff["equal"]:
         render.out(f"diff      equal to the live state at version {diff['version']}")
         return
-    render.out(f"diff      DIFFERS from the live state at version {diff['version']}, first in {diff['subject']}")
+    render.out(
+        f"diff      DIFFERS from the live state at version {diff['version']}, first in {diff['subject']}"
+    )
     render.out(f"  replayed {diff['replayed']}")
     render.out(f"  live     {diff['live']}")

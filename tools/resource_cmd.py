@@ -1,4 +1,6 @@
-"""`fluxkv resource`: what there is, what of it is used, and taking nodes out of use. Drain rules are in `journal.decide`."""
+"""`fluxkv resource`: what there is, what of it is used, and taking nodes out of use. Drain rules are in
+`journal.decide`.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,8 @@ def resource() -> None:
 
 
 def sets(state: State) -> dict[str, Row]:
-    """all, up, down, allocated and free, as rows. Allocated cores count as allocated wherever they are; free and
+    """all, up, down, allocated and free, as rows. Allocated cores count as allocated wherever they are;
+    free and
     down share out the rest."""
     nodes = [state.nodes[rank] for rank in sorted(state.nodes)]
     usable = [node for node in nodes if node.usable]
@@ -95,7 +98,10 @@ def sets(state: State) -> dict[str, Row]:
         return sum(node.cores.bit_count() for node in some), sum(node.gpus.bit_count() for node in some)
 
     free = [node for node in usable if node.cores & ~node.used_cores]
-    used = sum(node.used_cores.bit_count() for node in nodes), sum(node.used_gpus.bit_count() for node in nodes)
+    used = (
+        sum(node.used_cores.bit_count() for node in nodes),
+        sum(node.used_gpus.bit_count() for node in nodes),
+    )
     return {
         "free": Row("free", free, *unused(free)),
         "allocated": Row("allocated", busy, *used),
@@ -134,7 +140,8 @@ def list_resources(
     found = sets(state)
     if as_json:
         document: dict[str, Any] = {
-            name: {"nnodes": len(row.nodes), "ncores": row.ncores, "ngpus": row.ngpus, "nodelist": row.nodelist,
+            name: {"nnodes": len(row.nodes), "ncores": row.ncores, "ngpus": row.ngpus,
+            "nodelist": row.nodelist,
                    "ranks": row.ranks}
             for name, row in found.items()
         }  # fmt: skip
@@ -148,7 +155,9 @@ def list_resources(
     rows = []
     for name in states.lower().split(","):
         if name not in found:
-            raise Rejected(f"{name!r} is no state of resources", code="bad-state", hint=f"there are {', '.join(found)}")
+            raise Rejected(
+                f"{name!r} is no state of resources", code="bad-state", hint=f"there are {', '.join(found)}"
+            )
         rows.append(found[name])
     _print(rows, fmt, no_header)
 
@@ -170,7 +179,16 @@ def _node_row(node: Node) -> list[Any]:
     gpus = f"{node.used_gpus.bit_count()}/{node.gpus.bit_count()}" if node.gpus else "-"
     memory = f"{node.used_memory_mb}/{node.memory_mb}M" if node.memory_mb else "-"
     cores = f"{node.used_cores.bit_count()}/{node.cores.bit_count()}"
-    return [node.rank, node.host, node.state, cores, gpus, memory, shown or "-", node.drain[1] if node.drain else ""]
+    return [
+        node.rank,
+        node.host,
+        node.state,
+        cores,
+        gpus,
+        memory,
+        shown or "-",
+        node.drain[1] if node.drain else "",
+    ]
 
 
 def node_document(node: Node) -> dict[str, Any]:
@@ -181,7 +199,8 @@ def node_document(node: Node) -> dict[str, Any]:
     return {
         "rank": node.rank, "host": node.host, "state": node.state, "online": node.online,
         "cores": text_of(node.cores), "used_cores": text_of(node.used_cores), "gpus": text_of(node.gpus),
-        "used_gpus": text_of(node.used_gpus), "memory_mb": node.memory_mb, "used_memory_mb": node.used_memory_mb,
+        "used_gpus": text_of(node.used_gpus), "memory_mb": node.memory_mb,
+        "used_memory_mb": node.used_memory_mb,
         "properties": list(node.properties), "jobs": [f58(id) for id in sorted(node.jobs)],
         "drain": {"timestamp": node.drain[0], "reason": node.drain[1]} if node.drain else None,
     }  # fmt: skip
@@ -190,7 +209,14 @@ def node_document(node: Node) -> dict[str, Any]:
 @resource.command("status")
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
 @click.option("-s", "--states", metavar="STATE,...", help="Only avail, draining, drained, online, offline.")
-@click.option("-o", "--format", "fmt", metavar="FORMAT", default=STATUS, help="As for list, and {up} {timestamp} {reason}.")
+@click.option(
+    "-o",
+    "--format",
+    "fmt",
+    metavar="FORMAT",
+    default=STATUS,
+    help="As for list, and {up} {timestamp} {reason}.",
+)
 @at_option
 @target_options
 def status(
@@ -208,20 +234,36 @@ def status(
     wanted = set(states.lower().split(",")) if states else {"avail", "draining", "drained"}
     known = {"avail", "draining", "drained", "online", "offline", "all"}
     if wanted - known:
-        raise Rejected(f"{min(wanted - known)!r} is no status", code="bad-state", hint=f"there are {', '.join(sorted(known))}")
+        raise Rejected(
+            f"{min(wanted - known)!r} is no status",
+            code="bad-state",
+            hint=f"there are {', '.join(sorted(known))}",
+        )
     groups: dict[tuple[str, bool], list[Node]] = {}
     for rank in sorted(state.nodes):
         node = state.nodes[rank]
         kind = "avail" if node.drain is None else node.state
-        for name, up in ((kind, node.online), ("online" if node.online else "offline", node.online), ("all", node.online)):
+        for name, up in (
+            (kind, node.online),
+            ("online" if node.online else "offline", node.online),
+            ("all", node.online),
+        ):
             if name in wanted:
                 groups.setdefault((name, up), []).append(node)
     if "avail" in wanted and not any(name == "avail" for name, _ in groups):
         groups["avail", True] = []
     order = ["all", "online", "offline", "avail", "draining", "drained"]
     rows = [
-        Row(name, nodes, sum(n.cores.bit_count() for n in nodes), sum(n.gpus.bit_count() for n in nodes), "✔" if up else "✗")
-        for (name, up), nodes in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), not item[0][1]))
+        Row(
+            name,
+            nodes,
+            sum(n.cores.bit_count() for n in nodes),
+            sum(n.gpus.bit_count() for n in nodes),
+            "✔" if up else "✗",
+        )
+        for (name, up), nodes in sorted(
+            groups.items(), key=lambda item: (order.index(item[0][0]), not item[0][1])
+        )
     ]
     _print(rows, fmt, no_header)
 
@@ -229,14 +271,21 @@ def status(
 @resource.command("drain")
 @click.argument("targets", required=False)
 @click.argument("reason", nargs=-1)
-@click.option("-f", "--force", count=True, help="Also those drained already: a new reason; twice: a new time too.")
-@click.option("-u", "--update", is_flag=True, help="Leave those drained already as they are, and do not fail.")
+@click.option(
+    "-f", "--force", count=True, help="Also those drained already: a new reason; twice: a new time too."
+)
+@click.option(
+    "-u", "--update", is_flag=True, help="Leave those drained already as they are, and do not fail."
+)
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
-@click.option("-o", "--format", "fmt", metavar="FORMAT", default=DRAINED, help="For the list: {timestamp} {reason} ...")
+@click.option(
+    "-o", "--format", "fmt", metavar="FORMAT", default=DRAINED, help="For the list: {timestamp} {reason} ..."
+)
 @at_option
 @target_options
 def drain(
-    targets: str | None, reason: tuple[str, ...], force: int, update: bool, no_header: bool, fmt: str, at: str | None,
+    targets: str | None, reason: tuple[str, ...], force: int, update: bool, no_header: bool, fmt: str,
+    at: str | None,
     uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
     """Give TARGETS (ranks or hosts) no new jobs, for a REASON. Without arguments: list what is drained.
@@ -254,7 +303,9 @@ def drain(
         _print(drained(state), fmt, no_header)
         return
     if state_dir or at:
-        raise Rejected("a node can be drained only now, in a running instance", code="bad-option", hint="leave out --at")
+        raise Rejected(
+            "a node can be drained only now, in a running instance", code="bad-option", hint="leave out --at"
+        )
     from ..journal import decide
 
     with open_journal(uri) as journal:
@@ -278,7 +329,10 @@ def drained(state: State) -> list[Row]:
         node = state.nodes[rank]
         if node.drain is not None:
             groups.setdefault((node.drain[0], node.state, node.drain[1]), []).append(node)
-    return [Row(kind, nodes, timestamp=t, reason=why) for (t, kind, why), nodes in sorted(groups.items(), key=lambda g: g[0])]
+    return [
+        Row(kind, nodes, timestamp=t, reason=why)
+        for (t, kind, why), nodes in sorted(groups.items(), key=lambda g: g[0])
+    ]
 
 
 @resource.command("undrain")

@@ -49,10 +49,12 @@ def start(
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
                "config": config_path, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
-    if _inside_job() and state_dir is None:
-        from .child_start import start_child
+    if state_dir is None:
+        from ..instances.child import place
 
-        sys.exit(start_child(options, list(command)))
+        here = place(os.environ)
+        if here is not None:
+            sys.exit(start_child(here, options, list(command)))
     from ..journal.duration import parse_duration
 
     keep_s = parse_duration(keep)
@@ -86,8 +88,32 @@ def start(
     sys.exit(run_inside(directory, settings["uri"], list(command)))
 
 
-def _inside_job() -> bool:
-    return "FLUXKV_JOB_ATTEMPT" in os.environ and "FLUXKV_URI" in os.environ
+def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
+    """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
+    from ..instances import child
+    from ..instances import start as starting
+
+    given = [name for name in ("size", "cores", "gpus", "memory", "properties", "fake", "config") if options[name]]
+    if given:
+        what = "-s" if given[0] == "size" else f"--{given[0]}"
+        raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
+    if here.local:
+        return 0  # one task on each node is enough
+    settings = child.make_settings(here, options)
+    directory = child.directory(here)
+    starting.prepare(directory, settings)
+    if not settings["lead"]:
+        child.wait_until_started(settings["uri"])
+    starting.start_keeper(directory, os.getpid())
+    if settings["lead"]:
+        # What runs inside belongs to the child: it must not take itself for a task of the parent's job.
+        outer = ("FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE")
+        for name in outer:
+            os.environ.pop(name, None)
+        return run_inside(directory, settings["uri"], command, {"FLUXKV_STATE_DIR": directory.path})
+    child.wait_until_stopped(settings["uri"])
+    starting.stop(directory)
+    return 0
 
 
 def _wake_keeper(pid: int) -> None:
@@ -197,6 +223,9 @@ def find_directory(state_dir: str | None) -> Any:
     for directory in known():
         if directory.read()["uri"] == uri:
             return directory
+    inside = os.environ.get("FLUXKV_STATE_DIR", "")
+    if inside and os.path.exists(os.path.join(inside, "instance.json")) and StateDir(inside).read()["uri"] == uri:
+        return StateDir(inside)
     from ..kvs.uri import parse_uri
 
     server = parse_uri(uri).server

@@ -146,18 +146,15 @@ def attach_job(
     show_exceptions: bool = True, timeout: float | None = None,
 ) -> int:  # fmt: skip
     """Follow a job to its end, its output on ours; its exit code as a shell gives it."""
-    began = 0.0
+    from .eventlines import EventLines
+
+    lines = EventLines("text", "offset")
 
     def tell(name: str, timestamp: float, context: dict[str, Any]) -> None:
-        nonlocal began
-        began = began or timestamp
         if name == "exception" and show_exceptions:
             say(exception_line(id, context["type"], context["note"], context["severity"]))
         elif verbose:
-            say(
-                f"{timestamp - began:.3f}s: job.{name}"
-                + "".join(f" {key}={value}" for key, value in context.items())
-            )
+            say(lines.text(name, timestamp, context))
 
     attachment = instance.attach(id, _writers(label, False)(id), tell)
     if input_fd is not None:

@@ -42,6 +42,7 @@ class Rig:
         self.client = LaunchClient(self.spool)
         self.client.connect()
         self.client.environment("base", {"PATH": "/usr/bin:/bin", "HOME": "/"})
+        self.next_held()  # every connection asks for it
 
     def attempt(self, key: str, *command: str, **more: Any) -> dict[str, Any]:
         return {
@@ -84,8 +85,11 @@ class Rig:
 
     def held(self) -> dict[str, list[Any]]:
         """What the launcher holds now, key -> row."""
-        count = sum(e[0] == "held" for e in self.events)
         self.client.send(["list"])
+        return self.next_held()
+
+    def next_held(self) -> dict[str, list[Any]]:
+        count = sum(e[0] == "held" for e in self.events)
         while sum(e[0] == "held" for e in self.events) <= count:
             self.events += self.client.wait(PATIENCE_S)
         return {row[0]: row for row in [e for e in self.events if e[0] == "held"][-1][1]}

@@ -1,9 +1,11 @@
-"""A small deterministic history: 15 jobs on 3 nodes of 4 cores, with every kind of end, for tests of what reads a journal.
+"""A small deterministic history: 15 jobs on 3 nodes of 4 cores, with every kind of end, for tests of what
+reads a journal.
 
-Jobs by letter (`Sample.ids`): a ok, b exit 3, c cancelled while pending, d timed out, e two nodes, f no such program,
-g and h one seat handed over, i cancelled while running, j and k running (k another user's), l pending with a reason,
-m pending behind l, n held, o waiting for a time. Node 1 was drained and came back; node 2 is drained. The KVS has a
-small and a large value. Server time is a counter from `T0`, a second a commit.
+Jobs by letter (`Sample.ids`): a ok, b exit 3, c cancelled while pending, d timed out, e two nodes, f no such
+program, g and h one seat handed over, i cancelled while running, j and k running (k another user's), l
+pending with a reason, m pending behind l, n held, o waiting for a time. Node 1 was drained and came back;
+node 2 is drained. The KVS has a small and a large value. Server time is a counter from `T0`, a second a
+commit.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Clock:
 
 
 class Sample(NamedTuple):
-    """uri: where commands find it. state: folded along. ids: letter -> job id. clock: of the memory server."""
+    """uri: where commands find it. state: folded along. ids: letter -> job id. clock: of the memory
+    server."""
 
     uri: str
     journal: Journal
@@ -50,7 +53,8 @@ class Sample(NamedTuple):
 
 
 def jobspec(
-    command: list[str], *, nodes: int = 0, slots: int = 1, cores: int = 1, duration: float = 0.0, name: str = "",
+    command: list[str], *, nodes: int = 0, slots: int = 1, cores: int = 1, duration: float = 0.0,
+    name: str = "",
     queue: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """A version 1 jobspec as it stands in a submit event."""
@@ -110,10 +114,14 @@ class Writer:
     def agent(self, rank: int, name: str, context: dict[str, Any]) -> int:
         """Commit as an agent does."""
         self.tick()
-        decision = Decision([[name, f"node/{rank}", self.now, {"rank": rank, **context}]], bumps=[f"node/{rank}"])
+        decision = Decision(
+            [[name, f"node/{rank}", self.now, {"rank": rank, **context}]], bumps=[f"node/{rank}"]
+        )
         extra = {"by": f"agent {rank}"}
         return self._took(
-            self.journal.store.append(make_append(self.journal.meta, decision, self.state.version, extra=extra))
+            self.journal.store.append(
+                make_append(self.journal.meta, decision, self.state.version, extra=extra)
+            )
         )
 
     def _took(self, answer: object) -> int:
@@ -122,9 +130,11 @@ class Writer:
         assert self.state.version == answer.version
         return answer.version
 
-    # -- longer steps ---------------------------------------------------------------------------------------------
+    # -- longer steps ----------------------------------------------------------------------------------------
 
-    def submit(self, letter: str, spec: dict[str, Any], *, urgency: int = 16, userid: int | None = None) -> int:
+    def submit(
+        self, letter: str, spec: dict[str, Any], *, urgency: int = 16, userid: int | None = None
+    ) -> int:
         """Submit, and let the worker take it to SCHED."""
         id = self.ids[letter] = compose(1000 * (1 + len(self.ids)), 0, 0)
         who = self.userid if userid is None else userid
@@ -136,13 +146,19 @@ class Writer:
         events = []
         for id in ids:
             priority = self.state.jobs[id].urgency
-            events += [["validate", id, t, None], ["depend", id, t, None], ["priority", id, t, {"priority": priority}]]
+            events += [
+                ["validate", id, t, None],
+                ["depend", id, t, None],
+                ["priority", id, t, {"priority": priority}],
+            ]
         self.worker(*events)
 
     def alloc(self, id: int, claims: list[list[Any]]) -> int:
         t = self.now + 1
         duration = self.state.jobs[id].duration
-        return self.worker(["alloc", id, t, {"claims": claims, "expiration": t + duration if duration else 0.0}])
+        return self.worker(
+            ["alloc", id, t, {"claims": claims, "expiration": t + duration if duration else 0.0}]
+        )
 
     def run(self, id: int, claims: list[list[Any]]) -> int:
         """Allocate, and let every rank say that it began."""
@@ -157,7 +173,9 @@ class Writer:
         job = self.state.jobs[id]
         for rank in [claim.rank for claim in job.claims] or [job.granted[0] if job.granted else 0]:
             began = job.started.get(rank, 0.0)
-            self.agent(rank, "report", {"over": [[id, job.attempt, began, self.now, status, cause, following]]})
+            self.agent(
+                rank, "report", {"over": [[id, job.attempt, began, self.now, status, cause, following]]}
+            )
 
     def clean(self, id: int, status: int, *before: list[Any]) -> None:
         t = self.now
@@ -211,7 +229,9 @@ def write(writer: Writer) -> None:
     version = w.run(d, [[2, "0", "0", 0, 1]])
     w.tick(5)
     w.agent(2, "report", {"timeout": [[d, version, w.now]]})
-    w.worker(["exception", d, w.now + 1, {"type": "timeout", "severity": 0, "note": "resource allocation expired"}])
+    w.worker(
+        ["exception", d, w.now + 1, {"type": "timeout", "severity": 0, "note": "resource allocation expired"}]
+    )
     w.over(d, 15, cause="timeout")
     w.clean(d, 15)
 
@@ -236,7 +256,11 @@ def write(writer: Writer) -> None:
     w.alloc(g, [[0, "0", "", 0, 1]])
     granted = w.worker(["grant", h, w.now + 1, {"rank": 0, "shape": "a1"}])
     t = w.now
-    w.agent(0, "report", {"over": [[g, w.state.jobs[g].attempt, t, t + 0.5, 0, "", h]], "start": [[h, granted, t + 0.5]]})
+    w.agent(
+        0,
+        "report",
+        {"over": [[g, w.state.jobs[g].attempt, t, t + 0.5, 0, "", h]], "start": [[h, granted, t + 0.5]]},
+    )
     t = w.now
     w.worker(
         ["start", g, t - 1, None], ["finish", g, t - 0.5, {"status": 0}],
@@ -257,7 +281,11 @@ def write(writer: Writer) -> None:
 
     value = [blob_name(BIG), len(BIG)]
     w.journal.store.put_blobs({blob_name(BIG): BIG})
-    w.cli(decide.kvs_commit([["put", "conf.name", b"demo"], ["put", "conf.tasks", b"4"], ["mkdir", "empty"]], w.now + 1))
+    w.cli(
+        decide.kvs_commit(
+            [["put", "conf.name", b"demo"], ["put", "conf.tasks", b"4"], ["mkdir", "empty"]], w.now + 1
+        )
+    )
     w.cli(decide.kvs_commit([["put", "big", value], ["put", "conf.old", b"1"]], w.now + 1))
     w.cli(decide.kvs_commit([["unlink", "conf.old"]], w.now + 1))
 
@@ -273,7 +301,10 @@ def write(writer: Writer) -> None:
     w.schedule(l_, m, n)
     w.worker(["reason", l_, w.now + 1, {"code": "down", "text": "needs 3 nodes; 2 are up"}])
     o = w.submit("o", jobspec(["nightly"]))
-    w.worker(["validate", o, w.now + 1, None], ["dependency-add", o, w.now + 1, {"description": "begin-time=1700100000"}])
+    w.worker(
+        ["validate", o, w.now + 1, None],
+        ["dependency-add", o, w.now + 1, {"description": "begin-time=1700100000"}],
+    )
 
 
 def sample(name: str = "sample", userid: int | None = None) -> Sample:
@@ -289,7 +320,8 @@ def sample(name: str = "sample", userid: int | None = None) -> Sample:
 
 
 def many(writer: Writer, count: int, *, batch: int = 500, active: int = 0) -> None:
-    """Onto a journal with nodes: `count` one-core jobs through their whole life, a batch a commit, the last `active`
+    """Onto a journal with nodes: `count` one-core jobs through their whole life, a batch a commit, the
+    last `active`
     of them left pending."""
     spec = jobspec(["true"])
     first = 1_000_000

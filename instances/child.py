@@ -1,0 +1,167 @@
+"""A child instance: a job whose task is an instance. Its resources are what the parent granted, ranks renumbered from 0.
+
+Each side writes only its own journal. The child's namespace is the parent's path and the job's id; its first node leads
+(server client, worker, keeper), other nodes of the job bring an agent each and follow.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..journal.claims import Claim, from_wire
+from ..journal.ids import encode, f58
+from ..journal.log import Journal
+from ..journal.rset import parse_R
+from ..journal.wire import read_commit
+from ..kvs.errors import Rejected, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.port import Entry, Store
+from ..kvs.redis_store import open_store
+from ..kvs.uri import parse_uri, with_namespace
+from .discover import Row, make_R
+from .paths import StateDir
+
+ALLOC_WAIT_S = 30.0
+
+
+class Place(NamedTuple):
+    """Where in a parent's job this process stands. node: index of this node in the job; local: task on this node."""
+
+    parent: str
+    job: int
+    version: int
+    node: int
+    nodes: int
+    local: int
+    state_dir: str
+
+
+def place(environ: Mapping[str, str]) -> Place | None:
+    """From a task's environment; None outside any job."""
+    attempt = environ.get("FLUXKV_JOB_ATTEMPT", "")
+    parent = environ.get("FLUXKV_URI", "")
+    if not attempt or not parent:
+        return None
+    try:
+        job, _, entry = attempt.partition(".")
+        return Place(
+            parent, int(job), int(entry.partition("-")[0]), int(environ["FLUXKV_JOB_NODE"]), int(environ["FLUX_JOB_NNODES"]),
+            int(environ["FLUX_TASK_LOCAL_ID"]), environ.get("FLUXKV_STATE_DIR", ""),
+        )  # fmt: skip
+    except (KeyError, ValueError):
+        return None
+
+
+def child_uri(parent: str, job: int) -> str:
+    """The child's URI: the parent's server, its path and the job's id."""
+    path = parse_uri(parent).namespace.rstrip("/")
+    return with_namespace(parent, f"{path}/{f58(job)}")
+
+
+def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
+    """What the parent granted: (claims, expiration), from its journal. Waits for the alloc of a job that was placed ahead."""
+    entries = store.entries([here.version])
+    found = _alloc_in(entries, here.job)
+    if found is not None:
+        return found
+    position = entries[-1].id if entries else "0"
+    subscription = store.subscribe({Keys(store.namespace).journal: position})
+    deadline = time.monotonic() + ALLOC_WAIT_S
+    try:
+        while time.monotonic() < deadline:
+            for _, entries in subscription.poll(1.0):  # type: ignore[assignment]
+                found = _alloc_in(entries, here.job)
+                if found is not None:
+                    return found
+    finally:
+        subscription.close()
+    raise Unavailable(f"job {f58(here.job)}: its parent has not said what it was given", code="no-alloc")
+
+
+def _alloc_in(entries: list[Entry], job: int) -> tuple[tuple[Claim, ...], float] | None:
+    for entry in entries:
+        for name, subject, _, context in read_commit(entry).events:
+            if name == "alloc" and subject == job:
+                return from_wire(context["claims"]), float(context.get("expiration") or 0.0)
+    return None
+
+
+def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the child's part on this node."""
+    store = open_store(here.parent)
+    try:
+        claims, expiration = granted(store, here)
+        durability = store.meta().durability
+        nodes = {node.rank: node for node in _parent_nodes(store, here)}
+    finally:
+        store.close()
+    rows: list[Row] = []
+    for claim in sorted(claims):
+        node = nodes[claim.rank]
+        kept = tuple(name for name in node.properties if not name.startswith("+"))
+        rows.append((node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
+    document = make_R(rows)
+    if expiration:
+        document["execution"]["expiration"] = expiration
+    return {
+        "created": time.time(), "uri": child_uri(here.parent, here.job), "parent": here.parent, "job": f58(here.job),
+        "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": durability,
+        "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
+    }  # fmt: skip
+
+
+def _parent_nodes(store: Store, here: Place) -> Any:
+    """The parent's inventory: from its state directory when that is on this host, else from its journal."""
+    if here.state_dir:
+        try:
+            settings = StateDir(here.state_dir).read()
+            if settings.get("uri") == here.parent:
+                return parse_R(settings["R"]).nodes
+        except (Rejected, Unavailable, KeyError):
+            pass
+    return Journal(store).load().nodes.values()
+
+
+def directory(here: Place) -> StateDir:
+    """The child's state directory on this node: under the parent's, or in the job's own temporary folder."""
+    name = f"{encode(here.job, 'f58plain')}-{here.version}-{here.node}"
+    if here.state_dir and os.access(here.state_dir, os.W_OK):
+        return StateDir(os.path.join(here.state_dir, "ns", name))
+    return StateDir(os.path.join(os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), f"fluxkv-{name}"))
+
+
+def wait_until_started(uri: str, timeout_s: float = 60.0) -> None:
+    """Followers wait for the leading node to have made the namespace."""
+    deadline = time.monotonic() + timeout_s
+    store = open_store(uri, patience_s=1.0)
+    try:
+        while time.monotonic() < deadline:
+            try:
+                if store.meta().version:
+                    return
+            except Unavailable as error:
+                if error.code != "no-instance":
+                    raise
+            time.sleep(0.02)
+    finally:
+        store.close()
+    raise Unavailable(f"{uri}: its leading node has not started it", code="no-instance")
+
+
+def wait_until_stopped(uri: str) -> None:
+    """Block until the instance says it has stopped (followers live as long as it does)."""
+    store = open_store(uri)
+    state = Journal(store).load()
+    if state.instance.get("stopped"):
+        return
+    subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
+    while True:
+        for _, entries in subscription.poll(5.0):
+            for entry in entries:
+                if any(event[0] == "instance-stop" for event in read_commit(entry).events):  # type: ignore[arg-type]
+                    return
+
+

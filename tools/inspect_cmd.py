@@ -1,0 +1,396 @@
+"""`fluxkv inspect`: the story of a job or a node, put together from the journal. Reads only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..kvs.errors import Rejected
+from .reading import at_option, load, ranks_of, retired_job
+from .target import open_journal, target_options
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from ..journal.log import Journal
+    from ..journal.node import Node
+    from ..journal.state import State
+    from ..journal.wire import Commit, Event
+    from .jobview import View
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def inspect() -> None:
+    """The story of a job or a node.
+
+    \b
+    Examples:
+      fluxkv inspect job ƒ2UzHM        every event, who caused it, and what followed
+      fluxkv inspect node node3        what runs and ran there
+    """
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+@inspect.command("job")
+@click.argument("id")
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+@at_option
+@target_options
+def job(id: str, as_json: bool, at: str | None, uri: str | None, state_dir: str | None) -> None:
+    """Tell a job's story: each event with its time, its cause, its commit, and the state it led to.
+
+    \b
+    Examples:
+      fluxkv inspect job ƒ2UzHM
+      fluxkv inspect job ƒ2UzHM --at 10:30        what was known then
+      fluxkv inspect job ƒ2UzHM --state-dir ~/old --json
+    """
+    from ..journal.ids import f58, parse_id
+    from . import render
+    from .jobview import View, job_document
+
+    number = parse_id(id)
+    with open_journal(uri, state_dir) as journal:
+        state, now = load(journal, at)
+        if number not in state.jobs:
+            if at:
+                hint = f"it may have come later: fluxkv inspect job {f58(number)}"
+                raise Rejected(f"job {f58(number)}: not there at {at}", code="no-such-job", hint=hint)
+            state = retired_job(journal, number)
+        found = state.jobs[number]
+        story = job_story(journal, found)
+        view = View(state, now)
+    steps = job_steps(found, story, view.hosts)
+    if as_json:
+        render.print_json(
+            {
+                "job": job_document(found, view),
+                "attempts": attempts(story, found.id, view.hosts),
+                "story": steps,
+            }
+        )
+        return
+    _show_job(found, view, steps, attempts(story, found.id, view.hosts))
+
+
+def job_story(journal: Journal, found: Job) -> list[tuple[Commit, Event]]:
+    """Every event about a job: its own, and agents' reports that name it."""
+    return [
+        (commit, event)
+        for commit, event in journal.story(found.commits)
+        if event.subject == found.id or (event.name == "report" and _rows_about(event, found.id))
+    ]
+
+
+def _rows_about(event: Event, id: int) -> dict[str, list[Any]]:
+    """The rows of a report that are about a job: key -> row."""
+    context = event.context or {}
+    return {
+        key: row
+        for key in ("start", "over", "unstarted", "timeout")
+        for row in context.get(key) or ()
+        if row[0] == id
+    }
+
+
+def job_steps(found: Job, story: list[tuple[Commit, Event]], hosts: dict[int, str]) -> list[dict[str, Any]]:
+    """One object an event: timestamp, offset, name, by, entry, state after it, what it says, context."""
+    from ..journal.job import STATE_NAMES
+    from .eventview import caused_by, context_document, describe
+    from .folding import after_event
+    from .reading import user_name
+
+    steps = []
+    state, holds = 0, False
+    began = story[0][1].timestamp if story else 0.0
+    for commit, event in story:
+        context = event.context or {}
+        if event.name == "report":
+            what = _told(event, found.id, hosts)
+        else:
+            state, holds = after_event(event.name, state, holds, context)
+            what = describe(event, hosts)
+        by = caused_by(commit)
+        if "userid" in context:
+            by = f"{by} ({user_name(context['userid'])})" if by else user_name(context["userid"])
+        rows = _rows_about(event, found.id) if event.name == "report" else {}
+        about = {key: [row] for key, row in rows.items()} if rows else context
+        steps.append({
+            "timestamp": event.timestamp, "offset": round(event.timestamp - began, 6), "name": event.name,
+            "by": by,
+            "entry": commit.id, "state": STATE_NAMES.get(state, ""), "what": what,
+            "context": context_document(event.name, {k: [v] for k,
+            v in about.items()} if event.name == "report" else about),
+        })  # fmt: skip
+    return steps
+
+
+def _told(event: Event, id: int, hosts: dict[int, str]) -> str:
+    """What a report says about one job."""
+    from ..journal.ids import f58
+    from .eventview import status_text
+
+    host = hosts.get((event.context or {}).get("rank", -1), "a node")
+    texts = []
+    for key, row in _rows_about(event, id).items():
+        if key == "start":
+            texts.append("its tasks began")
+        elif key == "over":
+            took = max(0.0, row[3] - row[2]) if row[2] else 0.0
+            text = (
+                f"over after {took:.3f} s: {row[5] or status_text(row[4])}"
+                if row[2]
+                else f"over: {row[5] or status_text(row[4])}"
+            )
+            texts.append(text + (f"; the seat goes to {f58(row[6])}" if row[6] else ""))
+        elif key == "unstarted":
+            texts.append("given back, not started")
+        else:
+            texts.append("its time is up")
+    return f"{host}: {', '.join(texts)}"
+
+
+def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) -> list[dict[str, Any]]:
+    """Each attempt to run the job: the version that began it, how, where, and how it ended."""
+    from .eventview import claims_text, status_text
+
+    found: list[dict[str, Any]] = []
+    for commit, event in story:
+        context = event.context or {}
+        if event.name == "grant" or (event.name == "alloc" and "attempt" not in context):
+            found.append(
+                {"attempt": commit.version, "by": event.name, "at": event.timestamp, "where": "", "end": ""}
+            )
+        if not found:
+            continue
+        if event.name == "alloc":
+            found[-1]["where"] = claims_text(context.get("claims") or [], hosts)
+        elif event.name == "report" and "unstarted" in _rows_about(event, id):
+            found[-1]["end"] = "given back, not started"
+        elif event.name == "lost":
+            found[-1]["end"] = f"lost: {context.get('cause')}"
+        elif event.name == "finish":
+            found[-1]["end"] = status_text(context.get("status", 0))
+    return found
+
+
+def _show_job(found: Job, view: View, steps: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:
+    from ..journal.ids import f58
+    from ..journal.job import PENDING
+    from . import render
+    from .formats import fsd
+    from .jobview import info, status
+    from .reading import user_name
+
+    ended = info(found, view)
+    ran = fsd(round(found.runtime(view.now), 3))
+    render.out(
+        f"{f58(found.id)} {found.name}: {status(found)}"
+        + (f" ({ended})" if ended else "")
+        + (f", ran {ran}" if ran else "")
+    )
+    asked = [f"{found.ntasks} tasks", f"{found.ncores} cores"]
+    asked += [f"{found.nnodes} nodes"] if found.nnodes else []
+    asked += [f"limit {fsd(found.duration)}"] if found.duration else []
+    render.out(
+        f"  user {user_name(found.userid)}, queue {found.queue}, urgency {found.urgency}, "
+        f"priority {found.priority}"
+    )
+    render.out(f"  asked for {', '.join(asked)}")
+    if found.state & PENDING and found.annotations:
+        render.out(f"  annotations {found.annotations}")
+    for number, one in enumerate(tries, 1):
+        where = f" on {one['where']}" if one["where"] else ""
+        end = f": {one['end']}" if one["end"] else ""
+        render.out(f"  attempt {number} (version {one['attempt']}, by {one['by']}){where}{end}")
+    render.out("")
+    rows = [
+        [
+            _clock(one["timestamp"]),
+            f"+{one['offset']:.3f}",
+            one["name"],
+            one["state"],
+            one["by"],
+            one["entry"],
+            one["what"],
+        ]
+        for one in steps
+    ]
+    render.table(["TIME", "OFFSET", "EVENT", "STATE", "BY", "ENTRY", "WHAT"], rows, right=(1,), plain=True)
+
+
+def _clock(t: float) -> str:
+    from .eventview import precise_time
+
+    return precise_time(t)
+
+
+# -- nodes ---------------------------------------------------------------------------------------------------
+
+
+@inspect.command("node")
+@click.argument("node")
+@click.option(
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1),
+    default=20,
+    help="At most N past jobs, the latest (20).",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+@at_option
+@target_options
+def node(
+    node: str, limit: int, as_json: bool, at: str | None, uri: str | None, state_dir: str | None
+) -> None:
+    """Tell a node's story (a rank or a host): what it has, how it is, what runs and ran there, drains and
+    hellos.
+
+    \b
+    Examples:
+      fluxkv inspect node 3
+      fluxkv inspect node node3 --at 'yesterday 17:00' --limit 100
+    """
+    from . import render
+    from .resource_cmd import node_document
+
+    with open_journal(uri, state_dir) as journal:
+        state, now = load(journal, at)
+        ranks = ranks_of(state, node)
+        if len(ranks) != 1:
+            raise Rejected(
+                f"{node}: {len(ranks)} nodes; name one",
+                code="which-node",
+                hint="fluxkv resource list -v lists them",
+            )
+        found = state.nodes[ranks[0]]
+        jobs, history = node_story(journal, found, state.version)
+    if as_json:
+        render.print_json({"node": node_document(found), "jobs": jobs[-limit:], "history": history})
+        return
+    _show_node(found, state, jobs, history, limit, now)
+
+
+def node_story(
+    journal: Journal, found: Node, version: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(jobs that held something here, in order of allocation; events about the node itself), up to a
+    version."""
+    from ..journal.ids import f58
+    from ..journal.idset import mask_of
+    from .eventview import caused_by
+
+    rank, bit = found.rank, 1 << found.rank
+    names: dict[int, str] = {}
+    here: dict[int, dict[str, Any]] = {}
+    jobs: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
+    for commit in journal.commits(0, version):
+        for name, subject, t, context in commit.events:
+            if name == "submit":
+                names[subject] = _job_name(context or {})
+            elif name == "alloc":
+                for claim in context["claims"]:
+                    if claim[0] == rank:
+                        here[subject] = one = {
+                            "id": f58(subject), "name": names.get(subject, ""), "alloc": t, "free": None,
+                            "cores": claim[1],
+                            "gpus": claim[2], "memory_mb": claim[3], "end": "",
+                        }  # fmt: skip
+                        jobs.append(one)
+            elif name == "finish" and subject in here:
+                from .eventview import status_text
+
+                here[subject]["end"] = status_text(context["status"])
+            elif name == "free" and subject in here:
+                here.pop(subject)["free"] = t
+            elif name == "clean":
+                names.pop(subject, None)
+            elif (
+                (
+                    name in ("drain", "undrain", "online", "offline", "torpid", "lively")
+                    and mask_of(context["idset"]) & bit
+                )
+                or (name == "hello" and context["rank"] == rank)
+                or name in ("epoch", "resource-define")
+            ):
+                history.append({"timestamp": t, "name": name, "what": _about(name, context or {}), "by": caused_by(commit),
+                                "entry": commit.id})  # fmt: skip
+    return jobs, history
+
+
+def _job_name(context: dict[str, Any]) -> str:
+    from ..journal.summary import summarize
+
+    return summarize(context.get("jobspec") or {})[0]
+
+
+def _about(name: str, context: dict[str, Any]) -> str:
+    if name == "hello":
+        return f"boot {context['boot']}, spool {context['spool']}, {len(context['held'])} attempts held"
+    if name == "epoch":
+        return f"{context.get('reason', '')}; the node must speak again"
+    return str(context.get("reason", ""))
+
+
+def _show_node(
+    found: Node,
+    state: State,
+    jobs: list[dict[str, Any]],
+    history: list[dict[str, Any]],
+    limit: int,
+    now: float,
+) -> None:
+    from ..journal.idset import text_of
+    from . import render
+
+    since = f" since {render.human_time(found.t_status)}" if found.t_status else ""
+    up = "up" if found.online else "down"
+    render.out(f"{found.host} (rank {found.rank}): {found.state}, {up}{since}")
+    if found.drain is not None:
+        render.out(
+            f"  drained since {render.human_time(found.drain[0])}: {found.drain[1] or 'no reason given'}"
+        )
+    has = [f"cores {text_of(found.cores)}"]
+    has += [f"gpus {text_of(found.gpus)}"] if found.gpus else []
+    has += [f"{found.memory_mb} MB"] if found.memory_mb else []
+    has += [f"properties {','.join(found.properties)}"] if found.properties else []
+    free = found.cores & ~found.used_cores
+    render.out(f"  has {', '.join(has)}; free cores {text_of(free) or 'none'}")
+    running = [one for one in jobs if one["free"] is None]
+    ended = [one for one in jobs if one["free"] is not None]
+    render.out(f"\nrunning here: {len(running) or 'nothing'}")
+    if running:
+        rows = [
+            [one["id"], one["name"], one["cores"], render.human_time(one["alloc"]), _held(one, now)]
+            for one in running
+        ]
+        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD"], rows, plain=True)
+    render.out(
+        f"\nran here: {len(ended) or 'nothing'}" + (f", the latest {limit}" if len(ended) > limit else "")
+    )
+    if ended:
+        rows = [
+            [
+                one["id"],
+                one["name"],
+                one["cores"],
+                render.human_time(one["alloc"]),
+                _held(one, now),
+                one["end"],
+            ]
+            for one in ended[-limit:]
+        ]
+        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD", "END"], rows, plain=True)
+    render.out("\nhistory")
+    rows = [[_clock(one["timestamp"]), one["name"], one["by"], one["entry"], one["what"]] for one in history]
+    render.table(["TIME", "EVENT", "BY", "ENTRY", "WHAT"], rows, plain=True)
+
+
+def _held(one: dict[str, Any], now: float) -> str:
+    from . import render
+
+    return render.duration_text(max(0.0, (one["free"] or now) - one["alloc"]))

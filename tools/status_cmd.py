@@ -1,0 +1,283 @@
+"""`fluxkv status` and `fluxkv list`: how an instance is, with what is wrong first; and which instances there
+are.
+
+Looks at the state directory and at the journal; answers as much as it can when one of them is out of reach.
+Changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .target import open_journal, target_options
+
+if TYPE_CHECKING:
+    from ..instances.paths import StateDir
+    from ..journal.log import Journal
+
+FEW_BYTES = 200_000_000  # of free disk below which status warns
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON; its `processes` are the daemons.")
+@target_options
+def status(as_json: bool, uri: str | None, state_dir: str | None) -> None:
+    """Say how the instance is: problems first, then daemons, jobs, nodes, queues, journal, disk.
+
+    Exit status 3 if its journal cannot be reached.
+
+    \b
+    Examples:
+      fluxkv status
+      fluxkv status --json | jq -r '.processes[] | select(.role=="worker").pid'
+      fluxkv status --state-dir ~/old
+    """
+    from . import render
+
+    document = gather(uri, state_dir)
+    if as_json:
+        render.print_json(document)
+    else:
+        _show(document)
+    if document["state"] == "unreachable":
+        raise SystemExit(3)
+
+
+def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
+    """Everything `status --json` says. Raises `Rejected` or `Unavailable` only when no instance is named."""
+    import os
+
+    from ..instances.paths import StateDir, find_uri
+    from ..kvs.errors import FluxkvError
+    from .daemons import disk, find_state_dir, given_up, processes
+
+    directory: StateDir | None
+    if state_dir and not uri:
+        directory = StateDir(os.path.abspath(os.path.expanduser(state_dir)))
+        address = str(directory.read().get("uri", "")) if os.path.exists(directory.instance_file) else ""
+    else:
+        address = find_uri(uri)
+        directory = find_state_dir(address)
+    document: dict[str, Any] = {
+        "uri": address,
+        "state_dir": directory.path if directory else None,
+        "state": "running",
+    }
+    problems: list[str] = []
+    document["problems"] = problems
+    document["processes"] = processes(directory) if directory else []
+    try:
+        with open_journal(uri, state_dir) as journal:
+            _journal_part(journal, document)
+    except FluxkvError as error:
+        document["state"] = "unreachable"
+        problems.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+    if directory is not None:
+        _daemon_part(directory, document)
+        document["disk"] = disk(directory.path)
+        if document["disk"].get("free", FEW_BYTES) < FEW_BYTES:
+            problems.insert(
+                0,
+                f"the disk is nearly full: {document['disk']['free'] // 10**6} MB free at {directory.path}",
+            )
+        for name, why in given_up(directory).items():
+            problems.insert(0, f"the {name} was given up: {why}")
+    return document
+
+
+def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
+    from ..journal.job import STATE_NAMES
+
+    state = journal.load()
+    meta = journal.meta
+    document |= {
+        "namespace": journal.store.namespace, "uid": meta.uid, "version": state.version, "epoch": meta.epoch,
+        "durability": meta.durability, "created": meta.created, "started": state.instance.get("started", 0.0),
+        "owner": state.instance.get("owner"), "time": state.time, "events": state.events,
+        "retired": state.retired,
+    }  # fmt: skip
+    results = {"completed": 0, "failed": 0, "canceled": 0, "timeout": 0}
+    for job in state.jobs.values():
+        if job.result is not None:
+            results[job.result.name.lower()] += 1
+    document["jobs"] = {
+        name.lower(): state.counts.get(number, 0) for number, name in STATE_NAMES.items()
+    } | results
+    nodes = list(state.nodes.values())
+    document["nodes"] = {
+        "total": len(nodes), "up": sum(node.online for node in nodes),
+        "down": sum(not node.online for node in nodes),
+        "drained": sum(node.drain is not None for node in nodes),
+        "cores": sum(node.cores.bit_count() for node in nodes),
+        "used_cores": sum(node.used_cores.bit_count() for node in nodes),
+    }  # fmt: skip
+    document["queues"] = [
+        {"name": queue.name, "enabled": queue.enabled, "started": queue.started,
+        "disable_reason": queue.disable_reason,
+         "stop_reason": queue.stop_reason} for queue in state.queues.values()
+    ]  # fmt: skip
+    if state.instance.get("stopped"):
+        document["state"] = "stopped"
+        document["stopped"] = state.instance["stopped"]
+    _journal_problems(document, state)
+
+
+def _journal_problems(document: dict[str, Any], state: Any) -> None:
+    from ..journal.hostlist import compress
+
+    problems = document["problems"]
+    down = [node.host for _, node in sorted(state.nodes.items()) if not node.online]
+    drained = [node.host for _, node in sorted(state.nodes.items()) if node.drain is not None]
+    if down and document["state"] == "running":
+        problems.append(f"{len(down)} of {len(state.nodes)} nodes are down: {compress(down)}")
+    if drained:
+        problems.append(
+            f"{len(drained)} nodes are drained: {compress(drained)} (fluxkv resource drain shows why)"
+        )
+    for queue in state.queues.values():
+        if not queue.enabled:
+            problems.append(f"queue {queue.name} takes no jobs: {queue.disable_reason or 'no reason given'}")
+        if not queue.started:
+            problems.append(f"queue {queue.name} is stopped: {queue.stop_reason or 'no reason given'}")
+    if state.skipped:
+        problems.append(f"{state.skipped} events are unknown to this program: a newer fluxkv wrote them")
+
+
+def _daemon_part(directory: StateDir, document: dict[str, Any]) -> None:
+    """The daemons, the server among them even where it has no file of its own."""
+    from ..kvs.errors import FluxkvError
+    from .daemons import server_process
+    from .servers import connect
+
+    found = document["processes"]
+    if document["uri"] and not any(one["role"] == "server" for one in found):
+        try:
+            connection = connect(document["uri"])
+            if connection is not None:
+                try:
+                    server = server_process(connection, document["uri"].startswith("unix:"))
+                finally:
+                    connection.close()
+                if server is not None:
+                    found.insert(0, server)
+        except FluxkvError:
+            pass  # said already, when the journal was asked for
+    if not directory.running() and document["state"] == "running":
+        if not any(one["state"] == "running" and one["role"] != "server" for one in found):
+            document["state"] = (
+                "stopped" if not any(one["role"] == "server" for one in found) else "unattended"
+            )
+        document["problems"].insert(0, "no keeper is alive: nobody starts daemons again")
+    if document["state"] == "stopped":
+        document["problems"][:] = [text for text in document["problems"] if "keeper" not in text]
+        return
+    for one in found:
+        if one["state"] == "dead":
+            document["problems"].insert(0, f"the {one['name']} (pid {one['pid']}) is dead")
+
+
+def _show(document: dict[str, Any]) -> None:
+    from . import render
+    from .daemons import megabytes
+
+    for problem in document["problems"]:
+        render.out(f"! {problem}")
+    where = document["state_dir"] or "unknown"
+    since = f" since {render.human_time(document['started'])}" if document.get("started") else ""
+    render.out(f"instance   {document['uri'] or document['state_dir']}")
+    render.out(f"state      {document['state']}{since}, directory {where}")
+    if document["processes"]:
+        texts = [
+            f"{one['name']} {one['pid']}" + (" DEAD" if one["state"] == "dead" else "")
+            for one in document["processes"]
+        ]
+        render.out(f"daemons    {', '.join(texts)}")
+    if "version" not in document:
+        return
+    jobs = document["jobs"]
+    pending = jobs["new"] + jobs["depend"] + jobs["priority"] + jobs["sched"]
+    ended = ", ".join(
+        f"{jobs[name]} {name}" for name in ("completed", "failed", "canceled", "timeout") if jobs[name]
+    )
+    retired = f", {document['retired']} retired" if document["retired"] else ""
+    render.out(
+        f"jobs       {pending} pending, {jobs['run'] + jobs['cleanup']} running, {jobs['inactive']} inactive"
+        + (f" ({ended})" if ended else "") + retired
+    )  # fmt: skip
+    nodes = document["nodes"]
+    render.out(
+        f"nodes      {nodes['up']} up, {nodes['down']} down, {nodes['drained']} drained; "
+        f"{nodes['used_cores']} of {nodes['cores']} cores in use"
+    )
+    for queue in document["queues"]:
+        words = ["open" if queue["enabled"] else "closed", "started" if queue["started"] else "stopped"]
+        render.out(f"queue      {queue['name']}: {', '.join(words)}")
+    render.out(
+        f"journal    version {document['version']}, epoch {document['epoch']}, {document['events']} events, "
+        f"{document['durability']}"
+    )
+    if "free" in document.get("disk", {}):
+        render.out(
+            f"disk       {megabytes(document['disk']['used_here'])} here, "
+            f"{megabytes(document['disk']['free'])} free"
+        )
+
+
+@click.command("list")
+@click.option("-n", "--no-header", is_flag=True, help="No header line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+def list_instances(no_header: bool, as_json: bool) -> None:
+    """List this user's instances: address, state, start, active jobs, directory. Removes nothing.
+
+    \b
+    Examples:
+      fluxkv list
+      export FLUXKV_URI=$(fluxkv list --json | jq -r '.instances[0].uri')
+    """
+    from ..instances.paths import known
+    from . import render
+
+    found = [_instance(directory) for directory in known()]
+    if as_json:
+        render.print_json({"instances": found})
+        return
+    rows = [
+        [
+            one["uri"],
+            one["state"],
+            render.human_time(one["started"]),
+            "-" if one["jobs"] is None else one["jobs"],
+            one["directory"],
+        ]
+        for one in found
+    ]
+    render.table([] if no_header else ["URI", "STATE", "STARTED", "JOBS", "DIRECTORY"], rows, plain=True)
+
+
+def _instance(directory: StateDir) -> dict[str, Any]:
+    from ..kvs.errors import FluxkvError
+
+    one: dict[str, Any] = {
+        "uri": "",
+        "state": "stopped",
+        "started": 0.0,
+        "jobs": None,
+        "directory": directory.path,
+    }
+    try:
+        values = directory.read()
+        one["uri"] = str(values.get("uri", ""))
+        one["started"] = float(values.get("created") or 0.0)
+        if not directory.running():
+            return one
+        one["state"] = "running"
+        with open_journal(one["uri"]) as journal:
+            state = journal.load()
+        one["jobs"] = sum(1 for _ in state.active())
+        one["started"] = state.instance.get("started") or one["started"]
+    except (FluxkvError, ValueError, TypeError) as error:
+        one["state"] = "damaged" if one["state"] == "stopped" else "unreachable"
+        one["problem"] = str(error)
+    return one
