@@ -7,6 +7,7 @@ so a fenced attempt's word changes nothing. Output files and pipes are the runne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..journal.wire import pack, pack_events, unpack
@@ -77,6 +78,7 @@ class Agent:
         self.host = host
         self.cursors = cursors
         self.placed: dict[str, Placed] = {}
+        self.names: dict[tuple[int, int, int], str] = {}  # (job, version, rank) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
         self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
         self.held: list[str] | None = None
@@ -123,11 +125,15 @@ class Agent:
             version = int(message.id.partition("-")[0])
             self.cursors[rank] = message.id
             for order in unpack(message.data):
+                if order[0] == "hello":
+                    self._greeted(int(message.id.partition("-")[2]))
+                    continue
                 if order[0] == "launch":
                     key = f"{order[1]['job']}.{message.id}.{rank}"
                     if key not in self.placed:  # else the same order again: it has been started
-                        self.placed[key] = Placed(key, order[1]["job"], version, rank)
-                        launches.append(build_attempt(self.host, rank, order[1], key))
+                        attempt = build_attempt(self.host, rank, order[1], key)
+                        self._place(Placed(key, order[1]["job"], version, rank, "fake_s" in attempt))
+                        launches.append(attempt)
                     continue
                 if launches:  # keep the order of launches and what is said about them
                     outputs.append(ToLauncher(["launch", launches]))
@@ -136,18 +142,36 @@ class Agent:
         if launches:
             outputs.append(ToLauncher(["launch", launches]))
 
+    def _place(self, placed: Placed) -> None:
+        self.placed[placed.key] = placed
+        self.names[placed.job, placed.version, placed.rank] = placed.key
+
+    def _unplace(self, key: str) -> Placed | None:
+        placed = self.placed.pop(key, None)
+        if placed is not None:
+            self.names.pop((placed.job, placed.version, placed.rank), None)
+        return placed
+
+    def _greeted(self, epoch: int) -> None:
+        """A worker asks everybody to speak: history goes on under this epoch."""
+        if epoch != self.meta.epoch:
+            self.meta = replace(self.meta, epoch=epoch)
+        self.hello_due = True
+
     def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:
         what = order[0]
         if what == "forget":
             key = f"{order[1]}.{rank}"
             outputs.append(ToLauncher(["end", key, "fenced"]))
             return
-        key = f"{order[1]}.{order[2]}-{self.meta.epoch}.{rank}"
+        key = self.names.get((order[1], order[2], rank), "")
         if what == "recall":
-            if key in self.placed:
+            if key:
                 outputs.append(ToLauncher(["recall", [key]]))
             else:
                 self.rows[rank].unstarted.append([order[1], order[2]])
+        elif not key:
+            return  # over and reported: nothing left to do
         elif what == "end":
             outputs.append(ToLauncher(["end", key, order[3]]))
         elif what == "signal":
@@ -168,7 +192,7 @@ class Agent:
                 self.unsaid[placed.key] = placed
         elif what == "unstarted":
             for key in event[1]:
-                placed = self.placed.pop(key, None)
+                placed = self._unplace(key)
                 if placed is not None:
                     self.rows[placed.rank].unstarted.append([placed.job, placed.version])
         elif what == "timeout":
@@ -191,8 +215,8 @@ class Agent:
     def _held(self, rows: list[list[Any]], outputs: list[Output]) -> None:
         """What the launcher has, after a connect: the truth about attempts on this host."""
         listed = {row[0] for row in rows}
-        for key in [key for key in self.placed if key not in listed and not self.placed[key].over]:
-            placed = self.placed.pop(key)  # a queued one that a dead launcher held in memory
+        for placed in [one for one in self.placed.values() if one.key not in listed and not one.over and not one.fake]:
+            self._unplace(placed.key)  # a queued one that a dead launcher held in memory
             self.rows[placed.rank].unstarted.append([placed.job, placed.version])
         for key, job, state, t_start, _, over in rows:
             _, version, rank = split_key(key)
@@ -200,8 +224,8 @@ class Agent:
                 continue
             placed = self.placed.get(key)
             if placed is None:
-                placed = self.placed[key] = Placed(key, job, version, rank)
-                placed.found = True
+                placed = Placed(key, job, version, rank)
+                self._place(placed)
             if state == "over":
                 if not placed.over:
                     self._over(over)
@@ -300,7 +324,7 @@ class Agent:
             fenced = {int(thing.partition("/")[2]) for thing in answer.things}
             for rank, rows in self.sent.items():
                 lost = [row for row in rows.over if row[0] in fenced]
-                self.acks.extend(f"{row[0]}.{row[1]}-{self.meta.epoch}.{rank}" for row in lost)
+                self.acks.extend(self.names.get((row[0], row[1], rank), "") for row in lost)
                 rows.drop(fenced)
             outputs.append(Note("warning", f"reports about {len(fenced)} fenced attempts dropped"))
             self._unsend()
@@ -331,10 +355,10 @@ class Agent:
         self.acks = []
         for rank, rows in self.sent.items():
             for row in rows.over:
-                acks.append(f"{row[0]}.{row[1]}-{self.meta.epoch}.{rank}")
+                acks.append(self.names.get((row[0], row[1], rank), ""))
         self.sent = {}
         for key in acks:
-            self.placed.pop(key, None)
+            self._unplace(key)
         if acks:
             outputs.append(ToLauncher(["ack", acks]))
         for rank, cursor in self.cursors.items():

@@ -21,16 +21,16 @@ _TEMPLATE = re.compile(r"\{\{\s*([a-z.]+)\s*\}\}")
 class Placed:
     """An attempt the launcher was given, as the agent remembers it. over: its end has been heard."""
 
-    __slots__ = ("found", "job", "key", "over", "rank", "t_start", "version")
+    __slots__ = ("fake", "job", "key", "over", "rank", "t_start", "version")
 
-    def __init__(self, key: str, job: int, version: int, rank: int) -> None:
+    def __init__(self, key: str, job: int, version: int, rank: int, fake: bool = False) -> None:
         self.key = key
         self.job = job
         self.version = version
         self.rank = rank
         self.t_start = 0.0
         self.over = False
-        self.found = False
+        self.fake = fake  # held by the launcher that only pretends, in this process
 
 
 class Host:

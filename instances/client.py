@@ -1,7 +1,7 @@
-"""The Python client: what `import fluxkv` gives to programs. Synchronous; speaks to the journal, never to a daemon.
+"""The Python client: what `import fluxkv` gives to programs. Synchronous; never speaks to a daemon.
 
-Submitting and waiting need no fold; what needs the state (cancel, urgency) folds snapshot and tail, decides and
-appends, as every other process does.
+Submitting and waiting need no fold; what needs the state (cancel, urgency) folds snapshot and tail, decides
+and appends, as every other process does.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Instance:
             self._journal = Journal(self.store, self.by)
         return self._journal
 
-    # -- submitting -------------------------------------------------------------------------------------------
+    # -- submitting
 
     def submit(
         self,
@@ -146,7 +146,7 @@ class Instance:
             self._submitter = Submitter(self.store, self.by)
         return self._submitter
 
-    # -- watching ---------------------------------------------------------------------------------------------
+    # -- watching
 
     def wait(self, ids: Iterable[int | str | JobHandle], timeout: float | None = None) -> list[JobResult]:
         """The results of these jobs, in the order asked, when all have ended.
@@ -247,7 +247,7 @@ class Instance:
     def events(
         self, id: int | str | JobHandle | None = None, *, follow: bool = False, timeout: float | None = None
     ) -> Iterator[Event]:
-        """Events of the journal from its beginning, or of one job; with `follow`, then live (a job's until it ends).
+        """Events of the journal from its beginning, or of one job; with `follow`, then live (a job's to its end).
 
         timeout: seconds of following; raises `Unavailable(code="timeout")`.
         """
@@ -285,7 +285,7 @@ class Instance:
         finally:
             tail.close()
 
-    # -- asking and changing ----------------------------------------------------------------------------------
+    # -- asking and changing
 
     def state(self) -> State:
         """The live state: snapshot and tail, folded anew."""
@@ -294,7 +294,7 @@ class Instance:
         return state
 
     def job(self, id: int | str | JobHandle) -> Job:
-        """One job's record; of a retired one only what its result needs. Raises `Rejected(code="no-such-job")`."""
+        """One job's record; of a retired one what its result needs. Raises `Rejected(code="no-such-job")`."""
         number = _id(id)
         return self.state().jobs.get(number) or self._retired(number)
 

@@ -1,6 +1,6 @@
-"""Following an instance from outside: commits as they come, and the results of jobs. Only reads; decides nothing.
+"""Following an instance from outside: commits as they come, and the results of jobs. Only reads.
 
-Waiting never folds the instance: it reads the journal from a version on and keeps what concerns the jobs asked for.
+Waiting never folds the instance: it reads the journal from a version on and keeps what concerns its jobs.
 Results follow RFC 21 (the rules stand in `journal.job`).
 """
 
@@ -27,7 +27,8 @@ class JobResult:
     """How a job ended.
 
     status: wait word of its `finish`, None if it never ran. returncode: as a shell gives it (128 + signal).
-    result: "COMPLETED", "FAILED", "CANCELED" or "TIMEOUT". exception: (type, note) of its first fatal exception.
+    result: "COMPLETED", "FAILED", "CANCELED" or "TIMEOUT". exception: (type, note) of its first
+    fatal one.
     t_*: Unix seconds, 0.0 when not reached.
     """
 
@@ -118,7 +119,8 @@ class Tail:
                     continue
                 if entry.version != self.version + 1:
                     raise Corrupt(
-                        f"version {self.version + 1} is missing; the next is {entry.version}", code="version-gap",
+                        f"version {self.version + 1} is missing; the next is {entry.version}",
+                        code="version-gap",
                         hint="it was archived and trimmed meanwhile; read from the newest snapshot",
                     )  # fmt: skip
                 commits.append(read_commit(entry))

@@ -1,5 +1,6 @@
-"""A job's output and input as seen from outside (RFC 24): reading its stream, writing it out, attaching. Only reads
-and forwards; what a job's output is, its agent decides.
+"""A job's output and input as seen from outside (RFC 24): reading its stream, writing it out, attaching.
+
+Only reads and forwards; what a job's output is, its agent decides.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ READ = 65536
 class OutputWriter:
     """Writes a job's output events to two binary streams.
 
-    label: put "RANK: " (and `prefix`) before each line. Labelled text is written by whole lines, so that lines of
-    several ranks never mix.
+    label: put "RANK: " (and `prefix`) before each line. Labelled text is written by whole
+    lines, so that those of several ranks never mix.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ def watch(
     store: Store, follower: Follower, tail_at: tuple[int, str], writer_of: Callable[[int], OutputWriter],
     deadline: float | None = None, live: int = 64,
 ) -> Iterator[list[JobResult]]:  # fmt: skip
-    """As `follow_results`, writing the jobs' output: of the first `live` as it comes, of the others when they end."""
+    """As `follow_results`, writing the output too: of the first `live` jobs as it comes, of others at the end."""
     keys = Keys(store.namespace)
     writers: dict[int, OutputWriter] = {}
     seen: dict[str, str] = {keys.output(id): "0" for id in list(follower.waiting)[:live]}

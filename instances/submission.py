@@ -1,8 +1,8 @@
 """Submitting: from commands and jobspecs to commits. Decides how jobs share commits and environments.
 
-Needs no state: new ids are guarded as absent, and so is the mark of a closed queue. The environment goes to a blob
-that jobs share; a small `attributes.system.environment` left in a jobspec is what that job has beyond it. Whether a
-job can ever run, the worker says, as an exception of the job.
+Needs no state: new ids are guarded as absent, and so is the mark of a closed queue. The environment goes to a
+blob that jobs share; a small `attributes.system.environment` left in a jobspec is what that job has beyond
+it. Whether a job can ever run, the worker says, as an exception of the job.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Submitter:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",
                     code="epoch",
-                    hint="fluxkv status says whether the keeper lives; fluxkv start --state-dir DIR brings it up",
+                    hint="see fluxkv status; fluxkv start --state-dir DIR brings it up",
                 )
             meta = fresh
         raise Conflict("new job ids keep colliding with others'", hint="try again")
@@ -127,7 +127,7 @@ class Submitter:
 
 
 def pack_environment(env: Environment) -> bytes:
-    """An environment as its blob holds it: msgpack of a map, names and values of other bytes by surrogate escapes.
+    """An environment as its blob holds it: msgpack of a map, bytes that are no UTF-8 by surrogate escapes.
 
     A variable whose value is None is left out.
     """
@@ -174,8 +174,9 @@ def build_jobspec(
 ) -> dict[str, Any]:
     """A checked jobspec without environment, from the options of `Instance.submit`.
 
-    command: words, or one text for /bin/sh. duration: seconds, or a text such as "5m" (RFC 23). output, error,
-    input: files, put under `shell.options` as Flux has them; templates such as {{id}} are filled in by the agent.
+    command: words, or one text for /bin/sh. duration: seconds, or a text such as "5m" (RFC 23). output,
+    error, input: files, put under `shell.options` as Flux has them; templates such as {{id}} are filled in
+    by the agent.
     """
     from ..journal.duration import parse_duration
     from ..journal.jobspec_build import from_options

@@ -7,6 +7,7 @@ stay behind (and whoever would have taken what they free); the rest goes out at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -42,7 +43,7 @@ class Worker:
         self.snapshot_events = state.events
         self.inactive: dict[int, None] = {}
         self.again = False
-        self.new_here = True
+        self.greet = False
         for job in state.jobs.values():
             if job.state == INACTIVE:
                 self.inactive[job.id] = None
@@ -69,6 +70,10 @@ class Worker:
                     if one.leading:
                         self._take_over()
                         outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
+        if self.state.epoch and self.state.epoch != self.meta.epoch:
+            # Somebody took the history up under a new epoch: nodes must speak again before they are used.
+            self.meta = replace(self.meta, epoch=self.state.epoch)
+            self.greet = True
         if self.leading and self.inflight is None and self.again:
             self._pass(now, outputs)
         return outputs
@@ -146,6 +151,10 @@ class Worker:
         touched = [word for word in state.dirty_words if word.__class__ is int]
         self.planner.sync(touched)  # type: ignore[arg-type]
         groups: list[Group] = []
+        if self.greet:
+            self.greet = False
+            silent = [rank for rank, node in state.nodes.items() if not node.online]
+            groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
         for rank in sorted(state.said_hello):
             group = self._hello(rank, state.said_hello[rank], now)
             if group is not None:

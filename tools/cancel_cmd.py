@@ -78,7 +78,7 @@ def cancel(
 
 
 def parse_ids(texts: tuple[str, ...] | list[str]) -> list[int]:
-    """Job ids of texts in any form of RFC 19, in lists with commas and in decimal ranges ("[10-12,ƒ3kQ]"), once each."""
+    """Job ids in any form of RFC 19, in lists with commas and decimal ranges ("[10-12,ƒ3kQ]"), once each."""
     found: dict[int, None] = {}
     for text in texts:
         for part in text.strip().removeprefix("[").removesuffix("]").split(","):

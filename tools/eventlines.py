@@ -1,4 +1,4 @@
-"""Events, jobspecs and resource sets of a job as lines on stdout (RFC 18, 20, 24, 25). Decides their look only."""
+"""Events, jobspecs and resource sets of a job as lines on stdout (RFC 18, 20, 24, 25). Decides their look."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BULKY = ("jobspec",)  # shown by `job info ID jobspec`
 
 
 class EventLines:
-    """form: "text" or "json" (RFC 18 lines). times: "raw" (Unix seconds), "offset" (from the first) or "human"."""
+    """form: "text" or "json" (RFC 18). times: "raw" (Unix seconds), "offset" (from the first) or "human"."""
 
     def __init__(self, form: str, times: str) -> None:
         self._form = form

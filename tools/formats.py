@@ -52,8 +52,10 @@ def clock_time(seconds: float) -> str:
 class Column:
     """One field of a format: its literal before, and how a value becomes text."""
 
-    __slots__ = ("align", "before", "convert", "dash", "get", "header", "limit", "name", "optional", "plus", "spec", "stretch",
-                 "strftime", "width")  # fmt: skip
+    __slots__ = (
+        "align", "before", "convert", "dash", "get", "header", "limit", "name", "optional", "plus", "spec",
+        "stretch", "strftime", "width",
+    )  # fmt: skip
 
     def __init__(self, before: str, name: str, spec: str, conversion: str, fields: Fields) -> None:
         self.optional = before.endswith(("?:", "?+:"))
@@ -141,6 +143,15 @@ def _bad(name: str, why: str) -> Rejected:
     return Rejected(f"bad output format: field {name!r}: {why}", code="bad-format")
 
 
+def _texts(text: Callable[[Any], str], values: list[Any]) -> list[str]:
+    """Each value's text; equal values of a column are formatted once."""
+    try:
+        known = {value: text(value) for value in set(values)}
+    except TypeError:  # values that cannot be hashed
+        return [text(value) for value in values]
+    return [known[value] for value in values]
+
+
 class Format:
     """A compiled format."""
 
@@ -178,9 +189,6 @@ class Format:
         texts: list[list[str]] = []
         for column in self.columns:
             get, text = column.get, column.text
-            if not column.optional and not column.stretch:
-                texts.append([text(get(row, view)) for row in rows])
-                continue
             values = [get(row, view) for row in rows]
             if column.optional and not any(value != "" and value != 0 for value in values):
                 texts.append([])
@@ -190,7 +198,7 @@ class Format:
                     max(column.width, *(len(str(value)) for value in values)) if values else column.width
                 )
                 column.limit = max(column.limit, column.width) if column.limit else 0
-            texts.append([text(value) for value in values])
+            texts.append(_texts(text, values))
         kept = [
             (column, cells)
             for column, cells in zip(self.columns, texts, strict=True)

@@ -119,10 +119,8 @@ def job_steps(found: Job, story: list[tuple[Commit, Event]], hosts: dict[int, st
         about = {key: [row] for key, row in rows.items()} if rows else context
         steps.append({
             "timestamp": event.timestamp, "offset": round(event.timestamp - began, 6), "name": event.name,
-            "by": by,
-            "entry": commit.id, "state": STATE_NAMES.get(state, ""), "what": what,
-            "context": context_document(event.name, {k: [v] for k,
-            v in about.items()} if event.name == "report" else about),
+            "by": by, "entry": commit.id, "state": STATE_NAMES.get(state, ""), "what": what,
+            "context": context_document(event.name, about),
         })  # fmt: skip
     return steps
 
@@ -317,8 +315,10 @@ def node_story(
                 or (name == "hello" and context["rank"] == rank)
                 or name in ("epoch", "resource-define")
             ):
-                history.append({"timestamp": t, "name": name, "what": _about(name, context or {}), "by": caused_by(commit),
-                                "entry": commit.id})  # fmt: skip
+                what = _about(name, context or {})
+                history.append(
+                    {"timestamp": t, "name": name, "what": what, "by": caused_by(commit), "entry": commit.id}
+                )
     return jobs, history
 
 

@@ -1,4 +1,4 @@
-"""`fluxkv job ...`: one job looked at, waited for or changed. Decides what is printed and exit statuses, no rules.
+"""`fluxkv job ...`: one job looked at, waited for or changed. Decides what is printed and exit statuses.
 
 Waiting commands end with 1 and "timed out" when --timeout is over, as Flux's do.
 """
@@ -73,8 +73,8 @@ def _instance(
 @_timeout
 @target_options
 def attach(
-    id: str, show_events: bool, no_exceptions: bool, label_io: bool, stdin: bool, quiet: bool, timeout: str | None,
-    uri: str | None, state_dir: str | None,
+    id: str, show_events: bool, no_exceptions: bool, label_io: bool, stdin: bool, quiet: bool,
+    timeout: str | None, uri: str | None, state_dir: str | None,
 ) -> int:  # fmt: skip
     """Show a job's output as it comes; exit with its code.
 
@@ -97,8 +97,8 @@ def attach(
                     say(lines.of(event))
             return _show_ended(instance, number, label_io, exception_line if shows else None)
         return attach_job(
-            instance, number, 0 if stdin else None, label=label_io, verbose=show_events, show_exceptions=shows,
-            timeout=limit,
+            instance, number, 0 if stdin else None, label=label_io, verbose=show_events,
+            show_exceptions=shows, timeout=limit,
         )  # fmt: skip
 
 
@@ -122,8 +122,8 @@ def _show_ended(instance: Instance, id: int, label: bool, line: Callable[..., st
 @_timeout
 @target_options
 def status(
-    ids: tuple[str, ...], verbose: bool, exception_exit_code: int | None, timeout: str | None, uri: str | None,
-    state_dir: str | None,
+    ids: tuple[str, ...], verbose: bool, exception_exit_code: int | None, timeout: str | None,
+    uri: str | None, state_dir: str | None,
 ) -> int:  # fmt: skip
     """Wait for jobs to end, and exit with the worst of their codes.
 
@@ -204,8 +204,8 @@ def wait(id: str | None, everyone: bool, verbose: bool, timeout: str | None, uri
 @click.option("-p", "--path", hidden=True, help="Accepted for Flux's sake; there is one log.")
 @click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
 def wait_event(
-    id: str, event: str, timeout: str | None, form: str, time_format: str, verbose: bool, quiet: bool, count: int,
-    match_context: str | None, path: str | None, uri: str | None,
+    id: str, event: str, timeout: str | None, form: str, time_format: str, verbose: bool, quiet: bool,
+    count: int, match_context: str | None, path: str | None, uri: str | None,
 ) -> int:  # fmt: skip
     """Wait until a job's log holds an event, and print it.
 

@@ -36,7 +36,7 @@ FORMATS = {
                  "{t_inactive!d:%b%d %R::>12} {runtime!F:>8h} {inactive_reason}",
     "id": "{id.f58}",
 }  # fmt: skip
-_COLOURS = {"CD": "", "F": "\x1b[31m", "CA": "\x1b[37m", "TO": "\x1b[31m", "R": "\x1b[32m"}
+_COLOURS = {"F": "\x1b[31m", "CA": "\x1b[33m", "TO": "\x1b[31m", "R": "\x1b[32m"}
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .reading import bound, commits_until
+from .reading import bound, commits_until, gc_paused
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -284,7 +284,8 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
     with open_journal(uri, state_dir) as source:
         tip = source.store.meta().version
         fold = Fold(source, strict=True)
-        fold.run()
+        with gc_paused():
+            fold.run()
         if fold.folding and fold.state.version < tip:
             fold.faults.append(
                 Fault(
@@ -329,7 +330,9 @@ def _check_snapshot(source: Journal, fold: Any) -> str:
         return "none"
     if not fold.folding:
         return f"of version {state.version} (not compared)"
-    if source.at(state.version).digest() != state.digest():
+    with gc_paused():
+        history = source.at(state.version)
+    if history.digest() != state.digest():
         fold.faults.append(
             Fault("snapshot", "digest", f"it differs from the history at its version {state.version}")
         )

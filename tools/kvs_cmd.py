@@ -92,7 +92,7 @@ def get(
                 )
             values.append(value)
         datas = fetch(journal, values)
-    stream = click.get_binary_stream("stdout")
+    stream = sys.stdout.buffer
     for key, data in zip(keys, datas, strict=True):
         stream.write((f"{key}=".encode() if label else b"") + data + (b"" if raw else b"\n"))
     stream.flush()

@@ -1,5 +1,5 @@
-"""The options that describe a job, shared by submit and run, and their translation to a jobspec. Decides how texts on
-the command line are read (Flux's rules); what a valid jobspec is, `journal.jobspec` decides.
+"""The options that describe a job, shared by submit and run, and their translation to a jobspec. Decides how
+texts on the command line are read (Flux's rules); what a valid jobspec is, `journal.jobspec` decides.
 
 Each value is kept as text until its copy is made, since {cc} may stand anywhere.
 """
@@ -23,7 +23,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-c", "--cores-per-task"), {"metavar": "N", "help": "Cores for each task (default 1)."}),
     (("-g", "--gpus-per-task"), {"metavar": "N", "help": "GPUs for each task."}),
     (("-x", "--exclusive"), {"is_flag": True, "help": "Take whole nodes (with -N)."}),
-    (("-t", "--time-limit"), {"metavar": "FSD", "help": "Time limit: 30s, 10m, 2h; a bare number is minutes."}),
+    (("-t", "--time-limit"), {"metavar": "FSD", "help": "Time limit: 30s, 2h; a bare number is minutes."}),
     (("-q", "--queue"), {"metavar": "NAME", "help": "Queue to submit to."}),
     (("-B", "--bank"), {"metavar": "NAME", "help": "Bank to charge."}),
     (("--job-name",), {"metavar": "NAME", "help": "Name (default: the command's)."}),
@@ -32,14 +32,14 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                   "help": "NAME=VALUE sets, PATTERN takes from here, -PATTERN removes, ^FILE reads rules."}),
     (("--env-remove",), {"multiple": True, "metavar": "PATTERN", "help": "As --env=-PATTERN."}),
     (("--input",), {"metavar": "FILE", "help": "Standard input from a file."}),
-    (("--output",), {"metavar": "FILE", "help": "Standard output to a file; {{id}}, {{name}}, {{taskid}} are filled in."}),
+    (("--output",), {"metavar": "FILE", "help": "Output to a file; {{id}}, {{name}}, {{taskid}} work."}),
     (("--error",), {"metavar": "FILE", "help": "Standard error to a file (default: where output goes)."}),
     (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
     (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
-    (("--requires",), {"metavar": "CONSTRAINT", "help": 'Nodes it may use: "ssd", "-slow", "host:n[1-4]", "rank:0-3".'}),
-    (("--dependency",), {"multiple": True, "metavar": "URI", "help": "What to wait for: afterok:ID, after:ID, ..."}),
-    (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a jobspec attribute; VAL may be JSON."}),
-    (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option; VAL may be JSON."}),
+    (("--requires",), {"metavar": "CONSTRAINT", "help": "Only nodes that: ssd, -slow, host:n[1-4], rank:0-3."}),
+    (("--dependency",), {"multiple": True, "metavar": "URI", "help": "Wait for: afterok:ID, after:ID, ..."}),
+    (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute; VAL may be JSON."}),
+    (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),
     (("--flags",), {"multiple": True, "metavar": "FLAG", "help": f"Job flags: {', '.join(FLAGS)}."}),
     (("--dry-run",), {"is_flag": True, "help": "Print the jobspec and submit nothing."}),
     (("--uri",), {"metavar": "URI", "help": "The instance (default: FLUXKV_URI, else the one running)."}),
@@ -72,12 +72,13 @@ def fill(value: Any, cc: str | None) -> Any:
 
 
 def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None = None) -> dict[str, Any]:
-    """The jobspec (without environment) of these option values and this command. Raises click.BadParameter, Rejected."""
+    """The jobspec (without environment) of these values and words. Raises click.BadParameter, Rejected."""
     from ..instances.submission import build_jobspec
 
     v = {key: fill(value, cc) for key, value in values.items()} if cc is not None else dict(values)
     options: dict[str, Any] = {
-        "nodes": _count(v, "nodes"), "ntasks": _count(v, "ntasks"), "cores_per_task": _count(v, "cores_per_task") or 1,
+        "nodes": _count(v, "nodes"), "ntasks": _count(v, "ntasks"),
+        "cores_per_task": _count(v, "cores_per_task") or 1,
         "gpus_per_task": _count(v, "gpus_per_task", least=0) or 0, "exclusive": bool(v.get("exclusive")),
         "duration": time_limit(v.get("time_limit")), "name": v.get("job_name"), "queue": v.get("queue"),
         "bank": v.get("bank"), "constraint": v.get("requires"), "output": v.get("output") or "",
@@ -220,7 +221,7 @@ def overlay_of(rules: Iterable[str], cc: str) -> dict[str, str]:
 def environment(
     rules: Iterable[str], removes: Iterable[str] = (), source: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The job's environment: all of ours, changed by the rules in their order (see --env) but those that name {cc}."""
+    """The job's environment: all of ours, changed by the rules (see --env) in their order; not by {cc} ones."""
     ours = dict(os.environ if source is None else source)
     env = dict(ours)
     for rule in [*rules, *(f"-{pattern}" for pattern in removes)]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,10 +38,25 @@ def uri_option(command: F) -> F:
     )(command)
 
 
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """No garbage collection while a state is built: it makes many objects and no garbage, and looking through them
+    again and again doubles the time. What is there at the end is not looked through any more."""
+    import gc
+
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
     """(state, time in Unix seconds): now, or as of the moment `at` names."""
     if not at:
-        return journal.load(), journal.store.now()
+        with gc_paused():
+            return journal.load(), journal.store.now()
     from .target import parse_moment
 
     now = journal.store.now()
@@ -51,10 +67,12 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
             raise Rejected(
                 f"version {moment.version} is not there yet: the journal ends at {tip}", code="bad-moment"
             )
-        state = journal.at(moment.version)
+        with gc_paused():
+            state = journal.at(moment.version)
         return state, state.time or now
     assert moment.time is not None
-    return journal.at(moment=moment.time), moment.time
+    with gc_paused():
+        return journal.at(moment=moment.time), moment.time
 
 
 def bound(journal: Journal, until: str | None) -> tuple[int | None, float | None]:

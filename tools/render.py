@@ -1,7 +1,7 @@
-"""How answers look: tables, JSON, times, progress. Data goes to stdout, everything else to stderr. Decides no rules.
+"""How answers look: tables, JSON, times, progress. Data goes to stdout, everything else to stderr.
 
-rich is imported only when something is drawn on a terminal; NO_COLOR and TERM=dumb are respected. Off a terminal
-every table is plain columns, made for awk.
+rich is imported only when something is drawn on a terminal; NO_COLOR and TERM=dumb are respected. Off a
+terminal every table is plain columns, made for awk.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
-from .reading import bound
+from .reading import bound, gc_paused
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def replay(
         version, moment = bound(journal, until)
         fold = Fold(journal)
         began = time.perf_counter()
-        fold.run(version, moment)
-        digest = fold.state.digest()
+        with gc_paused():
+            fold.run(version, moment)
+            digest = fold.state.digest()
         seconds = time.perf_counter() - began
         document = _document(fold, digest, seconds)
         if diff:
@@ -88,7 +89,8 @@ def _compare(journal: Journal, fold: Fold) -> dict[str, Any]:
     """The live state against the fold, both brought to the live state's version."""
     from .folding import first_difference
 
-    live = journal.load()
+    with gc_paused():
+        live = journal.load()
     for commit in journal.commits(fold.state.version, live.version):
         fold.state.apply(commit)
     ours, theirs = fold.state.digest(), live.digest()

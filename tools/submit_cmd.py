@@ -172,7 +172,7 @@ class Detached(Exception):
 
 
 class Interrupts:
-    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled and left."""
+    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled."""
 
     def __init__(self, instance: Instance, id: int, attachment: Attachment) -> None:
         self._instance = instance

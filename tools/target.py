@@ -1,7 +1,7 @@
-"""Which instance a command speaks to, and which moment it asks about. Decides where to look; reads no journal.
+"""Which instance a command speaks to, and which moment it asks about. Decides where to look.
 
-A reading command works on a running instance and on the state directory of one that is down: then a throw-away
-server is started on a copy of its files.
+A reading command works on a running instance and on the state directory of one that is down: then a
+throw-away server is started on a copy of its files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def target_options(command: F) -> F:
 def open_journal(
     uri: str | None = None, state_dir: str | None = None, *, by: str = "cli"
 ) -> Iterator[Journal]:
-    """The journal of a running instance, or, with `state_dir`, of one that may be down (then what is appended is lost).
+    """The journal of a running instance, or, with `state_dir`, of one that may be down (appends are lost).
 
     Raises `Unavailable` when there is nothing to talk to, `Rejected` when `state_dir` holds no instance.
     """
@@ -115,7 +115,7 @@ class Moment(NamedTuple):
     time: float | None = None
 
 
-_HINT = 'give a version (1234), a time ("2026-11-23 10:30", 10:30, "yesterday 17:00", @UNIXSECONDS) or an age (-5m)'
+_HINT = 'give a version (1234), a time ("2026-11-23 10:30", 10:30, "yesterday 17:00", @UNIX) or an age (-5m)'
 
 
 def parse_moment(text: str, now: float | None = None) -> Moment:
