@@ -1,14 +1,70 @@
-# The two commands a newcomer needs: `make demo` and `make test`.
+# The two commands a newcomer needs: `make demo` and `make test`. All of it happens in .venv.
 VENV := .venv
 PY   := $(VENV)/bin/python
-STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types bench ci clean
+# The first Python that is new enough; name another with `make PYTHON=/path/to/python demo`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-$(PY):
-	python3 -m venv $(VENV)
+RUN_STAMP  := $(VENV)/.installed-run
+TEST_STAMP := $(VENV)/.installed-test
+ROOMS      := kvs journal schedulers instances tools
 
-$(STAMP): pyproject.toml | $(PY)
-	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet -e '.[test,dev]'
-	touch $(STAMP)
+# Without bytecode files each of the many short processes would compile fluxkv anew.
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench ci clean
+.SUFFIXES:
+
+help:
+	@echo 'make demo    install into $(VENV) and run an ensemble of real jobs, then replay its journal'
+	@echo 'make test    install what the tests need and run them'
+	@echo 'make lint    ruff check'
+	@echo 'make types   mypy --strict'
+	@echo 'make bench   measure speed against bare processes on this machine'
+	@echo 'make ci      all that must pass: lint, types, test'
+	@echo 'make clean   remove $(VENV) and everything made here'
+
+demo: $(RUN_STAMP)
+	@$(PY) -m fluxkv.tools.demo --directory demo-results
+
+test: $(TEST_STAMP)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(TEST_STAMP)
+	@$(PY) -m ruff check .
+
+types: $(TEST_STAMP)
+	@MYPYPATH=$(VENV)/src $(PY) -m mypy $(ROOMS:%=-p fluxkv.%)
+
+bench: $(TEST_STAMP)
+	@$(PY) tests/bench/run.py $(BENCH_ARGS)
+
+ci:
+	@bash .ci/run
+
+# Made anew if an earlier try left half of it. mypy finds the package by the link: the folders' names are not `fluxkv`.
+$(VENV)/.made:
+	@test -n '$(PYTHON)' || { echo 'fluxkv needs Python 3.11 or newer; name it: make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+		echo 'python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/fluxkv
+	@$(PY) -m pip install --quiet --upgrade pip 'setuptools>=77'
+	@touch $@
+
+$(RUN_STAMP): pyproject.toml $(VENV)/.made
+	@echo 'installing into $(VENV) ...'
+	@$(PY) -m pip install --quiet --no-build-isolation -e .
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml $(VENV)/.made
+	@echo 'installing into $(VENV), with what the tests need ...'
+	@$(PY) -m pip install --quiet --no-build-isolation -e '.[test,dev]'
+	@touch $@ $(RUN_STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-results bench-results.json \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(ROOMS) tests . -maxdepth 3 -name __pycache__ -prune -exec rm -rf {} +

@@ -212,14 +212,13 @@ class Instance:
 
         on_event: called with (name, timestamp, context) of each of its events, the past ones first.
         """
-        from .follow import Follower
         from .output import Attachment
 
         (job,), at = self._known([_id(id)])
         if on_event is not None and job.commits:
             for _, event in self.journal.story(job.commits, job.id):
                 on_event(event.name, event.timestamp, event.context or {})
-        return Attachment(self.store, Follower([job]), at, writer, on_event)
+        return Attachment(self.store, job, at, writer, on_event)
 
     def watch(
         self,
@@ -247,7 +246,7 @@ class Instance:
     def events(
         self, id: int | str | JobHandle | None = None, *, follow: bool = False, timeout: float | None = None
     ) -> Iterator[Event]:
-        """Events of the journal from its beginning, or of one job; with `follow`, then live (a job's to its end).
+        """Events of the journal from its beginning, or of one job; with `follow`, then live.
 
         timeout: seconds of following; raises `Unavailable(code="timeout")`.
         """

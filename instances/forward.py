@@ -6,11 +6,12 @@ the end, before the end is reported), so that nothing hangs on a pipe of a daemo
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Any
 
 from ..journal import stdio
-from ..journal.wire import pack
+from ..journal.wire import pack, unpack
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from .spool import input_path, output_paths
@@ -84,6 +85,34 @@ class Forwarder:
             many = len(ranks) > 1
             fifo = [input_path(self.spool, job, key, rank if many else None) for rank in (ranks if many else [None])]
         return Watched(job, key, tails, fifo)
+
+    def adopt(self, job: int, key: str) -> None:
+        """An attempt that an earlier agent watched: go on behind what that one forwarded."""
+        if key in self.watched or key in self.fresh:
+            return
+        out, err = output_paths(self.spool, job, key)
+        tails: list[_Tail] = []
+        base = out.removesuffix(".out")
+        try:
+            names = sorted(os.listdir(os.path.dirname(out)))
+        except OSError:
+            names = []
+        for name in names:
+            path = os.path.join(os.path.dirname(out), name)
+            if path in (out, err) or path.startswith(base + "."):
+                middle = path[len(base) :].rpartition(".")[0].lstrip(".")
+                tails.append(_Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
+        for message in self.store.messages(self.keys.output(job), limit=100_000):
+            name, context = unpack(message.data)
+            if name != "data" or not context.get("data"):
+                continue
+            text = context["data"]
+            size = len(base64.b64decode(text)) if context.get("encoding") == "base64" else len(text.encode())
+            for tail in tails:
+                if tail.stream == context["stream"] and (len(tails) <= 2 or tail.ranks == context["rank"]):
+                    tail.taken += size
+                    break
+        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)])
 
     def collect(self, keys: list[str] | None = None) -> None:
         """Forward what has grown: of all attempts, or of these."""

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from ..journal.ids import f58
+from ..journal.job import Job
 from ..journal.wire import Commit, pack, unpack
 from ..kvs.keys import Keys
 from ..kvs.port import Message, Store
-from .follow import Follower, JobResult, Tail, timed_out
+from .follow import Follower, JobResult, Tail, result_of, timed_out
 
 READ = 65536
 
@@ -107,17 +108,18 @@ def read_output(store: Store, id: int, writer: OutputWriter, after: str = "0") -
 class Attachment:
     """One job followed until it ends: its output is written, other descriptors are served meanwhile.
 
-    tail_at: (version, entry id or "") of the state `follower`'s job was taken from. on_event: called with
+    tail_at: (version, entry id or "") of the state `job` was taken from. on_event: called with
     (name, timestamp, context) of each of the job's events.
     """
 
     def __init__(
-        self, store: Store, follower: Follower, tail_at: tuple[int, str], writer: OutputWriter,
+        self, store: Store, job: Job, tail_at: tuple[int, str], writer: OutputWriter,
         on_event: Callable[[str, float, dict[str, Any]], None] | None = None,
     ) -> None:  # fmt: skip
-        (self.id,) = follower.waiting
+        self.id = job.id
         self._store = store
-        self._follower = follower
+        self._job = job
+        self._follower = Follower([job])
         self._writer = writer
         self._on_event = on_event
         self._output = Keys(store.namespace).output(self.id)
@@ -150,6 +152,8 @@ class Attachment:
         """Follow to the end. Raises Unavailable(code="timeout")."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
+            if self._job.t_inactive:
+                return self._ended(result_of(self._job))
             while True:
                 commits, messages = self._tail.poll(0.0)
                 for key, items in messages:
@@ -158,9 +162,7 @@ class Attachment:
                 for commit in commits:
                     self._tell(commit)
                     for result in self._follower.take(commit):
-                        read_output(self._store, self.id, self._writer, self._seen)
-                        self._writer.flush()
-                        return result
+                        return self._ended(result)
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     raise timed_out(f"job {f58(self.id)} is still active")
@@ -168,6 +170,11 @@ class Attachment:
                     self._wait(left)
         finally:
             self._tail.close()
+
+    def _ended(self, result: JobResult) -> JobResult:
+        read_output(self._store, self.id, self._writer, self._seen)
+        self._writer.flush()
+        return result
 
     def _write(self, items: list[Message]) -> None:
         for message in items:
@@ -193,7 +200,7 @@ def watch(
     store: Store, follower: Follower, tail_at: tuple[int, str], writer_of: Callable[[int], OutputWriter],
     deadline: float | None = None, live: int = 64,
 ) -> Iterator[list[JobResult]]:  # fmt: skip
-    """As `follow_results`, writing the output too: of the first `live` jobs as it comes, of others at the end."""
+    """As `follow_results`, writing the output too: of the first `live` jobs as it comes."""
     keys = Keys(store.namespace)
     writers: dict[int, OutputWriter] = {}
     seen: dict[str, str] = {keys.output(id): "0" for id in list(follower.waiting)[:live]}

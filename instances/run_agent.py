@@ -141,22 +141,35 @@ class AgentRunner(Runner):
         for event in events:
             if event[0] == "over":
                 self.forwarder.finish(event[1])
-                if self.inputs:
-                    self.inputs = {key: one for key, one in self.inputs.items() if one[1] != event[1]}
+                self._end_input(event[1])
+            elif event[0] == "held":
+                for key, job, state, *_, over in event[1]:
+                    if state != "queued":
+                        self.forwarder.adopt(job, key)
+                    if over is not None:
+                        self.forwarder.finish(key)
             elif event[0] == "start":
                 self.forwarder.started(event[1])
 
     def poll(self) -> list[Input]:
         inputs = super().poll()
-        if not self.inputs:
-            return inputs
         kept: list[Input] = []
         for one in inputs:
-            if isinstance(one, Messages) and one.name in self.inputs:
-                self._feed(one)
+            if isinstance(one, Messages) and not one.name.startswith("node/"):
+                if one.name in self.inputs:
+                    self._feed(one)
             else:
                 kept.append(one)
         return kept
+
+    def _end_input(self, key: str) -> None:
+        """An attempt is over: nobody reads its standard input any more."""
+        for stream, (_, reader) in list(self.inputs.items()):
+            if reader == key:
+                del self.inputs[stream]
+                if self.subscription is not None:
+                    self.subscription.forget(stream)
+                self.store.delete(stream)
 
     def _feed(self, one: Messages) -> None:
         _, key = self.inputs[one.name]

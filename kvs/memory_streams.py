@@ -71,6 +71,9 @@ class MemorySubscription:
         self.positions[key] = self._newest(key) if position == "$" else position
         self.wake()
 
+    def forget(self, key: str) -> None:
+        self.positions.pop(key, None)
+
     def poll(self, timeout_s: float = 0.0) -> list[tuple[str, list[Entry] | list[Message]]]:
         deadline = time.monotonic() + timeout_s
         with self._server.changed:

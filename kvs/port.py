@@ -134,6 +134,10 @@ class Subscription(Protocol):
         """Follow one more stream (or move the position in one followed already). `fileno` may then differ."""
         ...
 
+    def forget(self, key: str) -> None:
+        """Stop following a stream."""
+        ...
+
     def close(self) -> None: ...
 
 

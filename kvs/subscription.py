@@ -50,6 +50,9 @@ class RedisSubscription:
             self._drop()
             self._open()
 
+    def forget(self, key: str) -> None:
+        self.positions.pop(key, None)  # a read under way may still bring something of it: `_take` drops that
+
     def poll(self, timeout_s: float = 0.0) -> Batch:
         deadline = time.monotonic() + timeout_s
         try:
@@ -128,6 +131,8 @@ class RedisSubscription:
         batch: Batch = []
         for name, items in reply:
             key = name.decode()
+            if key not in self.positions:
+                continue
             owner = keys_of(key)
             if items:
                 self.positions[key] = items[-1][0].decode()

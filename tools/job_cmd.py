@@ -83,35 +83,15 @@ def attach(
       fluxkv job attach ƒ3kQ
       fluxkv job attach -l $(fluxkv job last)
     """
-    from .eventlines import EventLines
-    from .submit_cmd import attach_job, exception_line
+    from .submit_cmd import attach_job
 
     with _instance(uri, state_dir, timeout_of(timeout)) as (instance, limit):
         number = parse_id(id)
         shows = not (no_exceptions or quiet)
-        record = instance.job(number)
-        if record.t_inactive:
-            if show_events:
-                lines = EventLines("text", "offset")
-                for event in instance.events(number):
-                    say(lines.of(event))
-            return _show_ended(instance, number, label_io, exception_line if shows else None)
         return attach_job(
             instance, number, 0 if stdin else None, label=label_io, verbose=show_events,
             show_exceptions=shows, timeout=limit,
         )  # fmt: skip
-
-
-def _show_ended(instance: Instance, id: int, label: bool, line: Callable[..., str] | None) -> int:
-    from .submit_cmd import _writers
-
-    code = 0
-    for batch in instance.watch([id], _writers(label, False)):
-        for result in batch:
-            code = result.returncode
-            if result.exception is not None and line is not None:
-                say(line(id, *result.exception))
-    return code
 
 
 @job.command()

@@ -36,7 +36,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--error",), {"metavar": "FILE", "help": "Standard error to a file (default: where output goes)."}),
     (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
     (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
-    (("--requires",), {"metavar": "CONSTRAINT", "help": "Only nodes that: ssd, -slow, host:n[1-4], rank:0-3."}),
+    (("--requires",), {"metavar": "CONSTRAINT", "help": "Nodes it may use: ssd, -slow, host:n[1-4], ..."}),
     (("--dependency",), {"multiple": True, "metavar": "URI", "help": "Wait for: afterok:ID, after:ID, ..."}),
     (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute; VAL may be JSON."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),
@@ -221,7 +221,7 @@ def overlay_of(rules: Iterable[str], cc: str) -> dict[str, str]:
 def environment(
     rules: Iterable[str], removes: Iterable[str] = (), source: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The job's environment: all of ours, changed by the rules (see --env) in their order; not by {cc} ones."""
+    """The job's environment: all of ours, changed by the rules (see --env) in their order."""
     ours = dict(os.environ if source is None else source)
     env = dict(ours)
     for rule in [*rules, *(f"-{pattern}" for pattern in removes)]:

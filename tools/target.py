@@ -24,8 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def target_options(command: F) -> F:
     """Adds --uri and --state-dir (arguments `uri` and `state_dir` of the command)."""
     command = click.option(
-        "--state-dir", metavar="DIR", envvar="FLUXKV_STATE_DIR",
-        help="Read the instance whose state is in DIR; it need not be running.",
+        "--state-dir", metavar="DIR", help="Read the instance whose state is in DIR; it need not be running."
     )(command)  # fmt: skip
     return click.option(
         "--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running)."
@@ -71,19 +70,17 @@ def _locate(state_dir: str) -> tuple[str, Any]:
     from ..kvs.uri import StoreUri, parse_server, parse_uri
 
     path = os.path.abspath(os.path.expanduser(state_dir))
-    if os.path.isdir(os.path.join(path, "appendonlydir")):  # a bare store
-        named, folders = None, [path]
-    else:
+    named = None
+    folders = _server_folders(path)
+    if os.path.exists(os.path.join(path, "instance.json")) or not _holds_journal(path):
         named = parse_uri(str(StateDir(path).read()["uri"]))
-        folders = _server_folders(path)
         address = parse_server(named.server)
-        if address.kind == "unix":
-            folders.append(os.path.dirname(address.path))
-        else:
+        if address.kind != "unix":
             return str(named), None
+        folders.append(os.path.dirname(address.path))
     namespace = named.namespace if named is not None else "/"
     for folder in folders:
-        if not os.path.isdir(os.path.join(folder, "appendonlydir")):
+        if not _holds_journal(folder):
             continue
         running = attach_server(folder)
         if running is not None:
@@ -97,11 +94,15 @@ def _locate(state_dir: str) -> tuple[str, Any]:
     )
 
 
+def _holds_journal(folder: str) -> bool:
+    return os.path.isdir(os.path.join(folder, "appendonlydir"))
+
+
 def _server_folders(path: str) -> list[str]:
     """Where the server's files may be: in this state directory, or in those of the instances around it."""
     folders = []
     while True:
-        folders.append(os.path.join(path, "server"))
+        folders += [path, os.path.join(path, "server")]
         above = os.path.dirname(path)
         if os.path.basename(above) != "ns":
             return folders
