@@ -34,7 +34,7 @@ test: $(TEST_STAMP)
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: $(TEST_STAMP)
-	@$(PY) -m ruff check .
+	@$(PY) -m ruff check --output-format=concise .
 
 types: $(TEST_STAMP)
 	@MYPYPATH=$(VENV)/src $(PY) -m mypy $(ROOMS:%=-p fluxkv.%)
@@ -51,17 +51,17 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 		echo 'python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/fluxkv
-	@$(PY) -m pip install --quiet --upgrade pip 'setuptools>=77'
+	@$(PY) -m pip install -qq --upgrade pip 'setuptools>=77'
 	@touch $@
 
 $(RUN_STAMP): pyproject.toml $(VENV)/.made
 	@echo 'installing into $(VENV) ...'
-	@$(PY) -m pip install --quiet --no-build-isolation -e .
+	@$(PY) -m pip install -qq --no-build-isolation -e .
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml $(VENV)/.made
 	@echo 'installing into $(VENV), with what the tests need ...'
-	@$(PY) -m pip install --quiet --no-build-isolation -e '.[test,dev]'
+	@$(PY) -m pip install -qq --no-build-isolation -e '.[test,dev]'
 	@touch $@ $(RUN_STAMP)
 
 clean:

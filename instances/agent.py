@@ -29,7 +29,9 @@ from .reactor import (
 )
 
 PROBE = 1 << 40
-LINGER_S = 0.008
+LINGER_S = 0.02
+BURST = 5.0
+FEW = 4  # attempts held: no flood can come of so few
 MANY = 300
 ROWS = 2000  # facts in one report at most
 
@@ -87,6 +89,7 @@ class Agent:
         self.sent_hello = False
         self.hello_due = True
         self.last_report = 0.0
+        self.bucket = 0.0
         self.acks: list[str] = []
         self.trims: dict[int, str] = {}
         self.seq = PROBE
@@ -272,15 +275,21 @@ class Agent:
         self._send(events, bumps, exact, outputs)
 
     def _too_soon(self, now: float, outputs: list[Output]) -> bool:
-        """The first fact after a quiet time goes out at once; in a flood, facts wait a few milliseconds for company."""
+        """Facts after a quiet time go out at once; in a flood they wait a few milliseconds for company.
+
+        A bucket of `BURST` reports refills by one every `LINGER_S`: a few jobs never wait, a flood is paced.
+        """
         facts = sum(map(len, self.rows.values())) + len(self.unsaid)
         if not facts:
             return True
-        due = self.last_report + LINGER_S
-        if facts < MANY and self.last_report <= now < due:
-            outputs.append(WakeAt(due))
-            return True
+        if not 0.0 <= now - self.last_report < 60.0:
+            self.last_report = now - 1.0  # first report, or the clock was set
+        self.bucket = min(BURST, self.bucket + (now - self.last_report) / LINGER_S)
         self.last_report = now
+        if self.bucket < 1.0 and FEW < len(self.placed) and facts < MANY:
+            outputs.append(WakeAt(now + (1.0 - self.bucket) * LINGER_S))
+            return True
+        self.bucket = max(0.0, self.bucket - 1.0)
         return False
 
     def _collect_starts(self) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..journal.ids import encode, f58
+from ..journal.ids import f58
 from ..journal.idset import ids_of_mask, mask_of
 
 WARN_SIGNAL = 10  # SIGUSR1
@@ -98,7 +98,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "job": id,
         "tasks": tasks,
         "env": order["env"],
-        "env_set": _environment(host, rank, order, key, tmpdir),
+        "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
         "stdin": "fifo" if stdin_kind == "service" and order["index"] == 0 else expand(stdin_path, words),
         "stdout": "" if label or per_task else expand(out_path, words),
@@ -115,6 +115,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "label": [expand(out_path, words), expand(err_path, words)] if label and (out_path or err_path) else None,
         "rank": rank,
         "index": order["index"],
+        "total": total,
     }
     if task_files:
         attempt["task_files"] = task_files
@@ -133,7 +134,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
 
 def f58_ascii(id: int) -> str:
     """F58 with the ASCII prefix, for file names."""
-    return encode(id, "f58plain")
+    return "f" + f58(id)[1:]
 
 
 def expand(path: str, words: Mapping[str, str]) -> str:
@@ -159,6 +160,12 @@ def _environment(host: Host, rank: int, order: dict[str, Any], key: str, tmpdir:
         "FLUXKV_NODE_TASKS": str(order["count"]),
         "FLUXKV_STATE_DIR": host.state_dir,
     }
+
+
+def _overlay(system: Mapping[str, Any]) -> dict[str, str]:
+    """The jobspec's own few variables on top of the shared environment."""
+    changes = system.get("environment") or {}
+    return {name: str(value) for name, value in changes.items() if value is not None}
 
 
 def _file_option(options: Mapping[str, Any], group: str, stream: str) -> tuple[str, bool]:

@@ -146,7 +146,6 @@ class Follower:
 
     def __init__(self, jobs: Iterable[Job]) -> None:
         self.waiting: dict[int, Job] = {job.id: job for job in jobs}
-        self.running = 0
 
     def take(self, commit: Commit) -> list[JobResult]:
         """The results of the tracked jobs that ended in this commit."""
@@ -161,7 +160,6 @@ class Follower:
                     job.exception = ["invalidate", "the jobspec was refused"]
                 job.state, job.t_inactive = INACTIVE, timestamp
                 del waiting[subject]
-                self.running -= bool(job.t_run)
                 ended.append(result_of(job))
             else:
                 self._note(job, name, timestamp, context or {})
@@ -171,7 +169,6 @@ class Follower:
         if name == "submit":
             job.t_submit = timestamp
         elif name == "start":
-            self.running += not job.t_run
             job.t_run = timestamp
         elif name == "finish":
             job.status, job.t_finish, job.state = context["status"], timestamp, CLEANUP

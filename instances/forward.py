@@ -41,13 +41,15 @@ class _Tail:
 class Watched:
     """An attempt whose output is forwarded."""
 
-    __slots__ = ("fifo", "job", "key", "pending", "tails")
+    __slots__ = ("fifo", "index", "job", "key", "pending", "tails", "total")
 
-    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str]) -> None:
+    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str], index: int, total: int) -> None:
         self.job = job
         self.key = key
         self.tails = tails
         self.fifo = fifo
+        self.index = index  # of this node in the job
+        self.total = total  # tasks of the job
         self.pending = b""
 
 
@@ -84,7 +86,7 @@ class Forwarder:
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
             fifo = [input_path(self.spool, job, key, rank if many else None) for rank in (ranks if many else [None])]
-        return Watched(job, key, tails, fifo)
+        return Watched(job, key, tails, fifo, attempt["index"], attempt["total"])
 
     def adopt(self, job: int, key: str) -> None:
         """An attempt that an earlier agent watched: go on behind what that one forwarded."""
@@ -112,7 +114,7 @@ class Forwarder:
                 if tail.stream == context["stream"] and (len(tails) <= 2 or tail.ranks == context["rank"]):
                     tail.taken += size
                     break
-        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)])
+        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)], 1, 1)
 
     def collect(self, keys: list[str] | None = None) -> None:
         """Forward what has grown: of all attempts, or of these."""
@@ -153,6 +155,7 @@ class Forwarder:
     def _forward(self, watched: Watched, last: bool) -> bool:
         events: list[Any] = []
         wrote = False
+        fresh = not any(tail.taken for tail in watched.tails)
         for tail in watched.tails:
             self._read(tail, events, last)
             wrote = wrote or tail.taken > 0
@@ -161,6 +164,8 @@ class Forwarder:
                 if not tail.truncated:
                     _unlink(tail.path)
         if events:
+            if fresh and not watched.index:  # RFC 24: a header comes first, from the job's first node
+                events.insert(0, ["header", stdio.header({"stdout": watched.total, "stderr": watched.total})])
             self.store.push(self.keys.output(watched.job), [pack(event) for event in events])
         return wrote
 

@@ -213,9 +213,25 @@ class Keeper:
             with open(self.state_dir.join("run", f"{role.name}.failed"), "w") as file:
                 file.write(role.failed + "\n")
             self.log.say("error", role.failed)
+            if role.name == "agent":
+                self._nodes_offline(role.failed)
             return
         self.log.say("warning", f"{role.name} died ({self._last_words(role)}); starting it again")
         self._spawn(role)
+
+    def _nodes_offline(self, why: str) -> None:
+        """Nobody serves this host's nodes: say so, so that pending jobs can name the reason."""
+        if self.store is None:
+            return
+        from ..journal.idset import format_ids
+
+        try:
+            ranks = self.settings.get("ranks")
+            if ranks is None:
+                ranks = list(Journal(self.store).load().nodes)
+            boot.say(self.store, [["offline", "resource", time.time(), {"idset": format_ids(ranks), "reason": why}]])
+        except FluxkvError as error:
+            self.log.say("error", f"the nodes could not be marked offline: {error}")
 
     def _last_words(self, role: Role) -> str:
         try:

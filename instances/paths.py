@@ -145,3 +145,41 @@ def find_uri(uri: str | None = None) -> str:
     raise Rejected(
         f"{len(running)} instances are running: {found}", code="which-instance", hint="set FLUXKV_URI to one of them"
     )
+
+
+def state_dir_of(uri: str) -> StateDir | None:
+    """The state directory on this host of the instance with this URI, or None."""
+    from ..kvs.uri import parse_server, parse_uri
+
+    candidates = list(known())
+    inside = os.environ.get("FLUXKV_STATE_DIR", "")
+    if inside:
+        candidates.insert(0, StateDir(inside))
+    named = parse_uri(uri)
+    address = parse_server(named.server)
+    if address.kind == "unix":
+        root = StateDir(os.path.dirname(address.path))
+        candidates.append(root)
+        candidates.extend(_children(root, named.namespace))
+    for directory in candidates:
+        try:
+            if os.path.exists(directory.instance_file) and directory.read()["uri"] == uri:
+                return directory
+        except (Rejected, Unavailable, KeyError):
+            continue
+    return None
+
+
+def _children(root: StateDir, namespace: str) -> Iterator[StateDir]:
+    """State directories of child instances on this host, level by level towards a namespace."""
+    here = [root]
+    for _ in range(namespace.strip("/").count("/") + 1 if namespace != "/" else 0):
+        below = []
+        for directory in here:
+            try:
+                names = sorted(os.listdir(directory.join("ns")))
+            except OSError:
+                continue
+            below += [StateDir(directory.join("ns", name)) for name in names]
+        yield from below
+        here = below

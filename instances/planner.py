@@ -21,7 +21,7 @@ from .line import Line
 from .orders import launch_orders, shape_of
 
 # A grant ahead hides the round trip from a report to the next launch; it should cover about this many seconds of work.
-AHEAD_S = 0.08
+AHEAD_S = 0.12
 AHEAD_MAX = 256
 
 

@@ -54,6 +54,8 @@ class AgentRunner(Runner):
         host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
                     cpus, daemon.state_dir.path)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
+        self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.cursor_length = os.fstat(self.cursor_fd).st_size
         cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
         self.environments: dict[str, dict[str, str]] = {}
@@ -86,10 +88,11 @@ class AgentRunner(Runner):
         return {rank: kept.get(rank, tip) for rank in ranks}
 
     def _save_cursors(self) -> None:
-        scratch = self.cursor_file + ".new"
-        with open(scratch, "w") as file:
-            json.dump(self.reactor.cursors, file)
-        os.replace(scratch, self.cursor_file)
+        """One small write in place, padded to the length of the last: a process that dies leaves the old or the new."""
+        text = json.dumps(self.reactor.cursors).encode()
+        padded = text.ljust(self.cursor_length)
+        self.cursor_length = len(text)
+        os.pwrite(self.cursor_fd, padded, 0)
 
     # -- sources --------------------------------------------------------------------------------------------------
 

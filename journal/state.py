@@ -48,6 +48,7 @@ class State:
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default"}
         self._sum = 0
+        self._packed: dict[int, bytes] = {}  # snapshot records of inactive jobs
         self._word_hash: dict[int | str, int] = {}
 
     # -- applying -------------------------------------------------------------------------------------------------
@@ -75,6 +76,8 @@ class State:
                     self.counts[NEW] = self.counts.get(NEW, 0) + 1
                 elif name == "submit":
                     raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
+                elif job.state == INACTIVE:
+                    self._packed.pop(subject, None)
                 dirty.add(subject)
                 attention[subject] = None
                 commits = job.commits
@@ -94,6 +97,7 @@ class State:
     def touch(self, job: Job, version: int) -> None:
         """Note that an event about another subject changed this job."""
         self.dirty_jobs.add(job.id)
+        self._packed.pop(job.id, None)
         self.attention[job.id] = None
         if job.commits[-1] != version:
             job.commits.append(version)
@@ -111,6 +115,7 @@ class State:
         self._sum = (self._sum - job.hash) & MASK
         self.dirty_jobs.discard(job.id)
         self.attention.pop(job.id, None)
+        self._packed.pop(job.id, None)
         del self.jobs[job.id]
 
     def drop_node(self, rank: int) -> None:
@@ -190,7 +195,14 @@ class State:
         }  # fmt: skip
         records = [pack(head)]
         records += [pack(["n", node.value()]) for node in self.nodes.values()]
-        records += [pack(["j", dump_job(job)]) for job in self.jobs.values()]
+        packed = self._packed
+        for id, job in self.jobs.items():
+            record = packed.get(id)
+            if record is None:
+                record = pack(["j", dump_job(job)])
+                if job.state == INACTIVE:  # it hardly ever changes again
+                    packed[id] = record
+            records.append(record)
         return records
 
     @classmethod

@@ -24,6 +24,9 @@ MAX_PAYLOAD = 64 * 1024 * 1024
 Subject = int | str
 
 
+_packer = msgpack.Packer(use_bin_type=True)  # a packer a call costs more than most of what is packed
+
+
 class Event(NamedTuple):
     """One fact (RFC 18's name, timestamp, context) about a subject: a job's id, or a word such as "node/3"."""
 
@@ -55,7 +58,7 @@ class Commit(NamedTuple):
 
 def pack(value: object) -> bytes:
     """msgpack with this project's settings (UTF-8 strings, bin type)."""
-    return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
+    return _packer.pack(value)  # type: ignore[no-any-return]
 
 
 def unpack(data: bytes) -> Any:
@@ -65,7 +68,7 @@ def unpack(data: bytes) -> Any:
 
 def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
     """Encode a commit's events as a payload."""
-    body: bytes = msgpack.packb(events, use_bin_type=True)
+    body: bytes = _packer.pack(events)
     if len(body) <= COMPRESS_ABOVE:
         return RAW + body
     return ZLIB + zlib.compress(body, 1)

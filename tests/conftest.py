@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,3 +29,53 @@ def _load(name: str) -> ModuleType:
 def sample_journal() -> ModuleType:
     """The module `support/sample_journal.py`."""
     return _load("sample_journal")
+
+
+class Shell:
+    """Runs commands in this process against the sample history, as user alice in UTC."""
+
+    def __init__(self, module: ModuleType, name: str) -> None:
+        self.sample = module.sample(name, userid=os.getuid())
+        self.ids = self.sample.ids
+        self.env = {"FLUXKV_URI": self.sample.uri, "FLUXKV_STATE_DIR": "", "NO_COLOR": "1"}
+
+    def __call__(self, *args: str, input: bytes | None = None) -> tuple[int, str, str]:
+        """(exit status, standard output, the error a user would see) of `fluxkv ARGS`."""
+        from click.testing import CliRunner
+
+        from fluxkv.kvs.errors import FluxkvError
+        from fluxkv.tools.main import cli
+
+        result = CliRunner().invoke(cli, args, env=self.env, input=input)
+        if isinstance(result.exception, FluxkvError):
+            return result.exception.exit_status, result.stdout, str(result.exception)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    def out(self, *args: str, input: bytes | None = None) -> str:
+        """Standard output of a command that must succeed."""
+        status, text, error = self(*args, input=input)
+        assert status == 0, (args, status, text, error)
+        return text
+
+    def id(self, letter: str) -> str:
+        """F58 text of a job's id."""
+        from fluxkv.journal.ids import f58
+
+        return f58(self.ids[letter])
+
+
+@pytest.fixture
+def shell(
+    sample_journal: ModuleType, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shell]:
+    """Commands on a fresh sample history."""
+    from fluxkv.tools import reading
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr(reading, "_names", {os.getuid(): "alice"})
+    yield Shell(sample_journal, request.node.name)
+    monkeypatch.undo()
+    time.tzset()

@@ -27,7 +27,7 @@ WAIT_S = 30.0  # how long one wait on the journal lasts before it is asked again
 def at_option(command: F) -> F:
     """Adds --at (argument `at`)."""
     return click.option(
-        "--at", metavar="VERSION|TIME", help='As it was then: a version, a time ("10:30", -5m), @UNIXSECONDS.'
+        "--at", metavar="VERSION|TIME", help='As it was then: a version, a time ("10:30", -5m), @SECONDS.'
     )(command)
 
 
@@ -40,8 +40,8 @@ def uri_option(command: F) -> F:
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No garbage collection while a state is built: it makes many objects and no garbage, and looking through them
-    again and again doubles the time. What is there at the end is not looked through any more."""
+    """No garbage collection while a state is built: that makes many objects and no garbage, and looking through
+    them again and again doubles the time. What is there at the end is not looked through any more."""
     import gc
 
     gc.disable()

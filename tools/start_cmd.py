@@ -213,26 +213,17 @@ def sweep_old(but: str) -> None:
 
 def find_directory(state_dir: str | None) -> Any:
     """The state directory named, or that of the instance FLUXKV_URI or `find_uri` names."""
-    from ..instances.paths import StateDir, find_uri, known
+    from ..instances.paths import StateDir, find_uri, state_dir_of
 
     if state_dir:
         directory = StateDir(os.path.abspath(state_dir))
         directory.read()
         return directory
     uri = find_uri()
-    for directory in known():
-        if directory.read()["uri"] == uri:
-            return directory
-    inside = os.environ.get("FLUXKV_STATE_DIR", "")
-    if inside and os.path.exists(os.path.join(inside, "instance.json")) and StateDir(inside).read()["uri"] == uri:
-        return StateDir(inside)
-    from ..kvs.uri import parse_uri
-
-    server = parse_uri(uri).server
-    folder = os.path.dirname(server.removeprefix("unix:").removeprefix("//"))
-    if os.path.exists(os.path.join(folder, "instance.json")):
-        return StateDir(folder)
-    raise Rejected(f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR")
+    found = state_dir_of(uri)
+    if found is None:
+        raise Rejected(f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR")
+    return found
 
 
 @click.command()

@@ -185,7 +185,8 @@ def _show(document: dict[str, Any]) -> None:
     for problem in document["problems"]:
         render.out(f"! {problem}")
     where = document["state_dir"] or "unknown"
-    since = f" since {render.human_time(document['started'])}" if document.get("started") else ""
+    began = document.get("stopped") if document["state"] == "stopped" else document.get("started")
+    since = f" since {render.human_time(began)}" if began else ""
     render.out(f"instance   {document['uri'] or document['state_dir']}")
     render.out(f"state      {document['state']}{since}, directory {where}")
     if document["processes"]:
