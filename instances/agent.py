@@ -62,10 +62,10 @@ class Rows:
                 found[name] = rows
         return found
 
-    def drop(self, jobs: set[int]) -> None:
-        """Forget all facts about these jobs."""
+    def drop(self, attempts: set[tuple[int, int]]) -> None:
+        """Forget all facts about these attempts, (job, version)."""
         for name in ("start", "over", "unstarted", "timeout"):
-            setattr(self, name, [row for row in getattr(self, name) if row[0] not in jobs])
+            setattr(self, name, [row for row in getattr(self, name) if (row[0], row[1]) not in attempts])
 
 
 class Agent:
@@ -84,13 +84,13 @@ class Agent:
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
         self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
         self.held: list[str] | None = None
+        self.unread: list[Messages] = []  # orders that wait for the launcher's list
         self.inflight: Append | None = None
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
         self.last_report = 0.0
         self.bucket = 0.0
-        self.acks: list[str] = []
         self.trims: dict[int, str] = {}
         self.seq = PROBE
         self.producer = f"agent/{min(host.ranks)}"
@@ -104,12 +104,16 @@ class Agent:
                 for event in one.events:
                     self._launched(event, outputs)
             elif isinstance(one, Messages):
-                self._messages(one, outputs)
+                if self.held is None:  # the list to come would not name what is launched now
+                    self.unread.append(one)
+                else:
+                    self._messages(one, outputs)
             elif isinstance(one, Answered):
                 self._answered(one, outputs)
             elif isinstance(one, Reopened):
                 self.meta = one.meta
                 self.inflight = None
+                self.seq = PROBE  # whether the last commit is in the journal, nobody has said
                 self.hello_due = True
             elif isinstance(one, LauncherLost):
                 self.held = None
@@ -126,6 +130,8 @@ class Agent:
         launches: list[dict[str, Any]] = []
         for message in one.messages:
             version = int(message.id.partition("-")[0])
+            if version <= int(self.cursors.get(rank, "0").partition("-")[0]):
+                continue  # delivered again
             self.cursors[rank] = message.id
             for order in unpack(message.data):
                 if order[0] == "hello":
@@ -167,13 +173,14 @@ class Agent:
             key = f"{order[1]}.{rank}"
             outputs.append(ToLauncher(["end", key, "fenced"]))
             return
-        key = self.names.get((order[1], order[2], rank), "")
+        key = f"{order[1]}.{order[2]}.{rank}"
+        known = key in self.placed
         if what == "recall":
-            if key:
+            if known:
                 outputs.append(ToLauncher(["recall", [key]]))
             else:
-                self.rows[rank].unstarted.append([order[1], order[2]])
-        elif not key:
+                self.rows[rank].unstarted.append([order[1], int(order[2].partition("-")[0])])
+        elif not known:
             return  # over and reported: nothing left to do
         elif what == "end":
             outputs.append(ToLauncher(["end", key, order[3]]))
@@ -237,6 +244,9 @@ class Agent:
                 self.unsaid[key] = placed
         self.held = [key for key in self.placed]
         self.hello_due = True
+        unread, self.unread = self.unread, []
+        for one in unread:
+            self._messages(one, outputs)
 
     # -- reports --------------------------------------------------------------------------------------------------
 
@@ -268,9 +278,15 @@ class Agent:
                 else:
                     self.rows[rank] = Rows()
                 self.sent[rank] = rows
-                self._guard(rows, exact)
-                events.append(["report", f"node/{rank}", now, rows.context(rank)])
+            self._guard(exact, outputs)
+            for rank, rows in self.sent.items():
+                if rows:
+                    events.append(["report", f"node/{rank}", now, rows.context(rank)])
+            if any(rows.unstarted for rows in self.sent.values()):
+                # Not to be read again after a crash: what has come back may be placed elsewhere soon.
+                outputs.append(ToLauncher(["ack", []]))
         if not events:
+            self.sent = {}
             return
         self._send(events, bumps, exact, outputs)
 
@@ -298,10 +314,32 @@ class Agent:
             self.rows[placed.rank].start.append([placed.job, placed.version, placed.t_start])
         self.unsaid.clear()
 
-    def _guard(self, rows: Rows, exact: dict[str, int]) -> None:
-        for group in (rows.start, rows.over, rows.unstarted, rows.timeout):
-            for row in group:
-                exact[f"attempt/{row[0]}"] = row[1]
+    def _guard(self, exact: dict[str, int], outputs: list[Output]) -> None:
+        """Each attempt named must be its job's current one. Of two of one job only the newer can be."""
+        stale: set[tuple[int, int]] = set()
+        for rows in self.sent.values():
+            for group in (rows.start, rows.over, rows.unstarted, rows.timeout):
+                for row in group:
+                    thing, version = f"attempt/{row[0]}", row[1]
+                    known = exact.get(thing, version)
+                    if known != version:
+                        stale.add((row[0], min(known, version)))
+                        version = max(known, version)
+                    exact[thing] = version
+        if stale:
+            self._fenced(stale, outputs)
+
+    def _fenced(self, attempts: set[tuple[int, int]], outputs: list[Output]) -> None:
+        """Nobody wants to hear of these attempts (job, version) any more: drop what was to be said, here and at the
+        launcher."""
+        over = []
+        for rank, rows in self.sent.items():
+            over += [self.names.get((row[0], row[1], rank), "") for row in rows.over if (row[0], row[1]) in attempts]
+            rows.drop(attempts)
+        if over:
+            outputs.append(ToLauncher(["ack", over]))
+            for key in over:
+                self._unplace(key)
 
     def _send(self, events: list[Any], bumps: list[str], exact: dict[str, int], outputs: list[Output]) -> None:
         request = Append(
@@ -330,11 +368,9 @@ class Agent:
                         self.trims[rank] = cursor
             self._settled(outputs)
         elif isinstance(answer, Conflicted):
-            fenced = {int(thing.partition("/")[2]) for thing in answer.things}
-            for rank, rows in self.sent.items():
-                lost = [row for row in rows.over if row[0] in fenced]
-                self.acks.extend(self.names.get((row[0], row[1], rank), "") for row in lost)
-                rows.drop(fenced)
+            named = dict(one.request.exact)
+            fenced = {(int(thing.partition("/")[2]), named[thing]) for thing in answer.things}
+            self._fenced(fenced, outputs)
             outputs.append(Note("warning", f"reports about {len(fenced)} fenced attempts dropped"))
             self._unsend()
         elif isinstance(answer, Gap):
@@ -360,8 +396,7 @@ class Agent:
 
     def _settled(self, outputs: list[Output]) -> None:
         """The facts are in the journal: the launcher may forget them, and the inbox what led to them."""
-        acks = self.acks
-        self.acks = []
+        acks = []
         for rank, rows in self.sent.items():
             for row in rows.over:
                 acks.append(self.names.get((row[0], row[1], rank), ""))
@@ -374,6 +409,9 @@ class Agent:
             before = int(self.trims.get(rank, "0").partition("-")[0])
             if int(cursor.partition("-")[0]) > before + 64:
                 self.trims[rank] = cursor
+                if not acks:  # the position is kept on disk before what lies behind it goes
+                    acks = [""]
+                    outputs.append(ToLauncher(["ack", []]))
                 outputs.append(Trim(f"node/{rank}", cursor))
         if any(self.rows.values()):
             outputs.append(WakeAt(0.0))

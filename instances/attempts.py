@@ -15,6 +15,7 @@ from ..journal.idset import ids_of_mask, mask_of
 
 WARN_SIGNAL = 10  # SIGUSR1
 KILL_GRACE_S = 5.0
+_TASK_WORDS = ("taskid", "task.id", "task.rank")
 _TEMPLATE = re.compile(r"\{\{\s*([a-z.]+)\s*\}\}")
 
 
@@ -37,12 +38,12 @@ class Host:
     """What an agent process knows of its host.
 
     names: rank -> host name. cpus: core id -> CPU numbers of this machine, or {} when tasks are not to be bound.
-    uri: the instance's, for tasks. tmp: folder for job directories.
+    uri: the instance's, for tasks. tmp: folder for job directories. origin_ms: what job ids count from.
     """
 
     def __init__(
         self, names: Mapping[int, str], boot: str, spool_id: str, uri: str, tmp: str, cpus: Mapping[int, list[int]],
-        state_dir: str = "",
+        state_dir: str = "", origin_ms: int = 0,
     ) -> None:  # fmt: skip
         self.names = dict(names)
         self.ranks = sorted(names)
@@ -52,6 +53,7 @@ class Host:
         self.tmp = tmp
         self.cpus = dict(cpus)
         self.state_dir = state_dir
+        self.origin_ms = origin_ms  # Unix milliseconds that job ids count from
 
 
 def split_key(key: str) -> tuple[int, int, int]:
@@ -73,24 +75,15 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "name": order["name"], "size": str(total), "nnodes": str(order["nodes"]), "node.id": str(order["index"]),
         "node.name": host.names[rank], "tmpdir": tmpdir,
     }  # fmt: skip
-    out_path, out_label = _file_option(options, "output", "stdout")
-    err_path, err_label = _file_option(options, "output", "stderr")
-    if out_path and not err_path:
-        err_path, err_label = out_path, out_label
-    per_task = any("task" in name for path in (out_path, err_path) for name in _TEMPLATE.findall(path))
-    label = out_label or err_label
     tasks = []
-    task_files: dict[str, list[str]] = {}
     argv = order["command"]
     affinity = str(options.get("cpu-affinity", "on"))
     for local in range(count):
         task_rank = first + local
         changes = {"FLUX_TASK_RANK": str(task_rank), "FLUX_TASK_LOCAL_ID": str(local)}
         tasks.append([task_rank, argv, _task_cpus(host, cores, affinity, local, count), changes])
-        if per_task:
-            mine = {**words, "taskid": str(task_rank), "task.id": str(task_rank), "task.rank": str(task_rank)}
-            task_files[str(task_rank)] = [expand(out_path, mine), expand(err_path, mine)]
     stdin_kind, stdin_path = _stdin(options)
+    appends = (options.get("output") or {}).get("mode") == "append"
     duration = float(system.get("duration") or 0.0)
     signal_option = options.get("signal") or {}
     attempt: dict[str, Any] = {
@@ -101,24 +94,22 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
         "stdin": "fifo" if stdin_kind == "service" and order["index"] == 0 else expand(stdin_path, words),
-        "stdout": "" if label or per_task else expand(out_path, words),
-        "stderr": "" if label or per_task else expand(err_path, words),
-        "append": str(options.get("output", {}).get("mode", "")) == "append" or order["nodes"] > 1,
-        "per_task_output": label or (total > 1 and not out_path),
+        "append": appends or order["nodes"] > 1,
         "limit_s": duration,
         "kill_grace_s": float(options.get("kill-timeout") or KILL_GRACE_S),
         "group": f"{rank}:{order['shape']}",
         "queued": order["queued"],
         "tmpdir": tmpdir,
+        "tmpdir_env": "FLUX_JOB_TMPDIR",
         "seat": {"cpus": _seat_cpus(host, cores, affinity), "env": _gpu_environment(gpus)},
         # what the forwarder needs, not the launcher
-        "label": [expand(out_path, words), expand(err_path, words)] if label and (out_path or err_path) else None,
         "rank": rank,
         "index": order["index"],
         "total": total,
+        **_output(options, words, range(first, first + count), total),
     }
-    if task_files:
-        attempt["task_files"] = task_files
+    if order["nodes"] > 1 and not appends:
+        attempt["empty_before"] = (host.origin_ms + (id >> 24)) / 1000  # when the job was submitted
     if signal_option and duration:
         attempt["warn_s"] = float(signal_option.get("timeleft", 60.0))
         attempt["warn_signal"] = int(signal_option.get("signum", WARN_SIGNAL))
@@ -130,6 +121,34 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         if test.get("wait_status"):
             attempt["fake_status"] = int(test["wait_status"])
     return attempt
+
+
+def _output(options: Mapping[str, Any], words: Mapping[str, str], ranks: range, total: int) -> dict[str, Any]:
+    """Where these tasks' output goes. stdout, stderr: files of all tasks, "" for the spool. task_files: {"<task rank>":
+    [out, err]} when the paths name the task. label: the same ("" for all tasks) for files that get labelled lines, which
+    pass through the spool; label_files: all of their paths. per_task_output: one spool file for each task.
+    """
+    out_path, out_label = _file_option(options, "output", "stdout")
+    err_path, err_label = _file_option(options, "output", "stderr")
+    if out_path and not err_path:
+        err_path, err_label = out_path, out_label
+    files = {"": [expand(out_path, words), expand(err_path, words)]}
+    if any(name in _TASK_WORDS for path in (out_path, err_path) for name in _TEMPLATE.findall(path)):
+        files = {}
+        for rank in ranks:
+            mine = {**words, **dict.fromkeys(_TASK_WORDS, str(rank))}
+            files[str(rank)] = [expand(out_path, mine), expand(err_path, mine)]
+    if out_label or err_label:
+        found: dict[str, Any] = {"stdout": "", "stderr": "", "per_task_output": True}
+        if out_path or err_path:
+            found["label"] = files
+            found["label_files"] = sorted({path for pair in files.values() for path in pair if path})
+        return found
+    out, err = files.get("", ["", ""])
+    found = {"stdout": out, "stderr": err, "per_task_output": total > 1 and not (out_path and err_path)}
+    if "" not in files:
+        found["task_files"] = files
+    return found
 
 
 def f58_ascii(id: int) -> str:

@@ -14,10 +14,14 @@ from ..journal.catalogue import SCHEMA
 from ..journal.decide import Decision
 from ..journal.log import Journal, make_append
 from ..kvs.errors import Corrupt, Rejected, Unavailable
-from ..kvs.port import Appended, Store
+from ..kvs.port import Append, Appended, StaleEpoch, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
 from .paths import StateDir, write_json
+
+
+NOTHING = "nothing"  # a guard that no event bumps
+PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is away: it is the one to bring it back
 
 
 def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> ServerHandle:
@@ -29,7 +33,7 @@ def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> Ser
 
 def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
     """The instance's store, its namespace created with its first events if it is new (True)."""
-    store = open_store(settings["uri"])
+    store = open_store(settings["uri"], patience_s=PATIENCE_S)
     try:
         meta = store.meta()
         if settings.get("uid") and settings["uid"] != meta.uid:
@@ -68,6 +72,13 @@ def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:
     Journal(store, by=by).settle(lambda state: Decision(events))
 
 
+def is_current(store: Store) -> bool:
+    """Whether appends are taken as things are: False after a restart of the server until `take_up`."""
+    meta = store.meta()
+    probe = Append(uid=meta.uid, epoch=meta.epoch, decided_at=meta.version, payload=b"", exact=((NOTHING, 1),))
+    return not isinstance(store.append(probe), StaleEpoch)  # it conflicts: nothing has that guard, nothing is written
+
+
 def take_up(store: Store, state_dir: StateDir, reason: str) -> int:
     """After the server was restarted: check that its history is whole, then open a new epoch. The new epoch.
 
@@ -97,6 +108,8 @@ def read_witness(state_dir: StateDir) -> int:
 
 
 def write_witness(state_dir: StateDir, store: Store) -> None:
-    """Remember the tip outside the server."""
+    """Remember the tip outside the server; never an older one than is remembered."""
     meta = store.meta()
+    if meta.version < read_witness(state_dir):
+        return
     write_json(state_dir.join("tip"), {"version": meta.version, "epoch": meta.epoch})

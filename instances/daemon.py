@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..journal.wire import pack
 from ..kvs.errors import FluxkvError, Unavailable
@@ -19,6 +20,12 @@ from ..kvs.port import Store
 from .paths import StateDir, lock_held, write_json
 
 LOG_LIMIT = 5000
+RETRY_S = 0.05
+RUNNING = "running"  # the error code of a lock that somebody else holds
+KEEPER_AGAIN_S = 5.0  # a keeper that could not bring the instance up is not started again before
+
+
+_T = TypeVar("_T")
 
 
 class Stopping(Exception):
@@ -39,6 +46,7 @@ class Daemon:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self._lock = take_lock(state_dir.lock_file(role), patience_s)
+        self._looked = 0.0
         started = time.time()
         write_json(state_dir.run_file(role), {"pid": os.getpid(), "role": role.split("-")[0], "started": started})
 
@@ -52,6 +60,25 @@ class Daemon:
                 pass
         except BlockingIOError:
             pass
+
+    def keeper_revived(self) -> bool:
+        """Start a new keeper if there is none; True if one was started. Looks once a second at most."""
+        now = time.monotonic()
+        if now - self._looked < 1.0:
+            return False
+        self._looked = now
+        return revive_keeper(self.state_dir)
+
+    def reached(self, make: Callable[[], _T]) -> _T:
+        """What `make` gives as soon as the server answers it. Raises `Stopping` when told to end meanwhile."""
+        while True:
+            if self.stopping:
+                raise Stopping
+            try:
+                return make()
+            except Unavailable:
+                self.keeper_revived()
+                time.sleep(RETRY_S)
 
     def done(self) -> None:
         """Leave no run file behind; the lock goes with the process."""
@@ -72,12 +99,15 @@ def take_lock(path: str, patience_s: float) -> int:
         except OSError:
             if time.monotonic() >= deadline:
                 os.close(fd)
-                raise Unavailable(f"{path} is held by another process", code="running") from None
+                raise Unavailable(f"{path} is held by another process", code=RUNNING) from None
             time.sleep(0.01)
 
 
 class Log:
-    """The daemons' own log: the store's capped stream (`fluxkv dmesg`), and stderr, which is the role's log file."""
+    """The daemons' own log: the store's capped stream (`fluxkv dmesg`), and stderr, which is the role's log file.
+
+    store: one that does not wait for a server that is away (patience 0): what it misses is in the file.
+    """
 
     def __init__(self, role: str, store: Store | None, keys: Keys | None) -> None:
         self.role = role
@@ -89,10 +119,12 @@ class Log:
         now = time.time()
         print(f"{time.strftime('%FT%T', time.localtime(now))} {self.role} {level}: {text}", file=sys.stderr, flush=True)
         if self.store is not None and self.keys is not None:
-            try:
-                self.store.push(self.keys.log, [pack([now, self.role, level, text])], limit=LOG_LIMIT)
-            except FluxkvError:
-                pass
+            for _ in range(2):  # a connection from before a restart of the server fails once
+                try:
+                    self.store.push(self.keys.log, [pack([now, self.role, level, text])], limit=LOG_LIMIT)
+                    return
+                except FluxkvError:
+                    continue
 
 
 def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
@@ -102,6 +134,8 @@ def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
     except Stopping:
         return 0
     except FluxkvError as error:
+        if error.code == RUNNING:
+            return error.exit_status  # two were started at once, and one is enough
         where = log()
         text = f"{error}" + (f" ({error.hint})" if error.hint else "")
         (where or Log("daemon", None, None)).say("error", text)
@@ -133,5 +167,10 @@ def revive_keeper(state_dir: StateDir) -> bool:
     """Start a new keeper if the old one is gone and the instance is not being stopped; True if one was started."""
     if os.path.exists(state_dir.join("run", "stopping")) or lock_held(state_dir.lock_file("keeper")):
         return False
+    try:
+        if time.time() - os.path.getmtime(state_dir.join("run", "keeper.failed")) < KEEPER_AGAIN_S:
+            return False
+    except OSError:
+        pass
     spawn_role(state_dir, "keeper")
     return True

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from typing import Any
 
 from ..journal import stdio
 from ..journal.wire import pack, unpack
+from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from .spool import input_path, output_paths
@@ -41,7 +43,7 @@ class _Tail:
 class Watched:
     """An attempt whose output is forwarded."""
 
-    __slots__ = ("fifo", "index", "job", "key", "pending", "tails", "total")
+    __slots__ = ("fifo", "index", "job", "key", "pending", "tails", "total", "unsure")
 
     def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str], index: int, total: int) -> None:
         self.job = job
@@ -51,6 +53,7 @@ class Watched:
         self.index = index  # of this node in the job
         self.total = total  # tasks of the job
         self.pending = b""
+        self.unsure = False  # whether the last push may have arrived or not
 
 
 class Forwarder:
@@ -63,25 +66,31 @@ class Forwarder:
         self.host = host
         self.watched: dict[str, Watched] = {}
         self.fresh: dict[str, dict[str, Any]] = {}
+        self.asking: list[tuple[int, str]] = []
+        self.young: dict[str, float] = {}  # started, and not looked at yet: when
 
     def add(self, attempt: dict[str, Any]) -> None:
         """An attempt goes to the launcher. Costs nothing until it is looked at."""
         self.fresh[attempt["key"]] = attempt
+        if attempt["stdin"] == "fifo":
+            self.asking.append((attempt["job"], attempt["key"]))
 
     def _watch(self, attempt: dict[str, Any]) -> Watched:
         job, key = attempt["job"], attempt["key"]
-        targets = attempt.get("label") or ["", ""]
+        targets = attempt.get("label") or {}
+        files = attempt.get("task_files") or {}
+        both = [attempt["stdout"], attempt["stderr"]]
         tails: list[_Tail] = []
         ranks = [task[0] for task in attempt["tasks"]]
         per_task = attempt["per_task_output"]
-        if not (attempt["stdout"] and attempt["stderr"]) and not attempt.get("task_files"):
-            for rank in ranks if per_task else [None]:
-                out, err = output_paths(self.spool, job, key, rank)
-                text = str(rank) if rank is not None else str(ranks[0])
-                if not attempt["stdout"]:
-                    tails.append(_Tail(out, "stdout", text, targets[0]))
-                if not attempt["stderr"]:
-                    tails.append(_Tail(err, "stderr", text, targets[1]))
+        for rank in ranks if per_task else [None]:
+            out, err = output_paths(self.spool, job, key, rank)
+            text = str(rank if rank is not None else ranks[0])
+            target = targets.get(text) or targets.get("") or ("", "")
+            users = files.get(text) or both
+            for stream, path, gone, wanted in zip(("stdout", "stderr"), (out, err), users, target, strict=True):
+                if not gone:
+                    tails.append(_Tail(path, stream, text, wanted))
         fifo = []
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
@@ -104,69 +113,99 @@ class Forwarder:
             if path in (out, err) or path.startswith(base + "."):
                 middle = path[len(base) :].rpartition(".")[0].lstrip(".")
                 tails.append(_Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
+        self._recount(job, tails, len(tails) <= 2)
+        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)], 1, 1)
+
+    def _recount(self, job: int, tails: list[_Tail], any_rank: bool) -> None:
+        """Begin again behind what the store has of these files. any_rank: whatever the store has is of these."""
+        sizes: dict[tuple[str, str], int] = {}
         for message in self.store.messages(self.keys.output(job), limit=100_000):
             name, context = unpack(message.data)
             if name != "data" or not context.get("data"):
                 continue
             text = context["data"]
             size = len(base64.b64decode(text)) if context.get("encoding") == "base64" else len(text.encode())
-            for tail in tails:
-                if tail.stream == context["stream"] and (len(tails) <= 2 or tail.ranks == context["rank"]):
-                    tail.taken += size
-                    break
-        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)], 1, 1)
+            whose = (context["stream"], "" if any_rank else str(context["rank"]))
+            sizes[whose] = sizes.get(whose, 0) + size
+        for tail in tails:
+            if not tail.target:
+                tail.taken = sizes.get((tail.stream, "" if any_rank else tail.ranks), 0)
+                tail.partial = b""
 
     def collect(self, keys: list[str] | None = None) -> None:
         """Forward what has grown: of all attempts, or of these."""
-        for key in list(self.fresh):
-            self.watched[key] = self._watch(self.fresh.pop(key))
+        now = time.monotonic()
+        for key in [key for key, begun in self.young.items() if now - begun >= LOOK_S]:
+            del self.young[key]
+            if key in self.fresh:
+                self.watched[key] = self._watch(self.fresh.pop(key))
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
 
     def finish(self, key: str) -> bool:
         """The attempt is over: forward the rest and forget it. True if it had written anything."""
-        attempt = self.fresh.pop(key, None)
+        attempt = self.fresh.get(key)
+        self.young.pop(key, None)
         if attempt is not None:
             self._redirects(attempt)
             watched = self._watch(attempt)
+            del self.fresh[key]
         else:
-            found = self.watched.pop(key, None)
+            found = self.watched.get(key)
             if found is None:
                 return False
             watched = found
-        return self._forward(watched, last=True)
+        self.watched[key] = watched
+        wrote = self._forward(watched, last=True)
+        del self.watched[key]
+        return wrote
 
     def started(self, key: str) -> None:
-        """Say where output went that is not forwarded."""
+        """It runs: look at its files from now on, if it runs long enough; say where output went that is not forwarded."""
         attempt = self.fresh.get(key)
         if attempt is not None:
+            self.young[key] = time.monotonic()
             self._redirects(attempt)
 
     def _redirects(self, attempt: dict[str, Any]) -> None:
-        """One `redirect` event for output that goes to a user's file (RFC 24), once, by the job's first node."""
-        label = attempt.get("label") or ["", ""]
-        paths = [attempt["stdout"] or label[0], attempt["stderr"] or label[1]]
-        if not any(paths) or attempt["index"] or attempt.get("said"):
+        """`redirect` events for output that goes to users' files (RFC 24), once; by the job's first node if it is for all."""
+        files = attempt.get("task_files") or attempt.get("label") or {"": [attempt["stdout"], attempt["stderr"]]}
+        if attempt.get("said") or ("" in files and attempt["index"]):
             return
+        events = []
+        for rank, paths in files.items():
+            for stream, path in zip(("stdout", "stderr"), paths, strict=True):
+                if path:
+                    events.append(["redirect", stdio.redirect(stream, rank or "all", path)])
+        if events:
+            self.store.push(self.keys.output(attempt["job"]), [pack(event) for event in events])
         attempt["said"] = True
-        events = [["redirect", stdio.redirect(stream, "all", path)] for stream, path in zip(("stdout", "stderr"), paths, strict=True) if path]
-        self.store.push(self.keys.output(attempt["job"]), [pack(event) for event in events])
 
     def _forward(self, watched: Watched, last: bool) -> bool:
+        """Push what is new. Raises `Unavailable`; the next call then asks the store what it has got."""
+        if watched.unsure:
+            self._recount(watched.job, watched.tails, watched.total == 1 and len(watched.tails) <= 2)
+            watched.unsure = False
         events: list[Any] = []
         wrote = False
         fresh = not any(tail.taken for tail in watched.tails)
         for tail in watched.tails:
             self._read(tail, events, last)
             wrote = wrote or tail.taken > 0
-            if last and tail.fd >= 0:
-                os.close(tail.fd)
-                if not tail.truncated:
-                    _unlink(tail.path)
         if events:
             if fresh and not watched.index:  # RFC 24: a header comes first, from the job's first node
                 events.insert(0, ["header", stdio.header({"stdout": watched.total, "stderr": watched.total})])
-            self.store.push(self.keys.output(watched.job), [pack(event) for event in events])
+            try:
+                self.store.push(self.keys.output(watched.job), [pack(event) for event in events])
+            except Unavailable:
+                watched.unsure = True
+                raise
+        for tail in watched.tails if last else ():
+            if tail.fd >= 0:
+                os.close(tail.fd)
+                tail.fd = -1
+                if not tail.truncated:
+                    _unlink(tail.path)
         return wrote
 
     def _read(self, tail: _Tail, events: list[Any], last: bool) -> None:
@@ -181,7 +220,7 @@ class Forwarder:
                 break
             tail.taken += len(data)
             if tail.target:
-                self._copy(tail, data)
+                self._copy(tail, data, events)
                 continue
             events.append(self._event(tail, data, last=False))
             if tail.taken >= LIMIT:
@@ -191,7 +230,7 @@ class Forwarder:
         if last and tail.partial:
             events.append(self._event(tail, b"", last=True))
         if last and tail.line:
-            self._copy(tail, b"\n")
+            self._copy(tail, b"\n", events)
 
     def _event(self, tail: _Tail, data: bytes, last: bool) -> Any:
         data = tail.partial + data
@@ -204,33 +243,35 @@ class Forwarder:
                     data, tail.partial = data[: error.start], data[error.start :]
         return ["data", stdio.data(tail.stream, tail.ranks, data)]
 
-    def _copy(self, tail: _Tail, data: bytes) -> None:
-        """Labelled lines to the user's file: "<task>: line"."""
+    def _copy(self, tail: _Tail, data: bytes, events: list[Any]) -> None:
+        """Labelled lines to the user's file: "<task>: line". What cannot be written stays in the spool, and the job's log says so."""
         lines = (tail.line + data).split(b"\n")
         tail.line = lines.pop()
-        if lines:
-            text = b"".join(tail.ranks.encode() + b": " + line + b"\n" for line in lines)
+        rest = b"".join(tail.ranks.encode() + b": " + line + b"\n" for line in lines)
+        try:
             fd = os.open(tail.target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
-                os.write(fd, text)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
             finally:
                 os.close(fd)
+        except OSError as error:
+            if not tail.truncated:
+                note = f"{tail.target}: {error.strerror}; {tail.stream} of task {tail.ranks} is in {self.host}:{tail.path}"
+                events.append(["log", stdio.log(3, note)])
+            tail.truncated = True
 
     # -- standard input -------------------------------------------------------------------------------------------
 
     def wants_input(self) -> list[tuple[int, str]]:
-        """(job, key) of new attempts that read standard input from whoever is attached."""
-        found = []
-        for key, attempt in self.fresh.items():
-            if attempt["stdin"] == "fifo" and not attempt.get("asked"):
-                attempt["asked"] = True
-                found.append((attempt["job"], key))
-        return found
+        """(job, key) of new attempts that read standard input from whoever is attached; each is told once."""
+        asking, self.asking = self.asking, []
+        return asking
 
     def feed(self, key: str, data: bytes) -> bool:
         """Write to the attempt's pipes what they take now; False if something had to be kept."""
         if key in self.fresh:
-            self.collect([])
+            self.watched[key] = self._watch(self.fresh.pop(key))
         watched = self.watched.get(key)
         if watched is None:
             return True

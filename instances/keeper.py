@@ -15,26 +15,29 @@ from typing import Any
 
 from ..journal.job import CLEANUP, RUN
 from ..journal.log import Journal
-from ..kvs.errors import FluxkvError, Unavailable
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, stop_server, wait_ended
-from . import boot
-from .daemon import Daemon, Log, spawn_role
+from . import boot, proctree
+from .daemon import RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
-from .paths import StateDir, lock_held, write_json
+from .paths import StateDir, lock_held, lock_holder, write_json
 
 CRASHES, WITHIN_S = 3, 30.0
 WITNESS_S = 1.0
 CHECK_S = 1.0
 STOP_GRACE_S = 30.0
+SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
+BESIDE_S = 60.0  # as long as whoever waits for us does
+GONE = -1  # an owner that has ended
 
 
 class Role:
     """One supervised daemon. pidfd: -1 while it is not watched."""
 
-    __slots__ = ("deaths", "failed", "lock", "name", "options", "pid", "pidfd", "program")
+    __slots__ = ("deaths", "failed", "how", "lock", "name", "options", "pid", "pidfd")
 
     def __init__(self, name: str, lock: str, *options: str) -> None:
         self.name = name
@@ -44,6 +47,7 @@ class Role:
         self.pidfd = -1
         self.deaths: list[float] = []
         self.failed = ""
+        self.how = ""  # how it ended last, when that was by a signal
 
 
 class Keeper:
@@ -59,6 +63,9 @@ class Keeper:
         self.child = bool(self.settings.get("parent"))
         self.server: ServerHandle | None = None
         self.server_fd = -1
+        self.server_started = 0.0
+        self.server_failed = ""
+        self.lost = False  # the server came back without acknowledged history: nothing is taken up
         self.selector = selectors.DefaultSelector()
         self.restart_asked = False
         self.store: Store | None = None
@@ -70,12 +77,15 @@ class Keeper:
         if not self.settings.get("fake"):
             self.roles.append(Role("launcher", state_dir.lock_file("launcher")))
         self.roles.append(Role("agent", state_dir.lock_file("agent")))
+        signal.signal(signal.SIGUSR1, self._restart_told)
+        signal.signal(signal.SIGUSR2, self._revive_told)
 
     # -- up -------------------------------------------------------------------------------------------------------
 
     def bring_up(self) -> None:
         """Server, namespace, daemons. Raises what stands in the way."""
         _remove(self.state_dir.join("run", "stopping"))
+        _remove(self.state_dir.join("run", "ready"))
         for role in self.roles:
             _remove(self.state_dir.join("run", f"{role.name}.failed"))
         launcher = next((role for role in self.roles if role.name == "launcher"), None)
@@ -88,13 +98,15 @@ class Keeper:
                 self.log.say("warning", self.server.repaired)
         store, new = boot.ensure_instance(self.settings)
         self.store = store
-        self.log.store, self.log.keys = store, Keys(store.namespace)
+        self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)
         meta = store.meta()
         if self.settings.get("uid") != meta.uid:
             self.settings["uid"] = meta.uid
             self.state_dir.write(self.settings)
-        if not new and self.server is not None and self.server.started:
+        if self.settings.get("lead", True) and not boot.is_current(store):
             boot.take_up(store, self.state_dir, "server started")
+        for name in ("keeper", "server"):
+            _remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True):
             events = [["instance-start", "instance", time.time(), {"pid": os.getpid(), "host": os.uname().nodename}]]
             boot.say(store, events)
@@ -120,9 +132,11 @@ class Keeper:
         """Watch a daemon that somebody else started."""
         import json
 
+        role.pid = lock_holder(role.lock)
         try:
-            with open(self.state_dir.run_file(role.name)) as file:
-                role.pid = int(json.load(file)["pid"])
+            if not role.pid:
+                with open(self.state_dir.run_file(role.name)) as file:
+                    role.pid = int(json.load(file)["pid"])
             self._watch(role)
         except (OSError, ValueError, KeyError):
             role.pid = 0
@@ -131,18 +145,19 @@ class Keeper:
         try:
             role.pidfd = os.pidfd_open(role.pid)
         except OSError:
-            role.pidfd = -1
+            role.pidfd, role.pid = -1, 0
             return
         self.selector.register(role.pidfd, selectors.EVENT_READ, role)
 
     def _watch_server(self) -> None:
         assert self.server is not None
+        self.server_started = time.monotonic()
         self.server_fd = os.pidfd_open(self.server.pid)
         self.selector.register(self.server_fd, selectors.EVENT_READ, "server")
 
     def _watch_owner(self) -> None:
         try:
-            self.owner_fd = os.pidfd_open(self.owner)
+            self.owner_fd = os.pidfd_open(max(self.owner, 0))
         except OSError:
             self.daemon.stopping = True
             return
@@ -152,8 +167,6 @@ class Keeper:
 
     def run(self) -> None:
         """Until told to stop, then end everything."""
-        signal.signal(signal.SIGUSR1, self._restart_told)
-        signal.signal(signal.SIGUSR2, self._revive_told)
         duties = Duties()
         duties.add("witness", WITNESS_S, self._witness)
         duties.add("check", CHECK_S, self._check)
@@ -191,16 +204,21 @@ class Keeper:
                 role.failed = ""
                 role.deaths = []
                 _remove(self.state_dir.join("run", f"{role.name}.failed"))
+        self.lost = False
+        self.server_started = 0.0
 
     def _unwatch(self, role: Role) -> None:
         if role.pidfd >= 0:
             self.selector.unregister(role.pidfd)
             os.close(role.pidfd)
             role.pidfd = -1
+        role.how = ""
         if role.pid:
             try:
-                os.waitpid(role.pid, os.WNOHANG)
-            except ChildProcessError:
+                status = os.waitpid(role.pid, os.WNOHANG)[1]
+                if os.WIFSIGNALED(status):
+                    role.how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+            except (ChildProcessError, ValueError):
                 pass
             role.pid = 0
 
@@ -210,8 +228,7 @@ class Keeper:
         role.deaths = [t for t in role.deaths if now - t < WITHIN_S] + [now]
         if len(role.deaths) >= CRASHES + (0 if role.name != "launcher" else 2):
             role.failed = f"{role.name} died {len(role.deaths)} times within {WITHIN_S:.0f} s: {self._last_words(role)}"
-            with open(self.state_dir.join("run", f"{role.name}.failed"), "w") as file:
-                file.write(role.failed + "\n")
+            _write(self.state_dir.join("run", f"{role.name}.failed"), role.failed)
             self.log.say("error", role.failed)
             if role.name == "agent":
                 self._nodes_offline(role.failed)
@@ -234,8 +251,10 @@ class Keeper:
             self.log.say("error", f"the nodes could not be marked offline: {error}")
 
     def _last_words(self, role: Role) -> str:
+        if role.how:
+            return role.how
         try:
-            with open(self.state_dir.log_file(role.name.split("-")[0]), errors="replace") as file:
+            with open(self.state_dir.log_file(role.name), errors="replace") as file:
                 lines = [line.strip() for line in file.readlines()[-5:] if line.strip()]
             return lines[-1][-200:] if lines else "it said nothing"
         except OSError:
@@ -244,33 +263,75 @@ class Keeper:
     def _server_died(self) -> None:
         self.selector.unregister(self.server_fd)
         os.close(self.server_fd)
-        self.log.store = None  # it would wait for the dead server
+        self.server_fd = -1
+        if self.server is not None:
+            self.server.alive()  # reaps it
+        if time.monotonic() - self.server_started < SERVER_AGAIN_S:
+            return  # `_check` tries again
         self.log.say("error", "the server died; starting it again on its files")
+        self._server_back()
+
+    def _server_back(self) -> None:
+        """Start the server on its files, and take its history up."""
+        self.server_started = time.monotonic()
         try:
             self.server = boot.start_or_attach_server(self.state_dir, self.settings)
             self._watch_server()
-            assert self.store is not None
-            boot.take_up(self.store, self.state_dir, "server died")
-            self.log.store = self.store
-            self.log.say("warning", self.server.repaired or "the server is back, history is whole")
         except FluxkvError as error:
-            text = f"the server does not come back: {error}"
-            with open(self.state_dir.join("run", "server.failed"), "w") as file:
-                file.write(text + "\n")
-            self.log.say("error", text)
+            self._server_fails(f"the server does not come back: {error}")
+            return
+        if self.server.repaired:
+            self.log.say("warning", self.server.repaired)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Open a new epoch if the server has been restarted since the last one was, and its history is whole."""
+        if self.store is None or self.lost or not self.settings.get("lead", True):
+            return
+        try:
+            if not boot.is_current(self.store):
+                boot.take_up(self.store, self.state_dir, "server restarted")
+                self.log.say("warning", "the server is back, history is whole")
+            if self.server_failed:
+                self.server_failed = ""
+                _remove(self.state_dir.join("run", "server.failed"))
+        except Corrupt as error:
+            self.lost = True
+            self._server_fails(f"{error} ({error.hint})")
+        except FluxkvError as error:
+            if not self.child:
+                self._server_fails(f"the server does not take writes: {error}")
+
+    def _server_fails(self, text: str) -> None:
+        if text == self.server_failed:
+            return
+        self.server_failed = text
+        _write(self.state_dir.join("run", "server.failed"), text)
+        self.log.say("error", text)
 
     def _witness(self) -> None:
-        if self.store is None or self.child:
+        if self.store is None or self.lost or not self.settings.get("lead", True):
             return
         try:
             boot.write_witness(self.state_dir, self.store)
-        except (FluxkvError, OSError) as error:
+        except FluxkvError:
+            pass  # said by whoever brings the server back
+        except OSError as error:
             self.log.say("warning", f"tip not noted: {error}")
 
     def _check(self) -> None:
-        """Roles whose death left no trace (adopted without a pid) are found by their locks."""
+        """Whatever was missed: a server that did not come back, roles whose death left no trace (found by their locks)."""
+        if not self.child and self.server_fd < 0:
+            if time.monotonic() - self.server_started >= SERVER_AGAIN_S:
+                self._server_back()
+        else:
+            self._take_up()
         for role in self.roles:
-            if not role.pid and not role.failed and not lock_held(role.lock):
+            if role.pid or role.failed:
+                continue
+            if lock_held(role.lock):
+                self._adopt(role)
+            else:
                 self._spawn(role)
 
     def _restart(self) -> None:
@@ -290,7 +351,10 @@ class Keeper:
         except ProcessLookupError:
             pass
         if not _ended_within(fd, timeout_s):
-            signal.pidfd_send_signal(fd, signal.SIGKILL)
+            try:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
             _ended_within(fd, 5.0)
         self._unwatch(role)
 
@@ -298,8 +362,8 @@ class Keeper:
 
     def shut_down(self) -> None:
         """End running jobs with an exception that says so, then the daemons, then the server."""
-        with open(self.state_dir.join("run", "stopping"), "w"):
-            pass
+        _write(self.state_dir.join("run", "stopping"), "")
+        _remove(self.state_dir.join("run", "ready"))
         if self.settings.get("lead", True):
             try:
                 self._end_jobs()
@@ -318,12 +382,13 @@ class Keeper:
                 pass
         self.log.say("info", "stopped")
         self.log.store = None
-        if self.server is not None:
+        if self.server is not None and self.server_fd >= 0:
             self.selector.unregister(self.server_fd)
             stop_server(self.server.url, self.server.pid)
             wait_ended(self.server.pid, 10.0)
-            _remove(self.state_dir.run_file("server"))
+        _remove(self.state_dir.run_file("server"))
         _remove(self.state_dir.run_file("launcher"))
+        _remove(_owner_file(self.state_dir))
 
     def _end_jobs(self) -> None:
         """Stop allocation, raise an exception on each running job, and wait until all are over."""
@@ -352,23 +417,48 @@ class Keeper:
             return
         subscription = store.subscribe({keys.journal: f"{state.version}-{state.epoch}"})
         deadline = time.monotonic() + STOP_GRACE_S
+        complained = False
         try:
             while state.count(RUN | CLEANUP) or any(node.grants for node in state.nodes.values()):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self.log.say("warning", "some jobs did not end in time; their processes are killed")
                     return
-                subscription.poll(min(left, 1.0))
-                journal.catch_up(state)
-                for job in list(state.active()):  # one that was allocated in the same moment
-                    if job.state == RUN and job.exception is None:
-                        journal.settle(stop, state)
-                        break
-        except Unavailable as error:
-            self.log.say("warning", f"the server is gone while stopping: {error}")
+                self._notice()
+                try:
+                    subscription.poll(min(left, 0.25))
+                    journal.catch_up(state)
+                    for job in list(state.active()):  # one that was allocated in the same moment
+                        if job.state == RUN and job.exception is None:
+                            journal.settle(stop, state)
+                            break
+                except Unavailable as error:
+                    if not complained:
+                        self.log.say("warning", f"while stopping: {error}")
+                    complained = True
+                    time.sleep(0.05)
         finally:
             subscription.close()
             store.close()
+
+    def _notice(self) -> None:
+        """While stopping: whoever dies is still needed until the last job is over."""
+        for key, _ in self.selector.select(0):
+            if key.data == "server":
+                self._server_died()
+            elif isinstance(key.data, Role):
+                self._died(key.data)
+        if not self.child and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
+            self._server_back()
+
+
+def _write(path: str, text: str) -> None:
+    """A word in run/; on a full disk it is in the log only."""
+    try:
+        with open(path, "w") as file:
+            file.write(text + "\n")
+    except OSError:
+        pass
 
 
 def _remove(path: str) -> None:
@@ -384,21 +474,71 @@ def _ended_within(pidfd: int, timeout_s: float) -> bool:
     return bool(poller.poll(timeout_s * 1000))
 
 
+def _owner_file(state_dir: StateDir) -> str:
+    return state_dir.join("run", "owner")
+
+
+def _keep_owner(state_dir: StateDir, owner: int, revived: bool) -> int:
+    """The process whose end ends the instance; a keeper started by a daemon reads what the first one wrote down."""
+    path = _owner_file(state_dir)
+    if not revived:
+        if owner:
+            found = proctree.stat(owner)
+            write_json(path, {"pid": owner, "start_s": found.start_s if found else 0.0})
+        else:
+            _remove(path)
+        return owner
+    import json
+
+    try:
+        with open(path) as file:
+            kept = json.load(file)
+        owner, start_s = int(kept["pid"]), float(kept["start_s"])
+    except (OSError, ValueError, KeyError):
+        return 0
+    found = proctree.stat(owner)
+    return owner if found is not None and found.start_s == start_s else GONE
+
+
+def _take_place(state_dir: StateDir, ready_fd: int) -> Daemon | None:
+    """The keeper's place; None when somebody else who was started in the same moment has brought all up."""
+    deadline = time.monotonic() + BESIDE_S
+    while True:
+        try:
+            return Daemon(state_dir, "keeper", patience_s=0.0 if ready_fd < 0 else 0.05)
+        except Unavailable as error:
+            if ready_fd < 0 or error.code != RUNNING or time.monotonic() > deadline:
+                raise
+        try:
+            with open(state_dir.join("run", "ready")) as file:
+                if lock_holder(state_dir.lock_file("keeper")) in (0, int(file.read())):
+                    return None
+        except (OSError, ValueError):
+            pass
+
+
 def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     """Body of the keeper's process. Writes one line to `ready_fd`: "ready" or "error: ..."."""
-    daemon = Daemon(state_dir, "keeper", patience_s=0.0)
-    keeper = Keeper(state_dir, daemon, log, owner)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    daemon = _take_place(state_dir, ready_fd)
+    if daemon is None:
+        _tell(ready_fd, "ready\n")
+        return
+    keeper = Keeper(state_dir, daemon, log, _keep_owner(state_dir, owner, ready_fd < 0))
     try:
         keeper.bring_up()
     except FluxkvError as error:
+        _write(state_dir.join("run", "keeper.failed"), f"{error} ({error.hint})" if error.hint else f"{error}")
         _tell(ready_fd, f"error: {error}\n{error.hint}")
         keeper.daemon.stopping = True
         for role in keeper.roles:
             keeper._end(role, signal.SIGTERM, 2.0)
-        if keeper.server is not None:
+        if keeper.server is not None and keeper.server.started:
             stop_server(keeper.server.url, keeper.server.pid)
         daemon.done()
         raise
+    _write(state_dir.join("run", "ready"), str(os.getpid()))
     _tell(ready_fd, "ready\n")
     try:
         keeper.run()
@@ -408,5 +548,8 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
 
 def _tell(fd: int, text: str) -> None:
     if fd >= 0:
-        os.write(fd, text.encode())
+        try:
+            os.write(fd, text.encode())
+        except OSError:
+            pass  # whoever asked is gone
         os.close(fd)

@@ -425,7 +425,7 @@ class Launcher:
             key = attempt.key
             self.spawner.release(attempt)
             tmpdir = attempt.spec.get("tmpdir")
-            if tmpdir:
+            if tmpdir and not self.spawner.scratch.give(tmpdir):
                 self.trees.remove_tree(tmpdir)
             statuses = attempt.statuses
             if len(attempt.tasks) == 1:
@@ -540,6 +540,7 @@ def main(arguments: list[str]) -> int:
     if launcher is not None:
         launcher.run()
         launcher.spawner.outputs.close()
+        launcher.spawner.scratch.close()
         launcher.spool.close()
         launcher.door.close()
     return code

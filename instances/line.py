@@ -43,6 +43,11 @@ class Line:
             at = bisect_left(self._keys, found[0])
             del self._keys[at]
 
+    def get(self, job: int) -> Pending | None:
+        """A job's entry."""
+        found = self._entries.get(job)
+        return found[1] if found is not None else None
+
     def __iter__(self) -> Iterator[Pending]:
         """In order, lazily. Do not change the line meanwhile."""
         entries = self._entries

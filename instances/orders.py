@@ -2,7 +2,8 @@
 
 Messages of one commit to one node are one inbox entry: a msgpack list of
 ["launch", order], ["end", job, attempt, cause], ["signal", job, attempt, signum], ["recall", job, attempt],
-["limit", job, attempt, seconds], ["forget", key]. The entry's id is the commit's, so an order's attempt is the version in it.
+["limit", job, attempt, seconds], ["forget", key]. An entry's id is its commit's, and that is the attempt a launch begins;
+later orders name it as `<version>-<epoch>`, for it may outlive the epoch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ def shape_of(request: Request) -> str:
     return blake2b(request.key, digest_size=6).hexdigest()
 
 
+def split_attempt(key: str) -> int:
+    """The job of an attempt's name `<job>.<version>-<epoch>`."""
+    return int(key.partition(".")[0])
+
+
 def launch_orders(
     job: Job, request: Request, claims: Sequence[Claim], shape: str, queued: bool
 ) -> list[tuple[int, list[Any]]]:
@@ -29,6 +35,7 @@ def launch_orders(
 
     job, user, name, command, system (attributes.system without what only the scheduler needs), env (blob name), claim
     (wire), index (of this node in the job), nodes (how many), total (tasks), first (task rank), count (tasks here), shape, queued.
+    The shape of a job on several nodes is "": nobody takes over a part of its seats.
     """
     jobspec = job.jobspec or {}
     task = jobspec["tasks"][0]
@@ -43,7 +50,7 @@ def launch_orders(
         order = {
             "job": job.id, "user": job.userid, "name": job.name, "command": task["command"], "system": system, "env": job.env,
             "claim": to_wire([claim])[0], "index": index, "nodes": len(claims), "total": total, "first": first,
-            "count": counts[index], "shape": shape, "queued": queued,
+            "count": counts[index], "shape": shape if len(claims) == 1 else "", "queued": queued,
         }  # fmt: skip
         first += counts[index]
         orders.append((claim.rank, ["launch", order]))

@@ -44,7 +44,8 @@ class StateDir(NamedTuple):
         return self.join("run", f"{role}.json")
 
     def log_file(self, role: str) -> str:
-        return self.join("log", f"{role}.log")
+        """The log of a role; several daemons of a role share one ("worker-0": worker.log)."""
+        return self.join("log", f"{role.partition('-')[0]}.log")
 
     def create(self) -> None:
         """Make the directories, private to the user. Raises `Unavailable` with the reason."""
@@ -78,6 +79,18 @@ class StateDir(NamedTuple):
         """Replace instance.json in one step."""
         write_json(self.instance_file, values)
 
+    def write_first(self, values: dict[str, Any]) -> bool:
+        """Write instance.json unless there is one; False if there is."""
+        scratch = self.join(f"instance.{os.getpid()}")
+        write_json(scratch, values)
+        try:
+            os.link(scratch, self.instance_file)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(scratch)
+        return True
+
     def running(self) -> bool:
         """Whether its keeper is alive (holds its lock)."""
         return lock_held(self.lock_file("keeper"))
@@ -109,6 +122,21 @@ def lock_held(path: str) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def lock_holder(path: str) -> int:
+    """The process that took the lock on this file, by the kernel's word; 0 if nobody or somebody unknown has it."""
+    try:
+        found = os.stat(path)
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        with open("/proc/locks") as file:
+            for line in file:
+                words = line.split()
+                if len(words) > 5 and words[1] == "FLOCK" and words[5] == device:
+                    return max(0, int(words[4]))
+    except (OSError, ValueError):
+        pass
+    return 0
 
 
 def home() -> str:

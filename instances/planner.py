@@ -23,6 +23,9 @@ from .orders import launch_orders, shape_of
 # A grant ahead hides the round trip from a report to the next launch; it should cover about this many seconds of work.
 AHEAD_S = 0.12
 AHEAD_MAX = 256
+START_S = 0.0008  # what a start and an end cost a seat beside the task's own time
+ROUND_TRIP_S = 0.05
+REASON_AFTER_S = 0.25
 
 
 class Planner:
@@ -37,8 +40,13 @@ class Planner:
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
         self.shapes: dict[bytes, str] = {}
-        self.shape_by_job: dict[int, str] = {}
+        self.seat_by_job: dict[int, tuple[str, list[int]]] = {}  # job -> (shape, ranks where its seat counts)
+        self.first_waits: dict[int, float] = {}  # job -> when a plan first had to leave it
         self.said: dict[int, tuple[str, str]] = {}  # job -> (code, blocking) last journalled
+        self.fresh: set[tuple[int, str]] = set()  # (rank, shape) of allocations made by this plan
+        self.say_at = 0.0  # when somebody's reason is due, 0.0 if nobody's is
+        self.ahead: dict[int, tuple[int, str]] = {}  # job placed ahead -> (rank, shape)
+        self.ahead_count: dict[tuple[int, str], int] = {}
         self._defined: Any = None
 
     # -- in step with the state -----------------------------------------------------------------------------------
@@ -92,13 +100,16 @@ class Planner:
         """Take a job out of the line."""
         self.line.remove(id)
         self.said.pop(id, None)
+        self.first_waits.pop(id, None)
 
-    def ended(self, job: Job) -> None:
-        """Learn from a job that is over, so that grants ahead can be measured out."""
-        shape = self.shape_by_job.pop(job.id, None)
-        if shape is None:
-            return
-        for rank in job.ranks:
+    def shape_of(self, id: int) -> str:
+        """The shape of a job that holds claims, "" if nobody has counted it."""
+        return self.seat_by_job.get(id, ("", ()))[0]
+
+    def unseated(self, id: int) -> None:
+        """A job is over, or did not get its claims after all: its seats do not count any more."""
+        shape, ranks = self.seat_by_job.pop(id, ("", []))
+        for rank in ranks:
             left = self.seats.get((rank, shape), 0) - 1
             if left > 0:
                 self.seats[rank, shape] = left
@@ -110,31 +121,62 @@ class Planner:
         old = self.runtime.get(shape)
         self.runtime[shape] = seconds if old is None else old + 0.2 * (seconds - old)
 
+    def ahead_of(self, id: int, rank: int, shape: str) -> None:
+        """A job is placed ahead on a node (and has not taken a seat in this very pass)."""
+        if id not in self.ahead and id not in self.seat_by_job:
+            self.ahead[id] = (rank, shape)
+            self.ahead_count[rank, shape] = self.ahead_count.get((rank, shape), 0) + 1
+
+    def forget_ahead(self, id: int) -> str:
+        """It is not any more: it took a seat, came back, or is over. Its shape, "" if it was not."""
+        rank, shape = self.ahead.pop(id, (0, ""))
+        if shape:
+            left = self.ahead_count[rank, shape] - 1
+            if left:
+                self.ahead_count[rank, shape] = left
+            else:
+                del self.ahead_count[rank, shape]
+        return shape
+
     def seated(self, job: Job, shape: str, ranks: Iterable[int]) -> None:
-        """A job now holds claims: count its seats."""
-        if job.id in self.shape_by_job:
+        """A job now holds claims: count its seat. A job on several nodes has none that could be taken over whole."""
+        if job.id in self.seat_by_job:
             return
-        self.shape_by_job[job.id] = shape
-        for rank in ranks:
+        self.forget_ahead(job.id)
+        where = list(ranks)
+        if len(where) > 1:
+            where = []
+        self.seat_by_job[job.id] = (shape, where)
+        for rank in where:
             self.seats[rank, shape] = self.seats.get((rank, shape), 0) + 1
 
     # -- planning -------------------------------------------------------------------------------------------------
 
     def plan(self, now: float, limit: int) -> Iterator[Group]:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
+        self.say_at = 0.0
+        self.fresh.clear()
         if not len(self.line) or not self.state.may_start("default"):
             return
         placed: list[int] = []
+        unseen = self.state.attention  # touched since the line was made, and not looked at yet
         head: Pending | None = None
         for decision in self.policy.plan(self.line, self.pool, now):
             if isinstance(decision, Place):
                 placed.append(decision.job)
+                if decision.job in unseen:
+                    self.pool.give(decision.claims)
+                    continue
                 yield self._alloc(decision.job, decision.claims, now)
                 if len(placed) >= limit:
                     break
-            else:
+            elif decision.job not in unseen:
                 job = self.state.jobs[decision.job]
                 if self.said.get(job.id) != (decision.code, decision.blocking):
+                    say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
+                    if now < say_at:  # it may well run before anybody asks
+                        self.say_at = min(self.say_at or say_at, say_at)
+                        continue
                     self.said[job.id] = (decision.code, decision.blocking)
                     yield self._reason(job, decision.code, decision.text, now)
         for id in placed:
@@ -161,6 +203,7 @@ class Planner:
         group.takes = ranks
         group.to_nodes = launch_orders(job, request, claims, shape, queued=False)
         self.seated(job, shape, ranks)
+        self.fresh.update((rank, shape) for rank in ranks)
         return group
 
     def _reason(self, job: Job, code: str, text: str, now: float) -> Group:
@@ -172,7 +215,7 @@ class Planner:
         granted: list[int] = []
         room: dict[str, list[list[int]]] = {}  # shape -> [[load, rank, room left], ...]
         for entry in self.line:
-            if len(granted) >= limit or entry.held:
+            if len(granted) >= limit or entry.held or entry.job in self.state.attention:
                 break
             shape = self.shape(entry.request)
             if shape not in room:
@@ -199,15 +242,13 @@ class Planner:
             node = self.state.nodes.get(rank)
             if one != shape or node is None or not node.usable:
                 continue
-            depth = min(AHEAD_MAX, int(seats * AHEAD_S / max(typical, 1e-4)))
-            waiting = sum(1 for id in node.grants if self._granted_shape(id) == shape)
+            depth = min(AHEAD_MAX, int(seats * AHEAD_S / (typical + START_S)))
+            waiting = self.ahead_count.get((rank, shape), 0)
+            if not waiting and (rank, shape) not in self.fresh and typical < ROUND_TRIP_S:
+                continue  # jobs this short are over by now, though we have not heard: a grant would come too late
             if depth > waiting:
                 found.append([waiting, rank, depth - waiting])
         return found
-
-    def _granted_shape(self, id: int) -> str:
-        job = self.state.jobs.get(id)
-        return job.granted[1] if job is not None and job.granted else ""
 
     def _grant(self, entry: Pending, rank: int, shape: str, now: float) -> Group:
         job = self.state.jobs[entry.job]
@@ -215,6 +256,7 @@ class Planner:
         slots = flat.nslots if flat is not None and flat.nslots else 1
         claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
         thing, plan = f"job/{job.id}", f"plan/{job.queue}"
+        self.ahead_of(job.id, rank, shape)
         return Group(
             events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
             things=[thing, plan],

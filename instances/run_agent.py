@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import time
+from functools import partial
 from typing import Any
 
 from ..journal.idset import ids_of_mask
@@ -27,6 +28,7 @@ from .runner import Runner, boot_id, instance_id
 from .wire import unpack as unpack_environment
 
 BEAT_S = 2.0
+PATIENCE_S = 1.0
 TELEMETRY_LIMIT = 2000
 ENVIRONMENTS = 256
 
@@ -38,9 +40,9 @@ class AgentRunner(Runner):
 
     def __init__(self, daemon: Daemon, settings: dict[str, Any], log: Log) -> None:
         uri = settings["uri"]
-        store = open_store(uri)
+        store = open_store(uri, patience_s=PATIENCE_S)
         self.keys = Keys(store.namespace)
-        log.store, log.keys = store, self.keys
+        log.store, log.keys = open_store(uri, patience_s=0.0), self.keys
         meta = store.meta()
         spool = daemon.state_dir.spool
         self.spool = spool
@@ -52,7 +54,7 @@ class AgentRunner(Runner):
         bind = not self.fake_nodes and len(names) == 1 and settings.get("bind", True)
         cpus = _binding(nodes[min(names)].cores) if bind else {}
         host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
-                    cpus, daemon.state_dir.path)  # fmt: skip
+                    cpus, daemon.state_dir.path, meta.origin_ms)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size
@@ -136,23 +138,24 @@ class AgentRunner(Runner):
                 inputs.append(Launched(events))
             due = self.fake.due()
             if due is not None:
-                self.wake_at = min(self.wake_at or due, due)
+                self.wake_at = min(self.wake_at or due, due) or 0.001
         return inputs
 
     def _before_reports(self, events: list[list[Any]]) -> None:
         """What a task wrote is in the store before its end is."""
+        forwarder = self.forwarder
         for event in events:
             if event[0] == "over":
-                self.forwarder.finish(event[1])
+                self.insist(partial(forwarder.finish, event[1]))
                 self._end_input(event[1])
             elif event[0] == "held":
                 for key, job, state, *_, over in event[1]:
                     if state != "queued":
-                        self.forwarder.adopt(job, key)
+                        self.insist(partial(forwarder.adopt, job, key))
                     if over is not None:
-                        self.forwarder.finish(key)
+                        self.insist(partial(forwarder.finish, key))
             elif event[0] == "start":
-                self.forwarder.started(event[1])
+                self.insist(partial(forwarder.started, event[1]))
 
     def poll(self) -> list[Input]:
         inputs = super().poll()
@@ -172,7 +175,7 @@ class AgentRunner(Runner):
                 del self.inputs[stream]
                 if self.subscription is not None:
                     self.subscription.forget(stream)
-                self.store.delete(stream)
+                self.insist(partial(self.store.delete, stream))
 
     def _feed(self, one: Messages) -> None:
         _, key = self.inputs[one.name]
@@ -193,7 +196,10 @@ class AgentRunner(Runner):
         if isinstance(output, ToLauncher):
             return self._to_launcher(output.message)
         if isinstance(output, Trim):
-            self.store.trim(self.keys.inbox(output.key), output.through)
+            try:
+                self.store.trim(self.keys.inbox(output.key), output.through)
+            except Unavailable:
+                pass  # the next one takes these with it
             return []
         return super().perform(output)
 
@@ -239,13 +245,15 @@ class AgentRunner(Runner):
         if real:
             self.client.send(["launch", real])
         if fake:
-            self.fake.handle(["launch", fake], time.time())
+            now = time.time()
+            self.fake.handle(["launch", fake], now)
+            return [Launched(self.fake.advance(now))]
         return []
 
     def _environment(self, name: str) -> dict[str, str]:
         found = self.environments.get(name)
         if found is None:
-            data = self.store.get_blobs([name])[0]
+            data = self.insist(lambda: self.store.get_blobs([name])[0])
             if data is None:
                 self.log.say("error", f"environment {name} is not in the store; its jobs get an empty one")
             found = unpack_environment(data) if data is not None else {}
@@ -257,7 +265,7 @@ class AgentRunner(Runner):
     # -- timers ---------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if self.forwarder.fresh or self.forwarder.watched:
+        if self.forwarder.young or self.forwarder.watched:
             try:
                 self.forwarder.collect()
             except Unavailable as error:
@@ -290,6 +298,6 @@ def main(state_dir: StateDir, role: str, log: Log) -> None:
     daemon = Daemon(state_dir, role)
     os.makedirs(os.path.join(state_dir.spool, "tmp"), mode=0o700, exist_ok=True)
     try:
-        AgentRunner(daemon, state_dir.read(), log).run()
+        daemon.reached(lambda: AgentRunner(daemon, state_dir.read(), log)).run()
     finally:
         daemon.done()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..journal.log import Journal
-from ..kvs.errors import Unavailable
+from ..kvs.errors import Conflict, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
@@ -16,6 +16,7 @@ from .runner import Runner
 from .worker import Worker
 
 LEASE_MS = 3000
+PATIENCE_S = 1.0
 
 
 class WorkerRunner(Runner):
@@ -24,9 +25,9 @@ class WorkerRunner(Runner):
     reactor: Worker
 
     def __init__(self, daemon: Daemon, uri: str, policy: str, log: Log) -> None:
-        store = open_store(uri)
+        store = open_store(uri, patience_s=PATIENCE_S)
         keys = Keys(store.namespace)
-        log.store, log.keys = store, keys
+        log.store, log.keys = open_store(uri, patience_s=0.0), keys
         self.journal = Journal(store, by=daemon.role)
         state = self.journal.load()
         super().__init__(daemon, store, log, Worker(self.journal.meta, state, load_policy(policy), daemon.role))
@@ -57,7 +58,7 @@ class WorkerRunner(Runner):
                 self.journal.meta = self.reactor.meta
                 self.journal.save_snapshot(self.reactor.state)
                 self.store.prune_guards(self.meta.uid, self.reactor.meta.epoch, output.floor)
-            except Unavailable as error:
+            except (Unavailable, Conflict) as error:
                 self.log.say("warning", f"no snapshot: {error}")
             return []
         return super().perform(output)
@@ -68,6 +69,6 @@ def main(state_dir: StateDir, role: str, log: Log) -> None:
     daemon = Daemon(state_dir, role)
     settings = state_dir.read()
     try:
-        WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log).run()
+        daemon.reached(lambda: WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log)).run()
     finally:
         daemon.done()

@@ -10,15 +10,17 @@ import os
 import selectors
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..kvs.errors import Unavailable
 from ..kvs.port import Answer, Append, Message, Meta, StaleEpoch, Store, Subscription
-from .daemon import Daemon, Log, Stopping, revive_keeper
+from .daemon import RETRY_S, Daemon, Log, Stopping
 from .reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
 
 LONGEST_WAIT_S = 1.0
-RETRY_S = 0.05
+
+
+_T = TypeVar("_T")
 
 
 class Core(Protocol):
@@ -43,6 +45,7 @@ class Runner:
         self.wake_at = 0.0
         self.every: list[list[Any]] = []  # [period_s, next time, function]
         self.meta: Meta = store.meta()
+        self.away = False  # whether the subscription has lost its server
 
     # -- wiring ---------------------------------------------------------------------------------------------------
 
@@ -118,8 +121,11 @@ class Runner:
                     inputs.append(Messages(name or key, items))  # type: ignore[arg-type]
                 else:
                     inputs.append(Entries(items))  # type: ignore[arg-type]
+            self.away = False
         except Unavailable as error:
-            self.log.say("warning", f"{error}; trying again")
+            if not self.away:
+                self.away = True
+                self.log.say("warning", f"{error}; trying again")
             time.sleep(RETRY_S)
         return inputs
 
@@ -152,16 +158,21 @@ class Runner:
         return [Answered(request, answer), Reopened(meta)]
 
     def _until_answered(self, request: Append) -> Answer:
+        return self.insist(lambda: self.store.append(request))
+
+    def insist(self, ask: Callable[[], _T]) -> _T:
+        """Ask the store until it answers: a server that is away is no reason to die. Raises `Stopping`."""
         complained = False
         while True:
             try:
-                return self.store.append(request)
+                return ask()
             except Unavailable as error:
                 if self.daemon.stopping:
                     raise Stopping from None
                 if not complained:
                     self.log.say("warning", f"{error}; trying again until the server is back")
                     complained = True
+                self.watch_keeper()  # nobody else may be left to bring the server back
                 time.sleep(RETRY_S)
 
     def _new_epoch(self, old: int) -> Meta:
@@ -176,11 +187,12 @@ class Runner:
                     return meta
             except Unavailable:
                 pass
+            self.watch_keeper()
             time.sleep(RETRY_S)
 
     def watch_keeper(self) -> None:
-        """A timer's body: restart the keeper if it died."""
-        if revive_keeper(self.daemon.state_dir):
+        """Restart the keeper if it died."""
+        if self.daemon.keeper_revived():
             self.log.say("warning", "the keeper was gone; started a new one")
 
 

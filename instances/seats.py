@@ -14,7 +14,7 @@ from typing import Any
 
 Seat = Any  # opaque here: handed from holder to successor as it is
 
-LINGER_S = 0.25
+LINGER_S = 0.5
 
 
 class Seats:

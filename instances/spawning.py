@@ -17,6 +17,7 @@ from collections import OrderedDict
 from typing import Any
 
 from .proctree import ATTEMPT_VARIABLE
+from .scratch import Scratch
 from .spool import input_path, output_paths
 from .spool_files import OutputFiles
 
@@ -112,6 +113,7 @@ class Spawner:
         "_start_affinity",
         "_suffix",
         "away",
+        "scratch",
         "outputs",
     )
 
@@ -120,6 +122,7 @@ class Spawner:
         self._suffix = "@" + tag
         self.away = False  # whether `settle` has something to do
         self.outputs = OutputFiles(spool)
+        self.scratch = Scratch()
         outer = os.environ.get(ATTEMPT_VARIABLE, "")
         self._outer = outer + " " if outer else ""
         self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
@@ -146,26 +149,36 @@ class Spawner:
         Raises `SpawnError` at the first that cannot start (earlier ones run). Never blocks on a named pipe.
         """
         spec = attempt.spec
-        environment = self._environment(attempt, seat)
         opened: list[int] = []
+        emptied: set[str] = set()
         try:
-            self._enter(spec, attempt, opened)
+            self._enter(spec, attempt, opened, emptied)
+            environment = self._environment(attempt, seat)
+            # A job that was placed ahead is one of a flood of short ones: pinning ourselves before the spawn would have us
+            # wait for the task's core each time, so it is pinned right after instead.
+            late = bool(spec.get("queued"))
+            for path in spec.get("label_files") or ():  # written by the agent, line by line; they must be writable
+                self._open_users("output", path, self._users_mode(spec, path, emptied), opened, spec)
             files = None
             many = len(attempt.tasks) > 1
-            per_task = many and (spec.get("per_task_output") or spec.get("stdin") == "fifo")
+            per_task = many and (
+                spec.get("per_task_output") or spec.get("stdin") == "fifo" or "task_files" in spec
+            )
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
-                    files = self._files(attempt, rank, many, opened, first=files is None)
+                    files = self._files(attempt, rank, many, opened, emptied)
                 env = environment
                 if extra:
                     env = {**environment, **{os.fsencode(k): os.fsencode(v) for k, v in extra.items()}}
-                self._pin(cpus or seat.get("cpus"))
+                self._pin(None if late else cpus or seat.get("cpus"))
                 try:
                     pid = self._spawn(argv, env, files)
                 except SpawnError as error:
                     error.args = (f"task {rank}: {error}",)
                     self._tell(files[2][1], str(error))
                     raise
+                if late:
+                    self._pin_task(pid, cpus or seat.get("cpus"))
                 attempt.alive[pid] = rank
                 attempt.pids.append(pid)
                 alive[pid] = attempt
@@ -210,16 +223,17 @@ class Spawner:
             if changes:
                 for name, value in changes.items():
                     env[fsencode(name)] = fsencode(value)
+        if "tmpdir_env" in spec:
+            env[fsencode(spec["tmpdir_env"])] = fsencode(spec["tmpdir"])
         env[b"FLUXKV_ATTEMPT"] = fsencode(self._outer + attempt.key + self._suffix)
         return env
 
-    def _enter(self, spec: dict[str, Any], attempt: Attempt, opened: list[int]) -> None:
+    def _enter(self, spec: dict[str, Any], attempt: Attempt, opened: list[int], emptied: set[str]) -> None:
         """Into the job's directory, or /tmp with a word about it, as Flux does; and make its tmpdir."""
         tmpdir = spec.get("tmpdir")
         if tmpdir:
             try:
-                os.makedirs(tmpdir, 0o700, exist_ok=True)
-                os.chmod(tmpdir, 0o700)
+                spec["tmpdir"] = self.scratch.take(tmpdir)
             except OSError as error:
                 raise SpawnError(f"tmpdir {tmpdir}: {error.strerror}") from None
         cwd = spec.get("cwd") or "/"
@@ -228,7 +242,8 @@ class Spawner:
             os.chdir(cwd)  # as cheap as finding out whether we are there already
         except OSError as error:
             os.chdir("/tmp")
-            files = self._files(attempt, attempt.tasks[0][0], len(attempt.tasks) > 1, opened, stdin=False)
+            many = len(attempt.tasks) > 1
+            files = self._files(attempt, attempt.tasks[0][0], many, opened, emptied, stdin=False)
             self._tell(files[2][1], f"cannot change to {cwd}: {error.strerror}, going to /tmp instead")
             spec["append"] = True  # the line is not to be truncated away
 
@@ -238,18 +253,19 @@ class Spawner:
         rank: int,
         many: bool,
         opened: list[int],
+        emptied: set[str],
         *,
-        first: bool = True,
         stdin: bool = True,
     ) -> list[tuple[int, int, int]]:
         """File actions for one task (or all that share them).
 
-        first: the user's files are truncated only then.
+        emptied: the user's files that this attempt has opened before; they are truncated only once.
         """
         spec = attempt.spec
         append = bool(spec.get("append"))
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         out_path, err_path = spec.get("stdout"), spec.get("stderr")
+        if "task_files" in spec:
+            out_path, err_path = spec["task_files"].get(str(rank), (out_path, err_path))
         out_own = err_own = ""
         if not (out_path and err_path):
             out_own, err_own = output_paths(
@@ -262,17 +278,18 @@ class Spawner:
                 source = self._fifo(attempt, rank if many else None, opened)
             else:
                 source = self._open_users("stdin", wanted, os.O_RDONLY | os.O_CLOEXEC, opened)
-        users = how if append or not first else how | os.O_TRUNC
         try:
             if out_path:
-                out_fd = self._open_users("stdout", out_path, users, opened)
+                how = self._users_mode(spec, out_path, emptied)
+                out_fd = self._open_users("stdout", out_path, how, opened, spec)
             else:
                 opened.append(out_fd := self.outputs.open(out_own, append=append))
                 attempt.spool_files.append(out_own)
             if err_path:
-                err_fd = (
-                    out_fd if err_path == out_path else self._open_users("stderr", err_path, users, opened)
-                )
+                err_fd = out_fd
+                if err_path != out_path:
+                    how = self._users_mode(spec, err_path, emptied)
+                    err_fd = self._open_users("stderr", err_path, how, opened, spec)
             else:
                 opened.append(err_fd := self.outputs.open(err_own, append=append))
                 attempt.spool_files.append(err_own)
@@ -281,7 +298,18 @@ class Spawner:
         return [(_DUP2, source, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]
 
     @staticmethod
-    def _open_users(what: str, path: str, how: int, opened: list[int]) -> int:
+    def _users_mode(spec: dict[str, Any], path: str, emptied: set[str]) -> int:
+        """How to open a user's output file: the first time in an attempt it is emptied, unless it is appended to."""
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        if path in emptied or spec.get("append"):
+            return how
+        emptied.add(path)
+        return how | os.O_TRUNC
+
+    @staticmethod
+    def _open_users(
+        what: str, path: str, how: int, opened: list[int], spec: dict[str, Any] | None = None
+    ) -> int:
         """Open a path that may be anything: a named pipe without its other end must not stop every job."""
         try:
             fd = os.open(path, how | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
@@ -291,6 +319,13 @@ class Spawner:
         except ValueError as error:
             raise SpawnError(f"{what}: {error}") from None
         opened.append(fd)
+        # Nodes of one job share the file: whoever opens it first empties it if it is older than the job.
+        if spec is not None and not how & os.O_TRUNC and os.fstat(fd).st_mtime < spec.get("empty_before", 0.0):
+            try:
+                os.ftruncate(fd, 0)
+                os.utime(fd)
+            except OSError:
+                pass  # a pipe or a device
         fcntl.fcntl(fd, fcntl.F_SETFL, how & os.O_APPEND)
         return fd
 
@@ -320,6 +355,14 @@ class Spawner:
         if wanted != self._affinity:
             os.sched_setaffinity(0, wanted)
             self._affinity = wanted
+
+    def _pin_task(self, pid: int, cpus: list[int] | None) -> None:
+        wanted = frozenset(cpus or ())
+        if wanted and wanted < self._start_affinity:
+            try:
+                os.sched_setaffinity(pid, wanted)
+            except OSError:
+                pass  # over already
 
     def _spawn(self, argv: list[str], env: dict[bytes, bytes], files: list[tuple[int, int, int]]) -> int:
         if not argv or not argv[0]:

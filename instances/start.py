@@ -12,7 +12,7 @@ from typing import Any
 
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.server import socket_path
-from .paths import StateDir, home, lock_held
+from .paths import StateDir, home, lock_held, lock_holder
 
 READY_S = 60.0
 
@@ -30,14 +30,15 @@ def prepare(state_dir: StateDir, settings: dict[str, Any]) -> dict[str, Any]:
     made = {"created": time.time(), "durability": "strict", "workers": 1, "policy": "fcfs", **settings}
     if "uri" not in made:
         made["uri"] = f"unix:{socket_path(state_dir.path)}"
-    state_dir.write(made)
+    if not state_dir.write_first(made):
+        return state_dir.read()
     return made
 
 
 def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
     """Start the keeper and wait until all is up. Raises `Unavailable` with what stood in the way.
 
-    owner: a process whose death ends the instance (0: none).
+    If somebody else is starting it in the same moment, wait for theirs. owner: a process whose death ends the instance (0: none).
     """
     read, write = os.pipe2(os.O_CLOEXEC)
     argv = [sys.executable, "-m", "fluxkv.instances.main", "keeper", "--state-dir", state_dir.path, "--owner", str(owner),
@@ -70,6 +71,9 @@ def keeper_pid(state_dir: StateDir) -> int:
 
     if not lock_held(state_dir.lock_file("keeper")):
         return 0
+    pid = lock_holder(state_dir.lock_file("keeper"))
+    if pid:
+        return pid
     try:
         with open(state_dir.run_file("keeper")) as file:
             return int(json.load(file)["pid"])

@@ -18,6 +18,8 @@ from ..journal.wire import Commit, pack, pack_events, read_commit
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
+from .orders import split_attempt
+from .deadlines import Deadlines
 from .planner import Planner
 from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Snapshot, WakeAt, Write
 
@@ -40,9 +42,12 @@ class Worker:
         self.inflight: Append | None = None
         self.groups: list[Group] = []
         self.seq = PROBE
+        self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
         self.inactive: dict[int, None] = {}
         self.again = False
+        self.due = 0.0  # when to make a pass though nothing has come
+        self.deadlines = Deadlines()
         self.greet = False
         for job in state.jobs.values():
             if job.state == INACTIVE:
@@ -63,6 +68,7 @@ class Worker:
             elif isinstance(one, Reopened):
                 self.meta = one.meta
                 self.inflight = None
+                self.seq = PROBE  # whether the last commit is in the journal, nobody has said
                 self.again = True
             elif isinstance(one, Lead):
                 if one.leading != self.leading:
@@ -74,7 +80,10 @@ class Worker:
             # Somebody took the history up under a new epoch: nodes must speak again before they are used.
             self.meta = replace(self.meta, epoch=self.state.epoch)
             self.greet = True
-        if self.leading and self.inflight is None and self.again:
+        if self.due and now >= self.due:
+            self.due = 0.0
+            self.again = True
+        if self.leading and self.inflight is None and self.again and self.state.version >= self.wait_for:
             self._pass(now, outputs)
         return outputs
 
@@ -84,8 +93,8 @@ class Worker:
             self.state.attention[job.id] = None
         for rank, node in self.state.nodes.items():
             self.planner.resync.add(rank)
-            if node.hello is not None and not node.online and node.hello[2] == self.meta.epoch:
-                self.state.said_hello.setdefault(rank, [])
+            if node.hello is not None:
+                self.state.said_hello[rank] = None
 
     def _answered(self, one: Answered, now: float, outputs: list[Output]) -> None:
         answer, request = one.answer, one.request
@@ -98,21 +107,24 @@ class Worker:
                 commit = Commit(answer.version, answer.epoch, request.producer, request.seq, request.decided_at, now, events, {})
                 self.state.apply(commit)
             self.groups = []
+            self.wait_for = answer.version
             self._maybe_snapshot(outputs)
         elif isinstance(answer, Conflicted):
-            self._drop_losers(set(answer.things), outputs)
+            self._drop_losers(set(answer.things), request.decided_at, outputs)
         elif isinstance(answer, Gap):
             self.inflight = None
             self.seq = answer.last
             self._requeue(self.groups)
+            self.groups = []
             self.again = True
         elif isinstance(answer, StaleEpoch):
             self._requeue(self.groups)
+            self.groups = []
             outputs.append(Note("warning", "the epoch has changed; reading the tail again"))
         else:
             raise Corrupt(f"the store answered {answer}", code="protocol")
 
-    def _drop_losers(self, things: set[str], outputs: list[Output]) -> None:
+    def _drop_losers(self, things: set[str], decided_at: int, outputs: list[Output]) -> None:
         """Resend without the groups whose premises moved, and without takers of what those would have freed."""
         self.inflight = None
         lost_ranks: set[int] = set()
@@ -124,24 +136,42 @@ class Worker:
                 lost_ranks.update(group.frees)
             else:
                 kept.append(group)
+        if decided_at != self.state.version:  # more has been folded since: what is kept may be wrong by now
+            dropped, kept = self.groups, []
         self._requeue(dropped)
         self.groups = []
         self.again = True
-        if kept and dropped:
+        self.wait_for = decided_at + 1
+        if kept:
             self._write(kept, outputs)
 
     def _requeue(self, groups: list[Group]) -> None:
         """Nothing of these groups happened: look at their jobs and nodes again."""
+        state, planner = self.state, self.planner
         for group in groups:
             for event in group.events:
-                if isinstance(event[1], int) and event[1] in self.state.jobs:
-                    self.state.attention[event[1]] = None
-                elif event[0] == "online":
-                    for rank, node in self.state.nodes.items():
-                        if node.hello is not None and not node.online:
-                            self.state.said_hello.setdefault(rank, [])
-            self.planner.resync.update(group.frees)
-            self.planner.resync.update(group.takes)
+                name, subject = event[0], event[1]
+                if isinstance(subject, int):
+                    job = state.jobs.get(subject)
+                    if job is None:
+                        continue
+                    state.attention[subject] = None
+                    if name == "alloc" and not job.holds:
+                        planner.unseated(subject)
+                    elif name == "priority":
+                        planner.dequeue(subject)  # it was lined up on the strength of this
+                    elif name == "reason":
+                        planner.said.pop(subject, None)
+                    elif name == "recall" and job.granted is not None:
+                        state.dirty_words.add(job.granted[0])
+                elif name == "retire":
+                    self.inactive.update(dict.fromkeys(event[3]["jobs"]))
+            if group.hello >= 0:
+                state.said_hello[group.hello] = None
+            elif not group.events:
+                self.greet = True
+            planner.resync.update(group.frees)
+            planner.resync.update(group.takes)
 
     # -- one pass -------------------------------------------------------------------------------------------------
 
@@ -156,7 +186,7 @@ class Worker:
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
         for rank in sorted(state.said_hello):
-            group = self._hello(rank, state.said_hello[rank], now)
+            group = self._hello(rank, now)
             if group is not None:
                 groups.append(group)
         state.said_hello.clear()
@@ -170,8 +200,13 @@ class Worker:
                 self._attend(job, now, groups)
         if state.attention:
             self.again = True
-        if len(groups) < BATCH:
+        groups.extend(self.deadlines.due(state, now))
+        if len(groups) < BATCH and state.epoch == self.meta.epoch:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
+        times = [at for at in (self.planner.say_at, self.deadlines.next()) if at]
+        self.due = min(times, default=0.0)
+        if self.due:
+            outputs.append(WakeAt(self.due))
         self._retire(now, groups)
         if groups:
             self._write(groups, outputs)
@@ -185,6 +220,7 @@ class Worker:
             planner.dequeue(job.id)
             group = advance(job, now)
             if job.state & RUN and job.holds:
+                self.deadlines.note(job)
                 planner.seated(job, self._shape(job), job.ranks)
             if group is None:
                 return
@@ -196,11 +232,16 @@ class Worker:
         elif job.state == SCHED:
             if job.granted is not None:
                 planner.dequeue(job.id)
-            elif job.id not in planner.line:
-                self._line_up(job, job.priority, now, groups)
+                planner.ahead_of(job.id, job.granted[0], job.granted[1])
+            else:
+                planner.forget_ahead(job.id)
+                entry = planner.line.get(job.id)  # another worker may have given it another priority
+                if entry is None or entry.priority != job.priority or entry.duration_s != job.duration:
+                    self._line_up(job, job.priority, now, groups)
         elif job.state == INACTIVE:
             planner.dequeue(job.id)
-            planner.ended(job)
+            planner.unseated(job.id)
+            planner.forget_ahead(job.id)
             self.inactive[job.id] = None
 
     def _shape(self, job: Job) -> str:
@@ -214,6 +255,12 @@ class Worker:
     def _ready(self, job: Job, group: Group, now: float) -> None:
         """The group brings the job to SCHED: line it up for this very pass, or end it if it can never run."""
         priority = group.events[-1][3]["priority"]
+        if job.granted is not None:  # placed ahead: it must not be placed twice; a held one is asked back
+            group.ready = False
+            if priority == 0 and not job.recalled and not job.seat_of:
+                group.events.append(["recall", job.id, now, None])
+                group.to_nodes.append((job.granted[0], ["recall", job.id, job.attempt_id]))
+            return
         try:
             self.planner.enqueue(job, priority)
         except Rejected as error:
@@ -230,7 +277,7 @@ class Worker:
 
     def _freed(self, job: Job, group: Group, now: float) -> None:
         """Its resources are free for this very pass, unless a granted job has taken over the seat already."""
-        shape = self.planner.shape_by_job.get(job.id, "")
+        shape = self.planner.shape_of(job.id)
         for one in job.over.values():
             if job.started and not one[0]:
                 self.planner.learn(shape, max(0.0, one[1] - min(job.started.values())))
@@ -238,6 +285,7 @@ class Worker:
         hand_over(self.state.jobs, job, now, group)
         if len(group.takes) == before:
             self.planner.pool.give(job.claims)
+        self.planner.unseated(job.id)
         for event in group.events:
             if event[0] == "alloc":
                 successor = self.state.jobs[event[1]]
@@ -246,27 +294,38 @@ class Worker:
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    def _hello(self, rank: int, held: list[str], now: float) -> Group | None:
-        """An agent begins: settle what it no longer has, forget what it should not have, then use its node."""
+    def _hello(self, rank: int, now: float) -> Group | None:
+        """An agent begins: settle what it no longer has, forget what it should not have, then use its node.
+
+        Looking again at the same hello is harmless: it judges only attempts whose orders the agent had read by then.
+        """
         state = self.state
         node = state.nodes.get(rank)
         if node is None or node.hello is None:
             return None
-        _, _, epoch, cursor = node.hello
-        if epoch != self.meta.epoch:
+        _, _, epoch, cursor, held = node.hello
+        if epoch != state.epoch:
             return None
         read = int(str(cursor).split("-")[0] or 0)
         listed = set(held)
-        group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"])
+        group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"], hello=rank)
         known = set()
         for id in sorted(node.jobs | node.grants):
             job = state.jobs[id]
             known.add(job.key)
-            if job.holds and rank not in job.over and job.key not in listed and job.attempt <= read:
+            if job.key in listed:
+                if job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
+                    group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
+                elif job.recalled and job.granted is not None and not job.seat_of:
+                    group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
+            elif (job.holds or job.seat_of) and rank not in job.over and job.attempt <= read:
                 group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
                 group.things.append(f"job/{id}")
                 group.bumps.append(f"job/{id}")
         for key in sorted(listed - known):
+            ended = state.jobs.get(split_attempt(key))
+            if ended is not None and ended.key == key:
+                continue  # over and settled: its node will hear so
             group.to_nodes.append((rank, ["forget", key]))
         if not node.online:
             group.events.append(["online", "resource", now, {"idset": str(rank)}])
@@ -284,7 +343,7 @@ class Worker:
                 if job.granted is not None and not job.recalled and not job.seat_of:
                     thing = f"job/{id}"
                     group = Group([["recall", id, now, None]], [thing], [thing])
-                    group.to_nodes.append((rank, ["recall", id, job.attempt]))
+                    group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
                     groups.append(group)
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -330,11 +389,13 @@ class Worker:
         ids = list(islice(self.inactive, RETIRE_CHUNK))
         for id in ids:
             del self.inactive[id]
-        groups.append(Group([["retire", "instance", now, {"jobs": [id for id in ids if id in self.state.jobs]}]]))
+        known = [id for id in ids if id in self.state.jobs]
+        if known:
+            groups.append(Group([["retire", "instance", now, {"jobs": known}]]))
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         state = self.state
-        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 2 * len(state.jobs)):
+        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 4 * len(state.jobs)):
             self.snapshot_events = state.events
             outputs.append(Snapshot(floor=max(0, state.version - 1000)))
 

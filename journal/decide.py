@@ -106,7 +106,7 @@ def kill(state: State, id: int, signum: int, userid: int, now: float) -> Decisio
         signal.Signals(signum)
     except ValueError:
         raise Rejected(f"signal {signum}: no such signal", code="bad-signal") from None
-    message = pack([["signal", id, job.attempt, signum]])
+    message = pack([["signal", id, job.attempt_id, signum]])
     return Decision(
         [["kill", id, now, {"signum": signum, "userid": userid}]],
         since=[f"job/{id}"],

@@ -31,6 +31,7 @@ class Group:
     takes: list[int] = field(default_factory=list)
     to_nodes: list[tuple[int, list[Any]]] = field(default_factory=list)
     ready: bool = False  # the job enters (or re-enters) the queue with this group
+    hello: int = -1  # the rank whose hello it answers
 
 
 def priority_of(urgency: int) -> int:
@@ -86,8 +87,25 @@ def _running(job: Job, now: float, group: Group) -> None:
         group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": note}])
     if all(rank in job.over for rank in ranks):
         finish(job, ranks, now, group)
+        return
+    failed = _failure(job)
+    if failed is not None and job.exception is None and not job.timed_out:
+        kind, note = failed  # the other nodes would wait for it for ever: the job ends
+        group.events.append(["exception", id, now, {"type": kind, "severity": 0, "note": note}])
     elif not job.t_run and all(rank in job.started for rank in ranks):
         group.events.append(["start", id, max(job.started.values()), None])
+
+
+def _failure(job: Job) -> tuple[str, str] | None:
+    """(exception type, note) of the first rank that could not start its tasks or was lost, or None."""
+    for rank in sorted(job.over):
+        cause = job.over[rank][2]
+        what = cause.partition(":")[0]
+        if what == "spawn":
+            return "exec", cause.partition(":")[2].strip()
+        if what == "lost":
+            return "lost", f"rank {rank}: {cause}"
+    return None
 
 
 def finish(job: Job, ranks: Sequence[int], now: float, group: Group) -> None:
@@ -99,13 +117,10 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group) -> None:
     status = max(one[0] for one in over.values())
     ended = max(one[1] for one in over.values())
     if job.exception is None and not job.timed_out:
-        for rank in sorted(over):
-            cause = over[rank][2]
-            kind = {"spawn": "exec", "lost": "lost"}.get(cause.partition(":")[0])
-            if kind:
-                note = cause.partition(":")[2].strip() if kind == "exec" else f"rank {rank}: {cause}"
-                events.append(["exception", id, ended, {"type": kind, "severity": 0, "note": note}])
-                break
+        failed = _failure(job)
+        if failed is not None:
+            kind, note = failed
+            events.append(["exception", id, ended, {"type": kind, "severity": 0, "note": note}])
     elif status == 0:
         status = 1 << 8
     events.append(["finish", id, ended, {"status": status}])
@@ -121,7 +136,7 @@ def _cleaning(job: Job, now: float, group: Group) -> None:
     if job.granted is not None and not job.seat_of:
         if not job.recalled:  # it may start any moment: its node must answer first
             group.events.append(["recall", id, now, None])
-            group.to_nodes.append((job.granted[0], ["recall", id, job.attempt]))
+            group.to_nodes.append((job.granted[0], ["recall", id, job.attempt_id]))
         return
     if job.seat_of and not job.holds and job.granted is not None:
         return  # started on a seat: its predecessor's end allocates it, then it is ended like any other
@@ -136,7 +151,7 @@ def _cleaning(job: Job, now: float, group: Group) -> None:
         group.events.append(["end", id, now, {"cause": cause}])
         for rank in job.ranks:
             if rank not in job.over:
-                group.to_nodes.append((rank, ["end", id, job.attempt, cause]))
+                group.to_nodes.append((rank, ["end", id, job.attempt_id, cause]))
 
 
 def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> None:
@@ -148,9 +163,11 @@ def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> No
     previous, following = job, job.next
     while following:
         successor = jobs.get(following)
-        if successor is None or successor.granted is None or successor.holds:
-            return
+        if successor is None or successor.granted is None or successor.holds or successor.seat_of != previous.id:
+            return  # it has come back unstarted since, and may be placed anew
         id = successor.id
+        if successor.state == PRIORITY:  # its urgency changed while it waited for the seat
+            group.events.append(["priority", id, now, {"priority": priority_of(successor.urgency)}])
         expiration = now + successor.duration if successor.duration else 0.0
         context = {"claims": wire, "expiration": expiration, "attempt": successor.attempt, "via": previous.id}
         group.events.append(["alloc", id, now, context])

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Corrupt
-from .claims import from_wire
+from .claims import Claim, from_wire
 from .job import (
     CLEANUP,
     DEPEND,
@@ -133,7 +133,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     claims = from_wire(wire)
     if job.holds:
         raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
-    taken = []
+    taken: list[Claim] = []
     for claim in claims:
         node = state.nodes.get(claim.rank)
         if node is None or not node.take(claim, job.id):

@@ -70,15 +70,15 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     node = state.nodes.get(context["rank"])
     if node is None:
         return
-    node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"]]
+    node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"], list(context["held"])]
     state.dirty_words.add(node.rank)
-    state.said_hello[node.rank] = list(context["held"])
+    state.said_hello[node.rank] = None
     held = set(context["held"])
     # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
     cursor = int(str(context["cursor"]).split("-")[0] or 0)
     for id in sorted(node.grants):
         job = state.jobs[id]
-        if job.key not in held and job.attempt <= cursor:
+        if job.key not in held and job.attempt <= cursor and not (job.seat_of or job.started or job.over):
             return_grant(state, job)
             state.touch(job, version)
 
@@ -98,16 +98,20 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
         if t_start:
             job.started.setdefault(rank, t_start)
         job.over[rank] = [status, t_end, cause]
+        if cause == "timeout":
+            job.timed_out = True
         if following:
             job.next = following
             successor = jobs.get(following)
-            if successor is not None:
+            if successor is not None and successor.granted is not None:
                 successor.seat_of = id
                 state.touch(successor, version)
         state.touch(job, version)
     for id, attempt in context.get("unstarted", ()):
         job = jobs.get(id)
-        if job is not None and job.attempt == attempt and job.granted is not None:
+        if job is None or job.attempt != attempt or job.granted is None:
+            continue
+        if not (job.seat_of or job.started or job.over):  # what has started never comes back unstarted
             return_grant(state, job)
             state.touch(job, version)
     for id, attempt, _ in context.get("timeout", ()):
@@ -172,6 +176,8 @@ def instance_stop(state: State, subject: str, ts: float, context: Context, versi
 def epoch(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """Agents must speak again before their nodes are used: what they hold is unknown under the new epoch."""
     for node in state.nodes.values():
+        if node.hello is not None and node.hello[2] == context["new"]:
+            continue  # it was quicker than this event
         node.online, node.t_status = False, ts
         state.dirty_words.add(node.rank)
 
@@ -181,7 +187,7 @@ def retire(state: State, subject: str, ts: float, context: Context, version: int
         job = state.jobs.get(id)
         if job is not None and job.state == INACTIVE:
             state.forget(job)
-    state.retired += len(context["jobs"])
+            state.retired += 1
     state.dirty_words.add("instance")
 
 

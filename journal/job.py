@@ -116,6 +116,12 @@ class Job:
         return f"{self.id}.{self.attempt}-{self.epoch}"
 
     @property
+    def attempt_id(self) -> str:
+        """Id of the entry that began the current attempt, <version>-<epoch>: how orders name it (an epoch may end
+        while it runs)."""
+        return f"{self.attempt}-{self.epoch}"
+
+    @property
     def ranks(self) -> list[int]:
         """The node ranks it holds or held."""
         return [claim.rank for claim in self.claims]

@@ -11,7 +11,7 @@ from .idset import mask_of, text_of
 class Node:
     """One execution target. cores/gpus are bitmasks of ids; used_* what claims hold now.
 
-    hello: [boot id, spool id, epoch, cursor] of its agent's last word, None before any.
+    hello: [boot id, spool id, epoch, cursor, attempts held] of its agent's last word, None before any.
     drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here.
     """
 

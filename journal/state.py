@@ -24,8 +24,8 @@ MASK = (1 << 128) - 1
 class State:
     """version/epoch/time: of the last commit applied. jobs: every job not retired. nodes: by rank.
 
-    attention: ids of jobs touched since the owner last emptied it. said_hello: rank -> attempts its agent listed,
-    until the owner takes it. counts: jobs by state. skipped: events of unknown name or subject.
+    attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
+    until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class State:
         self.skipped = 0
         self.counts: dict[int, int] = {}
         self.attention: dict[int, None] = {}  # in the order of the journal
-        self.said_hello: dict[int, list[str]] = {}
+        self.said_hello: dict[int, None] = {}
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default"}
         self._sum = 0
@@ -58,6 +58,8 @@ class State:
         version = commit.version
         if version != self.version + 1:
             raise Corrupt(f"version {version} follows version {self.version}: history has a gap", code="version-gap")
+        if commit.epoch != self.epoch and self.epoch:
+            self._leave_epoch(commit.epoch)
         self.version, self.epoch, self.time = version, commit.epoch, commit.time
         jobs, dirty, attention = self.jobs, self.dirty_jobs, self.attention
         handlers = fold_jobs.HANDLERS
@@ -93,6 +95,13 @@ class State:
                 else:
                     word(self, subject, ts, context or empty, version)
         self.events += index
+
+    def _leave_epoch(self, new: int) -> None:
+        """History may have forked: no node is used before its agent has said what it holds (HAZARD 2)."""
+        for node in self.nodes.values():
+            if node.online and (node.hello is None or node.hello[2] != new):
+                node.online = False
+                self.dirty_words.add(node.rank)
 
     def touch(self, job: Job, version: int) -> None:
         """Note that an event about another subject changed this job."""

@@ -14,10 +14,13 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from typing import Any
+
+from ..kvs.errors import FluxkvError
 
 STATE, RESULTS, SCRIPT = "state", "results", "logistic.py"
 LOW, HIGH = 2.8, 4.0
@@ -33,7 +36,7 @@ r = {LOW} + {HIGH - LOW:g} * (number - 1) / max(1, count - 1)
 x = 0.4
 for _ in range(5000):
     x = r * x * (1 - x)
-cells, total, rounds = set(), 0.0, 50000
+cells, total, rounds = set(), 0.0, 30000
 for n in range(rounds):
     x = r * x * (1 - x)
     total += math.log(abs(r * (1 - 2 * x)) or 1e-300)
@@ -45,17 +48,31 @@ print(json.dumps({{"r": r, "lyapunov": total / rounds, "cells": sorted(cells)}})
 
 def main() -> int:
     """Run the demonstration; 0 only if all was as it should be."""
-    parser = argparse.ArgumentParser(prog="python -m fluxkv.tools.demo", description="A parameter sweep of real jobs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fluxkv.tools.demo", description="A parameter sweep of real jobs."
+    )
     parser.add_argument("--jobs", type=int, default=240, help="how many (default %(default)s)")
     parser.add_argument("--directory", help="keep journal and results there (default: a temporary directory)")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.inside:
-        return inside(options.jobs)
-    if options.directory:
-        return outside(options.jobs, os.path.abspath(options.directory), kept=True)
-    with tempfile.TemporaryDirectory(prefix="fluxkv-demo-") as directory:
-        return outside(options.jobs, directory, kept=False)
+    jobs: int = max(2, options.jobs)
+    try:
+        if options.inside:
+            return inside(jobs)
+        return demonstrate(jobs, options.directory)
+    except KeyboardInterrupt:
+        return 130
+    except FluxkvError as error:
+        print(f"demo: {error}\n  {error.hint}".rstrip(), file=sys.stderr)
+        return error.exit_status
+
+
+def demonstrate(jobs: int, directory: str | None) -> int:
+    """Run it in `directory`, or in a temporary one that is removed at the end."""
+    if directory:
+        return outside(jobs, os.path.abspath(directory), kept=True)
+    with tempfile.TemporaryDirectory(prefix="fluxkv-demo-") as temporary:
+        return outside(jobs, temporary, kept=False)
 
 
 def outside(jobs: int, directory: str, *, kept: bool) -> int:
@@ -64,17 +81,21 @@ def outside(jobs: int, directory: str, *, kept: bool) -> int:
 
     prepare(directory)
     state_dir = os.path.join(directory, STATE)
-    print(f"fluxkv {__version__}: {jobs} points of the logistic map x -> r x (1 - x), one real job each.", flush=True)
+    print(
+        f"fluxkv {__version__}: {jobs} points of the logistic map x -> r x (1 - x), one real job each.",
+        flush=True,
+    )
     environment = {name: text for name, text in os.environ.items() if name not in ("FLUXKV_URI", "FLUX_URI")}
     # `fluxkv` and `python` below are the ones beside this interpreter.
     environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
     words = ["start", "-s", "2", "--cores", "4", "--state-dir", STATE]
     again = ["python", "-m", "fluxkv.tools.demo", "--inside", "--jobs", str(jobs)]
-    show(["fluxkv", *words, *again], "An instance of two nodes with a server of its own; it lives as long as the command in it.")
-    try:
-        code = subprocess.run(["fluxkv", *words, *again], cwd=directory, env=environment).returncode
-    except KeyboardInterrupt:
-        return 130
+    show(
+        ["fluxkv", *words, *again],
+        "An instance of two nodes with a server of its own; it lives as long as the command in it.",
+    )
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C goes to the command too; stay to see how it ends
+    code = subprocess.run(["fluxkv", *words, *again], cwd=directory, env=environment).returncode
     left = still_running(state_dir)
     print(f"\nThe instance has ended; processes left: {len(left)}.")
     for line in left:
@@ -82,9 +103,12 @@ def outside(jobs: int, directory: str, *, kept: bool) -> int:
     if code == 0 and not left and kept:
         place = os.path.relpath(directory)
         where = os.path.join(place, STATE)
-        print(f"\nResults are in {os.path.join(place, RESULTS)}/. The journal outlives the instance; with .venv/bin on your PATH try")
+        print(
+            f"\nResults are in {os.path.join(place, RESULTS)}/. The journal outlives the instance:"
+            " with .venv/bin on your PATH try"
+        )
         print(f"  fluxkv jobs -a -c 5 --state-dir {where}\n  fluxkv replay --state-dir {where}")
-    if code == 130:
+    if code == 130 and not left:
         return 130
     print("\ndemo: all is well" if code == 0 and not left else "\ndemo: FAILED, see above", flush=True)
     return 0 if code == 0 and not left else 1
@@ -96,7 +120,9 @@ def prepare(directory: str) -> None:
     from ..kvs.errors import Rejected
 
     if StateDir(os.path.join(directory, STATE)).running():
-        raise Rejected(f"a demonstration is running in {directory}", code="running", hint="name another --directory")
+        raise Rejected(
+            f"a demonstration is running in {directory}", code="running", hint="name another --directory"
+        )
     for name in (STATE, RESULTS):
         shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
     os.makedirs(os.path.join(directory, RESULTS))
@@ -109,7 +135,9 @@ def inside(jobs: int) -> int:
     wrong = []
     sweep = ["fluxkv", "submit", "--quiet", "--progress", "--jps", f"--cc=1-{jobs}", f"--output={RESULTS}/{{cc}}.json",
              "python", "-IS", SCRIPT, "{cc}", str(jobs)]  # fmt: skip
-    if run(sweep, f"{jobs} jobs in one command; each computes for some hundredths of a second and writes a file."):
+    if run(
+        sweep, f"{jobs} jobs in one command; each computes for some hundredths of a second and writes a file."
+    ):
         wrong.append("not every job succeeded")
     run(["fluxkv", "jobs", "-a", "-c", "8"], "The last of them.")
     wrong += check_jobs(jobs)
@@ -119,8 +147,14 @@ def inside(jobs: int) -> int:
     else:
         wrong += show_results(found)
     half = halfway()
-    run(["fluxkv", "jobs", "--stats-only", "--at", str(half)], f"The same instance as it was half-way, at version {half}.")
-    if run(["fluxkv", "replay", "--diff", "live"], "Fold the whole journal from its first entry and compare with the live state."):
+    run(
+        ["fluxkv", "jobs", "--stats-only", "--at", str(half)],
+        f"The same instance as it was half-way, at version {half}.",
+    )
+    if run(
+        ["fluxkv", "replay", "--diff", "live"],
+        "Fold the whole journal from its first entry and compare with the live state.",
+    ):
         wrong.append("the replayed state differs from the live one")
     for line in wrong:
         print(f"demo: {line}", file=sys.stderr)
@@ -150,7 +184,9 @@ def check_jobs(jobs: int) -> list[str]:
     seconds = max(job.t_inactive for job in records) - min(job.t_submit for job in records)
     computing = sum(job.t_finish - job.t_run for job in records)
     nodes = len({rank for job in records for rank in job.ranks})
-    print(f"{jobs} jobs in {seconds:.2f} s on {nodes} nodes: {jobs / seconds:.0f} jobs/s, {computing:.1f} s of tasks.")
+    print(
+        f"{jobs} jobs in {seconds:.2f} s on {nodes} nodes: {jobs / seconds:.0f} jobs/s, {computing:.1f} s of tasks."
+    )
     return []
 
 
@@ -178,18 +214,27 @@ def show_results(found: list[dict[str, Any]]) -> list[str]:
     """Draw where x goes for each r, and where neighbours part; what contradicts mathematics."""
     columns = min(COLUMNS, len(found))
     print(f"\nWhere x goes as r grows from {LOW} to {HIGH} ({len(found)} results; + marks chaos):\n")
-    groups = [found[column * len(found) // columns : (column + 1) * len(found) // columns] for column in range(columns)]
+    groups = [
+        found[column * len(found) // columns : (column + 1) * len(found) // columns]
+        for column in range(columns)
+    ]
     for row in reversed(range(ROWS)):
         marks = (sum(row in point["cells"] for point in group) / len(group) for group in groups)
         label = f"{row / ROWS:.1f}" if row % 5 == 0 else ""
         print(f"  {label:>4} |" + "".join(" .:*#"[round(mark * 4)] for mark in marks))
-    signs = ("+" if sum(point["lyapunov"] > CHAOTIC for point in group) * 2 > len(group) else "-" for group in groups)
+    signs = (
+        "+" if sum(point["lyapunov"] > CHAOTIC for point in group) * 2 > len(group) else "-"
+        for group in groups
+    )
     print("       |" + "".join(signs))
     print(f"   r =  {LOW:<{columns - 4}}{HIGH:>4}\n")
     chaotic = [point["r"] for point in found if point["lyapunov"] > CHAOTIC]
     onset = chaotic[0] if chaotic else float("nan")
     step = (HIGH - LOW) / max(1, len(found) - 1)
-    print(f"{len(chaotic)} of {len(found)} are chaotic; chaos begins at r = {onset:.3f} (theory: {ONSET:.3f}, step {step:.3f}).")
+    print(
+        f"{len(chaotic)} of {len(found)} are chaotic; chaos begins at r = {onset:.3f}"
+        f" (theory: {ONSET:.3f}, step {step:.3f})."
+    )
     if not ONSET - step <= onset <= ONSET + 3 * step:
         return [f"chaos begins at {onset:.4f}, which cannot be"]
     return []

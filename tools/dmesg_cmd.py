@@ -70,12 +70,12 @@ def _stored(store: Store) -> Iterator[Message]:
 
 def _coming(store: Store, last: str) -> Iterator[Message]:
     from ..kvs.port import Message
-    from .reading import WAIT_S
+    from .reading import batches
 
     subscription = store.subscribe({_key(store): last})
     try:
-        while True:
-            for _, messages in subscription.poll(WAIT_S):
+        for batch in batches(subscription):
+            for _, messages in batch:
                 for message in messages:
                     if isinstance(message, Message):
                         yield message

@@ -155,7 +155,7 @@ def _new_commits(source: Journal, after: int | None) -> Iterator[Commit]:
     from ..journal.wire import read_commit
     from ..kvs.keys import Keys
     from ..kvs.port import Entry
-    from .reading import WAIT_S
+    from .reading import batches
 
     meta = source.store.meta()
     version = meta.version if after is None else after
@@ -166,8 +166,8 @@ def _new_commits(source: Journal, after: int | None) -> Iterator[Commit]:
     position = known[0].id if known else "0"
     subscription = source.store.subscribe({Keys(source.store.namespace).journal: position})
     try:
-        while True:
-            for _, entries in subscription.poll(WAIT_S):
+        for batch in batches(subscription):
+            for _, entries in batch:
                 for entry in entries:
                     if isinstance(entry, Entry) and entry.version > version:
                         version = entry.version

@@ -7,6 +7,7 @@ Values are bytes. Those above 1 KiB are stored apart, as blobs, and the journal 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,9 +69,7 @@ def fetch(journal: Journal, values: list[Any]) -> list[bytes]:
 @click.option("-l", "--label", is_flag=True, help="Print KEY=VALUE.")
 @at_option
 @target_options
-def get(
-    keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str | None, state_dir: str | None
-) -> None:
+def get(keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str | None, state_dir: str | None) -> None:
     """Print the values of keys.
 
     \b
@@ -87,9 +86,7 @@ def get(
             if value is None:
                 raise _no_such(key)
             if isinstance(value, dict):
-                raise Rejected(
-                    f"kvs: {key}: Is a directory", code="is-directory", hint=f"fluxkv kvs dir {key}"
-                )
+                raise Rejected(f"kvs: {key}: Is a directory", code="is-directory", hint=f"fluxkv kvs dir {key}")
             values.append(value)
         datas = fetch(journal, values)
     stream = sys.stdout.buffer
@@ -235,28 +232,28 @@ def directory(
     key = _key(key)
     with open_journal(uri, state_dir) as journal:
         state, _ = load(journal, at)
-        found = state.tree.get(key)
-        if found is None:
-            raise _no_such(key)
-        if not isinstance(found, dict):
-            raise Rejected(f"kvs: {key}: Not a directory", code="not-directory", hint=f"fluxkv kvs get {key}")
-        prefix = "" if key == "." else key + "."
-        names: list[tuple[str, Any]] = []
-        if recursive:
-            names = list(_walk(prefix, found))
-        else:
-            names = [(prefix + name, found[name]) for name in sorted(found)]
-        leaves = [value for _, value in names if not isinstance(value, dict)]
-        texts = iter([] if no_values else fetch(journal, leaves))
-    for name, value in names:
+    found = state.tree.get(key)
+    if found is None:
+        raise _no_such(key)
+    if not isinstance(found, dict):
+        raise Rejected(f"kvs: {key}: Not a directory", code="not-directory", hint=f"fluxkv kvs get {key}")
+    prefix = "" if key == "." else key + "."
+    for name, value in _walk(prefix, found) if recursive else _here(prefix, found):
+        line = name
         if isinstance(value, dict):
-            line = name + "."
-        else:
-            line = name if no_values else f"{name} = {_shown(next(texts))}"
+            line += "."
+        elif not no_values:
+            line += f" = {_shown(value)}"
         render.out(line[:width] if width else line)
 
 
-def _walk(prefix: str, found: dict[str, Any]) -> Any:
+def _here(prefix: str, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of what a directory holds."""
+    for name in sorted(found):
+        yield prefix + name, found[name]
+
+
+def _walk(prefix: str, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """(key, value) of all leaves below, and of empty directories."""
     for name in sorted(found):
         value = found[name]
@@ -266,11 +263,11 @@ def _walk(prefix: str, found: dict[str, Any]) -> Any:
             yield prefix + name, value
 
 
-def _shown(data: bytes) -> str:
-    """A value on one line."""
-    if len(data) > 1024:
-        return f"({len(data)} bytes)"
-    text = data.decode(errors="backslashreplace")
+def _shown(value: Any) -> str:
+    """A value on one line; of a large one only its size."""
+    if not isinstance(value, bytes):
+        return f"({value[1]} bytes)"
+    text = value.decode(errors="backslashreplace")
     return text if text.isprintable() else repr(text)[1:-1]
 
 
@@ -324,9 +321,7 @@ def ls(
         )
         if recursive:
             base = "" if key == "." else key + "."
-            folders[:0] = [
-                (base + name, found[name]) for name in sorted(found) if isinstance(found[name], dict)
-            ]
+            folders[:0] = [(base + name, found[name]) for name in sorted(found) if isinstance(found[name], dict)]
 
 
 def _names(names: list[str], columns: bool) -> None:

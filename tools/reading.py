@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from ..journal.log import Journal
     from ..journal.state import State
     from ..journal.wire import Commit
-    from ..kvs.port import Appended
+    from ..kvs.port import Appended, Subscription
 
 F = TypeVar("F", bound=Callable[..., Any])
 WAIT_S = 30.0  # how long one wait on the journal lasts before it is asked again
+PATIENCE_S = 20.0  # how long a lost server is waited for
+RECONNECT_S = 0.1
 
 
 def at_option(command: F) -> F:
@@ -40,8 +42,8 @@ def uri_option(command: F) -> F:
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No garbage collection while a state is built: that makes many objects and no garbage, and looking through
-    them again and again doubles the time. What is there at the end is not looked through any more."""
+    """No garbage collection while a state is built: that makes many objects and no garbage, and looking
+    through them again and again doubles the time. What is there at the end is not looked through any more."""
     import gc
 
     gc.disable()
@@ -103,21 +105,40 @@ def follow(journal: Journal, state: State, timeout_s: float | None = None) -> It
     from ..journal.log import decode_new
     from ..kvs.keys import Keys
 
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     key = Keys(journal.store.namespace).journal
     subscription = journal.store.subscribe({key: f"{state.version}-{state.epoch}" if state.version else "0"})
     try:
         yield state
-        while True:
-            left = WAIT_S if deadline is None else min(WAIT_S, deadline - time.monotonic())
-            if left <= 0:
-                return
-            for _, entries in subscription.poll(left):
-                for commit in decode_new(state, entries):  # type: ignore[arg-type]
+        for batch in batches(subscription, timeout_s):
+            for _, entries in batch:
+                for commit in decode_new(state, entries):
                     state.apply(commit)
             yield state
     finally:
         subscription.close()
+
+
+def batches(subscription: Subscription, timeout_s: float | None = None) -> Iterator[list[Any]]:
+    """What a subscription brings, batch by batch, until `timeout_s` is over; a restarting server is waited for.
+
+    Raises `Unavailable` when it stays away for `PATIENCE_S`.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    lost_at = 0.0
+    while True:
+        left = WAIT_S if deadline is None else min(WAIT_S, deadline - time.monotonic())
+        if left <= 0:
+            return
+        try:
+            batch = subscription.poll(left)
+        except Unavailable:
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > PATIENCE_S:
+                raise
+            time.sleep(RECONNECT_S)
+            continue
+        lost_at = 0.0
+        yield batch
 
 
 def append_now(journal: Journal, decision: Decision, tries: int = 5) -> Appended:

@@ -18,10 +18,7 @@ def test_resource_list(shell: Any) -> None:
     )
     assert shell.out("resource", "list", "-n", "-s", "free", "-o", "{ncores}") == "2\n"
     assert shell.out("resource", "list", "-n", "-s", "all", "-o", "{ncores} {ngpus} {ranks}") == "12 1 0-2\n"
-    assert (
-        shell.out("resource", "list", "-n", "-s", "allocated", "--at", "20", "-o", "{ncores}|{nodelist}")
-        == "0|\n"
-    )
+    assert shell.out("resource", "list", "-n", "-s", "allocated", "--at", "20", "-o", "{ncores}|{nodelist}") == "0|\n"
 
 
 def test_resource_list_by_node(shell: Any) -> None:
@@ -94,9 +91,7 @@ def test_waiting_gives_up_in_time(shell: Any) -> None:
 def test_idle_ends_when_the_last_job_does(shell: Any, sample_journal: Any) -> None:
     """Pending jobs of a stopped queue, held ones and those that wait for a time do not count."""
     shell.out("queue", "stop")
-    assert (
-        shell("queue", "idle", "-t", "10ms")[2] == "2 jobs still running or asking for resources after 10ms"
-    )
+    assert shell("queue", "idle", "-t", "10ms")[2] == "2 jobs still running or asking for resources after 10ms"
     writer = sample_journal.Writer(shell.sample.journal.store, shell.sample.clock)
     writer.state = shell.sample.journal.load()
     writer.seq = sum(1 for commit in shell.sample.journal.commits() if commit.producer)

@@ -80,10 +80,7 @@ def test_an_empty_value_fits_any_number_format(shell: Any) -> None:
 
 
 def test_optional_columns_go_when_empty(shell: Any) -> None:
-    assert (
-        shell.out("jobs", "-o", "{id} ?:{dependencies:>12} {name}", shell.id("a"))
-        == "JOBID NAME\nƒSZYcoq true\n"
-    )
+    assert shell.out("jobs", "-o", "{id} ?:{dependencies:>12} {name}", shell.id("a")) == "JOBID NAME\nƒSZYcoq true\n"
     assert "begin-time" in shell.out("jobs", "-o", "{id} ?:{dependencies:>12} {name}", shell.id("o"))
 
 
@@ -150,23 +147,20 @@ def test_a_retired_job_is_still_found(shell: Any) -> None:
     from fluxkv.journal.decide import Decision
 
     journal, state = shell.sample.journal, shell.sample.state
-    journal.append(
-        Decision([["retire", "instance", 1700000093.0, {"jobs": [shell.ids["b"]]}]]), state.version
-    )
+    journal.append(Decision([["retire", "instance", 1700000093.0, {"jobs": [shell.ids["b"]]}]]), state.version)
     assert shell.id("b") not in shell.out("jobs", "-a")
     assert shell.out("jobs", "-n", "-o", "{name} {returncode}", shell.id("b")) == "build 3\n"
 
 
 def test_a_stopped_queue_is_the_reason(shell: Any) -> None:
     shell.out("queue", "stop", "-m", "maintenance")
-    assert (
-        shell.out("jobs", "-n", "-o", "{reason}", shell.id("m")) == "queue default is stopped: maintenance\n"
-    )
+    assert shell.out("jobs", "-n", "-o", "{reason}", shell.id("m")) == "queue default is stopped: maintenance\n"
 
 
 def test_plain_output_does_without_rich() -> None:
     code = (
         "import sys\nfrom fluxkv.tools import jobs_cmd, jobview, formats, render\n"
-        "heavy = {'rich', 'networkx', 'numpy', 'asyncio', 'redis'} & set(sys.modules)\nassert not heavy, heavy"
+        "heavy = {'rich', 'networkx', 'numpy', 'asyncio', 'redis'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,53 @@
+"""Time limits as the journal knows them: the backstop behind the node's own clock. Pure; one heap, derived from the state.
+
+The launcher ends a job at its limit on the node's boot-time clock. A job whose allocation has expired well before, in
+server time, and whose node has said nothing (cut off, its launcher stopped), gets its timeout exception from here.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from ..journal.derive import Group
+from ..journal.job import RUN, Job
+from ..journal.state import State
+
+BACKSTOP_S = 30.0
+
+
+class Deadlines:
+    """Jobs by when they are overdue."""
+
+    __slots__ = ("_heap", "_known")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._known: dict[int, float] = {}
+
+    def note(self, job: Job) -> None:
+        """A running job: remember its deadline, if it has one and it is new."""
+        if job.expiration and self._known.get(job.id) != job.expiration:
+            self._known[job.id] = job.expiration
+            heappush(self._heap, (job.expiration + BACKSTOP_S, job.id))
+
+    def next(self) -> float:
+        """When to look again, 0.0 for never."""
+        return self._heap[0][0] if self._heap else 0.0
+
+    def due(self, state: State, now: float) -> list[Group]:
+        """Exceptions for jobs that are overdue and still run."""
+        groups = []
+        while self._heap and self._heap[0][0] <= now:
+            at, id = heappop(self._heap)
+            job = state.jobs.get(id)
+            if job is None or job.state != RUN:
+                self._known.pop(id, None)
+                continue
+            if at != job.expiration + BACKSTOP_S:
+                continue  # its limit has been changed since
+            self._known.pop(id, None)
+            if job.exception is None and not job.timed_out:
+                context = {"type": "timeout", "severity": 0, "note": "resource allocation expired (its node is silent)"}
+                thing = f"job/{id}"
+                groups.append(Group([["exception", id, now, context]], [thing], [thing]))
+        return groups

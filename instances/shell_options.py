@@ -1,0 +1,146 @@
+"""The shell options of a job (`attributes.system.shell.options`, as Flux names them) as values. Pure.
+
+Decides which of them mean something here and what they may be; others are Flux plug-ins' and are passed over. Read when
+a job is submitted, so that a wrong one is refused there, and again by the agent, which trusts nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..journal.duration import parse_duration
+from ..kvs.errors import Rejected
+
+WARN_SIGNAL = 10  # SIGUSR1
+WARN_LEFT_S = 60.0
+KILL_GRACE_S = 5.0
+KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input")
+PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "rlimit", "exit-timeout", "exit-on-error", "hwloc", "userrc",
+               "initrc", "nosetpgrp", "stage-in", "taskmap", "per-resource", "stop-tasks-in-exec", "sysmon")  # fmt: skip
+
+
+class Stream(NamedTuple):
+    """Where one stream goes or comes from. kind: "file", "kvs", "service" or ""; path: of a file, with templates."""
+
+    kind: str
+    path: str
+    label: bool
+
+
+class ShellOptions(NamedTuple):
+    """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL. warn: (seconds left, signal) or None."""
+
+    cpus: str
+    gpus: str
+    kill_grace_s: float
+    warn: tuple[float, int] | None
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    append: bool
+
+
+class Pretended(NamedTuple):
+    """A job that only pretends to run (`attributes.system.exec.test`). status: a wait status."""
+
+    duration_s: float
+    status: int
+
+
+def parse_shell_options(options: Any) -> ShellOptions:
+    """Raises `Rejected(code="bad-shell-option")` that names the option."""
+    options = _object("options", options)
+    output = _object("output", options.get("output"))
+    if output.get("mode", "truncate") not in ("truncate", "append"):
+        raise _bad("output.mode", output["mode"], "it is truncate or append")
+    out, err = (_stream(f"output.{name}", output.get(name), ("file", "kvs")) for name in ("stdout", "stderr"))
+    given = _object("input", options.get("input"))
+    stdin = _stream("input.stdin", given.get("stdin"), ("file", "service"))
+    return ShellOptions(
+        _affinity(options, "cpu-affinity"), _affinity(options, "gpu-affinity"),
+        _seconds("kill-timeout", options.get("kill-timeout", KILL_GRACE_S)), _warning(options.get("signal")),
+        stdin, out, err, output.get("mode") == "append",
+    )  # fmt: skip
+
+
+def parse_pretended(system: Mapping[str, Any]) -> Pretended | None:
+    """What `exec.test` of a jobspec asks for. Raises `Rejected(code="bad-shell-option")`."""
+    test = _object("exec.test", _object("exec", system.get("exec")).get("test"))
+    if "run_duration" not in test:
+        return None
+    status = test.get("wait_status", 0)
+    if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status < 65536:
+        raise _bad("exec.test.wait_status", status, "it is a wait status, e.g. 256 for exit code 1")
+    return Pretended(_seconds("exec.test.run_duration", test["run_duration"]), status)
+
+
+def check_system(system: Mapping[str, Any]) -> None:
+    """Refuse what `attributes.system` says wrongly about how tasks start."""
+    parse_shell_options(_object("shell", system.get("shell")).get("options"))
+    parse_pretended(system)
+
+
+def parse_signal(name: str, value: Any) -> int:
+    """A signal's number, from a number or a name with or without SIG."""
+    import signal
+
+    try:
+        if isinstance(value, str) and not value.isdecimal():
+            return int(signal.Signals["SIG" + value.upper().removeprefix("SIG")])
+        return int(signal.Signals(int(value)))
+    except (KeyError, ValueError, TypeError):
+        raise _bad(name, value, "there is no such signal") from None
+
+
+def _bad(name: str, value: Any, why: str) -> Rejected:
+    return Rejected(f"{name}={str(value)[:60]!r}: {why}", code="bad-shell-option")
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _bad(name, value, "it is a group of settings, not one value")
+    return value
+
+
+def _stream(name: str, value: Any, kinds: tuple[str, ...]) -> Stream:
+    if isinstance(value, str):
+        return Stream("file", value, False)
+    values = _object(name, value)
+    path = values.get("path", "")
+    kind = values.get("type", "file" if path else "")
+    if kind and kind not in kinds:
+        raise _bad(f"{name}.type", kind, f"it is {' or '.join(kinds)}")
+    if not isinstance(path, str) or "\0" in path:
+        raise _bad(f"{name}.path", path, "it is no path")
+    return Stream(kind, path if kind == "file" else "", bool(values.get("label")))
+
+
+def _affinity(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name, "on")
+    text = {True: "on", False: "off", 1: "on", 0: "off"}.get(value, value) if isinstance(value, bool | int) else value
+    if text not in ("on", "off", "per-task"):
+        raise _bad(name, value, "it is on, off or per-task")
+    return str(text)
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        seconds = parse_duration(value)
+    except Rejected as error:
+        raise _bad(name, value, str(error)) from None
+    if seconds == float("inf"):
+        raise _bad(name, value, "it must end some day")
+    return seconds
+
+
+def _warning(value: Any) -> tuple[float, int] | None:
+    if value is None or value is False or value == 0:
+        return None
+    if value is True or value == 1:
+        return WARN_LEFT_S, WARN_SIGNAL
+    values = _object("signal", value)
+    left = _seconds("signal.timeleft", values.get("timeleft", WARN_LEFT_S))
+    return left, parse_signal("signal.signum", values.get("signum", WARN_SIGNAL))
