@@ -12,9 +12,9 @@ from typing import Any
 
 from ..journal.ids import f58
 from ..journal.idset import ids_of_mask, mask_of
+from ..kvs.errors import Rejected
+from .shell_options import ShellOptions, parse_pretended, parse_shell_options
 
-WARN_SIGNAL = 10  # SIGUSR1
-KILL_GRACE_S = 5.0
 _TASK_WORDS = ("taskid", "task.id", "task.rank")
 _TEMPLATE = re.compile(r"\{\{\s*([a-z.]+)\s*\}\}")
 
@@ -63,12 +63,20 @@ def split_key(key: str) -> tuple[int, int, int]:
 
 
 def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dict[str, Any]:
-    """The launcher's attempt for an order (see `orders.launch_orders`)."""
+    """The launcher's attempt for an order (see `orders.launch_orders`).
+
+    What the jobspec says wrongly becomes its `refuse`: the launcher starts nothing, and the job ends with that reason.
+    """
     system = order["system"]
-    options = (system.get("shell") or {}).get("options") or {}
+    refuse, pretended = "", None
+    try:
+        pretended = parse_pretended(system)
+        options = parse_shell_options((system.get("shell") or {}).get("options"))
+    except (Rejected, AttributeError) as error:
+        refuse, options = f"bad shell option: {error}", parse_shell_options(None)
     id, total, first, count = order["job"], order["total"], order["first"], order["count"]
     cores = ids_of_mask(mask_of(order["claim"][1])) if order["claim"][1] else ()
-    gpus = order["claim"][2]
+    gpu_ids = ids_of_mask(mask_of(order["claim"][2])) if order["claim"][2] else ()
     tmpdir = f"{host.tmp}/job-{f58_ascii(id)}-{rank}"
     words = {
         "id": f58(id), "id.f58": f58(id), "jobid": f58(id), "id.dec": str(id), "id.f58plain": f58_ascii(id),
@@ -77,15 +85,14 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     }  # fmt: skip
     tasks = []
     argv = order["command"]
-    affinity = str(options.get("cpu-affinity", "on"))
     for local in range(count):
         task_rank = first + local
         changes = {"FLUX_TASK_RANK": str(task_rank), "FLUX_TASK_LOCAL_ID": str(local)}
-        tasks.append([task_rank, argv, _task_cpus(host, cores, affinity, local, count), changes])
-    stdin_kind, stdin_path = _stdin(options)
-    appends = (options.get("output") or {}).get("mode") == "append"
+        if options.gpus == "per-task":
+            changes.update(_gpu_environment(_share(gpu_ids, local, count)))
+        cpus = _task_cpus(host, cores, options.cpus, local, count)
+        tasks.append([task_rank, argv, cpus, changes])
     duration = float(system.get("duration") or 0.0)
-    signal_option = options.get("signal") or {}
     attempt: dict[str, Any] = {
         "key": key,
         "job": id,
@@ -93,44 +100,45 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "env": order["env"],
         "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
-        "stdin": "fifo" if stdin_kind == "service" and order["index"] == 0 else expand(stdin_path, words),
-        "append": appends or order["nodes"] > 1,
+        "stdin": "fifo" if options.stdin.kind == "service" and order["index"] == 0 else expand(options.stdin.path, words),
+        "append": options.append or order["nodes"] > 1,
         "limit_s": duration,
-        "kill_grace_s": float(options.get("kill-timeout") or KILL_GRACE_S),
+        "kill_grace_s": options.kill_grace_s,
         "group": f"{rank}:{order['shape']}",
         "queued": order["queued"],
         "tmpdir": tmpdir,
         "tmpdir_env": "FLUX_JOB_TMPDIR",
-        "seat": {"cpus": _seat_cpus(host, cores, affinity), "env": _gpu_environment(gpus)},
+        "seat": {
+            "cpus": _seat_cpus(host, cores, options.cpus),
+            "env": _gpu_environment(gpu_ids) if options.gpus == "on" else {},
+        },
         # what the forwarder needs, not the launcher
         "rank": rank,
         "index": order["index"],
         "total": total,
         **_output(options, words, range(first, first + count), total),
     }
-    if order["nodes"] > 1 and not appends:
+    if order["nodes"] > 1 and not options.append:
         attempt["empty_before"] = (host.origin_ms + (id >> 24)) / 1000  # when the job was submitted
-    if signal_option and duration:
-        attempt["warn_s"] = float(signal_option.get("timeleft", 60.0))
-        attempt["warn_signal"] = int(signal_option.get("signum", WARN_SIGNAL))
-    test = (system.get("exec") or {}).get("test") or {}
-    if "run_duration" in test:
-        from ..journal.duration import parse_duration
-
-        attempt["fake_s"] = parse_duration(test["run_duration"])
-        if test.get("wait_status"):
-            attempt["fake_status"] = int(test["wait_status"])
+    if options.warn and duration:
+        attempt["warn_s"], attempt["warn_signal"] = options.warn
+    if refuse:
+        attempt["refuse"] = refuse
+    elif pretended is not None:
+        attempt["fake_s"] = pretended.duration_s
+        if pretended.status:
+            attempt["fake_status"] = pretended.status
     return attempt
 
 
-def _output(options: Mapping[str, Any], words: Mapping[str, str], ranks: range, total: int) -> dict[str, Any]:
+def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total: int) -> dict[str, Any]:
     """Where these tasks' output goes. stdout, stderr: files of all tasks, "" for the spool. task_files: {"<task rank>":
     [out, err]} when the paths name the task. label: the same ("" for all tasks) for files that get labelled lines, which
     pass through the spool; label_files: all of their paths. per_task_output: one spool file for each task.
     """
-    out_path, out_label = _file_option(options, "output", "stdout")
-    err_path, err_label = _file_option(options, "output", "stderr")
-    if out_path and not err_path:
+    out_path, out_label = options.stdout.path, options.stdout.label
+    err_path, err_label = options.stderr.path, options.stderr.label
+    if out_path and not err_path and options.stderr.kind != "kvs":
         err_path, err_label = out_path, out_label
     files = {"": [expand(out_path, words), expand(err_path, words)]}
     if any(name in _TASK_WORDS for path in (out_path, err_path) for name in _TEMPLATE.findall(path)):
@@ -187,18 +195,6 @@ def _overlay(system: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in changes.items() if value is not None}
 
 
-def _file_option(options: Mapping[str, Any], group: str, stream: str) -> tuple[str, bool]:
-    one = (options.get(group) or {}).get(stream) or {}
-    if isinstance(one, str):
-        return one, False
-    return (str(one.get("path", "")) if one.get("type", "file") == "file" else ""), bool(one.get("label"))
-
-
-def _stdin(options: Mapping[str, Any]) -> tuple[str, str]:
-    one = (options.get("input") or {}).get("stdin") or {}
-    return str(one.get("type", "")), (str(one.get("path", "")) if one.get("type", "file") == "file" else "")
-
-
 def _seat_cpus(host: Host, cores: tuple[int, ...], affinity: str) -> list[int]:
     if affinity == "off" or not host.cpus:
         return []
@@ -209,13 +205,16 @@ def _task_cpus(host: Host, cores: tuple[int, ...], affinity: str, local: int, co
     """With cpu-affinity=per-task each task gets its share of the node's cores, else all of them."""
     if affinity != "per-task" or not host.cpus or count < 2 or len(cores) < count:
         return None
-    share = len(cores) // count
-    mine = cores[local * share : (local + 1) * share]
-    return [cpu for core in mine for cpu in host.cpus.get(core, ())]
+    return [cpu for core in _share(cores, local, count) for cpu in host.cpus.get(core, ())]
 
 
-def _gpu_environment(gpus: str) -> dict[str, str]:
+def _share(ids: tuple[int, ...], local: int, count: int) -> tuple[int, ...]:
+    each = len(ids) // count
+    return ids[local * each : (local + 1) * each] if each else ids
+
+
+def _gpu_environment(gpus: tuple[int, ...]) -> dict[str, str]:
     if not gpus:
         return {}
-    ids = ",".join(str(id) for id in ids_of_mask(mask_of(gpus)))
+    ids = ",".join(map(str, gpus))
     return {"CUDA_VISIBLE_DEVICES": ids, "HIP_VISIBLE_DEVICES": ids, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -40,12 +40,12 @@ class Daemon:
         self.state_dir = state_dir
         self.role = role
         self.stopping = False
+        self._lock = take_lock(state_dir.lock_file(role), patience_s)
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGTERM, self._told)
         signal.signal(signal.SIGINT, self._told)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
-        self._lock = take_lock(state_dir.lock_file(role), patience_s)
         self._looked = 0.0
         started = time.time()
         write_json(state_dir.run_file(role), {"pid": os.getpid(), "role": role.split("-")[0], "started": started})

@@ -46,7 +46,7 @@ class Deadlines:
             if at != job.expiration + BACKSTOP_S:
                 continue  # its limit has been changed since
             self._known.pop(id, None)
-            if job.exception is None and not job.timed_out:
+            if job.exception is None and not job.timed_out and any(rank not in job.over for rank in job.ranks):
                 context = {"type": "timeout", "severity": 0, "note": "resource allocation expired (its node is silent)"}
                 thing = f"job/{id}"
                 groups.append(Group([["exception", id, now, context]], [thing], [thing]))

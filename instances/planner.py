@@ -25,6 +25,7 @@ AHEAD_S = 0.12
 AHEAD_MAX = 256
 START_S = 0.0008  # what a start and an end cost a seat beside the task's own time
 ROUND_TRIP_S = 0.05
+SHAPES = 10_000  # distinct requests remembered
 REASON_AFTER_S = 0.25
 
 
@@ -76,6 +77,9 @@ class Planner:
 
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
+        system = (job.jobspec or {}).get("attributes", {}).get("system", {})
+        if system.get("dependencies"):  # to run it at once would be worse than to refuse it
+            raise Rejected("dependencies are not supported yet", code="unsupported")
         if job.queue not in self.state.queues:
             raise Rejected(f"queue {job.queue} is not defined", code="no-such-queue")
         request = compile_request(job.jobspec or {})
@@ -88,6 +92,9 @@ class Planner:
         """The request's short name."""
         found = self.shapes.get(request.key)
         if found is None:
+            if len(self.shapes) >= SHAPES:
+                self.shapes.clear()
+                self.runtime.clear()
             found = self.shapes[request.key] = shape_of(request)
         return found
 

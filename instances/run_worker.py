@@ -66,6 +66,9 @@ class WorkerRunner(Runner):
 
 def main(state_dir: StateDir, role: str, log: Log) -> None:
     """Body of the process. Raises `Stopping` at its ordered end."""
+    import gc
+
+    gc.set_threshold(50_000, 20, 50)  # a fold makes few cycles and many long-lived records
     daemon = Daemon(state_dir, role)
     settings = state_dir.read()
     try:

@@ -69,20 +69,26 @@ class Runner:
     # -- the loop -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Until told to stop. Timers have their turn however busy the reactor is."""
+        inputs: list[Input] = []
         while not self.daemon.stopping:
-            now = time.time()
-            due = [one for one in self.every if one[1] <= now]
-            for one in due:
-                one[1] = now + one[0]
-                one[2]()
-            self.turn(self.wait(now))
+            now = time.monotonic()
+            for one in self.every:
+                if one[1] <= now:
+                    one[1] = now + one[0]
+                    one[2]()
+            inputs += self.wait(busy=bool(inputs))
+            inputs = self.turn(inputs)
         raise Stopping
 
-    def wait(self, now: float) -> list[Input]:
-        """Wait for something to happen, and take it all."""
-        until = min([self.wake_at or now + LONGEST_WAIT_S, *(one[1] for one in self.every)])
-        timeout = min(max(0.0, until - now), LONGEST_WAIT_S)
+    def wait(self, busy: bool) -> list[Input]:
+        """Wait for something to happen (or, when busy, only look), and take it all."""
+        timeout = 0.0
+        if not busy:
+            timeout = min([one[1] for one in self.every], default=LONGEST_WAIT_S + time.monotonic()) - time.monotonic()
+            if self.wake_at:
+                timeout = min(timeout, self.wake_at - time.time())
+            timeout = min(max(0.0, timeout), LONGEST_WAIT_S)
         self._register()
         for key, _ in self.selector.select(timeout):
             if callable(key.data):
@@ -118,7 +124,7 @@ class Runner:
             for key, items in self.subscription.poll(0.0):
                 name = self.names.get(key)
                 if items and isinstance(items[0], Message):
-                    inputs.append(Messages(name or key, items))  # type: ignore[arg-type]
+                    inputs.append(Messages(name or key, items))
                 else:
                     inputs.append(Entries(items))  # type: ignore[arg-type]
             self.away = False
@@ -129,24 +135,19 @@ class Runner:
             time.sleep(RETRY_S)
         return inputs
 
-    def turn(self, inputs: list[Input]) -> None:
-        """Step, perform, and go on while performing brings new inputs."""
-        while True:
-            outputs = self.reactor.step(time.time(), inputs)
-            inputs = []
-            for output in outputs:
-                if isinstance(output, Write):
-                    inputs.extend(self._append(output.request))
-                elif isinstance(output, WakeAt):
-                    self.wake_at = min(self.wake_at or output.time, output.time) or 0.001
-                elif isinstance(output, Note):
-                    self.log.say(output.level, output.text)
-                else:
-                    inputs.extend(self.perform(output))
-            if not inputs:
-                return
-            inputs.extend(self.poll())
-            inputs.extend(self.gather())
+    def turn(self, inputs: list[Input]) -> list[Input]:
+        """Step and perform; what performing brought is the next turn's input."""
+        brought: list[Input] = []
+        for output in self.reactor.step(time.time(), inputs):
+            if isinstance(output, Write):
+                brought.extend(self._append(output.request))
+            elif isinstance(output, WakeAt):
+                self.wake_at = min(self.wake_at or output.time, output.time) or 0.001
+            elif isinstance(output, Note):
+                self.log.say(output.level, output.text)
+            else:
+                brought.extend(self.perform(output))
+        return brought
 
     # -- the store ------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,8 @@ class Spawner:
         Raises `SpawnError` at the first that cannot start (earlier ones run). Never blocks on a named pipe.
         """
         spec = attempt.spec
+        if spec.get("refuse"):
+            raise SpawnError(spec["refuse"])
         opened: list[int] = []
         emptied: set[str] = set()
         try:

@@ -145,6 +145,7 @@ def prepare(
     if not isinstance(job, Mapping):
         return build_jobspec(job, **options), env
     from ..journal.jobspec import parse_jobspec
+    from .shell_options import check_system
 
     if options:
         raise Rejected(
@@ -155,6 +156,7 @@ def prepare(
     checked = parse_jobspec(job)
     attributes = dict(checked["attributes"])
     system = dict(attributes.get("system") or {})
+    check_system(system)
     own = system.pop("environment", None)
     system.setdefault("cwd", os.getcwd())
     attributes["system"] = system
@@ -196,7 +198,7 @@ def build_jobspec(
     if shell_options:
         shell.update(shell_options)
     try:
-        return from_options(
+        made = from_options(
             words, duration_s=0.0 if seconds == float("inf") else seconds, shell_options=shell, **options
         )
     except TypeError as problem:
@@ -204,6 +206,11 @@ def build_jobspec(
         raise Rejected(
             f"bad option {word}", code="bad-option", hint="help(fluxkv.Instance.submit) lists them"
         ) from None
+    if shell_options or options.get("attributes"):
+        from .shell_options import check_system
+
+        check_system(made["attributes"]["system"])
+    return made
 
 
 def _new_source(origin_ms: int) -> IdSource:

@@ -177,7 +177,7 @@ class State:
     def word_value(self, word: int | str) -> Any:
         """Plain value of a subject that is not a job: a node (its rank), "queue/<name>" or "instance"."""
         if word.__class__ is int:
-            return self.nodes[word].value()  # type: ignore[index]
+            return self.nodes[word].value()
         if word == "instance":
             return ["instance", self.instance, self.expiration, self.retired]
         return self.queues[str(word).partition("/")[2]].value()

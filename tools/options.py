@@ -22,8 +22,10 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-n", "--ntasks"), {"metavar": "N", "help": "Number of tasks (default: one, or one per node)."}),
     (("-c", "--cores-per-task"), {"metavar": "N", "help": "Cores for each task (default 1)."}),
     (("-g", "--gpus-per-task"), {"metavar": "N", "help": "GPUs for each task."}),
+    (("--memory-per-task",), {"metavar": "MB", "help": "Memory for each task in MiB, or such as 4G."}),
     (("-x", "--exclusive"), {"is_flag": True, "help": "Take whole nodes (with -N)."}),
     (("-t", "--time-limit"), {"metavar": "FSD", "help": "Time limit: 30s, 2h; a bare number is minutes."}),
+    (("--signal",), {"metavar": "[SIG][@TIME]", "help": "Signal TIME before the time limit (USR1@60s)."}),
     (("-q", "--queue"), {"metavar": "NAME", "help": "Queue to submit to."}),
     (("-B", "--bank"), {"metavar": "NAME", "help": "Bank to charge."}),
     (("--job-name",), {"metavar": "NAME", "help": "Name (default: the command's)."}),
@@ -79,7 +81,8 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     options: dict[str, Any] = {
         "nodes": _count(v, "nodes"), "ntasks": _count(v, "ntasks"),
         "cores_per_task": _count(v, "cores_per_task") or 1,
-        "gpus_per_task": _count(v, "gpus_per_task", least=0) or 0, "exclusive": bool(v.get("exclusive")),
+        "gpus_per_task": _count(v, "gpus_per_task", least=0) or 0,
+        "memory_mb_per_task": memory_mb(v.get("memory_per_task")), "exclusive": bool(v.get("exclusive")),
         "duration": time_limit(v.get("time_limit")), "name": v.get("job_name"), "queue": v.get("queue"),
         "bank": v.get("bank"), "constraint": v.get("requires"), "output": v.get("output") or "",
         "error": v.get("error") or "", "input": v.get("input") or "", "label_io": bool(v.get("label_io")),
@@ -91,6 +94,11 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     for option, key in (("--setattr", "attributes"), ("--setopt", "shell_options")):
         if v.get(option[2:]):
             options[key] = _settings(option, v[option[2:]])
+    if v.get("signal"):
+        found = options.setdefault("shell_options", {})
+        found["signal.signum"], found["signal.timeleft"] = warning(v["signal"], options["duration"])
+    if "shell_options" in options:
+        _remark(options["shell_options"])
     if v.get("overlay"):
         options["attributes"] = {**options.get("attributes", {}), "system.environment": dict(v["overlay"])}
     try:
@@ -98,7 +106,55 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     except Rejected as error:
         if error.code.startswith("bad-constraint") or error.code == "bad-query":
             raise bad("--requires", error) from None
+        if error.code == "bad-shell-option":
+            raise bad("--setattr" if str(error).startswith("exec.") else "--setopt", error) from None
         raise
+
+
+_remarked: set[str] = set()
+
+
+def _remark(options: Mapping[str, Any]) -> None:
+    """Say once that an option means nothing here: it may be a plug-in's of Flux, or misspelt."""
+    from ..instances.shell_options import KNOWN, PASSED_OVER
+
+    for name in options:
+        word = name.partition(".")[0]
+        if word not in KNOWN and word not in PASSED_OVER and word not in _remarked:
+            from .render import say
+
+            _remarked.add(word)
+            say(f"fluxkv: -o {word} means nothing here and is passed over; known are {', '.join(KNOWN)}")
+
+
+def memory_mb(text: str | None) -> int:
+    """MiB of "512", "512M", "4G" or "1T" ("MB", "MiB" and so on too); 0 for none."""
+    if not text:
+        return 0
+    word = text.upper().removesuffix("B").removesuffix("I")
+    units = {"M": 1, "G": 1024, "T": 1024 * 1024}
+    number, unit = (word[:-1], units[word[-1]]) if word and word[-1] in units else (word, 1)
+    if not number.isdecimal() or not int(number):
+        raise bad("--memory-per-task", f"{text!r} is not a number of MiB, or such as 512M or 4G")
+    return int(number) * unit
+
+
+def warning(text: str, limit_s: float) -> tuple[int, float]:
+    """(signal number, seconds before the limit) of --signal's "[SIG][@TIME]"; Flux's defaults are USR1 and 60 s."""
+    from ..instances.shell_options import WARN_LEFT_S, WARN_SIGNAL, parse_signal
+    from ..journal.duration import parse_duration
+
+    name, mark, left = text.partition("@")
+    try:
+        found = (
+            parse_signal("signal", name) if name else WARN_SIGNAL,
+            parse_duration(left) if mark else WARN_LEFT_S,
+        )
+    except Rejected as error:
+        raise bad("--signal", error) from None
+    if not limit_s:
+        raise bad("--signal", "there is no time limit to signal before: add -t")
+    return found
 
 
 def _count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import fluxkv
-from rig import Figure, Rig, figure, instance, percentile, rss_mib, yardsticks
+from rig import Figure, Meter, Rig, figure, instance, percentile, rss_mib, yardsticks
 from store_memory import keys_by_kind, of_server
+
+import fluxkv
 
 EMPTY = {"system.exec.test.run_duration": "0s"}  # the launcher is not asked; all the rest is as ever
 WAIT_S = 300.0
@@ -21,7 +22,7 @@ FLAT = 0.85  # ten times the jobs may cost this much of the rate
 class Run(NamedTuple):
     """One run of `count` jobs. seconds: from before the submit until the client knows that all are inactive."""
 
-    count: int
+    jobs: int
     seconds: float
     submit_s: float
     failed: int
@@ -29,10 +30,11 @@ class Run(NamedTuple):
     two: float
     cpu: dict[str, float]
     commits: int
+    busy: str
 
     @property
     def rate(self) -> float:
-        return self.count / self.seconds
+        return self.jobs / self.seconds
 
 
 def run(rig: Rig, count: int, yard_s: float, attributes: dict[str, Any] | None = None) -> Run:
@@ -42,17 +44,19 @@ def run(rig: Rig, count: int, yard_s: float, attributes: dict[str, Any] | None =
         client.submit(["true"], **options).wait(30)
         before = yardsticks(yard_s) if yard_s else (0.0, 0.0)
         version, cpu = client.store.meta().version, rig.cpu()
+        meter = Meter()
         start = time.perf_counter()
         ids = client.submit_many([["true"]] * count, **options)
         submitted = time.perf_counter()
         results = client.wait(ids, WAIT_S)
         end = time.perf_counter()
+        busy = meter.note()
         spent = {role: seconds - cpu.get(role, 0.0) for role, seconds in rig.cpu().items()}
         commits = client.store.meta().version - version
         after = yardsticks(yard_s) if yard_s else (0.0, 0.0)
     return Run(
         count, end - start, submitted - start, sum(not one.ok for one in results),
-        (before[0] + after[0]) / 2, (before[1] + after[1]) / 2, spent, commits,
+        (before[0] + after[0]) / 2, (before[1] + after[1]) / 2, spent, commits, busy,
     )  # fmt: skip
 
 
@@ -61,18 +65,22 @@ def _costs(what: str, runs: list[Run]) -> list[Figure]:
     total: Counter[str] = Counter()
     for one in runs:
         total.update(one.cpu)
-    jobs = sum(one.count for one in runs)
+    jobs = sum(one.jobs for one in runs)
     by_role = ", ".join(f"{role} {seconds / jobs * 1000:.2f}" for role, seconds in sorted(total.items()))
     return [
         figure(f"{what}: daemons' CPU per 1,000 jobs", sum(total.values()) / jobs * 1000, "s", note=by_role),
-        figure(f"{what}: commits per job", [one.commits / one.count for one in runs], ""),
+        figure(f"{what}: commits per job", [one.commits / one.jobs for one in runs], ""),
     ]
 
 
+def _busy(runs: list[Run]) -> str:
+    return "; ".join(one.busy or "others idle" for one in runs) if any(one.busy for one in runs) else ""
+
+
 def _ratios(what: str, runs: list[Run], budget: float) -> list[Figure]:
-    text = f"{what}, {runs[0].count:,} jobs"
+    text = f"{what}, {runs[0].jobs:,} jobs"
     return [
-        figure(f"{text}: rate", [one.rate for one in runs], "/s", better="higher"),
+        figure(f"{text}: rate", [one.rate for one in runs], "/s", better="higher", note=_busy(runs)),
         figure(f"{text}: of spawn+wait in turn", [one.rate / one.in_turn for one in runs], "x", budget, better="higher",
                note="in turn " + ", ".join(f"{one.in_turn:,.0f}/s" for one in runs)),
         figure(f"{text}: of two spawned at a time", [one.rate / one.two for one in runs], "x", better="higher",
@@ -119,8 +127,8 @@ def empty(count: int, repeats: int) -> list[Figure]:
                 runs.append(run(rig, count, 0.0, EMPTY))
         text = f"{what}, {count:,} jobs"
         found += [
-            figure(f"{text}: rate", [one.rate for one in runs], "/s", 3000, better="higher"),
-            figure(f"{text}: submit alone", [one.count / one.submit_s for one in runs], "/s", better="higher"),
+            figure(f"{text}: rate", [one.rate for one in runs], "/s", 3000, better="higher", note=_busy(runs)),
+            figure(f"{text}: submit alone", [one.jobs / one.submit_s for one in runs], "/s", better="higher"),
             figure(f"{text}: jobs that failed", sum(one.failed for one in runs), "jobs", 0),
             *_costs(text, runs),
         ]
@@ -141,12 +149,14 @@ def replay(rig: Rig, count: int) -> list[Figure]:
     import subprocess
 
     rates, seconds = [], []
+    meter = Meter()
     with fluxkv.connect(rig.uri) as client:
         for _ in range(3):
             start = time.perf_counter()
             state = client.journal.at()
             state.digest()
             rates.append(state.events / (time.perf_counter() - start))
+        busy = "; ".join(filter(None, (f"{state.events:,} events", meter.note())))
         loads = []
         for _ in range(3):
             start = time.perf_counter()
@@ -154,7 +164,7 @@ def replay(rig: Rig, count: int) -> list[Figure]:
             loads.append((time.perf_counter() - start) * 1000)
     text = f"replay of {count:,} jobs"
     found = [
-        figure(f"{text}: fold and digest", rates, "events/s", 150_000, better="higher", note=f"{state.events:,} events"),
+        figure(f"{text}: fold and digest", rates, "events/s", 150_000, better="higher", note=busy),
         figure(f"{text}: live state from snapshot and tail", loads, "ms"),
     ]
     for _ in range(2):
@@ -164,7 +174,8 @@ def replay(rig: Rig, count: int) -> list[Figure]:
         seconds.append(time.perf_counter() - start)
         document = json.loads(done.stdout) if done.stdout.startswith("{") else {}
         if done.returncode or not document.get("sound"):
-            print(f"bench: replay: {done.returncode} {done.stdout[-300:]} {done.stderr.strip()[-300:]}", file=sys.stderr)
+            said = f"{done.stdout[-300:]} {done.stderr.strip()[-300:]}"
+            print(f"bench: replay: {done.returncode} {said}", file=sys.stderr)
     found.append(figure(f"{text}: fluxkv replay --diff live, whole command", seconds, "s"))
     if document:
         told = document["events_per_s"]
@@ -176,7 +187,8 @@ def replay(rig: Rig, count: int) -> list[Figure]:
 def memory(rig: Rig, count: int, empty_bytes: int, how: str, budget: float) -> list[Figure]:
     """Bytes of the server per finished job, and the daemons' own memory."""
     kinds = keys_by_kind(rig.uri)
-    shares = ", ".join(f"{kind} {size / count:,.0f}" for kind, size in sorted(kinds.items(), key=lambda one: -one[1])[:5])
+    largest = sorted(kinds.items(), key=lambda one: -one[1])[:5]
+    shares = ", ".join(f"{kind} {size / count:,.0f}" for kind, size in largest)
     text = f"memory, {count:,} finished jobs {how}"
     found = [
         figure(f"{text}: server", (of_server(rig.uri) - empty_bytes) / count, "B/job", budget),
@@ -215,6 +227,7 @@ def many_active(count: int) -> list[Figure]:
     """Held jobs: what the worker needs for so many active ones."""
     with _kept("--fake", "-s", "16", "--cores", "2") as (rig, client):
         before = of_server(rig.uri)
+        meter = Meter()
         start = time.perf_counter()
         ids = client.submit_many([["true"]] * count, urgency=0)
         submitted = time.perf_counter() - start

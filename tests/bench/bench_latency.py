@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-import fluxkv
 from rig import PROGRAM, Figure, environment, figure, instance, percentile
+
+import fluxkv
 
 REST_S = 0.02  # lets every daemon fall asleep before the next try
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import fluxkv
 from rig import Figure, Rig, figure, instance
+
+import fluxkv
 
 VICTIMS = ("worker", "agent", "keeper", "server", "launcher")
 LOAD = 24
@@ -41,7 +43,8 @@ def take_over(rounds: int) -> list[Figure]:
             for victim in VICTIMS:
                 _kill(rig, client, victim, tally)
             words = rig.command("replay", "--diff", "live", "--json")
-            tally.unsound += bool(subprocess.run(words, env=rig.environment(), capture_output=True, timeout=60).returncode)
+            done = subprocess.run(words, env=rig.environment(), capture_output=True, timeout=60)
+            tally.unsound += bool(done.returncode)
     found = []
     for victim in VICTIMS:
         # The budget is for the slowest: it is a promise, not a habit.
@@ -55,7 +58,7 @@ def take_over(rounds: int) -> list[Figure]:
         figure(f"acknowledged jobs lost, {kills} kills", sum(tally.lost.values()), "jobs", 0, note=_who(tally.lost)),
         figure("jobs failed because their parent, the launcher, was killed", with_launcher, "jobs",
                note=f"2 tasks ran at each of {rounds} kills"),
-        figure("jobs said to have ended well that never ran", sum(tally.never.values()), "jobs", 0, note=_who(tally.never)),
+        figure("jobs that ended well but never ran", sum(tally.never.values()), "jobs", 0, note=_who(tally.never)),
         figure("jobs run twice", sum(tally.twice.values()), "jobs", 0, note=_who(tally.twice)),
         figure("journals that do not replay to the live state", tally.unsound, "", 0),
     ]  # fmt: skip
@@ -76,6 +79,7 @@ def _kill(rig: Rig, client: fluxkv.Instance, victim: str, tally: Tally) -> None:
     os.kill(pid, signal.SIGKILL)
     start = time.perf_counter()
     seconds = PATIENCE_S
+    lost = tally.lost[victim]
     try:
         probe = _persist(lambda: client.submit(["true"], urgency=31).id)
         ended = _persist(lambda: client.wait([probe], PATIENCE_S))
@@ -92,7 +96,16 @@ def _kill(rig: Rig, client: fluxkv.Instance, victim: str, tally: Tally) -> None:
     while rig.pids().get(role, pid) == pid and time.perf_counter() < start + PATIENCE_S:
         time.sleep(0.005)  # the next victim must not be killed while this one is still away
     tally.back[victim].append(time.perf_counter() - start)
+    if tally.lost[victim] > lost and victim != "launcher":
+        _complain(rig, victim)
     time.sleep(0.3)
+
+
+def _complain(rig: Rig, victim: str) -> None:
+    """What the logs say, since they are gone with the folder."""
+    for path in sorted(Path(rig.folder).glob("log/*.log")) + sorted(Path(rig.folder).glob("run/*.failed")):
+        lines = path.read_text(errors="replace").splitlines()[-12:]
+        print(f"bench: after kill -9 of the {victim}: {path.name}", *lines, sep="\n    ", file=sys.stderr)
 
 
 def _persist(call: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""What every part of the benchmark stands on: private instances, processor time, yardsticks, figures. Measures; judges nothing."""
+"""What the benchmark stands on: private instances, processor time, yardsticks, figures. Measures; judges nothing."""
 
 from __future__ import annotations
 
@@ -167,9 +167,47 @@ def rss_mib(pid: int) -> float:
     return 0.0
 
 
+class Meter:
+    """How much of the machine others used while something was measured: figures of a busy machine are worth less."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+        self._busy, self._ours = _machine_busy(), _ours()
+
+    def others(self) -> float:
+        """Share of all cores, 0.0 to 1.0, since the meter was made."""
+        wall = (time.perf_counter() - self._at) * (os.cpu_count() or 1)
+        spent = (_machine_busy() - self._busy) - (_ours() - self._ours)
+        return min(1.0, max(0.0, spent / max(wall, 1e-9)))
+
+    def note(self) -> str:
+        """A word for the table when it matters."""
+        share = self.others()
+        return f"others used {share:.0%} of the machine" if share >= 0.05 else ""
+
+
+def _machine_busy() -> float:
+    """Seconds that all cores have worked (or were taken away) since boot."""
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, irq, soft, steal = (int(word) for word in file.readline().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / _TICK
+
+
+def _ours() -> float:
+    """Seconds of this process and of all that runs in our folder, with the children each has reaped."""
+    total = 0.0
+    for pid in [os.getpid(), *(pid for pid, _ in processes_of(os.environ["XDG_STATE_HOME"]))]:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(map(int, fields[11:15])) / _TICK
+    return total
+
+
 @contextmanager
 def scratch() -> Iterator[str]:
-    """A folder that is this benchmark's whole world; whatever still runs from it at the end is killed and complained about."""
+    """The benchmark's whole world; whatever still runs from it at the end is killed, with a word about it."""
     folder = tempfile.mkdtemp(prefix="fluxkv-bench-")
     os.environ["XDG_STATE_HOME"] = folder
     for name in ("FLUXKV_URI", "FLUX_URI"):
@@ -208,9 +246,7 @@ def instance(*options: str) -> Iterator[Rig]:
     folder = tempfile.mkdtemp(prefix="i-", dir=os.environ["XDG_STATE_HOME"])
     os.rmdir(folder)
     words = [PROGRAM, "start", "--detach", "--state-dir", folder, *options]
-    done = subprocess.run(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=_START_S
-    )
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=_START_S)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
     rig = Rig(folder, done.stdout.strip().splitlines()[-1])

@@ -330,14 +330,16 @@ class Sim:
         actor = self.agents[at]
         self._die(actor)
         if self.rng.random() < 0.3:  # its whole host, spool included
-            self.diary.died(actor.number)
             actor.saved = {}
+        if not actor.saved:
+            self.diary.died(actor.number)
         self.agents[at] = self._agent(HOSTS[at], actor)
 
     def _kill_launcher(self) -> None:
-        """The launcher and its tasks; its agent lives."""
+        """The launcher, its tasks and the spool (its own and the agent's positions); the agent lives."""
         actor = self.rng.choice(self.agents)
         self.diary.died(actor.number)
+        actor.saved = {}
         actor.launcher = FakeLauncher()
         self.launchers += 1
         actor.number = self.launchers

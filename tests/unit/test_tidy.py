@@ -179,6 +179,20 @@ def test_purity_exceptions_are_still_needed() -> None:
     fail_if(wrong, "remove the exception from test_tidy.py, nothing needs it any more:")
 
 
+def test_daemons_do_not_import_from_where_they_are_started() -> None:
+    """`python -m` puts the current directory first: a user's `select.py` there would replace Python's."""
+    wrong = []
+    for path, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.List):
+                words = [ast.unparse(word) for word in node.elts[:2]]
+                if words == ["sys.executable", "'-m'"]:
+                    wrong.append(f"{path}:{node.lineno}")
+    fail_if(
+        wrong, "say [sys.executable, '-P', '-m', ...], or a file in the current directory shadows a module:"
+    )
+
+
 # -- strings ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,220 @@
+"""A whole instance of real daemons for tests that hurt it: start, kill, stop, and what must hold afterwards.
+
+Waits follow the journal, or a process's end; nothing sleeps for a guessed time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fluxkv.instances.client import Instance, connect
+from fluxkv.instances.paths import StateDir, lock_held, lock_holder
+from fluxkv.journal.state import State
+from fluxkv.kvs.errors import FluxkvError, Unavailable
+from fluxkv.kvs.keys import Keys
+
+PROGRAM = [sys.executable, "-c", "from fluxkv.tools.main import main; main()"]
+PATIENCE_S = 40.0
+MARK = "FLUXKV_TEST_SITE"
+
+
+class Site:
+    """One state directory and its daemons. All its processes, tasks included, carry `MARK` in their environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.dir = StateDir(str(folder / "i"))
+        self.mark = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("FLUX", "COV_"))}
+        self.env |= {MARK: self.mark, "XDG_STATE_HOME": str(folder / "home")}
+        self.uri = ""
+        self._client: Instance | None = None
+
+    # -- commands
+
+    def run(self, *args: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+        """`fluxkv ARGS` against this instance."""
+        env = {**self.env, **({"FLUXKV_URI": self.uri} if self.uri else {})}
+        return subprocess.run(
+            [*PROGRAM, *args], env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+
+    def popen(self, *args: str, **more: Any) -> subprocess.Popen[str]:
+        """The same, not waited for."""
+        return subprocess.Popen([*PROGRAM, *args], env=self.env, text=True, stdin=subprocess.DEVNULL, **more)
+
+    def up(self, *args: str) -> Site:
+        """`start --detach`."""
+        done = self.run("start", "--detach", "--state-dir", self.dir.path, *args)
+        assert done.returncode == 0, done.stderr
+        self.uri = done.stdout.split()[-1]
+        return self
+
+    def stop(self, *args: str) -> float:
+        """`stop`; how long it took."""
+        began = time.monotonic()
+        done = self.run("stop", "--state-dir", self.dir.path, *args, timeout=70)
+        assert done.returncode == 0, done.stderr
+        return time.monotonic() - began
+
+    # -- processes
+
+    def pid(self, role: str) -> int:
+        """Who holds the role's lock; waits until somebody does."""
+        path = self.dir.lock_file(role)
+        if role == "server":
+            return int(json.loads(Path(self.dir.run_file("server")).read_text())["pid"])
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := lock_holder(path)):
+            assert time.monotonic() < deadline, f"no {role}: {self.logs()}"
+            time.sleep(0.005)
+        return found
+
+    def kill(self, *roles: str, signum: int = signal.SIGKILL) -> None:
+        """Signal all of them as nearly at once as can be; waits for the end of those that are killed."""
+        fds = [os.pidfd_open(self.pid(role)) for role in roles]
+        for fd in fds:
+            signal.pidfd_send_signal(fd, signum)
+        for fd in fds:
+            if signum == signal.SIGKILL:
+                assert ends(fd), roles
+            os.close(fd)
+
+    def processes(self) -> dict[int, str]:
+        """Everything that lives and carries the mark: pid -> command line."""
+        found = {}
+        wanted = f"{MARK}={self.mark}".encode()
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(name)] = words.decode(errors="replace").strip()
+        return found
+
+    def nothing_left(self, patience_s: float = PATIENCE_S) -> None:
+        """Waits until no process of this instance is left."""
+        deadline = time.monotonic() + patience_s
+        while found := self.processes():
+            left = deadline - time.monotonic()
+            assert left > 0, f"left over: {found}; {self.logs()}"
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(next(iter(found)))
+                ends(fd, left)
+                os.close(fd)
+
+    # -- the journal
+
+    @property
+    def client(self) -> Instance:
+        if self._client is None:
+            self._client = connect(self.uri)
+        return self._client
+
+    def submit(self, script: str, **options: Any) -> int:
+        """A shell job."""
+        return int(self.client.submit(["sh", "-c", script], env=self.env, **options))
+
+    def until(self, wanted: Callable[[State], bool], what: str, patience_s: float = PATIENCE_S) -> State:
+        """Follow the journal until its fold is as wanted; survives restarts of the server."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                state = self.client.state()
+                subscription = self.client.store.subscribe(
+                    {Keys(self.client.store.namespace).journal: f"{state.version}-{state.epoch}"}
+                )
+                with contextlib.closing(subscription):
+                    while not wanted(state):
+                        left = deadline - time.monotonic()
+                        assert left > 0, f"not in time: {what}; {self.describe(state)}; {self.logs()}"
+                        subscription.poll(min(left, 1.0))
+                        self.client.journal.catch_up(state)
+                    return state
+            except Unavailable:
+                assert time.monotonic() < deadline, f"not in time: {what}; {self.logs()}"
+
+    @staticmethod
+    def describe(state: State) -> str:
+        """A fold in a few words."""
+        return f"{dict(state.counts)}, nodes online {[n.online for n in state.nodes.values()]}, v{state.version}"
+
+    def running(self, *ids: int) -> State:
+        """Waits until these jobs have started."""
+        return self.until(lambda s: all(s.jobs[id].started for id in ids), f"jobs {ids} started")
+
+    def results(self, ids: list[int]) -> list[int]:
+        """Waits for jobs; their exit codes."""
+        state = self.until(lambda s: all(s.jobs[id].t_inactive for id in ids), f"{len(ids)} jobs ended")
+        assert all(state.jobs[id].t_inactive for id in ids)
+        return [result.returncode for result in self.client.wait(ids, PATIENCE_S)]
+
+    def events(self, id: int) -> list[str]:
+        return [event.name for event in self.client.events(id)]
+
+    # -- what must hold
+
+    def sound(self) -> None:
+        """The journal is whole, and the live state is what it says."""
+        where = ["--uri", self.uri] if self.dir.running() else ["--state-dir", self.dir.path]
+        for command in (["replay", "--diff", "live"], ["journal", "verify"]):
+            done = self.run(*command, *where)
+            assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+
+    def logs(self) -> str:
+        """All daemons' logs."""
+        texts = [f"== {path}\n{path.read_text(errors='replace')}" for path in sorted(self.folder.rglob("log/*.log"))]
+        return "\n".join(text[-3000:] for text in texts)
+
+    def no_traceback(self) -> None:
+        assert "Traceback" not in self.logs(), self.logs()
+
+    def end(self) -> None:
+        """Whatever happened: nothing stays behind."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        held = [role for role in ("keeper", "server", "launcher", "agent", "worker-0") if lock_held(self.dir.lock_file(role))]
+        if held:
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+                self.run("stop", "--state-dir", self.dir.path, timeout=70)
+        for _ in range(20):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not self.processes():
+                break
+
+
+def ends(fd: int, patience_s: float = PATIENCE_S) -> bool:
+    """Whether the process behind a pidfd ends in time."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(patience_s * 1000))
+
+
+@contextlib.contextmanager
+def site(folder: Path, *args: str, start: bool = True) -> Iterator[Site]:
+    """A site, started detached; at the end no log holds a traceback and nothing stays behind."""
+    made = Site(folder)
+    try:
+        if start:
+            made.up(*args)
+        yield made
+        made.no_traceback()
+    finally:
+        made.end()
+
+
+__all__ = ["FluxkvError", "Site", "ends", "site"]
