@@ -152,7 +152,7 @@ def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
 
 def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:
     """Start a daemon as a process of its own session; its pid. Its stderr goes to the role's log file."""
-    argv = [sys.executable, "-m", "fluxkv.instances.main", role, "--state-dir", state_dir.path, *options]
+    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", role, "--state-dir", state_dir.path, *options]
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

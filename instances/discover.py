@@ -66,16 +66,21 @@ def host_name() -> str:
 
 
 def inventory(
-    nodes: int = 1, cores: int | None = None, gpus: int | None = None, memory: int | None = None, properties: tuple[str, ...] = ()
+    nodes: int = 1, cores: int | None = None, gpus: int | None = None, memory: int | None = None,
+    properties: tuple[str, ...] = (), fake: bool = False,
 ) -> dict[str, Any]:
-    """R of `nodes` nodes on this machine, each with all it has unless told otherwise. memory: MiB per node."""
+    """R of `nodes` nodes on this machine, each with all it has unless told otherwise. memory: MiB per node.
+
+    fake: they only pretend to run jobs, and get names of their own (fake0, fake1, ...).
+    """
     if nodes < 1 or (cores is not None and cores < 1) or (gpus is not None and gpus < 0):
         raise Rejected("an instance needs at least one node with one core", code="bad-size")
     cores = cores if cores is not None else len(cpus_by_core())
     gpus = gpus if gpus is not None else gpu_count()
     memory = memory if memory is not None else memory_mb()
     host = host_name()
-    return make_R([(host, (1 << cores) - 1, (1 << gpus) - 1, memory, properties)] * nodes)
+    names = [f"fake{rank}" for rank in range(nodes)] if fake else [host] * nodes
+    return make_R([(name, (1 << cores) - 1, (1 << gpus) - 1, memory, properties) for name in names])
 
 
 Row = tuple[str, int, int, int, tuple[str, ...]]

@@ -63,7 +63,7 @@ class Keeper:
         self.child = bool(self.settings.get("parent"))
         self.server: ServerHandle | None = None
         self.server_fd = -1
-        self.server_started = 0.0
+        self.server_started = 0.0  # when it was last started again
         self.server_failed = ""
         self.lost = False  # the server came back without acknowledged history: nothing is taken up
         self.selector = selectors.DefaultSelector()
@@ -151,7 +151,6 @@ class Keeper:
 
     def _watch_server(self) -> None:
         assert self.server is not None
-        self.server_started = time.monotonic()
         self.server_fd = os.pidfd_open(self.server.pid)
         self.selector.register(self.server_fd, selectors.EVENT_READ, "server")
 

@@ -166,7 +166,7 @@ def start_launcher(
     its pid (our child: reap it). Raises `Unavailable` with its reason.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
-    argv = [sys.executable, "-m", "fluxkv.instances.launcher", "--spool", spool, "--owner-fd", "3"]
+    argv = [sys.executable, "-P", "-m", "fluxkv.instances.launcher", "--spool", spool, "--owner-fd", "3"]
     if linger_s is not None:
         argv += ["--linger", repr(linger_s)]
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND

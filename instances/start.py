@@ -15,6 +15,7 @@ from ..kvs.server import socket_path
 from .paths import StateDir, home, lock_held, lock_holder
 
 READY_S = 60.0
+NODES_S = 5.0
 
 
 def new_state_dir() -> StateDir:
@@ -41,7 +42,7 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
     If somebody else is starting it in the same moment, wait for theirs. owner: a process whose death ends the instance (0: none).
     """
     read, write = os.pipe2(os.O_CLOEXEC)
-    argv = [sys.executable, "-m", "fluxkv.instances.main", "keeper", "--state-dir", state_dir.path, "--owner", str(owner),
+    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", "keeper", "--state-dir", state_dir.path, "--owner", str(owner),
             "--ready-fd", "3"]  # fmt: skip
     actions = [
         (os.POSIX_SPAWN_DUP2, write, 3),
@@ -63,6 +64,32 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
         text, _, hint = answer.removeprefix("error: ").partition("\n")
         why = text or f"its keeper ended without a word; see {state_dir.log_file('keeper')}"
         raise Unavailable(f"the instance did not start: {why}", code="start-failed", hint=hint.strip())
+
+
+def wait_for_nodes(uri: str, timeout_s: float = NODES_S) -> bool:
+    """Wait until every node's agent has spoken, so that the first command finds them up. False if some did not in time."""
+    from ..journal.log import Journal
+    from ..kvs.keys import Keys
+    from ..kvs.redis_store import open_store
+
+    store = open_store(uri)
+    try:
+        journal = Journal(store)
+        state = journal.load()
+        subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
+        deadline = time.monotonic() + timeout_s
+        try:
+            while not all(node.online for node in state.nodes.values()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                subscription.poll(min(left, 1.0))
+                journal.catch_up(state)
+        finally:
+            subscription.close()
+    finally:
+        store.close()
+    return True
 
 
 def keeper_pid(state_dir: StateDir) -> int:

@@ -42,6 +42,7 @@ class Worker:
         self.inflight: Append | None = None
         self.groups: list[Group] = []
         self.seq = PROBE
+        self.handed: set[int] = set()  # jobs that took over a seat in this pass: all is said of them
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
         self.inactive: dict[int, None] = {}
@@ -196,8 +197,9 @@ class Worker:
             del state.attention[id]
         for id in ids:
             job = state.jobs.get(id)
-            if job is not None:
+            if job is not None and id not in self.handed:
                 self._attend(job, now, groups)
+        self.handed.clear()
         if state.attention:
             self.again = True
         groups.extend(self.deadlines.due(state, now))
@@ -290,7 +292,7 @@ class Worker:
             if event[0] == "alloc":
                 successor = self.state.jobs[event[1]]
                 self.planner.seated(successor, shape, job.ranks)
-                self.state.attention.pop(event[1], None)
+                self.handed.add(event[1])
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from .job import (
     PRIORITY,
     RUN,
     SCHED,
+    STATE_NAMES,
     Job,
 )
 from .summary import summarize
@@ -133,6 +134,8 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     claims = from_wire(wire)
     if job.holds:
         raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
+    if job.state != SCHED and not (job.state == CLEANUP and job.granted is not None):
+        raise Impossible(f"job {job.id}: alloc in version {version} in state {STATE_NAMES[job.state]}")
     taken: list[Claim] = []
     for claim in claims:
         node = state.nodes.get(claim.rank)
@@ -158,6 +161,8 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
 
 
 def grant(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if job.state != SCHED or job.granted is not None:
+        raise Impossible(f"job {job.id}: grant in version {version} in state {STATE_NAMES[job.state]}, {job.granted}")
     job.granted = [context["rank"], context["shape"]]
     job.recalled = False
     job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0

@@ -18,9 +18,12 @@ ORDER = ("server", "worker", "agent", "launcher", "keeper")
 
 
 def find_state_dir(uri: str) -> StateDir | None:
-    """The state directory of the instance at this address, among this user's; None if there is none."""
-    from ..instances.paths import known
+    """The state directory on this host of the instance at this address; None if there is none."""
+    from ..instances.paths import known, state_dir_of
 
+    found = state_dir_of(uri)
+    if found is not None:
+        return found
     for directory in known():
         for one in _with_children(directory):
             if _address(one) == uri:

@@ -80,6 +80,7 @@ def start(
     sweep_old(directory.path)
     if not running:
         starting.start_keeper(directory, 0 if detach else os.getpid())
+        starting.wait_for_nodes(settings["uri"])
     if detach:
         if running:
             _wake_keeper(starting.keeper_pid(directory))
@@ -106,6 +107,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         child.wait_until_started(settings["uri"])
     starting.start_keeper(directory, os.getpid())
     if settings["lead"]:
+        starting.wait_for_nodes(settings["uri"])
         # What runs inside belongs to the child: it must not take itself for a task of the parent's job.
         outer = ("FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE")
         for name in outer:
@@ -144,8 +146,9 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
             settings[name] = options[name]
     load_policy(settings.get("policy", "fcfs"))
     settings["R"] = R or discover.inventory(
-        options["size"] or 1, options["cores"], options["gpus"], options["memory"], tuple(options["properties"])
-    )
+        options["size"] or 1, options["cores"], options["gpus"], options["memory"], tuple(options["properties"]),
+        fake=settings["fake"],
+    )  # fmt: skip
     return settings
 
 

@@ -227,7 +227,6 @@ def many_active(count: int) -> list[Figure]:
     """Held jobs: what the worker needs for so many active ones."""
     with _kept("--fake", "-s", "16", "--cores", "2") as (rig, client):
         before = of_server(rig.uri)
-        meter = Meter()
         start = time.perf_counter()
         ids = client.submit_many([["true"]] * count, urgency=0)
         submitted = time.perf_counter() - start

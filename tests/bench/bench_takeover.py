@@ -17,6 +17,7 @@ from rig import Figure, Rig, figure, instance
 import fluxkv
 
 VICTIMS = ("worker", "agent", "keeper", "server", "launcher")
+KILLS = (*VICTIMS, "server")  # the server takes most with it: once more
 LOAD = 24
 PATIENCE_S = 30.0
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def take_over(rounds: int) -> list[Figure]:
     for _ in range(rounds):
         with instance("-s", "1", "--cores", "2") as rig, fluxkv.connect(rig.uri) as client:
             client.submit(["true"]).wait(PATIENCE_S)
-            for victim in VICTIMS:
+            for victim in KILLS:
                 _kill(rig, client, victim, tally)
             words = rig.command("replay", "--diff", "live", "--json")
             done = subprocess.run(words, env=rig.environment(), capture_output=True, timeout=60)
@@ -51,7 +52,7 @@ def take_over(rounds: int) -> list[Figure]:
         one = figure(f"kill -9 of the {victim}: a job submitted then has ended after", tally.seconds[victim], "s", 5)
         back = max(tally.back[victim])
         found.append({**one, "value": one["spread"][1], "note": f"the slowest; a new {victim} within {back:.2f} s"})
-    kills = rounds * len(VICTIMS)
+    kills = rounds * len(KILLS)
     with_launcher = tally.lost.pop("launcher", 0)
     return [
         *found,
@@ -70,7 +71,7 @@ def _who(counts: Counter[str]) -> str:
 
 def _kill(rig: Rig, client: fluxkv.Instance, victim: str, tally: Tally) -> None:
     """One kill in the middle of a load whose every job leaves a line."""
-    path = Path(rig.folder, f"ran-{victim}")
+    path = Path(rig.folder, f"ran-{victim}-{len(tally.seconds[victim])}")
     load = client.submit_many(
         [["sh", "-c", 'echo "$0" >> "$1"; exec sleep 0.02', str(number), str(path)] for number in range(LOAD)]
     )

@@ -193,10 +193,17 @@ def _machine_busy() -> float:
     return (user + nice + system + irq + soft + steal) / _TICK
 
 
+_gone_s = 0.0  # what instances that have been stopped had used
+
+
 def _ours() -> float:
-    """Seconds of this process and of all that runs in our folder, with the children each has reaped."""
+    """Seconds of this process and of all that runs or ran in our folder, with the children each has reaped."""
+    return _gone_s + _spent([os.getpid(), *(pid for pid, _ in processes_of(os.environ["XDG_STATE_HOME"]))])
+
+
+def _spent(pids: list[int]) -> float:
     total = 0.0
-    for pid in [os.getpid(), *(pid for pid, _ in processes_of(os.environ["XDG_STATE_HOME"]))]:
+    for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -258,6 +265,8 @@ def instance(*options: str) -> Iterator[Rig]:
 
 def stop(rig: Rig) -> None:
     """End it in order; kill what does not go."""
+    global _gone_s
+    _gone_s += _spent([pid for pid, _ in processes_of(rig.folder)])
     words = [PROGRAM, "stop", "--state-dir", rig.folder]
     try:
         done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=90)

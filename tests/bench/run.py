@@ -111,7 +111,7 @@ def main() -> int:
     every = parts(False)
     parser = argparse.ArgumentParser(description="fluxkv's figures beside their budgets")
     parser.add_argument("--quick", action="store_true", help="under a minute; smaller numbers, matcher left out")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(every), default=[], help=", ".join(every))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(every), default=[], help=f"{', '.join(every)}; replay and memory belong to real")
     parser.add_argument("--json", metavar="FILE", default=str(HERE.parents[1] / "bench-results.json"))
     options = parser.parse_args()
     every = parts(options.quick)

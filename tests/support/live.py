@@ -163,6 +163,59 @@ class Site:
     def events(self, id: int) -> list[str]:
         return [event.name for event in self.client.events(id)]
 
+    def ask(self, *command: Any) -> Any:
+        """One command to the server."""
+        from fluxkv.kvs.resp import RespConnection
+        from fluxkv.kvs.uri import parse_uri
+
+        connection = RespConnection(parse_uri(self.uri).server)
+        try:
+            return connection.call(*command)
+        finally:
+            connection.close()
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.client.store.namespace)
+
+    def journal_file(self) -> Path:
+        """The part of the append-only file that grows."""
+        return max(Path(self.dir.join("appendonlydir")).glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
+
+    @contextlib.contextmanager
+    def server_dead(self) -> Iterator[None]:
+        """Inside, the server has been killed and the keeper does not know it yet."""
+        keeper = self.pid("keeper")
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            self.kill("server")
+            yield
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+
+    def said(self, role: str, text: str, patience_s: float = PATIENCE_S) -> None:
+        """Waits until a daemon's log, or a file of that name in run/, has these words."""
+        deadline = time.monotonic() + patience_s
+        paths = [Path(self.dir.log_file(role)), Path(self.dir.join("run", role))]
+        while not any(text in path.read_text(errors="replace") for path in paths if path.exists()):
+            assert time.monotonic() < deadline, f"{role} never said {text!r}: {self.logs()}"
+            time.sleep(0.01)
+
+    def witnessed(self, version: int, patience_s: float = PATIENCE_S) -> None:
+        """Waits until the keeper has noted a version outside the server."""
+        deadline = time.monotonic() + patience_s
+        while int(json.loads(Path(self.dir.join("tip")).read_text())["version"]) < version:
+            assert time.monotonic() < deadline, "the tip is not noted"
+            time.sleep(0.02)
+
+    def written(self, path: Path, patience_s: float = PATIENCE_S) -> str:
+        """What a task wrote into a file, once it has."""
+        deadline = time.monotonic() + patience_s
+        while not (path.exists() and path.stat().st_size):
+            assert time.monotonic() < deadline, f"{path.name} never came: {self.logs()}"
+            time.sleep(0.01)
+        return path.read_text()
+
     # -- what must hold
 
     def sound(self) -> None:
@@ -202,6 +255,36 @@ def ends(fd: int, patience_s: float = PATIENCE_S) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(patience_s * 1000))
+
+
+def inside(pid: int) -> bool:
+    """Whether a process belongs to some attempt."""
+    try:
+        return b"FLUXKV_ATTEMPT=" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def fds(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def rss_kib(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmRSS:")[2].split()[0])
+
+
+def families(site: Site) -> dict[str, int]:
+    """How much of what the server holds: keys, inbox messages, guards, journal entries, all members by key."""
+    keys = site.keys
+    found = {"keys": int(site.ask("DBSIZE")), "inbox": int(site.ask("XLEN", keys.inbox("node/0")))}
+    found["guards"] = int(site.ask("HLEN", keys.guards))
+    found["journal"] = int(site.ask("XLEN", keys.journal))
+    for name in sorted(site.ask("KEYS", "*")):
+        kind = site.ask("TYPE", name).decode()
+        count = {"stream": "XLEN", "hash": "HLEN", "list": "LLEN", "set": "SCARD"}.get(kind)
+        found[name.decode()] = int(site.ask(count, name)) if count else 1
+    return found
 
 
 @contextlib.contextmanager

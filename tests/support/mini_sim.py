@@ -195,6 +195,7 @@ class Sim:
         else:
             self.launchers += 1
             actor.number = self.launchers
+        self._unheard(actor)
         actor.launcher.handle(["list"], self.now)
         actor.mail.append(LauncherLost(False))
         return actor
@@ -336,15 +337,18 @@ class Sim:
         self.agents[at] = self._agent(HOSTS[at], actor)
 
     def _kill_launcher(self) -> None:
-        """The launcher, its tasks and the spool (its own and the agent's positions); the agent lives."""
+        """The launcher dies and comes back: tasks and spool survive; queued attempts and what it was about to say do
+        not. Its agent lives."""
         actor = self.rng.choice(self.agents)
-        self.diary.died(actor.number)
-        actor.saved = {}
-        actor.launcher = FakeLauncher()
-        self.launchers += 1
-        actor.number = self.launchers
+        self._unheard(actor)
+        actor.launcher._seats.withdraw_all()
+        actor.launcher._waiting.clear()
         actor.launcher.handle(["list"], self.now)
         actor.mail += [LauncherLost(True), LauncherLost(False)]
+
+    def _unheard(self, actor: Actor) -> None:
+        """What a launcher says while nobody listens happens all the same."""
+        self.diary.saw(actor.number, actor.launcher.advance(self.now))
 
     def _new_epoch(self) -> None:
         """The server is restarted; its history is taken up at once, or a little later."""
