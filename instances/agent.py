@@ -302,7 +302,7 @@ class Agent:
             self.last_report = now - 1.0  # first report, or the clock was set
         self.bucket = min(BURST, self.bucket + (now - self.last_report) / LINGER_S)
         self.last_report = now
-        if self.bucket < 1.0 and FEW < len(self.placed) and facts < MANY:
+        if self.bucket < 1.0 and len(self.placed) > FEW and facts < MANY:
             outputs.append(WakeAt(now + (1.0 - self.bucket) * LINGER_S))
             return True
         self.bucket = max(0.0, self.bucket - 1.0)

@@ -19,7 +19,6 @@ from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
 from .paths import StateDir, write_json
 
-
 NOTHING = "nothing"  # a guard that no event bumps
 PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is away: it is the one to bring it back
 

@@ -66,8 +66,12 @@ def host_name() -> str:
 
 
 def inventory(
-    nodes: int = 1, cores: int | None = None, gpus: int | None = None, memory: int | None = None,
-    properties: tuple[str, ...] = (), fake: bool = False,
+    nodes: int = 1,
+    cores: int | None = None,
+    gpus: int | None = None,
+    memory: int | None = None,
+    properties: tuple[str, ...] = (),
+    fake: bool = False,
 ) -> dict[str, Any]:
     """R of `nodes` nodes on this machine, each with all it has unless told otherwise. memory: MiB per node.
 
@@ -132,7 +136,9 @@ def read_config(path: str) -> dict[str, Any]:
     known = {"resource": {"config", "fake"}, "queue": {"policy"}}
     for section, values in config.items():
         if section not in known or not isinstance(values, dict):
-            raise Rejected(f"config {path}: unknown section [{section}]", code="bad-config", hint=f"there are {', '.join(known)}")
+            raise Rejected(
+                f"config {path}: unknown section [{section}]", code="bad-config", hint=f"there are {', '.join(known)}"
+            )
         for key in values:
             if key not in known[section]:
                 hint = f"[{section}] has {', '.join(sorted(known[section]))}"
@@ -167,5 +173,3 @@ def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
     if not rows:
         raise Rejected(f"config {path}: resource.config names no host", code="bad-config")
     return make_R(rows)
-
-

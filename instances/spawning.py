@@ -113,8 +113,8 @@ class Spawner:
         "_start_affinity",
         "_suffix",
         "away",
-        "scratch",
         "outputs",
+        "scratch",
     )
 
     def __init__(self, spool: str, tag: str) -> None:

@@ -18,8 +18,8 @@ from ..journal.wire import Commit, pack, pack_events, read_commit
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
-from .orders import split_attempt
 from .deadlines import Deadlines
+from .orders import split_attempt
 from .planner import Planner
 from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Snapshot, WakeAt, Write
 
@@ -42,6 +42,7 @@ class Worker:
         self.inflight: Append | None = None
         self.groups: list[Group] = []
         self.seq = PROBE
+        self.retired = state.retired
         self.handed: set[int] = set()  # jobs that took over a seat in this pass: all is said of them
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
@@ -181,6 +182,9 @@ class Worker:
         self.again = False
         touched = [word for word in state.dirty_words if word.__class__ is int]
         self.planner.sync(touched)  # type: ignore[arg-type]
+        if state.retired != self.retired:
+            self.retired = state.retired
+            self._forget_retired()
         groups: list[Group] = []
         if self.greet:
             self.greet = False
@@ -394,6 +398,14 @@ class Worker:
         known = [id for id in ids if id in self.state.jobs]
         if known:
             groups.append(Group([["retire", "instance", now, {"jobs": known}]]))
+
+    def _forget_retired(self) -> None:
+        """Another worker may have retired what this one had not looked at since it ended."""
+        jobs, planner = self.state.jobs, self.planner
+        for id in [id for id in planner.seat_by_job if id not in jobs]:
+            planner.unseated(id)
+        for id in [id for id in self.inactive if id not in jobs]:
+            del self.inactive[id]
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         state = self.state

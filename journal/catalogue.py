@@ -104,7 +104,13 @@ _add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "names
 _add("instance", "fluxkv", "instance-start", {"pid": 1, "host": "h"}, "brought up")
 _add("instance", "fluxkv", "instance-stopping", None, "no new work is started from now on")
 _add("instance", "fluxkv", "instance-stop", {"reason": "stop"}, "all ended in order", "reason")
-_add("instance", "fluxkv", "epoch", {"old": 1, "new": 2, "reason": "server restarted"}, "history goes on under a new epoch")
+_add(
+    "instance",
+    "fluxkv",
+    "epoch",
+    {"old": 1, "new": 2, "reason": "server restarted"},
+    "history goes on under a new epoch",
+)
 _add("instance", "fluxkv", "retire", {"jobs": [1, 2]}, "inactive jobs leave the state; the journal keeps them")
 
 

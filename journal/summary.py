@@ -18,7 +18,12 @@ def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int,
         command = tasks[0].get("command") or [""]
         name = str(command[0]).rsplit("/", 1)[-1]
     duration = float(system.get("duration") or 0.0)
-    return name, system.get("queue") or "default", duration, _counts(pack([jobspec.get("resources"), tasks[0].get("count")]))
+    return (
+        name,
+        system.get("queue") or "default",
+        duration,
+        _counts(pack([jobspec.get("resources"), tasks[0].get("count")])),
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -29,9 +29,9 @@ def check_key(key: str) -> str:
 
 def _leaf_hash(path: str, value: object) -> int:
     data = value if isinstance(value, bytes) else repr(value).encode()
-    return int.from_bytes(blake2b(data, digest_size=16, key=path.encode()[:64], person=b"kvs").digest()) ^ int.from_bytes(
-        blake2b(path.encode(), digest_size=16).digest()
-    )
+    return int.from_bytes(
+        blake2b(data, digest_size=16, key=path.encode()[:64], person=b"kvs").digest()
+    ) ^ int.from_bytes(blake2b(path.encode(), digest_size=16).digest())
 
 
 class Tree:

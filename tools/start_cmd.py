@@ -14,18 +14,34 @@ from ..kvs.errors import FluxkvError, Rejected
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-s", "--test-size", "size", type=click.IntRange(1), metavar="N", help="N nodes on this machine.")
-@click.option("--cores", type=click.IntRange(1), metavar="N", help="Cores of each node (default: all this machine has).")
+@click.option(
+    "--cores", type=click.IntRange(1), metavar="N", help="Cores of each node (default: all this machine has)."
+)
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="GPUs of each node (default: those found).")
 @click.option("--memory", "memory", type=click.IntRange(0), metavar="MB", help="Memory of each node in MiB.")
-@click.option("--property", "properties", multiple=True, metavar="NAME", help="A property of all nodes; may be repeated.")
+@click.option(
+    "--property", "properties", multiple=True, metavar="NAME", help="A property of all nodes; may be repeated."
+)
 @click.option("--fake", is_flag=True, help="Nodes that only pretend to run jobs.")
 @click.option("--config", "config_path", type=click.Path(), metavar="FILE", help="Inventory and settings (TOML).")
-@click.option("--state-dir", type=click.Path(), metavar="DIR", help="Where the instance lives; one that is there is resumed.")
+@click.option(
+    "--state-dir", type=click.Path(), metavar="DIR", help="Where the instance lives; one that is there is resumed."
+)
 @click.option("--detach", is_flag=True, help="Leave it running; the last line printed is its URI.")
-@click.option("--durability", type=click.Choice(["strict", "local"]), help="When a write counts as kept: on disk, or within a second.")
+@click.option(
+    "--durability",
+    type=click.Choice(["strict", "local"]),
+    help="When a write counts as kept: on disk, or within a second.",
+)
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
 @click.option("--policy", metavar="NAME", help="Queue policy.")
-@click.option("--keep", default="7d", show_default=True, metavar="FSD", help="How long the journal of a new instance is kept after its end.")
+@click.option(
+    "--keep",
+    default="7d",
+    show_default=True,
+    metavar="FSD",
+    help="How long the journal of a new instance is kept after its end.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
@@ -109,7 +125,14 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if settings["lead"]:
         starting.wait_for_nodes(settings["uri"])
         # What runs inside belongs to the child: it must not take itself for a task of the parent's job.
-        outer = ("FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE")
+        outer = (
+            "FLUXKV_JOB_ATTEMPT",
+            "FLUXKV_JOB_NODE",
+            "FLUX_TASK_RANK",
+            "FLUX_TASK_LOCAL_ID",
+            "FLUX_JOB_NNODES",
+            "FLUX_JOB_SIZE",
+        )
         for name in outer:
             os.environ.pop(name, None)
         return run_inside(directory, settings["uri"], command, {"FLUXKV_STATE_DIR": directory.path})
@@ -225,7 +248,9 @@ def find_directory(state_dir: str | None) -> Any:
     uri = find_uri()
     found = state_dir_of(uri)
     if found is None:
-        raise Rejected(f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR")
+        raise Rejected(
+            f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR"
+        )
     return found
 
 
@@ -260,5 +285,9 @@ def restart(state_dir: str | None) -> None:
     directory = find_directory(state_dir)
     pid = starting.keeper_pid(directory)
     if not pid:
-        raise Rejected(f"{directory.path}: the instance is not running", code="not-running", hint="fluxkv start --detach --state-dir DIR")
+        raise Rejected(
+            f"{directory.path}: the instance is not running",
+            code="not-running",
+            hint="fluxkv start --detach --state-dir DIR",
+        )
     starting.restart(directory, pid)

@@ -133,7 +133,7 @@ def test_the_sim_reaches_the_rare_paths() -> None:
     """Grants handed over, attempts lost, recalls, epochs, snapshots and retirement all happen in these seeds."""
     names: dict[str, int] = {}
     handed = 0
-    for seed in range(0, 12):
+    for seed in range(12):
         sim = play(seed)
         handed += sim.diary.handed
         for commit in sim.cli.commits():

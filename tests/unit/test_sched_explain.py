@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fluxkv.journal import hostlist, idset
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.explain import explain
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def ask(

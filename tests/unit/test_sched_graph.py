@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers import graph as model
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NODES = (
     NodeRecord(0, "n0", 0b1011, 0b1, 2048, ("ssd",)),

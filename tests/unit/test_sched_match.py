@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.kvs.errors import Conflict, Rejected
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
 from fluxkv.schedulers.stock import Stock, first, lowest, positions, set_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def ask(

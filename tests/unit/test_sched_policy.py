@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.kvs.errors import Rejected

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fluxkv.journal.claims import Claim
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.request import Flat, compile_request, spread, tasks_per_claim
-from hypothesis import given
-from hypothesis import strategies as st
 
 CORE = {"type": "core", "count": 2}
 
