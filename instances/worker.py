@@ -296,6 +296,7 @@ class Worker:
             if event[0] == "alloc":
                 successor = self.state.jobs[event[1]]
                 self.planner.seated(successor, shape, job.ranks)
+                self.planner.dequeue(event[1])
                 self.handed.add(event[1])
 
     # -- nodes ----------------------------------------------------------------------------------------------------
