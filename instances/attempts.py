@@ -6,6 +6,7 @@ templates {{id}} {{id.dec}} {{jobid}} {{name}} {{size}} {{nnodes}} {{node.id}} {
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -116,7 +117,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "rank": rank,
         "index": order["index"],
         "total": total,
-        **_output(options, words, range(first, first + count), total),
+        **_output(options, words, range(first, first + count), total, system.get("cwd") or "/"),
     }
     if order["nodes"] > 1 and not options.append:
         attempt["empty_before"] = (host.origin_ms + (id >> 24)) / 1000  # when the job was submitted
@@ -131,7 +132,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     return attempt
 
 
-def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total: int) -> dict[str, Any]:
+def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total: int, cwd: str) -> dict[str, Any]:
     """Where these tasks' output goes. stdout, stderr: files of all tasks, "" for the spool. task_files: {"<task rank>":
     [out, err]} when the paths name the task. label: the same ("" for all tasks) for files that get labelled lines, which
     pass through the spool; label_files: all of their paths. per_task_output: one spool file for each task.
@@ -147,6 +148,8 @@ def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total
             mine = {**words, **dict.fromkeys(_TASK_WORDS, str(rank))}
             files[str(rank)] = [expand(out_path, mine), expand(err_path, mine)]
     if out_label or err_label:
+        # The agent writes these, and it is not in the job's directory.
+        files = {rank: [path and posixpath.join(cwd, path) for path in pair] for rank, pair in files.items()}
         found: dict[str, Any] = {"stdout": "", "stderr": "", "per_task_output": True}
         if out_path or err_path:
             found["label"] = files

@@ -69,6 +69,7 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
 def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:
     """Append instance events, whatever else goes on: they have no premise, so nothing need be folded."""
     journal = Journal(store, by=by)
+    journal.patience_s = 0.0  # it is the keeper who takes up
     for _ in range(20):
         answer = journal.append(Decision(events), journal.meta.version)
         if isinstance(answer, Appended):

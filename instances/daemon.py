@@ -5,6 +5,7 @@ A daemon is whoever holds its role's lock: the kernel lets go of it however the 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -21,6 +22,7 @@ from .paths import StateDir, lock_held, write_json
 
 LOG_LIMIT = 5000
 RETRY_S = 0.05
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no fault of ours
 RUNNING = "running"  # the error code of a lock that somebody else holds
 KEEPER_AGAIN_S = 5.0  # a keeper that could not bring the instance up is not started again before
 
@@ -117,7 +119,11 @@ class Log:
     def say(self, level: str, text: str) -> None:
         """level: info, warning or error. Never raises."""
         now = time.time()
-        print(f"{time.strftime('%FT%T', time.localtime(now))} {self.role} {level}: {text}", file=sys.stderr, flush=True)
+        line = f"{time.strftime('%FT%T', time.localtime(now))} {self.role} {level}: {text}\n"
+        try:
+            os.write(2, line.encode(errors="backslashreplace"))  # no buffer: a full disk costs this line only
+        except OSError:
+            pass
         if self.store is not None and self.keys is not None:
             for _ in range(2):  # a connection from before a restart of the server fails once
                 try:
@@ -140,11 +146,13 @@ def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
         text = f"{error}" + (f" ({error.hint})" if error.hint else "")
         (where or Log("daemon", None, None)).say("error", text)
         return error.exit_status
-    except Exception:
+    except Exception as error:
         import traceback
 
         where = log()
         text = traceback.format_exc()
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            text = f"{error.filename or 'writing'}: {error.strerror}"
         (where or Log("daemon", None, None)).say("error", text)
         return 70
     return 0

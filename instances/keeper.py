@@ -276,7 +276,7 @@ class Keeper:
         try:
             self.server = boot.start_or_attach_server(self.state_dir, self.settings)
             self._watch_server()
-        except FluxkvError as error:
+        except (FluxkvError, OSError) as error:
             self._server_fails(f"the server does not come back: {error}")
             return
         if self.server.repaired:
@@ -395,6 +395,7 @@ class Keeper:
 
         store = open_store(self.settings["uri"], patience_s=1.0)
         journal = Journal(store, by="keeper")
+        journal.patience_s = 0.0
         state = journal.load()
 
         def stop(current: Any) -> Decision:
@@ -527,9 +528,10 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     keeper = Keeper(state_dir, daemon, log, _keep_owner(state_dir, owner, ready_fd < 0))
     try:
         keeper.bring_up()
-    except FluxkvError as error:
-        _write(state_dir.join("run", "keeper.failed"), f"{error} ({error.hint})" if error.hint else f"{error}")
-        _tell(ready_fd, f"error: {error}\n{error.hint}")
+    except (FluxkvError, OSError) as error:
+        hint = getattr(error, "hint", "")
+        _write(state_dir.join("run", "keeper.failed"), f"{error} ({hint})" if hint else f"{error}")
+        _tell(ready_fd, f"error: {error}\n{hint}")
         keeper.daemon.stopping = True
         for role in keeper.roles:
             keeper._end(role, signal.SIGTERM, 2.0)

@@ -60,6 +60,7 @@ class AgentRunner(Runner):
         self.cursor_length = os.fstat(self.cursor_fd).st_size
         cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
+        self.unsaved: list[str] = []  # ended attempts whose acknowledgement waits for the cursors
         self.environments: dict[str, dict[str, str]] = {}
         self.forwarder = Forwarder(store, self.keys, spool, host.names[host.ranks[0]])
         self.client = LaunchClient(spool)
@@ -89,12 +90,19 @@ class AgentRunner(Runner):
             kept = {}
         return {rank: kept.get(rank, tip) for rank in ranks}
 
-    def _save_cursors(self) -> None:
-        """One small write in place, padded to the length of the last: a process that dies leaves the old or the new."""
+    def _save_cursors(self) -> bool:
+        """One small write in place, padded to the length of the last: a process that dies leaves the old or the new.
+
+        False when the disk is full.
+        """
         text = json.dumps(self.reactor.cursors).encode()
         padded = text.ljust(self.cursor_length)
         self.cursor_length = len(text)
-        os.pwrite(self.cursor_fd, padded, 0)
+        try:
+            return os.pwrite(self.cursor_fd, padded, 0) == len(padded)
+        except OSError as error:
+            self.log.say("warning", f"{self.cursor_file}: {error.strerror}; what has ended is kept in the spool")
+            return False
 
     # -- sources --------------------------------------------------------------------------------------------------
 
@@ -208,7 +216,11 @@ class AgentRunner(Runner):
         if what == "launch":
             return self._launch(message[1])
         if what == "ack":
-            self._save_cursors()
+            if not self._save_cursors():
+                self.unsaved += message[1]  # an agent after us would read those orders again: the launcher must know them
+                return []
+            message = ["ack", self.unsaved + message[1]]
+            self.unsaved = []
             fake = [key for key in message[1] if key in self.fake_keys]
             if fake:
                 self.fake.handle(["ack", fake], time.time())

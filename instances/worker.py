@@ -59,6 +59,7 @@ class Worker:
 
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         outputs: list[Output] = []
+        epoch = self.state.epoch
         for one in inputs:
             if isinstance(one, Entries):
                 for entry in one.entries:
@@ -78,9 +79,10 @@ class Worker:
                     if one.leading:
                         self._take_over()
                         outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
-        if self.state.epoch and self.state.epoch != self.meta.epoch:
+        if epoch and self.state.epoch != epoch:
             # Somebody took the history up under a new epoch: nodes must speak again before they are used.
-            self.meta = replace(self.meta, epoch=self.state.epoch)
+            if self.state.epoch != self.meta.epoch:
+                self.meta = replace(self.meta, epoch=self.state.epoch)
             self.greet = True
         if self.due and now >= self.due:
             self.due = 0.0
@@ -407,6 +409,8 @@ class Worker:
             planner.unseated(id)
         for id in [id for id in self.inactive if id not in jobs]:
             del self.inactive[id]
+        for id in [entry.job for entry in planner.line if entry.job not in jobs]:
+            planner.dequeue(id)
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         state = self.state

@@ -64,11 +64,15 @@ def _no_collection() -> Iterator[None]:
 
 
 class Journal:
-    """An instance's journal. `by` names the caller in each header ("cli", "worker", ...)."""
+    """An instance's journal. `by` names the caller in each header ("cli", "worker", ...).
+
+    patience_s: how long a write waits for somebody to take up the history of a restarted server.
+    """
 
     def __init__(self, store: Store, by: str = "") -> None:
         self.store = store
         self.by = by
+        self.patience_s = 5.0
         self.meta = store.meta()
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -177,7 +181,11 @@ class Journal:
     def cope(self, answer: Answer) -> None:
         """After an answer that is not OK: re-read the identity if the epoch moved; raise if it can not be mended."""
         if isinstance(answer, StaleEpoch):
+            deadline = time.monotonic() + self.patience_s  # the keeper is about to take up a restarted server's history
             self.meta = self.store.meta()
+            while self.meta.epoch == answer.epoch and time.monotonic() < deadline:
+                time.sleep(0.02)
+                self.meta = self.store.meta()
             if self.meta.epoch == answer.epoch:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",

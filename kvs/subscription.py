@@ -67,9 +67,7 @@ class RedisSubscription:
                     return []
                 self._waiting = False
                 if reply:
-                    batch = self._take(reply)
-                    self._ask()
-                    return batch
+                    return self._handed_on(self._take(reply))
                 self._check(connection)
                 self._ask()
                 if time.monotonic() >= deadline:
@@ -126,6 +124,14 @@ class RedisSubscription:
             self._waiting = True
             self._asked_at = time.monotonic()
         return self._connection
+
+    def _handed_on(self, batch: Batch) -> Batch:
+        """Ask for more, and hand on what has come whatever becomes of that: its positions are behind us already."""
+        try:
+            self._ask()
+        except (Unavailable, Corrupt, Rejected, ReplyError):
+            self._drop()  # the next poll connects again, and says what is wrong
+        return batch
 
     def _take(self, reply: Any) -> Batch:
         batch: Batch = []

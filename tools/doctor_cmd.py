@@ -104,7 +104,7 @@ def _packages() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
     found, missing = [], []
-    for name in ("redis", "hiredis", "msgpack", "click", "networkx", "numpy", "apscheduler"):
+    for name in ("redis", "hiredis", "msgpack", "click", "networkx", "apscheduler"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -107,7 +107,8 @@ def test_time_limit_warns_terms_and_kills(site: Any) -> None:
     assert done.lines[:3] == ["ready", "warned", "term"]
     assert done.code == 3
     assert "type=timeout" in done.err
-    killed = site("run", "-t", "0.2s", "-o", "kill-timeout=0.2", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    stubborn = "trap '' TERM; while :; do sleep 0.05; done"
+    killed = site("run", "-t", "0.2s", "-o", "kill-timeout=0.2", "sh", "-c", stubborn)
     assert killed.code == 137
     assert "type=timeout" in killed.err
     id = site.ok("job", "last").strip()
@@ -151,7 +152,8 @@ def test_shapes_over_nodes(site: Any) -> None:
 def test_gpus_and_memory(site: Any) -> None:
     done = site.ok("run", "-n2", "-N1", "-g1", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
     assert done.split() == ["0,1", "0,1"]
-    each = site.ok("run", "-n2", "-N1", "-g1", "-o", "gpu-affinity=per-task", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
+    split = ["-n2", "-N1", "-g1", "-o", "gpu-affinity=per-task"]
+    each = site.ok("run", *split, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
     assert sorted(each.split()) == ["0", "1"]
     assert site.ok("run", "-n3", "--memory-per-task=5000", "sh", "-c", "echo $FLUX_JOB_NNODES").split() == ["3"] * 3
     never = site("run", "--memory-per-task=9000", "true")
@@ -159,7 +161,7 @@ def test_gpus_and_memory(site: Any) -> None:
     assert "unsatisfiable" in never.err
     never = site("run", "-g3", "true")
     assert never.code == 1
-    assert "gpu" in never.err
+    assert "unsatisfiable" in never.err
 
 
 def test_constraints_and_inventory(user: Any) -> None:
@@ -189,7 +191,7 @@ def test_constraints_and_inventory(user: Any) -> None:
     assert second.startswith("slow")
     assert (third, fourth, fifth) == ("slow1", "fast1", "slow0")
     assert last == "1"
-    assert "no node has the property 'gold'" in done.err
+    assert "unsatisfiable" in done.err
 
 
 def test_pretended_jobs(site: Any) -> None:
@@ -200,18 +202,18 @@ def test_pretended_jobs(site: Any) -> None:
 
 
 def test_a_thousand_fake_nodes(user: Any) -> None:
-    script = "fluxkv submit --quiet --wait --cc=1-2000 -n4 true && fluxkv jobs -a --stats-only; fluxkv replay --diff live"
+    script = "fluxkv submit --quiet --wait --cc=1-2000 -n4 true && fluxkv replay --diff live && fluxkv status"
     done = user("start", "--fake", "-s", "1000", "--cores", "64", "sh", "-c", script)
     assert done.code == 0, done
     assert "2000" in done.out
 
 
 def test_children(user: Any) -> None:
-    inner = "fluxkv run hostname >/dev/null && fluxkv jobs -a -n --format '{ntasks} {status_abbrev}' && echo $FLUXKV_URI"
-    script = f"""
-        fluxkv run -N2 fluxkv start sh -c 'fluxkv run -N2 -l sh -c "echo \\$FLUXKV_NODE_RANK" | sort; {inner}'
+    script = """
+        fluxkv run -N2 fluxkv start sh -c '
+            fluxkv run -N2 -l sh -c "echo \\$FLUXKV_NODE_RANK" | sort; fluxkv run hostname >/dev/null'
         id=$(fluxkv job last)
-        fluxkv jobs -a -n --uri "$FLUXKV_URI#/$id" --format 'later {{ntasks}} {{status_abbrev}}'
+        fluxkv jobs -a -n --uri "$FLUXKV_URI#/$id" --format 'later {ntasks} {status_abbrev}'
         fluxkv run fluxkv start fluxkv run fluxkv start fluxkv run sh -c 'echo deep; exit 6'; echo code $?
         fluxkv run fluxkv start sh -c 'exit 3'; echo code $?
     """
@@ -224,7 +226,6 @@ def test_children(user: Any) -> None:
     assert sorted(line for line in done.lines if line.startswith("later")) == ["later 1 CD", "later 2 CD"]
     assert user.alive(str(user.home / "fluxkv")) == []
     (folder,) = (user.home / "fluxkv").iterdir()
-    children = sorted((folder / "ns").iterdir())
-    assert children
-    shown = user.ok("jobs", "-a", "-n", "--state-dir", children[0], "--format", "{ntasks} {status_abbrev}").splitlines()
-    assert sorted(shown) == ["1 CD", "2 CD"]
+    words = ["jobs", "-a", "-n", "--format", "{ntasks} {status_abbrev}", "--state-dir"]
+    ends = [sorted(user.ok(*words, child).splitlines()) for child in (folder / "ns").iterdir()]
+    assert ["1 CD", "2 CD"] in ends

@@ -189,15 +189,10 @@ def test_a_journal_that_holds(site: Any) -> None:
     assert site("journal", "verify").code == 0
 
 
-def test_after(site: Any) -> None:
-    """Dependencies: a job that waits for another, and one that can never start."""
-    first = site.submit("--urgency=hold", "sh", "-c", "echo 1 >> order; exit 1")
-    second = site.submit(f"--dependency=afterany:{first}", "sh", "-c", "echo 2 >> order")
-    never = site.submit(f"--dependency=afterok:{first}", "sh", "-c", "echo 3 >> order")
-    site.ok("job", "urgency", first, "default")
-    assert site("job", "wait", second, "--timeout=30s").code == 0
-    assert site("job", "status", never, "--timeout=30s").code == 1
-    assert (site.folder / "order").read_text() == "1\n2\n"
-    refused = site("run", "--dependency=nonsense:1", "true")
-    assert refused.code != 0
-    assert "nonsense" in refused.err
+def test_a_dependency_is_refused_rather_than_ignored(site: Any) -> None:
+    first = site.submit("true")
+    done = site("run", f"--dependency=afterok:{first}", "touch", "ran")
+    assert done.code == 1
+    assert "dependencies are not supported" in done.err
+    assert not (site.folder / "ran").exists()
+    assert site("submit", "--dependency=afterok", "true").code == 2

@@ -109,9 +109,10 @@ def measure(chosen: dict[str, Callable[[], list[Figure]]]) -> tuple[list[Figure]
 def main() -> int:
     """Measure, print, write; the exit status."""
     every = parts(False)
+    named = f"{', '.join(every)}; replay and memory belong to real"
     parser = argparse.ArgumentParser(description="fluxkv's figures beside their budgets")
     parser.add_argument("--quick", action="store_true", help="under a minute; smaller numbers, matcher left out")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(every), default=[], help=f"{', '.join(every)}; replay and memory belong to real")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(every), default=[], help=named)
     parser.add_argument("--json", metavar="FILE", default=str(HERE.parents[1] / "bench-results.json"))
     options = parser.parse_args()
     every = parts(options.quick)

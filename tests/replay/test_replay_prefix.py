@@ -135,6 +135,7 @@ def test_unknown_events_and_subjects_are_skipped() -> None:
         ("submit", {"urgency": 16, "userid": 1, "flags": 0, "version": 1}),
         ("free", None),
         ("alloc", {"claims": [[0, "0", "", 0, 1]]}),
+        ("grant", {"rank": 0, "shape": "s"}),
     ],
 )
 def test_impossible_events_are_refused(name: str, context: dict[str, Any] | None) -> None:
@@ -146,6 +147,8 @@ def test_two_allocs_of_one_core_are_refused_and_nothing_is_taken(sims: list[Any]
     inventory = next(e for c in sims[0].cli.commits() for e in c.events if e[0] == "resource-define")
     state = submitted(1, 2)
     apply(state, inventory)
+    for id in (1, 2):
+        apply(state, ["validate", id, 2.0, None], ["depend", id, 2.0, None], ["priority", id, 2.0, {"priority": 1}])
     apply(state, ["alloc", 1, 2.0, {"claims": [[0, "0-1", "", 0, 1]]}])
     with pytest.raises(Impossible, match="job 2.*rank 0"):
         apply(state, ["alloc", 2, 2.0, {"claims": [[1, "0", "", 0, 1], [0, "1", "", 0, 1]]}])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fluxkv.instances.boot import read_witness
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.paths import StateDir, lock_held, lock_holder
 from fluxkv.journal.state import State
@@ -195,16 +196,19 @@ class Site:
 
     def said(self, role: str, text: str, patience_s: float = PATIENCE_S) -> None:
         """Waits until a daemon's log, or a file of that name in run/, has these words."""
+        self.wrote(Path(self.dir.join("run", role) if role.endswith(".failed") else self.dir.log_file(role)), text, patience_s)
+
+    def wrote(self, path: Path, text: str, patience_s: float = PATIENCE_S) -> None:
+        """Waits until a file has these words."""
         deadline = time.monotonic() + patience_s
-        paths = [Path(self.dir.log_file(role)), Path(self.dir.join("run", role))]
-        while not any(text in path.read_text(errors="replace") for path in paths if path.exists()):
-            assert time.monotonic() < deadline, f"{role} never said {text!r}: {self.logs()}"
+        while not (path.exists() and text in path.read_text(errors="replace")):
+            assert time.monotonic() < deadline, f"{path} never said {text!r}: {self.logs()}"
             time.sleep(0.01)
 
     def witnessed(self, version: int, patience_s: float = PATIENCE_S) -> None:
         """Waits until the keeper has noted a version outside the server."""
         deadline = time.monotonic() + patience_s
-        while int(json.loads(Path(self.dir.join("tip")).read_text())["version"]) < version:
+        while read_witness(self.dir) < version:
             assert time.monotonic() < deadline, "the tip is not noted"
             time.sleep(0.02)
 

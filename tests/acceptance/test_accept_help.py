@@ -1,0 +1,84 @@
+"""Every command explains itself: what it does, its options, and examples that name real commands and options."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+
+from fluxkv.tools.main import COMMANDS, cli
+
+pytestmark = pytest.mark.live
+
+
+def leaves(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from leaves((*path, name), found)
+    else:
+        yield path, command
+
+
+COMMAND_LINES = dict(leaves((), cli))
+
+
+def test_the_command_itself(site: Any) -> None:
+    text = site.ok("--help")
+    for name in COMMANDS:
+        assert f"  {name} " in text
+    assert site("--version").out.startswith("fluxkv, version ")
+    for name in COMMANDS:
+        assert site.ok(name, "--help").startswith(f"Usage: fluxkv {name}")
+
+
+@pytest.mark.parametrize("path", COMMAND_LINES, ids=" ".join)
+def test_help_has_examples_that_can_be_typed(path: tuple[str, ...]) -> None:
+    command = COMMAND_LINES[path]
+    text = command.help or ""
+    assert "Examples:" in text
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help or option.hidden, option.name
+    examples = [line.strip() for line in text.split("Examples:")[1].splitlines() if "fluxkv " in line]
+    assert examples
+    for line in examples:
+        typed = line[line.index("fluxkv ") :].partition("  ")[0]
+        for cut in (" | ", " && ", " || ", "; ", " > ", ")"):
+            typed = typed.partition(cut)[0] if cut != ")" or "$(" not in typed else typed
+        words = shlex.split(typed.replace("$(", "").replace(")", ""))[1:]
+        _resolve(words)
+
+
+def _resolve(words: list[str]) -> None:
+    """The words name a command, and each option before its arguments is one of its options."""
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words:
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, words
+        command, words = found, words[1:]
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    flags = {
+        name for option in command.params if isinstance(option, click.Option) and option.is_flag for name in option.opts
+    }
+    mixed = command.allow_interspersed_args
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+            continue
+        if not word.startswith("-") or word == "-":
+            if not mixed:
+                break
+            continue
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name == "--":
+            break
+        if name[1:].isdigit():
+            continue
+        assert name in known, (words, name)
+        skip = name not in flags and "=" not in word and (word.startswith("--") or len(word) == 2)
