@@ -13,6 +13,7 @@ from typing import Any
 from ..journal.wire import pack, pack_events, unpack
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, split_key
+from .facts import Rows, cut, rest
 from .reactor import (
     Answered,
     Input,
@@ -34,38 +35,6 @@ BURST = 5.0
 FEW = 4  # attempts held: no flood can come of so few
 MANY = 300
 ROWS = 2000  # facts in one report at most
-
-
-class Rows:
-    """Facts of one rank not yet in the journal, in the catalogue's row forms."""
-
-    __slots__ = ("over", "start", "timeout", "unstarted")
-
-    def __init__(self) -> None:
-        self.start: list[list[Any]] = []
-        self.over: list[list[Any]] = []
-        self.unstarted: list[list[Any]] = []
-        self.timeout: list[list[Any]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.over or self.start or self.unstarted or self.timeout)
-
-    def __len__(self) -> int:
-        return len(self.over) + len(self.start) + len(self.unstarted) + len(self.timeout)
-
-    def context(self, rank: int) -> dict[str, Any]:
-        """The report event's context."""
-        found: dict[str, Any] = {"rank": rank}
-        for name in ("start", "over", "unstarted", "timeout"):
-            rows = getattr(self, name)
-            if rows:
-                found[name] = rows
-        return found
-
-    def drop(self, attempts: set[tuple[int, int]]) -> None:
-        """Forget all facts about these attempts, (job, version)."""
-        for name in ("start", "over", "unstarted", "timeout"):
-            setattr(self, name, [row for row in getattr(self, name) if (row[0], row[1]) not in attempts])
 
 
 class Agent:
@@ -232,16 +201,16 @@ class Agent:
             _, version, rank = split_key(key)
             if rank not in self.rows:
                 continue
-            placed = self.placed.get(key)
-            if placed is None:
-                placed = Placed(key, job, version, rank)
-                self._place(placed)
+            known = self.placed.get(key)
+            if known is None:
+                known = Placed(key, job, version, rank)
+                self._place(known)
             if state == "over":
-                if not placed.over:
+                if not known.over:
                     self._over(over)
-            elif state == "running" and not placed.t_start:
-                placed.t_start = t_start
-                self.unsaid[key] = placed
+            elif state == "running" and not known.t_start:
+                known.t_start = t_start
+                self.unsaid[key] = known
         self.held = [key for key in self.placed]
         self.hello_due = True
         unread, self.unread = self.unread, []
@@ -273,8 +242,8 @@ class Agent:
                 if not rows:
                     continue
                 if len(rows) > ROWS:
-                    rows = _cut(rows, ROWS)
-                    self.rows[rank] = _rest(self.rows[rank], rows)
+                    rows = cut(rows, ROWS)
+                    self.rows[rank] = rest(self.rows[rank], rows)
                 else:
                     self.rows[rank] = Rows()
                 self.sent[rank] = rows
@@ -415,22 +384,3 @@ class Agent:
                 outputs.append(Trim(f"node/{rank}", cursor))
         if any(self.rows.values()):
             outputs.append(WakeAt(0.0))
-
-
-def _cut(rows: Rows, limit: int) -> Rows:
-    """The first facts, in the order a fold needs them (a start never after its end)."""
-    first = Rows()
-    first.start = rows.start[:limit]
-    first.over = rows.over[:limit]
-    first.unstarted = rows.unstarted[:limit]
-    first.timeout = rows.timeout[:limit]
-    return first
-
-
-def _rest(rows: Rows, first: Rows) -> Rows:
-    rest = Rows()
-    rest.start = rows.start[len(first.start) :]
-    rest.over = rows.over[len(first.over) :]
-    rest.unstarted = rows.unstarted[len(first.unstarted) :]
-    rest.timeout = rows.timeout[len(first.timeout) :]
-    return rest

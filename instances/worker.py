@@ -19,7 +19,7 @@ from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .deadlines import Deadlines
-from .orders import split_attempt
+from .greeting import answer_hello, recall_unusable
 from .planner import Planner
 from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Snapshot, WakeAt, Write
 
@@ -182,8 +182,8 @@ class Worker:
     def _pass(self, now: float, outputs: list[Output]) -> None:
         state = self.state
         self.again = False
-        touched = [word for word in state.dirty_words if word.__class__ is int]
-        self.planner.sync(touched)  # type: ignore[arg-type]
+        touched = [word for word in state.dirty_words if isinstance(word, int)]
+        self.planner.sync(touched)
         if state.retired != self.retired:
             self.retired = state.retired
             self._forget_retired()
@@ -193,11 +193,11 @@ class Worker:
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
         for rank in sorted(state.said_hello):
-            group = self._hello(rank, now)
+            group = answer_hello(state, rank, now)
             if group is not None:
                 groups.append(group)
         state.said_hello.clear()
-        self._recall_unusable(touched, now, groups)
+        groups.extend(recall_unusable(state, touched, now))
         ids = list(islice(state.attention, BATCH))
         for id in ids:
             del state.attention[id]
@@ -300,60 +300,6 @@ class Worker:
                 self.planner.seated(successor, shape, job.ranks)
                 self.planner.dequeue(event[1])
                 self.handed.add(event[1])
-
-    # -- nodes ----------------------------------------------------------------------------------------------------
-
-    def _hello(self, rank: int, now: float) -> Group | None:
-        """An agent begins: settle what it no longer has, forget what it should not have, then use its node.
-
-        Looking again at the same hello is harmless: it judges only attempts whose orders the agent had read by then.
-        """
-        state = self.state
-        node = state.nodes.get(rank)
-        if node is None or node.hello is None:
-            return None
-        _, _, epoch, cursor, held = node.hello
-        if epoch != state.epoch:
-            return None
-        read = int(str(cursor).split("-")[0] or 0)
-        listed = set(held)
-        group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"], hello=rank)
-        known = set()
-        for id in sorted(node.jobs | node.grants):
-            job = state.jobs[id]
-            known.add(job.key)
-            if job.key in listed:
-                if job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
-                    group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
-                elif job.recalled and job.granted is not None and not job.seat_of:
-                    group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
-            elif (job.holds or job.seat_of) and rank not in job.over and job.attempt <= read:
-                group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
-                group.things.append(f"job/{id}")
-                group.bumps.append(f"job/{id}")
-        for key in sorted(listed - known):
-            ended = state.jobs.get(split_attempt(key))
-            if ended is not None and ended.key == key:
-                continue  # over and settled: its node will hear so
-            group.to_nodes.append((rank, ["forget", key]))
-        if not node.online:
-            group.events.append(["online", "resource", now, {"idset": str(rank)}])
-        return group if group.events or group.to_nodes else None
-
-    def _recall_unusable(self, ranks: list[Any], now: float, groups: list[Group]) -> None:
-        """Nodes that were drained give back what was placed ahead on them; so does a stopped queue."""
-        stopped = not self.state.may_start("default")
-        for rank in ranks if not stopped else list(self.state.nodes):
-            node = self.state.nodes.get(rank)
-            if node is None or not node.grants or (node.drain is None and not stopped):
-                continue
-            for id in sorted(node.grants):
-                job = self.state.jobs[id]
-                if job.granted is not None and not job.recalled and not job.seat_of:
-                    thing = f"job/{id}"
-                    group = Group([["recall", id, now, None]], [thing], [thing])
-                    group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
-                    groups.append(group)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ def _toward_sched(job: Job, now: float, group: Group) -> None:
         events.append(["depend", id, now, None])
         state = PRIORITY
     if state == PRIORITY:
+        if job.granted is not None and job.seat_of:
+            return  # it runs already: `hand_over` says this too
         events.append(["priority", id, now, {"priority": priority_of(job.urgency)}])
         group.ready = True
 

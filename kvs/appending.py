@@ -57,9 +57,7 @@ def check_request(request: Append) -> None:
     """Raise `Rejected(code="bad-append")` for what could never be written."""
     names = [name for name, _ in request.inbox]
     if len(set(names)) != len(names):
-        raise Rejected(
-            "two messages to one inbox in one commit", code="bad-append", hint="pack them into one"
-        )
+        raise Rejected("two messages to one inbox in one commit", code="bad-append", hint="pack them into one")
     if (request.producer == "") != (request.seq == 0) or any(c.isspace() for c in request.producer):
         raise Rejected("a producer needs a sequence from 1 on, and no blanks", code="bad-append")
     things = (*request.bumps, *request.clears, *request.since, *request.absent)
@@ -130,9 +128,7 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
             code="full",
             hint="wait for jobs to end, archive, or raise the limit",
         )  # fmt: skip
-    return Corrupt(
-        f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log"
-    )
+    return Corrupt(f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log")
 
 
 def safe_to_resend(request: Append) -> bool:

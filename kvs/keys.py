@@ -18,9 +18,7 @@ def check_namespace(path: str) -> str:
     if path == "/":
         return path
     if not path.startswith("/") or not all(_SEGMENT.fullmatch(part) for part in path[1:].split("/")):
-        raise Rejected(
-            f"bad namespace path {path!r}", code="bad-namespace", hint="use / or /ƒJOBID[/ƒJOBID...]"
-        )
+        raise Rejected(f"bad namespace path {path!r}", code="bad-namespace", hint="use / or /ƒJOBID[/ƒJOBID...]")
     return path
 
 
@@ -34,9 +32,7 @@ class Keys:
         self.namespace = check_namespace(namespace)
         self.prefix = prefix = f"{{fluxkv:{namespace}}}:"
         self.journal = prefix + "journal"  # stream, one entry per commit, id <version>-<epoch>
-        self.meta = (
-            prefix + "meta"
-        )  # hash: uid epoch replid version tip floor origin_ms durability schema created
+        self.meta = prefix + "meta"  # hash: uid epoch replid version tip floor origin_ms durability schema created
         self.guards = prefix + "guards"  # hash: thing -> version that last bumped it
         self.producers = prefix + "producers"  # hash: producer -> "<seq> <entry id> <payload hash>"
         self.snapshot = prefix + "snapshot"  # hash: meta of the newest snapshot, and its chunks

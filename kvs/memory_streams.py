@@ -17,7 +17,7 @@ from .port import Entry, Message
 from .replies import id_pair
 
 if TYPE_CHECKING:
-    from .memory_store import MemoryServer
+    from .memory_server import MemoryServer
 
 COUNT = 512
 Id = tuple[int, int]
@@ -152,11 +152,7 @@ class MemorySubscription:
             if key == owner.journal and version and epoch:
                 journal = self._server.tables.journals.get(owner.namespace, [])
                 first = bisect_right(journal, version - 1, key=lambda entry: entry.version)
-                if (
-                    first < len(journal)
-                    and journal[first].version == version
-                    and journal[first].epoch != epoch
-                ):
+                if first < len(journal) and journal[first].version == version and journal[first].epoch != epoch:
                     raise Corrupt(
                         f"{key} was read up to {position}, but its entry is {journal[first].id} now",
                         code="forked",

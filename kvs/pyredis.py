@@ -119,9 +119,7 @@ class PyRedisConnection:
             if isinstance(error, getattr(theirs, kind, ())):
                 text = str(error)
                 return ReplyError(text if text.startswith(word) else f"{word} {text}")
-        self_made = isinstance(error, theirs.ResponseError) and not isinstance(
-            error, theirs.AuthenticationError
-        )
+        self_made = isinstance(error, theirs.ResponseError) and not isinstance(error, theirs.AuthenticationError)
         if self_made:
             return ReplyError(str(error))
         self.close()

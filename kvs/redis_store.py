@@ -227,9 +227,7 @@ class RedisStore:
             after = entries[-1].version
 
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
-        return [
-            as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)
-        ]
+        return [as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)]
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         journal = self.keys.journal
@@ -274,9 +272,7 @@ class RedisStore:
                 if answer[0] == b"GONE":
                     raise self._gone()
                 if answer[0] != b"OK":
-                    what = (
-                        f"epoch is {int(answer[1])}" if answer[0] == b"EPOCH" else f"tip is {int(answer[1])}"
-                    )
+                    what = f"epoch is {int(answer[1])}" if answer[0] == b"EPOCH" else f"tip is {int(answer[1])}"
                     raise Conflict(f"{self.namespace} can not be pruned to {floor}: its {what}", code="epoch")
                 gone += answer[2] if kind == "guards" else 0
                 cursor = answer[1]

@@ -19,13 +19,9 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
     if word == "WRONGTYPE":
         return Corrupt(f"{where}: {text}", code="wrong-type")
     if word == "OOM":
-        return Unavailable(
-            f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory"
-        )
+        return Unavailable(f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory")
     if word == "MISCONF":
-        return Unavailable(
-            f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space"
-        )
+        return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
     if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
         return Rejected(f"{where}: {text}", code="refused", hint="check the user and the ACL")
     if word in PASSING:

@@ -356,17 +356,13 @@ def _log_since(log: str, begin: int) -> list[str]:
     try:
         with open(log, "rb") as file:
             file.seek(begin)
-            return [
-                line for line in file.read()[-16384:].decode(errors="replace").splitlines() if line.strip()
-            ]
+            return [line for line in file.read()[-16384:].decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         return []
 
 
 def _torn(log: str, begin: int) -> bool:
-    return any(
-        "Unexpected end of file reading the append only file" in line for line in _log_since(log, begin)
-    )
+    return any("Unexpected end of file reading the append only file" in line for line in _log_since(log, begin))
 
 
 def _died(state_dir: str, log: str, begin: int) -> Unavailable:
@@ -384,9 +380,7 @@ def _died(state_dir: str, log: str, begin: int) -> Unavailable:
     ):
         if sign in "\n".join(lines):
             hint = f"{advice}; see {log}"
-    return Unavailable(
-        f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint
-    )
+    return Unavailable(f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint)
 
 
 def _copy_aside(state_dir: str) -> str:

@@ -18,9 +18,7 @@ def find_server(explicit: str = "") -> str:
     if named:
         if os.access(named, os.X_OK) and os.path.isfile(named):
             return named
-        raise Unavailable(
-            f"{named} is not a program", code="no-server", hint="correct --server or FLUXKV_SERVER"
-        )
+        raise Unavailable(f"{named} is not a program", code="no-server", hint="correct --server or FLUXKV_SERVER")
     for path in _wheel_servers():
         return path
     refused = []
@@ -61,9 +59,7 @@ def server_version(path: str) -> tuple[int, ...]:
     import subprocess
 
     try:
-        said = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
-        ).stdout
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     found = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", said)
@@ -77,9 +73,7 @@ def check_server(connection: Connection, durability: str) -> list[str]:
         for line in connection.call("INFO", section).decode(errors="replace").splitlines():
             name, _, value = line.partition(":")
             facts[name] = value
-    for reply in connection.pipeline(
-        [("CONFIG", "GET", "appendfsync"), ("CONFIG", "GET", "min-replicas-to-write")]
-    ):
+    for reply in connection.pipeline([("CONFIG", "GET", "appendfsync"), ("CONFIG", "GET", "min-replicas-to-write")]):
         if not isinstance(reply, ReplyError) and len(reply) == 2:  # managed servers hide CONFIG
             facts[reply[0].decode()] = reply[1].decode()
     problems = []
@@ -87,9 +81,7 @@ def check_server(connection: Connection, durability: str) -> list[str]:
     if version < MINIMUM:
         problems.append(f"version {facts.get('redis_version', 'unknown')} is older than 7.0")
     if facts.get("aof_enabled") != "1":
-        problems.append(
-            "it has no append-only file: what it acknowledges is lost when it dies (appendonly yes)"
-        )
+        problems.append("it has no append-only file: what it acknowledges is lost when it dies (appendonly yes)")
     elif durability != "local" and facts.get("appendfsync", "always") != "always":
         problems.append(f"appendfsync is {facts['appendfsync']}, {durability} needs always")
     if facts.get("maxmemory_policy", "noeviction") != "noeviction":

@@ -55,7 +55,7 @@ class Load:
         first = len(self.short)
         scripts = [f"echo {n} >>{self.canary}; exit {n % 5}" for n in range(first, first + count)]
         commands = [["sh", "-c", script] for script in scripts]
-        self.short += self.site.client.submit_many(commands, env=self.site.env)
+        self.short += self.site.submit_many(commands)
         self.codes += [n % 5 for n in range(first, first + count)]
 
     def add_long(self, count: int) -> None:
@@ -463,10 +463,10 @@ def test_full_memory_stops_nothing_for_good(tmp_path: Path) -> None:
 def test_three_thousand_jobs_leave_nothing_behind(tmp_path: Path) -> None:
     with live.site(tmp_path, "--cores", "4") as site:
         roles = ("agent", "worker-0", "launcher", "keeper")
-        site.results(site.client.submit_many([["true"]] * 300, env=site.env))
+        site.results(site.submit_many([["true"]] * 300))
         before = {role: (live.fds(site.pid(role)), live.rss_kib(site.pid(role))) for role in roles}
         families = live.families(site)
-        assert set(site.results(site.client.submit_many([["true"]] * 3000, env=site.env))) == {0}
+        assert set(site.results(site.submit_many([["true"]] * 3000))) == {0}
         after = {role: (live.fds(site.pid(role)), live.rss_kib(site.pid(role))) for role in roles}
         for role in roles:
             assert after[role][0] <= before[role][0] + 4, (role, before, after)

@@ -127,6 +127,16 @@ class Site:
         """A shell job."""
         return int(self.client.submit(["sh", "-c", script], env=self.env, **options))
 
+    def submit_many(self, commands: list[list[str]]) -> list[int]:
+        """Jobs in one commit; asks again while a restarted server's history has not been taken up (nothing was taken)."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.client.submit_many(commands, env=self.env)
+            except Unavailable as error:
+                if error.code != "epoch" or time.monotonic() > deadline:
+                    raise
+
     def until(self, wanted: Callable[[State], bool], what: str, patience_s: float = PATIENCE_S) -> State:
         """Follow the journal until its fold is as wanted; survives restarts of the server."""
         deadline = time.monotonic() + patience_s

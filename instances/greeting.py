@@ -1,0 +1,64 @@
+"""What a worker owes its nodes: the answer to an agent's hello, and recalls from nodes that must not be used. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..journal.derive import Group
+from ..journal.state import State
+from .orders import split_attempt
+
+
+def answer_hello(state: State, rank: int, now: float) -> Group | None:
+    """An agent begins: settle what it no longer has, forget what it should not have, then use its node.
+
+    Looking again at the same hello is harmless: it judges only attempts whose orders the agent had read by then.
+    """
+    node = state.nodes.get(rank)
+    if node is None or node.hello is None:
+        return None
+    _, _, epoch, cursor, held = node.hello
+    if epoch != state.epoch:
+        return None
+    read = int(str(cursor).split("-")[0] or 0)
+    listed = set(held)
+    group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"], hello=rank)
+    known = set()
+    for id in sorted(node.jobs | node.grants):
+        job = state.jobs[id]
+        known.add(job.key)
+        if job.key in listed:
+            if job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
+                group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
+            elif job.recalled and job.granted is not None and not job.seat_of:
+                group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
+        elif (job.holds or job.seat_of) and rank not in job.over and job.attempt <= read:
+            group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
+            group.things.append(f"job/{id}")
+            group.bumps.append(f"job/{id}")
+    for key in sorted(listed - known):
+        ended = state.jobs.get(split_attempt(key))
+        if ended is not None and ended.key == key:
+            continue  # over and settled: its node will hear so
+        group.to_nodes.append((rank, ["forget", key]))
+    if not node.online:
+        group.events.append(["online", "resource", now, {"idset": str(rank)}])
+    return group if group.events or group.to_nodes else None
+
+
+def recall_unusable(state: State, ranks: Iterable[int], now: float) -> list[Group]:
+    """Nodes that were drained give back what was placed ahead on them; so does a stopped queue."""
+    groups = []
+    stopped = not state.may_start("default")
+    for rank in ranks if not stopped else list(state.nodes):
+        node = state.nodes.get(rank)
+        if node is None or not node.grants or (node.drain is None and not stopped):
+            continue
+        for id in sorted(node.grants):
+            job = state.jobs[id]
+            if job.granted is not None and not job.recalled and not job.seat_of:
+                thing = f"job/{id}"
+                group = Group([["recall", id, now, None]], [thing], [thing])
+                group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
+                groups.append(group)
+    return groups

@@ -1,0 +1,125 @@
+"""The memory store's server: tables of many namespaces, which can be restarted, go down, be copied and put back.
+
+Holds data and faults only; what an append does to it is `memory_store`'s word.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .errors import Unavailable
+from .memory_streams import MemoryStream, MemorySubscription
+from .port import Entry, Meta
+
+SCHEMA = 1
+
+
+class RandomSource(Protocol):
+    def getrandbits(self, k: int, /) -> int: ...
+
+
+@dataclass(slots=True)
+class Instance:
+    """The tables of one namespace."""
+
+    uid: str
+    epoch: int
+    replid: str
+    origin_ms: int
+    durability: str
+    created: float
+    version: int = 0
+    tip: str = "0-0"
+    floor: int = 0
+    mark: int | None = 0  # the guard table's own version; None: the table is lost
+    guards: dict[str, int] = field(default_factory=dict)
+    producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
+    snapshot: tuple[bytes, list[bytes]] | None = None
+
+    def meta(self) -> Meta:
+        return Meta(
+            self.uid,
+            self.epoch,
+            self.version,
+            self.floor,
+            self.origin_ms,
+            self.durability,
+            SCHEMA,
+            self.created,
+        )
+
+
+@dataclass(slots=True)
+class _Tables:
+    instances: dict[str, Instance] = field(default_factory=dict)
+    journals: dict[str, list[Entry]] = field(default_factory=dict)
+    streams: dict[str, MemoryStream] = field(default_factory=dict)
+    blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    aliens: set[str] = field(default_factory=set)  # keys that hold something of the wrong type
+
+
+class MemoryServer:
+    """What a server holds. clock: Unix seconds. rng: for uids, epochs, replication ids.
+
+    down: every call raises Unavailable. fault: called with (operation, "before" | "after"); may raise
+    Unavailable, which is how a lost request or a lost answer is played. used_memory: what the soft line is
+    compared with.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, rng: RandomSource | None = None) -> None:
+        self.clock = clock
+        self.rng: RandomSource = rng if rng is not None else random.SystemRandom()
+        self.replid = f"{self.rng.getrandbits(160):040x}"
+        self.tables = _Tables()
+        self.down = False
+        self.used_memory = 0
+        self.fault: Callable[[str, str], None] | None = None
+        self.changed = threading.Condition(threading.RLock())
+        self.watchers: weakref.WeakSet[MemorySubscription] = weakref.WeakSet()
+
+    def restart(self) -> None:
+        """As after a crash: all is there, under another replication id."""
+        self.replid = f"{self.rng.getrandbits(160):040x}"
+
+    def copy_tables(self) -> object:
+        """All it holds, for `put_back`."""
+        return copy.deepcopy(self.tables)
+
+    def put_back(self, tables: object) -> None:
+        """Hold what `copy_tables` gave: everything since is lost."""
+        assert isinstance(tables, _Tables)
+        self.tables = copy.deepcopy(tables)
+
+    def wipe(self) -> None:
+        """FLUSHDB."""
+        self.tables = _Tables()
+
+    def random_epoch(self) -> int:
+        return self.rng.getrandbits(48) or 1
+
+    def check(self, operation: str, when: str = "before") -> None:
+        if self.down:
+            raise Unavailable("no server answers: it is down", code="unreachable")
+        if self.fault is not None:
+            self.fault(operation, when)
+
+    def wake(self) -> None:
+        self.changed.notify_all()
+        for watcher in list(self.watchers):
+            watcher.wake()
+
+
+_shared: dict[str, MemoryServer] = {}
+
+
+def shared_server(name: str = "") -> MemoryServer:
+    """This process's server of that name, for `memory:` addresses."""
+    return _shared.setdefault(name, MemoryServer())

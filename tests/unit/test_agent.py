@@ -1,0 +1,250 @@
+"""The agent alone: what it asks of the launcher and says in reports, message by message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.instances.agent import PROBE, Agent
+from fluxkv.instances.attempts import Host
+from fluxkv.instances.reactor import (
+    Answered,
+    Input,
+    Launched,
+    LauncherLost,
+    Messages,
+    Output,
+    Reopened,
+    ToLauncher,
+    Trim,
+    Write,
+)
+from fluxkv.journal.wire import pack, unpack_events
+from fluxkv.kvs.port import Append, Appended, Conflicted, Gap, Message, Meta, StaleEpoch
+
+META = Meta("u", 7, 10, 0, 0, "strict", 1, 0.0)
+ORDER = {
+    "user": 1, "name": "x", "command": ["x"], "system": {}, "env": "", "claim": [0, "0", "", 0, 1], "index": 0, "nodes": 1,
+    "total": 1, "first": 0, "count": 1, "shape": "s", "queued": False,
+}  # fmt: skip
+
+
+class Rig:
+    def __init__(self, ranks: tuple[int, ...] = (0,)) -> None:
+        self.now = 1000.0
+        host = Host({rank: f"n{rank}" for rank in ranks}, "b", "s", "memory:", "/t", {})
+        self.agent = Agent(META, host, dict.fromkeys(ranks, "10-7"))
+        self.ranks = ranks
+        self.version = 10
+
+    def step(self, *inputs: Input) -> list[Output]:
+        self.now += 10.0
+        return self.agent.step(self.now, list(inputs))
+
+    def ready(self) -> None:
+        """Connected, its hello answered."""
+        outputs = self.step(LauncherLost(False), Launched([["held", []]]))
+        self.settle(outputs)
+
+    def orders(self, version: int, *orders: list[Any], rank: int = 0, epoch: int = 7) -> Messages:
+        return Messages(f"node/{rank}", [Message(f"{version}-{epoch}", pack(list(orders)))])
+
+    def launch(self, job: int, version: int, rank: int = 0, **more: Any) -> Messages:
+        return self.orders(version, ["launch", {**ORDER, "job": job, **more}], rank=rank)
+
+    def settle(self, outputs: list[Output]) -> list[Output]:
+        """Answer OK until nothing is in flight; all outputs of that."""
+        found: list[Output] = []
+        while (request := write(outputs)) is not None:
+            self.version += 1
+            outputs = self.step(Answered(request, Appended(self.version, self.agent.meta.epoch)))
+            found += outputs
+        return found
+
+
+def write(outputs: list[Output]) -> Append | None:
+    requests = [one.request for one in outputs if isinstance(one, Write)]
+    assert len(requests) <= 1
+    return requests[0] if requests else None
+
+
+def said(outputs: list[Output]) -> list[list[Any]]:
+    request = write(outputs)
+    return unpack_events(request.payload) if request else []
+
+
+def told(outputs: list[Output]) -> list[list[Any]]:
+    return [one.message for one in outputs if isinstance(one, ToLauncher)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.ready()
+    return rig
+
+
+def over(key: str, status: int = 0, cause: str = "", following: str = "") -> list[Any]:
+    return ["over", key, status, 1.0, 2.0, None, cause, following, 0, 0.0, int(key.split(".")[0])]
+
+
+def test_the_first_word_is_a_hello_and_only_after_the_launcher_s_list() -> None:
+    rig = Rig((0, 1))
+    assert rig.step() == []
+    assert rig.step(LauncherLost(False)) == []
+    outputs = rig.step(Launched([["held", [["5.9-7.1", 5, "running", 3.0, [], None]]]]))
+    events = said(outputs)
+    assert [event[0] for event in events] == ["hello", "hello"]
+    assert [event[3]["held"] for event in events] == [[], ["5.9-7"]]
+    request = write(outputs)
+    assert request is not None
+    assert request.seq == PROBE + 1
+    again = rig.step(Answered(request, Gap(41)))
+    assert [event[0] for event in said(again)] == ["hello", "hello"]
+    request = write(again)
+    assert request is not None
+    assert request.seq == 42
+    report = rig.step(Answered(request, Appended(11, 7)))
+    assert said(report)[0][3] == {"rank": 1, "start": [[5, 9, 3.0]]}
+
+
+def test_start_and_end_in_one_report_and_then_the_ack(rig: Rig) -> None:
+    key = "5.12-7.0"
+    assert told(rig.step(rig.launch(5, 12)))[0][0] == "launch"
+    outputs = rig.step(Launched([["start", key, 1.0, []], over(key, 256)]))
+    assert said(outputs)[0][3] == {"rank": 0, "over": [[5, 12, 1.0, 2.0, 256, "", 0]]}
+    request = write(outputs)
+    assert request is not None
+    assert request.exact == (("attempt/5", 12),)
+    assert ["ack", [key]] in told(rig.settle(outputs))
+    assert not rig.agent.placed
+
+
+def test_orders_wait_for_the_launcher_s_list(rig: Rig) -> None:
+    """What is launched between asking for the list and its coming would look lost."""
+    assert told(rig.step(LauncherLost(True), LauncherLost(False), rig.launch(5, 12))) == []
+    outputs = rig.step(Launched([["held", []]]))
+    assert [message[0] for message in told(outputs)] == ["launch"]
+    (hello,) = said(outputs)
+    assert (hello[3]["held"], hello[3]["cursor"]) == (["5.12-7"], "12-7")
+
+
+def test_an_order_delivered_again_is_not_done_again(rig: Rig) -> None:
+    message = rig.launch(5, 12)
+    assert len(told(rig.step(message))) == 1
+    assert told(rig.step(message)) == []
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, []], over("5.12-7.0")])))
+    assert told(rig.step(message)) == []
+
+
+def test_orders_name_attempts_of_an_older_epoch(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12))
+    rig.settle(rig.step(Reopened(Meta("u", 99, 20, 0, 0, "strict", 1, 0.0))))
+    outputs = rig.step(
+        rig.orders(21, ["signal", 5, "12-7", 10], ["limit", 5, "12-7", 9.0], ["end", 5, "12-7", "cancel"], epoch=99)
+    )
+    key = "5.12-7.0"
+    assert told(outputs) == [["signal", key, 10], ["limit", key, 9.0], ["end", key, "cancel"]]
+    outputs = rig.step(Launched([["start", key, 1.0, []], over(key, 15, "ended:cancel")]))
+    assert ["ack", [key]] in told(rig.settle(outputs))
+
+
+def test_hello_in_a_new_epoch_lists_attempts_under_their_own(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12))
+    (hello,) = said(rig.step(Reopened(Meta("u", 99, 20, 0, 0, "strict", 1, 0.0))))
+    assert (hello[3]["epoch"], hello[3]["held"]) == (99, ["5.12-7"])
+
+
+def test_recall_of_a_queued_one_and_of_an_unknown_one(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12, queued=True))
+    assert told(rig.step(rig.orders(13, ["recall", 5, "12-7"]))) == [["recall", ["5.12-7.0"]]]
+    outputs = rig.step(Launched([["unstarted", ["5.12-7.0"]]]))
+    assert told(outputs) == [["ack", []]]  # positions are kept before the journal knows
+    assert outputs.index(ToLauncher(["ack", []])) < next(n for n, one in enumerate(outputs) if isinstance(one, Write))
+    assert said(outputs)[0][3] == {"rank": 0, "unstarted": [[5, 12]]}
+    rig.settle(outputs)
+    assert said(rig.step(rig.orders(15, ["recall", 6, "11-7"])))[0][3] == {"rank": 0, "unstarted": [[6, 11]]}
+
+
+def test_forget_ends_what_the_journal_does_not_know(rig: Rig) -> None:
+    assert told(rig.step(rig.orders(12, ["forget", "9.3-1"]))) == [["end", "9.3-1.0", "fenced"]]
+
+
+def test_a_fenced_attempt_s_report_is_dropped_and_its_end_forgotten(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12), rig.launch(6, 13))
+    events = [["start", "5.12-7.0", 1.0, []], over("5.12-7.0"), ["start", "6.13-7.0", 1.0, []], over("6.13-7.0")]
+    request = write(rig.step(Launched(events)))
+    assert request is not None
+    outputs = rig.step(Answered(request, Conflicted(("attempt/5",))))
+    assert ["ack", ["5.12-7.0"]] in told(outputs)
+    assert said(outputs)[0][3] == {"rank": 0, "over": [[6, 13, 1.0, 2.0, 0, "", 0]]}
+    rig.settle(outputs)
+    assert not rig.agent.placed
+
+
+def test_facts_about_an_older_attempt_do_not_take_the_newer_one_s_with_them(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12, queued=True))
+    rig.step(rig.launch(6, 13))
+    request = write(rig.step(Launched([["start", "6.13-7.0", 1.0, []]])))
+    assert request is not None
+    # while that is in flight: 5 comes back, and is placed anew
+    rig.step(Launched([["unstarted", ["5.12-7.0"]]]))
+    rig.step(rig.launch(5, 20))
+    rig.step(Launched([["start", "5.20-7.0", 3.0, []]]))
+    outputs = rig.step(Answered(request, Appended(14, 7)))
+    second = write(outputs)
+    assert second is not None
+    assert dict(second.exact) == {"attempt/5": 20}
+    assert said(outputs)[0][3] == {"rank": 0, "start": [[5, 20, 3.0]]}
+
+
+def test_two_ranks_of_one_job_in_one_process() -> None:
+    rig = Rig((0, 1))
+    rig.ready()
+    rig.step(rig.launch(5, 12, rank=0, nodes=2), rig.launch(5, 12, rank=1, nodes=2, index=1))
+    keys = ["5.12-7.0", "5.12-7.1"]
+    outputs = rig.step(Launched([["start", key, 1.0, []] for key in keys] + [over(key) for key in keys]))
+    assert [event[3]["rank"] for event in said(outputs)] == [0, 1]
+    request = write(outputs)
+    assert request is not None
+    assert request.exact == (("attempt/5", 12),)
+    assert ["ack", keys] in told(rig.settle(outputs))
+
+
+def test_a_dead_launcher_s_queue_is_reported_unstarted(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12), rig.launch(6, 13, queued=True))
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, []]])))
+    outputs = rig.step(LauncherLost(True), LauncherLost(False), Launched([["held", [["5.12-7.0", 5, "running", 1.0, [], None]]]]))
+    (hello,) = said(outputs)
+    assert hello[3]["held"] == ["5.12-7"]
+    request = write(outputs)
+    assert request is not None
+    assert said(rig.step(Answered(request, Appended(20, 7))))[0][3] == {"rank": 0, "unstarted": [[6, 13]]}
+
+
+def test_a_stale_epoch_says_hello_again_and_then_the_facts(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12))
+    request = write(rig.step(Launched([["start", "5.12-7.0", 1.0, []]])))
+    assert request is not None
+    outputs = rig.step(Answered(request, StaleEpoch(99)), Reopened(Meta("u", 99, 20, 0, 0, "strict", 1, 0.0)))
+    assert said(outputs)[0][0] == "hello"
+    request = write(outputs)
+    assert request is not None
+    assert (request.epoch, request.seq) == (99, PROBE + 1)
+    outputs = rig.step(Answered(request, Gap(0)))
+    request = write(outputs)
+    assert request is not None
+    assert said(rig.step(Answered(request, Appended(21, 99))))[0][3] == {"rank": 0, "start": [[5, 12, 1.0]]}
+
+
+def test_the_inbox_is_trimmed_after_the_position_is_kept(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12))
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, []]])))
+    rig.step(rig.launch(6, 112))
+    outputs = rig.settle(rig.step(Launched([["start", "6.112-7.0", 1.0, []]])))
+    trims = [n for n, one in enumerate(outputs) if isinstance(one, Trim)]
+    kept = [n for n, one in enumerate(outputs) if isinstance(one, ToLauncher) and one.message[0] == "ack"]
+    assert trims
+    assert kept
+    assert kept[0] < trims[0]

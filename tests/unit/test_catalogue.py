@@ -1,0 +1,79 @@
+"""Every event: a golden line, a handler or a reason for none, and contexts that are checked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fluxkv.journal import fold_jobs, fold_words
+from fluxkv.journal.catalogue import CATALOGUE, check_context
+from fluxkv.journal.eventlog import format_event, parse_event
+from fluxkv.journal.wire import pack_events, unpack_events
+from fluxkv.kvs.errors import Rejected
+
+# Facts for people and other programs: they change nothing in the state.
+SILENT = {
+    ("job", "prolog-start"), ("job", "prolog-finish"), ("job", "epilog-start"), ("job", "epilog-finish"), ("job", "kill"),
+    ("resource", "restart"), ("resource", "torpid"), ("resource", "lively"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("subject", "name"), sorted(CATALOGUE))
+def test_an_example_passes_its_own_check_and_comes_back(subject: str, name: str) -> None:
+    kind = CATALOGUE[subject, name]
+    check_context(subject, name, kind.example)
+    assert kind.meaning
+    assert kind.source.startswith("RFC ") or kind.source == "fluxkv"
+    row = [name, 5 if subject == "job" else subject, 1.5, kind.example]
+    assert unpack_events(pack_events([row])) == [row]
+    for key in kind.required:
+        short = {k: v for k, v in (kind.example or {}).items() if k != key}
+        with pytest.raises(Rejected, match=key):
+            check_context(subject, name, short)
+
+
+@pytest.mark.parametrize(("subject", "name"), sorted(CATALOGUE))
+def test_an_example_is_a_line_of_rfc_18(subject: str, name: str) -> None:
+    example = json.loads(json.dumps(CATALOGUE[subject, name].example, default=lambda data: data.decode()))
+    found = parse_event(format_event(name, 1.5, example))
+    assert (found.name, found.context or None) == (name, example or None)
+
+
+def test_each_handler_is_in_the_catalogue_and_each_event_has_a_handler() -> None:
+    jobs = {name for subject, name in CATALOGUE if subject == "job"}
+    words = {name for subject, name in CATALOGUE if subject != "job"}
+    assert set(fold_jobs.HANDLERS) <= jobs
+    assert set(fold_words.HANDLERS) <= words
+    handled = {("job", name) for name in fold_jobs.HANDLERS}
+    handled |= {key for key in CATALOGUE if key[0] != "job" and key[1] in fold_words.HANDLERS}
+    assert set(CATALOGUE) - handled == SILENT
+
+
+def test_an_unknown_event_passes() -> None:
+    check_context("job", "later-invention", None)
+    check_context("thing", "later-invention", {"a": 1})
+
+
+@pytest.mark.parametrize(("name", "context"), [("finish", {}), ("release", {"ranks": "all"}), ("urgency", {"urgency": 5})])
+def test_a_lacking_key_is_named_with_its_rfc(name: str, context: dict[str, Any]) -> None:
+    with pytest.raises(Rejected, match="RFC 21"):
+        check_context("job", name, context)
+
+
+def test_vectors_of_job_events(vectors: Any) -> None:
+    """Published events pass, but for our own keys of `alloc`; those that lack a required key do not."""
+    checked = 0
+    for case in vectors("job_event"):
+        if case["log"] != "job eventlog":
+            continue
+        name, context = case["input"]["name"], case["input"].get("context")
+        if "error" in case:
+            if "REQUIRED" in case["error"] and "version" not in case["error"]:
+                with pytest.raises(Rejected):
+                    check_context("job", name, context)
+        elif name != "alloc":
+            check_context("job", name, context)
+            checked += 1
+    assert checked > 15
