@@ -211,7 +211,7 @@ class Agent:
             elif state == "running" and not known.t_start:
                 known.t_start = t_start
                 self.unsaid[key] = known
-        self.held = [key for key in self.placed]
+        self.held = list(self.placed)
         self.hello_due = True
         unread, self.unread = self.unread, []
         for one in unread:

@@ -16,6 +16,7 @@ from ..journal.wire import pack, unpack
 from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
+from .paths import write_json
 from .spool import input_path, output_paths
 
 LOOK_S = 0.05
@@ -43,7 +44,7 @@ class _Tail:
 class Watched:
     """An attempt whose output is forwarded."""
 
-    __slots__ = ("fifo", "index", "job", "key", "pending", "tails", "total", "unsure")
+    __slots__ = ("fifo", "index", "job", "key", "noted", "pending", "tails", "total", "unsure")
 
     def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str], index: int, total: int) -> None:
         self.job = job
@@ -53,6 +54,7 @@ class Watched:
         self.index = index  # of this node in the job
         self.total = total  # tasks of the job
         self.pending = b""
+        self.noted = False
         self.unsure = False  # whether the last push may have arrived or not
 
 
@@ -101,6 +103,20 @@ class Forwarder:
         """An attempt that an earlier agent watched: go on behind what that one forwarded."""
         if key in self.watched or key in self.fresh:
             return
+        noted = self._noted(key)
+        if noted is not None:
+            watched = self._watch(noted)
+            watched.noted = True
+        else:
+            watched = Watched(job, key, self._found(job, key), [input_path(self.spool, job, key)], 1, 1)
+        self._recount(job, watched.tails)
+        for tail in watched.tails:
+            if tail.target:
+                tail.taken = _copied(tail)
+        self.watched[key] = watched
+
+    def _found(self, job: int, key: str) -> list[_Tail]:
+        """The output files an attempt has in the spool."""
         out, err = output_paths(self.spool, job, key)
         tails: list[_Tail] = []
         base = out.removesuffix(".out")
@@ -113,11 +129,34 @@ class Forwarder:
             if path in (out, err) or path.startswith(base + "."):
                 middle = path[len(base) :].rpartition(".")[0].lstrip(".")
                 tails.append(_Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
-        self._recount(job, tails, len(tails) <= 2)
-        self.watched[key] = Watched(job, key, tails, [input_path(self.spool, job, key)], 1, 1)
+        return tails
 
-    def _recount(self, job: int, tails: list[_Tail], any_rank: bool) -> None:
-        """Begin again behind what the store has of these files. any_rank: whatever the store has is of these."""
+    def _note(self, watched: Watched, attempt: dict[str, Any]) -> None:
+        """Write down what an agent after us could not find out from the files: whose they are, and where copies go."""
+        names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files")
+        kept = {name: attempt.get(name) for name in names}
+        kept["tasks"] = [[task[0]] for task in attempt["tasks"]]
+        try:
+            os.makedirs(os.path.join(self.spool, "watch"), mode=0o700, exist_ok=True)
+            write_json(self._note_file(watched.key), kept)
+            watched.noted = True
+        except OSError:
+            pass  # on a full disk an agent after us sees to what it can
+
+    def _note_file(self, key: str) -> str:
+        return os.path.join(self.spool, "watch", key)
+
+    def _noted(self, key: str) -> dict[str, Any] | None:
+        import json
+
+        try:
+            with open(self._note_file(key)) as file:
+                return dict(json.load(file))
+        except (OSError, ValueError):
+            return None
+
+    def _recount(self, job: int, tails: list[_Tail]) -> None:
+        """Begin again behind what the store has of these files."""
         sizes: dict[tuple[str, str], int] = {}
         for message in self.store.messages(self.keys.output(job), limit=100_000):
             name, context = unpack(message.data)
@@ -125,11 +164,11 @@ class Forwarder:
                 continue
             text = context["data"]
             size = len(base64.b64decode(text)) if context.get("encoding") == "base64" else len(text.encode())
-            whose = (context["stream"], "" if any_rank else str(context["rank"]))
+            whose = (context["stream"], str(context["rank"]))
             sizes[whose] = sizes.get(whose, 0) + size
         for tail in tails:
             if not tail.target:
-                tail.taken = sizes.get((tail.stream, "" if any_rank else tail.ranks), 0)
+                tail.taken = sizes.get((tail.stream, tail.ranks), 0)
                 tail.partial = b""
 
     def collect(self, keys: list[str] | None = None) -> None:
@@ -138,7 +177,10 @@ class Forwarder:
         for key in [key for key, begun in self.young.items() if now - begun >= LOOK_S]:
             del self.young[key]
             if key in self.fresh:
-                self.watched[key] = self._watch(self.fresh.pop(key))
+                attempt = self.fresh.pop(key)
+                watched = self.watched[key] = self._watch(attempt)
+                if watched.total > 1 or attempt.get("label"):
+                    self._note(watched, attempt)
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
 
@@ -158,6 +200,8 @@ class Forwarder:
         self.watched[key] = watched
         wrote = self._forward(watched, last=True)
         del self.watched[key]
+        if watched.noted:
+            _unlink(self._note_file(key))
         return wrote
 
     def started(self, key: str) -> None:
@@ -184,7 +228,7 @@ class Forwarder:
     def _forward(self, watched: Watched, last: bool) -> bool:
         """Push what is new. Raises `Unavailable`; the next call then asks the store what it has got."""
         if watched.unsure:
-            self._recount(watched.job, watched.tails, watched.total == 1 and len(watched.tails) <= 2)
+            self._recount(watched.job, watched.tails)
             watched.unsure = False
         events: list[Any] = []
         wrote = False
@@ -292,6 +336,16 @@ class Forwarder:
                 os.close(fd)
         watched.pending = watched.pending[done:]
         return not watched.pending
+
+
+def _copied(tail: _Tail) -> int:
+    """How much of a file is in the user's file already, line by line under its task's label."""
+    label = tail.ranks.encode() + b": "
+    try:
+        with open(tail.target, "rb") as file:
+            return sum(len(line) - len(label) for line in file if line.startswith(label))
+    except OSError:
+        return 0
 
 
 def _unlink(path: str) -> None:

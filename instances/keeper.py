@@ -11,19 +11,19 @@ import select
 import selectors
 import signal
 import time
-from typing import Any
 
-from ..journal.job import CLEANUP, RUN
 from ..journal.log import Journal
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, stop_server, wait_ended
-from . import boot, proctree
+from . import boot
 from .daemon import RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
+from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
+from .supervised import Role, keep_owner, owner_file, remove, write_word
 
 CRASHES, WITHIN_S = 3, 30.0
 WITNESS_S = 1.0
@@ -31,23 +31,6 @@ CHECK_S = 1.0
 STOP_GRACE_S = 30.0
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 BESIDE_S = 60.0  # as long as whoever waits for us does
-GONE = -1  # an owner that has ended
-
-
-class Role:
-    """One supervised daemon. pidfd: -1 while it is not watched."""
-
-    __slots__ = ("deaths", "failed", "how", "lock", "name", "options", "pid", "pidfd")
-
-    def __init__(self, name: str, lock: str, *options: str) -> None:
-        self.name = name
-        self.lock = lock
-        self.options = options
-        self.pid = 0
-        self.pidfd = -1
-        self.deaths: list[float] = []
-        self.failed = ""
-        self.how = ""  # how it ended last, when that was by a signal
 
 
 class Keeper:
@@ -84,10 +67,10 @@ class Keeper:
 
     def bring_up(self) -> None:
         """Server, namespace, daemons. Raises what stands in the way."""
-        _remove(self.state_dir.join("run", "stopping"))
-        _remove(self.state_dir.join("run", "ready"))
+        remove(self.state_dir.join("run", "stopping"))
+        remove(self.state_dir.join("run", "ready"))
         for role in self.roles:
-            _remove(self.state_dir.join("run", f"{role.name}.failed"))
+            remove(self.state_dir.join("run", f"{role.name}.failed"))
         launcher = next((role for role in self.roles if role.name == "launcher"), None)
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
@@ -106,14 +89,16 @@ class Keeper:
         if self.settings.get("lead", True) and not boot.is_current(store):
             boot.take_up(store, self.state_dir, "server started")
         for name in ("keeper", "server"):
-            _remove(self.state_dir.join("run", f"{name}.failed"))
+            remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True):
             events = [["instance-start", "instance", time.time(), {"pid": os.getpid(), "host": os.uname().nodename}]]
             boot.say(store, events)
         for role in self.roles:
+            if role.pid:
+                continue
             if lock_held(role.lock):
                 self._adopt(role)
-            elif not role.pid:
+            else:
                 self._spawn(role)
         if self.owner:
             self._watch_owner()
@@ -184,7 +169,7 @@ class Keeper:
                         self.daemon.stopping = True
                     elif key.data == "server":
                         self._server_died()
-                    else:
+                    elif key.fd == key.data.pidfd:
                         self._died(key.data)
                 if self.restart_asked:
                     self.restart_asked = False
@@ -202,7 +187,7 @@ class Keeper:
             if role.failed:
                 role.failed = ""
                 role.deaths = []
-                _remove(self.state_dir.join("run", f"{role.name}.failed"))
+                remove(self.state_dir.join("run", f"{role.name}.failed"))
         self.lost = False
         self.server_started = 0.0
 
@@ -227,7 +212,7 @@ class Keeper:
         role.deaths = [t for t in role.deaths if now - t < WITHIN_S] + [now]
         if len(role.deaths) >= CRASHES + (0 if role.name != "launcher" else 2):
             role.failed = f"{role.name} died {len(role.deaths)} times within {WITHIN_S:.0f} s: {self._last_words(role)}"
-            _write(self.state_dir.join("run", f"{role.name}.failed"), role.failed)
+            write_word(self.state_dir.join("run", f"{role.name}.failed"), role.failed)
             self.log.say("error", role.failed)
             if role.name == "agent":
                 self._nodes_offline(role.failed)
@@ -293,7 +278,7 @@ class Keeper:
                 self.log.say("warning", "the server is back, history is whole")
             if self.server_failed:
                 self.server_failed = ""
-                _remove(self.state_dir.join("run", "server.failed"))
+                remove(self.state_dir.join("run", "server.failed"))
         except Corrupt as error:
             self.lost = True
             self._server_fails(f"{error} ({error.hint})")
@@ -305,7 +290,7 @@ class Keeper:
         if text == self.server_failed:
             return
         self.server_failed = text
-        _write(self.state_dir.join("run", "server.failed"), text)
+        write_word(self.state_dir.join("run", "server.failed"), text)
         self.log.say("error", text)
 
     def _witness(self) -> None:
@@ -361,11 +346,11 @@ class Keeper:
 
     def shut_down(self) -> None:
         """End running jobs with an exception that says so, then the daemons, then the server."""
-        _write(self.state_dir.join("run", "stopping"), "")
-        _remove(self.state_dir.join("run", "ready"))
+        write_word(self.state_dir.join("run", "stopping"), "")
+        remove(self.state_dir.join("run", "ready"))
         if self.settings.get("lead", True):
             try:
-                self._end_jobs()
+                end_jobs(self.settings["uri"], self.log, self._notice)
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
         for name in ("agent", "worker", "launcher"):
@@ -385,119 +370,25 @@ class Keeper:
             self.selector.unregister(self.server_fd)
             stop_server(self.server.url, self.server.pid)
             wait_ended(self.server.pid, 10.0)
-        _remove(self.state_dir.run_file("server"))
-        _remove(self.state_dir.run_file("launcher"))
-        _remove(_owner_file(self.state_dir))
-
-    def _end_jobs(self) -> None:
-        """Stop allocation, raise an exception on each running job, and wait until all are over."""
-        from ..journal.decide import Decision
-
-        store = open_store(self.settings["uri"], patience_s=1.0)
-        journal = Journal(store, by="keeper")
-        journal.patience_s = 0.0
-        state = journal.load()
-
-        def stop(current: Any) -> Decision:
-            now = time.time()
-            decision = Decision([["instance-stopping", "instance", now, None]])
-            decision.bumps.append("plan/default")
-            for job in current.active():
-                if job.state == RUN and job.exception is None:
-                    context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}
-                    decision.events.append(["exception", job.id, now, context])
-                    decision.since.append(f"job/{job.id}")
-                    decision.bumps.append(f"job/{job.id}")
-            return decision
-
-        journal.settle(stop, state)
-        keys = Keys(store.namespace)
-        journal.catch_up(state)
-        if not any(node.jobs or node.grants for node in state.nodes.values()) and not state.count(RUN | CLEANUP):
-            return
-        subscription = store.subscribe({keys.journal: f"{state.version}-{state.epoch}"})
-        deadline = time.monotonic() + STOP_GRACE_S
-        complained = False
-        try:
-            while state.count(RUN | CLEANUP) or any(node.grants for node in state.nodes.values()):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    self.log.say("warning", "some jobs did not end in time; their processes are killed")
-                    return
-                self._notice()
-                try:
-                    subscription.poll(min(left, 0.25))
-                    journal.catch_up(state)
-                    for job in list(state.active()):  # one that was allocated in the same moment
-                        if job.state == RUN and job.exception is None:
-                            journal.settle(stop, state)
-                            break
-                except Unavailable as error:
-                    if not complained:
-                        self.log.say("warning", f"while stopping: {error}")
-                    complained = True
-                    time.sleep(0.05)
-        finally:
-            subscription.close()
-            store.close()
+        remove(self.state_dir.run_file("server"))
+        remove(self.state_dir.run_file("launcher"))
+        remove(owner_file(self.state_dir))
 
     def _notice(self) -> None:
         """While stopping: whoever dies is still needed until the last job is over."""
         for key, _ in self.selector.select(0):
             if key.data == "server":
                 self._server_died()
-            elif isinstance(key.data, Role):
+            elif isinstance(key.data, Role) and key.fd == key.data.pidfd:
                 self._died(key.data)
         if not self.child and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
             self._server_back()
-
-
-def _write(path: str, text: str) -> None:
-    """A word in run/; on a full disk it is in the log only."""
-    try:
-        with open(path, "w") as file:
-            file.write(text + "\n")
-    except OSError:
-        pass
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _ended_within(pidfd: int, timeout_s: float) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(timeout_s * 1000))
-
-
-def _owner_file(state_dir: StateDir) -> str:
-    return state_dir.join("run", "owner")
-
-
-def _keep_owner(state_dir: StateDir, owner: int, revived: bool) -> int:
-    """The process whose end ends the instance; a keeper started by a daemon reads what the first one wrote down."""
-    path = _owner_file(state_dir)
-    if not revived:
-        if owner:
-            found = proctree.stat(owner)
-            write_json(path, {"pid": owner, "start_s": found.start_s if found else 0.0})
-        else:
-            _remove(path)
-        return owner
-    import json
-
-    try:
-        with open(path) as file:
-            kept = json.load(file)
-        owner, start_s = int(kept["pid"]), float(kept["start_s"])
-    except (OSError, ValueError, KeyError):
-        return 0
-    found = proctree.stat(owner)
-    return owner if found is not None and found.start_s == start_s else GONE
 
 
 def _take_place(state_dir: StateDir, ready_fd: int) -> Daemon | None:
@@ -525,12 +416,12 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     if daemon is None:
         _tell(ready_fd, "ready\n")
         return
-    keeper = Keeper(state_dir, daemon, log, _keep_owner(state_dir, owner, ready_fd < 0))
+    keeper = Keeper(state_dir, daemon, log, keep_owner(state_dir, owner, ready_fd < 0))
     try:
         keeper.bring_up()
     except (FluxkvError, OSError) as error:
         hint = getattr(error, "hint", "")
-        _write(state_dir.join("run", "keeper.failed"), f"{error} ({hint})" if hint else f"{error}")
+        write_word(state_dir.join("run", "keeper.failed"), f"{error} ({hint})" if hint else f"{error}")
         _tell(ready_fd, f"error: {error}\n{hint}")
         keeper.daemon.stopping = True
         for role in keeper.roles:
@@ -539,7 +430,7 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
             stop_server(keeper.server.url, keeper.server.pid)
         daemon.done()
         raise
-    _write(state_dir.join("run", "ready"), str(os.getpid()))
+    write_word(state_dir.join("run", "ready"), str(os.getpid()))
     _tell(ready_fd, "ready\n")
     try:
         keeper.run()

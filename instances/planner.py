@@ -25,6 +25,7 @@ AHEAD_S = 0.12
 AHEAD_MAX = 256
 START_S = 0.0008  # what a start and an end cost a seat beside the task's own time
 ROUND_TRIP_S = 0.05
+LINGERED_S, STUCK_S = 0.3, 5.0
 SHAPES = 10_000  # distinct requests remembered
 REASON_AFTER_S = 0.25
 
@@ -46,7 +47,8 @@ class Planner:
         self.said: dict[int, tuple[str, str]] = {}  # job -> (code, blocking) last journalled
         self.fresh: set[tuple[int, str]] = set()  # (rank, shape) of allocations made by this plan
         self.say_at = 0.0  # when somebody's reason is due, 0.0 if nobody's is
-        self.ahead: dict[int, tuple[int, str]] = {}  # job placed ahead -> (rank, shape)
+        self.ahead: dict[int, tuple[int, str, float]] = {}  # job placed ahead -> (rank, shape, since when)
+        self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
         self.ahead_count: dict[tuple[int, str], int] = {}
         self._defined: Any = None
 
@@ -128,15 +130,15 @@ class Planner:
         old = self.runtime.get(shape)
         self.runtime[shape] = seconds if old is None else old + 0.2 * (seconds - old)
 
-    def ahead_of(self, id: int, rank: int, shape: str) -> None:
+    def ahead_of(self, id: int, rank: int, shape: str, now: float) -> None:
         """A job is placed ahead on a node (and has not taken a seat in this very pass)."""
         if id not in self.ahead and id not in self.seat_by_job:
-            self.ahead[id] = (rank, shape)
+            self.ahead[id] = (rank, shape, now)
             self.ahead_count[rank, shape] = self.ahead_count.get((rank, shape), 0) + 1
 
     def forget_ahead(self, id: int) -> str:
         """It is not any more: it took a seat, came back, or is over. Its shape, "" if it was not."""
-        rank, shape = self.ahead.pop(id, (0, ""))
+        rank, shape, _ = self.ahead.pop(id, (0, "", 0.0))
         if shape:
             left = self.ahead_count[rank, shape] - 1
             if left:
@@ -144,6 +146,13 @@ class Planner:
             else:
                 del self.ahead_count[rank, shape]
         return shape
+
+    def came_back(self, id: int, now: float) -> None:
+        """A job is plainly pending again. If it waited in vain for a seat, whoever holds that is not as short as its kind."""
+        rank, shape, since = self.ahead.get(id, (0, "", now))
+        if now - since > LINGERED_S:
+            self.stuck[rank, shape] = now + STUCK_S
+        self.forget_ahead(id)
 
     def seated(self, job: Job, shape: str, ranks: Iterable[int]) -> None:
         """A job now holds claims: count its seat. A job on several nodes has none that could be taken over whole."""
@@ -163,6 +172,8 @@ class Planner:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
         self.say_at = 0.0
         self.fresh.clear()
+        if len(self.stuck) > 1000:
+            self.stuck.clear()
         if not len(self.line) or not self.state.may_start("default"):
             return
         placed: list[int] = []
@@ -226,7 +237,7 @@ class Planner:
                 break
             shape = self.shape(entry.request)
             if shape not in room:
-                room[shape] = self._room(shape)
+                room[shape] = self._room(shape, now)
             open_seats = room[shape]
             if not open_seats:
                 break
@@ -240,7 +251,7 @@ class Planner:
         for id in granted:
             self.dequeue(id)
 
-    def _room(self, shape: str) -> list[list[int]]:
+    def _room(self, shape: str, now: float) -> list[list[int]]:
         typical = self.runtime.get(shape)
         if typical is None:
             return []
@@ -250,6 +261,8 @@ class Planner:
             if one != shape or node is None or not node.usable:
                 continue
             depth = min(AHEAD_MAX, int(seats * AHEAD_S / (typical + START_S)))
+            if self.stuck and self.stuck.get((rank, shape), 0.0) > now:
+                continue
             waiting = self.ahead_count.get((rank, shape), 0)
             if not waiting and (rank, shape) not in self.fresh and typical < ROUND_TRIP_S:
                 continue  # jobs this short are over by now, though we have not heard: a grant would come too late
@@ -263,7 +276,7 @@ class Planner:
         slots = flat.nslots if flat is not None and flat.nslots else 1
         claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
         thing, plan = f"job/{job.id}", f"plan/{job.queue}"
-        self.ahead_of(job.id, rank, shape)
+        self.ahead_of(job.id, rank, shape, now)
         return Group(
             events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
             things=[thing, plan],

@@ -60,6 +60,7 @@ class AgentRunner(Runner):
         self.cursor_length = os.fstat(self.cursor_fd).st_size
         cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
+        self._save_cursors()  # the next agent begins here, whatever came before the first report
         self.unsaved: list[str] = []  # ended attempts whose acknowledgement waits for the cursors
         self.environments: dict[str, dict[str, str]] = {}
         self.forwarder = Forwarder(store, self.keys, spool, host.names[host.ranks[0]])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1000  # jobs per commit
 TRIES = 20
+PATIENCE_S = 10.0  # for a server whose history nobody has taken up yet
 Command = str | Sequence[str]
 Jobspec = Mapping[str, Any]
 Environment = Mapping[str, str | None]
@@ -93,11 +94,15 @@ class Submitter:
             elif not isinstance(answer, StaleEpoch):
                 raise Corrupt(f"unexpected answer {answer}", code="protocol")
             fresh = self._store.meta()
-            if isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch:
+            deadline = time.monotonic() + PATIENCE_S  # the keeper is about to take up a restarted server's history
+            while isinstance(answer, StaleEpoch) and fresh.epoch == answer.epoch and time.monotonic() < deadline:
+                time.sleep(0.02)
+                fresh = self._store.meta()
+            if isinstance(answer, StaleEpoch) and fresh.epoch == answer.epoch:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",
                     code="epoch",
-                    hint="see fluxkv status; fluxkv start --state-dir DIR brings it up",
+                    hint="fluxkv status shows whether the keeper is alive; fluxkv start --state-dir DIR brings it up",
                 )
             meta = fresh
         raise Conflict("new job ids keep colliding with others'", hint="try again")

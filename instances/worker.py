@@ -240,9 +240,9 @@ class Worker:
         elif job.state == SCHED:
             if job.granted is not None:
                 planner.dequeue(job.id)
-                planner.ahead_of(job.id, job.granted[0], job.granted[1])
+                planner.ahead_of(job.id, job.granted[0], job.granted[1], now)
             else:
-                planner.forget_ahead(job.id)
+                planner.came_back(job.id, now)
                 entry = planner.line.get(job.id)  # another worker may have given it another priority
                 if entry is None or entry.priority != job.priority or entry.duration_s != job.duration:
                     self._line_up(job, job.priority, now, groups)

@@ -120,6 +120,11 @@ class MemoryServer:
 _shared: dict[str, MemoryServer] = {}
 
 
+def share(name: str, server: MemoryServer) -> None:
+    """Make a server known under a name, as `shared_server` (and a `memory:` address) finds it."""
+    _shared[name] = server
+
+
 def shared_server(name: str = "") -> MemoryServer:
     """This process's server of that name, for `memory:` addresses."""
     return _shared.setdefault(name, MemoryServer())

@@ -98,7 +98,7 @@ def given_up(directory: StateDir) -> dict[str, str]:
         if file.endswith(".failed"):
             try:
                 with open(directory.join("run", file), errors="replace") as stream:
-                    found[file.removesuffix(".failed")] = " ".join(stream.read().split()) or "no reason given"
+                    found[file.removesuffix(".failed")] = " ".join(stream.read().split()) or "the reason could not be written"
             except OSError as error:
                 found[file.removesuffix(".failed")] = str(error)
     return found

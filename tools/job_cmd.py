@@ -163,7 +163,7 @@ def wait(id: str | None, everyone: bool, verbose: bool, timeout: str | None, uri
         failed = 0
         for result in instance.as_ended(wanted, timeout_of(timeout)):
             failed += not result.ok
-            if verbose or (everyone and not result.ok):
+            if verbose or not result.ok:
                 say(f"fluxkv: {f58(result.id)}: {_how_ended(result)}")
             if not id and not everyone:
                 out(f58(result.id))

@@ -83,7 +83,8 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
                 f"the disk is nearly full: {document['disk']['free'] // 10**6} MB free at {directory.path}",
             )
         for name, why in given_up(directory).items():
-            problems.insert(0, f"the {name} was given up: {why}")
+            again = f"fluxkv start --detach --state-dir {directory.path} tries again"
+            problems.insert(0, f"the {name} was given up: {why} ({again})")
     return document
 
 

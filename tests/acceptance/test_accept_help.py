@@ -48,10 +48,13 @@ def test_help_has_examples_that_can_be_typed(path: tuple[str, ...]) -> None:
     assert examples
     for line in examples:
         typed = line[line.index("fluxkv ") :].partition("  ")[0]
-        for cut in (" | ", " && ", " || ", "; ", " > ", ")"):
-            typed = typed.partition(cut)[0] if cut != ")" or "$(" not in typed else typed
-        words = shlex.split(typed.replace("$(", "").replace(")", ""))[1:]
-        _resolve(words)
+        typed = typed.replace("$(", "").replace(")", "")
+        try:
+            words = shlex.split(typed)
+        except ValueError:
+            words = shlex.split(typed.partition("'")[0])
+        ends = [at for at, word in enumerate(words) if word in ("|", "||", "&&", ">") or word.endswith(";")]
+        _resolve(words[1 : ends[0] if ends else None])
 
 
 def _resolve(words: list[str]) -> None:

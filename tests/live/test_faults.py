@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fluxkv.journal.decide import Decision
-from fluxkv.journal.job import SCHED
+from fluxkv.journal.job import INACTIVE, SCHED
 
 pytestmark = pytest.mark.live
 
@@ -69,12 +69,13 @@ class Load:
         self.word.touch()
         found = self.site.results(self.short)
         wrong = [id for id, code, right in zip(self.short, found, self.codes, strict=True) if code != right]
-        assert not wrong, (found, self.site.run("job", "eventlog", str(wrong[0])).stdout, self.site.logs())
+        assert not wrong, (self.site.run("job", "eventlog", str(wrong[0])).stdout, self.site.logs())
+        ended = self.site.results(self.long)
         lines = self.canary.read_text().split()
         numbers = sorted(int(line) for line in lines if line != "long")
         if spared:
             assert numbers == list(range(len(self.short)))
-            assert self.site.results(self.long) == [7] * len(self.long)
+            assert ended == [7] * len(self.long)
             assert lines.count("long") == len(self.long)
             for id in self.long:
                 done = self.site.run("job", "attach", str(id))
@@ -205,7 +206,7 @@ def test_stop_without_a_keeper(tmp_path: Path) -> None:
 def test_start_twice_is_start_once(tmp_path: Path) -> None:
     with live.site(tmp_path, start=False) as site:
         both = [
-            site.popen("start", "--detach", "--cores", "2", "--state-dir", site.dir.path, stdout=PIPE, stderr=PIPE)
+            site.popen("start", "--detach", "--state-dir", site.dir.path, stdout=PIPE, stderr=PIPE)
             for _ in range(2)
         ]
         said = [process.communicate(timeout=40) for process in both]
@@ -487,3 +488,45 @@ def test_three_thousand_jobs_leave_nothing_behind(tmp_path: Path) -> None:
         while site.ask("HGET", site.keys.snapshot, "head") == before_snapshot or site.ask("HLEN", site.keys.guards) > 100:
             assert time.monotonic() < deadline, live.families(site)
         site.sound()
+
+
+@pytest.mark.parametrize("roles", [("agent",), ("worker-0",), ("server",), ("keeper", "agent")], ids=" and ".join)
+def test_killed_again_and_again_in_a_flood(roles: tuple[str, ...], tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "4") as site:
+        load = Load(site)
+        for round in (1, 2):
+            load.add(150)
+            site.until(lambda s, n=round: s.count(INACTIVE) >= 150 * n - 100, "some have ended")
+            site.kill(*roles)
+        load.check()
+        site.sound()
+
+
+def test_stop_in_a_flood_loses_no_pending_job(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "4") as site:
+        load = Load(site)
+        load.add(400)
+        site.until(lambda s: s.count(INACTIVE) >= 50, "some have ended")
+        site.stop()
+        site.nothing_left()
+        site.up()
+        codes = site.results(load.short)
+        assert sum(code != right for code, right in zip(codes, load.codes, strict=True)) <= 8  # what ran was ended
+        numbers = [int(line) for line in load.canary.read_text().split()]
+        assert len(numbers) == len(set(numbers)), "something ran twice"
+        site.sound()
+
+
+def test_output_of_two_nodes_is_whole_after_the_agents_death(tmp_path: Path) -> None:
+    with live.site(tmp_path, "-s", "2", "--cores", "2") as site:
+        text = f"echo before; echo x >>{tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; echo after"
+        job = site.submit(text, nodes=2, ntasks=2)
+        while site.written(tmp_path / "up").count("x") < 2:
+            pass
+        while site.ask("XLEN", site.keys.output(job)) < 3:  # a header, and a line of each
+            pass
+        site.kill("agent")
+        (tmp_path / "go").touch()
+        assert site.results([job]) == [0]
+        done = site.run("job", "attach", "-l", str(job))
+        assert sorted(done.stdout.splitlines()) == ["0: after", "0: before", "1: after", "1: before"]

@@ -34,7 +34,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(cores=masks, gpus=st.integers(0, 7), memory=st.sampled_from([0, 0, 30, 60, 101]))
     def take(self, cores: int, gpus: int, memory: int) -> None:
         claim = Claim(0, cores, gpus, memory, 1)
-        used = [c for c in self.held.values()]
+        used = list(self.held.values())
         fits = (
             not cores & ~0xF and not gpus & ~0x3
             and not any(c.cores & cores or c.gpus & gpus for c in used)

@@ -17,7 +17,6 @@ from fluxkv.journal.fold_jobs import Impossible
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack, unpack
-from fluxkv.kvs import memory_store
 from fluxkv.kvs.errors import Corrupt
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
@@ -100,7 +99,7 @@ def test_a_snapshot_of_a_newer_schema_is_refused() -> None:
     records = State().dump()
     head = unpack(records[0])
     head["schema"] += 1
-    with pytest.raises(Corrupt, match="newer fluxkv|schema"):
+    with pytest.raises(Corrupt, match="schema"):
         State.load([pack(head)])
 
 
@@ -150,7 +149,7 @@ def test_two_allocs_of_one_core_are_refused_and_nothing_is_taken(sims: list[Any]
     for id in (1, 2):
         apply(state, ["validate", id, 2.0, None], ["depend", id, 2.0, None], ["priority", id, 2.0, {"priority": 1}])
     apply(state, ["alloc", 1, 2.0, {"claims": [[0, "0-1", "", 0, 1]]}])
-    with pytest.raises(Impossible, match="job 2.*rank 0"):
+    with pytest.raises(Impossible, match=r"job 2.*rank 0"):
         apply(state, ["alloc", 2, 2.0, {"claims": [[1, "0", "", 0, 1], [0, "1", "", 0, 1]]}])
     assert state.nodes[1].used_cores == 0
     assert state.nodes[1].jobs == set()
@@ -206,7 +205,6 @@ def test_replay_diff_live_names_the_subject(monkeypatch: pytest.MonkeyPatch) -> 
     document = json.loads(done.stdout)
     assert document["diff"]["equal"] is False
     assert document["diff"]["subject"].startswith("job/")
-    memory_store._shared.pop("replay-diff", None)
 
 
 def test_at_a_version_is_the_state_that_was(sims: list[Any]) -> None:

@@ -268,7 +268,14 @@ class Sim:
         else:
             self.now += self.rng.choice((0.0005, 0.003, 0.03))
 
+    def _forked(self) -> bool:
+        """The server was restarted and nobody has taken up its history yet."""
+        return self.server.tables.instances["/"].replid != self.server.replid
+
     def _say(self, decision: Any) -> None:
+        if self._forked():
+            return  # a command would wait
+        self.cli.meta = self.store.meta()
         try:
             self.cli.settle(decision, self.view)
         except (Rejected, Unavailable, Conflict):
@@ -358,7 +365,7 @@ class Sim:
 
     def _open_epoch(self) -> None:
         meta = self.store.meta()
-        if self.server.tables.instances["/"].replid == self.server.replid:
+        if not self._forked():
             return
         new = self.store.open_epoch(meta.uid, meta.epoch, meta.version)
         self.cli.meta = new

@@ -22,7 +22,7 @@ from fluxkv.journal.idset import mask_of
 from fluxkv.journal.log import Journal, make_append
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
-from fluxkv.kvs import memory_store
+from fluxkv.kvs import memory_server, memory_store
 from fluxkv.kvs.blobs import blob_name
 from fluxkv.kvs.port import Appended, Store
 
@@ -311,7 +311,7 @@ def sample(name: str = "sample", userid: int | None = None) -> Sample:
     """The story on a memory server that this process finds at `memory:<name>`."""
     clock = Clock()
     server = memory_store.MemoryServer(clock, random.Random(7))
-    memory_store._shared[name] = server
+    memory_server.share(name, server)
     store = memory_store.MemoryStore(server)
     store.create(durability="strict", origin_ms=int(T0 * 1000), created=T0)
     writer = Writer(store, clock, userid)
