@@ -79,11 +79,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     cores = ids_of_mask(mask_of(order["claim"][1])) if order["claim"][1] else ()
     gpu_ids = ids_of_mask(mask_of(order["claim"][2])) if order["claim"][2] else ()
     tmpdir = f"{host.tmp}/job-{f58_ascii(id)}-{rank}"
-    words = {
-        "id": f58(id), "id.f58": f58(id), "jobid": f58(id), "id.dec": str(id), "id.f58plain": f58_ascii(id),
-        "name": order["name"], "size": str(total), "nnodes": str(order["nodes"]), "node.id": str(order["index"]),
-        "node.name": host.names[rank], "tmpdir": tmpdir,
-    }  # fmt: skip
+    words = _words(host, rank, order, tmpdir)
     tasks = []
     argv = order["command"]
     for local in range(count):
@@ -130,6 +126,16 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         if pretended.status:
             attempt["fake_status"] = pretended.status
     return attempt
+
+
+def _words(host: Host, rank: int, order: Mapping[str, Any], tmpdir: str) -> dict[str, str]:
+    """What templates in paths stand for, but for the task's own."""
+    id = order["job"]
+    return {
+        "id": f58(id), "id.f58": f58(id), "jobid": f58(id), "id.dec": str(id), "id.f58plain": f58_ascii(id),
+        "name": order["name"], "size": str(order["total"]), "nnodes": str(order["nodes"]), "node.id": str(order["index"]),
+        "node.name": host.names[rank], "tmpdir": tmpdir,
+    }  # fmt: skip
 
 
 def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total: int, cwd: str) -> dict[str, Any]:

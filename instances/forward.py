@@ -269,7 +269,8 @@ class Forwarder:
             events.append(self._event(tail, data, last=False))
             if tail.taken >= LIMIT:
                 tail.truncated = True
-                note = f"{tail.stream} of task {tail.ranks} truncated after {tail.taken} bytes; all of it is in {self.host}:{tail.path}"
+                where = f"all of it is in {self.host}:{tail.path}"
+                note = f"{tail.stream} of task {tail.ranks} truncated after {tail.taken} bytes; {where}"
                 events.append(["log", stdio.log(4, note)])
         if last and tail.partial:
             events.append(self._event(tail, b"", last=True))
@@ -288,7 +289,10 @@ class Forwarder:
         return ["data", stdio.data(tail.stream, tail.ranks, data)]
 
     def _copy(self, tail: _Tail, data: bytes, events: list[Any]) -> None:
-        """Labelled lines to the user's file: "<task>: line". What cannot be written stays in the spool, and the job's log says so."""
+        """Labelled lines to the user's file: "<task>: line".
+
+        What cannot be written stays in the spool, and the job's log says so.
+        """
         lines = (tail.line + data).split(b"\n")
         tail.line = lines.pop()
         rest = b"".join(tail.ranks.encode() + b": " + line + b"\n" for line in lines)

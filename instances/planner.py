@@ -14,6 +14,7 @@ from ..journal.derive import Group
 from ..journal.job import Job
 from ..journal.state import State
 from ..kvs.errors import Rejected
+from ..schedulers.explain import explain
 from ..schedulers.policy import Pending, Place, Policy
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
@@ -48,6 +49,7 @@ class Planner:
         self.fresh: set[tuple[int, str]] = set()  # (rank, shape) of allocations made by this plan
         self.say_at = 0.0  # when somebody's reason is due, 0.0 if nobody's is
         self.ahead: dict[int, tuple[int, str, float]] = {}  # job placed ahead -> (rank, shape, since when)
+        self.last_end: dict[tuple[int, str], float] = {}  # (rank, shape) -> when a job there was last heard to be over
         self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
         self.ahead_count: dict[tuple[int, str], int] = {}
         self._defined: Any = None
@@ -85,9 +87,8 @@ class Planner:
         if job.queue not in self.state.queues:
             raise Rejected(f"queue {job.queue} is not defined", code="no-such-queue")
         request = compile_request(job.jobspec or {})
-        never = self.pool.satisfiable(request)
-        if never is not None:
-            raise Rejected(f"unsatisfiable: {never.text}", code="unsatisfiable")
+        if self.pool.satisfiable(request) is not None:
+            raise Rejected(explain(request, self.pool).text, code="unsatisfiable")
         return request
 
     def shape(self, request: Request) -> str:
@@ -125,8 +126,11 @@ class Planner:
             else:
                 self.seats.pop((rank, shape), None)
 
-    def learn(self, shape: str, seconds: float) -> None:
-        """Fold one run time into the running average of a shape."""
+    def learn(self, shape: str, seconds: float, ranks: Iterable[int], now: float) -> None:
+        """Fold one run time into the running average of a shape; its seats there move."""
+        for rank in ranks:
+            self.last_end[rank, shape] = now
+            self.stuck.pop((rank, shape), None)
         old = self.runtime.get(shape)
         self.runtime[shape] = seconds if old is None else old + 0.2 * (seconds - old)
 
@@ -150,7 +154,7 @@ class Planner:
     def came_back(self, id: int, now: float) -> None:
         """A job is plainly pending again. If it waited in vain for a seat, whoever holds that is not as short as its kind."""
         rank, shape, since = self.ahead.get(id, (0, "", now))
-        if now - since > LINGERED_S:
+        if now - since > LINGERED_S and self.last_end.get((rank, shape), 0.0) < since:
             self.stuck[rank, shape] = now + STUCK_S
         self.forget_ahead(id)
 
@@ -172,7 +176,8 @@ class Planner:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
         self.say_at = 0.0
         self.fresh.clear()
-        if len(self.stuck) > 1000:
+        if len(self.last_end) > SHAPES:
+            self.last_end.clear()
             self.stuck.clear()
         if not len(self.line) or not self.state.may_start("default"):
             return

@@ -120,7 +120,9 @@ def _stream(name: str, value: Any, kinds: tuple[str, ...]) -> Stream:
 
 def _affinity(options: Mapping[str, Any], name: str) -> str:
     value = options.get(name, "on")
-    text = {True: "on", False: "off", 1: "on", 0: "off"}.get(value, value) if isinstance(value, bool | int) else value
+    text = value
+    if isinstance(value, int) and value in (0, 1):
+        text = "on" if value else "off"
     if text not in ("on", "off", "per-task"):
         raise _bad(name, value, "it is on, off or per-task")
     return str(text)

@@ -20,20 +20,14 @@ from .proctree import ATTEMPT_VARIABLE
 from .scratch import Scratch
 from .spool import input_path, output_paths
 from .spool_files import OutputFiles
+from .user_files import SpawnError as SpawnError
+from .user_files import open_users, users_mode
 
 MAX_ENVIRONMENTS = 1024
 _PATH_CACHE_S = 1.0
 _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 _DUP2 = os.POSIX_SPAWN_DUP2
 _STATUS_ERROR, _STATUS_NOT_EXECUTABLE, _STATUS_NOT_FOUND = 1 << 8, 126 << 8, 127 << 8
-
-
-class SpawnError(Exception):
-    """A task cannot start. status: the wait status to report; str(error): what to tell the user."""
-
-    def __init__(self, text: str, status: int = _STATUS_ERROR) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 def badness(status: int) -> int:
@@ -160,7 +154,7 @@ class Spawner:
             # wait for the task's core each time, so it is pinned right after instead.
             late = bool(spec.get("queued"))
             for path in spec.get("label_files") or ():  # written by the agent, line by line; they must be writable
-                self._open_users("output", path, self._users_mode(spec, path, emptied), opened, spec)
+                open_users("output", path, users_mode(spec, path, emptied), opened, spec)
             files = None
             many = len(attempt.tasks) > 1
             per_task = many and (
@@ -279,57 +273,25 @@ class Spawner:
             if wanted == "fifo":
                 source = self._fifo(attempt, rank if many else None, opened)
             else:
-                source = self._open_users("stdin", wanted, os.O_RDONLY | os.O_CLOEXEC, opened)
+                source = open_users("stdin", wanted, os.O_RDONLY | os.O_CLOEXEC, opened)
         try:
             if out_path:
-                how = self._users_mode(spec, out_path, emptied)
-                out_fd = self._open_users("stdout", out_path, how, opened, spec)
+                how = users_mode(spec, out_path, emptied)
+                out_fd = open_users("stdout", out_path, how, opened, spec)
             else:
                 opened.append(out_fd := self.outputs.open(out_own, append=append))
                 attempt.spool_files.append(out_own)
             if err_path:
                 err_fd = out_fd
                 if err_path != out_path:
-                    how = self._users_mode(spec, err_path, emptied)
-                    err_fd = self._open_users("stderr", err_path, how, opened, spec)
+                    how = users_mode(spec, err_path, emptied)
+                    err_fd = open_users("stderr", err_path, how, opened, spec)
             else:
                 opened.append(err_fd := self.outputs.open(err_own, append=append))
                 attempt.spool_files.append(err_own)
         except OSError as error:
             raise SpawnError(f"spool file {error.filename}: {error.strerror}") from None
         return [(_DUP2, source, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]
-
-    @staticmethod
-    def _users_mode(spec: dict[str, Any], path: str, emptied: set[str]) -> int:
-        """How to open a user's output file: the first time in an attempt it is emptied, unless it is appended to."""
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        if path in emptied or spec.get("append"):
-            return how
-        emptied.add(path)
-        return how | os.O_TRUNC
-
-    @staticmethod
-    def _open_users(
-        what: str, path: str, how: int, opened: list[int], spec: dict[str, Any] | None = None
-    ) -> int:
-        """Open a path that may be anything: a named pipe without its other end must not stop every job."""
-        try:
-            fd = os.open(path, how | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
-        except OSError as error:
-            reason = "no reader" if error.errno == errno.ENXIO else error.strerror
-            raise SpawnError(f"{what} {path}: {reason}") from None
-        except ValueError as error:
-            raise SpawnError(f"{what}: {error}") from None
-        opened.append(fd)
-        # Nodes of one job share the file: whoever opens it first empties it if it is older than the job.
-        if spec is not None and not how & os.O_TRUNC and os.fstat(fd).st_mtime < spec.get("empty_before", 0.0):
-            try:
-                os.ftruncate(fd, 0)
-                os.utime(fd)
-            except OSError:
-                pass  # a pipe or a device
-        fcntl.fcntl(fd, fcntl.F_SETFL, how & os.O_APPEND)
-        return fd
 
     def _fifo(self, attempt: Attempt, rank: int | None, opened: list[int]) -> int:
         """Make the named pipe; we hold a write end until told `eof`, so that the task sees none too early."""

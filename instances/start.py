@@ -138,7 +138,7 @@ def _pids(state_dir: StateDir) -> dict[str, int]:
 
     found = {}
     for name in sorted(os.listdir(state_dir.join("run"))):
-        role, dot, kind = name.partition(".")
+        role, _, kind = name.partition(".")
         if kind == "json" and role.split("-")[0] in ("worker", "agent"):
             try:
                 with open(state_dir.join("run", name)) as file:

@@ -73,12 +73,11 @@ class Worker:
                 self.inflight = None
                 self.seq = PROBE  # whether the last commit is in the journal, nobody has said
                 self.again = True
-            elif isinstance(one, Lead):
-                if one.leading != self.leading:
-                    self.leading = self.again = one.leading
-                    if one.leading:
-                        self._take_over()
-                        outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
+            elif isinstance(one, Lead) and one.leading != self.leading:
+                self.leading = self.again = one.leading
+                if one.leading:
+                    self._take_over()
+                    outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
         if epoch and self.state.epoch != epoch:
             # Somebody took the history up under a new epoch: nodes must speak again before they are used.
             if self.state.epoch != self.meta.epoch:
@@ -288,7 +287,7 @@ class Worker:
         shape = self.planner.shape_of(job.id)
         for one in job.over.values():
             if job.started and not one[0]:
-                self.planner.learn(shape, max(0.0, one[1] - min(job.started.values())))
+                self.planner.learn(shape, max(0.0, one[1] - min(job.started.values())), job.ranks, now)
         before = len(group.takes)
         hand_over(self.state.jobs, job, now, group)
         if len(group.takes) == before:

@@ -182,11 +182,12 @@ class Journal:
         """After an answer that is not OK: re-read the identity if the epoch moved; raise if it can not be mended."""
         if isinstance(answer, StaleEpoch):
             deadline = time.monotonic() + self.patience_s  # the keeper is about to take up a restarted server's history
+            before = self.meta.epoch  # the answer names the server's, which may be the new one already
             self.meta = self.store.meta()
-            while self.meta.epoch == answer.epoch and time.monotonic() < deadline:
+            while self.meta.epoch == before and time.monotonic() < deadline:
                 time.sleep(0.02)
                 self.meta = self.store.meta()
-            if self.meta.epoch == answer.epoch:
+            if self.meta.epoch == before:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",
                     code="epoch",

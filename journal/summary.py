@@ -51,8 +51,5 @@ def _counts(packed: bytes) -> tuple[int, int, int]:
 
     walk(resources, 1)
     task_count = task_count or {}
-    if "total" in task_count:
-        ntasks = task_count["total"]
-    else:
-        ntasks = slots * task_count.get("per_slot", 1)
+    ntasks = task_count["total"] if "total" in task_count else slots * task_count.get("per_slot", 1)
     return nodes, ntasks, cores

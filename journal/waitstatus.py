@@ -78,8 +78,6 @@ def finish_status(statuses: Iterable[int], exception_status: int | None = None, 
     exception of severity 0, if it has one; it wins, in the form of a shell's exit code. fatal: there was
     such an exception; a job with one never ends with status 0.
     """
-    if exception_status is not None:
-        status = from_exit(shell_exit_code(exception_status))
-    else:
-        status = max(statuses, default=0)
+    exited = exception_status is not None
+    status = from_exit(shell_exit_code(exception_status or 0)) if exited else max(statuses, default=0)
     return from_exit(1) if fatal and status == 0 else status

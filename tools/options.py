@@ -39,7 +39,6 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
     (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
     (("--requires",), {"metavar": "CONSTRAINT", "help": "Nodes it may use: ssd, -slow, host:n[1-4], ..."}),
-    (("--dependency",), {"multiple": True, "metavar": "URI", "help": "Wait for: afterok:ID, after:ID, ..."}),
     (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute; VAL may be JSON."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),
     (("--flags",), {"multiple": True, "metavar": "FLAG", "help": f"Job flags: {', '.join(FLAGS)}."}),
@@ -89,8 +88,6 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     }  # fmt: skip
     if v.get("cwd"):
         options["cwd"] = os.path.abspath(v["cwd"])
-    if v.get("dependency"):
-        options["dependencies"] = [dependency(text) for text in v["dependency"]]
     for option, key in (("--setattr", "attributes"), ("--setopt", "shell_options")):
         if v.get(option[2:]):
             options[key] = _settings(option, v[option[2:]])
@@ -200,21 +197,6 @@ def timeout_of(text: str | None) -> float | None:
     except Rejected as error:
         raise bad("--timeout", error) from None
     return None if seconds == float("inf") else seconds
-
-
-def dependency(text: str) -> dict[str, str]:
-    """The dependency object (RFC 26) of "scheme:value[?key=val[&key=val]]"; `singleton` needs no value."""
-    scheme, mark, rest = text.partition(":")
-    value, _, query = rest.partition("?")
-    if not scheme or (not mark and scheme != "singleton") or (mark and not value):
-        raise bad("--dependency", f"{text!r} is not scheme:value")
-    found = {"scheme": scheme, "value": value}
-    for pair in query.replace(";", "&").split("&") if query else ():
-        key, mark, setting = pair.partition("=")
-        if not key or not mark or key in ("scheme", "value"):
-            raise bad("--dependency", f"{pair!r} is not key=value")
-        found[key] = setting
-    return found
 
 
 def _settings(option: str, texts: Iterable[str]) -> dict[str, Any]:

@@ -205,6 +205,8 @@ def run_inside(directory: Any, uri: str, command: list[str], extra: dict[str, st
             click.echo(f"fluxkv: {command[0]}: {error.strerror}", err=True)
             code = 127 if isinstance(error, FileNotFoundError) else 126
         else:
+            for early in asked:  # it came before there was anybody to send it on to
+                os.kill(pid, early)
             _, status = os.waitpid(pid, 0)
             pid = 0
             code = os.waitstatus_to_exitcode(status)

@@ -105,7 +105,14 @@ def test_detach_prints_the_uri_and_again_brings_up_what_is_dead(user: Any, place
 def test_stop_ends_what_runs_and_keeps_what_waits(user: Any, place: Path) -> None:
     uri = user.ok("start", "--detach", "--state-dir", place, "--cores", "1").splitlines()[-1]
     here = user.at(user.folder, uri)
-    stubborn = here.submit("--output=o", "-o", "kill-timeout=0.5", "sh", "-c", "trap 'echo TERM' TERM; echo ready; while :; do sleep 0.1; done")
+    stubborn = here.submit(
+        "--output=o",
+        "-o",
+        "kill-timeout=0.5",
+        "sh",
+        "-c",
+        "trap 'echo TERM' TERM; echo ready; while :; do sleep 0.1; done",
+    )
     waiting = here.submit("sh", "-c", "echo survived > later")
     here.ok("job", "wait-event", "-t", "30s", stubborn, "start")
     assert here.ok("stop", timeout=40) == ""

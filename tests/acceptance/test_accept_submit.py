@@ -191,8 +191,8 @@ def test_a_journal_that_holds(site: Any) -> None:
 
 def test_a_dependency_is_refused_rather_than_ignored(site: Any) -> None:
     first = site.submit("true")
-    done = site("run", f"--dependency=afterok:{first}", "touch", "ran")
+    wanted = f'--setattr=dependencies=[{{"scheme":"afterok","value":"{first}"}}]'
+    done = site("run", wanted, "touch", "ran")
     assert done.code == 1
     assert "dependencies are not supported" in done.err
     assert not (site.folder / "ran").exists()
-    assert site("submit", "--dependency=afterok", "true").code == 2

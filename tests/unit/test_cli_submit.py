@@ -25,7 +25,6 @@ from fluxkv.tools.eventlines import EventLines, matches
 from fluxkv.tools.job_cmd import job
 from fluxkv.tools.options import (
     copies,
-    dependency,
     environment,
     fill,
     flags_of,
@@ -107,7 +106,6 @@ def test_attributes_and_files() -> None:
         "input": {"stdin": {"type": "file", "path": "i"}},
     }
     assert system("--requires=host:n1", "a")["constraints"] == {"hostlist": ["n1"]}
-    assert system("--dependency=afterok:ƒ2", "a")["dependencies"] == [{"scheme": "afterok", "value": "ƒ2"}]
 
 
 def test_copies() -> None:
@@ -148,7 +146,7 @@ def test_environment_rules(tmp_path: Any) -> None:
         ("--ntasks", ["-n", "x"]), ("--ntasks", ["-n", "0"]), ("--nodes", ["-N", "-1"]),
         ("--time-limit", ["-t", "1z"]), ("--time-limit", ["-t", "nan"]), ("--urgency", ["--urgency=32"]),
         ("--setattr", ["--setattr==1"]), ("--setopt", ["-o", "=1"]), ("--requires", ["--requires=a|"]),
-        ("--dependency", ["--dependency=afterok"]), ("--flags", ["--flags=nosuch"]), ("--cc", ["--cc=3-1"]),
+        ("--flags", ["--flags=nosuch"]), ("--cc", ["--cc=3-1"]),
         ("--bcc", ["--cc=1", "--bcc=1"]), ("--env", ["--env=A=$NOSUCHVAR"]), ("--env", ["--env=^/no/file"]),
         ("--timeout", ["--timeout=x"]),
     ],
@@ -163,8 +161,6 @@ def test_what_is_not_an_option_of_ours() -> None:
     assert isinstance(call(submit).exception, click.UsageError)
     assert isinstance(call(submit, "--nosuch", "true").exception, click.NoSuchOption)
     assert flags_of(["debug,waitable"]) == 6
-    assert dependency("after:1?x=y&z=2") == {"scheme": "after", "value": "1", "x": "y", "z": "2"}
-    assert dependency("singleton") == {"scheme": "singleton", "value": ""}
 
 
 COMMANDS = [submit, run, cancel, *job.commands.values()]
