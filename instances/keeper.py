@@ -13,45 +13,35 @@ import signal
 import time
 
 from ..journal.log import Journal
-from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
-from ..kvs.port import Store
 from ..kvs.redis_store import open_store
-from ..kvs.server import ServerHandle, stop_server, wait_ended
+from ..kvs.server import stop_server, wait_ended
 from . import boot
 from .daemon import RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
 from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
+from .server_care import SERVER_AGAIN_S, ServerCare
 from .supervised import Role, keep_owner, owner_file, remove, write_word
 
 CRASHES, WITHIN_S = 3, 30.0
 WITNESS_S = 1.0
 CHECK_S = 1.0
+SETTLE_S = 0.5
 STOP_GRACE_S = 30.0
-SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 BESIDE_S = 60.0  # as long as whoever waits for us does
 
 
-class Keeper:
+class Keeper(ServerCare):
     """Supervises one state directory."""
 
     def __init__(self, state_dir: StateDir, daemon: Daemon, log: Log, owner: int) -> None:
-        self.state_dir = state_dir
+        super().__init__(state_dir, log, state_dir.read())
         self.daemon = daemon
-        self.log = log
-        self.settings = state_dir.read()
         self.owner = owner
         self.owner_fd = -1
-        self.child = bool(self.settings.get("parent"))
-        self.server: ServerHandle | None = None
-        self.server_fd = -1
-        self.server_started = 0.0  # when it was last started again
-        self.server_failed = ""
-        self.lost = False  # the server came back without acknowledged history: nothing is taken up
-        self.selector = selectors.DefaultSelector()
         self.restart_asked = False
-        self.store: Store | None = None
         self.roles: list[Role] = []
         if self.settings.get("lead", True):
             for number in range(int(self.settings.get("workers", 1))):
@@ -134,11 +124,6 @@ class Keeper:
             return
         self.selector.register(role.pidfd, selectors.EVENT_READ, role)
 
-    def _watch_server(self) -> None:
-        assert self.server is not None
-        self.server_fd = os.pidfd_open(self.server.pid)
-        self.selector.register(self.server_fd, selectors.EVENT_READ, "server")
-
     def _watch_owner(self) -> None:
         try:
             self.owner_fd = os.pidfd_open(max(self.owner, 0))
@@ -151,18 +136,17 @@ class Keeper:
 
     def run(self) -> None:
         """Until told to stop, then end everything."""
-        duties = Duties()
-        duties.add("witness", WITNESS_S, self._witness)
-        duties.add("check", CHECK_S, self._check)
         self.selector.register(self.daemon.wake_read, selectors.EVENT_READ, "wake")
-        self.selector.register(duties, selectors.EVENT_READ, "duties")
-        duties.start()
+        duties: Duties | None = None
+        settled = time.monotonic() + SETTLE_S
         try:
             while not self.daemon.stopping:
-                for key, _ in self.selector.select(5.0):
+                if duties is None and time.monotonic() >= settled:
+                    duties = self._begin_duties()  # its import costs more than the start of a daemon: those go first
+                for key, _ in self.selector.select(5.0 if duties else SETTLE_S):
                     if key.data == "wake":
                         self.daemon.drain_wakeups()
-                    elif key.data == "duties":
+                    elif key.data == "duties" and duties is not None:
                         duties.run_due()
                     elif key.data == "owner":
                         self.log.say("info", "the command that started this instance has ended")
@@ -175,8 +159,17 @@ class Keeper:
                     self.restart_asked = False
                     self._restart()
         finally:
-            duties.stop()
+            if duties is not None:
+                duties.stop()
         self.shut_down()
+
+    def _begin_duties(self) -> Duties:
+        duties = Duties()
+        duties.add("witness", WITNESS_S, self._witness)
+        duties.add("check", CHECK_S, self._check)
+        self.selector.register(duties, selectors.EVENT_READ, "duties")
+        duties.start()
+        return duties
 
     def _restart_told(self, signum: int, frame: object) -> None:
         self.restart_asked = True
@@ -243,65 +236,6 @@ class Keeper:
             return lines[-1][-200:] if lines else "it said nothing"
         except OSError:
             return "it said nothing"
-
-    def _server_died(self) -> None:
-        self.selector.unregister(self.server_fd)
-        os.close(self.server_fd)
-        self.server_fd = -1
-        if self.server is not None:
-            self.server.alive()  # reaps it
-        if time.monotonic() - self.server_started < SERVER_AGAIN_S:
-            return  # `_check` tries again
-        self.log.say("error", "the server died; starting it again on its files")
-        self._server_back()
-
-    def _server_back(self) -> None:
-        """Start the server on its files, and take its history up."""
-        self.server_started = time.monotonic()
-        try:
-            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
-            self._watch_server()
-        except (FluxkvError, OSError) as error:
-            self._server_fails(f"the server does not come back: {error}")
-            return
-        if self.server.repaired:
-            self.log.say("warning", self.server.repaired)
-        self._take_up()
-
-    def _take_up(self) -> None:
-        """Open a new epoch if the server has been restarted since the last one was, and its history is whole."""
-        if self.store is None or self.lost or not self.settings.get("lead", True):
-            return
-        try:
-            if not boot.is_current(self.store):
-                boot.take_up(self.store, self.state_dir, "server restarted")
-                self.log.say("warning", "the server is back, history is whole")
-            if self.server_failed:
-                self.server_failed = ""
-                remove(self.state_dir.join("run", "server.failed"))
-        except Corrupt as error:
-            self.lost = True
-            self._server_fails(f"{error} ({error.hint})")
-        except FluxkvError as error:
-            if not self.child:
-                self._server_fails(f"the server does not take writes: {error}")
-
-    def _server_fails(self, text: str) -> None:
-        if text == self.server_failed:
-            return
-        self.server_failed = text
-        write_word(self.state_dir.join("run", "server.failed"), text)
-        self.log.say("error", text)
-
-    def _witness(self) -> None:
-        if self.store is None or self.lost or not self.settings.get("lead", True):
-            return
-        try:
-            boot.write_witness(self.state_dir, self.store)
-        except FluxkvError:
-            pass  # said by whoever brings the server back
-        except OSError as error:
-            self.log.say("warning", f"tip not noted: {error}")
 
     def _check(self) -> None:
         """Whatever was missed: a server that did not come back, roles whose death left no trace (found by their locks)."""

@@ -95,10 +95,10 @@ class Submitter:
                 raise Corrupt(f"unexpected answer {answer}", code="protocol")
             fresh = self._store.meta()
             deadline = time.monotonic() + PATIENCE_S  # the keeper is about to take up a restarted server's history
-            while isinstance(answer, StaleEpoch) and fresh.epoch == answer.epoch and time.monotonic() < deadline:
+            while isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch and time.monotonic() < deadline:
                 time.sleep(0.02)
                 fresh = self._store.meta()
-            if isinstance(answer, StaleEpoch) and fresh.epoch == answer.epoch:
+            if isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",
                     code="epoch",

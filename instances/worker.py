@@ -361,7 +361,7 @@ class Worker:
         state = self.state
         if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 4 * len(state.jobs)):
             self.snapshot_events = state.events
-            outputs.append(Snapshot(floor=max(0, state.version - 1000)))
+            outputs.append(Snapshot(floor=max(0, state.version - 200)))
 
 
 def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:

@@ -173,7 +173,7 @@ class RespConnection:
                 hint="the server or its disk is overloaded, or the network is cut",
             )  # fmt: skip
         return Unavailable(
-            f"lost the connection to {self.address}: {error}",
+            f"lost the connection to {self.address}: {why}",
             code="disconnected",
             hint="the server went away",
         )
@@ -200,5 +200,5 @@ def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:
         why = error.strerror or str(error) or type(error).__name__
         raise Unavailable(
             f"no server answers at {parsed}: {why}", code="unreachable",
-            hint="start the instance (fluxkv start), or check the address",
+            hint=_bring_up(parsed),
         ) from None  # fmt: skip

@@ -20,6 +20,8 @@ from ..kvs.errors import Rejected
 Getter = Callable[[Any, Any], Any]
 Fields = Mapping[str, tuple[str, Getter]]
 _SIMPLE = re.compile(r"(?P<align>[<>^]?)(?P<width>\d*)(?:\.(?P<limit>\d+))?s?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_FIRST_WIDE = "\u1100"  # no character before it takes two columns of a terminal
 _EMPTY = frozenset(("", "0", "0s", "0.0", "0:00:00"))
 
 
@@ -47,6 +49,28 @@ def clock_time(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return (f"{days}-" if days else "") + f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def clean(text: str) -> str:
+    """Text for one cell: control characters, which would break the table or command the terminal, become "?"."""
+    return text if text.isprintable() else _CONTROL.sub("?", text)
+
+
+def width_of(text: str) -> int:
+    """How many columns a terminal needs for it."""
+    if not text or max(text) < _FIRST_WIDE:
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of its beginning as fits so many columns."""
+    text = text[:columns]
+    while width_of(text) > columns:
+        text = text[:-1]
+    return text
 
 
 class Column:
@@ -90,14 +114,17 @@ class Column:
             value = "-"
         if self.align is None:
             return self._formatted(value)
-        text = value if value.__class__ is str else str(value)
-        if self.limit and len(text) > self.limit:
-            text = text[: self.limit - 1] + "+" if self.plus else text[: self.limit]
-        if len(text) < self.width:
+        text = clean(value if value.__class__ is str else str(value))
+        size = width_of(text)
+        if self.limit and size > self.limit:
+            text = cut(text, self.limit - 1) + "+" if self.plus else cut(text, self.limit)
+            size = width_of(text)
+        if size < self.width:
+            width = self.width - size + len(text)
             right = self.align == ">" or (not self.align and value.__class__ is not str)
             if self.align == "^":
-                return text.center(self.width)
-            return text.rjust(self.width) if right else text.ljust(self.width)
+                return text.center(width)
+            return text.rjust(width) if right else text.ljust(width)
         return text
 
     def _converted(self, value: Any) -> Any:
@@ -119,11 +146,11 @@ class Column:
 
     def _formatted(self, value: Any) -> str:
         try:
-            return format(value, self.spec)
+            return clean(format(value, self.spec))
         except (ValueError, TypeError):  # a number's format asked of an empty value
             plain = re.sub(r"[,_+ #]|\.\d+|[bcdeEfFgGnoxX%]$", "", self.spec)
             try:
-                return format(str(value), plain)
+                return clean(format(str(value), plain))
             except (ValueError, TypeError):
                 raise _bad(self.name, f"{self.spec!r} does not fit it") from None
 
@@ -195,7 +222,7 @@ class Format:
                 continue
             if column.stretch and column.width:
                 column.width = (
-                    max(column.width, *(len(str(value)) for value in values)) if values else column.width
+                    max(column.width, *(width_of(str(value)) for value in values)) if values else column.width
                 )
                 column.limit = max(column.limit, column.width) if column.limit else 0
             texts.append(_texts(text, values))

@@ -353,7 +353,7 @@ def export(output: str, after: int, until: str | None, uri: str | None, state_di
     \b
     Examples:
       fluxkv journal export --output history.jsonl
-      fluxkv journal export --until 'yesterday 24:00' | gzip > day.jsonl.gz
+      fluxkv journal export --until 'yesterday 18:00' | gzip > day.jsonl.gz
     """
     from .eventview import event_document
     from .render import json_text

@@ -65,7 +65,9 @@ def table(
     plain: columns of text even on a terminal (None: only off a terminal). right: indices of columns set flush
     right. styles: cell text -> rich style, e.g. {"F": "red"}.
     """
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    from .formats import clean
+
+    texts = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
     numbers = frozenset(right)
     if plain is None:
         plain = not is_terminal()
@@ -86,18 +88,21 @@ def table(
 
 
 def _plain_table(headers: Sequence[str], rows: list[list[str]], right: frozenset[int]) -> None:
+    from .formats import width_of
+
     lines = [list(headers), *rows] if headers else rows
     widths: list[int] = []
     for line in lines:
         for index, cell in enumerate(line):
             if index == len(widths):
                 widths.append(0)
-            widths[index] = max(widths[index], len(cell))
+            widths[index] = max(widths[index], width_of(cell))
     printed = []
     for line in lines:
         cells = [
-            cell.rjust(widths[index]) if index in right else cell.ljust(widths[index])
+            cell.rjust(size) if index in right else cell.ljust(size)
             for index, cell in enumerate(line)
+            for size in (widths[index] - width_of(cell) + len(cell),)
         ]
         printed.append(" ".join(cells).rstrip())
     if printed:

@@ -1,0 +1,102 @@
+"""The keeper's care for the server: started again on its files, its history checked and taken up, its tip witnessed.
+
+Decides when a restarted server may be written to: only when nothing that was acknowledged is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from typing import Any
+
+from ..kvs.errors import Corrupt, FluxkvError
+from ..kvs.port import Store
+from ..kvs.server import ServerHandle
+from . import boot
+from .daemon import Log
+from .paths import StateDir
+from .supervised import remove, write_word
+
+SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
+
+
+class ServerCare:
+    """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up."""
+
+    def __init__(self, state_dir: StateDir, log: Log, settings: dict[str, Any]) -> None:
+        self.state_dir = state_dir
+        self.log = log
+        self.settings = settings
+        self.selector = selectors.DefaultSelector()
+        self.child = bool(settings.get("parent"))
+        self.store: Store | None = None
+        self.server: ServerHandle | None = None
+        self.server_fd = -1
+        self.server_started = 0.0  # when it was last started again
+        self.server_failed = ""
+        self.lost = False
+
+    def _watch_server(self) -> None:
+        assert self.server is not None
+        self.server_fd = os.pidfd_open(self.server.pid)
+        self.selector.register(self.server_fd, selectors.EVENT_READ, "server")
+
+    def _server_died(self) -> None:
+        self.selector.unregister(self.server_fd)
+        os.close(self.server_fd)
+        self.server_fd = -1
+        if self.server is not None:
+            self.server.alive()  # reaps it
+        if time.monotonic() - self.server_started < SERVER_AGAIN_S:
+            return  # `_check` tries again
+        self.log.say("error", "the server died; starting it again on its files")
+        self._server_back()
+
+    def _server_back(self) -> None:
+        """Start the server on its files, and take its history up."""
+        self.server_started = time.monotonic()
+        try:
+            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
+            self._watch_server()
+        except (FluxkvError, OSError) as error:
+            self._server_fails(f"the server does not come back: {error}")
+            return
+        if self.server.repaired:
+            self.log.say("warning", self.server.repaired)
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Open a new epoch if the server has been restarted since the last one was, and its history is whole."""
+        if self.store is None or self.lost or not self.settings.get("lead", True):
+            return
+        try:
+            if not boot.is_current(self.store):
+                boot.take_up(self.store, self.state_dir, "server restarted")
+                self.log.say("warning", "the server is back, history is whole")
+            if self.server_failed:
+                self.server_failed = ""
+                remove(self.state_dir.join("run", "server.failed"))
+        except Corrupt as error:
+            self.lost = True
+            self._server_fails(f"{error} ({error.hint})")
+        except FluxkvError as error:
+            if not self.child:
+                self._server_fails(f"the server does not take writes: {error}")
+
+    def _server_fails(self, text: str) -> None:
+        if text == self.server_failed:
+            return
+        self.server_failed = text
+        write_word(self.state_dir.join("run", "server.failed"), text)
+        self.log.say("error", text)
+
+    def _witness(self) -> None:
+        if self.store is None or self.lost or not self.settings.get("lead", True):
+            return
+        try:
+            boot.write_witness(self.state_dir, self.store)
+        except FluxkvError:
+            pass  # said by whoever brings the server back
+        except OSError as error:
+            self.log.say("warning", f"tip not noted: {error}")
