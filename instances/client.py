@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..journal.ids import f58, parse_id
 from ..kvs.port import Store
@@ -35,6 +35,9 @@ def connect(uri: str | None = None) -> Instance:
 
     found = find_uri(uri)
     return Instance(open_store(found), found)
+
+
+JobIds: TypeAlias = "Iterable[int | str | JobHandle] | int | str | JobHandle"
 
 
 class JobHandle(NamedTuple):
@@ -148,30 +151,26 @@ class Instance:
 
     # -- watching
 
-    def wait(self, ids: Iterable[int | str | JobHandle], timeout: float | None = None) -> list[JobResult]:
+    def wait(self, ids: JobIds, timeout: float | None = None) -> list[JobResult]:
         """The results of these jobs, in the order asked, when all have ended.
 
         timeout: seconds; raises `Unavailable(code="timeout")`. Raises `Rejected` for an unknown id.
         """
-        wanted = [_id(one) for one in ids]
+        wanted = _ids(ids)
         found = {result.id: result for result in self.as_ended(wanted, timeout)}
         return [found[id] for id in wanted]
 
-    def as_ended(
-        self, ids: Iterable[int | str | JobHandle], timeout: float | None = None
-    ) -> Iterator[JobResult]:
+    def as_ended(self, ids: JobIds, timeout: float | None = None) -> Iterator[JobResult]:
         """The results of these jobs in the order in which they end."""
         for batch in self.batches(ids, timeout):
             yield from batch
 
-    def batches(
-        self, ids: Iterable[int | str | JobHandle], timeout: float | None = None
-    ) -> Iterator[list[JobResult]]:
+    def batches(self, ids: JobIds, timeout: float | None = None) -> Iterator[list[JobResult]]:
         """As `as_ended`, in lists; an empty one about once a second while nothing ends."""
         from .follow import Follower, Tail, follow_results, result_of
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self._known([_id(one) for one in ids])
+        known, at = self._known(_ids(ids))
         ended = [result_of(job) for job in known if job.t_inactive]
         if ended:
             yield ended
@@ -222,7 +221,7 @@ class Instance:
 
     def watch(
         self,
-        ids: Iterable[int | str | JobHandle],
+        ids: JobIds,
         writer_of: Callable[[int], OutputWriter],
         timeout: float | None = None,
     ) -> Iterator[list[JobResult]]:
@@ -231,7 +230,7 @@ class Instance:
         from .output import read_output, watch
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self._known([_id(one) for one in ids])
+        known, at = self._known(_ids(ids))
         ended = [result_of(job) for job in known if job.t_inactive]
         for result in ended:
             writer = writer_of(result.id)
@@ -297,14 +296,14 @@ class Instance:
         number = _id(id)
         return self.state().jobs.get(number) or self._retired(number)
 
-    def cancel(self, ids: Iterable[int | str | JobHandle], note: str = "") -> list[int]:
+    def cancel(self, ids: JobIds, note: str = "") -> list[int]:
         """Cancel jobs in one commit; the ids of those that were active and not ending already.
 
         Raises `Rejected(code="no-such-job")` if one is unknown, and then cancels none.
         """
         from ..journal import decide
 
-        wanted = [_id(one) for one in ids]
+        wanted = _ids(ids)
         cancelled: list[int] = []
 
         def decision(state: State) -> Decision:
@@ -349,3 +348,10 @@ class Instance:
 
 def _id(job: int | str | JobHandle) -> int:
     return job.id if isinstance(job, JobHandle) else parse_id(job)
+
+
+def _ids(jobs: JobIds) -> list[int]:
+    """One job or many; a handle is a tuple, and so would pass for several."""
+    if isinstance(jobs, int | str | JobHandle):
+        return [_id(jobs)]
+    return [_id(one) for one in jobs]

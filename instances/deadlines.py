@@ -6,13 +6,14 @@ server time, and whose node has said nothing (cut off, its launcher stopped), ge
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from ..journal.derive import Group
 from ..journal.job import RUN, Job
 from ..journal.state import State
 
 BACKSTOP_S = 30.0
+FEW = 4096
 
 
 class Deadlines:
@@ -34,8 +35,18 @@ class Deadlines:
         """When to look again, 0.0 for never."""
         return self._heap[0][0] if self._heap else 0.0
 
+    def _forget_ended(self, state: State) -> None:
+        """Most jobs end long before their limit."""
+        jobs = state.jobs
+        running = {id for id in self._known if (job := jobs.get(id)) is not None and job.state == RUN}
+        self._known = {id: at for id, at in self._known.items() if id in running}
+        self._heap = [one for one in self._heap if one[1] in running]
+        heapify(self._heap)
+
     def due(self, state: State, now: float) -> list[Group]:
         """Exceptions for jobs that are overdue and still run."""
+        if len(self._heap) > FEW and len(self._heap) > 4 * len(state.nodes) + 4 * state.count(RUN):
+            self._forget_ended(state)
         groups = []
         while self._heap and self._heap[0][0] <= now:
             at, id = heappop(self._heap)

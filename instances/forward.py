@@ -170,6 +170,7 @@ class Forwarder:
             if not tail.target:
                 tail.taken = sizes.get((tail.stream, tail.ranks), 0)
                 tail.partial = b""
+                tail.truncated = tail.taken >= LIMIT
 
     def collect(self, keys: list[str] | None = None) -> None:
         """Forward what has grown: of all attempts, or of these."""
@@ -203,6 +204,10 @@ class Forwarder:
         if watched.noted:
             _unlink(self._note_file(key))
         return wrote
+
+    def unstarted(self, key: str) -> None:
+        """It came back and never ran: there is nothing to look at."""
+        self.fresh.pop(key, None)
 
     def started(self, key: str) -> None:
         """It runs: look at its files from now on, if it runs long enough; say where output went that is not forwarded."""
@@ -266,12 +271,14 @@ class Forwarder:
             if tail.target:
                 self._copy(tail, data, events)
                 continue
-            events.append(self._event(tail, data, last=False))
-            if tail.taken >= LIMIT:
+            full = tail.taken >= LIMIT
+            events.append(self._event(tail, data, last=full))
+            if full:
                 tail.truncated = True
                 where = f"all of it is in {self.host}:{tail.path}"
                 note = f"{tail.stream} of task {tail.ranks} truncated after {tail.taken} bytes; {where}"
-                events.append(["log", stdio.log(4, note)])
+                rest = {"stream": tail.stream, "rank": tail.ranks, "path": tail.path, "offset": tail.taken}
+                events.append(["log", {**stdio.log(4, note), "rest": rest}])  # readers here go on in the file
         if last and tail.partial:
             events.append(self._event(tail, b"", last=True))
         if last and tail.line:

@@ -346,6 +346,8 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     """Body of the keeper's process. Writes one line to `ready_fd`: "ready" or "error: ..."."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if ready_fd >= 0:
+        os.set_inheritable(ready_fd, False)  # our daemons must not keep it open: our end has to be noticed
     daemon = _take_place(state_dir, ready_fd)
     if daemon is None:
         _tell(ready_fd, "ready\n")
@@ -353,10 +355,12 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     keeper = Keeper(state_dir, daemon, log, keep_owner(state_dir, owner, ready_fd < 0))
     try:
         keeper.bring_up()
-    except (FluxkvError, OSError) as error:
+    except Exception as error:
         hint = getattr(error, "hint", "")
-        write_word(state_dir.join("run", "keeper.failed"), f"{error} ({hint})" if hint else f"{error}")
-        _tell(ready_fd, f"error: {error}\n{hint}")
+        known = isinstance(error, FluxkvError | OSError)
+        what = f"{error}" if known else f"this is a fault in fluxkv: {type(error).__name__}: {error}"
+        write_word(state_dir.join("run", "keeper.failed"), f"{what} ({hint})" if hint else what)
+        _tell(ready_fd, f"error: {what}\n{hint}")
         keeper.daemon.stopping = True
         for role in keeper.roles:
             keeper._end(role, signal.SIGTERM, 2.0)

@@ -19,6 +19,7 @@ from ..kvs.port import Message, Store
 from .follow import Follower, JobResult, Tail, result_of, timed_out
 
 READ = 65536
+LOOK_S = 0.05  # how often output that goes on in a file is looked for
 
 
 class OutputWriter:
@@ -35,6 +36,7 @@ class OutputWriter:
         self._label = label
         self._prefix = prefix
         self._partial: dict[tuple[str, str], bytes] = {}
+        self._rests: list[_Rest] = []
         self.redirects: list[tuple[str, str]] = []
 
     def take(self, data: bytes) -> None:
@@ -42,13 +44,27 @@ class OutputWriter:
         name, context = unpack(data)
         if name == "data":
             self._data(context)
+        elif name == "log" and (rest := _Rest.open(context.get("rest"))) is not None:
+            self._rests.append(rest)
         elif name == "log":
             self._emit("stderr", f"fluxkv: {self._prefix}{context.get('message', '')}\n".encode())
         elif name == "redirect":
             self.redirects.append((str(context.get("stream", "")), str(context.get("path", ""))))
 
+    def follow_files(self) -> bool:
+        """Write what has come in files that hold what the stream does not; whether there are such files."""
+        for file in self._rests:
+            while data := os.pread(file.fd, 16 * READ, file.offset):
+                file.offset += len(data)
+                self._data({"stream": file.stream, "rank": file.rank, "data": data})
+        return bool(self._rests)
+
     def flush(self) -> None:
-        """Write out lines without an end."""
+        """The job is over: write out the rest, lines without an end among it."""
+        self.follow_files()
+        for file in self._rests:
+            os.close(file.fd)
+        self._rests.clear()
         for (stream, rank), rest in self._partial.items():
             if rest:
                 self._emit(stream, self._mark(rank) + rest + b"\n")
@@ -78,6 +94,26 @@ class OutputWriter:
         if text:
             target.write(text)
             target.flush()
+
+
+class _Rest:
+    """Output beyond what the stream takes, in a file on this host. offset: bytes written out so far."""
+
+    __slots__ = ("fd", "offset", "rank", "stream")
+
+    def __init__(self, fd: int, stream: str, rank: str, offset: int) -> None:
+        self.fd, self.stream, self.rank, self.offset = fd, stream, rank, offset
+
+    @classmethod
+    def open(cls, where: dict[str, Any] | None) -> _Rest | None:
+        """None if nothing was left out, or its file cannot be read from here."""
+        if not where:
+            return None
+        try:
+            fd = os.open(where["path"], os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        return cls(fd, str(where["stream"]), str(where["rank"]), int(where["offset"]))
 
 
 def data_of(context: dict[str, Any]) -> bytes:
@@ -167,7 +203,7 @@ class Attachment:
                 if left <= 0:
                     raise timed_out(f"job {f58(self.id)} is still active")
                 if not commits and not messages:
-                    self._wait(left)
+                    self._wait(min(left, LOOK_S) if self._writer.follow_files() else left)
         finally:
             self._tail.close()
 
@@ -217,6 +253,8 @@ def watch(
                 for message in items:
                     writer.take(message.data)
                     seen[key] = message.id
+            for writer in writers.values():
+                writer.follow_files()
             ended: list[JobResult] = []
             for commit in commits:
                 ended += follower.take(commit)

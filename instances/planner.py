@@ -12,6 +12,7 @@ from typing import Any
 from ..journal.claims import Claim, to_wire
 from ..journal.derive import Group
 from ..journal.job import Job
+from ..journal.jobspec_check import check, check_plain
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
@@ -20,6 +21,7 @@ from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
 from .line import Line
 from .orders import launch_orders, shape_of
+from .shell_options import check_system
 
 # A grant ahead hides the round trip from a report to the next launch; it should cover about this many seconds of work.
 AHEAD_S = 0.12
@@ -28,6 +30,7 @@ START_S = 0.0008  # what a start and an end cost a seat beside the task's own ti
 ROUND_TRIP_S = 0.05
 LINGERED_S, STUCK_S = 0.3, 5.0
 SHAPES = 10_000  # distinct requests remembered
+TASKS_MAX = 100_000  # of one job: each costs its node memory before it starts
 REASON_AFTER_S = 0.25
 
 
@@ -43,6 +46,7 @@ class Planner:
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
         self.shapes: dict[bytes, str] = {}
+        self.checked: set[bytes] = set()  # hashes of jobspecs found good
         self.seat_by_job: dict[int, tuple[str, list[int]]] = {}  # job -> (shape, ranks where its seat counts)
         self.first_waits: dict[int, float] = {}  # job -> when a plan first had to leave it
         self.said: dict[int, tuple[str, str]] = {}  # job -> (code, blocking) last journalled
@@ -81,6 +85,7 @@ class Planner:
 
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
+        self._check(job)
         system = (job.jobspec or {}).get("attributes", {}).get("system", {})
         if system.get("dependencies"):  # to run it at once would be worse than to refuse it
             raise Rejected("dependencies are not supported yet", code="unsupported")
@@ -90,6 +95,25 @@ class Planner:
         if self.pool.satisfiable(request) is not None:
             raise Rejected(explain(request, self.pool).text, code="unsatisfiable")
         return request
+
+    def _check(self, job: Job) -> None:
+        """Refuse what no submit command would have let through: anybody may append to the journal."""
+        if job.spec_hash in self.checked:
+            return
+        jobspec = job.jobspec or {}
+        try:
+            check_plain(jobspec)
+            check(jobspec, general=True)
+            check_system(jobspec["attributes"].get("system") or {})
+        except RecursionError:
+            raise Rejected("bad jobspec: nested too deep", code="bad-jobspec") from None
+        ((how, amount),) = jobspec["tasks"][0]["count"].items()
+        ntasks = job.ncores * amount["count"] if how == "per_resource" else job.ntasks
+        if ntasks > TASKS_MAX:
+            raise Rejected(f"{ntasks} tasks are more than {TASKS_MAX}", code="unsupported")
+        if len(self.checked) >= SHAPES:
+            self.checked.clear()
+        self.checked.add(job.spec_hash)
 
     def shape(self, request: Request) -> str:
         """The request's short name."""

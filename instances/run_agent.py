@@ -69,6 +69,7 @@ class AgentRunner(Runner):
         self.fake_keys: set[str] = set()
         self.client_fd = -1
         self.inputs: dict[str, tuple[int, str]] = {}  # input stream key -> (job, launcher key)
+        self.ending: set[str] = set()  # attempts whose standard input has ended, but not been read
         self.ready: list[Input] = []
         names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
         self.follow(open_store(uri).subscribe({key: cursors[int(name[5:])] for key, name in names_of.items()}), names_of)
@@ -157,7 +158,13 @@ class AgentRunner(Runner):
             if event[0] == "over":
                 self.insist(partial(forwarder.finish, event[1]))
                 self._end_input(event[1])
+            elif event[0] == "unstarted":
+                for key in event[1]:
+                    self._never_ran(key)
             elif event[0] == "held":
+                held = {row[0] for row in event[1]}
+                for key in [key for key in forwarder.fresh if key not in held]:  # a dead launcher had them in its memory
+                    self._never_ran(key)
                 for key, job, state, *_, over in event[1]:
                     if state != "queued":
                         self.insist(partial(forwarder.adopt, job, key))
@@ -165,6 +172,14 @@ class AgentRunner(Runner):
                         self.insist(partial(forwarder.finish, key))
             elif event[0] == "start":
                 self.insist(partial(forwarder.started, event[1]))
+
+    def _never_ran(self, key: str) -> None:
+        """It was taken back. Whoever is attached writes on: its input waits for the job's next attempt."""
+        self.forwarder.unstarted(key)
+        for stream in [stream for stream, (_, reader) in self.inputs.items() if reader == key]:
+            del self.inputs[stream]
+            if self.subscription is not None:
+                self.subscription.forget(stream)
 
     def poll(self) -> list[Input]:
         inputs = super().poll()
@@ -193,10 +208,17 @@ class AgentRunner(Runner):
             if what[0] == "data":
                 self.forwarder.feed(key, what[1])
             else:
-                watched = self.forwarder.watched.get(key)
-                deadline = time.monotonic() + 1.0
-                while watched is not None and watched.pending and time.monotonic() < deadline:
-                    self.forwarder.feed(key, b"")
+                self.ending.add(key)
+        self._feed_rest()
+
+    def _feed_rest(self) -> None:
+        """Input that its task has not read yet; its end is said behind the last byte."""
+        for key in [key for key, watched in self.forwarder.watched.items() if watched.pending]:
+            self.forwarder.feed(key, b"")
+        for key in list(self.ending):
+            watched = self.forwarder.watched.get(key)
+            if watched is None or not watched.pending:
+                self.ending.discard(key)
                 self.client.send(["eof", key])
 
     # -- performing -----------------------------------------------------------------------------------------------
@@ -279,6 +301,7 @@ class AgentRunner(Runner):
 
     def _look(self) -> None:
         if self.forwarder.young or self.forwarder.watched:
+            self._feed_rest()
             try:
                 self.forwarder.collect()
             except Unavailable as error:

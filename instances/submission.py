@@ -42,11 +42,14 @@ class Submitter:
         self._meta: Meta | None = None
         self._ids: IdSource | None = None
         self._blobs: set[str] = set()
+        self._queues: set[str] = {"default"}  # known to be there
 
     def submit(
         self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
     ) -> list[int]:
         """Checked jobspecs with their environments; neighbours with the very same one share commits."""
+        if type(urgency) is not int or not 0 <= urgency <= 31:
+            raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
         ids: list[int] = []
         chunk: list[dict[str, Any]] = []
         last: Environment | None = None
@@ -54,6 +57,7 @@ class Submitter:
         for jobspec, env in jobs:
             name = blob if env is last else self._put_environment(env)
             last = env
+            self._need_queue(jobspec)
             if chunk and (name != blob or len(chunk) >= CHUNK):
                 ids += self._commit(chunk, blob, urgency, flags)
                 chunk = []
@@ -62,6 +66,21 @@ class Submitter:
         if chunk:
             ids += self._commit(chunk, blob, urgency, flags)
         return ids
+
+    def _need_queue(self, jobspec: dict[str, Any]) -> None:
+        """Raises Rejected if its queue is not there. Costs a fold for the first of each queue but the default."""
+        queue = (jobspec["attributes"].get("system") or {}).get("queue") or "default"
+        if queue in self._queues:
+            return
+        from ..journal.log import Journal
+
+        self._queues |= set(Journal(self._store).load().queues)
+        if queue not in self._queues:
+            raise Rejected(
+                f"queue {queue} is not defined",
+                code="no-such-queue",
+                hint=f"there are {', '.join(sorted(self._queues))}",
+            )
 
     def _put_environment(self, env: Environment) -> str:
         """Store an environment; its blob's name."""

@@ -86,6 +86,8 @@ class Worker:
         if self.due and now >= self.due:
             self.due = 0.0
             self.again = True
+        if self.leading and self.inflight is None:
+            self._maybe_snapshot(outputs)  # others' commits alone may have made the tail long
         if self.leading and self.inflight is None and self.again and self.state.version >= self.wait_for:
             self._pass(now, outputs)
         return outputs

@@ -43,20 +43,24 @@ class Impossible(Corrupt):
 
 
 def submit(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    jobspec = context.get("jobspec") or {}
-    job.t_submit = ts
-    job.urgency = context.get("urgency", 16)
+    jobspec = context.get("jobspec")
+    job.t_submit = float(ts)
+    urgency = context.get("urgency", 16)
+    job.urgency = urgency if type(urgency) is int and 0 <= urgency <= 31 else 16
     job.userid = context.get("userid", 0)
     job.flags = context.get("flags", 0)
     job.env = context.get("env", "")
-    set_jobspec(job, jobspec)
+    try:
+        set_jobspec(job, jobspec or {})
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        job.jobspec = {}  # whoever wrote it checked nothing: the worker refuses it, with a reason
 
 
 def set_jobspec(job: Job, jobspec: dict[str, Any]) -> None:
     """Take over a jobspec and what is derived from it."""
-    job.jobspec = jobspec
-    job.spec_hash = blake2b(pack(jobspec), digest_size=12).digest()
-    job.name, job.queue, job.duration, (job.nnodes, job.ntasks, job.ncores) = summarize(jobspec)
+    spec_hash, found = blake2b(pack(jobspec), digest_size=12).digest(), summarize(jobspec)
+    job.jobspec, job.spec_hash = jobspec, spec_hash
+    job.name, job.queue, job.duration, (job.nnodes, job.ntasks, job.ncores) = found
 
 
 def validate(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -91,7 +95,10 @@ def priority(state: State, job: Job, ts: float, context: Context, version: int) 
 
 
 def urgency(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.urgency = context["urgency"]
+    asked = context["urgency"]
+    if type(asked) is not int or not 0 <= asked <= 31:
+        raise ValueError(f"urgency {asked!r}")
+    job.urgency = asked
     if job.state == SCHED:
         state.move(job, PRIORITY)
 

@@ -70,12 +70,12 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     node = state.nodes.get(context["rank"])
     if node is None:
         return
+    cursor = int(str(context["cursor"]).split("-")[0] or 0)
     node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"], list(context["held"])]
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = None
     held = set(context["held"])
     # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
-    cursor = int(str(context["cursor"]).split("-")[0] or 0)
     for id in sorted(node.grants):
         job = state.jobs[id]
         if job.key not in held and job.attempt <= cursor and not (job.seat_of or job.started or job.over):

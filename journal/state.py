@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from ..kvs.errors import Corrupt
+from ..kvs.errors import Corrupt, Rejected
 from ..kvs.tree import Tree
 from . import fold_jobs, fold_words
 from .catalogue import SCHEMA
@@ -19,13 +19,15 @@ from .node import Node, Queue
 from .wire import Commit, pack, unpack
 
 MASK = (1 << 128) - 1
+# What a handler meets in an event that somebody wrote by hand: fields missing, or of another kind.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, Rejected)
 
 
 class State:
     """version/epoch/time: of the last commit applied. jobs: every job not retired. nodes: by rank.
 
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
-    until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject.
+    until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
     """
 
     def __init__(self) -> None:
@@ -65,35 +67,39 @@ class State:
         handlers = fold_jobs.HANDLERS
         empty: dict[str, Any] = {}
         index = 0
-        for name, subject, ts, context in commit.events:
+        for event in commit.events:
             index += 1
-            if subject.__class__ is int:
-                job = jobs.get(subject)
-                if job is None:
-                    if name != "submit":
-                        self.skipped += 1
-                        continue
-                    job = jobs[subject] = Job(subject)
-                    job.order = version << 24 | index
-                    self.counts[NEW] = self.counts.get(NEW, 0) + 1
-                elif name == "submit":
-                    raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
-                elif job.state == INACTIVE:
-                    self._packed.pop(subject, None)
-                dirty.add(subject)
-                attention[subject] = None
-                commits = job.commits
-                if not commits or commits[-1] != version:
-                    commits.append(version)
-                handler = handlers.get(name)
-                if handler is not None:
-                    handler(self, job, ts, context or empty, version)
-            else:
-                word = fold_words.HANDLERS.get(name)
-                if word is None:
-                    self.skipped += 1
+            try:
+                name, subject, ts, context = event
+                if subject.__class__ is int:
+                    job = jobs.get(subject)
+                    if job is None:
+                        if name != "submit":
+                            self.skipped += 1
+                            continue
+                        job = jobs[subject] = Job(subject)
+                        job.order = version << 24 | index
+                        self.counts[NEW] = self.counts.get(NEW, 0) + 1
+                    elif name == "submit":
+                        raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
+                    elif job.state == INACTIVE:
+                        self._packed.pop(subject, None)
+                    dirty.add(subject)
+                    attention[subject] = None
+                    commits = job.commits
+                    if not commits or commits[-1] != version:
+                        commits.append(version)
+                    handler = handlers.get(name)
+                    if handler is not None:
+                        handler(self, job, ts, context or empty, version)
                 else:
-                    word(self, subject, ts, context or empty, version)
+                    word = fold_words.HANDLERS.get(name)
+                    if word is None:
+                        self.skipped += 1
+                    else:
+                        word(self, subject, ts, context or empty, version)
+            except MALFORMED:  # what one client wrote badly by hand stops nobody: every fold skips the same
+                self.skipped += 1
         self.events += index
 
     def _leave_epoch(self, new: int) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from .wire import pack, unpack
 
+MOST = 1 << 62  # counts multiply; beyond this a number could not be packed, nor any such job run
+
 
 def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int, int]]:
     """(name, queue, duration in seconds, (nodes asked for or 0, tasks, cores))."""
@@ -18,9 +20,12 @@ def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int,
         command = tasks[0].get("command") or [""]
         name = str(command[0]).rsplit("/", 1)[-1]
     duration = float(system.get("duration") or 0.0)
+    queue = system.get("queue") or "default"
+    if not isinstance(name, str) or not isinstance(queue, str):
+        raise ValueError("a name is a string")
     return (
         name,
-        system.get("queue") or "default",
+        queue,
         duration,
         _counts(pack([jobspec.get("resources"), tasks[0].get("count")])),
     )
@@ -52,4 +57,4 @@ def _counts(packed: bytes) -> tuple[int, int, int]:
     walk(resources, 1)
     task_count = task_count or {}
     ntasks = task_count["total"] if "total" in task_count else slots * task_count.get("per_slot", 1)
-    return nodes, ntasks, cores
+    return min(nodes, MOST), min(ntasks, MOST), min(cores, MOST)

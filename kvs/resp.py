@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from os.path import exists
 from typing import Any, Final, Protocol
 
 import hiredis
@@ -172,11 +173,20 @@ class RespConnection:
                 f"{self.address} did not answer within {self.timeout_s:g} s", code="timeout",
                 hint="the server or its disk is overloaded, or the network is cut",
             )  # fmt: skip
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         return Unavailable(
             f"lost the connection to {self.address}: {why}",
             code="disconnected",
-            hint="the server went away",
+            hint="the server went away, and what was being written may or may not be there: fluxkv status says more",
         )
+
+
+def _bring_up(parsed: ServerAddress) -> str:
+    """What to do when nothing listens there: an instance's socket lies in its state directory."""
+    folder, _, name = parsed.path.rpartition("/") if parsed.kind == "unix" else ("", "", "")
+    if name == "kv.sock" and folder and exists(f"{folder}/instance.json"):
+        return f"fluxkv status says more; fluxkv start --detach --state-dir {folder} brings it up"
+    return "start the instance (fluxkv start), or check the address"
 
 
 def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:

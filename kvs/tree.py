@@ -15,6 +15,7 @@ from .errors import Rejected
 
 Value = bytes | list[Any]
 INLINE_MAX = 1024
+DEEPEST = 256
 MASK = (1 << 128) - 1
 
 
@@ -24,7 +25,14 @@ def check_key(key: str) -> str:
         return key
     if not key or len(key) > 4096 or any(not part for part in key.split(".")) or not key.isprintable():
         raise Rejected(f"bad KVS key {key!r}", code="bad-key", hint="use words joined by single dots, as a.b.c")
+    _check_depth(key)
     return key
+
+
+def _check_depth(key: str) -> None:
+    """Deeper trees could not be packed into a snapshot."""
+    if key.count(".") >= DEEPEST:
+        raise Rejected(f"a KVS key of more than {DEEPEST} words", code="bad-key", hint="use fewer levels")
 
 
 def _leaf_hash(path: str, value: object) -> int:
@@ -106,6 +114,7 @@ class Tree:
                 self.hash = (self.hash - _leaf_hash(path, here)) & MASK
 
     def _parent(self, key: str) -> tuple[dict[str, Any], str]:
+        _check_depth(key)
         *parents, last = key.split(".")
         here, path = self.root, ""
         for part in parents:

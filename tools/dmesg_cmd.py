@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..kvs.errors import Rejected
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..kvs.port import Message, Store
 
+ROLES = ("worker", "agent", "keeper", "launcher")
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical")
 
 
@@ -37,6 +39,8 @@ def dmesg(
       fluxkv dmesg --follow --role worker
       fluxkv dmesg -l warning --state-dir ~/old
     """
+    if role is not None and role.partition("-")[0] not in ROLES:
+        raise Rejected(f"{role!r} is no daemon that logs", code="bad-option", hint=f"there are {', '.join(ROLES)}")
     with open_journal(uri, state_dir) as journal:
         store = journal.store
         last = "0"

@@ -178,14 +178,14 @@ def _show_job(found: Job, view: View, steps: list[dict[str, Any]], tries: list[d
     from ..journal.ids import f58
     from ..journal.job import PENDING
     from . import render
-    from .formats import fsd
+    from .formats import clean, fsd
     from .jobview import info, status
     from .reading import user_name
 
     ended = info(found, view)
     ran = fsd(round(found.runtime(view.now), 3))
     render.out(
-        f"{f58(found.id)} {found.name}: {status(found)}"
+        f"{f58(found.id)} {clean(found.name)}: {status(found)}"
         + (f" ({ended})" if ended else "")
         + (f", ran {ran}" if ran else "")
     )

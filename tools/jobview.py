@@ -88,9 +88,11 @@ def reason(job: Job, view: View) -> str:
     if job.reason[1]:
         return one_line(job.reason[1])
     if job.state != SCHED:
-        return ""
+        return "no worker has taken it up yet"
     head = view.head(job.queue)
-    return f"behind {f58(head)}" if head and head != job.id else ""
+    if head == job.id:
+        return "first in line"
+    return f"behind {f58(head)}" if head else ""
 
 
 def signal_name(number: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from ..kvs.errors import Rejected
 from .reading import bound, commits_until, gc_paused
 from .target import open_journal, target_options
 
@@ -340,6 +342,26 @@ def _check_snapshot(source: Journal, fold: Any) -> str:
     return f"of version {state.version} agrees"
 
 
+@contextmanager
+def writing(output: str) -> Iterator[IO[str]]:
+    """The file to write, or stdout for "-". A regular file is whole or not touched: it is written beside and renamed.
+
+    What is no regular file is written to, never replaced: else root's `--output /dev/null` would end that device.
+    """
+    import os
+
+    beside = output != "-" and (os.path.isfile(output) or not os.path.lexists(output))
+    try:
+        with click.open_file(output, "w", encoding="utf-8", atomic=beside) as file:
+            yield file
+    except OSError as error:
+        if output == "-":
+            raise
+        raise Rejected(
+            f"{output}: {error.strerror or error}", code="output", hint="choose another with --output FILE"
+        ) from None
+
+
 @journal.command("export")
 @click.option("-o", "--output", metavar="FILE", default="-", help="Where to (default: standard output).")
 @click.option(
@@ -360,7 +382,7 @@ def export(output: str, after: int, until: str | None, uri: str | None, state_di
 
     with (
         open_journal(uri, state_dir) as source,
-        click.open_file(output, "w", encoding="utf-8", atomic=output != "-") as file,
+        writing(output) as file,
     ):
         version, moment = bound(source, until)
         for commit, event in _events(commits_until(source, after, version, moment)):

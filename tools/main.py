@@ -87,7 +87,8 @@ def main() -> None:
         _show(error)
         status = error.exit_status
     except OSError as error:
-        click.echo(f"fluxkv: {error}", err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"fluxkv: {where}{error.strerror or error}", err=True)
         status = 1
     except Exception as error:
         if os.environ.get("FLUXKV_TRACEBACK"):

@@ -170,7 +170,8 @@ def _daemon_part(directory: StateDir, document: dict[str, Any]) -> None:
             document["state"] = (
                 "stopped" if not any(one["role"] == "server" for one in found) else "unattended"
             )
-        document["problems"].insert(0, "no keeper is alive: nobody starts daemons again")
+        again = f"fluxkv start --detach --state-dir {directory.path} does"
+        document["problems"].insert(0, f"no keeper is alive: nobody starts daemons again ({again})")
     if document["state"] == "stopped":
         document["problems"][:] = [text for text in document["problems"] if "keeper" not in text]
         return

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..instances.follow import JobResult
     from ..instances.output import Attachment, OutputWriter
 
+TOLD = 10  # exceptions that are told one by one
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
@@ -85,16 +86,18 @@ def _wait(instance: Instance, ids: list[int], values: dict[str, Any], timeout: f
         batches = instance.watch(ids, _writers(values["label_io"], len(ids) > 1), timeout)
     else:
         batches = instance.batches(ids, timeout)
-    worst = done = failed = 0
+    worst = done = failed = told = 0
 
     def take(batch: list[JobResult]) -> None:
-        nonlocal worst, done, failed
+        nonlocal worst, done, failed, told
         for result in batch:
             done += 1
             failed += not result.ok
             worst = max(worst, result.returncode)
             if result.exception is not None:
-                say(exception_line(result.id, *result.exception))
+                told += 1
+                if told <= TOLD:
+                    say(exception_line(result.id, *result.exception))
 
     if values["show_progress"]:
         with progress(len(ids)) as bar:
@@ -104,6 +107,8 @@ def _wait(instance: Instance, ids: list[int], values: dict[str, Any], timeout: f
     else:
         for batch in batches:
             take(batch)
+    if told > TOLD:
+        say(f"fluxkv: {told - TOLD} more jobs had exceptions; fluxkv jobs -a -f failed,canceled,timeout lists them")
     return worst
 
 
@@ -229,7 +234,7 @@ def exception_line(id: int, kind: str, note: str, severity: int = 0) -> str:
 
 def _need_command(words: tuple[str, ...]) -> None:
     if not words:
-        raise click.UsageError("no command to run: name one, e.g. fluxkv submit hostname")
+        raise click.UsageError("no command to run: name one, e.g. hostname, after the options")
 
 
 def _connect(uri: str | None) -> Instance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,31 @@ def test_truncation_is_visible() -> None:
         b"",
         b"fluxkv: output truncated: 5 MB\n",
     )
+
+
+def test_what_the_stream_left_out_comes_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "0.out"
+    file.write_bytes(b"one\ntwo\n")
+    rest = {"stream": "stdout", "rank": "0", "path": str(file), "offset": 4}
+    left_out = ["log", {"level": 4, "message": "truncated", "rest": rest}]
+    assert written([data("one\n"), left_out]) == (b"one\ntwo\n", b"")
+    assert written([data("one\n"), left_out], label=True) == (b"0: one\n0: two\n", b"")
+    out = io.BytesIO()
+    writer = OutputWriter(out, io.BytesIO())
+    assert not writer.follow_files()
+    writer.take(pack(left_out))
+    assert writer.follow_files()
+    assert out.getvalue() == b"two\n"
+    with file.open("ab") as more:
+        more.write(b"three\n")
+    writer.flush()
+    assert out.getvalue() == b"two\nthree\n"
+    assert not writer.follow_files()
+
+
+def test_without_the_file_it_is_said_that_something_is_missing() -> None:
+    rest = {"stream": "stdout", "rank": "0", "path": "/nonexistent/0.out", "offset": 4}
+    assert written([["log", {"level": 4, "message": "truncated", "rest": rest}]]) == (b"", b"fluxkv: truncated\n")
 
 
 def commit(version: int, *events: list[Any]) -> Commit:
