@@ -208,6 +208,7 @@ class Forwarder:
     def unstarted(self, key: str) -> None:
         """It came back and never ran: there is nothing to look at."""
         self.fresh.pop(key, None)
+        self.watched.pop(key, None)
 
     def started(self, key: str) -> None:
         """It runs: look at its files from now on, if it runs long enough; say where output went that is not forwarded."""

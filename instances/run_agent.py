@@ -216,7 +216,9 @@ class AgentRunner(Runner):
         for key in [key for key, watched in self.forwarder.watched.items() if watched.pending]:
             self.forwarder.feed(key, b"")
         for key in list(self.ending):
-            watched = self.forwarder.watched.get(key)
+            watched, placed = self.forwarder.watched.get(key), self.reactor.placed.get(key)
+            if placed is not None and not placed.t_start:
+                continue  # placed ahead: its pipe is made when it starts
             if watched is None or not watched.pending:
                 self.ending.discard(key)
                 self.client.send(["eof", key])
