@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgpack.exceptions import UnpackException
+
 from ..journal.wire import pack, pack_events, unpack
+from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, split_key
 from .facts import Rows, cut, rest
@@ -61,6 +64,7 @@ class Agent:
         self.last_report = 0.0
         self.bucket = 0.0
         self.trims: dict[int, str] = {}
+        self.now = 0.0  # of this step
         self.seq = PROBE
         self.producer = f"agent/{min(host.ranks)}"
 
@@ -68,6 +72,7 @@ class Agent:
 
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         outputs: list[Output] = []
+        self.now = now
         for one in inputs:
             if isinstance(one, Launched):
                 for event in one.events:
@@ -102,23 +107,44 @@ class Agent:
             if version <= int(self.cursors.get(rank, "0").partition("-")[0]):
                 continue  # delivered again
             self.cursors[rank] = message.id
-            for order in unpack(message.data):
-                if order[0] == "hello":
-                    self._greeted(int(message.id.partition("-")[2]))
-                    continue
-                if order[0] == "launch":
-                    key = f"{order[1]['job']}.{message.id}.{rank}"
-                    if key not in self.placed:  # else the same order again: it has been started
-                        attempt = build_attempt(self.host, rank, order[1], key)
-                        self._place(Placed(key, order[1]["job"], version, rank, "fake_s" in attempt))
-                        launches.append(attempt)
-                    continue
-                if launches:  # keep the order of launches and what is said about them
-                    outputs.append(ToLauncher(["launch", launches]))
-                    launches = []
-                self._control(rank, order, outputs)
+            try:
+                orders = list(unpack(message.data))
+            except (ValueError, TypeError, UnpackException) as error:
+                outputs.append(Note("error", f"message {message.id} to node {rank} cannot be read: {error}"))
+                continue
+            for order in orders:
+                try:
+                    if order[0] == "launch":
+                        self._launch(rank, order[1], message.id, launches)
+                        continue
+                    if launches:  # keep the order of launches and what is said about them
+                        outputs.append(ToLauncher(["launch", launches]))
+                        launches = []
+                    if order[0] == "hello":
+                        self._greeted(int(message.id.partition("-")[2]))
+                    else:
+                        self._control(rank, order, outputs)
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    outputs.append(Note("error", f"an order in message {message.id} makes no sense: {error!r}"))
         if launches:
             outputs.append(ToLauncher(["launch", launches]))
+
+    def _launch(self, rank: int, order: dict[str, Any], id: str, launches: list[dict[str, Any]]) -> None:
+        """Build the attempt; one that cannot be built is over before it began, and says why."""
+        job, version = order["job"], int(id.partition("-")[0])
+        key = f"{job}.{id}.{rank}"
+        if key in self.placed:
+            return  # the same order again: it has been started
+        try:
+            attempt = build_attempt(self.host, rank, order, key)
+        except (LookupError, TypeError, ValueError, AttributeError, Rejected) as error:
+            if order.get("queued"):  # it holds no resources yet: back in the line, to end by an allocation of its own
+                self.rows[rank].unstarted.append([job, version])
+            else:
+                self.rows[rank].over.append([job, version, 0.0, self.now, 1 << 8, f"spawn: bad order: {error}", 0])
+            return
+        self._place(Placed(key, job, version, rank, "fake_s" in attempt))
+        launches.append(attempt)
 
     def _place(self, placed: Placed) -> None:
         self.placed[placed.key] = placed

@@ -248,3 +248,16 @@ def test_the_inbox_is_trimmed_after_the_position_is_kept(rig: Rig) -> None:
     assert trims
     assert kept
     assert kept[0] < trims[0]
+
+
+def test_what_cannot_be_read_ends_one_job_at_most_and_never_the_agent(rig: Rig) -> None:
+    bad = Messages("node/0", [Message("11-7", b"\xc1"), Message("12-7", pack(5)), Message("13-7", pack([["end"], 7, ["x"]]))])
+    assert told(rig.step(bad)) == []
+    outputs = rig.step(rig.launch(5, 14, command=None, count="many"))
+    request = write(outputs)
+    assert request is not None
+    (row,) = unpack_events(request.payload)[0][3]["over"]
+    assert (row[0], row[1], row[4]) == (5, 14, 1 << 8)
+    assert row[5].startswith("spawn: bad order")
+    rig.settle(outputs)
+    assert told(rig.step(rig.launch(6, 15)))[0][0] == "launch"

@@ -166,7 +166,7 @@ def test_inspect_job(shell: Any) -> None:
     assert story[5]["what"] == "node0: its tasks began"
     assert story[0]["by"] == "cli (alice)"
     past = shell.out("inspect", "job", shell.id("l"), "--at", "84")
-    assert past.startswith("ƒ6HjYQgw big: SCHED\n")
+    assert past.startswith("ƒ6HjYQgw big: SCHED (first in line)\n")
     assert shell("inspect", "job", shell.id("l"), "--at", "40")[2] == "job ƒ6HjYQgw: not there at 40"
 
 
