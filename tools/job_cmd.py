@@ -44,7 +44,14 @@ _format = click.option(
 
 @click.group()
 def job() -> None:
-    """Look at one job, wait for it, or change it."""
+    """Look at one job, wait for it, or change it.
+
+    \b
+    Examples:
+      fluxkv job attach ƒ3kQ              its output, as it comes
+      fluxkv job status -v ƒ3kQ           how it ended, in one line
+      fluxkv job eventlog ƒ3kQ            its story
+    """
 
 
 @contextmanager

@@ -94,12 +94,12 @@ def start(
             hint=f"export FLUXKV_URI='{settings['uri']}', or fluxkv stop first",
         )  # fmt: skip
     sweep_old(directory.path)
-    if not running:
-        starting.start_keeper(directory, 0 if detach else os.getpid())
-        starting.wait_for_nodes(settings["uri"])
+    # With one running already this waits until that one is up (or gone), so that the URI is never printed too early.
+    starting.start_keeper(directory, 0 if detach else os.getpid())
+    if running:
+        _wake_keeper(starting.keeper_pid(directory))
+    starting.wait_for_nodes(settings["uri"])
     if detach:
-        if running:
-            _wake_keeper(starting.keeper_pid(directory))
         click.echo(settings["uri"])
         return
     sys.exit(run_inside(directory, settings["uri"], list(command)))
