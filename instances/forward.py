@@ -7,6 +7,7 @@ the end, before the end is reported), so that nothing hangs on a pipe of a daemo
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from .paths import write_json
 from .spool import input_path, output_paths
 
 LOOK_S = 0.05
+DEAF = 4  # looks after which a pipe without a reader is given up
 CHUNK = 64 * 1024
 LIMIT = 4 * 1024 * 1024  # bytes of one stream of one rank that are forwarded
 
@@ -44,7 +46,7 @@ class _Tail:
 class Watched:
     """An attempt whose output is forwarded."""
 
-    __slots__ = ("fifo", "index", "job", "key", "noted", "pending", "tails", "total", "unsure")
+    __slots__ = ("deaf", "dropped", "fifo", "index", "job", "key", "noted", "pending", "tails", "taken", "total", "unsure")
 
     def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str], index: int, total: int) -> None:
         self.job = job
@@ -53,7 +55,10 @@ class Watched:
         self.fifo = fifo
         self.index = index  # of this node in the job
         self.total = total  # tasks of the job
-        self.pending = b""
+        self.pending = b""  # standard input that some task has not taken yet
+        self.dropped = 0  # bytes before it, which all have
+        self.taken = dict.fromkeys(fifo, 0)  # pipe -> bytes its task has taken
+        self.deaf: dict[str, int] = {}  # pipe -> how often nobody was there to read it
         self.noted = False
         self.unsure = False  # whether the last push may have arrived or not
 
@@ -332,21 +337,28 @@ class Forwarder:
         if watched is None:
             return True
         watched.pending += data
-        done = 0
-        for path in watched.fifo:
+        taken = watched.taken
+        for path in list(taken):
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.ENXIO and len(taken) > 1 and (watched.dropped or any(taken.values())):
+                    # The tasks run, and this one does not read (any more): the others go on without it.
+                    watched.deaf[path] = watched.deaf.get(path, 0) + 1
+                    if watched.deaf[path] >= DEAF:
+                        del taken[path]
                 continue
             try:
-                done = max(done, os.write(fd, watched.pending))
+                taken[path] += os.write(fd, watched.pending[taken[path] - watched.dropped :])
             except BlockingIOError:
                 pass
             except BrokenPipeError:
-                done = len(watched.pending)
+                taken[path] = watched.dropped + len(watched.pending)
             finally:
                 os.close(fd)
+        done = min(taken.values(), default=watched.dropped) - watched.dropped  # what every task has
         watched.pending = watched.pending[done:]
+        watched.dropped += done
         return not watched.pending
 
 

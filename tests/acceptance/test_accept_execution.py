@@ -228,3 +228,12 @@ def test_children(user: Any) -> None:
     words = ["jobs", "-a", "-n", "--format", "{ntasks} {status_abbrev}", "--state-dir"]
     ends = [sorted(user.ok(*words, child).splitlines()) for child in (folder / "ns").iterdir()]
     assert ["1 CD", "2 CD"] in ends
+
+
+def test_standard_input_reaches_every_task_whole(site: Any) -> None:
+    given = "0123456789" * 30_000
+    slow = "if [ $FLUX_TASK_RANK = 1 ]; then sleep 0.3; fi; wc -c"
+    done = site("run", "-n2", "-l", "sh", "-c", slow, given=given)
+    assert sorted(done.out.splitlines()) == ["0: 300000", "1: 300000"]
+    deaf = "if [ $FLUX_TASK_RANK = 1 ]; then exit 0; fi; wc -c"
+    assert site("run", "-n2", "-l", "sh", "-c", deaf, given=given).out == "0: 300000\n"
