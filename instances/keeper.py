@@ -352,6 +352,9 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
     if daemon is None:
         _tell(ready_fd, "ready\n")
         return
+    if ready_fd < 0 and os.path.exists(state_dir.join("run", "stopping")):
+        daemon.done()  # called to life by a daemon, while another keeper has ended the instance in order
+        return
     keeper = Keeper(state_dir, daemon, log, keep_owner(state_dir, owner, ready_fd < 0))
     try:
         keeper.bring_up()

@@ -67,7 +67,21 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
 
 
 def wait_for_nodes(uri: str, timeout_s: float = NODES_S) -> bool:
-    """Wait until every node's agent has spoken, so that the first command finds them up. False if some did not in time."""
+    """Wait until every node's agent has spoken, so that the first command finds them up. False if some did not in time.
+
+    A server that is being brought back is waited for too; `Unavailable` if it does not answer in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return _nodes_online(uri, deadline)
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _nodes_online(uri: str, deadline: float) -> bool:
     from ..journal.log import Journal
     from ..kvs.keys import Keys
     from ..kvs.redis_store import open_store
@@ -77,7 +91,6 @@ def wait_for_nodes(uri: str, timeout_s: float = NODES_S) -> bool:
         journal = Journal(store)
         state = journal.load()
         subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
-        deadline = time.monotonic() + timeout_s
         try:
             while not all(node.online for node in state.nodes.values()):
                 left = deadline - time.monotonic()
