@@ -275,7 +275,8 @@ def stop(state_dir: str | None, timeout: str) -> None:
 
 @click.command()
 @click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
-def restart(state_dir: str | None) -> None:
+@click.option("--timeout", default="20s", metavar="FSD", help="Give up waiting after this long.")
+def restart(state_dir: str | None, timeout: str) -> None:
     """Replace the instance's daemons while its tasks run on.
 
     \b
@@ -283,6 +284,7 @@ def restart(state_dir: str | None) -> None:
       fluxkv restart
     """
     from ..instances import start as starting
+    from ..journal.duration import parse_duration
 
     directory = find_directory(state_dir)
     pid = starting.keeper_pid(directory)
@@ -292,4 +294,4 @@ def restart(state_dir: str | None) -> None:
             code="not-running",
             hint="fluxkv start --detach --state-dir DIR",
         )
-    starting.restart(directory, pid)
+    starting.restart(directory, pid, parse_duration(timeout))
