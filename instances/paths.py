@@ -188,7 +188,8 @@ def state_dir_of(uri: str) -> StateDir | None:
     if address.kind == "unix":
         root = StateDir(os.path.dirname(address.path))
         candidates.append(root)
-        candidates.extend(_children(root, named.namespace))
+    for directory in list(candidates):
+        candidates.extend(_children(directory, named.namespace))
     for directory in candidates:
         try:
             if os.path.exists(directory.instance_file) and directory.read()["uri"] == uri:

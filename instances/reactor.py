@@ -70,26 +70,11 @@ class ToLauncher(NamedTuple):
     message: list[Any]
 
 
-class Push(NamedTuple):
-    """Append to a plain stream, before anything that follows."""
-
-    key: str
-    data: list[bytes]
-    limit: int
-
-
 class Trim(NamedTuple):
     """Drop a plain stream's entries up to this id."""
 
     key: str
     through: str
-
-
-class Follow(NamedTuple):
-    """Follow another plain stream from this position."""
-
-    key: str
-    position: str
 
 
 class Snapshot(NamedTuple):
@@ -111,7 +96,7 @@ class Note(NamedTuple):
     text: str
 
 
-Output = Write | ToLauncher | Push | Trim | Follow | Snapshot | WakeAt | Note
+Output = Write | ToLauncher | Trim | Snapshot | WakeAt | Note
 
 
 class Reactor(Protocol):

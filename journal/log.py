@@ -50,7 +50,7 @@ def make_append(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Building a state makes many objects and no garbage; looking through them again and again doubles its time."""
     import gc
 
@@ -93,7 +93,7 @@ class Journal:
 
     def load(self) -> State:
         """The live state: newest snapshot, then the tail."""
-        with _no_collection():
+        with no_collection():
             state = self.snapshot() or State()
             self.catch_up(state)
         return state
@@ -108,7 +108,7 @@ class Journal:
     def at(self, version: int | None = None, moment: float | None = None) -> State:
         """The state as of a version, or of a server time (Unix seconds), folded from the first commit."""
         state = State()
-        with _no_collection():
+        with no_collection():
             for commit in self.commits(0, version):
                 if moment is not None and commit.time > moment:
                     break
@@ -195,14 +195,6 @@ class Journal:
                 )
         elif not isinstance(answer, Conflicted | Appended):
             raise Corrupt(f"unexpected answer {answer}", code="protocol")
-
-    def wait_for(self, version: int, timeout_s: float = 10.0) -> None:
-        """Block until the journal has reached a version."""
-        deadline = time.monotonic() + timeout_s
-        while self.store.meta().version < version:
-            if time.monotonic() > deadline:
-                raise Unavailable(f"version {version} did not come within {timeout_s} s", code="timeout")
-            time.sleep(0.005)
 
 
 def decode_new(state: State, entries: list[Entry]) -> Iterator[Commit]:

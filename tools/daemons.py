@@ -8,51 +8,12 @@ alive.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..instances.paths import StateDir
 
 ORDER = ("server", "worker", "agent", "launcher", "keeper")
-
-
-def find_state_dir(uri: str) -> StateDir | None:
-    """The state directory on this host of the instance at this address; None if there is none."""
-    from ..instances.paths import known, state_dir_of
-
-    found = state_dir_of(uri)
-    if found is not None:
-        return found
-    for directory in known():
-        for one in _with_children(directory):
-            if _address(one) == uri:
-                return one
-    return None
-
-
-def _with_children(directory: StateDir) -> Iterator[StateDir]:
-    from ..instances.paths import StateDir
-
-    yield directory
-    below = directory.join("ns")
-    try:
-        names = sorted(os.listdir(below))
-    except OSError:
-        return
-    for name in names:
-        child = StateDir(os.path.join(below, name))
-        if os.path.exists(child.instance_file):
-            yield from _with_children(child)
-
-
-def _address(directory: StateDir) -> str:
-    from ..kvs.errors import FluxkvError
-
-    try:
-        return str(directory.read().get("uri", ""))
-    except FluxkvError:
-        return ""
 
 
 def processes(directory: StateDir) -> list[dict[str, Any]]:

@@ -61,9 +61,8 @@ def doctor(as_json: bool, uri: str | None, state_dir: str | None) -> None:
 
 def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """All checks, in the order in which one needs the other."""
-    from ..instances.paths import StateDir, find_uri
+    from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..kvs.errors import FluxkvError
-    from .daemons import find_state_dir
 
     for check in (_python, _packages, _server_program, _state_home):
         yield _guarded(check)
@@ -75,7 +74,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
         return
     if address:
         yield from _store(address)
-        directory = find_state_dir(address)
+        directory = state_dir_of(address)
     else:
         directory = StateDir(os.path.abspath(str(state_dir)))
     if directory is not None:

@@ -46,12 +46,13 @@ def gc_paused() -> Iterator[None]:
     through them again and again doubles the time. What is there at the end is not looked through any more."""
     import gc
 
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    from ..journal.log import no_collection
+
+    with no_collection():
+        try:
+            yield
+        finally:
+            gc.freeze()
 
 
 def load(journal: Journal, at: str | None = None) -> tuple[State, float]:

@@ -49,9 +49,9 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     """Everything `status --json` says. Raises `Rejected` or `Unavailable` only when no instance is named."""
     import os
 
-    from ..instances.paths import StateDir, find_uri
+    from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..kvs.errors import FluxkvError
-    from .daemons import disk, find_state_dir, given_up, processes
+    from .daemons import disk, given_up, processes
 
     directory: StateDir | None
     if state_dir and not uri:
@@ -59,7 +59,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
         address = str(directory.read().get("uri", "")) if os.path.exists(directory.instance_file) else ""
     else:
         address = find_uri(uri)
-        directory = find_state_dir(address)
+        directory = state_dir_of(address)
     document: dict[str, Any] = {
         "uri": address,
         "state_dir": directory.path if directory else None,
