@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from ..journal.catalogue import SCHEMA
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.state import State
@@ -320,7 +321,7 @@ class Worker:
                 inbox.setdefault(rank, []).append(message)
         if not events:  # a commit has at least one event: say whose word it is
             events.append(["lively", "resource", state.time, {"idset": ",".join(map(str, sorted(inbox)))}])
-        extra = {"by": self.name, "digest": state.digest()}
+        extra = {"by": self.name, "digest": state.digest(), "schema": SCHEMA}
         request = Append(
             uid=self.meta.uid,
             epoch=self.meta.epoch,

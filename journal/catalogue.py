@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
 
-SCHEMA = 1
+# Of what the state holds and its digest covers. A digest or snapshot of another schema is not compared: it is folded anew.
+SCHEMA = 2
 
 
 class Kind(NamedTuple):

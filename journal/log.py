@@ -13,6 +13,7 @@ from typing import Any
 
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
+from .catalogue import SCHEMA
 from .decide import Decision
 from .ids import f58
 from .state import State
@@ -123,7 +124,10 @@ class Journal:
         head, chunks = found
         if unpack(head)["version"] > self.store.meta().version:
             raise Corrupt("the snapshot is ahead of the journal: history was lost", code="snapshot-ahead")
-        return State.load(unpack(zlib.decompress(b"".join(chunks))))
+        records = unpack(zlib.decompress(b"".join(chunks)))
+        if unpack(records[0])["schema"] < SCHEMA:
+            return None  # made by an older program: the journal has everything
+        return State.load(records)
 
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""

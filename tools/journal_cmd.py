@@ -308,7 +308,7 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
         for fault in faults:
             render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
         unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
-        late = f", {fold.unchecked} of versions too far back" if fold.unchecked else ""
+        late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
         render.out(
             f"{fold.state.version} commits, {fold.state.events} events, "
             f"{fold.checked} digests compared{late}{unknown}, "

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fluxkv.journal import decide
+from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.idset import mask_of
@@ -105,7 +106,7 @@ class Writer:
         self.seq += 1
         things = sorted({f"job/{event[1]}" for event in events if isinstance(event[1], int)})
         decision = Decision(list(events), since=things, bumps=things, inbox=inbox or [])
-        extra = {"by": "worker", "digest": self.state.digest()}
+        extra = {"by": "worker", "digest": self.state.digest(), "schema": SCHEMA}
         request = make_append(
             self.journal.meta, decision, self.state.version, producer="worker-1", seq=self.seq, extra=extra
         )

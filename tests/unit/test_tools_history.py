@@ -7,14 +7,16 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import make_append
-from fluxkv.journal.wire import pack
+from fluxkv.journal.wire import pack, unpack
 from fluxkv.kvs.keys import Keys
 
 
@@ -66,7 +68,7 @@ def test_replay_until(shell: Any) -> None:
 
 
 def test_a_wrong_digest_is_a_fault(shell: Any) -> None:
-    version = append(shell, ["memo", shell.ids["m"], 1.0, {"a": 1}], by="worker", digest=bytes(16))
+    version = append(shell, ["memo", shell.ids["m"], 1.0, {"a": 1}], by="worker", digest=bytes(16), schema=SCHEMA)
     status, text, _ = shell("replay")
     assert status == 1
     assert f"fault     entry {version}-" in text
@@ -258,8 +260,24 @@ def test_digests_are_compared_across_batches(shell: Any, sample_journal: Any) ->
     assert (document["version"], document["digests_checked"], document["digests_unchecked"]) == (1287, 841, 0)
     journal = shell.sample.journal
     decision = Decision([["memo", shell.ids["m"], 1.0, {"a": 1}]])
-    journal.store.append(make_append(journal.meta, decision, 27, extra={"digest": journal.at(27).digest()}))
+    journal.store.append(make_append(journal.meta, decision, 27, extra={"digest": journal.at(27).digest(), "schema": SCHEMA}))
     assert ", 1 of versions too far back" in shell.out("journal", "verify")
+
+
+def test_digests_of_an_older_schema_are_not_compared(shell: Any) -> None:
+    """What a state of other fields added up to says nothing about this one's; nor is its snapshot used."""
+    journal = shell.sample.journal
+    checked = json.loads(shell.out("journal", "verify", "--json"))["digests_checked"]
+    append(shell, ["memo", shell.ids["m"], 1.0, {"a": 1}], digest=b"of another state")
+    document = json.loads(shell.out("journal", "verify", "--json"))
+    assert (document["digests_checked"], document["digests_unchecked"], document["faults"]) == (checked, 1, [])
+    state = journal.load()
+    records = state.dump()
+    records[0] = pack({**unpack(records[0]), "schema": SCHEMA - 1, "retired": 77})
+    head = pack({"version": state.version})
+    journal.store.install_snapshot(journal.meta.uid, journal.meta.epoch, head, [zlib.compress(pack(records))])
+    assert journal.snapshot() is None
+    assert journal.load().digest() == state.digest()
 
 
 def test_following_outlives_a_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
