@@ -90,7 +90,7 @@ def attach(
       fluxkv job attach ƒ3kQ
       fluxkv job attach -l $(fluxkv job last)
     """
-    from .submit_cmd import attach_job
+    from .attaching import attach_job
 
     with _instance(uri, state_dir, timeout_of(timeout)) as (instance, limit):
         number = parse_id(id)

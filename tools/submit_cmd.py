@@ -5,22 +5,20 @@ submit prints ids only, one per line. run shows the job's output and exits with 
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..journal.ids import f58
-from ..kvs.errors import FluxkvError
+from .attaching import attach_job, exception_line, forwarded_input, writers
+from .environment import environment, overlay_of
 from .options import (
     copies,
-    environment,
     fill,
     flags_of,
     jobspec_of,
-    overlay_of,
     submission_options,
     timeout_of,
     urgency_of,
@@ -30,7 +28,6 @@ from .render import out, print_json, progress, say
 if TYPE_CHECKING:
     from ..instances.client import Instance
     from ..instances.follow import JobResult
-    from ..instances.output import Attachment, OutputWriter
 
 TOLD = 10  # exceptions that are told one by one
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
@@ -83,7 +80,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
 def _wait(instance: Instance, ids: list[int], values: dict[str, Any], timeout: float | None) -> int:
     batches: Iterable[list[JobResult]]
     if values["watch"]:
-        batches = instance.watch(ids, _writers(values["label_io"], len(ids) > 1), timeout)
+        batches = instance.watch(ids, writers(values["label_io"], len(ids) > 1), timeout)
     else:
         batches = instance.batches(ids, timeout)
     worst = done = failed = told = 0
@@ -129,7 +126,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
       sort data | fluxkv run uniq -c
     """
     _need_command(words)
-    forwarded = _forwarded_input(values)
+    forwarded = forwarded_input(values)
     if forwarded is not None:
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
     (jobspec,) = _jobspecs(values, words, None)
@@ -144,92 +141,6 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
             instance, id, forwarded, label=values["label_io"], verbose=values["verbose"],
             timeout=timeout_of(values["timeout"]),
         )  # fmt: skip
-
-
-def attach_job(
-    instance: Instance, id: int, input_fd: int | None, *, label: bool = False, verbose: bool = False,
-    show_exceptions: bool = True, timeout: float | None = None,
-) -> int:  # fmt: skip
-    """Follow a job to its end, its output on ours; its exit code as a shell gives it."""
-    from .eventlines import EventLines
-
-    lines = EventLines("text", "offset")
-
-    def tell(name: str, timestamp: float, context: dict[str, Any]) -> None:
-        if name == "exception" and show_exceptions:
-            say(exception_line(id, context["type"], context["note"], context["severity"]))
-        elif verbose:
-            say(lines.text(name, timestamp, context))
-
-    attachment = instance.attach(id, _writers(label, False)(id), tell)
-    if input_fd is not None:
-        attachment.forward_input(input_fd)
-    with Interrupts(instance, id, attachment) as interrupts:
-        try:
-            result = attachment.run(timeout)
-        except Detached:
-            return 128 + interrupts.signum
-    return result.returncode
-
-
-class Detached(Exception):
-    """The user left the job alone (second Ctrl-C)."""
-
-
-class Interrupts:
-    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled."""
-
-    def __init__(self, instance: Instance, id: int, attachment: Attachment) -> None:
-        self._instance = instance
-        self._id = id
-        self._attachment = attachment
-        self._last = 0.0
-        self._pipe: tuple[int, int] | None = None
-        self.signum = 2
-
-    def __enter__(self) -> Interrupts:
-        import signal
-        import threading
-
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._attachment.serve(self._pipe[0], self._interrupted)
-        self._handler = signal.signal(signal.SIGINT, lambda *_: None)
-        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        import signal
-
-        if self._pipe is not None:
-            signal.set_wakeup_fd(self._wakeup)
-            signal.signal(signal.SIGINT, self._handler)
-            for descriptor in self._pipe:
-                os.close(descriptor)
-
-    def _interrupted(self) -> None:
-        import time
-
-        assert self._pipe is not None
-        if self.signum not in os.read(self._pipe[0], 64):
-            return
-        now = time.monotonic()
-        try:
-            if self._last and now - self._last < 2.0:
-                say(f"fluxkv: cancelling job {f58(self._id)}")
-                self._instance.cancel([self._id], "interrupted by ctrl-C")
-                raise Detached
-            self._last = now
-            self._instance.kill(self._id, self.signum)
-            say("fluxkv: SIGINT sent to the job; ctrl-C again within 2 s cancels it")
-        except FluxkvError as error:
-            say(f"fluxkv: {error}; ctrl-C again within 2 s cancels it")
-
-
-def exception_line(id: int, kind: str, note: str, severity: int = 0) -> str:
-    """How an exception is shown, on one line."""
-    return f"fluxkv: {f58(id)}: exception: type={kind} severity={severity} note={' '.join(str(note).split())}"
 
 
 def _need_command(words: tuple[str, ...]) -> None:
@@ -284,28 +195,3 @@ def _print_jobspecs(jobspecs: list[dict[str, Any]], env: dict[str, str]) -> None
             "environment": {**env, **attributes["system"].get("environment", {})},
         }
         print_json({**jobspec, "attributes": {**attributes, "system": system}})
-
-
-def _writers(label: bool, many: bool) -> Callable[[int], OutputWriter]:
-    from ..instances.output import OutputWriter
-
-    def writer(id: int) -> OutputWriter:
-        prefix = f"{f58(id)}: " if many and label else ""
-        return OutputWriter(sys.stdout.buffer, sys.stderr.buffer, label=label, prefix=prefix)
-
-    return writer
-
-
-def _forwarded_input(values: dict[str, Any]) -> int | None:
-    """The descriptor whose bytes go to the job: ours, unless it is closed, /dev/null or not ours to read."""
-    if values.get("input"):
-        return None
-    try:
-        found = os.fstat(0)
-        if found.st_rdev == os.stat(os.devnull).st_rdev and found.st_rdev:
-            return None
-        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
-            return None  # in the background: reading would stop us
-    except OSError:
-        return None
-    return 0
