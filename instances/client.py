@@ -191,20 +191,8 @@ class Instance:
         if ids and all(id in submitted for id in ids):
             return [Job(id) for id in dict.fromkeys(ids)], (min(submitted[id] for id in ids), "")
         state = self.state()
-        jobs = [state.jobs.get(id) or self._retired(id) for id in dict.fromkeys(ids)]
+        jobs = self.journal.known_jobs(state, dict.fromkeys(ids))
         return jobs, (state.version, f"{state.version}-{state.epoch}")
-
-    def _retired(self, id: int) -> Job:
-        """A job the state has no more (retired or refused), from the journal. Raises `Rejected`."""
-        from ..journal.job import Job
-        from .follow import Follower
-
-        job = Job(id)
-        follower = Follower([job])
-        for commit in self.journal.find_job(id):
-            job.commits.append(commit.version)
-            follower.take(commit)
-        return job
 
     def attach(self, id: int | str | JobHandle, writer: OutputWriter, on_event: Any = None) -> Attachment:
         """A job to be followed to its end, its output written as it comes (see `output.Attachment`).
@@ -292,9 +280,8 @@ class Instance:
         return state
 
     def job(self, id: int | str | JobHandle) -> Job:
-        """One job's record; of a retired one what its result needs. Raises `Rejected(code="no-such-job")`."""
-        number = _id(id)
-        return self.state().jobs.get(number) or self._retired(number)
+        """One job's record, however long ago it ended. Raises `Rejected(code="no-such-job")`."""
+        return self.journal.find_job(self.state(), _id(id))
 
     def cancel(self, ids: JobIds, note: str = "") -> list[int]:
         """Cancel jobs in one commit; the ids of those that were active and not ending already.
@@ -307,9 +294,7 @@ class Instance:
         cancelled: list[int] = []
 
         def decision(state: State) -> Decision:
-            for id in wanted:
-                if id not in state.jobs:
-                    self._retired(id)
+            self.journal.known_jobs(state, wanted)
             made = decide.cancel_all(state, wanted, note, os.getuid(), time.time())
             cancelled[:] = [int(event[1]) for event in made.events]
             return made

@@ -14,6 +14,7 @@ from typing import Any
 from ..journal.catalogue import SCHEMA
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from ..journal.retired import MAX_JOBS, retirement
 from ..journal.state import State
 from ..journal.wire import Commit, pack, pack_events, read_commit
 from ..kvs.errors import Corrupt, Rejected
@@ -28,7 +29,7 @@ PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the 
 BATCH = 1500  # jobs looked at for one commit
 SNAPSHOT_EVENTS = 10_000
 RETIRE_ABOVE = 20_000
-RETIRE_CHUNK = 2_000
+RETIRE_CHUNK = MAX_JOBS
 
 
 class Worker:
@@ -52,9 +53,8 @@ class Worker:
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
         self.greet = False
-        for job in state.jobs.values():
-            if job.state == INACTIVE:
-                self.inactive[job.id] = None
+        ended = [job for job in state.jobs.values() if job.state == INACTIVE]
+        self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
 
     # -- the reactor ----------------------------------------------------------------------------------------------
 
@@ -170,8 +170,8 @@ class Worker:
                         planner.said.pop(subject, None)
                     elif name == "recall" and job.granted is not None:
                         state.dirty_words.add(job.granted[0])
-                elif name == "retire":
-                    self.inactive.update(dict.fromkeys(event[3]["jobs"]))
+                elif name == "retire":  # in front again: the oldest go first
+                    self.inactive = dict.fromkeys([*event[3]["jobs"], *self.inactive])
             if group.hello >= 0:
                 state.said_hello[group.hello] = None
             elif not group.events:
@@ -343,12 +343,13 @@ class Worker:
         """Old inactive jobs leave the state, by an event; the journal keeps them."""
         if len(self.inactive) <= RETIRE_ABOVE + RETIRE_CHUNK:
             return
-        ids = list(islice(self.inactive, RETIRE_CHUNK))
-        for id in ids:
-            del self.inactive[id]
-        known = [id for id in ids if id in self.state.jobs]
-        if known:
-            groups.append(Group([["retire", "instance", now, {"jobs": known}]]))
+        jobs = self.state.jobs
+        oldest = [jobs[id] for id in islice(self.inactive, RETIRE_CHUNK) if id in jobs]
+        if oldest:
+            context = retirement(oldest)
+            for id in context["jobs"]:
+                del self.inactive[id]
+            groups.append(Group([["retire", "instance", now, context]]))
 
     def _forget_retired(self) -> None:
         """Another worker may have retired what this one had not looked at since it ended."""

@@ -112,7 +112,10 @@ _add(
     {"old": 1, "new": 2, "reason": "server restarted"},
     "history goes on under a new epoch",
 )
-_add("instance", "fluxkv", "retire", {"jobs": [1, 2]}, "inactive jobs leave the state; the journal keeps them")
+_add("instance", "fluxkv", "retire",
+     {"jobs": [1, 2], "same": {"userid": 1000}, "each": {"name": ["a", "b"]}},
+     "inactive jobs leave the state; the journal keeps them: their records, as columns (see journal/retired.py)",
+     "same", "each")  # fmt: skip
 
 
 def check_context(subject: str, name: str, context: dict[str, Any] | None) -> None:

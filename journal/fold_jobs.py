@@ -233,7 +233,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
         raise Impossible(f"job {job.id}: clean in version {version} while it holds resources")
     if job.state != CLEANUP:
         return
-    job.t_inactive = ts
+    job.t_inactive = float(ts)
     _ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None

@@ -9,6 +9,7 @@ from .fold_jobs import return_grant
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
+from .retired import index_line
 from .rset import parse_R
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
     jobs = state.jobs
     for id, attempt, t_start in context.get("start", ()):
         job = jobs.get(id)
-        if job is not None and job.attempt == attempt and rank not in job.started:
+        if job is not None and job.attempt == attempt and rank not in job.started and job.state != INACTIVE:
             job.started[rank] = t_start
             state.touch(job, version)
     for id, attempt, t_start, t_end, status, cause, following in context.get("over", ()):
@@ -116,7 +117,7 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
             state.touch(job, version)
     for id, attempt, _ in context.get("timeout", ()):
         job = jobs.get(id)
-        if job is not None and job.attempt == attempt:
+        if job is not None and job.attempt == attempt and job.state != INACTIVE:
             job.timed_out = True
             state.touch(job, version)
 
@@ -183,12 +184,14 @@ def epoch(state: State, subject: str, ts: float, context: Context, version: int)
 
 
 def retire(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    for id in context["jobs"]:
-        job = state.jobs.get(id)
-        if job is not None and job.state == INACTIVE:
+    jobs = state.jobs
+    found = {id: jobs[id] for id in context["jobs"] if id in jobs and jobs[id].state == INACTIVE}
+    if found:
+        state.retirements = [*state.retirements, index_line(version, list(found.values()))]
+        state.retired += len(found)
+        for job in found.values():
             state.forget(job)
-            state.retired += 1
-    state.dirty_words.add("instance")
+        state.dirty_words.add("retired")
 
 
 HANDLERS: dict[str, Handler] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleE
 from .catalogue import SCHEMA
 from .decide import Decision
 from .ids import f58
+from .job import Job
+from .retired import records, versions_of
 from .state import State
 from .wire import Commit, Event, pack, pack_events, read_commit, unpack
 
@@ -136,7 +138,7 @@ class Journal:
         chunks = [body[i : i + CHUNK] for i in range(0, len(body), CHUNK)]
         return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks)
 
-    def story(self, versions: list[int], subject: int | None = None) -> list[tuple[Commit, Event]]:
+    def story(self, versions: Sequence[int], subject: int | str | None = None) -> list[tuple[Commit, Event]]:
         """The events in these commits, those about `subject` only when it is given."""
         found = []
         for entry in self.store.entries(versions):
@@ -146,16 +148,54 @@ class Journal:
                     found.append((commit, Event(*event)))
         return found
 
-    def find_job(self, id: int) -> list[Commit]:
-        """Every commit with an event about a job the state no longer has (retired), by scanning from its submit."""
-        found = []
-        for commit in self.commits():
-            if any(event[1] == id for event in commit.events):
-                found.append(commit)
-                if any(event[1] == id and event[0] in ("clean", "invalidate") for event in commit.events):
-                    break
-        if not found:
-            raise Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
+    def find_jobs(self, state: State, ids: Iterable[int]) -> dict[int, Job]:
+        """The records of these jobs, of any age, live or retired, in the order asked; those that never were are left out.
+
+        A retired job costs the reading of the few events that may hold it, however long the journal is.
+        """
+        wanted = list(ids)
+        found = {id: state.jobs[id] for id in wanted if id in state.jobs}
+        lost = [id for id in wanted if id not in found]
+        if lost and state.retirements:
+            for version, some in versions_of(state.retirements, lost).items():
+                found.update(self._retired_in(version, some))
+        return {id: found[id] for id in wanted if id in found}
+
+    def known_jobs(self, state: State, ids: Iterable[int]) -> list[Job]:
+        """As `find_jobs`, in a list. Raises `Rejected(code="no-such-job")` for one that never was."""
+        wanted = list(ids)
+        found = self.find_jobs(state, wanted)
+        for id in wanted:
+            if id not in found:
+                raise Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
+        return [found[id] for id in wanted]
+
+    def find_job(self, state: State, id: int) -> Job:
+        """One job's record, live or retired. Raises `Rejected(code="no-such-job")` if there never was one."""
+        return self.known_jobs(state, [id])[0]
+
+    def retired_jobs(self, state: State, since: float = 0.0) -> Iterator[list[Job]]:
+        """The retired jobs in lists of a few thousand, those that ended last first; none whose list ended before `since`.
+
+        Lists may overlap in time by a little: within and between them order by `t_inactive` (see `newest_retired`).
+        """
+        for line in sorted(state.retirements, key=lambda line: line[3], reverse=True):
+            if line[3] < since:
+                return
+            yield list(self._retired_in(line[0]).values())
+
+    def _retired_in(self, version: int, wanted: Iterable[int] | None = None) -> dict[int, Job]:
+        """The jobs (only the wanted ones) that left the state in this commit."""
+        found: dict[int, Job] = {}
+        for _, event in self.story([version], "instance"):
+            if event.name != "retire" or event.context is None:
+                continue
+            some = records(event.context, wanted)
+            if some is None:  # of a program that kept no records there: fold up to the commit before
+                only = set(event.context["jobs"]).intersection(wanted) if wanted is not None else event.context["jobs"]
+                jobs = self.at(version - 1).jobs if only else {}
+                some = {id: jobs[id] for id in only if id in jobs}
+            found.update(some)
         return found
 
     # -- writing --------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class State:
 
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
+    retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
     """
 
     def __init__(self) -> None:
@@ -42,13 +43,14 @@ class State:
         self.R: dict[str, Any] | None = None
         self.expiration = 0.0
         self.retired = 0
+        self.retirements: list[list[Any]] = []
         self.events = 0
         self.skipped = 0
         self.counts: dict[int, int] = {}
         self.attention: dict[int, None] = {}  # in the order of the journal
         self.said_hello: dict[int, None] = {}
         self.dirty_jobs: set[int] = set()
-        self.dirty_words: set[int | str] = {"instance", "queue/default"}
+        self.dirty_words: set[int | str] = {"instance", "queue/default", "retired"}
         self._sum = 0
         self._packed: dict[int, bytes] = {}  # snapshot records of inactive jobs
         self._word_hash: dict[int | str, int] = {}
@@ -181,11 +183,13 @@ class State:
         return ((self._sum + self.tree.hash) & MASK).to_bytes(16, "big")
 
     def word_value(self, word: int | str) -> Any:
-        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>" or "instance"."""
+        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "retired" or "instance"."""
         if word.__class__ is int:
             return self.nodes[word].value()
         if word == "instance":
-            return ["instance", self.instance, self.expiration, self.retired]
+            return ["instance", self.instance, self.expiration]
+        if word == "retired":
+            return ["retired", self.retired, self.retirements]
         return self.queues[str(word).partition("/")[2]].value()
 
     def subjects(self) -> dict[str, Any]:
@@ -194,6 +198,7 @@ class State:
         found.update({f"node/{rank}": node.value() for rank, node in self.nodes.items()})
         found.update({f"queue/{name}": queue.value() for name, queue in self.queues.items()})
         found["instance"] = self.word_value("instance")
+        found["retired"] = self.word_value("retired")
         found.update({f"kvs/{key}": value for key, value in self.tree.leaves()})
         return found
 
@@ -205,7 +210,7 @@ class State:
         head = {
             "schema": SCHEMA, "version": self.version, "epoch": self.epoch, "time": self.time, "digest": digest,
             "instance": self.instance, "R": self.R, "expiration": self.expiration, "retired": self.retired,
-            "events": self.events, "skipped": self.skipped, "tree": self.tree.dump(),
+            "retirements": self.retirements, "events": self.events, "skipped": self.skipped, "tree": self.tree.dump(),
             "queues": [queue.value() for queue in self.queues.values()],
         }  # fmt: skip
         records = [pack(head)]
@@ -234,6 +239,7 @@ class State:
         state.version, state.epoch, state.time = head["version"], head["epoch"], head["time"]
         state.instance, state.R, state.expiration = head["instance"], head["R"], head["expiration"]
         state.retired, state.events, state.skipped = head["retired"], head["events"], head["skipped"]
+        state.retirements = head["retirements"]
         state.tree = Tree.load(head["tree"])
         state.queues = {value[0]: Queue.from_value(value) for value in head["queues"]}
         for record in records[1:]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58, parse_id
-from ..kvs.errors import FluxkvError, Rejected
+from ..kvs.errors import Rejected
 from .render import out, say
 
 if TYPE_CHECKING:
@@ -96,13 +96,9 @@ def parse_ids(texts: tuple[str, ...] | list[str]) -> list[int]:
 def _why_not(instance: Any, state: State, id: int) -> str:
     from ..journal.job import INACTIVE
 
-    job = state.jobs.get(id)
+    job = instance.journal.find_jobs(state, [id]).get(id)
     if job is None:
-        try:
-            instance.journal.find_job(id)
-        except FluxkvError:
-            return "no such job"
-        return "is inactive and can not be cancelled"
+        return "no such job"
     return "is inactive and can not be cancelled" if job.state == INACTIVE else ""
 
 

@@ -18,6 +18,7 @@ from .reading import user_name
 
 _ID_KEYS = frozenset(("via",))
 _ID_LISTS = frozenset(("jobs",))
+_RECORDS = frozenset(("same", "each"))  # of a retire event: what the jobs' own events have said already
 _ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,)}  # of a report: where ids stand
 
 
@@ -40,11 +41,13 @@ def plain(value: Any) -> Any:
 
 
 def context_document(name: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """A context as JSON, with job ids as text."""
+    """A context as JSON, with job ids as text, without the records of retired jobs."""
     document = {}
     for key, value in context.items():
         if key in _ID_KEYS and isinstance(value, int):
             value = f58(value)
+        elif name == "retire" and key in _RECORDS:
+            continue
         elif name == "retire" and key in _ID_LISTS:
             value = [f58(id) for id in value]
         elif name == "report" and key in _ID_ROWS:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
-from .reading import at_option, load, ranks_of, retired_job
+from .reading import at_option, load, ranks_of
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -54,12 +54,11 @@ def job(id: str, as_json: bool, at: str | None, uri: str | None, state_dir: str 
     number = parse_id(id)
     with open_journal(uri, state_dir) as journal:
         state, now = load(journal, at)
-        if number not in state.jobs:
-            if at:
-                hint = f"it may have come later: fluxkv inspect job {f58(number)}"
-                raise Rejected(f"job {f58(number)}: not there at {at}", code="no-such-job", hint=hint)
-            state = retired_job(journal, number)
-        found = state.jobs[number]
+        found = journal.find_jobs(state, [number]).get(number)
+        if found is None and at:
+            hint = f"it may have come later: fluxkv inspect job {f58(number)}"
+            raise Rejected(f"job {f58(number)}: not there at {at}", code="no-such-job", hint=hint)
+        found = found or journal.find_job(state, number)
         story = job_story(journal, found)
         view = View(state, now)
     steps = job_steps(found, story, view.hosts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
-from .reading import at_option, load, retired_job, user_id
+from .reading import at_option, load, user_id
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
 
     view = View(state, now)
     if options["ids"]:
-        chosen = _by_id(journal, state, options["ids"])
+        from ..journal.ids import parse_id
+
+        chosen = journal.known_jobs(state, [parse_id(text) for text in options["ids"]])
         keep = _keep(options, every=True, now=now)
     else:
         keep = _keep(options, every=False, now=now)
@@ -138,17 +140,6 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
     if options["sort"]:
         _sort(chosen, view, options["sort"])
     return chosen, view
-
-
-def _by_id(journal: Journal, state: State, texts: Iterable[str]) -> list[Job]:
-    from ..journal.ids import parse_id
-
-    found = []
-    for text in texts:
-        id = parse_id(text)
-        job = state.jobs.get(id)
-        found.append(job if job is not None else retired_job(journal, id).jobs[id])
-    return found
 
 
 def _in_order(jobs: Iterable[Job]) -> list[Job]:

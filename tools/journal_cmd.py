@@ -46,12 +46,12 @@ def _events(commits: Iterable[Commit], job: int | None = None) -> Iterator[Pair]
 def _job_events(
     source: Journal, text: str, after: int, version: int | None, moment: float | None
 ) -> Iterator[Pair]:
-    """One job's events: through the state's list of its commits, or by looking for it if it is retired."""
+    """One job's events, through its record's list of commits."""
     from ..journal.ids import parse_id
 
     id = parse_id(text)
-    job = source.load().jobs.get(id)
-    for commit, event in source.story(job.commits, id) if job else _events(source.find_job(id), id):
+    job = source.find_job(source.load(), id)
+    for commit, event in source.story(job.commits, id):
         if commit.version > after and (version is None or commit.version <= version):
             if moment is not None and commit.time > moment:
                 return

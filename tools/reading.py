@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from ..kvs.errors import Conflict, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from ..journal.decide import Decision
@@ -215,13 +215,3 @@ def user_id(text: str) -> int:
         return pwd.getpwnam(text).pw_uid
     except KeyError:
         raise Rejected(f"user {text!r}: no such user", code="no-such-user") from None
-
-
-def retired_job(journal: Journal, id: int) -> State:
-    """The state at the end of a job that has left the live state. Raises `Rejected` if there never was
-    one."""
-    commits = journal.find_job(id)
-    state = journal.at(commits[-1].version)
-    if id not in state.jobs:  # invalidated in its last commit
-        raise Corrupt(f"job {id} is not in the state after version {state.version}", code="no-such-job")
-    return state

@@ -12,7 +12,7 @@ from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, W
 from fluxkv.instances.worker import PROBE, Worker
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
-from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Job, Result
+from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Job, Result, dump_job
 from fluxkv.journal.log import Journal
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.wire import Commit, unpack
@@ -628,6 +628,25 @@ def test_retired_jobs_are_counted_once(rig: Rig) -> None:
     rig.turn()
     assert rig.state.retired == 1
     assert id not in rig.state.jobs
+
+
+def test_the_oldest_retire_with_their_records(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkv.instances import worker as module
+
+    ids = [rig.submit() for _ in range(4)]
+    for id in (ids[2], ids[0], ids[3], ids[1]):
+        rig.now += 1
+        rig.over(id)
+        rig.turn()
+    rig.worker = rig.new_worker("worker-1")  # as after a restart: the order is that of the ends, not of the submissions
+    monkeypatch.setattr(module, "RETIRE_ABOVE", 0)
+    monkeypatch.setattr(module, "RETIRE_CHUNK", 2)
+    before = {id: rig.job(id) for id in ids}
+    rig.turn(Lead(True))
+    assert set(rig.state.jobs) == {ids[3], ids[1]}
+    found = rig.journal.find_jobs(rig.state, ids)
+    assert list(found) == ids
+    assert [dump_job(found[id]) for id in ids] == [dump_job(before[id]) for id in ids]
 
 
 # -- what people may ask -------------------------------------------------------------------------------------------

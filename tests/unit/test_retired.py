@@ -1,0 +1,190 @@
+"""Jobs that have left the state: their records in the journal, the index, and what it costs to find them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.job import HASHED, INACTIVE, Job, job_value
+from fluxkv.journal.log import Journal
+from fluxkv.journal.retired import LEFT_OUT, MAX_BYTES, MAX_JOBS, index_line, records, retirement, versions_of
+from fluxkv.journal.state import State
+from fluxkv.journal.wire import pack, unpack
+from fluxkv.kvs.errors import Rejected
+
+KEPT = [name for name in HASHED if name not in LEFT_OUT]
+
+
+class Counting:
+    """A store that counts the entries it reads."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.count = 0
+
+    def read(self, after: int, limit: int = 1000) -> Any:
+        found = self.store.read(after, limit)
+        self.count += len(found)
+        return found
+
+    def entries(self, versions: Sequence[int]) -> Any:
+        self.count += len(versions)
+        return self.store.entries(versions)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+def retire(shell: Any, letters: str) -> dict[int, Job]:
+    """Retire these jobs of the sample, as the worker does; their last records."""
+    journal = shell.sample.journal
+    jobs = [shell.sample.state.jobs[shell.ids[letter]] for letter in letters]
+    version = journal.store.meta().version
+    journal.append(Decision([["retire", "instance", time.time(), retirement(jobs)]]), version)
+    return {job.id: job for job in jobs}
+
+
+def kept(job: Job) -> list[Any]:
+    return [getattr(job, name) for name in KEPT]
+
+
+def test_a_record_comes_back_as_it_was(shell: Any) -> None:
+    inactive = [job for job in shell.sample.state.jobs.values() if job.state == INACTIVE]
+    assert len(inactive) == 9
+    found = records(unpack(pack(retirement(inactive))))
+    assert found is not None
+    for job in inactive:
+        assert kept(found[job.id]) == kept(job)
+        assert job_value(found[job.id]) == job_value(job)  # what was left out was empty
+        assert found[job.id].claims == job.claims
+    (only,) = (records(retirement(inactive), [inactive[3].id]) or {}).values()
+    assert kept(only) == kept(inactive[3])
+
+
+@pytest.mark.parametrize(
+    "context",
+    [{"jobs": [1]}, {"jobs": [1, 2], "same": {}, "each": {"name": ["a"]}}, {"jobs": [1], "same": 5, "each": {}},
+     {"jobs": [1], "same": {"claims_wire": 5}, "each": {}}, {"jobs": 5, "same": {}, "each": {}}],
+)  # fmt: skip
+def test_unreadable_records_are_none(context: dict[str, Any]) -> None:
+    assert records(context) is None
+
+
+def test_fields_of_another_program_are_left_alone() -> None:
+    (job,) = (records({"jobs": [7], "same": {"colour": "red"}, "each": {"name": ["x"], "smell": [1]}}) or {}).values()
+    assert (job.name, job.state, job.urgency) == ("x", INACTIVE, 16)
+
+
+def ended(id: int, t: float, memo: str = "") -> Job:
+    job = Job(id)
+    job.state, job.t_inactive, job.memo = INACTIVE, t, {"m": memo} if memo else {}
+    return job
+
+
+def test_an_event_is_bounded_in_jobs_and_bytes() -> None:
+    assert len(retirement(ended(id, 1.0) for id in range(MAX_JOBS + 5))["jobs"]) == MAX_JOBS
+    large = [ended(id, 1.0, "x" * (MAX_BYTES // 2 - 1000)) for id in range(3)]
+    assert retirement(large)["jobs"] == [0, 1]
+    assert retirement([ended(1, 1.0, "x" * (MAX_BYTES + 1))])["jobs"] == [1]
+
+
+def test_the_index_leaves_out_the_widest_gaps() -> None:
+    jobs = [ended(id, float(id)) for id in (1000, 5, 1002, 1001, 9000)]
+    line = index_line(7, jobs)
+    assert line == [7, 5, 5.0, 9000.0, 5, 5, 1000, 1000, 1001, 1002, 9000, 9000]
+    assert versions_of([line], [1, 5, 6, 999, 1000, 1001, 1003, 9000]) == {7: [5, 1000, 1001, 9000]}
+    assert versions_of([index_line(1, jobs[:1]), line], [1000]) == {1: [1000], 7: [1000]}
+
+
+def test_a_retired_job_is_found_by_a_point_read(shell: Any) -> None:
+    gone = retire(shell, "bce")
+    store = Counting(shell.sample.journal.store)
+    journal = Journal(store)
+    state = journal.load()
+    assert state.retired == 3
+    store.count = 0
+    assert kept(journal.find_job(state, shell.ids["c"])) == kept(gone[shell.ids["c"]])
+    assert store.count == 1
+    wanted = [shell.ids[letter] for letter in "cbaz" if letter in shell.ids]
+    assert [job.id for job in journal.known_jobs(state, wanted)] == wanted
+    assert [event.name for _, event in journal.story(gone[shell.ids["b"]].commits, shell.ids["b"])][-1] == "clean"
+
+
+def test_a_job_that_never_was_is_answered_without_a_scan(shell: Any) -> None:
+    retire(shell, "abcdefghi")
+    store = Counting(shell.sample.journal.store)
+    journal = Journal(store)
+    state = journal.load()
+    store.count = 0
+    between = shell.ids["c"] + 1
+    assert journal.find_jobs(state, [3, between]) == {}
+    with pytest.raises(Rejected) as caught:
+        journal.find_job(state, 1 << 60)
+    assert caught.value.code == "no-such-job"
+    assert store.count <= 1  # an id between two that retired: their event is looked at
+
+
+def test_events_without_records_are_folded_up_to(shell: Any) -> None:
+    """As programs wrote them that kept no records."""
+    journal, state = shell.sample.journal, shell.sample.state
+    before = kept(state.jobs[shell.ids["b"]])
+    journal.append(Decision([["retire", "instance", 1.0, {"jobs": [shell.ids["b"], 99]}]]), state.version)
+    live = journal.load()
+    assert kept(journal.find_job(live, shell.ids["b"])) == before
+    assert [[job.id for job in some] for some in journal.retired_jobs(live)] == [[shell.ids["b"]]]
+
+
+def test_those_that_ended_last_come_first(shell: Any) -> None:
+    retire(shell, "ab")
+    retire(shell, "de")
+    retire(shell, "c")
+    journal = shell.sample.journal
+    state = journal.load()
+    assert [[job.name for job in some] for some in journal.retired_jobs(state)] == [["sleep", "mpi"], ["sleep"], ["true", "build"]]
+    since = state.retirements[2][3]
+    assert [[job.id for job in some] for some in journal.retired_jobs(state, since)] == [
+        [shell.ids["d"], shell.ids["e"]],
+        [shell.ids["c"]],
+    ]
+
+
+def test_the_index_is_part_of_digest_and_snapshot(shell: Any) -> None:
+    before = shell.sample.journal.load().digest()
+    retire(shell, "ab")
+    state = shell.sample.journal.load()
+    again = State.load(unpack(pack(state.dump())))
+    assert again.retirements == state.retirements != []
+    assert again.digest() == state.digest() != before
+    state.retirements = []
+    state.dirty_words.add("retired")
+    assert again.digest() != state.digest()
+    retire(shell, "a")  # twice: the second says nothing
+    assert shell.sample.journal.load().retirements == again.retirements
+
+
+def test_a_late_report_changes_no_job_that_has_ended(shell: Any) -> None:
+    journal = shell.sample.journal
+    job = shell.sample.state.jobs[shell.ids["a"]]
+    report = {"rank": 0, "start": [[job.id, job.attempt, 1.0]], "timeout": [[job.id, job.attempt, 1.0]]}
+    journal.append(Decision([["report", "node/0", 1.0, report]]), shell.sample.state.version)
+    after = journal.load().jobs[job.id]
+    assert job_value(after) == job_value(job)
+
+
+def test_commands_find_a_retired_job(shell: Any) -> None:
+    whole = shell.out("inspect", "job", shell.id("b"))
+    log = shell.out("job", "eventlog", shell.id("b"))
+    resources = shell.out("job", "info", shell.id("e"), "R")
+    retire(shell, "be")
+    assert shell.out("inspect", "job", shell.id("b")) == whole
+    assert shell.out("job", "eventlog", shell.id("b")) == log
+    assert shell.out("job", "info", shell.id("e"), "R") == resources
+    assert shell.out("jobs", "-n", "-o", "{name} {returncode} {nnodes}", shell.id("e"), shell.id("b")) == "mpi 0 2\nbuild 3 1\n"
+    assert "finish" in shell.out("journal", "show", "--job", shell.id("b"))
+    assert "equal to the live state" in shell.out("replay", "--diff", "live")
+    assert "2 jobs" in shell.out("journal", "show", "--after", str(shell.sample.state.version))
+    assert '"same"' not in shell.out("journal", "show", "--json", "--after", str(shell.sample.state.version))
