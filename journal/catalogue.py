@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
+from .event_check import check_values
 
 # Of what the state holds and its digest covers. A digest or snapshot of another schema is not compared: it is folded anew.
 SCHEMA = 2
@@ -119,10 +120,12 @@ _add("instance", "fluxkv", "retire",
 
 
 def check_context(subject: str, name: str, context: dict[str, Any] | None) -> None:
-    """Raise `Rejected` if the context of a known event lacks a required key; unknown events pass."""
+    """Raise `Rejected` if the context of a known event lacks a required key, or holds a value that cannot be; unknown
+    events and keys pass."""
     kind = CATALOGUE.get((subject, name))
     if kind is None:
         return
     missing = [key for key in kind.required if key not in (context or {})]
     if missing:
         raise Rejected(f"event {name}: context lacks {', '.join(missing)} ({kind.source})", code="bad-event")
+    check_values(subject, name, context or {})

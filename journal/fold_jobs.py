@@ -25,6 +25,7 @@ from .job import (
     Job,
 )
 from .summary import summarize
+from .updates import merge, update_paths
 from .wire import pack
 
 if TYPE_CHECKING:
@@ -111,20 +112,9 @@ def flux_restart(state: State, job: Job, ts: float, context: Context, version: i
 def jobspec_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.jobspec is None:
         return
-    jobspec = _copy(job.jobspec)
-    for path, value in context.items():
-        target = jobspec
-        *parents, last = path.split(".")
-        for part in parents:
-            target = target.setdefault(part, {})
-        target[last] = value
-    set_jobspec(job, jobspec)
+    set_jobspec(job, update_paths(job.jobspec, context))
     if job.state == SCHED:
         state.move(job, PRIORITY)
-
-
-def _copy(value: Any) -> Any:
-    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def resource_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -157,7 +147,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     job.expiration = context.get("expiration", 0.0)
     job.t_alloc = ts
     if "annotations" in context:
-        job.annotations = {**job.annotations, **context["annotations"]}
+        job.annotations = merge(job.annotations, context["annotations"])
     job.reason = ["", ""]
     _ungrant(state, job)
     if "attempt" not in context:  # a granted job keeps the attempt its grant began

@@ -1,7 +1,7 @@
 """Job ids (RFC 19, FLUID): milliseconds, generator and sequence in 64 bits; how they are written and made.
 
 Decides the text forms and the uniqueness rule. Never reads a clock: the caller gives one. The forms `words`
-and `emoji` of the RFC are recognised and refused, since their word lists are not part of this program.
+and `emoji` are in `id_words`, loaded when one is met.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..kvs.errors import Rejected
 from .shown import shown
 
 MAX_JOB_ID = (1 << 64) - 1
-FORMS = ("dec", "hex", "dothex", "kvs", "f58", "f58plain")
+FORMS = ("dec", "hex", "dothex", "kvs", "f58", "f58plain", "words", "emoji")
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(_ALPHABET)}
@@ -59,6 +59,10 @@ def encode(job: int, form: str = "f58") -> str:
         digits = f"{job:016x}"
         dotted = f"{digits[:4]}.{digits[4:8]}.{digits[8:12]}.{digits[12:]}"
         return dotted if form == "dothex" else "job." + dotted
+    if form in ("words", "emoji"):
+        from . import id_words
+
+        return id_words.to_words(job) if form == "words" else id_words.to_emoji(job)
     raise Rejected(
         f"unknown job id form {shown(form)}", code="bad-jobid-form", hint=f"use one of {', '.join(FORMS)}"
     )
@@ -93,17 +97,29 @@ def _parse(original: str) -> int:
             raise _fault(original, "dothex has four groups of one to four hexadecimal digits")
         return int(found[1], 16) << 48 | int(found[2], 16) << 32 | int(found[3], 16) << 16 | int(found[4], 16)
     if "-" in text:
-        raise _fault(original, "the form in words is not supported")
+        return _long_form(original, text, "words")
     if text[0] in "ƒf":
         return _parse_f58(original, text[1:])
     if text.encode("utf-8", "replace")[:2] == b"\xf0\x9f":
-        raise _fault(original, "the form in emoji is not supported")
+        return _long_form(original, text, "emoji")
     found = _HEX.fullmatch(text)
     if found is not None:
         return int(found[1], 16)
     if _DECIMAL.fullmatch(text) is None:
         raise _fault(original, "not an id in any known form")
     job = int(text)
+    if job > MAX_JOB_ID:
+        raise _fault(original, "it exceeds 64 bits")
+    return job
+
+
+def _long_form(original: str, text: str, form: str) -> int:
+    from . import id_words
+
+    job = id_words.from_words(text) if form == "words" else id_words.from_emoji(text)
+    if job is None:
+        known = "two groups of three words of mnemonicode" if form == "words" else "emoji of RFC 19"
+        raise _fault(original, f"not {known}")
     if job > MAX_JOB_ID:
         raise _fault(original, "it exceeds 64 bits")
     return job

@@ -23,7 +23,7 @@ def check_key(key: str) -> str:
     """Return the key ("a.b.c"; "." is the root) without needless dots, or raise `Rejected`."""
     if key == ".":
         return key
-    if not key or len(key) > 4096 or any(not part for part in key.split(".")) or not key.isprintable():
+    if not isinstance(key, str) or not key or len(key) > 4096 or any(not part for part in key.split(".")) or not key.isprintable():
         raise Rejected(f"bad KVS key {key!r}", code="bad-key", hint="use words joined by single dots, as a.b.c")
     _check_depth(key)
     return key

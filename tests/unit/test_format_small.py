@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxkv.journal import duration, hostlist, ids, idset
+from fluxkv.journal import duration, hostlist, id_words, ids, idset
 from fluxkv.kvs.errors import Rejected
 
 MASKS = st.sets(st.integers(0, 300)).map(lambda s: sum(1 << i for i in s))
-JUNK = st.one_of(st.text(max_size=30), st.text("0123456789,-[]ax. ", max_size=20))
+JUNK = st.one_of(st.text(max_size=30), st.text("0123456789,-[]ax. ", max_size=20), st.text("academy-😃😄", max_size=48))
 
 
 def test_idset_vectors(vectors):
@@ -66,7 +67,7 @@ def test_small_parsers_answer_or_reject(text):
 
 def test_fluid_decode_vectors(vectors):
     for case in vectors("fluid_decode"):
-        if "error" in case or case["encoding"] in ("words", "emoji"):  # these two forms are refused
+        if "error" in case:
             with pytest.raises(Rejected):
                 ids.parse_id(case["input"])
         else:
@@ -88,6 +89,27 @@ def test_fluid_encode_vectors(vectors):
         assert ids.encode(job, "hex") == expected["hex"]
         assert ids.encode(job, "dothex") == expected["dothex"]
         assert ids.encode(job, "kvs") == "job." + expected["dothex"]
+        assert ids.encode(job, "emoji") == expected["emoji"]
+
+
+def test_long_forms_of_ids(vectors):
+    assert list(id_words._EMOJI) == vectors("fluid_emoji_alphabet")
+    for case in vectors("fluid_decode"):
+        if case.get("encoding") == "words" and "error" not in case:
+            assert ids.encode(int(case["expected"]), "words") == case["input"]
+            assert ids.parse_id(case["input"].upper()) == int(case["expected"])
+    assert ids.encode(0, "words") == "academy-academy-academy--academy-academy-academy"
+    for wrong in ("academy-academy-academy", "academy-academy-ego--academy-academy-academy", "-", "---", "a" + "-a" * 30,
+                  "🚹" * 12, "🎌" * 7, "🚹1"):  # fmt: skip
+        with pytest.raises(Rejected, match="bad job id"):
+            ids.parse_id(wrong)
+
+
+def test_words_need_their_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mnemonicode", None)
+    with pytest.raises(Rejected, match="mnemonicode") as caught:
+        ids.encode(77, "words")
+    assert "pip install" in caught.value.hint
 
 
 @given(st.integers(0, ids.MAX_JOB_ID), st.sampled_from(ids.FORMS))
@@ -100,7 +122,7 @@ def test_id_refusals():
         with pytest.raises(Rejected):
             ids.parse_id(wrong)
     with pytest.raises(Rejected):
-        ids.encode(1, "words")
+        ids.encode(1, "roman")
     with pytest.raises(Rejected):
         ids.encode(-1)
     assert ids.parse_id(" " * 100 + "f2") == 1
