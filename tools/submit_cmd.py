@@ -122,7 +122,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
     Examples:
       fluxkv run hostname
       fluxkv run -N2 -n8 -l ./mpi-program
-      fluxkv run -t 30s sh -c 'sleep 60; echo never'
+      fluxkv run -t 1s sleep 60           ended by its time limit
       sort data | fluxkv run uniq -c
     """
     _need_command(words)

@@ -156,6 +156,12 @@ def base() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def new_shell() -> type[Shell]:
+    """What makes a `Shell`, for tests that prepare a place of their own."""
+    return Shell
+
+
+@pytest.fixture(scope="session")
 def _site(base: Path) -> Iterator[Shell]:
     """Three nodes of four cores, two GPUs and 8000 MiB, in one instance that lives as long as the tests."""
     shell = Shell(base / "home", base)

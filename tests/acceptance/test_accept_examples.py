@@ -1,0 +1,345 @@
+"""Every example of every `--help` is typed into bash, in an instance prepared for it: it must do what it says.
+
+The examples are read off the click tree, so a new command's are tested without being named here. What they speak of is there:
+* one instance of ten nodes (node0 to node9: this machine) with queues, a history and keys; FLUXKV_URI names it.
+  Before each example it is put in order: nodes in service, queues open, no job but those below;
+* a job id stands for a job made for the example, in the state `JOB_STATE` says its command needs;
+* a time (10:30, 'yesterday 17:00') stands for now, since nothing is older here; redis://head:6379 for its URI;
+* `~/old` is the state directory of an instance that is down, `~/sims` one that is running where `SIMS_RUNNING` says so;
+* the programs and files they name are in the current directory, fresh for each (`FILES`).
+An example must exit with 0 (else `STATUS` says with what, and why) and leave no error on stderr. One that goes on until
+it is interrupted runs on a terminal of its own, gets a Ctrl-C once it shows something, and must end with 130 in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import fluxkv
+from fluxkv.journal.decide import active_ids
+from fluxkv.journal.ids import encode, f58
+from fluxkv.tools.main import cli
+
+pytestmark = pytest.mark.live
+
+TIMEOUT_S = 60
+VERSIONS = 130  # examples name versions 100 and 120
+
+# Command -> the state of the jobs that its ids stand for; all others get a job that has completed.
+JOB_STATE = {
+    "cancel": "running",
+    "job attach": "ending",
+    "job kill": "running",
+    "job raise": "running",
+    "job status": "ending",
+    "job urgency": "pending",
+    "job wait": "ending",
+    "job wait-event": "ending",
+}
+LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled"}
+# Commands that need some job of theirs to be there although none is named.
+COMPANY = {"job last": "completed", "job wait": "lasting"}
+# What else a command needs to find, typed before it.
+BEFORE = {"resource undrain": ("resource", "drain", "2-4,7")}
+SIMS_RUNNING = {"stop", "restart"}  # they end or disturb the instance they speak to, so it is one of their own
+OWN_HOME = {"start"} | SIMS_RUNNING
+# Line -> exit status, where success is another one than 0. Why:
+STATUS = {
+    "fluxkv run -t 1s sleep 60": 142,  # as a shell says it: ended by SIGALRM, its time is over
+}
+ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow)")
+
+FILES = {
+    "input.dat": "some\nbytes\n",
+    "data": "b\na\nb\n",
+    "simulate": "#!/bin/sh\necho result\n",
+    "report": "#!/bin/sh\necho report\n",
+    "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
+    "Makefile": "all:\n\t@fluxkv resource list\n",
+}
+PROGRAMS = {"sim": "#!/bin/sh\necho result\n"}  # on PATH
+CLUSTER = """
+[[resource.config]]
+hosts = "node[0-9]"
+cores = "0-7"
+gpus = "0-1"
+memory_mb = 8000
+properties = ["ssd"]
+"""
+
+PLACEHOLDER = re.compile(r"(?<![\w./{])[ƒf][1-9][1-9A-HJ-NP-Za-km-z]{2,11}(?!\w)")
+MOMENT = re.compile(r"'yesterday \d\d:\d\d'|(?<=[ =])\d\d:\d\d(?!\S)")
+WRONG = ("Traceback", "Usage:", "Error:", "this is a fault in fluxkv", "command not found", "syntax error")
+
+
+class Example(NamedTuple):
+    """One line of a command's help."""
+
+    command: str
+    line: str
+
+    def __str__(self) -> str:
+        return self.line
+
+
+def examples(path: tuple[str, ...] = (), command: click.Command = cli) -> Iterator[Example]:
+    """All examples of a command and those below it."""
+    text = command.help or ""
+    before, mark, after = text.partition("Examples:")
+    for line in (after if mark else before if not path else "").splitlines():
+        if re.search(r"(^|[|] *)fluxkv ", line.strip()):
+            yield Example(" ".join(path), re.split(r"  +", line.strip())[0])
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            if not found.hidden:
+                yield from examples((*path, name), found)
+
+
+def command_of(line: str) -> str:
+    """The command a line is about: the last that is typed in it ("fluxkv submit true | fluxkv job id": job id)."""
+    found = ""
+    for typed in re.finditer(r"fluxkv ((?:[a-zA-Z][\w-]* ?)+)", line):
+        command: click.Command = cli
+        names = []
+        for word in typed[1].split():
+            below = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+            if below is None:
+                break
+            names.append(word)
+            command = below
+        found = " ".join(names) or found
+    return found
+
+
+class World:
+    """Where examples run."""
+
+    def __init__(self, base: Path, shell: Any) -> None:
+        self.shell = shell  # runs fluxkv with `home` as the user's
+        self.home = base
+        self.env = shell.env
+        self.client: Any = None
+        self.old_ids: list[int] = []
+
+    def build(self) -> None:
+        """The instance everything speaks to, and one that is down."""
+        programs = self.home / "bin"
+        programs.mkdir()
+        for name, text in PROGRAMS.items():
+            _write(programs / name, text)
+        self.env["PATH"] = f"{programs}{os.pathsep}{self.env['PATH']}"
+        self.old_ids = self._make_old()
+        config = self.home / "cluster.toml"
+        config.write_text(CLUSTER)
+        uri = self.shell.ok("start", "--detach", "--state-dir", self.home / "site", "--config", config)
+        self.env["FLUXKV_URI"] = uri.split()[-1]
+        self.client = fluxkv.connect(self.env["FLUXKV_URI"])
+        self.job("completed")
+        self.job("failed")
+        self.put_in_order()
+        while self.client.store.meta().version < VERSIONS:
+            self.something_happens()
+
+    def _make_old(self) -> list[int]:
+        old = self.home / "old"
+        with fluxkv.connect(self.shell.ok("start", "--detach", "--state-dir", old).split()[-1]) as client:
+            ids = [client.submit(["sh", "-c", "echo out"]).id for _ in range(2)]
+            client.wait(ids, TIMEOUT_S)
+        assert self.shell("stop", "--state-dir", old).code == 0
+        return ids
+
+    def type(self, *words: str) -> None:
+        """A command that prepares something, in this process: quicker than one of its own."""
+        done = CliRunner().invoke(cli, words, env={"FLUXKV_URI": self.env["FLUXKV_URI"]})
+        assert done.exit_code == 0, (words, done.output, done.exception)
+
+    def something_happens(self) -> None:
+        """One commit that changes nothing an example looks at."""
+        self.type("kvs", "put", "step=1")
+
+    def put_in_order(self) -> None:
+        """No job of an earlier example, every node and queue in service, all keys there."""
+        state = self.client.state()
+        left = active_ids(state)
+        self.client.cancel(left)
+        self.client.wait(left, TIMEOUT_S)
+        self.type("queue", "enable")
+        self.type("queue", "start")
+        drained = [str(node.rank) for node in state.nodes.values() if node.drain]
+        if drained:
+            self.type("resource", "undrain", ",".join(drained))
+        self.type("kvs", "put", "run.name=test", "run.tasks=4", "run.input=bytes")
+
+    def job(self, state: str) -> int:
+        """A new job in this state."""
+        client = self.client
+        if state == "pending":
+            return int(client.submit(["true"], urgency=0).id)
+        if state == "running":
+            job = client.submit(["sleep", "600"])
+            for event in job.events(follow=True):
+                if event.name == "start":
+                    return int(job.id)
+        if state == "lasting":  # until the command waits for it
+            return int(client.submit(["sleep", "2"]).id)
+        if state == "cancelled":
+            job = client.submit(["true"], urgency=0)
+            job.cancel("not needed")
+        else:
+            job = client.submit(["sh", "-c", "exit 1" if state == "failed" else "echo out"])
+        if state != "ending":
+            job.wait(TIMEOUT_S)
+        return int(job.id)
+
+    def typed(self, example: Example) -> str:
+        """The line as it is typed here."""
+        command = command_of(example.line)
+        state = LINE_STATE.get(example.line) or JOB_STATE.get(command, "completed")
+        spare = list(self.old_ids)
+        ids: dict[str, int] = {}
+
+        def real(found: re.Match[str]) -> str:
+            word = found[0].replace("ƒ", "f", 1)
+            if word not in ids:
+                ids[word] = spare.pop(0) if "~/old" in example.line else self.job(state)
+            return f58(ids[word]) if found[0][0] == "ƒ" else encode(ids[word], "f58plain")
+
+        line = PLACEHOLDER.sub(real, example.line)
+        if command in COMPANY and not ids:
+            self.job(COMPANY[command])
+        if command in BEFORE:
+            self.type(*BEFORE[command])
+        line = MOMENT.sub(f"@{self.client.store.now():.6f}", line)
+        return line.replace("redis://head:6379", f"'{self.env['FLUXKV_URI']}'")
+
+    def close(self) -> None:
+        if self.client is not None:
+            self.client.close()
+            assert self.shell("stop", "--state-dir", self.home / "site").code == 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    if text.startswith("#!"):
+        path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def world(base: Path, new_shell: Any) -> Iterator[World]:
+    home = base / "examples"
+    home.mkdir()
+    shell = new_shell(home / "state", home)
+    shell.env["HOME"] = str(home)
+    shell.env.pop("LC_ALL", None)
+    made = World(home, shell)
+    try:
+        made.build()
+        yield made
+    finally:
+        made.close()
+        assert shell.alive(str(home)) == []
+
+
+def run_to_the_end(line: str, env: dict[str, str], folder: Path) -> tuple[int, str, str]:
+    """(status, standard output, standard error) of a line in bash; any part of a pipe that fails counts."""
+    words = ["bash", "-o", "pipefail", "-c", line]
+    done = subprocess.run(
+        words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_until_interrupted(line: str, env: dict[str, str], folder: Path, happens: Callable[[], None]) -> tuple[int, str, str]:
+    """The same on a terminal of its own, where Ctrl-C is typed once there is something to see."""
+    ours, theirs = pty.openpty()
+    words = ["setsid", "--ctty", "--wait", "bash", "-o", "pipefail", "-c", line]
+    with subprocess.Popen(
+        words, cwd=folder, env={**env, "TERM": "dumb"}, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(theirs)
+        assert process.stderr is not None
+        shown = b""
+        try:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not select.select([ours], [], [], 0.2)[0]:
+                assert time.monotonic() < deadline, f"{line}: showed nothing"
+                happens()
+            shown = os.read(ours, 65536)
+            os.write(ours, b"\x03")
+            while process.poll() is None:
+                assert time.monotonic() < deadline, f"{line}: goes on after Ctrl-C"
+                if select.select([ours], [], [], 0.05)[0]:
+                    try:
+                        shown += os.read(ours, 65536)
+                    except OSError:  # the terminal has no user any more
+                        break
+            process.wait(TIMEOUT_S)
+        finally:
+            os.close(ours)
+            if process.poll() is None:
+                process.kill()
+        return process.returncode, shown.decode(errors="replace"), process.stderr.read()
+
+
+ALL = list(examples())
+
+
+@pytest.mark.parametrize("example", ALL, ids=[f"{one.command or 'fluxkv'}: {one.line}" for one in ALL])
+def test_example_does_what_it_says(example: Example, world: World, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        _write(tmp_path / name, text)
+    env = dict(world.env)
+    command = command_of(example.line)
+    try:
+        if command.partition(" ")[0] in OWN_HOME or example.command in OWN_HOME or "fluxkv start" in example.line:
+            line = example.line
+            env["HOME"] = str(world.home / "own")
+            env["XDG_STATE_HOME"] = str(world.home / "own" / "s")
+            os.makedirs(env["HOME"])
+            del env["FLUXKV_URI"]
+            if command in SIMS_RUNNING:
+                uri = world.shell.ok("start", "--detach", "--state-dir", world.home / "own" / "sims").split()[-1]
+                env["FLUXKV_URI"] = uri
+        else:
+            world.put_in_order()
+            line = world.typed(example)
+        endless = bool(ENDLESS.search(line))
+        if endless:
+            status, out, err = run_until_interrupted(line, env, tmp_path, world.something_happens)
+        else:
+            status, out, err = run_to_the_end(line, env, tmp_path)
+        what = f"\n$ {line}\nstatus {status}\n{out[-2000:]}\nstderr: {err[-2000:]}"
+        assert status == (130 if endless else STATUS.get(example.line, 0)), what
+        assert not [word for word in WRONG if word in err], what
+        assert not endless or err == "", what
+    finally:
+        own = world.home / "own"
+        if own.exists():
+            for one in own.glob("**/instance.json"):
+                world.shell("stop", "--state-dir", one.parent)
+            shutil.rmtree(own)
+
+
+def test_no_line_of_the_tables_is_stale() -> None:
+    """Each exception belongs to an example that is there."""
+    lines = {one.line for one in ALL}
+    assert set(STATUS) <= lines
+    assert set(LINE_STATE) <= lines
+    commands = {command_of(one.line) for one in ALL}
+    assert {*JOB_STATE, *COMPANY, *OWN_HOME} <= commands
