@@ -37,6 +37,16 @@ COMMANDS = {
 }
 
 
+# How --help orders them: what a command is for, and the commands.
+GROUPS = {
+    "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
+    "Submitting jobs": ("submit", "run"),
+    "Looking at jobs and changing them": ("jobs", "job", "cancel"),
+    "Resources, queues and data": ("resource", "queue", "kvs"),
+    "History": ("inspect", "replay", "journal"),
+}
+
+
 class LazyGroup(click.Group):
     """Imports a command's module when it is called, so that each command starts fast."""
 
@@ -51,9 +61,31 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, found[1])
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}.{_meant(args[0])}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, found[2]) for name, found in COMMANDS.items()])
+        wide = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(wide), COMMANDS[name][2]) for name in names])
+
+
+def _meant(word: str) -> str:
+    """What a misspelt command may have been; subcommands count too ("attach" is "job attach")."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS)
+    if not near:
+        for name, (module, _, _) in COMMANDS.items():
+            command = cli.get_command(click.Context(cli), name) if name == module else None
+            if isinstance(command, click.Group) and word in command.commands:
+                near.append(f"{name} {word}")
+    return f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -62,41 +94,59 @@ def cli() -> None:
     """A hierarchical workload manager whose whole state is a journal.
 
     \b
-    fluxkv start                       a shell inside a new instance
-    fluxkv start fluxkv run hostname   one command in a new instance
-    fluxkv submit --cc=1-100 sim {cc}  a hundred jobs
-    fluxkv jobs -a                     what became of them
+    Examples:
+      fluxkv start                       a shell inside a new instance
+      fluxkv start fluxkv run hostname   one command in a new instance
+      fluxkv submit --cc=1-100 sim {cc}  a hundred jobs
+      fluxkv jobs -a                     what became of them
     """
 
 
 def main() -> None:
     """Run the command line; exit with its status."""
     try:
-        status = cli.main(prog_name="fluxkv", standalone_mode=False)
+        status = _run(sys.argv[1:])
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 141
+    except KeyboardInterrupt:
+        status = 130
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
+def _run(args: list[str]) -> int:
+    """The exit status of one command line; errors are said on stderr."""
+    try:
+        with cli.make_context("fluxkv", args) as context:
+            found = cli.invoke(context)
+        sys.stdout.flush()
+        return found if isinstance(found, int) else 0
     except click.exceptions.Exit as done:
-        status = done.exit_code
+        return done.exit_code
+    except click.Abort:
+        return 130
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        status = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        return error.exit_code
     except FluxkvError as error:
         _show(error)
-        status = error.exit_status
+        return error.exit_status
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"fluxkv: {where}{error.strerror or error}", err=True)
-        status = 1
+        return 1
     except Exception as error:
         if os.environ.get("FLUXKV_TRACEBACK"):
             raise
         click.echo(f"fluxkv: this is a fault in fluxkv: {type(error).__name__}: {error}", err=True)
         click.echo("  set FLUXKV_TRACEBACK=1 and run it again to see where", err=True)
-        status = 70
-    sys.exit(status if isinstance(status, int) else 0)
+        return 70
 
 
 def _show(error: FluxkvError) -> None:

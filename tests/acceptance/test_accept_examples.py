@@ -58,7 +58,10 @@ SIMS_RUNNING = {"stop", "restart"}  # they end or disturb the instance they spea
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
-    "fluxkv run -t 1s sleep 60": 142,  # as a shell says it: ended by SIGALRM, its time is over
+    "fluxkv run -t 1s sleep 60": 143,  # as a shell says it: ended by SIGTERM, its time is over
+    "fluxkv queue start -q debug": 1,  # an instance has one queue, default
+    "fluxkv queue stop -q debug": 1,
+    "fluxkv queue status -q debug -v": 1,
 }
 ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow)")
 
@@ -98,8 +101,7 @@ class Example(NamedTuple):
 def examples(path: tuple[str, ...] = (), command: click.Command = cli) -> Iterator[Example]:
     """All examples of a command and those below it."""
     text = command.help or ""
-    before, mark, after = text.partition("Examples:")
-    for line in (after if mark else before if not path else "").splitlines():
+    for line in text.partition("Examples:")[2].splitlines():
         if re.search(r"(^|[|] *)fluxkv ", line.strip()):
             yield Example(" ".join(path), re.split(r"  +", line.strip())[0])
     if isinstance(command, click.Group):
@@ -135,6 +137,7 @@ class World:
         self.home = base
         self.env = shell.env
         self.client: Any = None
+        self.in_order_at = -1  # the journal's version
         self.old_ids: list[int] = []
 
     def build(self) -> None:
@@ -175,6 +178,8 @@ class World:
 
     def put_in_order(self) -> None:
         """No job of an earlier example, every node and queue in service, all keys there."""
+        if self.client.store.meta().version == self.in_order_at:
+            return  # nothing but looking has been done
         state = self.client.state()
         left = active_ids(state)
         self.client.cancel(left)
@@ -185,6 +190,7 @@ class World:
         if drained:
             self.type("resource", "undrain", ",".join(drained))
         self.type("kvs", "put", "run.name=test", "run.tasks=4", "run.input=bytes")
+        self.in_order_at = self.client.store.meta().version
 
     def job(self, state: str) -> int:
         """A new job in this state."""
@@ -265,7 +271,9 @@ def run_to_the_end(line: str, env: dict[str, str], folder: Path) -> tuple[int, s
     return done.returncode, done.stdout, done.stderr
 
 
-def run_until_interrupted(line: str, env: dict[str, str], folder: Path, happens: Callable[[], None]) -> tuple[int, str, str]:
+def run_until_interrupted(
+    line: str, env: dict[str, str], folder: Path, happens: Callable[[], None]
+) -> tuple[int, str, str]:
     """The same on a terminal of its own, where Ctrl-C is typed once there is something to see."""
     ours, theirs = pty.openpty()
     words = ["setsid", "--ctty", "--wait", "bash", "-o", "pipefail", "-c", line]

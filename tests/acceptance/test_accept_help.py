@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from fluxkv.tools.main import COMMANDS, cli
+from fluxkv.tools.main import COMMANDS, GROUPS, cli
 
 pytestmark = pytest.mark.live
 
@@ -36,6 +36,21 @@ def test_the_command_itself(site: Any) -> None:
     for name in COMMANDS:
         if name in ("submit", "start", "queue"):
             assert site.ok(name, "--help").startswith(f"Usage: fluxkv {name}")
+
+
+def test_each_command_has_its_place_in_the_help() -> None:
+    placed = [name for names in GROUPS.values() for name in names]
+    assert sorted(placed) == sorted(COMMANDS), "name each command once in GROUPS of tools/main.py"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("jbos", "'jobs'"), ("attach", "'job attach'"), ("drain", "'resource drain' or 'queue drain'"), ("xyzzy", "")],
+)
+def test_a_misspelt_command_is_answered_with_the_right_one(site: Any, typed: str, meant: str) -> None:
+    done = site(typed)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith(f"No such command '{typed}'." + (f" Did you mean {meant}?\n" if meant else "\n"))
 
 
 @pytest.mark.parametrize("path", COMMAND_LINES, ids=" ".join)
