@@ -10,9 +10,11 @@ import os
 import time
 from typing import Any
 
+from ..journal import decide_config
 from ..journal.catalogue import SCHEMA
 from ..journal.decide import Decision
 from ..journal.log import Journal, make_append
+from ..journal.rset import parse_R
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.port import Append, Appended, StaleEpoch, Store
 from ..kvs.redis_store import open_store
@@ -52,13 +54,17 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
     if settings.get("parent"):
         first["parent"] = settings["parent"]
     method = "job-info" if settings.get("parent") else "configuration" if settings.get("config") else "dynamic-discovery"
+    document = settings.get("config_document") or {}
+    hosts = [node.host for node in parse_R(settings["R"]).nodes] if document else []
+    config = decide_config.first(document, settings.get("config", ""), hosts, os.getuid(), now)
     decision = Decision(
         [
             ["instance-create", "instance", now, first],
             ["resource-define", "resource", now, {"method": method, "R": settings["R"]}],
+            *config.events,
         ],
         absent=["instance"],
-        bumps=["instance", "resource"],
+        bumps=["instance", "resource", *config.bumps],
     )
     answer = store.append(make_append(meta, decision, 0))
     if not isinstance(answer, Appended) and store.meta().version == 0:

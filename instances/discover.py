@@ -117,35 +117,6 @@ def make_R(rows: list[Row]) -> dict[str, Any]:
     return document
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """An instance's config file (TOML). Raises `Rejected` with the place of the fault.
-
-    [[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
-    [resource] fake = true       nodes that only pretend to run jobs
-    [queue] policy = "fcfs"
-    """
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            config = tomllib.load(file)
-    except OSError as error:
-        raise Rejected(f"config {path}: {error.strerror}", code="bad-config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Rejected(f"config {path}: {error}", code="bad-config", hint="it must be TOML") from None
-    known = {"resource": {"config", "fake"}, "queue": {"policy"}}
-    for section, values in config.items():
-        if section not in known or not isinstance(values, dict):
-            raise Rejected(
-                f"config {path}: unknown section [{section}]", code="bad-config", hint=f"there are {', '.join(known)}"
-            )
-        for key in values:
-            if key not in known[section]:
-                hint = f"[{section}] has {', '.join(sorted(known[section]))}"
-                raise Rejected(f"config {path}: unknown key {section}.{key}", code="bad-config", hint=hint)
-    return config
-
-
 def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
     """The inventory a config file describes, or None if it describes none."""
     entries = (config.get("resource") or {}).get("config")

@@ -1,6 +1,7 @@
 """Submitting: from commands and jobspecs to commits. Decides how jobs share commits and environments.
 
-Needs no state: new ids are guarded as absent, and so is the mark of a closed queue. The environment goes to a
+Needs no state: new ids are guarded as absent, and so are the marks of a closed queue and of a config that has something to say
+about jobs; who meets that mark reads the config (`submit_rules`). The environment goes to a
 blob that jobs share; a small `attributes.system.environment` left in a jobspec is what that job has beyond
 it. Whether a job can ever run, the worker says, as an exception of the job.
 """
@@ -17,6 +18,7 @@ from ..journal.wire import pack, pack_events
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Append, Appended, Conflicted, Meta, StaleEpoch, Store
+from .submit_rules import MARK, SubmitRules
 
 if TYPE_CHECKING:
     from ..journal.decide import Decision
@@ -42,7 +44,7 @@ class Submitter:
         self._meta: Meta | None = None
         self._ids: IdSource | None = None
         self._blobs: set[str] = set()
-        self._queues: set[str] = {"default"}  # known to be there
+        self.rules = SubmitRules(store)
 
     def submit(
         self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
@@ -57,7 +59,6 @@ class Submitter:
         for jobspec, env in jobs:
             name = blob if env is last else self._put_environment(env)
             last = env
-            self._need_queue(jobspec)
             if chunk and (name != blob or len(chunk) >= CHUNK):
                 ids += self._commit(chunk, blob, urgency, flags)
                 chunk = []
@@ -66,21 +67,6 @@ class Submitter:
         if chunk:
             ids += self._commit(chunk, blob, urgency, flags)
         return ids
-
-    def _need_queue(self, jobspec: dict[str, Any]) -> None:
-        """Raises Rejected if its queue is not there. Costs a fold for the first of each queue but the default."""
-        queue = (jobspec["attributes"].get("system") or {}).get("queue") or "default"
-        if queue in self._queues:
-            return
-        from ..journal.log import Journal
-
-        self._queues |= set(Journal(self._store).load().queues)
-        if queue not in self._queues:
-            raise Rejected(
-                f"queue {queue} is not defined",
-                code="no-such-queue",
-                hint=f"there are {', '.join(sorted(self._queues))}",
-            )
 
     def _put_environment(self, env: Environment) -> str:
         """Store an environment; its blob's name."""
@@ -99,14 +85,17 @@ class Submitter:
             self._meta = meta
             source = self._ids = self._ids or _new_source(meta.origin_ms)
             ids = source.take(len(jobspecs))
-            jobs = list(zip(ids, jobspecs, strict=True))
-            decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time())
+            jobs = list(zip(ids, self.rules.honour(jobspecs), strict=True))
+            decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time(), self.rules.version)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):
                 self.submitted.update(dict.fromkeys(ids, answer.version - 1))
                 return ids
             if isinstance(answer, Conflicted):
                 closed = [thing for thing in answer.things if thing.startswith("closed/")]
+                if MARK in answer.things:  # there is a config, or another one
+                    self.rules.learn()
+                    continue
                 if closed:
                     raise self._closed(closed[0].partition("/")[2])
                 self._ids = None  # somebody has drawn the same generator in the same millisecond
@@ -132,6 +121,7 @@ class Submitter:
             epoch=meta.epoch,
             decided_at=meta.version,
             payload=pack_events(decision.events),
+            exact=tuple(decision.exact),
             absent=tuple(decision.absent),
             bumps=tuple(decision.bumps),
             extra=pack({"by": self.by}),

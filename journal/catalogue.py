@@ -103,6 +103,8 @@ _add("kvs", "fluxkv", "kvs.commit", {"ops": [["put", "a.b", b"1"]]}, "user KVS: 
 
 _add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "namespace": "/", "schema": 1},
      "first event of every journal")  # fmt: skip
+_add("instance", "fluxkv", "config", {"config": {"queues": {"batch": {}}}, "source": "/etc/fluxkv/site.toml", "userid": 0},
+     "the instance's config from now on, whole; source: the file it came from", "source", "userid")  # fmt: skip
 _add("instance", "fluxkv", "instance-start", {"pid": 1, "host": "h"}, "brought up")
 _add("instance", "fluxkv", "instance-stopping", None, "no new work is started from now on")
 _add("instance", "fluxkv", "instance-stop", {"reason": "stop"}, "all ended in order", "reason")

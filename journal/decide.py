@@ -37,10 +37,10 @@ class Decision:
 
 
 def submit(
-    jobs: Sequence[tuple[int, dict[str, Any]]], env: str, urgency: int, userid: int, flags: int, now: float
+    jobs: Sequence[tuple[int, dict[str, Any]]], env: str, urgency: int, userid: int, flags: int, now: float, config: int = 0
 ) -> Decision:
     """New jobs (id, jobspec without environment), sharing an environment blob. Needs no state: ids are guarded as
-    absent, and so is the mark of a closed queue."""
+    absent, and so is the mark of a closed queue. config: the version of the config they were made to honour, 0 for none."""
     events: list[list[Any]] = []
     things = []
     queues = set()
@@ -49,7 +49,10 @@ def submit(
         events.append(["submit", id, now, context])
         things.append(f"job/{id}")
         queues.add(((jobspec.get("attributes") or {}).get("system") or {}).get("queue") or "default")
-    return Decision(events, absent=[*things, *(f"closed/{queue}" for queue in sorted(queues))], bumps=things)
+    absent = [*things, *(f"closed/{queue}" for queue in sorted(queues))]
+    if not config:
+        absent.append("config")
+    return Decision(events, exact=[("config", config)] if config else [], absent=absent, bumps=things)
 
 
 def _job(state: State, id: int) -> Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .fold_config import config, set_memberships
 from .fold_jobs import return_grant
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
@@ -31,6 +32,7 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
         state.nodes[one.rank] = Node(one.rank, one.host, one.cores, one.gpus, one.memory_mb, tuple(one.properties))
         state.dirty_words.add(one.rank)
     state.expiration = inventory.expiration
+    set_memberships(state)
 
 
 def resource_update(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -123,11 +125,10 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
 
 
 def _queue(state: State, subject: str) -> Queue:
-    name = subject.partition("/")[2]
+    """KeyError (so the event is skipped) for a queue that is gone: its name may have been read before it went."""
+    queue = state.queues[subject.partition("/")[2]]
     state.dirty_words.add(subject)
-    if name not in state.queues:
-        state.queues[name] = Queue(name)
-    return state.queues[name]
+    return queue
 
 
 def queue_start(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -208,6 +209,7 @@ HANDLERS: dict[str, Handler] = {
     "queue-enable": queue_enable,
     "queue-disable": queue_disable,
     "kvs.commit": kvs_commit,
+    "config": config,
     "instance-create": instance_create,
     "instance-start": instance_start,
     "instance-stopping": instance_stopping,

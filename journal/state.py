@@ -12,8 +12,9 @@ from typing import Any
 
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.tree import Tree
-from . import fold_jobs, fold_words
+from . import fold_config, fold_jobs, fold_words
 from .catalogue import SCHEMA
+from .config import DEFAULT, Rules
 from .job import ACTIVE, INACTIVE, NEW, Job, dump_job, job_value, load_job
 from .node import Node, Queue
 from .wire import Commit, pack, unpack
@@ -29,6 +30,7 @@ class State:
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
+    config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,9 @@ class State:
         self.time = 0.0
         self.jobs: dict[int, Job] = {}
         self.nodes: dict[int, Node] = {}
-        self.queues: dict[str, Queue] = {"default": Queue("default")}
+        self.queues: dict[str, Queue] = {DEFAULT: Queue(DEFAULT)}
+        self.config_entry: list[Any] | None = None
+        self.rules = Rules()
         self.tree = Tree()
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
@@ -137,9 +141,13 @@ class State:
 
     def drop_node(self, rank: int) -> None:
         """Take a node out of the inventory."""
-        self._sum = (self._sum - self._word_hash.pop(rank, 0)) & MASK
-        self.dirty_words.discard(rank)
+        self.drop_word(rank)
         del self.nodes[rank]
+
+    def drop_word(self, word: int | str) -> None:
+        """A subject that is not a job is gone: the digest forgets it."""
+        self._sum = (self._sum - self._word_hash.pop(word, 0)) & MASK
+        self.dirty_words.discard(word)
 
     # -- views ----------------------------------------------------------------------------------------------------
 
@@ -155,6 +163,17 @@ class State:
         """Whether jobs of this queue may be allocated: it is started, and the instance is not being stopped."""
         found = self.queues.get(queue)
         return found is not None and found.started and not self.instance.get("stopping")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config document, {} if the instance has none."""
+        document: dict[str, Any] = self.config_entry[0] if self.config_entry is not None else {}
+        return document
+
+    @property
+    def config_source(self) -> str:
+        """The file the config came from, "" if from none."""
+        return str(self.config_entry[1]) if self.config_entry is not None else ""
 
     @property
     def idle(self) -> bool:
@@ -183,9 +202,11 @@ class State:
         return ((self._sum + self.tree.hash) & MASK).to_bytes(16, "big")
 
     def word_value(self, word: int | str) -> Any:
-        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "retired" or "instance"."""
+        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "config", "retired" or "instance"."""
         if word.__class__ is int:
             return self.nodes[word].value()
+        if word == "config":
+            return ["config", self.config_entry]
         if word == "instance":
             return ["instance", self.instance, self.expiration]
         if word == "retired":
@@ -199,6 +220,8 @@ class State:
         found.update({f"queue/{name}": queue.value() for name, queue in self.queues.items()})
         found["instance"] = self.word_value("instance")
         found["retired"] = self.word_value("retired")
+        if self.config_entry is not None:
+            found["config"] = self.word_value("config")
         found.update({f"kvs/{key}": value for key, value in self.tree.leaves()})
         return found
 
@@ -211,7 +234,7 @@ class State:
             "schema": SCHEMA, "version": self.version, "epoch": self.epoch, "time": self.time, "digest": digest,
             "instance": self.instance, "R": self.R, "expiration": self.expiration, "retired": self.retired,
             "retirements": self.retirements, "events": self.events, "skipped": self.skipped, "tree": self.tree.dump(),
-            "queues": [queue.value() for queue in self.queues.values()],
+            "queues": [queue.value() for queue in self.queues.values()], "config": self.config_entry,
         }  # fmt: skip
         records = [pack(head)]
         records += [pack(["n", node.value()]) for node in self.nodes.values()]
@@ -242,6 +265,7 @@ class State:
         state.retirements = head["retirements"]
         state.tree = Tree.load(head["tree"])
         state.queues = {value[0]: Queue.from_value(value) for value in head["queues"]}
+        fold_config.load(state, head.get("config"))
         for record in records[1:]:
             kind, value = unpack(record)
             if kind == "j":
@@ -255,6 +279,7 @@ class State:
                 node = Node.from_value(value)
                 state.nodes[node.rank] = node
                 state.dirty_words.add(node.rank)
+        state.dirty_words.discard(f"queue/{DEFAULT}")
         state.dirty_words.update(f"queue/{name}" for name in state.queues)
         if state.digest() != head["digest"]:
             raise Corrupt(f"the snapshot of version {state.version} does not match its digest", code="bad-snapshot")

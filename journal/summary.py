@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,17 +28,23 @@ def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int,
         name,
         queue,
         duration,
-        _counts(pack([jobspec.get("resources"), tasks[0].get("count")])),
+        _counts(pack([jobspec.get("resources"), tasks[0].get("count")]))[:3],
     )
 
 
+def sizes(jobspec: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(nodes asked for or 0, cores, GPUs) of a job, as limits count them."""
+    nodes, _, cores, gpus = _counts(pack([jobspec.get("resources"), None]))
+    return nodes, cores, gpus
+
+
 @lru_cache(maxsize=1024)
-def _counts(packed: bytes) -> tuple[int, int, int]:
+def _counts(packed: bytes) -> tuple[int, int, int, int]:
     resources, task_count = unpack(packed)
-    nodes = slots = cores = 0
+    nodes = slots = cores = gpus = 0
 
     def walk(vertices: Any, factor: int) -> None:
-        nonlocal nodes, slots, cores
+        nonlocal nodes, slots, cores, gpus
         for vertex in vertices or ():
             count = vertex.get("count", 1)
             if isinstance(count, dict):
@@ -52,9 +59,11 @@ def _counts(packed: bytes) -> tuple[int, int, int]:
                 slots += total
             elif kind == "core":
                 cores += total
+            elif kind == "gpu":
+                gpus += total
             walk(vertex.get("with"), total)
 
     walk(resources, 1)
     task_count = task_count or {}
     ntasks = task_count["total"] if "total" in task_count else slots * task_count.get("per_slot", 1)
-    return min(nodes, MOST), min(ntasks, MOST), min(cores, MOST)
+    return min(nodes, MOST), min(ntasks, MOST), min(cores, MOST), min(gpus, MOST)

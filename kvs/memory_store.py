@@ -192,6 +192,11 @@ class MemoryStore:
         first = bisect_right(journal, after, key=lambda entry: entry.version)
         return journal[first : first + limit]
 
+    def bumps(self, things: Sequence[str]) -> list[int]:
+        self.server.check("bumps")
+        guards = self._instance().guards
+        return [guards.get(thing, 0) for thing in things]
+
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         found = []
         for version in versions:

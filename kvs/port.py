@@ -173,6 +173,10 @@ class Store(Protocol):
         """Journal entries with version > after, in order."""
         ...
 
+    def bumps(self, things: Sequence[str]) -> list[int]:
+        """The version of each thing's last bump, 0 for one that has none (or whose guard was pruned)."""
+        ...
+
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         """The journal entries of these versions that exist, in the order asked."""
         ...

@@ -229,6 +229,9 @@ class RedisStore:
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
         return [as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)]
 
+    def bumps(self, things: Sequence[str]) -> list[int]:
+        return [int(bump or 0) for bump in self._ask("HMGET", self.keys.guards, *things)] if things else []
+
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         journal = self.keys.journal
         replies = self._ask_many([("XRANGE", journal, version, version, "COUNT", 1) for version in versions])

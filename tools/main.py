@@ -29,6 +29,7 @@ COMMANDS = {
     "job": ("job", "job", "Look at one job: attach, status, wait, eventlog, info, ..."),
     "resource": ("resource", "resource", "List, drain and undrain nodes."),
     "queue": ("queue", "queue", "Start, stop and drain queues."),
+    "config": ("config", "config", "Read and change the instance's config."),
     "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),

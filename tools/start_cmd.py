@@ -11,6 +11,8 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected
 
+INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-s", "--test-size", "size", type=click.IntRange(1), metavar="N", help="N nodes on this machine.")
@@ -23,7 +25,10 @@ from ..kvs.errors import FluxkvError, Rejected
     "--property", "properties", multiple=True, metavar="NAME", help="A property of all nodes; may be repeated."
 )
 @click.option("--fake", is_flag=True, help="Nodes that only pretend to run jobs.")
-@click.option("--config", "config_path", type=click.Path(), metavar="FILE", help="Inventory and settings (TOML).")
+@click.option("--config", "config_path", type=click.Path(), metavar="FILE", help="Inventory, queues, policy (TOML).")
+@click.option(
+    "--conf", "conf", multiple=True, metavar="KEY=VALUE", help="Set one key of the config (queues.debug.requires=[\"ssd\"])."
+)
 @click.option(
     "--state-dir", type=click.Path(), metavar="DIR", help="Where the instance lives; one that is there is resumed."
 )
@@ -45,7 +50,8 @@ from ..kvs.errors import FluxkvError, Rejected
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
-    config_path: str | None, state_dir: str | None, detach: bool, durability: str | None, workers: int | None, policy: str | None,
+    config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
+    durability: str | None, workers: int | None, policy: str | None,
     keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
@@ -64,7 +70,7 @@ def start(
     if detach and command:
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
-               "config": config_path, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
+               "config": config_path, "conf": conf, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
     if state_dir is None:
         from ..instances.child import place
 
@@ -77,12 +83,14 @@ def start(
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
     known = os.path.exists(directory.instance_file)
     if known:
-        given = [name for name in ("size", "cores", "gpus", "memory", "properties", "fake", "config") if options[name]]
+        given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
         if given:
             what = "-s" if given[0] == "size" else f"--{given[0]}"
+            changes = "config" if given[0].startswith("conf") else "resources"
             raise Rejected(
-                f"{directory.path} holds an instance already, and {what} cannot change its resources",
-                code="exists", hint="leave it out, or choose another --state-dir",
+                f"{directory.path} holds an instance already, and {what} cannot change its {changes}", code="exists",
+                hint="fluxkv config load changes the config of a running instance" if changes == "config"
+                else "leave it out, or choose another --state-dir",
             )  # fmt: skip
         settings = directory.read()
     else:
@@ -110,13 +118,18 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     from ..instances import child
     from ..instances import start as starting
 
-    given = [name for name in ("size", "cores", "gpus", "memory", "properties", "fake", "config") if options[name]]
+    given = [name for name in INVENTORY if options[name]]
     if given:
         what = "-s" if given[0] == "size" else f"--{given[0]}"
         raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
     if here.local:
         return 0  # one task on each node is enough
-    settings = child.make_settings(here, options)
+    from ..instances import config_file
+
+    document = config_file.read_document(options["config"] or "", options["conf"])
+    if "resource" in document:
+        raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
+    settings = {**child.make_settings(here, options), **_config_settings(options, document)}
     directory = child.directory(here)
     starting.prepare(directory, settings)
     if not settings["lead"]:
@@ -151,17 +164,17 @@ def _wake_keeper(pid: int) -> None:
 
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Settings of a new instance from the command's options."""
-    from ..instances import discover
+    from ..instances import config_file, discover
     from ..schedulers.policy import load_policy
 
     settings: dict[str, Any] = {"fake": options["fake"]}
     R = None
-    if options["config"]:
-        config = discover.read_config(options["config"])
-        settings["config"] = os.path.abspath(options["config"])
+    if options["config"] or options["conf"]:
+        config = config_file.read_document(options["config"] or "", options["conf"])
+        settings.update(_config_settings(options, config))
         settings["fake"] = settings["fake"] or bool(config.get("resource", {}).get("fake"))
         settings["policy"] = config.get("queue", {}).get("policy", "fcfs")
-        R = discover.config_R(config, options["config"])
+        R = discover.config_R(config, options["config"] or "(--conf)")
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
     for name in ("durability", "workers", "policy"):
@@ -172,6 +185,22 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         options["size"] or 1, options["cores"], options["gpus"], options["memory"], tuple(options["properties"]),
         fake=settings["fake"],
     )  # fmt: skip
+    if settings.get("config_document"):
+        from ..journal.decide_config import first
+        from ..journal.rset import parse_R
+
+        try:  # what the instance's first events would refuse, before there is an instance
+            first(settings["config_document"], "", [node.host for node in parse_R(settings["R"]).nodes], 0, 0.0)
+        except Rejected as error:
+            raise config_file.named(error, options["config"] or "") from None
+    return settings
+
+
+def _config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The config as a new instance's settings hold it until it is in the journal."""
+    settings: dict[str, Any] = {"config": os.path.abspath(options["config"])} if options["config"] else {}
+    if document:
+        settings["config_document"] = document
     return settings
 
 

@@ -87,6 +87,15 @@ def test_absent_guard_and_clears(bench: Any) -> None:
     assert bench.append(3, absent=("job/5",), bumps=("job/5",)) == Conflicted(("job/5",))
 
 
+def test_last_bumps_can_be_read(bench: Any) -> None:
+    bench.append(0, bumps=("config", "job/1"))
+    bench.append(1, bumps=("config",))
+    assert bench.store.bumps(["config", "job/1", "never/there"]) == [2, 1, 0]
+    assert bench.store.bumps([]) == []
+    bench.append(2, clears=("config",))
+    assert bench.store.bumps(["config"]) == [0]
+
+
 def test_all_kinds_of_guards_are_named_together(bench: Any) -> None:
     bench.append(0, bumps=("a", "b", "c"))
     answer = bench.append(0, since=("a", "x"), exact=(("b", 7),), absent=("c", "y"))

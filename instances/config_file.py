@@ -1,0 +1,75 @@
+"""An instance's config as files and options give it: TOML, and KEY=VALUE. Decides how they are read, not what is valid.
+
+[[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
+[resource] fake = true       nodes that only pretend to run jobs
+[queue] policy = "fcfs"      how the instance plans
+[queues.NAME], [policy], [ingest], [job-manager]: see `journal.config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..kvs.errors import Rejected
+
+
+def read_document(path: str, settings: Iterable[str] = ()) -> dict[str, Any]:
+    """The document of a file ("": none) and of KEY=VALUE settings on top of it, checked. Raises `Rejected` (bad-config)."""
+    from ..journal.config import parse_rules
+
+    document = read_toml(path) if path else {}
+    for text in settings:
+        set_value(document, text)
+    try:
+        parse_rules(document)
+    except Rejected as error:
+        raise named(error, path) from None
+    return document
+
+
+def named(error: Rejected, path: str) -> Rejected:
+    """The error of a document, saying which file it is of."""
+    text = str(error)
+    if path and text.startswith("config: "):
+        text = f"config {path}: {text.removeprefix('config: ')}"
+    return Rejected(text, code=error.code, hint=error.hint)
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """A TOML file as a document. Raises `Rejected` with the place of the fault."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise Rejected(f"config {path}: {error.strerror}", code="bad-config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"config {path}: {error}", code="bad-config", hint="it must be TOML") from None
+
+
+def set_value(document: dict[str, Any], text: str) -> None:
+    """Put one "KEY=VALUE" into a document. KEY: words joined by dots; VALUE: as TOML has it, else a text."""
+    key, given, value = text.partition("=")
+    words = key.strip().split(".")
+    if not given or not all(words):
+        raise Rejected(f"bad setting {text[:60]!r}", code="bad-config", hint="write KEY=VALUE, as policy.limits.duration=1h")
+    target: Any = document
+    for at, word in enumerate(words[:-1]):
+        target = target.setdefault(word, {})
+        if not isinstance(target, dict):
+            raise Rejected(f"config: {'.'.join(words[: at + 1])} is no table, so {key} cannot be set", code="bad-config")
+    target[words[-1]] = toml_value(value.strip())
+
+
+def toml_value(text: str) -> Any:
+    """What a text is as TOML: a number, true, a list, a quoted text; itself where TOML makes nothing of it."""
+    import tomllib
+
+    if "\n" in text:
+        return text
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
