@@ -122,7 +122,7 @@ def _parent_nodes(store: Store, here: Place) -> Any:
                 return parse_R(settings["R"]).nodes
         except (Rejected, Unavailable, KeyError):
             pass
-    return Journal(store).load().nodes.values()
+    return Journal(store).look().nodes.values()
 
 
 def directory(here: Place) -> StateDir:
@@ -154,7 +154,7 @@ def wait_until_started(uri: str, timeout_s: float = 60.0) -> None:
 def wait_until_stopped(uri: str) -> None:
     """Block until the instance says it has stopped (followers live as long as it does)."""
     store = open_store(uri)
-    state = Journal(store).load()
+    state = Journal(store).look()
     if state.instance.get("stopped"):
         return
     subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})

@@ -275,7 +275,7 @@ class Instance:
 
     def state(self) -> State:
         """The live state: snapshot and tail, folded anew."""
-        state = self.journal.load()
+        state = self.journal.look()
         self._state_version = state.version
         return state
 

@@ -44,7 +44,7 @@ def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> None:
     journal = Journal(store, by="keeper")
     journal.patience_s = 0.0
     try:
-        state = journal.load()
+        state = journal.look()
         journal.settle(stopping, state)
         journal.catch_up(state)
         if not _busy(state):

@@ -222,7 +222,7 @@ class Keeper(ServerCare):
         try:
             ranks = self.settings.get("ranks")
             if ranks is None:
-                ranks = list(Journal(self.store).load().nodes)
+                ranks = list(Journal(self.store).look().nodes)
             boot.say(self.store, [["offline", "resource", time.time(), {"idset": format_ids(ranks), "reason": why}]])
         except FluxkvError as error:
             self.log.say("error", f"the nodes could not be marked offline: {error}")

@@ -49,7 +49,7 @@ class AgentRunner(Runner):
         self.fake_nodes = bool(settings.get("fake"))
         ranks = settings.get("ranks")
         journal = Journal(store, by=daemon.role)
-        nodes = journal.load().nodes
+        nodes = journal.look().nodes
         names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
         bind = not self.fake_nodes and len(names) == 1 and settings.get("bind", True)
         cpus = _binding(nodes[min(names)].cores) if bind else {}

@@ -89,7 +89,7 @@ def _nodes_online(uri: str, deadline: float) -> bool:
     store = open_store(uri)
     try:
         journal = Journal(store)
-        state = journal.load()
+        state = journal.look()
         subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
         try:
             while not all(node.online for node in state.nodes.values()):

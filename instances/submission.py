@@ -131,7 +131,7 @@ class Submitter:
     def _closed(self, queue: str) -> Rejected:
         from ..journal.log import Journal
 
-        found = Journal(self._store).load().queues.get(queue)
+        found = Journal(self._store).look().queues.get(queue)
         reason = found.disable_reason if found is not None else ""
         return Rejected(
             f"queue {queue} does not accept jobs" + (f": {reason}" if reason else ""),

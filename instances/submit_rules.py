@@ -47,7 +47,7 @@ class SubmitRules:
                 if name == "config" and context:
                     found: Mapping[str, Any] = context["config"]
                     return found
-        return Journal(self._store).load().config  # the entry is in the archive: a snapshot has it
+        return Journal(self._store).look().config  # the entry is in the archive: a snapshot has it
 
     def honour(self, jobspecs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """The jobs with the config's defaults and within its limits, else `Rejected`: by the config as it is now."""

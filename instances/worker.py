@@ -363,7 +363,9 @@ class Worker:
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         state = self.state
-        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 4 * len(state.jobs)):
+        # What it costs to take one grows with the active jobs, and a little with the inactive ones.
+        inactive = state.count(INACTIVE)
+        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 4 * (len(state.jobs) - inactive), inactive):
             self.snapshot_events = state.events
             outputs.append(Snapshot(floor=max(0, state.version - 200)))
 

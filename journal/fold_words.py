@@ -185,13 +185,10 @@ def epoch(state: State, subject: str, ts: float, context: Context, version: int)
 
 
 def retire(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    jobs = state.jobs
-    found = {id: jobs[id] for id in context["jobs"] if id in jobs and jobs[id].state == INACTIVE}
-    if found:
-        state.retirements = [*state.retirements, index_line(version, list(found.values()))]
-        state.retired += len(found)
-        for job in found.values():
-            state.forget(job)
+    ended = state.leave(list(dict.fromkeys(context["jobs"])))
+    if ended:
+        state.retirements = [*state.retirements, index_line(version, ended)]
+        state.retired += len(ended)
         state.dirty_words.add("retired")
 
 

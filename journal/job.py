@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from .claims import Claim, from_wire
+from .wire import pack, unpack
 
 
 class JobState(IntEnum):
@@ -70,11 +71,12 @@ class Job:
     exception: first fatal one as [type, note]; exceptions: every one as [type, severity, note].
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
+    jobspec: None once it is inactive. A record read from a snapshot unpacks jobspec and claims when they are asked for.
     """
 
     __slots__ = (
-        "annotations", "attempt", "claims", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
-        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "jobspec", "memo", "name", "ncores", "next",
+        "_claims", "_spec", "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
+        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "name", "ncores", "next",
         "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "userid", "waiting",
@@ -87,14 +89,14 @@ class Job:
         self.urgency = 16
         self.queue = "default"
         self.name = self.env = self.ending = ""
-        self.jobspec: dict[str, Any] | None = None
+        self._spec: dict[str, Any] | bytes | None = None
         self.spec_hash = b""
         self.ntasks = self.nnodes = self.ncores = 0
         self.duration = self.expiration = 0.0
         self.t_submit = self.t_depend = self.t_alloc = self.t_run = 0.0
         self.t_finish = self.t_cleanup = self.t_inactive = 0.0
         self.attempt = self.epoch = self.seat_of = self.next = 0
-        self.claims: tuple[Claim, ...] = ()
+        self._claims: tuple[Claim, ...] | None = ()
         self.claims_wire: list[Any] = []
         self.holds = self.recalled = self.timed_out = False
         self.granted: list[Any] | None = None
@@ -109,6 +111,35 @@ class Job:
         self.memo: dict[str, Any] = {}
         self.commits: list[int] = []
         self.hash = 0
+
+    @property
+    def jobspec(self) -> dict[str, Any] | None:
+        """As submitted and updated, without its environment (RFC 25)."""
+        spec = self._spec
+        if isinstance(spec, bytes):
+            spec = self._spec = unpack(spec)
+        return spec
+
+    @jobspec.setter
+    def jobspec(self, spec: dict[str, Any] | None) -> None:
+        self._spec = spec
+
+    @property
+    def packed_jobspec(self) -> bytes | None:
+        """The jobspec as a snapshot stores it."""
+        spec = self._spec
+        return spec if spec is None or isinstance(spec, bytes) else pack(spec)
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        found = self._claims
+        if found is None:
+            found = self._claims = from_wire(self.claims_wire)
+        return found
+
+    @claims.setter
+    def claims(self, claims: tuple[Claim, ...]) -> None:
+        self._claims = claims
 
     @property
     def key(self) -> str:
@@ -153,21 +184,6 @@ class Job:
         return max(0.0, (self.t_finish or now) - self.t_run) if self.t_run else 0.0
 
 
-# What a snapshot stores of a job, in this order; the digest hashes the same but `jobspec` (its hash stands for it).
-HASHED = tuple(name for name in Job.__slots__ if name not in ("claims", "hash", "jobspec"))
+# What the digest hashes, and with the packed jobspec (whose hash stands for it) what a snapshot stores.
+HASHED = tuple(name for name in Job.__slots__ if name not in ("_claims", "_spec", "hash"))
 job_value = attrgetter(*HASHED)
-
-
-def dump_job(job: Job) -> list[Any]:
-    """A job as plain values for a snapshot."""
-    return [job.jobspec, *job_value(job)]
-
-
-def load_job(values: list[Any]) -> Job:
-    """Inverse of `dump_job`."""
-    job = Job(0)
-    job.jobspec = values[0]
-    for name, value in zip(HASHED, values[1:], strict=True):
-        setattr(job, name, value)
-    job.claims = from_wire(job.claims_wire)
-    return job

@@ -6,22 +6,20 @@ Readers never ask the worker: any process folds snapshot and tail.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
-from .catalogue import SCHEMA
+from . import snapshot as snapshots
 from .decide import Decision
 from .ids import f58
 from .job import Job
 from .retired import records, versions_of
 from .state import State
-from .wire import Commit, Event, pack, pack_events, read_commit, unpack
+from .wire import Commit, Event, pack, pack_events, read_commit
 
-CHUNK = 60_000
 READ = 500
 
 
@@ -95,9 +93,16 @@ class Journal:
                 return
 
     def load(self) -> State:
-        """The live state: newest snapshot, then the tail."""
+        """The live state, to go on from: newest snapshot, its digest checked, then the tail."""
         with no_collection():
             state = self.snapshot() or State()
+            self.catch_up(state)
+        return state
+
+    def look(self) -> State:
+        """The live state, to look at: as `load`, but inactive jobs are unpacked when asked for, and checksums suffice."""
+        with no_collection():
+            state = self.snapshot(lazy=True) or State()
             self.catch_up(state)
         return state
 
@@ -118,24 +123,19 @@ class Journal:
                 state.apply(commit)
         return state
 
-    def snapshot(self) -> State | None:
+    def snapshot(self, *, lazy: bool = False) -> State | None:
         """The newest snapshot as a state, or None. A snapshot from before the journal's first entry is refused."""
         found = self.store.load_snapshot()
         if found is None:
             return None
-        head, chunks = found
-        if unpack(head)["version"] > self.store.meta().version:
+        head = snapshots.read_head(found[0])
+        if head["version"] > self.store.meta().version:
             raise Corrupt("the snapshot is ahead of the journal: history was lost", code="snapshot-ahead")
-        records = unpack(zlib.decompress(b"".join(chunks)))
-        if unpack(records[0])["schema"] < SCHEMA:
-            return None  # made by an older program: the journal has everything
-        return State.load(records)
+        return snapshots.load(head, found[1], lazy=lazy) if snapshots.usable(head) else None
 
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""
-        body = zlib.compress(pack(state.dump()), 1)
-        head = pack({"version": state.version, "epoch": state.epoch, "digest": state.digest()})
-        chunks = [body[i : i + CHUNK] for i in range(0, len(body), CHUNK)]
+        head, chunks = snapshots.dump(state)
         return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks)
 
     def story(self, versions: Sequence[int], subject: int | str | None = None) -> list[tuple[Commit, Event]]:
@@ -210,7 +210,7 @@ class Journal:
 
         Raises `Rejected` from `decide`, `Conflict` when it never settles, `Corrupt` when history forked.
         """
-        state = state if state is not None else self.load()
+        state = state if state is not None else self.look()
         for _ in range(tries):
             decision = decide(state)
             if not decision.events:

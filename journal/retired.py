@@ -7,12 +7,11 @@ retired job of any age is two point reads away (`log.Journal.find_jobs`), and it
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..kvs.errors import Rejected
-from .claims import from_wire
-from .job import HASHED, INACTIVE, Job, job_value
+from .columns import from_columns, to_columns
+from .job import INACTIVE, Job, job_value
 from .wire import pack
 
 MAX_JOBS = 2_000  # in one event
@@ -21,72 +20,47 @@ MAX_RUNS = 4  # ranges of ids an index line names
 
 # What `clean` empties, and what the event says anyway.
 LEFT_OUT = frozenset(("granted", "holds", "id", "over", "reason", "recalled", "started", "state", "waiting"))
-KEPT = tuple((at, name) for at, name in enumerate(HASHED) if name not in LEFT_OUT)
 
 
 def retirement(jobs: Iterable[Job]) -> dict[str, Any]:
-    """The context of a `retire` event for the first of these inactive jobs: as many as fit one event, at least one.
-
-    {"jobs": ids, "same": field -> the value all have, "each": field -> values in the order of the ids}: columns, which
-    compress to a fraction of rows. A reader skips fields it does not know, and takes those that are missing as unset.
-    """
-    ids: list[int] = []
-    rows: list[tuple[Any, ...]] = []
+    """The context of a `retire` event (`columns.to_columns`) for the first of these inactive jobs: as many as fit one
+    event, at least one."""
+    chosen: list[Job] = []
     size = 0
     for job in jobs:
-        row = job_value(job)
-        size += len(pack(row))
-        if ids and size > MAX_BYTES:
+        size += len(pack(job_value(job)))
+        if chosen and size > MAX_BYTES:
             break
-        ids.append(job.id)
-        rows.append(row)
-        if len(ids) == MAX_JOBS:
+        chosen.append(job)
+        if len(chosen) == MAX_JOBS:
             break
-    same: dict[str, Any] = {}
-    each: dict[str, list[Any]] = {}
-    for at, name in KEPT:
-        values = [row[at] for row in rows]
-        if values.count(values[0]) == len(values):
-            same[name] = values[0]
-        else:
-            each[name] = values
-    return {"jobs": ids, "same": same, "each": each}
+    return to_columns(chosen, LEFT_OUT)
 
 
 def records(context: dict[str, Any], wanted: Iterable[int] | None = None) -> dict[int, Job] | None:
     """The jobs (only the wanted ones) of a `retire` event, in its order; None if it has no (readable) records."""
     try:
-        known = set(Job.__slots__)
-        same = [(name, value) for name, value in context["same"].items() if name in known]
-        each = [(name, values) for name, values in context["each"].items() if name in known]
-        only = None if wanted is None else set(wanted)
-        found: dict[int, Job] = {}
-        for at, id in enumerate(context["jobs"]):
-            if only is not None and id not in only:
-                continue
-            job = found[id] = Job(id)
-            job.state = INACTIVE
-            for name, value in same:
-                setattr(job, name, value)
-            for name, values in each:
-                setattr(job, name, values[at])
-            job.claims = from_wire(job.claims_wire)
-        return found
-    except (AttributeError, IndexError, KeyError, Rejected, TypeError):
+        jobs = from_columns(context, wanted)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
+    for job in jobs:
+        job.state = INACTIVE
+        if not isinstance(job.commits, list) or not isinstance(job.claims_wire, list):
+            return None
+    return {job.id: job for job in jobs}
 
 
 # -- the index -----------------------------------------------------------------------------------------------------
 
 
-def index_line(version: int, jobs: Sequence[Job]) -> list[Any]:
-    """[version, number of jobs, first end, last end (t_inactive), low id, high id, low, high, ...] of one event.
+def index_line(version: int, ended: Mapping[int, float]) -> list[Any]:
+    """[version, number of jobs, first end, last end, low id, high id, low, high, ...] of one event. ended: id -> t_inactive.
 
     The ranges leave out the widest gaps, so that an old job that ended late does not make its event look as if it held
     all jobs since.
     """
-    ends = [job.t_inactive for job in jobs]
-    ids = sorted(job.id for job in jobs)
+    ends = ended.values()
+    ids = sorted(ended)
     gaps = sorted(range(1, len(ids)), key=lambda at: ids[at] - ids[at - 1], reverse=True)[: MAX_RUNS - 1]
     line: list[Any] = [version, len(ids), min(ends), max(ends)]
     begin = 0

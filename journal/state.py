@@ -12,14 +12,16 @@ from typing import Any
 
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.tree import Tree
-from . import fold_config, fold_jobs, fold_words
-from .catalogue import SCHEMA
+from . import fold_jobs, fold_words
+from .blocks import Block, LazyJobs
 from .config import DEFAULT, Rules
-from .job import ACTIVE, INACTIVE, NEW, Job, dump_job, job_value, load_job
+from .job import ACTIVE, INACTIVE, NEW, Job, job_value
 from .node import Node, Queue
-from .wire import Commit, pack, unpack
+from .wire import Commit, pack
 
 MASK = (1 << 128) - 1
+# What a snapshot stores as it is, beside version, epoch, time, nodes, queues, user KVS and jobs.
+PLAIN = ("instance", "R", "expiration", "retired", "retirements", "events", "skipped")
 # What a handler meets in an event that somebody wrote by hand: fields missing, or of another kind.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, Rejected)
 
@@ -31,6 +33,8 @@ class State:
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
     config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs.
+    packed: inactive jobs as a snapshot has them; fresh: those that are not there, or changed since. partial: read for
+    looking, its inactive jobs are unpacked when asked for (`snapshot.load`).
     """
 
     def __init__(self) -> None:
@@ -56,7 +60,9 @@ class State:
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default", "retired"}
         self._sum = 0
-        self._packed: dict[int, bytes] = {}  # snapshot records of inactive jobs
+        self.packed: list[Block] = []
+        self.fresh: dict[int, None] = {}
+        self.partial = False
         self._word_hash: dict[int | str, int] = {}
 
     # -- applying -------------------------------------------------------------------------------------------------
@@ -89,7 +95,7 @@ class State:
                     elif name == "submit":
                         raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
                     elif job.state == INACTIVE:
-                        self._packed.pop(subject, None)
+                        self.fresh[subject] = None
                     dirty.add(subject)
                     attention[subject] = None
                     commits = job.commits
@@ -118,7 +124,8 @@ class State:
     def touch(self, job: Job, version: int) -> None:
         """Note that an event about another subject changed this job."""
         self.dirty_jobs.add(job.id)
-        self._packed.pop(job.id, None)
+        if job.state == INACTIVE:
+            self.fresh[job.id] = None
         self.attention[job.id] = None
         if job.commits[-1] != version:
             job.commits.append(version)
@@ -129,6 +136,8 @@ class State:
         counts[job.state] -= 1
         counts[state] = counts.get(state, 0) + 1
         job.state = state
+        if state == INACTIVE:
+            self.fresh[job.id] = None
 
     def forget(self, job: Job) -> None:
         """Take a job out of the state (invalidated or retired). Its id stays used: the journal has it."""
@@ -136,8 +145,26 @@ class State:
         self._sum = (self._sum - job.hash) & MASK
         self.dirty_jobs.discard(job.id)
         self.attention.pop(job.id, None)
-        self._packed.pop(job.id, None)
+        self.fresh.pop(job.id, None)
         del self.jobs[job.id]
+
+    def leave(self, ids: list[int]) -> dict[int, float]:
+        """Take those of these jobs that are inactive out of the state: id -> when it ended."""
+        jobs = self.jobs
+        lazy = jobs if isinstance(jobs, LazyJobs) else None
+        ended: dict[int, float] = {}
+        for id in ids:
+            t = lazy.leave(id) if lazy is not None else None
+            if t is not None:
+                self.counts[INACTIVE] -= 1
+            else:
+                job = jobs.get(id)
+                if job is None or job.state != INACTIVE:
+                    continue
+                t = job.t_inactive
+                self.forget(job)
+            ended[id] = t
+        return ended
 
     def drop_node(self, rank: int) -> None:
         """Take a node out of the inventory."""
@@ -153,7 +180,9 @@ class State:
 
     def active(self) -> Iterator[Job]:
         """Jobs that are not inactive, in order of submission."""
-        return (job for job in self.jobs.values() if job.state != INACTIVE)
+        jobs = self.jobs
+        values = jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values()
+        return (job for job in values if job.state != INACTIVE)
 
     def count(self, mask: int) -> int:
         """Number of jobs whose state is in the mask."""
@@ -184,8 +213,11 @@ class State:
 
     def digest(self) -> bytes:
         """16 bytes that stand for the whole state (all subjects' values), independent of history and snapshots."""
-        total = self._sum
         jobs = self.jobs
+        if self.partial:
+            self.dirty_jobs.update(jobs)
+            self.partial = False
+        total = self._sum
         for id in self.dirty_jobs:
             job = jobs[id]
             value = int.from_bytes(blake2b(pack(job_value(job)), digest_size=16).digest(), "big")
@@ -224,63 +256,3 @@ class State:
             found["config"] = self.word_value("config")
         found.update({f"kvs/{key}": value for key, value in self.tree.leaves()})
         return found
-
-    # -- snapshot -------------------------------------------------------------------------------------------------
-
-    def dump(self) -> list[bytes]:
-        """The state as a list of msgpack records: the first is the head, then jobs and nodes, one each."""
-        digest = self.digest()
-        head = {
-            "schema": SCHEMA, "version": self.version, "epoch": self.epoch, "time": self.time, "digest": digest,
-            "instance": self.instance, "R": self.R, "expiration": self.expiration, "retired": self.retired,
-            "retirements": self.retirements, "events": self.events, "skipped": self.skipped, "tree": self.tree.dump(),
-            "queues": [queue.value() for queue in self.queues.values()], "config": self.config_entry,
-        }  # fmt: skip
-        records = [pack(head)]
-        records += [pack(["n", node.value()]) for node in self.nodes.values()]
-        packed = self._packed
-        for id, job in self.jobs.items():
-            record = packed.get(id)
-            if record is None:
-                record = pack(["j", dump_job(job)])
-                if job.state == INACTIVE:  # it hardly ever changes again
-                    packed[id] = record
-            records.append(record)
-        return records
-
-    @classmethod
-    def load(cls, records: list[bytes]) -> State:
-        """Inverse of `dump`. Raises `Corrupt` when the digest does not come out, or the schema is not known."""
-        state = cls()
-        head = unpack(records[0])
-        if head["schema"] > SCHEMA:
-            raise Corrupt(
-                f"the snapshot has schema {head['schema']}, this program knows {SCHEMA}",
-                code="newer-schema",
-                hint="use a newer fluxkv",
-            )
-        state.version, state.epoch, state.time = head["version"], head["epoch"], head["time"]
-        state.instance, state.R, state.expiration = head["instance"], head["R"], head["expiration"]
-        state.retired, state.events, state.skipped = head["retired"], head["events"], head["skipped"]
-        state.retirements = head["retirements"]
-        state.tree = Tree.load(head["tree"])
-        state.queues = {value[0]: Queue.from_value(value) for value in head["queues"]}
-        fold_config.load(state, head.get("config"))
-        for record in records[1:]:
-            kind, value = unpack(record)
-            if kind == "j":
-                job = load_job(value)
-                state.jobs[job.id] = job
-                state.counts[job.state] = state.counts.get(job.state, 0) + 1
-                state.dirty_jobs.add(job.id)
-                if job.state != INACTIVE:
-                    state.attention[job.id] = None
-            else:
-                node = Node.from_value(value)
-                state.nodes[node.rank] = node
-                state.dirty_words.add(node.rank)
-        state.dirty_words.discard(f"queue/{DEFAULT}")
-        state.dirty_words.update(f"queue/{name}" for name in state.queues)
-        if state.digest() != head["digest"]:
-            raise Corrupt(f"the snapshot of version {state.version} does not match its digest", code="bad-snapshot")
-        return state

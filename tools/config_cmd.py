@@ -129,7 +129,7 @@ def reload(dry_run: bool, uri: str | None) -> None:
     from ..instances.config_file import read_document
 
     with open_journal(uri) as journal:
-        source = journal.load().config_source
+        source = journal.look().config_source
     if not source:
         raise Rejected("the instance's config came from no file", code="no-config", hint="fluxkv config load FILE")
     _load(read_document(source), source, dry_run, uri)
@@ -153,7 +153,7 @@ def _load(document: dict[str, Any], source: str, dry_run: bool, uri: str | None)
             changed = bool(made.events)
             return made
 
-        state = journal.load()
+        state = journal.look()
         if dry_run:
             decision(state)
         else:

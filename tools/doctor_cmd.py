@@ -258,7 +258,7 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
                 mend = "stop; copy the state directory; fluxkv journal verify says what is missing"
                 yield Check("fail", "journal", f"it ends at {last}, meta says {tip}", mend)
                 return
-            state = journal.load()
+            state = journal.look()
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return

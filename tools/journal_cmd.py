@@ -50,7 +50,7 @@ def _job_events(
     from ..journal.ids import parse_id
 
     id = parse_id(text)
-    job = source.find_job(source.load(), id)
+    job = source.find_job(source.look(), id)
     for commit, event in source.story(job.commits, id):
         if commit.version > after and (version is None or commit.version <= version):
             if moment is not None and commit.time > moment:
@@ -70,7 +70,7 @@ def _print(pairs: Iterable[Pair], as_json: bool, hosts: dict[int, str]) -> None:
 def _hosts(source: Journal) -> dict[int, str]:
     from .eventview import hosts_of
 
-    return hosts_of(source.load())
+    return hosts_of(source.look())
 
 
 @journal.command("show")

@@ -172,7 +172,7 @@ def _change(
 
     with open_journal(uri) as journal:
         now = journal.store.now()
-        state = journal.load()
+        state = journal.look()
 
         def decision(state: State) -> Decision:
             whole = Decision([])
@@ -303,7 +303,7 @@ def _wait(
         limit = None
     left = 0
     with open_journal(uri) as journal:
-        state = journal.load()
+        state = journal.look()
         if name:
             _named(state, name, False)
         for now in follow(journal, state, limit):

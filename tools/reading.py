@@ -59,7 +59,7 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
     """(state, time in Unix seconds): now, or as of the moment `at` names."""
     if not at:
         with gc_paused():
-            return journal.load(), journal.store.now()
+            return journal.look(), journal.store.now()
     from .target import parse_moment
 
     now = journal.store.now()

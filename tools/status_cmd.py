@@ -91,7 +91,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
 def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
     from ..journal.job import STATE_NAMES
 
-    state = journal.load()
+    state = journal.look()
     meta = journal.meta
     document |= {
         "namespace": journal.store.namespace, "uid": meta.uid, "version": state.version, "epoch": meta.epoch,
@@ -277,7 +277,7 @@ def _instance(directory: StateDir) -> dict[str, Any]:
             return one
         one["state"] = "running"
         with open_journal(one["uri"]) as journal:
-            state = journal.load()
+            state = journal.look()
         one["jobs"] = sum(1 for _ in state.active())
         one["started"] = state.instance.get("started") or one["started"]
     except (FluxkvError, ValueError, TypeError) as error:

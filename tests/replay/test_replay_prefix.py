@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fluxkv.journal import fold_jobs
+from fluxkv.journal import fold_jobs, snapshot
+from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.fold_jobs import Impossible
-from fluxkv.journal.job import INACTIVE
+from fluxkv.journal.job import ACTIVE, INACTIVE, job_value
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack, unpack
 from fluxkv.kvs.errors import Corrupt
@@ -49,7 +50,14 @@ def sims() -> list[Any]:
 
 def through_snapshot(state: State) -> State:
     """As another process gets it: packed, unpacked, loaded."""
-    return State.load(unpack(pack(state.dump())))
+    head, chunks = snapshot.dump(state)
+    return snapshot.load(snapshot.read_head(head), chunks)
+
+
+def looked_at(state: State) -> State:
+    """As a reader gets it: inactive jobs unpacked when asked for."""
+    head, chunks = snapshot.dump(state)
+    return snapshot.load(snapshot.read_head(head), chunks, lazy=True)
 
 
 @pytest.mark.parametrize("every", [1, 7])
@@ -88,19 +96,110 @@ def test_a_loaded_state_equals_the_dumped_one(sims: list[Any]) -> None:
 
 
 def test_a_changed_snapshot_is_refused(sims: list[Any]) -> None:
-    records = sims[0].cli.at().dump()
-    kind, value = unpack(records[-1])
-    value[1] = ["changed"] if kind == "j" else "changed"
+    """By its checksums, and by its digest where they were made to fit."""
+    state = sims[0].cli.at()
+    head, (body,) = snapshot.dump(state)
+    table = snapshot.read_head(head)
+    at = len(body) // 2
+    changed = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+    for lazy in (False, True):
+        for bad in (changed, body[:-1], b""):
+            with pytest.raises(Corrupt, match="digest"):
+                snapshot.load(table, [bad], lazy=lazy)
+    state.jobs[min(state.jobs)].name = "another"
+    head, chunks = snapshot.dump(state)  # says the digest of what it was
     with pytest.raises(Corrupt, match="digest"):
-        State.load([*records[:-1], pack([kind, value])])
+        snapshot.load(snapshot.read_head(head), chunks)
 
 
-def test_a_snapshot_of_a_newer_schema_is_refused() -> None:
-    records = State().dump()
-    head = unpack(records[0])
-    head["schema"] += 1
+def test_a_snapshot_of_another_schema() -> None:
+    head, _ = snapshot.dump(State())
     with pytest.raises(Corrupt, match="schema"):
-        State.load([pack(head)])
+        snapshot.read_head(pack({**unpack(head), "schema": SCHEMA + 1}))
+    with pytest.raises(Corrupt, match="schema"):
+        snapshot.read_head(pack({**unpack(head), "body": snapshot.BODY + 1}))
+    assert snapshot.usable(snapshot.read_head(head))
+    assert not snapshot.usable(snapshot.read_head(pack({"version": 1, "epoch": 2, "digest": b""})))
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_reader_s_state_is_the_fold_s(sims: list[Any], every: int) -> None:
+    """At every point, with tails of any length behind the snapshot; asked in any way."""
+    for sim in sims:
+        live = State()
+        readers: list[State] = []
+        for commit in sim.cli.commits():
+            live.apply(commit)
+            for reader in readers:
+                reader.apply(commit)
+            if commit.version % every == 0:
+                readers = [*readers[-3:], looked_at(live)]
+        for reader in readers:
+            assert len(reader.jobs) == len(live.jobs)
+            assert {k: v for k, v in reader.counts.items() if v} == {k: v for k, v in live.counts.items() if v}
+            assert [job.id for job in reader.active()] == [job.id for job in live.active()]
+            assert (reader.retired, reader.retirements) == (live.retired, live.retirements)
+            for id in live.jobs:
+                assert id in reader.jobs
+                assert job_value(reader.jobs[id]) == job_value(live.jobs[id])
+                assert reader.jobs[id].jobspec == live.jobs[id].jobspec
+                assert reader.jobs[id].claims == live.jobs[id].claims
+            assert reader.jobs.get(77) is None
+            assert 77 not in reader.jobs
+            assert reader.digest() == live.digest()
+            assert through_snapshot(reader).subjects() == live.subjects()
+
+
+def test_a_reader_unpacks_what_is_asked_for(sims: list[Any]) -> None:
+    state = sims[0].cli.at()
+    inactive = [job.id for job in state.jobs.values() if job.state == INACTIVE]
+    assert len(inactive) > 5
+    for ask in (list, dict.fromkeys, dict, lambda jobs: list(jobs.values()), lambda jobs: jobs.items(), lambda jobs: jobs.keys()):
+        reader = looked_at(state)
+        assert len(ask(reader.jobs)) == len(state.jobs)
+        assert {id: job_value(job) for id, job in reader.jobs.items()} == {id: job_value(job) for id, job in state.jobs.items()}
+    reader = looked_at(state)
+    assert bool(reader.jobs)
+    assert reader.jobs[inactive[2]].id == inactive[2]
+    assert reader.jobs[inactive[2]] is reader.jobs[inactive[2]]
+    assert len(reader.jobs.unpacked()) == state.count(ACTIVE) + 1  # type: ignore[attr-defined]
+    with pytest.raises(KeyError):
+        reader.jobs[77]
+    assert reader.leave([inactive[1], inactive[2], inactive[1], 77]) == state.leave([inactive[1], inactive[2]])
+    assert reader.digest() == state.digest()
+
+
+def test_inactive_jobs_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "SECTION_JOBS", 4)
+    state = submitted(*range(1, 11))
+    for id in range(1, 11):
+        ended = ["exception", id, 2.0, {"type": "cancel", "severity": 0, "note": ""}]
+        apply(state, ["validate", id, 2.0, None], ended, ["clean", id, 2.0 + id, None])
+    through_snapshot(state)
+    first = list(state.packed)
+    assert [len(block.ended) for block in first] == [4, 4, 2]
+    assert through_snapshot(state).digest() == state.digest()
+    assert state.packed[:2] == first[:2]
+    apply(state, ["memo", 6, 20.0, {"late": 1}], ["retire", "instance", 20.0, {"jobs": [1, 2, 3]}])
+    again = through_snapshot(state)
+    assert again.subjects() == state.subjects()
+    assert sorted(len(block.ended) for block in state.packed) == [3, 4]
+    assert sorted(len(block.ended) for block in again.packed) == [3, 4]
+    apply(again, ["retire", "instance", 21.0, {"jobs": list(range(4, 11))}])
+    assert through_snapshot(again).jobs == {}
+
+
+def test_a_number_keeps_its_kind() -> None:
+    """1, 1.0 and True are equal, and hash to the same digest only as what they are."""
+    state = submitted(1, 2, 3)
+    apply(state, ["memo", 1, 2.0, {"a": 1}], ["memo", 2, 2.0, {"a": True}], ["memo", 3, 2.0, {"a": 1.0}])
+    assert through_snapshot(state).digest() == state.digest()
+    state = submitted(1, 2, 3, 4)
+    apply(state, ["priority", 2, 2.0, {"priority": 0x13000000}])  # its bytes end like three small ones
+    assert through_snapshot(state).digest() == state.digest()
+    state = submitted(1, 2, 3)
+    apply(state, ["memo", 1, 2.0, {"a": 1}], ["memo", 2, 2.0, {"a": True}], ["memo", 3, 2.0, {"a": 1.0}])
+    assert [job.memo["a"].__class__ for job in looked_at(state).jobs.values()] == [int, bool, float]
 
 
 def apply(state: State, *events: list[Any]) -> None:

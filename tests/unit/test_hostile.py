@@ -18,12 +18,12 @@ from fluxkv.instances.reactor import Messages
 from fluxkv.instances.run_agent import AgentRunner
 from fluxkv.instances.spawning import Attempt
 from fluxkv.instances.trees import Trees
-from fluxkv.journal import decide
+from fluxkv.journal import decide, snapshot
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.job import INACTIVE, RUN, Job
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit, pack, unpack
+from fluxkv.journal.wire import Commit, pack
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.port import Message
@@ -140,7 +140,8 @@ def test_deep_kvs_key_is_refused_and_the_deepest_survives_a_snapshot() -> None:
     key = check_key(".".join("a" * DEEPEST))
     state = State()
     state.apply(Commit(1, 5, "", 0, 0, 0.0, [["kvs.commit", "kvs", 1.0, {"ops": [["put", key, b"x"]]}]], {}))
-    assert State.load(unpack(pack(state.dump()))).tree.get(key) == b"x"
+    head, chunks = snapshot.dump(state)
+    assert snapshot.load(snapshot.read_head(head), chunks).tree.get(key) == b"x"
 
 
 def test_deadlines_of_jobs_long_over_are_forgotten() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import make_append
+from fluxkv.journal.snapshot import dump
 from fluxkv.journal.wire import pack, unpack
 from fluxkv.kvs.keys import Keys
 
@@ -272,10 +272,9 @@ def test_digests_of_an_older_schema_are_not_compared(shell: Any) -> None:
     document = json.loads(shell.out("journal", "verify", "--json"))
     assert (document["digests_checked"], document["digests_unchecked"], document["faults"]) == (checked, 1, [])
     state = journal.load()
-    records = state.dump()
-    records[0] = pack({**unpack(records[0]), "schema": SCHEMA - 1, "retired": 77})
-    head = pack({"version": state.version})
-    journal.store.install_snapshot(journal.meta.uid, journal.meta.epoch, head, [zlib.compress(pack(records))])
+    head, chunks = dump(state)
+    head = pack({**unpack(head), "schema": SCHEMA - 1})
+    journal.store.install_snapshot(journal.meta.uid, journal.meta.epoch, head, chunks)
     assert journal.snapshot() is None
     assert journal.load().digest() == state.digest()
 

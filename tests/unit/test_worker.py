@@ -12,7 +12,7 @@ from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, W
 from fluxkv.instances.worker import PROBE, Worker
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
-from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Job, Result, dump_job
+from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Job, Result, job_value
 from fluxkv.journal.log import Journal
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.wire import Commit, unpack
@@ -646,7 +646,7 @@ def test_the_oldest_retire_with_their_records(rig: Rig, monkeypatch: pytest.Monk
     assert set(rig.state.jobs) == {ids[3], ids[1]}
     found = rig.journal.find_jobs(rig.state, ids)
     assert list(found) == ids
-    assert [dump_job(found[id]) for id in ids] == [dump_job(before[id]) for id in ids]
+    assert [job_value(found[id]) for id in ids] == [job_value(before[id]) for id in ids]
 
 
 # -- what people may ask -------------------------------------------------------------------------------------------
