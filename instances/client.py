@@ -95,9 +95,10 @@ class Instance:
     def journal(self) -> Journal:
         """The journal (made when first asked for)."""
         if self._journal is None:
+            from ..journal.cron import on_behalf_of
             from ..journal.log import Journal
 
-            self._journal = Journal(self.store, self.by)
+            self._journal = Journal(self.store, self.by, on_behalf_of(os.environ))
         return self._journal
 
     # -- submitting

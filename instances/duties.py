@@ -1,4 +1,4 @@
-"""Periodic duties of a keeper, timed by APScheduler (memory store, coalescing, never too late to run).
+"""Duties of a keeper, periodic or at a time, timed by APScheduler (memory store, coalescing, never too late to run).
 
 The scheduler's thread only says what is due; the keeper's own thread does it, so no duty runs beside another.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 
@@ -18,15 +20,33 @@ class Duties:
 
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._functions: dict[int, Callable[[], None]] = {}
+        self._numbers: dict[Callable[[], None], int] = {}
         self._scheduler: Any = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
 
     def add(self, name: str, period_s: float, function: Callable[[], None]) -> None:
         """Run `function` every `period_s` seconds."""
-        number = len(self._functions)
+        self._scheduler.add_job(self._due, "interval", seconds=period_s, args=[self._number(function)], id=name)
+
+    def at(self, name: str, trigger: Any, when: datetime, function: Callable[[], None]) -> None:
+        """Run `function` at a time, and from then on when an APScheduler trigger says; in place of what had this name."""
+        self._scheduler.add_job(
+            self._due, trigger, args=[self._number(function)], id=name, next_run_time=when, replace_existing=True
+        )
+
+    def cancel(self, name: str) -> None:
+        """Forget a duty; one that is over has been forgotten already."""
+        from apscheduler.jobstores.base import JobLookupError
+
+        with suppress(JobLookupError):
+            self._scheduler.remove_job(name)
+
+    def _number(self, function: Callable[[], None]) -> int:
+        """What stands for a function in the pipe: one byte, as there are few functions for however many duties."""
+        number = self._numbers.setdefault(function, len(self._numbers))
         self._functions[number] = function
-        self._scheduler.add_job(self._due, "interval", seconds=period_s, args=[number], id=name)
+        return number
 
     def _due(self, number: int) -> None:
         try:

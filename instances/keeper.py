@@ -18,6 +18,7 @@ from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from . import boot
+from .cron import LOOK_S, Cron
 from .daemon import RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
 from .ending import end_jobs
@@ -42,6 +43,7 @@ class Keeper(ServerCare):
         self.owner = owner
         self.owner_fd = -1
         self.restart_asked = False
+        self.cron: Cron | None = None
         self.roles: list[Role] = []
         if self.settings.get("lead", True):
             for number in range(int(self.settings.get("workers", 1))):
@@ -167,9 +169,17 @@ class Keeper(ServerCare):
         duties = Duties()
         duties.add("witness", WITNESS_S, self._witness)
         duties.add("check", CHECK_S, self._check)
+        if self.store is not None and self.settings.get("lead", True):
+            self.cron = Cron(self.store, duties, self.log.say)
+            duties.add("cron", LOOK_S, self._cron)
         self.selector.register(duties, selectors.EVENT_READ, "duties")
         duties.start()
+        self._cron()  # what fell due while nobody was there
         return duties
+
+    def _cron(self) -> None:
+        if self.cron is not None and not self.lost:
+            self.cron.look()
 
     def _restart_told(self, signum: int, frame: object) -> None:
         self.restart_asked = True

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..journal.cron import on_behalf_of
 from ..journal.ids import IdSource
 from ..journal.wire import pack, pack_events
 from ..kvs.blobs import blob_name
@@ -40,6 +41,9 @@ class Submitter:
     def __init__(self, store: Store, by: str = "client") -> None:
         self.by = by
         self.submitted: dict[int, int] = {}
+        self._extra: dict[str, Any] = {"by": by}
+        if cron := on_behalf_of(os.environ):
+            self._extra["cron"] = cron
         self._store = store
         self._meta: Meta | None = None
         self._ids: IdSource | None = None
@@ -83,7 +87,7 @@ class Submitter:
         meta = self._meta or self._store.meta()
         for _ in range(TRIES):
             self._meta = meta
-            source = self._ids = self._ids or _new_source(meta.origin_ms)
+            source = self._ids = self._ids or new_source(meta.origin_ms)
             ids = source.take(len(jobspecs))
             jobs = list(zip(ids, self.rules.honour(jobspecs), strict=True))
             decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time(), self.rules.version)
@@ -124,7 +128,7 @@ class Submitter:
             exact=tuple(decision.exact),
             absent=tuple(decision.absent),
             bumps=tuple(decision.bumps),
-            extra=pack({"by": self.by}),
+            extra=pack(self._extra),
             refusable=True,
         )
 
@@ -227,6 +231,7 @@ def build_jobspec(
     return made
 
 
-def _new_source(origin_ms: int) -> IdSource:
+def new_source(origin_ms: int) -> IdSource:
+    """Where new job ids come from: a random generator of this instance's (RFC 19)."""
     generator = int.from_bytes(os.urandom(2), "big") & 0x3FFF
     return IdSource(origin_ms, generator, lambda: time.time_ns() // 1_000_000)

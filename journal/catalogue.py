@@ -99,6 +99,19 @@ _add("queue", "fluxkv", "queue-stop", {"reason": "maintenance"}, "its jobs stay 
 _add("queue", "fluxkv", "queue-enable", None, "accepts submissions")
 _add("queue", "fluxkv", "queue-disable", {"reason": "maintenance"}, "refuses submissions", "reason")
 
+_add("cron", "fluxkv", "cron-create",
+     {"name": "tidy", "type": "interval", "spec": {"interval": 60.0, "first": 1700000060.0}, "next": 1700000060.0,
+      "options": {"count": 0, "no_overlap": False, "missed": "run", "stop_on_failure": 0},
+      "job": {"jobspec": {"version": 1}, "env": "b2-00", "urgency": 16, "flags": 0, "userid": 1000}},
+     "something to submit again and again: when, and what")  # fmt: skip
+_add("cron", "fluxkv", "cron-fire", {"at": 1700000060.0, "next": 1700000120.0, "job": 7},
+     "a run: the job submitted in this very commit for the time (or event's time) at; next: the time to come, 0.0 for none")
+_add("cron", "fluxkv", "cron-skip", {"at": 1700000060.0, "next": 1700000120.0, "reason": "the last run still runs"},
+     "what was due at this time is left out")  # fmt: skip
+_add("cron", "fluxkv", "cron-stop", {"reason": "3 failures in a row"}, "runs no more until it is started again", "reason")
+_add("cron", "fluxkv", "cron-start", {"next": 1700000180.0}, "runs again, first at next")
+_add("cron", "fluxkv", "cron-delete", None, "gone; jobs it started go on")
+
 _add("kvs", "fluxkv", "kvs.commit", {"ops": [["put", "a.b", b"1"]]}, "user KVS: put key value|[blob, size]; unlink key")
 
 _add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "namespace": "/", "schema": 1},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import cron
 from .fold_config import config, set_memberships
 from .fold_jobs import return_grant
 from .idset import ids_of_mask, mask_of
@@ -192,6 +193,13 @@ def retire(state: State, subject: str, ts: float, context: Context, version: int
         state.dirty_words.add("retired")
 
 
+def _cron(name: str) -> Handler:
+    def handler(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+        state.cron.handle(name, subject, ts, context)
+
+    return handler
+
+
 HANDLERS: dict[str, Handler] = {
     "resource-define": resource_define,
     "resource-update": resource_update,
@@ -213,4 +221,5 @@ HANDLERS: dict[str, Handler] = {
     "instance-stop": instance_stop,
     "epoch": epoch,
     "retire": retire,
+    **{name: _cron(name) for name in cron.HANDLERS},
 }

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
 from . import snapshot as snapshots
+from .cron import CronTable
 from .decide import Decision
 from .ids import f58
 from .job import Job
@@ -64,15 +65,29 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
+class Folded(Protocol):
+    """What a journal is folded into: a `State`, or a part of one."""
+
+    version: int
+    epoch: int
+
+    def apply(self, commit: Commit) -> None: ...
+
+
+_F = TypeVar("_F", bound=Folded)
+
+
 class Journal:
     """An instance's journal. `by` names the caller in each header ("cli", "worker", ...).
 
     patience_s: how long a write waits for somebody to take up the history of a restarted server.
+    cron: the cron entry on whose behalf this process writes (it is part of a job that entry started), 0 for none.
     """
 
-    def __init__(self, store: Store, by: str = "") -> None:
+    def __init__(self, store: Store, by: str = "", cron: int = 0) -> None:
         self.store = store
         self.by = by
+        self.cron = cron
         self.patience_s = 5.0
         self.meta = store.meta()
 
@@ -106,7 +121,14 @@ class Journal:
             self.catch_up(state)
         return state
 
-    def catch_up(self, state: State) -> int:
+    def load_cron(self) -> CronTable:
+        """The cron table alone, live: from the newest snapshot's, then the tail."""
+        found = self._snapshot()
+        table = snapshots.load_cron(*found) if found else CronTable()
+        self.catch_up(table)
+        return table
+
+    def catch_up(self, state: Folded) -> int:
         """Apply what came since; the number of commits."""
         before = state.version
         for commit in self.commits(state.version):
@@ -125,13 +147,18 @@ class Journal:
 
     def snapshot(self, *, lazy: bool = False) -> State | None:
         """The newest snapshot as a state, or None. A snapshot from before the journal's first entry is refused."""
+        found = self._snapshot()
+        return snapshots.load(*found, lazy=lazy) if found else None
+
+    def _snapshot(self) -> tuple[dict[str, Any], list[bytes]] | None:
+        """Head and chunks of the newest snapshot, None if there is none of this program's schema."""
         found = self.store.load_snapshot()
         if found is None:
             return None
         head = snapshots.read_head(found[0])
         if head["version"] > self.store.meta().version:
             raise Corrupt("the snapshot is ahead of the journal: history was lost", code="snapshot-ahead")
-        return snapshots.load(head, found[1], lazy=lazy) if snapshots.usable(head) else None
+        return (head, found[1]) if snapshots.usable(head) else None
 
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""
@@ -202,15 +229,24 @@ class Journal:
 
     def append(self, decision: Decision, decided_at: int) -> Answer:
         """One try. `Conflicted` and the rest are the caller's to answer."""
-        extra = {"by": self.by} if self.by else None
-        return self.store.append(make_append(self.meta, decision, decided_at, extra=extra))
+        return self.store.append(make_append(self.meta, decision, decided_at, extra=self.extra()))
+
+    def extra(self) -> dict[str, Any]:
+        """Who writes, for the header."""
+        found: dict[str, Any] = {"by": self.by} if self.by else {}
+        if self.cron:
+            found["cron"] = self.cron
+        return found
 
     def settle(self, decide: Callable[[State], Decision], state: State | None = None, tries: int = 50) -> Appended:
-        """Decide against the state and append, deciding again as long as the premises move.
+        """Decide against the state (now, if none is given) and append, deciding again as long as the premises move.
 
         Raises `Rejected` from `decide`, `Conflict` when it never settles, `Corrupt` when history forked.
         """
-        state = state if state is not None else self.look()
+        return self.settle_in(state if state is not None else self.look(), decide, tries)
+
+    def settle_in(self, state: _F, decide: Callable[[_F], Decision], tries: int = 50) -> Appended:
+        """As `settle`, against whatever has been folded from this journal."""
         for _ in range(tries):
             decision = decide(state)
             if not decision.events:

@@ -9,7 +9,7 @@ Whoever goes on from a snapshot (a worker) reads all of it and checks the digest
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from ..kvs.blobs import payload_hash
@@ -20,6 +20,7 @@ from .blocks import Block, LazyJobs
 from .catalogue import SCHEMA
 from .columns import from_columns, to_columns
 from .config import DEFAULT
+from .cron import CronTable
 from .job import INACTIVE, Job
 from .node import Node, Queue
 from .state import PLAIN, State
@@ -40,6 +41,7 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         "queues": [queue.value() for queue in state.queues.values()],
         "nodes": [node.value() for node in state.nodes.values()],
         "config": state.config_entry,
+        "cron": state.cron.dump(),
         **{name: getattr(state, name) for name in PLAIN},
     }
     parts = [zlib.compress(pack(rest), 1)]
@@ -143,12 +145,24 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
     return state
 
 
+def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:
+    """The cron table alone, of the snapshot's version."""
+    (kind, _, _, _, names, size, checksum), *_ = head["sections"]
+    part = b"".join(chunks[: -(-(names + size) // CHUNK)])[: names + size]
+    if kind != "state" or payload_hash(part) != checksum:
+        raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
+    table = CronTable.load(unpack(zlib.decompress(part)).get("cron"))
+    table.version, table.epoch = head["version"], head["epoch"]
+    return table
+
+
 def _take_rest(state: State, rest: dict[str, Any]) -> None:
     for name in PLAIN:
         setattr(state, name, rest[name])
     state.tree = Tree.load(rest["tree"])
     state.queues = {value[0]: Queue.from_value(value) for value in rest["queues"]}
     fold_config.load(state, rest["config"])
+    state.cron = CronTable.load(rest.get("cron"))
     state.dirty_words.discard(f"queue/{DEFAULT}")
     state.dirty_words.update(f"queue/{name}" for name in state.queues)
     for value in rest["nodes"]:

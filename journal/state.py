@@ -15,6 +15,7 @@ from ..kvs.tree import Tree
 from . import fold_jobs, fold_words
 from .blocks import Block, LazyJobs
 from .config import DEFAULT, Rules
+from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, Job, job_value
 from .node import Node, Queue
 from .wire import Commit, pack
@@ -47,6 +48,7 @@ class State:
         self.config_entry: list[Any] | None = None
         self.rules = Rules()
         self.tree = Tree()
+        self.cron = CronTable()
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
         self.expiration = 0.0
@@ -113,6 +115,8 @@ class State:
             except MALFORMED:  # what one client wrote badly by hand stops nobody: every fold skips the same
                 self.skipped += 1
         self.events += index
+        if self.cron:
+            self.cron.observe(commit)
 
     def _leave_epoch(self, new: int) -> None:
         """History may have forked: no node is used before its agent has said what it holds (HAZARD 2)."""
@@ -225,6 +229,8 @@ class State:
             job.hash = value
         self.dirty_jobs.clear()
         hashes = self._word_hash
+        if self.cron.dirty or self.cron.changed:
+            total -= self._take_cron()
         for word in self.dirty_words:
             value = int.from_bytes(blake2b(pack(self.word_value(word)), digest_size=16).digest(), "big")
             total += value - hashes.get(word, 0)
@@ -233,8 +239,23 @@ class State:
         self._sum = total & MASK
         return ((self._sum + self.tree.hash) & MASK).to_bytes(16, "big")
 
+    def _take_cron(self) -> int:
+        """Note what has changed in the cron table as dirty; the sum of the hashes of entries that are gone."""
+        cron, gone = self.cron, 0
+        for id in cron.dirty:
+            if id in cron.entries:
+                self.dirty_words.add(f"cron/{id}")
+            else:
+                gone += self._word_hash.pop(f"cron/{id}", 0)
+        if cron.changed:
+            self.dirty_words.add("cron")
+        cron.dirty.clear()
+        cron.changed = False
+        return gone
+
     def word_value(self, word: int | str) -> Any:
-        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "config", "retired" or "instance"."""
+        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "cron/<id>", "cron", "config",
+        "retired" or "instance"."""
         if word.__class__ is int:
             return self.nodes[word].value()
         if word == "config":
@@ -243,7 +264,12 @@ class State:
             return ["instance", self.instance, self.expiration]
         if word == "retired":
             return ["retired", self.retired, self.retirements]
-        return self.queues[str(word).partition("/")[2]].value()
+        if word == "cron":
+            return ["cron", *self.cron.value()]
+        kind, _, name = str(word).partition("/")
+        if kind == "cron":
+            return self.cron.entries[int(name)].value()
+        return self.queues[name].value()
 
     def subjects(self) -> dict[str, Any]:
         """Every subject's plain value by name, for naming the first difference between two states."""
@@ -254,5 +280,8 @@ class State:
         found["retired"] = self.word_value("retired")
         if self.config_entry is not None:
             found["config"] = self.word_value("config")
+        if self.cron.last:
+            found.update({f"cron/{id}": entry.value() for id, entry in self.cron.entries.items()})
+            found["cron"] = self.word_value("cron")
         found.update({f"kvs/{key}": value for key, value in self.tree.leaves()})
         return found

@@ -30,6 +30,7 @@ COMMANDS = {
     "resource": ("resource", "resource", "List, drain and undrain nodes."),
     "queue": ("queue", "queue", "Start, stop and drain queues."),
     "config": ("config", "config", "Read and change the instance's config."),
+    "cron": ("cron", "cron", "Submit jobs again and again: at times, at intervals, at events."),
     "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),

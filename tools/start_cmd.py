@@ -71,6 +71,8 @@ def start(
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
                "config": config_path, "conf": conf, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
+    for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:
+        del os.environ[name]  # what runs in a new instance is not what cron started in another
     if state_dir is None:
         from ..instances.child import place
 

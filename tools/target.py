@@ -39,6 +39,7 @@ def open_journal(
 
     Raises `Unavailable` when there is nothing to talk to, `Rejected` when `state_dir` holds no instance.
     """
+    from ..journal.cron import on_behalf_of
     from ..journal.log import Journal
     from ..kvs.redis_store import open_store
 
@@ -47,7 +48,7 @@ def open_journal(
 
         store = open_store(find_uri(uri))
         try:
-            yield Journal(store, by)
+            yield Journal(store, by, on_behalf_of(os.environ))
         finally:
             store.close()
         return
@@ -55,7 +56,7 @@ def open_journal(
     try:
         store = open_store(address)
         try:
-            yield Journal(store, by)
+            yield Journal(store, by, on_behalf_of(os.environ))
         finally:
             store.close()
     finally:

@@ -133,7 +133,7 @@ def test_an_id_somebody_has_taken_is_drawn_anew(instance: Instance, monkeypatch:
         return IdSource(origin_ms, 7 if len(made) < 3 else 8, lambda: origin_ms + 5)
 
     made: list[int] = []
-    monkeypatch.setattr(submission, "_new_source", same)
+    monkeypatch.setattr(submission, "new_source", same)
     first = instance.submit(["true"])
     with again(instance) as other:
         second = other.submit(["true"])
