@@ -13,7 +13,8 @@ import click
 
 from ..kvs.errors import Rejected
 from .cronview import FIELDS, LIST, document
-from .options import bad, environment, flags_of, jobspec_of, submission_options, timeout_of, urgency_of
+from .environment import environment
+from .options import bad, flags_of, jobspec_of, submission_options, timeout_of, urgency_of
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -196,9 +197,8 @@ def at(when: str, words: tuple[str, ...], **values: Any) -> None:
 
     \b
     Examples:
-      fluxkv cron at 23:30 ./backup
       fluxkv cron at +2h ./check
-      fluxkv cron at "tomorrow 6:00" -- ./report
+      fluxkv cron at "tomorrow 6:00" ./backup
     """
     from .when import parse_when
 
@@ -206,7 +206,7 @@ def at(when: str, words: tuple[str, ...], **values: Any) -> None:
         at = parse_when(when, now)
         return {"at": at}, at
 
-    _define(values, words[1:] if words[:1] == ("--",) else words, "at", make)
+    _define(values, words, "at", make)
 
 
 @cron.command("tab", context_settings=_SETTINGS)
@@ -310,7 +310,7 @@ def dump(entries: tuple[str, ...], key: str | None, at: str | None, uri: str | N
 
     \b
     Examples:
-      fluxkv cron dump 1
+      fluxkv cron dump tidy
       fluxkv cron dump -k job.jobspec.tasks tidy
     """
     from ..journal.decide_cron import find
@@ -364,8 +364,7 @@ def stop(entries: tuple[str, ...], uri: str | None) -> None:
 
     \b
     Examples:
-      fluxkv cron stop 1 2
-      fluxkv cron stop tidy
+      fluxkv cron stop tidy backup
     """
     from ..journal import decide_cron
 
@@ -400,7 +399,6 @@ def delete(entries: tuple[str, ...], kill: bool, uri: str | None) -> None:
 
     \b
     Examples:
-      fluxkv cron delete 3
       fluxkv cron delete --kill tidy
     """
     from ..journal import decide, decide_cron

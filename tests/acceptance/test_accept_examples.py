@@ -53,7 +53,14 @@ LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled
 # Commands that need some job of theirs to be there although none is named.
 COMPANY = {"job last": "completed", "job wait": "lasting"}
 # What else a command needs to find, typed before it.
-BEFORE = {"resource undrain": ("resource", "drain", "2-4,7")}
+_TIDY = ("cron", "interval", "--name", "tidy", "10m", "true")
+BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "resource undrain": (("resource", "drain", "2-4,7"),),
+    "cron stop": (_TIDY, ("cron", "at", "--name", "backup", "+1h", "true")),
+    "cron start": (_TIDY, ("cron", "stop", "tidy")),
+    "cron delete": (_TIDY,),
+    "cron dump": (_TIDY,),
+}
 SIMS_RUNNING = {"stop", "restart"}  # they end or disturb the instance they speak to, so it is one of their own
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
@@ -71,6 +78,8 @@ FILES = {
     "simulate": "#!/bin/sh\necho result\n",
     "report": "#!/bin/sh\necho report\n",
     "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
+    **{name: "#!/bin/sh\necho cron\n" for name in ("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup")},
+    "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",
 }
 PROGRAMS = {"sim": "#!/bin/sh\necho result\n"}  # on PATH
@@ -184,6 +193,8 @@ class World:
         left = active_ids(state)
         self.client.cancel(left)
         self.client.wait(left, TIMEOUT_S)
+        if state.cron.entries:
+            self.type("cron", "delete", *map(str, state.cron.entries))
         self.type("queue", "enable")
         self.type("queue", "start")
         drained = [str(node.rank) for node in state.nodes.values() if node.drain]
@@ -229,8 +240,8 @@ class World:
         line = PLACEHOLDER.sub(real, example.line)
         if command in COMPANY and not ids:
             self.job(COMPANY[command])
-        if command in BEFORE:
-            self.type(*BEFORE[command])
+        for words in BEFORE.get(command, ()):
+            self.type(*words)
         line = MOMENT.sub(f"@{self.client.store.now():.6f}", line)
         return line.replace("redis://head:6379", f"'{self.env['FLUXKV_URI']}'")
 

@@ -148,7 +148,7 @@ def test_an_instance_without_entries_is_asked_one_question(site: Site) -> None:
     asked: list[str] = []
     site.server.fault = lambda operation, when: asked.append(operation) if when == "before" else None
     site.driver.step(T0)
-    assert (asked, site.driver.table, site.timers.times) == (["append"], None, {})
+    assert (asked, site.driver.table, site.timers.times) == (["bumps"], None, {})
     assert site.fold().version == 0
 
 
@@ -496,3 +496,17 @@ def test_a_server_that_lost_history_is_followed_anew(site: Site) -> None:
     driver = site.new_driver()
     driver.step(T0 + 10)
     assert CronTable.load(driver.table.dump() if driver.table else None).entries[1].runs == 1
+
+
+def test_a_run_honours_the_config_of_its_day(site: Site) -> None:
+    """Defaults are added at each run; a job over a limit, or of a queue that has gone, is a skip that says so."""
+    site.interval()
+    tell = lambda config: Decision([["config", "instance", T0, {"config": config}]], bumps=["config"])  # noqa: E731
+    site.driver.step(T0)
+    site.settle(lambda _: tell({"queues": {"batch": {}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "batch"}}}}}))
+    site.driver.step(T0 + 10)
+    assert site.fold().jobs[site.jobs()[0]].queue == "batch"
+    site.settle(lambda _: tell({"queues": {"batch": {}}}))
+    site.driver.step(T0 + 20)
+    entry = site.fold().cron.entries[1]
+    assert (entry.runs, entry.skips, entry.note) == (1, 1, "no queue named, and the instance has no default queue")
