@@ -42,7 +42,7 @@ COMMANDS = {
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
-    "Submitting jobs": ("submit", "run"),
+    "Submitting jobs": ("submit", "run", "cron"),
     "Looking at jobs and changing them": ("jobs", "job", "cancel"),
     "Resources, queues and data": ("resource", "queue", "kvs"),
     "History": ("inspect", "replay", "journal"),
