@@ -78,7 +78,7 @@ FILES = {
     "simulate": "#!/bin/sh\necho result\n",
     "report": "#!/bin/sh\necho report\n",
     "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
-    **{name: "#!/bin/sh\necho cron\n" for name in ("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup")},
+    **dict.fromkeys(("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup"), "#!/bin/sh\necho cron\n"),
     "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",
 }
