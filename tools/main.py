@@ -44,7 +44,7 @@ GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
     "Submitting jobs": ("submit", "run", "cron"),
     "Looking at jobs and changing them": ("jobs", "job", "cancel"),
-    "Resources, queues and data": ("resource", "queue", "kvs"),
+    "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
 }
 
