@@ -47,16 +47,18 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
 
 
 def recall_unusable(state: State, ranks: Iterable[int], now: float) -> list[Group]:
-    """Nodes that were drained give back what was placed ahead on them; so does a stopped queue."""
+    """Nodes that were drained give back what was placed ahead on them; so does a queue that is stopped, or is no more."""
     groups = []
-    stopped = not state.may_start("default")
+    stopped = not all(state.may_start(name) for name in state.queues)
     for rank in ranks if not stopped else list(state.nodes):
         node = state.nodes.get(rank)
-        if node is None or not node.grants or (node.drain is None and not stopped):
+        if node is None or not node.grants:
             continue
         for id in sorted(node.grants):
             job = state.jobs[id]
-            if job.granted is not None and not job.recalled and not job.seat_of:
+            if job.granted is None or job.recalled or job.seat_of:
+                continue
+            if node.drain is not None or (stopped and not state.may_start(job.queue)):
                 thing = f"job/{id}"
                 group = Group([["recall", id, now, None]], [thing], [thing])
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))

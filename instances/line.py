@@ -1,4 +1,4 @@
-"""The line of pending jobs, by priority and then order of submission. Pure; holds what a policy is given."""
+"""The lines of pending jobs, by priority and then order of submission. Pure; hold what a policy is given."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from ..schedulers.policy import Pending
 
 Key = tuple[int, int, int]
+ANY = -1  # jobs of all users
 
 
 class Line:
-    """Pending jobs of one queue. Adding and removing cost a search and a move of pointers."""
+    """Pending jobs of one kind. Adding and removing cost a search and a move of pointers."""
 
     __slots__ = ("_entries", "_keys")
 
@@ -21,9 +22,6 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._keys)
-
-    def __contains__(self, job: int) -> bool:
-        return job in self._entries
 
     def add(self, entry: Pending) -> None:
         """Add a job, or replace it when its priority or request has changed."""
@@ -53,3 +51,53 @@ class Line:
         entries = self._entries
         for key in self._keys:
             yield entries[key[2]][1]
+
+
+class Lines:
+    """All pending jobs: a line for each queue, and in it for each user whose running jobs are counted (else user `ANY`)."""
+
+    __slots__ = ("_lines", "_where")
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], Line] = {}
+        self._where: dict[int, tuple[Line, bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, job: int) -> bool:
+        return job in self._where
+
+    def __iter__(self) -> Iterator[Pending]:
+        """All of them, line by line."""
+        for line in self._lines.values():
+            yield from line
+
+    def add(self, entry: Pending, queue: str, user: int, made_of: bytes) -> None:
+        """Put a job into its line, and out of any other. made_of: names what its request was compiled from."""
+        self.remove(entry.job)
+        line = self._lines.get((queue, user))
+        if line is None:
+            line = self._lines[queue, user] = Line()
+        line.add(entry)
+        self._where[entry.job] = (line, made_of)
+
+    def remove(self, job: int) -> None:
+        """Take a job out, if it is there."""
+        found = self._where.pop(job, None)
+        if found is not None:
+            found[0].remove(job)
+
+    def get(self, job: int) -> tuple[Pending, bytes] | None:
+        """A job's entry, and what it was made of."""
+        found = self._where.get(job)
+        if found is None:
+            return None
+        entry = found[0].get(job)
+        return None if entry is None else (entry, found[1])
+
+    def kinds(self) -> list[tuple[str, int, Line]]:
+        """(queue, user, line) of each line that holds a job. Empty ones are let go."""
+        for key in [key for key, line in self._lines.items() if not line]:
+            del self._lines[key]
+        return [(queue, user, line) for (queue, user), line in self._lines.items()]

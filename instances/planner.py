@@ -7,21 +7,24 @@ gives is provisional until its commit is in; ranks of groups that did not make i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from ..journal.claims import Claim, to_wire
+from ..journal.config import no_such_queue
 from ..journal.derive import Group
 from ..journal.job import Job
 from ..journal.jobspec_check import check, check_plain
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
-from ..schedulers.policy import Pending, Place, Policy
+from ..schedulers.policy import Code, Pending, Place, Policy, Wait
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
-from .line import Line
+from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
 from .shell_options import check_system
+from .turns import Feed, in_turns
 
 # A grant ahead hides the round trip from a report to the next launch; it should cover about this many seconds of work.
 AHEAD_S = 0.12
@@ -41,7 +44,9 @@ class Planner:
         self.state = state
         self.policy = policy
         self.pool = Pool([])
-        self.line = Line()
+        self.lines = Lines()
+        self.parked: set[int] = set()  # pending jobs that could not run on this inventory under this config
+        self.more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs this plan has added
         self.resync: set[int] = set()
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
@@ -57,14 +62,17 @@ class Planner:
         self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
         self.ahead_count: dict[tuple[int, str], int] = {}
         self._defined: Any = None
+        self._config: Any = None
 
     # -- in step with the state -----------------------------------------------------------------------------------
 
-    def sync(self, ranks: Iterable[int]) -> None:
-        """Copy nodes into the pool; all of them when the inventory has changed."""
+    def sync(self, ranks: Iterable[int]) -> bool:
+        """Copy nodes into the pool; all of them when the inventory or the config has changed, and then True: look at all
+        pending jobs anew."""
         state = self.state
-        if self._defined is not state.R:
-            self._defined = state.R
+        changed = self._defined is not state.R or self._config is not state.config_entry
+        if changed:
+            self._defined, self._config = state.R, state.config_entry
             self.pool = Pool(state.nodes.values())
             ranks = list(state.nodes)
         for rank in self.resync.union(ranks):
@@ -82,6 +90,13 @@ class Planner:
                 why,
             )
         self.resync.clear()
+        return changed
+
+    def compiled(self, job: Job) -> Request:
+        """The job's request, with the constraint of its queue. Raises `Rejected` for what no matcher can do."""
+        jobspec = job.jobspec or {}
+        rules = self.state.rules
+        return compile_request(rules.constrained(jobspec, job.queue) if rules.queues and jobspec else jobspec)
 
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
@@ -90,8 +105,8 @@ class Planner:
         if system.get("dependencies"):  # to run it at once would be worse than to refuse it
             raise Rejected("dependencies are not supported yet", code="unsupported")
         if job.queue not in self.state.queues:
-            raise Rejected(f"queue {job.queue} is not defined", code="no-such-queue")
-        request = compile_request(job.jobspec or {})
+            raise no_such_queue(job.queue, self.state.queues)
+        request = self.compiled(job)
         if self.pool.satisfiable(request) is not None:
             raise Rejected(explain(request, self.pool).text, code="unsatisfiable")
         return request
@@ -128,11 +143,23 @@ class Planner:
     def enqueue(self, job: Job, priority: int) -> None:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
         request = self.request_of(job)
-        self.line.add(Pending(job.id, priority, job.order, request, job.duration, held=priority == 0))
+        user = job.userid if self.state.usage is not None and self.state.rules.running_limits(job.queue) else ANY
+        entry = Pending(job.id, priority, job.order, request, job.duration, held=priority == 0)
+        self.lines.add(entry, job.queue, user, job.spec_hash)
+        self.parked.discard(job.id)
+
+    def in_line(self, job: Job) -> bool:
+        """Whether a pending job stands where it belongs, as far as a plan needs it (another worker may have changed it)."""
+        found = self.lines.get(job.id)
+        if found is None:
+            return job.id in self.parked
+        entry, made_of = found
+        return entry.priority == job.priority and made_of == job.spec_hash
 
     def dequeue(self, id: int) -> None:
         """Take a job out of the line."""
-        self.line.remove(id)
+        self.lines.remove(id)
+        self.parked.discard(id)
         self.said.pop(id, None)
         self.first_waits.pop(id, None)
 
@@ -200,15 +227,14 @@ class Planner:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
         self.say_at = 0.0
         self.fresh.clear()
+        self.more.clear()
         if len(self.last_end) > SHAPES:
             self.last_end.clear()
             self.stuck.clear()
-        if not len(self.line) or not self.state.may_start("default"):
-            return
+        feeds = self._feeds()
         placed: list[int] = []
         unseen = self.state.attention  # touched since the line was made, and not looked at yet
-        head: Pending | None = None
-        for decision in self.policy.plan(self.line, self.pool, now):
+        for decision in in_turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now)):
             if isinstance(decision, Place):
                 placed.append(decision.job)
                 if decision.job in unseen:
@@ -217,25 +243,57 @@ class Planner:
                 yield self._alloc(decision.job, decision.claims, now)
                 if len(placed) >= limit:
                     break
-            elif decision.job not in unseen:
-                job = self.state.jobs[decision.job]
-                if self.said.get(job.id) != (decision.code, decision.blocking):
-                    say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
-                    if now < say_at:  # it may well run before anybody asks
-                        self.say_at = min(self.say_at or say_at, say_at)
-                        continue
-                    self.said[job.id] = (decision.code, decision.blocking)
-                    yield self._reason(job, decision.code, decision.text, now)
+            else:
+                yield from self._wait(decision, now)
+        for feed in feeds:
+            for entry, why in feed.limited:
+                yield from self._wait(Wait(entry.job, Code.LIMIT, why, ""), now)
         for id in placed:
             self.dequeue(id)
-        if len(placed) < limit and len(self.line):
-            head = next(iter(self.line))
-            if head is not None and not head.held:
-                yield from self._grants(now, limit - len(placed))
+        if len(placed) < limit and len(self.lines):
+            yield from self._grants(now, limit - len(placed))
+
+    def _feeds(self) -> list[Feed]:
+        """One for each queue that has jobs to place."""
+        state, found = self.state, dict[str, list[tuple[str, int, Line]]]()
+        for queue, user, line in self.lines.kinds():
+            rules = state.rules.of(queue)
+            if rules is not None and state.may_start(queue):
+                found.setdefault(rules.line, []).append((queue, user, line))
+        return [Feed(lines, self._full) for _, lines in sorted(found.items())]
+
+    def _full(self, queue: str, user: int) -> str:
+        usage = self.state.usage
+        return usage.running_full(queue, user, self.more) if usage is not None else ""
+
+    def _wait(self, wait: Wait, now: float) -> Iterator[Group]:
+        """The reason of a job that waits, if it is another than was said."""
+        if wait.job in self.state.attention:
+            return
+        job = self.state.jobs[wait.job]
+        if self.said.get(job.id) != (wait.code, wait.blocking):
+            say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
+            if now < say_at:  # it may well run before anybody asks
+                self.say_at = min(self.say_at or say_at, say_at)
+                return
+            self.said[job.id] = (wait.code, wait.blocking)
+            yield self.reason(job, wait.code, wait.text, now)
+
+    def _premises(self, job: Job) -> list[str]:
+        """What a placement of this job rests on beside the job and its nodes: the plan of its queue, numbers of jobs."""
+        rules = self.state.rules.of(job.queue)
+        things = [f"plan/{job.queue}"]
+        if rules is not None and rules.parent:
+            things.append(f"plan/{rules.parent}")
+        if self.state.usage is not None:
+            for scope, _ in self.state.rules.running_limits(job.queue):
+                self.more[scope, job.userid] = self.more.get((scope, job.userid), 0) + 1
+                things.append(f"running/{scope}/{job.userid}")
+        return things
 
     def _alloc(self, id: int, claims: tuple[Claim, ...], now: float) -> Group:
         job = self.state.jobs[id]
-        request = compile_request(job.jobspec or {})
+        request = self.compiled(job)
         shape = self.shape(request)
         expiration = now + job.duration if job.duration else 0.0
         if self.state.expiration and (not expiration or expiration > self.state.expiration):
@@ -243,40 +301,54 @@ class Planner:
         group = Group()
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": expiration}])
         ranks = [claim.rank for claim in claims]
-        thing, plan = f"job/{id}", f"plan/{job.queue}"
+        thing, premises = f"job/{id}", self._premises(job)
         nodes = [f"node/{rank}" for rank in ranks]
-        group.things = [thing, plan, *nodes]
-        group.bumps = [thing, plan, f"attempt/{id}", *nodes]
+        group.things = [thing, *premises, *nodes]
+        group.bumps = [thing, *premises, f"attempt/{id}", *nodes]
         group.takes = ranks
         group.to_nodes = launch_orders(job, request, claims, shape, queued=False)
         self.seated(job, shape, ranks)
         self.fresh.update((rank, shape) for rank in ranks)
         return group
 
-    def _reason(self, job: Job, code: str, text: str, now: float) -> Group:
+    def reason(self, job: Job, code: str, text: str, now: float) -> Group:
+        """Why a job is pending."""
         thing = f"job/{job.id}"
         return Group([["reason", job.id, now, {"code": str(code), "text": text}]], [thing], [thing])
 
     def _grants(self, now: float, limit: int) -> Iterator[Group]:
-        """Strictly in the line's order: each next job may queue behind running jobs of its own shape."""
+        """Strictly in each queue's order: each next job may queue behind running jobs of its own shape.
+
+        Where the first of a queue cannot, nobody who comes after it, in another queue, is placed ahead on nodes it may be
+        waiting for: what becomes free there is its to have.
+        """
         granted: list[int] = []
         room: dict[str, list[list[int]]] = {}  # shape -> [[load, rank, room left], ...]
-        for entry in self.line:
-            if len(granted) >= limit or entry.held or entry.job in self.state.attention:
-                break
+        kept = 0  # positions of nodes somebody waits for
+        turns = [(feed.key, number, feed) for number, feed in enumerate(self._feeds())]
+        heapify(turns)
+        while turns and len(granted) < limit:
+            _, number, feed = heappop(turns)
+            entry = next(feed, None)
+            if entry is None or entry.held or entry.job in self.state.attention:
+                continue
             shape = self.shape(entry.request)
             if shape not in room:
                 room[shape] = self._room(shape, now)
             open_seats = room[shape]
+            if kept:
+                open_seats = [seat for seat in open_seats if not kept >> self.pool.index[seat[1]] & 1]
             if not open_seats:
-                break
+                kept |= self.pool.matching(entry.request)
+                continue
             best = min(open_seats)
             best[0] += 1
             best[2] -= 1
             if best[2] <= 0:
-                open_seats.remove(best)
+                room[shape].remove(best)
             granted.append(entry.job)
             yield self._grant(entry, best[1], shape, now)
+            heappush(turns, (feed.key, number, feed))
         for id in granted:
             self.dequeue(id)
 
@@ -304,11 +376,11 @@ class Planner:
         flat = entry.request.flat
         slots = flat.nslots if flat is not None and flat.nslots else 1
         claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
-        thing, plan = f"job/{job.id}", f"plan/{job.queue}"
+        thing, premises = f"job/{job.id}", self._premises(job)
         self.ahead_of(job.id, rank, shape, now)
         return Group(
             events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
-            things=[thing, plan],
-            bumps=[thing, plan, f"attempt/{job.id}"],
+            things=[thing, *premises],
+            bumps=[thing, *premises, f"attempt/{job.id}"],
             to_nodes=launch_orders(job, entry.request, (claim,), shape, queued=True),
         )

@@ -20,6 +20,7 @@ from ..journal.wire import Commit, pack, pack_events, read_commit
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
+from .admission import admit
 from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
@@ -28,6 +29,7 @@ from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Sna
 PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
 BATCH = 1500  # jobs looked at for one commit
 SNAPSHOT_EVENTS = 10_000
+WAITS = ("unsatisfiable", "no-such-queue")  # why a pending job has no place in a line: another inventory or config may mend it
 RETIRE_ABOVE = 20_000
 RETIRE_CHUNK = MAX_JOBS
 
@@ -45,6 +47,7 @@ class Worker:
         self.groups: list[Group] = []
         self.seq = PROBE
         self.retired = state.retired
+        self.admitted: dict[tuple[str, int], int] = {}  # (scope, user) -> jobs taken in by this pass
         self.handed: set[int] = set()  # jobs that took over a seat in this pass: all is said of them
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
@@ -168,6 +171,7 @@ class Worker:
                         planner.dequeue(subject)  # it was lined up on the strength of this
                     elif name == "reason":
                         planner.said.pop(subject, None)
+                        planner.parked.discard(subject)
                     elif name == "recall" and job.granted is not None:
                         state.dirty_words.add(job.granted[0])
                 elif name == "retire":  # in front again: the oldest go first
@@ -185,7 +189,9 @@ class Worker:
         state = self.state
         self.again = False
         touched = [word for word in state.dirty_words if isinstance(word, int)]
-        self.planner.sync(touched)
+        if self.planner.sync(touched):
+            self._look_again()
+        self.admitted.clear()
         if state.retired != self.retired:
             self.retired = state.retired
             self._forget_retired()
@@ -223,17 +229,33 @@ class Worker:
         elif self.again:
             outputs.append(WakeAt(now))
 
+    def _look_again(self) -> None:
+        """Another inventory or config: what each pending job asks for, and whether it can be had, is to be found out anew."""
+        planner = self.planner
+        for id in [*(entry.job for entry in planner.lines), *planner.parked]:
+            planner.dequeue(id)
+            if id in self.state.jobs:
+                self.state.attention[id] = None
+
     def _attend(self, job: Job, now: float, groups: list[Group]) -> None:
         """Bring one job forward."""
         planner = self.planner
         if job.state & (NEW | DEPEND | PRIORITY | CLEANUP | RUN):
             planner.dequeue(job.id)
+            things: list[str] = []
+            if job.state == NEW and self.state.config_entry is not None:
+                group, things = admit(self.state, job, now, self.admitted)
+                if group is not None:
+                    groups.append(group)
+                    return
             group = advance(job, now)
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
                 planner.seated(job, self._shape(job), job.ranks)
             if group is None:
                 return
+            group.things += things
+            group.bumps += things
             if group.ready:
                 self._ready(job, group, now)
             if group.frees:
@@ -245,8 +267,7 @@ class Worker:
                 planner.ahead_of(job.id, job.granted[0], job.granted[1], now)
             else:
                 planner.came_back(job.id, now)
-                entry = planner.line.get(job.id)  # another worker may have given it another priority
-                if entry is None or entry.priority != job.priority or entry.duration_s != job.duration:
+                if not planner.in_line(job):
                     self._line_up(job, job.priority, now, groups)
         elif job.state == INACTIVE:
             planner.dequeue(job.id)
@@ -255,10 +276,8 @@ class Worker:
             self.inactive[job.id] = None
 
     def _shape(self, job: Job) -> str:
-        from ..schedulers.request import compile_request
-
         try:
-            return self.planner.shape(compile_request(job.jobspec or {}))
+            return self.planner.shape(self.planner.compiled(job))
         except Rejected:
             return ""
 
@@ -279,9 +298,15 @@ class Worker:
             group.ready = False
 
     def _line_up(self, job: Job, priority: int, now: float, groups: list[Group]) -> None:
+        """A job that was taken in before. One that the inventory or the config has left behind since waits for another."""
         try:
             self.planner.enqueue(job, priority)
         except Rejected as error:
+            if error.code in WAITS:
+                self.planner.parked.add(job.id)
+                if job.reason != [error.code, str(error)]:
+                    groups.append(self.planner.reason(job, error.code, str(error), now))
+                return
             thing = f"job/{job.id}"
             groups.append(Group([_refusal(job, error, now), ["clean", job.id, now, None]], [thing], [thing]))
 
@@ -358,7 +383,7 @@ class Worker:
             planner.unseated(id)
         for id in [id for id in self.inactive if id not in jobs]:
             del self.inactive[id]
-        for id in [entry.job for entry in planner.line if entry.job not in jobs]:
+        for id in [entry.job for entry in planner.lines if entry.job not in jobs]:
             planner.dequeue(id)
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:

@@ -89,6 +89,23 @@ class Rules:
             each += [queue.running, queue.active]
         return any(one is not None for one in each)
 
+    def running_limits(self, queue: str) -> list[tuple[str, int]]:
+        """(scope, most) of each limit that a running job of this queue counts for; "" is the scope of all queues."""
+        each = [(scope, rules.running) for scope, rules in self._scopes(queue)]
+        return [(scope, most) for scope, most in (("", self.running), *each) if most is not None]
+
+    def active_limits(self, queue: str) -> list[tuple[str, int]]:
+        """The same for its active jobs."""
+        each = [(scope, rules.active) for scope, rules in self._scopes(queue)]
+        return [(scope, most) for scope, most in (("", self.active), *each) if most is not None]
+
+    def _scopes(self, queue: str) -> list[tuple[str, QueueRules]]:
+        """The queue, and for a virtual one its parent too: its jobs count for both."""
+        found = self.queues.get(queue)
+        if found is None:
+            return []
+        return [(queue, found), *([(found.parent, self.queues[found.parent])] if found.parent else [])]
+
     def of(self, queue: str) -> QueueRules | None:
         """The rules of a queue, None if there is no such queue."""
         return self.queues.get(queue) if self.queues else self.general if queue == DEFAULT else None
@@ -152,8 +169,16 @@ class Rules:
                 why = "names no number of nodes" if name == "nnodes" and not asked_for else f"asks for {asked_for} {what}"
                 raise _over(f"{where}the job {why}; the least is {least}", f"limits.job-size.min.{name}")
 
+    def constrained(self, jobspec: dict[str, Any], queue: str) -> dict[str, Any]:
+        """The job with its queue's constraint: what a matcher has to heed. The same object where there is none."""
+        asked = _system(jobspec).get("constraints")
+        wanted = self.constraint(queue, asked)
+        if wanted is asked:
+            return jobspec
+        return {**jobspec, "attributes": {**jobspec["attributes"], "system": {**_system(jobspec), "constraints": wanted}}}
+
     def constraint(self, queue: str, asked: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        """A job's constraint and its queue's (RFC 33): what a matcher has to heed."""
+        """A job's constraint and its queue's (RFC 33)."""
         found = self.of(queue)
         if found is None:
             return asked
@@ -164,7 +189,7 @@ class Rules:
             return asked
         if not asked:
             return {"properties": wanted}
-        if set(asked) == {"properties"}:
+        if isinstance(asked, Mapping) and set(asked) == {"properties"} and isinstance(asked["properties"], list | tuple):
             return {"properties": [*asked["properties"], *wanted]}
         return {"and": [asked, {"properties": wanted}]}
 

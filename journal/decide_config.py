@@ -73,11 +73,9 @@ def _check_hosts(document: Mapping[str, Any], hosts: list[str]) -> None:
 
 def left_behind(state: State, document: Mapping[str, Any]) -> dict[str, int]:
     """Queues that have active jobs and are not in this config -> how many jobs."""
-    from .job import INACTIVE
-
     names = set(parse_rules(document).names)
     found: dict[str, int] = {}
-    for job in state.jobs.values():
-        if job.state != INACTIVE and not job.holds and job.queue not in names:
+    for job in state.active():
+        if not job.holds and job.queue not in names:
             found[job.queue] = found.get(job.queue, 0) + 1
     return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .config import Rules, parse_rules
 from .hostlist import expand
 from .node import Queue
+from .usage import Usage
 
 if TYPE_CHECKING:
     from .state import State
@@ -21,6 +22,12 @@ def config(state: State, subject: str, ts: float, context: dict[str, Any], versi
     state.dirty_words.add("config")
     set_queues(state, rules)
     set_memberships(state)
+    set_usage(state)
+
+
+def set_usage(state: State) -> None:
+    """Count the users' jobs afresh, if the rules want them counted."""
+    state.usage = Usage(state.rules, state.active()) if state.rules.counts_users else None
 
 
 def set_queues(state: State, rules: Rules) -> None:

@@ -48,7 +48,8 @@ def submit(state: State, job: Job, ts: float, context: Context, version: int) ->
     job.t_submit = float(ts)
     urgency = context.get("urgency", 16)
     job.urgency = urgency if type(urgency) is int and 0 <= urgency <= 31 else 16
-    job.userid = context.get("userid", 0)
+    userid = context.get("userid", 0)
+    job.userid = userid if type(userid) is int else 0
     job.flags = context.get("flags", 0)
     job.env = context.get("env", "")
     try:
@@ -112,7 +113,14 @@ def flux_restart(state: State, job: Job, ts: float, context: Context, version: i
 def jobspec_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.jobspec is None:
         return
-    set_jobspec(job, update_paths(job.jobspec, context))
+    updated = update_paths(job.jobspec, context)
+    if state.usage is not None:  # it may go to another queue, where it counts for others
+        state.usage.add(job, -1)
+    try:
+        set_jobspec(job, updated)
+    finally:
+        if state.usage is not None:
+            state.usage.add(job, 1)
     if job.state == SCHED:
         state.move(job, PRIORITY)
 
@@ -143,6 +151,8 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
         taken.append(claim)
         state.dirty_words.add(claim.rank)
     job.claims, job.claims_wire, job.holds = claims, wire, True
+    if state.usage is not None:
+        state.usage.count_running(job, 1)
     job.nnodes = len(claims)
     job.expiration = context.get("expiration", 0.0)
     job.t_alloc = ts
@@ -161,6 +171,8 @@ def grant(state: State, job: Job, ts: float, context: Context, version: int) -> 
     if job.state != SCHED or job.granted is not None:
         raise Impossible(f"job {job.id}: grant in version {version} in state {STATE_NAMES[job.state]}, {job.granted}")
     job.granted = [context["rank"], context["shape"]]
+    if state.usage is not None:
+        state.usage.count_running(job, 1)
     job.recalled = False
     job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0
     job.started, job.over = {}, {}
@@ -182,6 +194,8 @@ def _ungrant(state: State, job: Job) -> None:
             state.dirty_words.add(node.rank)
         job.granted = None
         job.recalled = False
+        if state.usage is not None:
+            state.usage.count_running(job, -1)
 
 
 def return_grant(state: State, job: Job) -> None:
@@ -211,6 +225,8 @@ def free(state: State, job: Job, ts: float, context: Context, version: int) -> N
     if not job.holds:
         raise Impossible(f"job {job.id}: free in version {version} though it holds nothing")
     job.holds = False
+    if state.usage is not None:
+        state.usage.count_running(job, -1)
     for claim in job.claims:
         node = state.nodes.get(claim.rank)
         if node is not None:

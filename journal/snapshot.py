@@ -133,6 +133,7 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
         state.jobs[job.id] = job
         state.counts[job.state] = state.counts.get(job.state, 0) + 1
         state.attention[job.id] = None
+    fold_config.set_usage(state)
     if lazy:
         state.partial = True
         return state

@@ -18,6 +18,7 @@ from .config import DEFAULT, Rules
 from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, Job, job_value
 from .node import Node, Queue
+from .usage import Usage
 from .wire import Commit, pack
 
 MASK = (1 << 128) - 1
@@ -33,7 +34,8 @@ class State:
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
-    config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs.
+    config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs;
+    usage: jobs per user, None unless the rules limit them.
     packed: inactive jobs as a snapshot has them; fresh: those that are not there, or changed since. partial: read for
     looking, its inactive jobs are unpacked when asked for (`snapshot.load`).
     """
@@ -47,6 +49,7 @@ class State:
         self.queues: dict[str, Queue] = {DEFAULT: Queue(DEFAULT)}
         self.config_entry: list[Any] | None = None
         self.rules = Rules()
+        self.usage: Usage | None = None
         self.tree = Tree()
         self.cron = CronTable()
         self.instance: dict[str, Any] = {}
@@ -139,6 +142,8 @@ class State:
         counts = self.counts
         counts[job.state] -= 1
         counts[state] = counts.get(state, 0) + 1
+        if self.usage is not None and (state == INACTIVE or job.state == NEW):
+            self.usage.count_active(job, -1 if state == INACTIVE else 1)
         job.state = state
         if state == INACTIVE:
             self.fresh[job.id] = None
@@ -193,9 +198,12 @@ class State:
         return sum(number for state, number in self.counts.items() if state & mask)
 
     def may_start(self, queue: str) -> bool:
-        """Whether jobs of this queue may be allocated: it is started, and the instance is not being stopped."""
+        """Whether jobs of this queue may be allocated: it (and its parent) is started, the instance is not being stopped."""
         found = self.queues.get(queue)
-        return found is not None and found.started and not self.instance.get("stopping")
+        if found is None or not found.started or self.instance.get("stopping"):
+            return False
+        rules = self.rules.queues.get(queue)
+        return rules is None or not rules.parent or self.queues[rules.parent].started
 
     @property
     def config(self) -> dict[str, Any]:

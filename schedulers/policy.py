@@ -30,6 +30,7 @@ class Code(StrEnum):
     NODE_DOWN = "node-down"
     DRAINED = "drained"
     UNSATISFIABLE = "unsatisfiable"
+    LIMIT = "limit"
 
 
 class Pending:

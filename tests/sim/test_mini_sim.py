@@ -89,7 +89,7 @@ def check_no_leak(seed: int, sim: mini_sim.Sim) -> None:
         assert not launcher._over, f"seed {seed}: launcher keeps {list(launcher._over)}"
     for _ in range(20):  # what is left to look at
         sim._step(sim.workers[0])
-    assert not len(planner.line), f"seed {seed}: the line keeps jobs"
+    assert not len(planner.lines), f"seed {seed}: the line keeps jobs"
     assert not planner.said
     assert not planner.seats, f"seed {seed}: {planner.seats}"
     assert not planner.seat_by_job

@@ -1,0 +1,54 @@
+"""Taking a new job in under the instance's config: its defaults, its limits. Pure.
+
+`fluxkv submit` has seen to both before it appended. But anybody may append, and numbers of jobs per user only a fold can know:
+so the worker looks at each new job once, before it validates it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..journal.derive import Group
+from ..journal.job import Job
+from ..journal.state import State
+from ..kvs.errors import Rejected
+
+SYSTEM = "attributes.system."
+
+
+class Admission(NamedTuple):
+    """group: what is said of the job instead of taking it in (defaults, or a refusal), None if it is taken in.
+
+    things: the numbers of jobs that were looked at, to be guarded and bumped with its validation.
+    """
+
+    group: Group | None
+    things: list[str]
+
+
+def admit(state: State, job: Job, now: float, more: dict[tuple[str, int], int]) -> Admission:
+    """Look at a job in NEW. more: (scope, user) -> jobs taken in since the state was folded; a job taken in is added."""
+    thing = f"job/{job.id}"
+    jobspec = job.jobspec or {}
+    try:
+        if job.exception is not None:
+            return Admission(None, [])  # it is over as it is
+        added = state.rules.defaults(jobspec)
+        if added:
+            event = ["jobspec-update", job.id, now, {SYSTEM + key: value for key, value in added.items()}]
+            return Admission(Group([event], [thing], [thing]), [])
+        state.rules.check_limits(jobspec)
+        scopes = [scope for scope, _ in state.rules.active_limits(job.queue)] if state.usage is not None else []
+        full = state.usage.active_full(job.queue, job.userid, more) if state.usage is not None else ""
+        if full:
+            raise Rejected(full, code="limit")
+    except Rejected as error:
+        events = [
+            ["validate", job.id, now, None],
+            ["exception", job.id, now, {"type": "validate", "severity": 0, "note": str(error)}],
+            ["clean", job.id, now, None],
+        ]
+        return Admission(Group(events, [thing], [thing]), [])
+    for scope in scopes:
+        more[scope, job.userid] = more.get((scope, job.userid), 0) + 1
+    return Admission(None, [f"active/{scope}/{job.userid}" for scope in scopes])

@@ -1,0 +1,73 @@
+"""Several queues planned at once: each by itself, in one order over all. Pure.
+
+A queue whose first job cannot run holds up no other queue. But the queues take turns: the next to go is the one whose next job
+comes first, by priority and then submission: where two queues share nodes, the older job has the first choice of what is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+
+from ..schedulers.policy import Decision, Pending
+from .line import ANY, Line
+
+Key = tuple[float, int, int]
+LAST: Key = (float("inf"), 0, 0)
+
+
+class Feed:
+    """The jobs of one queue (and of the virtual queues in its line) that may be placed now, in order, each once.
+
+    blocked: why a (queue, user) may have no more running, or ""; asked again before each job, for jobs are placed meanwhile.
+    The rest of such a line is left out; its first job and why are in `limited`.
+    """
+
+    def __init__(self, lines: Iterable[tuple[str, int, Line]], blocked: Callable[[str, int], str]) -> None:
+        self.limited: list[tuple[Pending, str]] = []
+        self._blocked = blocked
+        self._heads: list[tuple[Key, int, Pending, Iterator[Pending], str, int]] = []
+        for number, (queue, user, line) in enumerate(lines):
+            entries = iter(line)
+            first = next(entries, None)
+            if first is not None:
+                self._heads.append((_key(first), number, first, entries, queue, user))
+        heapify(self._heads)
+
+    @property
+    def key(self) -> Key:
+        """Where the next job stands in the order over all queues; `LAST` if there is none."""
+        return self._heads[0][0] if self._heads else LAST
+
+    def __iter__(self) -> Iterator[Pending]:
+        return self
+
+    def __next__(self) -> Pending:
+        heads = self._heads
+        while heads:
+            _, number, entry, entries, queue, user = heappop(heads)
+            why = self._blocked(queue, user) if user != ANY else ""
+            if why:
+                self.limited.append((entry, why))
+                continue
+            following = next(entries, None)
+            if following is not None:
+                heappush(heads, (_key(following), number, following, entries, queue, user))
+            return entry
+        raise StopIteration
+
+
+def _key(entry: Pending) -> Key:
+    return (-entry.priority, entry.order, entry.job)
+
+
+def in_turns(feeds: Iterable[Feed], plan: Callable[[Iterable[Pending]], Iterator[Decision]]) -> Iterator[Decision]:
+    """The decisions of a plan of each feed, the feed whose next job comes first going first."""
+    turns = [(feed.key, number, feed, plan(feed)) for number, feed in enumerate(feeds)]
+    heapify(turns)
+    while turns:
+        _, number, feed, decisions = heappop(turns)
+        decision = next(decisions, None)
+        if decision is not None:
+            heappush(turns, (feed.key, number, feed, decisions))
+            yield decision
