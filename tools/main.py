@@ -36,6 +36,7 @@ COMMANDS = {
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
     "dmesg": ("dmesg", "dmesg", "The daemons' own log."),
+    "completion": ("completion", "completion", "Print what makes a shell complete commands, job ids and queues."),
 }
 
 
@@ -46,6 +47,7 @@ GROUPS = {
     "Looking at jobs and changing them": ("jobs", "job", "cancel"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
+    "Help": ("completion",),
 }
 
 
@@ -106,6 +108,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; exit with its status."""
+    if "_FLUXKV_COMPLETE" in os.environ:  # a shell asks what may stand here
+        from .completion_cmd import answer
+
+        answer()
     try:
         status = _run(sys.argv[1:])
     except BrokenPipeError:  # the reader of our output has seen enough

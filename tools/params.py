@@ -1,0 +1,283 @@
+"""What may stand in each place of a command line: completion's one source. Decides it by a parameter's metavar and name, so
+that a command which uses the house's words (ID, QUEUE, NODE, USER, FILE, ...) completes without saying so.
+
+A `Kind` gets the word as typed so far and what is known (`Known`), and yields (value, description). FILE and DIR are left to
+the shell. Nothing here may print, wait, or start anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from ..journal.state import State
+
+Values: TypeAlias = "Iterable[tuple[str, str]]"
+Kind: TypeAlias = "Callable[[Known, str], Values]"
+MOST = 200  # job ids offered at once, the newest
+
+
+class Known:
+    """What a completion may look at; the instance is read when first asked for, and an empty state stands for none."""
+
+    def __init__(self, context: click.Context) -> None:
+        self.context = context
+        self._state: State | None = None
+
+    @property
+    def command(self) -> str:
+        """"job attach"."""
+        return self.context.command_path.partition(" ")[2]
+
+    @property
+    def state(self) -> State:
+        if self._state is None:
+            from ..instances.paths import StateDir, find_uri
+            from ..journal.log import Journal
+            from ..kvs.redis_store import open_store
+
+            named = self.context.params
+            directory = named.get("state_dir")
+            uri = StateDir(os.path.expanduser(directory)).read()["uri"] if directory else named.get("uri")
+            store = open_store(find_uri(uri))
+            try:
+                self._state = Journal(store).load()
+            finally:
+                store.close()
+        return self._state
+
+    def module(self) -> Any:
+        """The module that holds the command."""
+        import sys
+
+        return sys.modules.get(getattr(self.context.command.callback, "__module__", ""))
+
+
+def _words(*words: str) -> Kind:
+    return lambda known, typed: ((word, "") for word in words)
+
+
+# -- what the instance knows --------------------------------------------------------------------------------
+
+# Command -> the states (masks of journal.job) of jobs it can do something with; all others take any job.
+_WANTED = {
+    "cancel": "active", "job attach": "running pending", "job kill": "running", "job raise": "active",
+    "job urgency": "pending", "job wait": "active", "job wait-event": "active", "job timeleft": "running",
+    "job hostpids": "running", "update": "pending running", "watch": "active", "resubmit": "inactive",
+    "job purge": "inactive", "hold": "pending", "release": "pending",
+}  # fmt: skip
+
+
+def job_ids(known: Known, typed: str) -> Values:
+    """Ids in the form the word begins with: ƒ..., f..., or a number."""
+    from ..journal.ids import encode
+    from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING
+    from .jobview import status_abbrev
+
+    masks = {"active": ACTIVE | NEW, "pending": PENDING | NEW, "running": RUNNING, "inactive": INACTIVE}
+    wanted = 0
+    for word in _WANTED.get(known.command, "").split():
+        wanted |= masks[word]
+    form = "dec" if typed.isdecimal() else "f58plain" if typed.startswith("f") else "f58"
+
+    def order(job: Job) -> tuple[bool, int]:
+        return job.state == INACTIVE, -job.order
+
+    given = _given_ids(known)
+    found = 0
+    for job in sorted(known.state.jobs.values(), key=order):
+        if wanted and not job.state & wanted:
+            continue
+        text = encode(job.id, form)
+        if text.startswith(typed) and job.id not in given:
+            yield text, f"{job.name} {status_abbrev(job)}"
+            found += 1
+            if found == MOST:
+                return
+
+
+def _given_ids(known: Known) -> set[int]:
+    """Ids that stand on the command line already."""
+    from ..journal.ids import parse_id
+    from ..kvs.errors import Rejected
+
+    given = known.context.params.get("ids") or ()
+    found = set()
+    for text in given if isinstance(given, tuple | list) else (given,):
+        for part in str(text).split(","):
+            try:
+                found.add(parse_id(part))
+            except Rejected:
+                continue
+    return found
+
+
+def queues(known: Known, typed: str) -> Values:
+    for queue in known.state.queues.values():
+        flags = [] if queue.enabled else ["disabled"]
+        flags += [] if queue.started else ["stopped"]
+        yield queue.name, ", ".join(flags) or "open, started"
+
+
+def nodes(known: Known, typed: str) -> Values:
+    """Host names where they tell nodes apart, else ranks."""
+    there = sorted(known.state.nodes.values(), key=lambda node: node.rank)
+    hosts = {node.host for node in there}
+    by_rank = len(hosts) < len(there) or typed[:1].isdecimal()
+    for node in there:
+        yield (str(node.rank) if by_rank else node.host), f"{node.host if by_rank else f'rank {node.rank}'} {node.state}"
+
+
+def users(known: Known, typed: str) -> Values:
+    from .reading import user_name
+
+    yield "all", "everybody"
+    yield user_name(os.getuid()), "you"
+    yield from ((user_name(id), "") for id in sorted({job.userid for job in known.state.jobs.values()}))
+
+
+def keys(known: Known, typed: str) -> Values:
+    return ((key, "") for key, _ in known.state.tree.leaves())
+
+
+def constraints(known: Known, typed: str) -> Values:
+    for name in sorted({name for node in known.state.nodes.values() for name in node.properties}):
+        yield name, "property"
+    yield "host:", "these hosts"
+    yield "rank:", "these ranks"
+
+
+def instances(known: Known, typed: str) -> Values:
+    from ..instances import paths
+
+    return ((str(one.read()["uri"]), one.path) for one in paths.known() if one.running())
+
+
+# -- what is written in the code ----------------------------------------------------------------------------
+
+
+def states(known: Known, typed: str) -> Values:
+    """States and results of jobs, or states of nodes."""
+    if known.command.startswith("resource"):
+        words = ["free", "allocated", "down"]
+        if known.command == "resource status":
+            words = ["avail", "draining", "drained", "online", "offline"]
+        return ((word, "") for word in words)
+    from ..journal.job import JobState, Result
+
+    words = ["pending", "running", "active", *(one.name.lower() for one in JobState if one.name)]
+    words += [one.name.lower() for one in Result]
+    return ((word, "") for word in dict.fromkeys(words))
+
+
+def formats(known: Known, typed: str) -> Values:
+    """Formats the command's module names."""
+    found = getattr(known.module(), "FORMATS", ())
+    return [(name, "") for name in found] + ([("help", "the fields")] if known.command == "jobs" else [])
+
+
+def fields(known: Known, typed: str) -> Values:
+    from .jobview import FIELDS
+
+    minus = "-" if typed.startswith("-") else ""
+    return ((minus + name, "") for name in FIELDS)
+
+
+def signals(known: Known, typed: str) -> Values:
+    import signal
+
+    prefix = "SIG" if typed.startswith("SIG") else ""
+    return ((prefix + one.name.removeprefix("SIG"), str(int(one))) for one in signal.Signals)
+
+
+def events(known: Known, typed: str) -> Values:
+    from ..journal.catalogue import CATALOGUE
+
+    return ((name, kind.meaning) for (subject, name), kind in CATALOGUE.items() if subject == "job")
+
+
+def policies(known: Known, typed: str) -> Values:
+    from importlib.metadata import entry_points
+
+    return ((one.name, "") for one in entry_points(group="fluxkv.policies"))
+
+
+def flags(known: Known, typed: str) -> Values:
+    from .options import FLAGS
+
+    return ((name, "") for name in FLAGS)
+
+
+def roles(known: Known, typed: str) -> Values:
+    return ((name, "") for name in getattr(known.module(), "ROLES", ()))
+
+
+def levels(known: Known, typed: str) -> Values:
+    return ((name, "") for name in getattr(known.module(), "LEVELS", ()))
+
+
+def programs(known: Known, typed: str) -> Iterator[tuple[str, str]]:
+    """Commands on PATH; a path, and the words after the command, are files."""
+    if known.context.params.get("words") or known.context.params.get("command") or "/" in typed or not typed:
+        yield FILE
+        return
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        try:
+            with os.scandir(folder or ".") as entries:
+                yield from (
+                    (entry.name, "") for entry in entries if entry.name.startswith(typed) and os.access(entry.path, os.X_OK)
+                )
+        except OSError:
+            continue
+
+
+def variables(known: Known, typed: str) -> Values:
+    return ((name, "") for name in os.environ)
+
+
+FILE = ("\0file", "")  # the shell completes file names
+DIR = ("\0dir", "")
+
+
+def _shell(marker: tuple[str, str]) -> Kind:
+    return lambda known, typed: [marker]
+
+
+# -- which of them a parameter is ---------------------------------------------------------------------------
+
+nothing = _words()
+file, folder = _shell(FILE), _shell(DIR)
+BY_METAVAR: dict[str, Kind] = {
+    "ID": job_ids, "QUEUE": queues, "NODE": nodes, "NODES": nodes, "TARGETS": nodes, "HOSTS": nodes, "RANKS": nodes,
+    "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
+    "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
+    "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs,
+    "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
+    "TYPE": _words("cancel"), "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
+}  # fmt: skip
+BY_NAME: dict[str, Kind] = {
+    "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
+    "requires": constraints, "hosts": nodes,
+}  # fmt: skip
+BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues}
+# Numbers, times and prose: nothing can be offered.
+FREE = {
+    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
+    "severity", "reason", "count",
+}  # fmt: skip
+
+
+def kind_of(command: str, param: click.Parameter) -> Kind | None:
+    """What completes a parameter of a command ("queue start"); None when nothing here says."""
+    metavar = (param.metavar or param.name or "").replace("...", "").split()[0].rstrip(",")
+    if metavar not in BY_METAVAR:
+        metavar = metavar.strip("[],")
+    name = param.name or ""
+    found = BY_COMMAND.get((command.partition(" ")[0], name)) or BY_NAME.get(name)
+    found = found or BY_METAVAR.get(metavar) or BY_METAVAR.get(metavar.upper())
+    return found or (nothing if metavar in FREE else None)
