@@ -145,6 +145,18 @@ def keys(known: Known, typed: str) -> Values:
     return ((key, "") for key, _ in known.state.tree.leaves())
 
 
+def config_keys(known: Known, typed: str) -> Values:
+    """Keys of the instance's config, tables and what is in them."""
+
+    def walk(prefix: str, table: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in table.items():
+            yield prefix + name, "" if isinstance(value, dict) else str(value)
+            if isinstance(value, dict):
+                yield from walk(f"{prefix}{name}.", value)
+
+    return walk("", known.state.config)
+
+
 def constraints(known: Known, typed: str) -> Values:
     for name in sorted({name for node in known.state.nodes.values() for name in node.properties}):
         yield name, "property"
@@ -264,10 +276,10 @@ BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
     "requires": constraints, "hosts": nodes,
 }  # fmt: skip
-BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues}
+BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys}
 # Numbers, times and prose: nothing can be offered.
 FREE = {
-    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
+    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
     "severity", "reason", "count",
 }  # fmt: skip
 
