@@ -157,6 +157,10 @@ def config_keys(known: Known, typed: str) -> Values:
     return walk("", known.state.config)
 
 
+def cron_entries(known: Known, typed: str) -> Values:
+    return ((str(entry.id), f"{entry.name} ({entry.type})") for entry in known.state.cron.entries.values())
+
+
 def constraints(known: Known, typed: str) -> Values:
     for name in sorted({name for node in known.state.nodes.values() for name in node.properties}):
         yield name, "property"
@@ -269,7 +273,7 @@ BY_METAVAR: dict[str, Kind] = {
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs,
-    "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
+    "ID|NAME": cron_entries, "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "TYPE": _words("cancel"), "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip
 BY_NAME: dict[str, Kind] = {
@@ -279,7 +283,8 @@ BY_NAME: dict[str, Kind] = {
 BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys}
 # Numbers, times and prose: nothing can be offered.
 FREE = {
-    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
+    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
+    "DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
     "severity", "reason", "count",
 }  # fmt: skip
 
