@@ -82,12 +82,22 @@ def depend(state: State, job: Job, ts: float, context: Context, version: int) ->
 
 
 def dependency_add(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if context["description"] not in job.waiting:
-        job.waiting = [*job.waiting, context["description"]]
+    if job.state & (NEW | DEPEND):
+        description = _text(context["description"])
+        if description in job.met:
+            raise ValueError(f"dependency {description} is met")
+        job.waiting[description] = None
 
 
 def dependency_remove(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.waiting = [one for one in job.waiting if one != context["description"]]
+    del job.waiting[context["description"]]
+    job.met[context["description"]] = None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} is no text")
+    return value
 
 
 def priority(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -243,7 +253,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     _ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
-    job.started, job.over, job.reason, job.waiting = {}, {}, ["", ""], []
+    job.started, job.over, job.reason, job.waiting, job.met = {}, {}, ["", ""], {}, {}
     state.move(job, INACTIVE)
 
 

@@ -5,6 +5,7 @@ Records are slotted and mutable, changed only by `State.apply`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any
@@ -60,6 +61,13 @@ class Result(IntEnum):
 RESULT_ABBREV = {1: "CD", 2: "F", 4: "CA", 8: "TO"}
 
 
+def result_of(status: int | None, started: bool, exception: Sequence[Any] | None) -> Result:
+    """How a job ended, by its wait word, whether it started, and its first fatal exception (type, note)."""
+    if exception:
+        return {"cancel": Result.CANCELED, "timeout": Result.TIMEOUT}.get(exception[0], Result.FAILED)
+    return Result.COMPLETED if status == 0 and started else Result.FAILED
+
+
 class Job:
     """One job. Times are Unix seconds, 0.0 when not reached.
 
@@ -69,6 +77,7 @@ class Job:
     seat_of: the job whose seat it took over (0: none); next: the job that took over its seat.
     started: rank -> time; over: rank -> [wait status, time, cause]. status: wait word, None before finish.
     exception: first fatal one as [type, note]; exceptions: every one as [type, severity, note].
+    waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
     jobspec: None once it is inactive. A record read from a snapshot unpacks jobspec and claims when they are asked for.
@@ -76,7 +85,7 @@ class Job:
 
     __slots__ = (
         "_claims", "_spec", "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
-        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "name", "ncores", "next",
+        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
         "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "userid", "waiting",
@@ -106,7 +115,8 @@ class Job:
         self.exception: list[Any] | None = None
         self.exceptions: list[list[Any]] = []
         self.reason: list[str] = ["", ""]
-        self.waiting: list[str] = []
+        self.waiting: dict[str, None] = {}
+        self.met: dict[str, None] = {}
         self.annotations: dict[str, Any] = {}
         self.memo: dict[str, Any] = {}
         self.commits: list[int] = []
@@ -160,16 +170,7 @@ class Job:
     @property
     def result(self) -> Result | None:
         """How it ended; None while active (flux-core's rule: status 0 and ran, else the first fatal exception)."""
-        if self.state != INACTIVE:
-            return None
-        if self.status == 0 and self.t_run and not self.exception:
-            return Result.COMPLETED
-        if self.exception:
-            if self.exception[0] == "cancel":
-                return Result.CANCELED
-            if self.exception[0] == "timeout":
-                return Result.TIMEOUT
-        return Result.FAILED
+        return result_of(self.status, bool(self.t_run), self.exception) if self.state == INACTIVE else None
 
     @property
     def returncode(self) -> int:

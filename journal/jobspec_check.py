@@ -250,10 +250,10 @@ def _check_attributes(attributes: Any, v1: bool) -> None:
         raise fault(f"{where}.cwd", "must be an absolute path")
     if "environment" in system:
         _check_environment(system["environment"], f"{where}.environment")
-    for at, dependency in enumerate(_optional_list(system, "dependencies")):
-        path = f"{where}.dependencies[{at}]"
-        for key in ("scheme", "value"):
-            _string(_object(dependency, path).get(key), f"{path}.{key}")
+    if "dependencies" in system:
+        from .dependency import check_objects
+
+        check_objects(system["dependencies"])
     if "constraints" in system:
         from . import constraint
 
@@ -266,10 +266,3 @@ def _check_attributes(attributes: Any, v1: bool) -> None:
     _object(_object(system.get("shell", {}), f"{where}.shell").get("options", {}), f"{where}.shell.options")
     if not isinstance(system.get("files", {}), (dict, list, tuple)):
         raise fault(f"{where}.files", "must be an object or a list")
-
-
-def _optional_list(system: Mapping[str, Any], key: str) -> Any:
-    value = system.get(key, [])
-    if not isinstance(value, (list, tuple)):
-        raise fault(f"attributes.system.{key}", "must be a list")
-    return value
