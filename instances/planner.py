@@ -101,9 +101,6 @@ class Planner:
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
         self._check(job)
-        system = (job.jobspec or {}).get("attributes", {}).get("system", {})
-        if system.get("dependencies"):  # to run it at once would be worse than to refuse it
-            raise Rejected("dependencies are not supported yet", code="unsupported")
         if job.queue not in self.state.queues:
             raise no_such_queue(job.queue, self.state.queues)
         request = self.compiled(job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from ..journal.job import Job
 from ..kvs.port import Answer, Append, Entry, Message, Meta
 
 
@@ -55,7 +56,14 @@ class Lead(NamedTuple):
     leading: bool
 
 
-Input = Entries | Messages | Answered | Reopened | Launched | LauncherLost | Lead
+class Found(NamedTuple):
+    """The answer to a `Lookup`: records of those that ever were; the others are named in `ids` only."""
+
+    ids: tuple[int, ...]
+    jobs: dict[int, Job]
+
+
+Input = Entries | Messages | Answered | Reopened | Launched | LauncherLost | Lead | Found
 
 
 class Write(NamedTuple):
@@ -83,6 +91,12 @@ class Snapshot(NamedTuple):
     floor: int
 
 
+class Lookup(NamedTuple):
+    """Ask the journal about jobs that have left the state; the answer comes as `Found`."""
+
+    ids: tuple[int, ...]
+
+
 class WakeAt(NamedTuple):
     """Call `step` again at this time (Unix seconds) at the latest."""
 
@@ -96,7 +110,7 @@ class Note(NamedTuple):
     text: str
 
 
-Output = Write | ToLauncher | Trim | Snapshot | WakeAt | Note
+Output = Write | ToLauncher | Trim | Snapshot | Lookup | WakeAt | Note
 
 
 class Reactor(Protocol):

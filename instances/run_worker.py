@@ -11,7 +11,7 @@ from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
 from .daemon import Daemon, Log
 from .paths import StateDir
-from .reactor import Input, Lead, Output, Snapshot
+from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
 from .runner import Runner
 from .worker import Worker
 
@@ -20,7 +20,7 @@ PATIENCE_S = 1.0
 
 
 class WorkerRunner(Runner):
-    """Performs snapshots; renews the lease."""
+    """Performs snapshots and look-ups; renews the lease."""
 
     reactor: Worker
 
@@ -61,6 +61,8 @@ class WorkerRunner(Runner):
             except (Unavailable, Conflict) as error:
                 self.log.say("warning", f"no snapshot: {error}")
             return []
+        if isinstance(output, Lookup):
+            return [Found(output.ids, self.insist(lambda: self.journal.find_jobs(self.reactor.state, output.ids)))]
         return super().perform(output)
 
 

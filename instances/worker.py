@@ -11,20 +11,22 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from ..journal.catalogue import SCHEMA
-from ..journal.derive import Group, advance, hand_over
+from ..journal.dependency import of_jobspec
+from ..journal.derive import Group, Step, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.retired import MAX_JOBS, retirement
 from ..journal.state import State
-from ..journal.wire import Commit, pack, pack_events, read_commit
+from ..journal.wire import Commit, read_commit
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import admit
+from .commits import assemble, without_losers
 from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
-from .reactor import Answered, Entries, Input, Lead, Note, Output, Reopened, Snapshot, WakeAt, Write
+from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
+from .waiting import Waiting
 
 PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
 BATCH = 1500  # jobs looked at for one commit
@@ -48,13 +50,14 @@ class Worker:
         self.seq = PROBE
         self.retired = state.retired
         self.admitted: dict[tuple[str, int], int] = {}  # (scope, user) -> jobs taken in by this pass
-        self.handed: set[int] = set()  # jobs that took over a seat in this pass: all is said of them
+        self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
         self.inactive: dict[int, None] = {}
         self.again = False
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
+        self.waiting = Waiting(state)
         self.greet = False
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
@@ -72,6 +75,9 @@ class Worker:
                         self.again = True
             elif isinstance(one, Answered):
                 self._answered(one, now, outputs)
+            elif isinstance(one, Found):
+                self.waiting.answer(one.ids, one.jobs)
+                self.again = True
             elif isinstance(one, Reopened):
                 self.meta = one.meta
                 self.inflight = None
@@ -98,6 +104,7 @@ class Worker:
 
     def _take_over(self) -> None:
         """A new leader looks at every active job once, as if each had just been touched."""
+        self.waiting = Waiting(self.state)
         for job in sorted(self.state.active(), key=lambda job: job.order):
             self.state.attention[job.id] = None
         for rank, node in self.state.nodes.items():
@@ -136,15 +143,7 @@ class Worker:
     def _drop_losers(self, things: set[str], decided_at: int, outputs: list[Output]) -> None:
         """Resend without the groups whose premises moved, and without takers of what those would have freed."""
         self.inflight = None
-        lost_ranks: set[int] = set()
-        kept: list[Group] = []
-        dropped: list[Group] = []
-        for group in self.groups:
-            if things.intersection(group.things) or lost_ranks.intersection(group.takes):
-                dropped.append(group)
-                lost_ranks.update(group.frees)
-            else:
-                kept.append(group)
+        kept, dropped = without_losers(self.groups, things)
         if decided_at != self.state.version:  # more has been folded since: what is kept may be wrong by now
             dropped, kept = self.groups, []
         self._requeue(dropped)
@@ -165,6 +164,7 @@ class Worker:
                     if job is None:
                         continue
                     state.attention[subject] = None
+                    self.waiting.forget(subject)
                     if name == "alloc" and not job.holds:
                         planner.unseated(subject)
                     elif name == "priority":
@@ -206,6 +206,7 @@ class Worker:
                 groups.append(group)
         state.said_hello.clear()
         groups.extend(recall_unusable(state, touched, now))
+        self.waiting.due(now)
         ids = list(islice(state.attention, BATCH))
         for id in ids:
             del state.attention[id]
@@ -213,13 +214,18 @@ class Worker:
             job = state.jobs.get(id)
             if job is not None and id not in self.handed:
                 self._attend(job, now, groups)
+                self.handed.add(id)
         self.handed.clear()
         if state.attention:
             self.again = True
         groups.extend(self.deadlines.due(state, now))
         if len(groups) < BATCH and state.epoch == self.meta.epoch:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
-        times = [at for at in (self.planner.say_at, self.deadlines.next()) if at]
+        asks = self.waiting.asks()
+        if asks:
+            outputs.append(Lookup(asks))
+            self.again = self.again or bool(self.waiting.ask)
+        times = [at for at in (self.planner.say_at, self.deadlines.next(), self.waiting.next()) if at]
         self.due = min(times, default=0.0)
         if self.due:
             outputs.append(WakeAt(self.due))
@@ -240,6 +246,7 @@ class Worker:
     def _attend(self, job: Job, now: float, groups: list[Group]) -> None:
         """Bring one job forward."""
         planner = self.planner
+        self.waiting.touched(job)
         if job.state & (NEW | DEPEND | PRIORITY | CLEANUP | RUN):
             planner.dequeue(job.id)
             things: list[str] = []
@@ -248,7 +255,8 @@ class Worker:
                 if group is not None:
                     groups.append(group)
                     return
-            group = advance(job, now)
+            step = self._step(job, now) if job.state & (NEW | DEPEND) else None
+            group = advance(job, now, step)
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
                 planner.seated(job, self._shape(job), job.ranks)
@@ -260,6 +268,8 @@ class Worker:
                 self._ready(job, group, now)
             if group.frees:
                 self._freed(job, group, now)
+            if self.waiting.on_end:
+                self.waiting.follow(group, now, BATCH - len(self.handed), self.handed, self._ready)
             groups.append(group)
         elif job.state == SCHED:
             if job.granted is not None:
@@ -274,6 +284,15 @@ class Worker:
             planner.unseated(job.id)
             planner.forget_ahead(job.id)
             self.inactive[job.id] = None
+
+    def _step(self, job: Job, now: float) -> Step | None:
+        """What its dependencies bring a job; whether it can ever run is said before it begins to wait."""
+        if job.state == NEW and of_jobspec(job.jobspec) is not None:
+            try:
+                self.planner.request_of(job)
+            except Rejected as error:
+                return Step(never=str(error), kind="alloc")
+        return self.waiting.step(job, now)
 
     def _shape(self, job: Job) -> str:
         try:
@@ -331,35 +350,7 @@ class Worker:
     # -- writing --------------------------------------------------------------------------------------------------
 
     def _write(self, groups: list[Group], outputs: list[Output]) -> None:
-        state = self.state
-        events: list[list[Any]] = []
-        since: dict[str, None] = {}
-        bumps: dict[str, None] = {}
-        clears: list[str] = []
-        inbox: dict[int, list[Any]] = {}
-        for group in groups:
-            events.extend(group.events)
-            since.update(dict.fromkeys(group.things))
-            bumps.update(dict.fromkeys(group.bumps))
-            clears.extend(group.clears)
-            for rank, message in group.to_nodes:
-                inbox.setdefault(rank, []).append(message)
-        if not events:  # a commit has at least one event: say whose word it is
-            events.append(["lively", "resource", state.time, {"idset": ",".join(map(str, sorted(inbox)))}])
-        extra = {"by": self.name, "digest": state.digest(), "schema": SCHEMA}
-        request = Append(
-            uid=self.meta.uid,
-            epoch=self.meta.epoch,
-            decided_at=state.version,
-            payload=pack_events(events),
-            producer=self.name,
-            seq=self.seq + 1,
-            since=tuple(since),
-            bumps=tuple(bumps),
-            clears=tuple(clear for clear in clears if clear not in bumps),
-            inbox=tuple((f"node/{rank}", pack(messages)) for rank, messages in inbox.items()),
-            extra=pack(extra),
-        )
+        request = assemble(groups, self.meta, self.state, self.name, self.seq + 1)
         self.groups = groups
         self.inflight = request
         outputs.append(Write(request))
@@ -378,6 +369,7 @@ class Worker:
 
     def _forget_retired(self) -> None:
         """Another worker may have retired what this one had not looked at since it ended."""
+        self.waiting.gone()
         jobs, planner = self.state.jobs, self.planner
         for id in [id for id in planner.seat_by_job if id not in jobs]:
             planner.unseated(id)

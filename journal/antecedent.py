@@ -55,17 +55,7 @@ class Antecedent(NamedTuple):
         signum = decode(self.status or 0).signal
         if signum is None:
             return f"failed (exit code {(self.status or 0) >> 8})"
-        return f"failed (killed by {signal_name(signum)})"
-
-
-def signal_name(number: int) -> str:
-    """ "SIGTERM" for 15."""
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        return f"failed (killed by signal {signum})"
 
 
 def antecedent_of(job: Job) -> Antecedent:

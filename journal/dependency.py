@@ -193,16 +193,22 @@ def _joined(scheme: str, value: str, references: bool, depth: int) -> Dependency
     text = f"{scheme}({value})"
     if depth >= MAX_NESTED:
         raise _bad(text, f"nested more than {MAX_NESTED} deep")
-    parts = []
-    for part in _split(value, text):
+    parts, several = [], _split(value, text)
+    if len(several) > MAX_PARTS:
+        raise _too_many(text)
+    for part in several:
         one = parse_uri(part)
         if len(one) > 2:
             raise _bad(part, "further keys cannot stand in any() or all()")
         parts.append(_read(one["scheme"], one["value"], references, depth + 1))
     made = Dependency(scheme, parts=tuple(parts))
     if sum(1 for _ in made.leaves()) > MAX_PARTS:
-        raise _bad(text, f"more than {MAX_PARTS} parts", "give several dependencies instead: all of them must hold")
+        raise _too_many(text)
     return made
+
+
+def _too_many(text: str) -> Rejected:
+    return _bad(text, f"more than {MAX_PARTS} parts", "give several dependencies instead: all of them must hold")
 
 
 def _split(value: str, text: str) -> list[str]:
@@ -221,6 +227,12 @@ def _split(value: str, text: str) -> list[str]:
     if not all(parts):
         raise _bad(text, "a part is empty", f"write {text.partition('(')[0]}(afterok:ID,afterok:ID)")
     return parts
+
+
+def of_jobspec(jobspec: Mapping[str, Any] | None) -> Any:
+    """What a jobspec says of dependencies, not looked at; None if nothing."""
+    attributes = (jobspec or {}).get("attributes") or {}
+    return (attributes.get("system") or {}).get("dependencies")
 
 
 def normalise(given: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:

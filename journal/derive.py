@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
 
@@ -34,21 +34,35 @@ class Group:
     hello: int = -1  # the rank whose hello it answers
 
 
+class Step(NamedTuple):
+    """What a job's dependencies bring it (RFC 26), by description: new ones, those met now, and whether any is left.
+
+    never: why one of them cannot be met, which ends the job with an exception of type `kind`.
+    """
+
+    add: Sequence[str] = ()
+    met: Sequence[str] = ()
+    left: bool = False
+    never: str = ""
+    kind: str = "dependency"
+
+
 def priority_of(urgency: int) -> int:
     """flux-core's default: urgency, but hold is 0 and expedite the maximum."""
     return EXPEDITE_PRIORITY if urgency == EXPEDITE else urgency
 
 
-def advance(job: Job, now: float) -> Group | None:
-    """What is owed to a job now, or None."""
-    group = Group()
+def advance(job: Job, now: float, step: Step | None = None, group: Group | None = None) -> Group | None:
+    """What is owed to a job now, or None. step: of its dependencies, if it has any. group: to add it to."""
+    group = group or Group()
+    before = len(group.events)
     if job.state & (NEW | DEPEND | PRIORITY):
-        _toward_sched(job, now, group)
+        _toward_sched(job, now, group, step or Step(left=bool(job.waiting)))
     elif job.state == RUN:
         _running(job, now, group)
     elif job.state == CLEANUP:
         _cleaning(job, now, group)
-    if not group.events:
+    if len(group.events) == before:
         return None
     thing = f"job/{job.id}"
     group.things.append(thing)
@@ -56,7 +70,7 @@ def advance(job: Job, now: float) -> Group | None:
     return group
 
 
-def _toward_sched(job: Job, now: float, group: Group) -> None:
+def _toward_sched(job: Job, now: float, group: Group, step: Step) -> None:
     events, id = group.events, job.id
     state = job.state
     if state == NEW:
@@ -68,7 +82,13 @@ def _toward_sched(job: Job, now: float, group: Group) -> None:
             events.append(["clean", id, now, None])
             return
     if state == DEPEND:
-        if job.waiting:
+        events.extend(["dependency-add", id, now, {"description": one}] for one in step.add)
+        events.extend(["dependency-remove", id, now, {"description": one}] for one in step.met)
+        if step.never:
+            events.append(["exception", id, now, {"type": step.kind, "severity": 0, "note": step.never}])
+            events.append(["clean", id, now, None])
+            return
+        if step.left:
             return
         events.append(["depend", id, now, None])
         state = PRIORITY

@@ -30,7 +30,7 @@ def from_options(
     queue: str | None = None,
     bank: str | None = None,
     constraint: str | Mapping[str, Any] | None = None,
-    dependencies: Sequence[Mapping[str, Any]] = (),
+    dependencies: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (),
     shell_options: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def from_options(
     ntasks defaults to `nodes`, or 1. With nodes, each gets ceil(ntasks / nodes) slots; when that does not
     come out even the task count is given as a total. exclusive needs nodes. memory_mb_per_task makes the
     jobspec one of version 999, since version 1 knows no memory. duration_s 0: no limit asked for.
-    constraint: an object or query text. shell_options and attributes: dotted names to values, see
+    constraint: an object or query text. dependencies: one or several, as texts or objects (`dependency`). shell_options and attributes: dotted names to values, see
     `set_shell_option` and `set_attribute`. Variables whose name or value is not Unicode are left out.
     Raises `Rejected`.
     """
@@ -83,7 +83,9 @@ def from_options(
         if made:
             system["constraints"] = made
     if dependencies:
-        system["dependencies"] = [dict(d) for d in dependencies]
+        from .dependency import normalise
+
+        system["dependencies"] = normalise(dependencies)
     jobspec = {
         "version": GENERAL if memory_mb_per_task else 1,
         "resources": [resource],

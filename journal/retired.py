@@ -19,7 +19,7 @@ MAX_BYTES = 2_000_000  # of records in one event, before compression; one job al
 MAX_RUNS = 4  # ranges of ids an index line names
 
 # What `clean` empties, and what the event says anyway.
-LEFT_OUT = frozenset(("granted", "holds", "id", "over", "reason", "recalled", "started", "state", "waiting"))
+LEFT_OUT = frozenset(("granted", "holds", "id", "met", "over", "reason", "recalled", "started", "state", "waiting"))
 
 
 def retirement(jobs: Iterable[Job]) -> dict[str, Any]:
