@@ -39,7 +39,7 @@ def from_options(
     ntasks defaults to `nodes`, or 1. With nodes, each gets ceil(ntasks / nodes) slots; when that does not
     come out even the task count is given as a total. exclusive needs nodes. memory_mb_per_task makes the
     jobspec one of version 999, since version 1 knows no memory. duration_s 0: no limit asked for.
-    constraint: an object or query text. dependencies: one or several, as texts or objects (`dependency`). shell_options and attributes: dotted names to values, see
+    constraint: an object or query text. dependencies: one or several, texts or objects, see `dependency`. shell_options and attributes: dotted names to values, see
     `set_shell_option` and `set_attribute`. Variables whose name or value is not Unicode are left out.
     Raises `Rejected`.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, WakeAt, Write
+from fluxkv.instances.reactor import Answered, Entries, Found, Input, Lead, Lookup, Reopened, WakeAt, Write
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
@@ -94,6 +94,8 @@ class Rig:
                     pending.append(Answered(output.request, answer))
                     if not isinstance(answer, Appended | Conflicted | Gap):
                         pending.append(Reopened(self.store.meta()))
+                elif isinstance(output, Lookup):
+                    pending.append(Found(output.ids, self.journal.find_jobs(self.state, output.ids)))
             again = any(isinstance(one, WakeAt) and one.time <= self.now for one in outputs)
             if not pending and not again and self.state.version == self.store.meta().version:
                 return
