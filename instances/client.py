@@ -116,8 +116,9 @@ class Instance:
 
         options: duration (seconds, or "5m"), output, error, input (files), label_io, and those of
         `journal.jobspec_build.from_options`: nodes, ntasks, cores_per_task, gpus_per_task, exclusive,
-        memory_mb_per_task, name, cwd, queue, constraint, dependencies, attributes. env: its environment
-        (default: this process's). Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
+        memory_mb_per_task, name, cwd, queue, constraint, dependencies, attributes. dependencies: one or
+        several, as f"afterok:{job}" or RFC 26 objects. env: its environment (default: this process's).
+        Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
         """
         (id,) = self.submit_many([command], env=env, urgency=urgency, flags=flags, **options)
         return JobHandle(self, id)
@@ -134,7 +135,9 @@ class Instance:
         """Submit many jobs, about a thousand in each commit; their ids in the same order.
 
         All or nothing only within a commit: `Rejected` may come after earlier chunks were taken. `env` and
-        the options are as in `submit`, for all of them.
+        the options are as in `submit`, for all of them. A dependency may name an earlier job of the same call:
+        "afterok:#0" the first, "afterok:#-1" each time the one before: a chain (what would lie before the first
+        job is no dependency).
         """
         from .submission import prepare
 

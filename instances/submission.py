@@ -53,7 +53,10 @@ class Submitter:
     def submit(
         self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
     ) -> list[int]:
-        """Checked jobspecs with their environments; neighbours with the very same one share commits."""
+        """Checked jobspecs with their environments; neighbours with the very same one share commits.
+
+        A dependency may name another of these jobs, an earlier one: #3 by its number from 0, #-1 the one before.
+        """
         if type(urgency) is not int or not 0 <= urgency <= 31:
             raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
         ids: list[int] = []
@@ -64,12 +67,12 @@ class Submitter:
             name = blob if env is last else self._put_environment(env)
             last = env
             if chunk and (name != blob or len(chunk) >= CHUNK):
-                ids += self._commit(chunk, blob, urgency, flags)
+                ids += self._commit(chunk, blob, urgency, flags, ids)
                 chunk = []
             blob = name
             chunk.append(jobspec)
         if chunk:
-            ids += self._commit(chunk, blob, urgency, flags)
+            ids += self._commit(chunk, blob, urgency, flags, ids)
         return ids
 
     def _put_environment(self, env: Environment) -> str:
@@ -81,7 +84,9 @@ class Submitter:
             self._blobs.add(name)
         return name
 
-    def _commit(self, jobspecs: list[dict[str, Any]], env: str, urgency: int, flags: int) -> list[int]:
+    def _commit(
+        self, jobspecs: list[dict[str, Any]], env: str, urgency: int, flags: int, before: Sequence[int]
+    ) -> list[int]:
         from ..journal import decide
 
         meta = self._meta or self._store.meta()
@@ -89,7 +94,7 @@ class Submitter:
             self._meta = meta
             source = self._ids = self._ids or new_source(meta.origin_ms)
             ids = source.take(len(jobspecs))
-            jobs = list(zip(ids, self.rules.honour(jobspecs), strict=True))
+            jobs = list(zip(ids, self.rules.honour(_with_ids(jobspecs, before, ids)), strict=True))
             decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time(), self.rules.version)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):
@@ -144,6 +149,15 @@ class Submitter:
         )
 
 
+def _with_ids(jobspecs: list[dict[str, Any]], before: Sequence[int], ids: Sequence[int]) -> Sequence[dict[str, Any]]:
+    """The jobspecs with the ids of those that others of them wait for."""
+    if not any((one["attributes"].get("system") or {}).get("dependencies") for one in jobspecs):
+        return jobspecs
+    from ..journal.dependency import with_ids
+
+    return with_ids(jobspecs, before, ids)
+
+
 def pack_environment(env: Environment) -> bytes:
     """An environment as its blob holds it: msgpack of a map, bytes that are no UTF-8 by surrogate escapes.
 
@@ -177,6 +191,10 @@ def prepare(
     check_system(system)
     own = system.pop("environment", None)
     system.setdefault("cwd", os.getcwd())
+    if "dependencies" in system:
+        from ..journal.dependency import normalise
+
+        system["dependencies"] = normalise(system["dependencies"])
     attributes["system"] = system
     return {**checked, "attributes": attributes}, env if own is None else own
 

@@ -193,7 +193,7 @@ def _joined(scheme: str, value: str, references: bool, depth: int) -> Dependency
     text = f"{scheme}({value})"
     if depth >= MAX_NESTED:
         raise _bad(text, f"nested more than {MAX_NESTED} deep")
-    parts, several = [], _split(value, text)
+    parts, several = [], split_parts(value, text)
     if len(several) > MAX_PARTS:
         raise _too_many(text)
     for part in several:
@@ -211,7 +211,7 @@ def _too_many(text: str) -> Rejected:
     return _bad(text, f"more than {MAX_PARTS} parts", "give several dependencies instead: all of them must hold")
 
 
-def _split(value: str, text: str) -> list[str]:
+def split_parts(value: str, text: str) -> list[str]:
     """The parts between commas that no parenthesis encloses."""
     parts, depth, begin = [], 0, 0
     for at, sign in enumerate(value):
@@ -235,10 +235,31 @@ def of_jobspec(jobspec: Mapping[str, Any] | None) -> Any:
     return (attributes.get("system") or {}).get("dependencies")
 
 
+def objects(given: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One or several dependencies, texts or objects, as objects. Raises `Rejected`."""
+    several = [given] if isinstance(given, str | Mapping) else given
+    return [parse_uri(one) if isinstance(one, str) else one for one in several]
+
+
 def normalise(given: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Dependencies in any form (one or several; text or object) as a jobspec keeps them, ids in F58. Raises `Rejected`."""
-    several = [given] if isinstance(given, str | Mapping) else list(given)
-    return [one.object for one in read([parse_uri(one) if isinstance(one, str) else one for one in several], True)]
+    return [one.object for one in read(objects(given), True)]
+
+
+def with_ids(jobspecs: Sequence[dict[str, Any]], before: Sequence[int], ids: Sequence[int]) -> Sequence[dict[str, Any]]:
+    """Jobspecs of one submission, ids in the place of references between them. ids: theirs; before: of those before them."""
+    numbers = [at for at, one in enumerate(jobspecs) if any("#" in each["value"] for each in of_jobspec(one) or ())]
+    if not numbers:
+        return jobspecs
+    every, found = [*before, *ids], list(jobspecs)
+    for at in numbers:
+        attributes = jobspecs[at]["attributes"]
+        system = dict(attributes["system"])
+        resolved = resolve(system.pop("dependencies"), every, len(before) + at)
+        if resolved:
+            system["dependencies"] = resolved
+        found[at] = {**jobspecs[at], "attributes": {**attributes, "system": system}}
+    return found
 
 
 def resolve(dependencies: Sequence[Mapping[str, Any]], ids: Sequence[int], number: int) -> list[dict[str, Any]]:

@@ -39,8 +39,9 @@ def from_options(
     ntasks defaults to `nodes`, or 1. With nodes, each gets ceil(ntasks / nodes) slots; when that does not
     come out even the task count is given as a total. exclusive needs nodes. memory_mb_per_task makes the
     jobspec one of version 999, since version 1 knows no memory. duration_s 0: no limit asked for.
-    constraint: an object or query text. dependencies: one or several, texts or objects, see `dependency`. shell_options and attributes: dotted names to values, see
-    `set_shell_option` and `set_attribute`. Variables whose name or value is not Unicode are left out.
+    constraint: an object or query text. dependencies: one or several, texts or objects, see `dependency`.
+    shell_options and attributes: dotted names to values, see `set_shell_option` and `set_attribute`. Variables
+    whose name or value is not Unicode are left out.
     Raises `Rejected`.
     """
     if nodes is not None and nodes < 1:
@@ -83,9 +84,9 @@ def from_options(
         if made:
             system["constraints"] = made
     if dependencies:
-        from .dependency import normalise
+        from .dependency import objects
 
-        system["dependencies"] = normalise(dependencies)
+        system["dependencies"] = objects(dependencies)
     jobspec = {
         "version": GENERAL if memory_mb_per_task else 1,
         "resources": [resource],
@@ -98,6 +99,10 @@ def from_options(
         set_attribute(jobspec, dotted, value)
     check_plain(jobspec)
     check(jobspec)
+    if "dependencies" in system:
+        from .dependency import normalise
+
+        system["dependencies"] = normalise(system["dependencies"])
     return jobspec
 
 

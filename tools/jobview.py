@@ -75,10 +75,12 @@ def reason(job: Job, view: View) -> str:
     """Why a pending job is pending, in one line; "" for any other."""
     if not job.state & (PENDING | NEW):
         return ""
+    if job.waiting:
+        from .depview import waits_for
+
+        return ("held; " if job.urgency == 0 else "") + waits_for(job, view)
     if job.urgency == 0:
         return "held"
-    if job.waiting:
-        return "waits for " + ", ".join(job.waiting)
     if job.granted is not None:
         return f"next on {view.hosts.get(job.granted[0], job.granted[0])}"
     queue = view.state.queues.get(job.queue)

@@ -187,12 +187,3 @@ def test_a_journal_that_holds(site: Any) -> None:
     site.ok("queue", "idle", "--timeout", "30s")
     assert site("replay", "--diff", "live").code == 0
     assert site("journal", "verify").code == 0
-
-
-def test_a_dependency_is_refused_rather_than_ignored(site: Any) -> None:
-    first = site.submit("true")
-    wanted = f'--setattr=dependencies=[{{"scheme":"afterok","value":"{first}"}}]'
-    done = site("run", wanted, "touch", "ran")
-    assert done.code == 1
-    assert "dependencies are not supported" in done.err
-    assert not (site.folder / "ran").exists()

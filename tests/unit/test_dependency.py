@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from fluxkv.instances import submission
 from fluxkv.journal import dependency
 from fluxkv.journal.antecedent import UNKNOWN, Antecedent, Unknown, judge
 from fluxkv.journal.dependency import normalise, parse_uri, read, resolve
@@ -240,3 +243,58 @@ def test_a_chain_of_failures_does_not_quote_all_before_it():
     why = outcome(f"afterok:{A}", {A: broken})[1]
     assert "failed (exec: no such program" in why
     assert len(why) < 200
+
+
+# -- submission ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instance():
+    from fluxkv.instances.client import Instance
+    from fluxkv.kvs.memory_server import MemoryServer
+    from fluxkv.kvs.memory_store import MemoryStore
+
+    store = MemoryStore(MemoryServer(lambda: 1.7e9, random.Random(1)))
+    store.create(durability="strict", origin_ms=1_700_000_000_000, created=1.7e9)
+    with Instance(store) as made:
+        yield made
+
+
+def submitted(instance, ids):
+    """Each job's dependencies as they stand in the journal."""
+    state = instance.state()
+    found = [dependency.of_jobspec(state.jobs[id].jobspec) for id in ids]
+    return [[one.uri for one in read(each)] if each else each for each in found]
+
+
+def test_a_submission_refers_to_itself(instance, monkeypatch):
+    monkeypatch.setattr(submission, "CHUNK", 3)
+    ids = instance.submit_many([["x"]] * 8, dependencies=["afterok:#-1", "begin-time:5"])
+    assert submitted(instance, ids) == [["begin-time:5"]] + [[f"afterok:{f58(id)}", "begin-time:5"] for id in ids[:-1]]
+    ids = instance.submit_many([["x"]] * 5, dependencies="afterany:#-2")
+    assert submitted(instance, ids)[:3] == [None, None, [f"afterany:{f58(ids[0])}"]]
+    jobs = [from_options(["x"]), from_options(["x"], dependencies="any(afterok:#0,after:#0)")]
+    jobs += [from_options(["x"], dependencies="afterok:#1")] * 3
+    ids = instance.submit_many(jobs)
+    assert submitted(instance, ids)[1:] == [[f"any(afterok:{f58(ids[0])},after:{f58(ids[0])})"], *[[f"afterok:{f58(ids[1])}"]] * 3]
+    with pytest.raises(Rejected, match="job number 1 is not submitted before number 0"):
+        instance.submit_many(jobs[2:])
+
+
+def test_a_handle_names_its_job(instance):
+    first = instance.submit(["x"])
+    second = instance.submit(["x"], dependencies=[f"afterok:{first}", {"scheme": "after", "value": str(first.id)}])
+    assert submitted(instance, [second.id]) == [[f"afterok:{first}", f"after:{first}"]]
+    raw = from_options(["x"])
+    raw["attributes"]["system"]["dependencies"] = [{"scheme": "afterok", "value": hex(first.id)}]
+    assert submitted(instance, [instance.submit(raw).id]) == [[f"afterok:{first}"]]
+
+
+@pytest.mark.parametrize("bad", ["nosuch:1", "afterok:x", [{"scheme": "afterok"}], {"scheme": 1, "value": ""}])
+def test_a_submission_with_no_such_dependency_is_refused(instance, bad):
+    with pytest.raises(Rejected):
+        instance.submit(["x"], dependencies=bad)
+    raw = from_options(["x"])
+    raw["attributes"]["system"]["dependencies"] = bad
+    with pytest.raises(Rejected):
+        instance.submit(raw)
