@@ -1,7 +1,8 @@
 """Singletons (flux-core's dependency scheme): of a user's jobs of one name, those that wait until no other is active.
 
-Pure; derived from the state when the first such job is met, and kept in step from then on. One is let go when every
-other active job of that user and name waits as a singleton too: they go one by one, in the order of their submission.
+They go one by one, in the order of their submission. Pure; derived from the state when the first such job is met, and
+kept in step from then on. Unlike in flux-core a job that was submitted later and still waits for something itself is no
+reason to wait: it may well wait for the singleton.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from ..journal.dependency import of_jobspec
 from ..journal.job import DEPEND, INACTIVE, NEW, Job
 from ..journal.state import State
 
-Key = tuple[int, str]
 DESCRIPTION = "singleton"
 
 
@@ -22,16 +22,34 @@ def name_of(job: Job) -> str:
     return str(((attributes.get("system") or {}).get("job") or {}).get("name") or "")
 
 
+class _Kin:
+    """One user's active jobs of one name. line: (order, id) of those that wait as singletons; early: of those that wait
+    for something else; busy: all others."""
+
+    __slots__ = ("busy", "early", "line")
+
+    def __init__(self) -> None:
+        self.line: list[tuple[int, int]] = []
+        self.early: list[tuple[int, int]] = []
+        self.busy: dict[int, None] = {}
+
+    def drop(self, job: tuple[int, int]) -> None:
+        for some in (self.line, self.early):
+            at = bisect_left(some, job)
+            if at < len(some) and some[at] == job:
+                del some[at]
+        self.busy.pop(job[1], None)
+
+
 class Singletons:
     """woken: jobs whose turn may have come, until the owner takes them."""
 
-    __slots__ = ("_active", "_keys", "_line", "_state", "woken")
+    __slots__ = ("_kin", "_places", "_state", "woken")
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._keys: dict[int, Key] = {}
-        self._active: dict[Key, dict[int, None]] = {}  # those that do not wait as singletons
-        self._line: dict[Key, list[tuple[int, int]]] = {}  # (order, id) of those that do
+        self._kin: dict[tuple[int, str], _Kin] = {}
+        self._places: dict[int, tuple[tuple[int, str], int]] = {}  # job -> whose kin, its order
         self.woken: dict[int, None] = {}
         for job in state.active():
             self.note(job)
@@ -39,82 +57,59 @@ class Singletons:
     def note(self, job: Job) -> None:
         """A job has been touched."""
         name = name_of(job) if job.state != INACTIVE else ""
-        key = (job.userid, name)
-        before = self._keys.get(job.id)
-        if before is not None and before != key:
-            self._drop(job.id, before, job.order)
+        if job.id in self._places:
+            self._drop(job.id)
         if not name:
             return
-        self._keys[job.id] = key
-        if self._waits(job):
-            self._active.get(key, {}).pop(job.id, None)
-            line = self._line.setdefault(key, [])
-            at = bisect_left(line, (job.order, job.id))
-            if at == len(line) or line[at] != (job.order, job.id):
-                insort(line, (job.order, job.id))
+        key, place = (job.userid, name), (job.order, job.id)
+        self._places[job.id] = (key, job.order)
+        kin = self._kin.setdefault(key, _Kin())
+        if _waits(job):
+            insort(kin.line, place)
+        elif job.state & (NEW | DEPEND) and DESCRIPTION not in job.met:
+            insort(kin.early, place)
         else:
-            self._unline(job.id, key, job.order)
-            self._active.setdefault(key, {})[job.id] = None
-        self._wake(key)
-
-    @staticmethod
-    def _waits(job: Job) -> bool:
-        if job.state == DEPEND:
-            return DESCRIPTION in job.waiting
-        asked = of_jobspec(job.jobspec) if job.state == NEW else None
-        return isinstance(asked, list) and any(isinstance(one, dict) and one.get("scheme") == DESCRIPTION for one in asked)
+            kin.busy[job.id] = None
+        self._wake(kin)
 
     def go(self, job: Job) -> bool:
         """Whether its turn has come; if so it is let go, and the next one waits for it."""
         self.note(job)
-        key = (job.userid, name_of(job))
-        line = self._line.get(key)
-        if not line or line[0][1] != job.id or self._busy(key):
+        kin = self._kin[self._places[job.id][0]]
+        if self._first(kin) != job.id:
             return False
-        self._unline(job.id, key, job.order)
-        self._active.setdefault(key, {})[job.id] = None
+        kin.drop((job.order, job.id))
+        kin.busy[job.id] = None
         return True
 
-    def _busy(self, key: Key) -> bool:
-        active = self._active.get(key, {})
-        while active:
-            id = next(iter(active))
-            job = self._state.jobs.get(id)
-            if job is not None and job.state != INACTIVE:
-                return True
-            del active[id]  # it left the state before anybody looked
-            self._keys.pop(id, None)
-        self._active.pop(key, None)
-        return False
+    def _first(self, kin: _Kin) -> int:
+        """The job whose turn it is, 0 for none."""
+        if not kin.line or kin.busy or (kin.early and kin.early[0] < kin.line[0]):
+            return 0
+        return kin.line[0][1]
 
-    def _wake(self, key: Key) -> None:
-        line = self._line.get(key)
-        if line and not self._busy(key):
-            self.woken[line[0][1]] = None
+    def _wake(self, kin: _Kin) -> None:
+        id = self._first(kin)
+        if id:
+            self.woken[id] = None
 
-    def _unline(self, id: int, key: Key, order: int) -> None:
-        line = self._line.get(key, [])
-        at = bisect_left(line, (order, id))
-        if at < len(line) and line[at] == (order, id):
-            del line[at]
-        if not line:
-            self._line.pop(key, None)
-
-    def _drop(self, id: int, key: Key, order: int) -> None:
-        del self._keys[id]
-        self._unline(id, key, order)
-        active = self._active.get(key, {})
-        active.pop(id, None)
-        if not active:
-            self._active.pop(key, None)
-        self._wake(key)
+    def _drop(self, id: int) -> None:
+        key, order = self._places.pop(id)
+        kin = self._kin[key]
+        kin.drop((order, id))
+        if not (kin.line or kin.early or kin.busy):
+            del self._kin[key]
+        self._wake(kin)
 
     def forget_gone(self) -> None:
         """Jobs have left the state, perhaps before anybody looked at their end."""
-        jobs = self._state.jobs
-        for id, key in [(id, key) for id, key in self._keys.items() if id not in jobs]:
-            del self._keys[id]
-            line = [one for one in self._line.pop(key, []) if one[1] != id]
-            if line:
-                self._line[key] = line
-            self._wake(key)
+        for id in [id for id in self._places if id not in self._state.jobs]:
+            self._drop(id)
+
+
+def _waits(job: Job) -> bool:
+    """Whether it waits as a singleton, or is about to."""
+    if job.state == DEPEND:
+        return DESCRIPTION in job.waiting
+    asked = of_jobspec(job.jobspec) if job.state == NEW else None
+    return isinstance(asked, list) and any(isinstance(one, dict) and one.get("scheme") == DESCRIPTION for one in asked)

@@ -94,6 +94,9 @@ def check_no_leak(seed: int, sim: mini_sim.Sim) -> None:
     assert not planner.seats, f"seed {seed}: {planner.seats}"
     assert not planner.seat_by_job
     assert not getattr(planner, "ahead", None), f"seed {seed}: {planner.ahead}"
+    waiting = worker.waiting
+    for left in (waiting.waiters, waiting.on_start, waiting.on_end, waiting.known, waiting.ask, waiting.asking):
+        assert not left, f"seed {seed}: {left}"
     guards = sim.server.tables.instances["/"].guards
     assert not [thing for thing in guards if thing.startswith("attempt/")], f"seed {seed}: attempts stay guarded"
 
@@ -130,15 +133,21 @@ def test_a_seed_always_gives_the_same_bytes() -> None:
 
 
 def test_the_sim_reaches_the_rare_paths() -> None:
-    """Grants handed over, attempts lost, recalls, epochs, snapshots and retirement all happen in these seeds."""
+    """Grants handed over, attempts lost, recalls, epochs, snapshots, retirement, look-ups and every verdict on a
+    dependency happen in these seeds."""
     names: dict[str, int] = {}
-    handed = 0
+    handed = lookups = impossible = 0
     for seed in range(12):
         sim = play(seed)
         handed += sim.diary.handed
+        lookups += sim.lookups
         for commit in sim.cli.commits():
             for event in commit.events:
                 names[event[0]] = names.get(event[0], 0) + 1
+                impossible += event[0] == "exception" and event[3]["type"] == "dependency"
     assert handed > 5
+    assert lookups > 5
+    assert impossible > 5
+    assert names["dependency-add"] > names["dependency-remove"] > 20
     for name in ("grant", "recall", "lost", "end", "epoch", "retire", "kill", "drain", "urgency", "exception"):
         assert names.get(name), f"{name} never happens"

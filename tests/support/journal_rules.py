@@ -1,6 +1,6 @@
 """What every journal must obey, checked on its entries alone: written from the RFCs, not from the fold.
 
-Nothing here imports the fold, so that a mistake there cannot excuse itself.
+Nothing here imports the fold or what judges dependencies, so that a mistake there cannot excuse itself.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fluxkv.journal.dependency import Dependency, of_jobspec, read
 from fluxkv.journal.wire import Commit
 
 # RFC 21's diagram: (state, event) -> state.
@@ -60,6 +61,9 @@ class Rules:
         self.claims: dict[int, list[list[Any]]] = {}
         self.used: dict[int, dict[int, int]] = {rank: {} for rank in cores}  # rank -> core -> job
         self.over: set[tuple[int, int, int]] = set()  # (job, attempt, rank)
+        self.spec: dict[int, dict[str, Any]] = {}
+        self.ended: dict[int, list[Any]] = {}  # job -> [wait status, whether by an exception]
+        self.let_go: set[int] = set()  # singletons
 
     def commits(self, commits: Iterable[Commit]) -> None:
         for commit in commits:
@@ -68,8 +72,9 @@ class Rules:
             self.version = commit.version
             if not commit.events:
                 self._fault(0, "no event")
-            for name, subject, _, context in commit.events:
+            for name, subject, ts, context in commit.events:
                 if isinstance(subject, int):
+                    self._waits(name, subject, ts, context or {})
                     self._job(name, subject, context or {})
                 elif name == "report":
                     for job, attempt, *_ in context.get("over", ()):
@@ -118,6 +123,60 @@ class Rules:
             self.state[job] = "CLEANUP"
         else:
             self.state[job] = DIAGRAM.get((state, name), state)
+
+    def _waits(self, name: str, job: int, ts: float, context: dict[str, Any]) -> None:
+        """RFC 26 as flux-core has it: nobody goes on before what it waits for, nobody ends who could have gone on."""
+        if name == "submit":
+            self.spec[job] = context["jobspec"]
+        elif name == "finish":
+            self.ended.setdefault(job, [None, False])[0] = context["status"]
+        elif name == "exception" and context["severity"] == 0 and self.state[job] in FATAL:
+            self.ended.setdefault(job, [None, False])[1] = True
+        waits = of_jobspec(self.spec[job]) if name in ("depend", "exception", "dependency-remove") else None
+        if not waits:
+            return
+        if name == "dependency-remove" and context["description"] == "singleton":
+            self._singleton(job)
+        if name == "depend" or (name == "exception" and context["type"] == "dependency"):
+            found = [self._holds(one, job, ts) for one in read(waits) if one.scheme != "singleton"]
+            if name == "depend" and not all(found):
+                self._fault(job, f"depend, though of {waits} stands {found}")
+            if name == "exception" and False not in found:
+                self._fault(job, f"{context['note']}: of {waits} stands {found}")
+
+    def _holds(self, one: Dependency, job: int, ts: float) -> bool | None:
+        """True: it holds. False: it never will. None: not yet."""
+        if one.scheme == "begin-time":
+            return True if ts >= one.at else None
+        if one.parts:
+            parts = [self._holds(part, job, ts) for part in one.parts]
+            if one.scheme == "all":
+                return False if False in parts else None if None in parts else True
+            return True if True in parts else None if None in parts else False
+        other = one.job
+        seen = self.seen.get(other)
+        if seen is None or other >= job:  # ids grow
+            return False
+        if one.scheme == "after" and "start" in seen:
+            return True
+        if "clean" not in seen:
+            return None
+        status, fell = self.ended.get(other, [None, False])
+        fine = status == 0 and "start" in seen and not fell
+        ran = "alloc" in seen
+        by_scheme = {"afterany": True, "afterok": fine, "afternotok": ran and not fine, "afterexcept": ran and fell}
+        return by_scheme.get(one.scheme, False)
+
+    def _singleton(self, job: int) -> None:
+        name = self.spec[job]["attributes"]["system"]["job"]["name"]
+        for other, spec in self.spec.items():
+            if other == job or (spec["attributes"]["system"].get("job") or {}).get("name") != name:
+                continue
+            waiting = any(one["scheme"] == "singleton" for one in of_jobspec(spec) or ()) and other not in self.let_go
+            later = other > job and other not in self.let_go  # whether such a one is seen in time is nobody's promise
+            if not (waiting or later) and self.state[other] != "INACTIVE":
+                self._fault(job, f"singleton, though {other} of the same name is {self.state[other]}")
+        self.let_go.add(job)
 
     def _take(self, job: int, claims: list[list[Any]]) -> None:
         self.claims[job] = claims

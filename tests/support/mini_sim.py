@@ -18,10 +18,12 @@ from fluxkv.instances.fake_launcher import FakeLauncher
 from fluxkv.instances.reactor import (
     Answered,
     Entries,
+    Found,
     Input,
     Launched,
     LauncherLost,
     Lead,
+    Lookup,
     Messages,
     Output,
     Reopened,
@@ -59,12 +61,19 @@ class Broken(AssertionError):
         self.job = job
 
 
-def jobspec(cores: int = 1, nodes: int = 0, slots: int = 1, duration: float = 0.0, queue: str = "") -> dict[str, Any]:
+def jobspec(
+    cores: int = 1, nodes: int = 0, slots: int = 1, duration: float = 0.0, queue: str = "", name: str = "",
+    dependencies: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """A version 1 jobspec as it stands in a submit event."""
     slot = {"type": "slot", "count": slots, "label": "t", "with": [{"type": "core", "count": cores}]}
     system: dict[str, Any] = {"duration": duration, "cwd": "/"}
     if queue:
         system["queue"] = queue
+    if name:
+        system["job"] = {"name": name}
+    if dependencies:
+        system["dependencies"] = dependencies
     return {
         "version": 1,
         "resources": [{"type": "node", "count": nodes, "with": [slot]} if nodes else slot],
@@ -163,7 +172,7 @@ class Sim:
         self.ids: list[int] = []
         self.runs: dict[int, tuple[float, int]] = {}
         self.epoch_event: list[Any] | None = None
-        self.launchers = self.lives = 0
+        self.launchers = self.lives = self.lookups = 0
         self.calm = False
         self.eager = self.rng.random() < 0.5  # deliver news even while a commit is in flight
         self.workers = [self._worker(0)]
@@ -291,9 +300,26 @@ class Sim:
             id = compose(1 + len(self.ids), 0, 0)
             self.ids.append(id)
             self.runs[id] = (self.rng.choice(RUNS), self.rng.choice((0, 0, 0, 256)))
-            jobs.append((id, jobspec(cores, nodes, slots, limit, queue)))
+            waits = [self._dependency() for _ in range(self.rng.choice((0, 0, 0, 1, 1, 2)))]
+            name = self.rng.choice(("", "", "a", "b"))
+            if name and self.rng.random() < 0.4:
+                waits.append({"scheme": "singleton", "value": ""})
+            jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
         urgency = self.rng.choice((16, 16, 16, 16, 20, 31, 0))
         self._say(lambda state: decide.submit(jobs, "", urgency, 1, 0, self.now))
+
+    def _dependency(self, nested: bool = False) -> dict[str, Any]:
+        """On a job of any age, rarely on one that never was; on a time; on several of these."""
+        luck = self.rng.random()
+        if luck < 0.1:
+            return {"scheme": "begin-time", "value": f"{self.now + self.rng.choice((-1, 0.05, 0.5)):.3f}"}
+        if luck < 0.25 and not nested:
+            parts = [self._dependency(True) for _ in range(self.rng.choice((1, 2, 3)))]
+            return {"scheme": self.rng.choice(("any", "all")), "value": ",".join(f"{p['scheme']}:{p['value']}" for p in parts)}
+        recent = self.rng.random() < 0.7
+        id = self.rng.choice(self.ids[-8:] if recent else self.ids) + (luck > 0.98)
+        schemes = ("after", "afterany", "afterany", "afterok", "afterok", "afterok", "afternotok", "afterexcept")
+        return {"scheme": self.rng.choice(schemes), "value": str(id)}
 
     def _some_job(self) -> int:
         active = decide.active_ids(self.view) or [0]
@@ -449,6 +475,10 @@ class Sim:
                 self.cli.meta = self.store.meta()
                 if self.cli.meta.epoch == actor.reactor.meta.epoch and self.cli.save_snapshot(actor.reactor.state):
                     self.store.prune_guards(self.cli.meta.uid, self.cli.meta.epoch, output.floor)
+            elif isinstance(output, Lookup):
+                assert isinstance(actor.reactor, Worker)
+                self.lookups += 1
+                actor.mail.append(Found(output.ids, self.cli.find_jobs(actor.reactor.state, output.ids)))
             elif isinstance(output, Trim):
                 self.store.trim(self.store.keys.inbox(output.key), output.through)
             elif isinstance(output, ToLauncher):

@@ -14,7 +14,7 @@ TABLE = """\
     ƒ6HjYQgw alice    big         S      3      3        - needs 3 nodes; 2 are up
     ƒ6jJ62Vm alice    small       S      1      -        - behind ƒ6HjYQgw
     ƒ7ArdeJb alice    later       S      1      -        - held
-    ƒ7cRBG7R alice    nightly     D      1      -        - waits for begin-time=1700100000
+    ƒ7cRBG7R alice    nightly     D      1      -        - waits for begin-time 2023-11-16T02:00:00
     ƒ5QcTB5H alice    simulate    R      1      1      11s node0
 """
 INACTIVE = """\
