@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import worker_rig
+from worker_rig import jobspec
 
 from fluxkv.instances import waiting as waiting_module
 from fluxkv.instances import worker as worker_module
-from fluxkv.instances.reactor import Entries, Found, Lead, Lookup, WakeAt, Write
+from fluxkv.instances.reactor import Answered, Entries, Found, Lead, Lookup, WakeAt, Write
 from fluxkv.journal import decide
 from fluxkv.journal.dependency import normalise
 from fluxkv.journal.ids import f58
@@ -21,28 +19,13 @@ from fluxkv.journal.job import DEPEND, INACTIVE, RUN, SCHED
 from fluxkv.kvs.port import Appended
 
 
-def _load() -> ModuleType:
-    """The rig of the worker's own tests."""
-    name = "fluxkv_tests_unit_worker"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("test_worker.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-worker_tests = _load()
-
-
-class Rig(worker_tests.Rig):  # type: ignore[misc, name-defined]
+class Rig(worker_rig.Rig):
     def wait(self, *uris: str, name: str = "", cores: int = 1, urgency: int = 16, duration: float = 0.0) -> int:
         """Submit a job with these dependencies."""
         return self.submit(self.spec(*uris, name=name, cores=cores, duration=duration), urgency)
 
     def spec(self, *uris: str, name: str = "", cores: int = 1, duration: float = 0.0) -> dict[str, Any]:
-        spec: dict[str, Any] = worker_tests.jobspec(cores, duration=duration)
+        spec: dict[str, Any] = jobspec(cores, duration=duration)
         system = spec["attributes"]["system"]
         if uris:
             system["dependencies"] = normalise(list(uris))
@@ -103,7 +86,7 @@ def test_one_waits_and_goes_on_in_the_commit_of_the_end(rig: Rig) -> None:
 
 def test_each_scheme_at_its_moment(rig: Rig) -> None:
     rig.now = 1_700_000_000.0
-    first = rig.submit(worker_tests.jobspec(2, duration=100.0))
+    first = rig.submit(jobspec(2, duration=100.0))
     start, anyway, ok, notok, exc = (
         rig.wait(f"{scheme}:{first}", cores=2) for scheme in ("after", "afterany", "afterok", "afternotok", "afterexcept")
     )
@@ -189,7 +172,7 @@ def test_a_chain_that_cannot_go_on_ends_in_one_commit(rig: Rig) -> None:
 
 
 def test_a_cancelled_antecedent_that_never_ran(rig: Rig) -> None:
-    holders = [rig.submit(worker_tests.jobspec(2)) for _ in range(2)]
+    holders = [rig.submit(jobspec(2)) for _ in range(2)]
     first = rig.submit()
     assert rig.job(first).state == SCHED
     anyway, notok, start = (rig.wait(f"{scheme}:{first}") for scheme in ("afterany", "afternotok", "after"))
@@ -413,7 +396,7 @@ def test_a_lost_commit_is_made_again(rig: Rig) -> None:
     rig.do(decide.raise_exception(rig.state, second, "cancel", 0, "", 1, rig.now))
     conflict = rig.store.append(write.request)
     assert not isinstance(conflict, Appended)
-    rig.turn(worker_tests.Answered(write.request, conflict))
+    rig.turn(Answered(write.request, conflict))
     assert rig.job(first).state == INACTIVE
     assert rig.job(second).exception[0] == "cancel"
     assert rig.job(third).state == RUN
@@ -432,7 +415,7 @@ def test_an_allocation_falls_with_the_end_it_follows_from(rig: Rig) -> None:
     rig.do(decide.raise_exception(rig.state, first, "x", 3, "", 1, rig.now))
     conflict = rig.store.append(write.request)
     assert conflict.things == (f"job/{first}",)
-    rig.turn(worker_tests.Answered(write.request, conflict))
+    rig.turn(Answered(write.request, conflict))
     assert rig.job(second).state == RUN
     rig.replayed()
 
