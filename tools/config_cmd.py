@@ -42,7 +42,7 @@ def config() -> None:
 def get(
     key: str | None, default: str | None, quiet: bool, kind: str | None, at: str | None, uri: str | None,
     state_dir: str | None,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     """Print the config, or the value at KEY (words joined by dots), as JSON.
 
     \b
@@ -62,14 +62,13 @@ def get(
         if default is not None:
             if not quiet:
                 out(default)
-            return 0
+            return
         if quiet:
-            return 1
+            raise click.exceptions.Exit(1)
         raise Rejected(f"config: {key} is not set", code="not-set", hint="fluxkv config get prints all of it")
     text = json.dumps(value, ensure_ascii=False) if kind is None else _typed(key or "the config", value, kind)
     if not quiet:
         out(text)
-    return 0
 
 
 def _look_up(document: dict[str, Any], key: str | None) -> Any:

@@ -22,6 +22,7 @@ from ..journal.job import (
     STATE_NAMES,
     Job,
 )
+from ..journal.node import Queue
 from ..journal.state import State
 from .reading import user_name
 
@@ -46,6 +47,12 @@ class View:
             found = compress([self.hosts.get(rank, f"rank{rank}") for rank in sorted(ranks)])
             self._nodelists[ranks] = found
         return found
+
+    def queues(self, name: str) -> list[Queue]:
+        """The queue of that name and its parent, as far as they are there."""
+        rules = self.state.rules.of(name)
+        names = [name] if rules is None or not rules.parent else [name, rules.parent]
+        return [self.state.queues[one] for one in names if one in self.state.queues]
 
     def head(self, queue: str) -> int:
         """The job first in line in a queue, 0 if none is."""
@@ -83,11 +90,14 @@ def reason(job: Job, view: View) -> str:
         return "held"
     if job.granted is not None:
         return f"next on {view.hosts.get(job.granted[0], job.granted[0])}"
-    queue = view.state.queues.get(job.queue)
-    if queue is not None and not queue.started:
-        why = f": {queue.stop_reason}" if queue.stop_reason else ""
-        return one_line(f"queue {queue.name} is stopped{why}")
-    if job.reason[1]:
+    for queue in view.queues(job.queue):
+        if not queue.started:
+            why = f": {queue.stop_reason}" if queue.stop_reason else ""
+            return one_line(f"queue {queue.name} is stopped{why}")
+    full = view.state.usage.running_full(job.queue, job.userid, {}) if view.state.usage is not None else ""
+    if full:
+        return full.replace(f"user {job.userid} ", f"{user_name(job.userid)} ")
+    if job.reason[1] and job.reason[0] != "limit":  # what it says of a limit was true then
         return one_line(job.reason[1])
     if job.state != SCHED:
         return "no worker has taken it up yet"

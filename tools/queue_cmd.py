@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..journal.node import Queue
     from ..journal.state import State
+    from .queueview import Row
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,8 +26,8 @@ def queue() -> None:
     \b
     Examples:
       fluxkv queue status
-      fluxkv queue stop -m maintenance     jobs wait; what runs goes on
-      fluxkv queue disable -m closing      nobody can submit
+      fluxkv queue stop -a -m maintenance  jobs wait; what runs goes on
+      fluxkv queue disable debug           nobody can submit to it
       fluxkv queue drain                   wait until no job is left
     """
 
@@ -48,32 +49,28 @@ def _named(state: State, name: str | None, every: bool, *, default_all: bool = F
             )
         return [state.queues[name]]
     if every or default_all or len(state.queues) == 1:
-        return [state.queues[one] for one in sorted(state.queues)]
+        return list(state.queues.values())
     raise Rejected(
         "there are several queues",
         code="which-queue",
-        hint=f"-q NAME, or -a: {', '.join(sorted(state.queues))}",
+        hint=f"-q NAME, or -a: {', '.join(state.queues)}",
     )
 
 
-def _lines(queues: list[Queue]) -> list[str]:
+def _lines(queues: list[Row]) -> list[str]:
     lines = []
     for one in queues:
-        submission = "enabled" if one.enabled else "disabled"
-        lines.append(
-            f"{one.name}: Job submission is {submission}"
-            + (f": {one.disable_reason}" if one.disable_reason else "")
-        )
-        scheduling = "started" if one.started else "stopped"
-        lines.append(
-            f"{one.name}: Scheduling is {scheduling}" + (f": {one.stop_reason}" if one.stop_reason else "")
-        )
+        name, why = one.queue.name, one.queue.disable_reason
+        submission = "enabled" if one.queue.enabled else "disabled"
+        lines.append(f"{name}: Job submission is {submission}" + (f": {why}" if why else ""))
+        scheduling, why = "started" if one.started else "stopped", one.stop_reason
+        lines.append(f"{name}: Scheduling is {scheduling}" + (f": {why}" if why else ""))
     return lines
 
 
 @queue.command("status")
 @_choice
-@click.option("-v", "--verbose", is_flag=True, help="Also how many jobs are waiting and running.")
+@click.option("-v", "--verbose", is_flag=True, help="Also limits, and how many jobs are waiting and running.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @at_option
 @target_options
@@ -89,78 +86,60 @@ def status(
       fluxkv queue status
       fluxkv queue status -q debug -v
     """
-    from . import render
+    from . import queueview, render
 
     with open_journal(uri, state_dir) as journal:
         state, _ = load(journal, at)
-    queues = _named(state, name or option, every, default_all=True)
+    found = queueview.rows(state, _named(state, name or option, every, default_all=True))
     if as_json:
-        render.print_json({"queues": [_document(state, one) for one in queues]})
+        render.print_json({"queues": [queueview.document(one) for one in found]})
         return
-    render.out("\n".join(_lines(queues)))
-    if verbose:
-        for one in queues:
-            pending, running = _numbers(state, one.name)
-            render.out(f"{one.name}: {pending} pending, {running} running")
+    for one in found:
+        render.out("\n".join(_lines([one])))
+        if verbose:
+            name = one.queue.name
+            for line in queueview.details(one):
+                render.out(f"{name}: {line}")
+            render.out(f"{name}: {one.pending} pending, {one.running} running")
 
 
 @queue.command("list")
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
+@click.option("-o", "--format", "fmt", metavar="FORMAT", default="default",
+              help="default, status, users, nodes, or your own, such as '{queue} {limits.timelimit!F}'; "
+                   "help lists the fields.")  # fmt: skip
+@click.option("-q", "--queue", "names", metavar="NAME,...", help="Only these queues.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @at_option
 @target_options
 def list_queues(
-    no_header: bool, as_json: bool, at: str | None, uri: str | None, state_dir: str | None
+    no_header: bool, fmt: str, names: str | None, as_json: bool, at: str | None, uri: str | None, state_dir: str | None
 ) -> None:
-    """List queues: enabled, started, and how many jobs they have.
+    """List queues: enabled, started, default time limit, limits, and how many jobs they have. A * marks the default queue.
 
     \b
     Examples:
       fluxkv queue list
+      fluxkv queue list -o '{queue} {started.ascii} {limits.max.nnodes}'
     """
-    from . import render
+    from . import queueview, render
+    from .formats import Format
 
+    if fmt == "help":
+        render.table(["FIELD", "HEADER"], [[name, header] for name, (header, _) in sorted(queueview.FIELDS.items())])
+        return
     with open_journal(uri, state_dir) as journal:
         state, _ = load(journal, at)
-    queues = _named(state, None, True)
+    queues = [_named(state, name, False)[0] for name in names.split(",")] if names else list(state.queues.values())
+    found = queueview.rows(state, queues)
     if as_json:
-        render.print_json({"queues": [_document(state, one) for one in queues]})
+        render.print_json({"queues": [queueview.document(one) for one in found]})
         return
-    rows = []
-    for one in queues:
-        why = "; ".join(filter(None, (one.disable_reason, one.stop_reason)))
-        rows.append(
-            [
-                one.name,
-                "✔" if one.enabled else "✗",
-                "✔" if one.started else "✗",
-                *_numbers(state, one.name),
-                why,
-            ]
-        )
-    render.table(
-        [] if no_header else ["QUEUE", "EN", "ST", "PENDING", "RUNNING", "REASON"], rows, right=(3, 4)
-    )
-
-
-def _numbers(state: State, name: str) -> tuple[int, int]:
-    from ..journal.job import NEW, PENDING, RUNNING
-
-    pending = running = 0
-    for job in state.jobs.values():
-        if job.queue == name:
-            pending += bool(job.state & (PENDING | NEW))
-            running += bool(job.state & RUNNING)
-    return pending, running
-
-
-def _document(state: State, one: Queue) -> dict[str, Any]:
-    pending, running = _numbers(state, one.name)
-    return {
-        "name": one.name, "enabled": one.enabled, "started": one.started,
-        "disable_reason": one.disable_reason,
-        "stop_reason": one.stop_reason, "pending": pending, "running": running,
-    }  # fmt: skip
+    if fmt == "default" and not state.config.get("queues") and not state.config.get("policy"):
+        fmt = "status"
+    text = queueview.FORMATS.get(fmt, fmt)
+    for line in Format(text, queueview.FIELDS).lines(found, None, header=not no_header):
+        render.out(line)
 
 
 def _change(
@@ -168,7 +147,7 @@ def _change(
 ) -> None:
     """Change queues in one step, and say how they are now."""
     from ..journal.decide import Decision, change_queue
-    from . import render
+    from . import queueview, render
 
     with open_journal(uri) as journal:
         now = journal.store.now()
@@ -186,7 +165,7 @@ def _change(
         journal.settle(decision, state)
         journal.catch_up(state)
         word = "submission" if verb in ("enable", "disable") else "Scheduling"
-        lines = _lines(_named(state, name or option, every))
+        lines = _lines(queueview.rows(state, _named(state, name or option, every)))
     render.out("\n".join(line for line in lines if word in line))
 
 
@@ -198,8 +177,8 @@ def start(name: str | None, option: str | None, every: bool, uri: str | None) ->
 
     \b
     Examples:
-      fluxkv queue start
-      fluxkv queue start -q debug
+      fluxkv queue start --all
+      fluxkv queue start debug
     """
     _change("start", name, option, every, "", uri)
 
@@ -213,8 +192,8 @@ def stop(name: str | None, option: str | None, every: bool, message: str, uri: s
 
     \b
     Examples:
-      fluxkv queue stop -m maintenance
-      fluxkv queue stop -q debug
+      fluxkv queue stop --all -m maintenance
+      fluxkv queue stop debug
     """
     _change("stop", name, option, every, message, uri)
 
@@ -227,7 +206,7 @@ def enable(name: str | None, option: str | None, every: bool, uri: str | None) -
 
     \b
     Examples:
-      fluxkv queue enable
+      fluxkv queue enable --all
     """
     _change("enable", name, option, every, "", uri)
 
@@ -241,7 +220,7 @@ def disable(name: str | None, option: str | None, every: bool, message: str, uri
 
     \b
     Examples:
-      fluxkv queue disable -m 'closing down at noon'
+      fluxkv queue disable debug -m 'closing down at noon'
     """
     _change("disable", name, option, every, message, uri)
 
@@ -274,7 +253,7 @@ def idle(name: str | None, timeout: str | None, uri: str | None) -> None:
 
     \b
     Examples:
-      fluxkv queue stop && fluxkv queue idle      until what runs has ended
+      fluxkv queue stop -a && fluxkv queue idle     until what runs has ended
     """
     _wait(name, timeout, uri, asks, "running or asking for resources")
 
@@ -289,8 +268,13 @@ def asks(job: Any, state: State) -> bool:
         return True
     if job.urgency == 0 or (job.state == DEPEND and job.waiting):
         return False
-    found = state.queues.get(job.queue)
-    return found is None or found.started or job.granted is not None
+    return state.may_start(job.queue) or job.granted is not None
+
+
+def _line(state: State, queue: str) -> str:
+    """The queue whose jobs these are when they are waited for: a virtual one's are its parent's."""
+    rules = state.rules.of(queue)
+    return rules.line if rules is not None else queue
 
 
 def _wait(
@@ -306,8 +290,14 @@ def _wait(
         state = journal.look()
         if name:
             _named(state, name, False)
+            parent = getattr(state.rules.of(name), "parent", "")
+            if parent:
+                raise Rejected(
+                    f"queue {name} is a virtual queue: its jobs count for its parent", code="virtual-queue",
+                    hint=f"wait for queue {parent}",
+                )  # fmt: skip
         for now in follow(journal, state, limit):
-            left = sum(1 for job in now.jobs.values() if (not name or job.queue == name) and counts(job, now))
+            left = sum(1 for job in now.active() if (not name or _line(now, job.queue) == name) and counts(job, now))
             if not left:
                 return
     late = Unavailable(f"{left} job{'' if left == 1 else 's'} still {word} after {timeout}", code="timeout")

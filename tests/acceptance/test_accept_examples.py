@@ -66,12 +66,20 @@ OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
     "fluxkv run -t 1s sleep 60": 143,  # as a shell says it: ended by SIGTERM, its time is over
-    "fluxkv queue start -q debug": 1,  # an instance has one queue, default
-    "fluxkv queue stop -q debug": 1,
-    "fluxkv queue status -q debug -v": 1,
 }
 ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow)")
 
+QUEUES = """
+[queues.batch]
+
+[queues.debug]
+requires = ["ssd"]
+policy.jobspec.defaults.system.duration = "10m"
+
+[policy]
+jobspec.defaults.system = { queue = "batch", duration = "1h" }
+limits.duration = "7d"
+"""
 FILES = {
     "input.dat": "some\nbytes\n",
     "data": "b\na\nb\n",
@@ -79,6 +87,7 @@ FILES = {
     "report": "#!/bin/sh\necho report\n",
     "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
     **dict.fromkeys(("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup"), "#!/bin/sh\necho cron\n"),
+    "site.toml": QUEUES,
     "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",
 }
@@ -90,7 +99,7 @@ cores = "0-7"
 gpus = "0-1"
 memory_mb = 8000
 properties = ["ssd"]
-"""
+""" + QUEUES
 
 PLACEHOLDER = re.compile(r"(?<![\w./{])[ƒf][1-9][1-9A-HJ-NP-Za-km-z]{2,11}(?!\w)")
 MOMENT = re.compile(r"'yesterday \d\d:\d\d'|(?<=[ =])\d\d:\d\d(?!\S)")
@@ -195,8 +204,9 @@ class World:
         self.client.wait(left, TIMEOUT_S)
         if state.cron.entries:
             self.type("cron", "delete", *map(str, state.cron.entries))
-        self.type("queue", "enable")
-        self.type("queue", "start")
+        self.type("config", "load", str(self.home / "cluster.toml"))
+        self.type("queue", "enable", "--all")
+        self.type("queue", "start", "--all")
         drained = [str(node.rank) for node in state.nodes.values() if node.drain]
         if drained:
             self.type("resource", "undrain", ",".join(drained))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,3 +339,104 @@ def test_status_of_queues_survives_a_restart_and_a_snapshot() -> None:
         ["a", True, False, "", "fan is broken"], ["b", False, True, "full", ""],
     ]  # fmt: skip
     assert state.config == SHARED
+
+
+# -- the commands ---------------------------------------------------------------------------------------------
+
+SITE = """
+[queues.batch]
+requires = ["big"]
+policy.limits = { duration = "8h", job-size.max.nnodes = 4, max-running-jobs-per-user = 3 }
+[queues.debug]
+policy.jobspec.defaults.system.duration = "10m"
+policy.limits.job-size.min.ncores = 2
+[queues.low]
+parent = "batch"
+[policy.jobspec.defaults.system]
+queue = "debug"
+"""
+
+
+@pytest.fixture
+def site(shell: Any, tmp_path: Path) -> Any:
+    """The sample history under a config with three queues."""
+    (tmp_path / "site.toml").write_text(SITE)
+    status, _, error = shell("config", "load", str(tmp_path / "site.toml"))
+    assert status == 0, error
+    assert "4 jobs in queue default, which this config does not have" in error
+    return shell
+
+
+def test_queue_list_has_defaults_limits_and_numbers(site: Any) -> None:
+    assert site.out("queue", "list").splitlines() == [
+        "QUEUE    EN ST TDEFAULT   TLIMIT   NNODES   NCORES    NGPUS PENDING RUNNING REASON",
+        "batch     ✔  ✔      inf       8h      0-4    0-inf    0-inf       0       0",
+        "debug*    ✔  ✔      10m      inf    0-inf    2-inf    0-inf       0       0",
+        "low       ✔  ✔      inf       8h      0-4    0-inf    0-inf       0       0",
+    ]
+    asked = "{queue} {limits.timelimit!F} {limits.max.nnodes} {defaults.timelimit} {parent} {submission} {enabled.ascii}"
+    assert site.out("queue", "list", "-n", "-q", "low,debug", "-o", asked).splitlines() == [
+        "low 8h 4 inf batch enabled y", "debug infinity inf 600.0  enabled y",
+    ]  # fmt: skip
+    assert "limits.range.ngpus" in site.out("queue", "list", "-o", "help")
+    assert site.out("queue", "list", "-n", "-o", "users").split()[:5] == ["batch", "0", "3", "0", "inf"]
+    low = json.loads(site.out("queue", "list", "--json"))["queues"][2]
+    assert (low["parent"], low["limits"]) == ("batch", {"timelimit": 28800.0, "max": {"nnodes": 4}})
+    assert site("queue", "list", "-q", "nosuch")[0] == 1
+    assert site("queue", "list", "-o", "{nosuch}")[0] == 1
+
+
+def test_queue_status_of_several(site: Any) -> None:
+    assert "there are several queues" in site("queue", "stop")[2]
+    assert site.out("queue", "stop", "batch", "-m", "fan") == "batch: Scheduling is stopped: fan\n"
+    assert site.out("queue", "disable", "-q", "debug", "-m", "full") == "debug: Job submission is disabled: full\n"
+    assert site.out("queue", "status").splitlines() == [
+        "batch: Job submission is enabled", "batch: Scheduling is stopped: fan",
+        "debug: Job submission is disabled: full", "debug: Scheduling is started",
+        "low: Job submission is enabled", "low: Scheduling is stopped: its parent batch is stopped: fan",
+    ]  # fmt: skip
+    assert site.out("queue", "status", "-v", "low").splitlines()[2:] == [
+        "low: virtual: its parent is batch", "low: longest time limit 8h", "low: nnodes 0-4", "low: 0 pending, 0 running",
+    ]  # fmt: skip
+    assert json.loads(site.out("queue", "status", "low", "--json"))["queues"][0]["blocked"] == "parent"
+    assert site.out("queue", "start", "--all").count("started") == 3
+    assert site("queue", "drain", "-q", "low")[2] == "queue low is a virtual queue: its jobs count for its parent"
+    assert site("queue", "drain", "-q", "batch", "-t", "1s")[0] == 0
+
+
+def test_config_commands(site: Any, tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    assert json.loads(site.out("config", "get", "queues.debug.policy.limits")) == {"job-size": {"min": {"ncores": 2}}}
+    assert site.out("config", "get", "--type", "string", "queues.low.parent") == "batch\n"
+    assert site.out("config", "get", "--type", "fsd-integer", "queues.batch.policy.limits.duration") == "28800\n"
+    assert site.out("config", "get", "-d", "7", "no.such.key") == "7\n"
+    assert site("config", "get", "-q", "no.such.key") == (1, "", "")
+    assert site("config", "get", "no.such.key")[2] == "config: no.such.key is not set"
+    assert site("config", "get", "-t", "integer", "queues.low.parent")[2] == "config: queues.low.parent is no integer"
+    before = site.sample.journal.store.meta().version
+    assert "has already" in site("config", "reload")[2]
+    assert site.sample.journal.store.meta().version == before
+    path.write_text("[queues.batch]\nrequires = 3\n")
+    assert f"config {path}: queues.batch.requires must be a list" in site("config", "reload")[2]
+    path.write_text("[resource]\nfake = true\n")
+    assert "a reload does not change it" in site("config", "reload")[2]
+    path.write_text("[queues.batch]\n")
+    assert "is valid" in site("config", "reload", "--dry-run")[2]
+    assert site.sample.journal.store.meta().version == before
+    site.out("config", "reload")
+    assert list(site.sample.journal.load().queues) == ["batch"]
+    assert json.loads(site.out("config", "get", "--at", str(before), "queues.low")) == {"parent": "batch"}
+    assert site.out("config", "get") == '{"queues": {"batch": {}}}\n'
+    assert site("config", "load", str(tmp_path / "nosuch.toml"))[2].endswith("nosuch.toml: No such file or directory")
+
+
+def test_a_waiting_jobs_reason_is_that_of_now(shell: Any, tmp_path: Path) -> None:
+    def reasons() -> dict[str, str]:
+        jobs = json.loads(shell.out("jobs", "-A", "--json"))["jobs"]
+        return {job["name"]: job.get("reason", "") for job in jobs}
+
+    (tmp_path / "site.toml").write_text("[policy]\nlimits.max-running-jobs-per-user = 1\n")
+    shell.out("config", "load", str(tmp_path / "site.toml"))
+    assert reasons()["small"] == "alice has 1 running job, as many as allowed"
+    shell.out("queue", "stop", "-m", "fan")
+    assert reasons()["small"] == "queue default is stopped: fan"
