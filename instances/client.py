@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..journal.state import State
     from ..journal.wire import Event
     from .follow import JobResult
+    from .kvs_client import Kvs
     from .output import Attachment, OutputWriter
     from .submission import Command, Environment, Jobspec, Submitter
 
@@ -80,6 +81,7 @@ class Instance:
         self.by = by
         self._journal: Journal | None = None
         self._submitter: Submitter | None = None
+        self._kvs: Kvs | None = None
         self._state_version = 0
 
     def __enter__(self) -> Instance:
@@ -100,6 +102,15 @@ class Instance:
 
             self._journal = Journal(self.store, self.by, on_behalf_of(os.environ))
         return self._journal
+
+    @property
+    def kvs(self) -> Kvs:
+        """The key-value store for workflows: its primary namespace (`kvs.namespace(name)`: another)."""
+        if self._kvs is None:
+            from .kvs_client import Kvs
+
+            self._kvs = Kvs(self.journal)
+        return self._kvs
 
     # -- submitting
 

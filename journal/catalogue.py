@@ -112,7 +112,11 @@ _add("cron", "fluxkv", "cron-stop", {"reason": "3 failures in a row"}, "runs no 
 _add("cron", "fluxkv", "cron-start", {"next": 1700000180.0}, "runs again, first at next")
 _add("cron", "fluxkv", "cron-delete", None, "gone; jobs it started go on")
 
-_add("kvs", "fluxkv", "kvs.commit", {"ops": [["put", "a.b", b"1"]]}, "user KVS: put key value|[blob, size]; unlink key")
+_add("kvs", "fluxkv", "kvs.commit", {"ops": [["put", "a.b", b"1"]]},
+     "user KVS, one step: put or append key value|[blob, size]|[\"parts\", ...]; unlink, mkdir key; link key target "
+     "namespace; copy or move from-namespace from key; namespace only where it is not the primary one")  # fmt: skip
+_add("kvs", "fluxkv", "kvs.namespace-create", {"namespace": "results", "owner": 1000}, "user KVS: a new namespace")
+_add("kvs", "fluxkv", "kvs.namespace-remove", {"namespace": "results"}, "user KVS: a namespace goes with all it holds")
 
 _add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "namespace": "/", "schema": 1},
      "first event of every journal")  # fmt: skip

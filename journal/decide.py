@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..kvs.errors import Rejected
-from ..kvs.tree import check_key
 from .ids import f58
 from .idset import format_ids
 from .job import ACTIVE, INACTIVE, NEW, PENDING, RUN, Job
 from .node import Node
 from .state import State
 from .wire import pack
-
-KVS_INLINE = 1024
 
 
 @dataclass(slots=True)
@@ -171,14 +168,6 @@ def change_queue(name: str, verb: str, reason: str, now: float) -> Decision:
     if verb == "enable":
         decision.clears.append(f"closed/{name}")
     return decision
-
-
-def kvs_commit(ops: list[list[Any]], now: float) -> Decision:
-    """User KVS operations as one step (`kvs.tree.Tree.commit`). Raises `Rejected` for a bad key."""
-    for op in ops:
-        if check_key(op[1]) == "." and op[0] != "unlink":
-            raise Rejected("the root of the KVS is a directory", code="bad-key", hint="put and mkdir take a key, as a.b")
-    return Decision([["kvs.commit", "kvs", now, {"ops": ops}]], bumps=["kvs"])
 
 
 def active_ids(state: State) -> list[int]:

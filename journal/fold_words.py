@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import cron
+from . import cron, fold_kvs
 from .fold_config import config, set_memberships
 from .fold_jobs import return_grant
 from .idset import ids_of_mask, mask_of
@@ -152,8 +152,14 @@ def queue_disable(state: State, subject: str, ts: float, context: Context, versi
     queue.enabled, queue.disable_reason = False, context.get("reason", "")
 
 
-def kvs_commit(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    state.tree.commit(context["ops"], version)
+def _of_kvs(name: str) -> Handler:
+    """The handler of an event about the user's KVS, which knows nothing else of the state."""
+    handler = fold_kvs.HANDLERS[name]
+
+    def apply(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+        handler(state.kvs, ts, context, version)
+
+    return apply
 
 
 def instance_create(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -213,7 +219,7 @@ HANDLERS: dict[str, Handler] = {
     "queue-stop": queue_stop,
     "queue-enable": queue_enable,
     "queue-disable": queue_disable,
-    "kvs.commit": kvs_commit,
+    **{name: _of_kvs(name) for name in fold_kvs.HANDLERS},
     "config": config,
     "instance-create": instance_create,
     "instance-start": instance_start,

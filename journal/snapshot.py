@@ -1,8 +1,9 @@
 """A state as bytes and back. Decides the layout of a snapshot; the store decides how it is kept.
 
-A snapshot is a head (a msgpack map) and a body of sections, each compressed by itself: one of what is no job, some of
-active jobs, some of inactive ones in the order of their ends. An inactive job does not change any more, so its section is
-packed once and written again as it is; and a reader unpacks such a section only when somebody asks for one of its jobs.
+A snapshot is a head (a msgpack map) and a body of sections, each compressed by itself: one of what is no job, one for each
+namespace of the user's KVS, some of active jobs, some of inactive ones in the order of their ends. An inactive job does not
+change any more, so its section is packed once and written again as it is; and a reader unpacks such a section only when
+somebody asks for one of its jobs.
 Whoever goes on from a snapshot (a worker) reads all of it and checks the digest; a reader checks each section's checksum.
 """
 
@@ -14,7 +15,6 @@ from typing import Any, cast
 
 from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt
-from ..kvs.tree import Tree
 from . import fold_config
 from .blocks import Block, LazyJobs
 from .catalogue import SCHEMA
@@ -37,7 +37,6 @@ BODY = 2  # layout of the body
 def dump(state: State) -> tuple[bytes, list[bytes]]:
     """(head, chunks of at most 64 kB) as a store keeps them."""
     rest = {
-        "tree": state.tree.dump(),
         "queues": [queue.value() for queue in state.queues.values()],
         "nodes": [node.value() for node in state.nodes.values()],
         "config": state.config_entry,
@@ -46,6 +45,9 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
     }
     parts = [zlib.compress(pack(rest), 1)]
     table: list[list[Any]] = [["state", 0, 0.0, 0.0, 0, len(parts[0]), payload_hash(parts[0])]]
+    for data in state.kvs.dump(lambda value: zlib.compress(pack(value), 1)):
+        parts.append(data)
+        table.append(["kvs", 1, 0.0, 0.0, 0, len(data), payload_hash(data)])
     active = list(state.active())
     for at in range(0, len(active), SECTION_JOBS):
         some = active[at : at + SECTION_JOBS]
@@ -122,6 +124,8 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
             raise bad
         if kind == "active":
             active += from_columns(unpack(zlib.decompress(part)))
+        elif kind == "kvs":
+            state.kvs.load(unpack(zlib.decompress(part)))
         elif kind == "inactive":
             blocks.append(Block(part[:names], part[names:], t_first, t_last))
             state.counts[INACTIVE] = state.counts.get(INACTIVE, 0) + count
@@ -160,7 +164,6 @@ def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:
 def _take_rest(state: State, rest: dict[str, Any]) -> None:
     for name in PLAIN:
         setattr(state, name, rest[name])
-    state.tree = Tree.load(rest["tree"])
     state.queues = {value[0]: Queue.from_value(value) for value in rest["queues"]}
     fold_config.load(state, rest["config"])
     state.cron = CronTable.load(rest.get("cron"))

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from ..kvs.errors import Corrupt, Rejected
+from ..kvs.namespaces import PRIMARY, Namespaces
 from ..kvs.tree import Tree
 from . import fold_jobs, fold_words
 from .blocks import Block, LazyJobs
@@ -50,7 +51,7 @@ class State:
         self.config_entry: list[Any] | None = None
         self.rules = Rules()
         self.usage: Usage | None = None
-        self.tree = Tree()
+        self.kvs = Namespaces()
         self.cron = CronTable()
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
@@ -185,6 +186,11 @@ class State:
         self._sum = (self._sum - self._word_hash.pop(word, 0)) & MASK
         self.dirty_words.discard(word)
 
+    @property
+    def tree(self) -> Tree:
+        """The primary namespace of the user's KVS."""
+        return self.kvs.trees[PRIMARY]
+
     # -- views ----------------------------------------------------------------------------------------------------
 
     def active(self) -> Iterator[Job]:
@@ -245,7 +251,7 @@ class State:
             hashes[word] = value
         self.dirty_words.clear()
         self._sum = total & MASK
-        return ((self._sum + self.tree.hash) & MASK).to_bytes(16, "big")
+        return ((self._sum + self.kvs.hash) & MASK).to_bytes(16, "big")
 
     def _take_cron(self) -> int:
         """Note what has changed in the cron table as dirty; the sum of the hashes of entries that are gone."""
@@ -291,5 +297,8 @@ class State:
         if self.cron.last:
             found.update({f"cron/{id}": entry.value() for id, entry in self.cron.entries.items()})
             found["cron"] = self.word_value("cron")
-        found.update({f"kvs/{key}": value for key, value in self.tree.leaves()})
+        for tree in self.kvs.trees.values():
+            space = "kvs/" if tree.name == PRIMARY else f"kvs/{tree.name}:"
+            found.update((space + key, node) for key, node in tree.walk())
+            found[space] = [tree.owner, tree.created, tree.version]
         return found

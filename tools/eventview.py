@@ -14,6 +14,7 @@ from typing import Any
 
 from ..journal.ids import f58
 from ..journal.wire import Commit, Event
+from ..kvs.tree import size_of
 from .reading import user_name
 
 _ID_KEYS = frozenset(("via",))
@@ -135,7 +136,8 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
     if name == "resource-define":
         return str(context.get("method", ""))
     if name == "kvs.commit":
-        return ", ".join(_operation(op) for op in context.get("ops", ()))
+        where = f"in {context['namespace']}: " if context.get("namespace") else ""
+        return where + ", ".join(_operation(op) for op in context.get("ops", ()))
     if name == "report":
         return _report(context)
     if name == "hello":
@@ -171,13 +173,17 @@ def status_text(status: int) -> str:
 
 
 def _operation(op: list[Any]) -> str:
-    if op[0] != "put":
+    if op[0] in ("copy", "move"):
+        return f"{op[0]} {op[2]} {op[3]}"
+    if op[0] == "link":
+        return f"link {op[1]} -> {op[3]}{'::' if op[3] else ''}{op[2]}"
+    if op[0] not in ("put", "append"):
         return f"{op[0]} {op[1]}"
     value = op[2]
     if not isinstance(value, bytes):
-        return f"put {op[1]} ({value[1]} bytes)"
+        return f"{op[0]} {op[1]} ({size_of(value)} bytes)"
     text = value.decode(errors="backslashreplace")
-    return f"put {op[1]}={text[:40]}" + ("…" if len(text) > 40 else "")
+    return f"{op[0]} {op[1]}={text[:40]}" + ("…" if len(text) > 40 else "")
 
 
 def _report(context: Mapping[str, Any]) -> str:

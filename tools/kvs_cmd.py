@@ -1,5 +1,4 @@
-"""`fluxkv kvs`: the instance's key-value store, for users. One command is one commit; reading needs no
-daemon.
+"""`fluxkv kvs`: the instance's key-value store, for users. One command is one commit; no daemon is asked.
 
 Values are bytes. Those above 1 KiB are stored apart, as blobs, and the journal holds their names.
 """
@@ -7,20 +6,34 @@ Values are bytes. Those above 1 KiB are stored apart, as blobs, and the journal 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..kvs.errors import Corrupt, Rejected
-from .reading import append_now, at_option, load, uri_option
-from .target import open_journal, target_options
+from ..kvs.errors import Rejected
+from .kvs_list import directory, ls
+from .kvs_logs import eventlog
+from .kvs_shape import copy, link, mkdir, move, namespaces, readlink, unlink
+from .kvs_shared import (
+    SETTINGS,
+    as_json,
+    key_of,
+    namespace_option,
+    open_kvs,
+    seconds,
+    shown_bytes,
+    timeout_option,
+    view_at,
+)
+from .reading import at_option, uri_option
+from .target import target_options
 
 if TYPE_CHECKING:
-    from ..journal.log import Journal
+    from ..instances.kvs_client import Kvs
+    from ..instances.kvs_watch import Change
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings=SETTINGS)
 def kvs() -> None:
     """Read and write the instance's key-value store.
 
@@ -28,312 +41,265 @@ def kvs() -> None:
     Examples:
       fluxkv kvs put run.name=test run.tasks=4     both in one step
       fluxkv kvs get run.name
-      fluxkv kvs put -r run.input=- < input.dat    any bytes
+      fluxkv kvs put -r run.input=- < input.dat    any bytes, up to 256 MiB
+      fluxkv kvs get --watch -c 1 run.name         the value, and each new one
       fluxkv kvs dir -R
     """
 
 
-def _no_such(key: str) -> Rejected:
-    return Rejected(
-        f"kvs: {key}: No such file or directory",
-        code="no-such-key",
-        hint="fluxkv kvs dir -R lists what there is",
-    )
-
-
-def _key(key: str) -> str:
-    """A key without a dot at its end, checked."""
-    from ..kvs.tree import check_key
-
-    return check_key(key[:-1] if key.endswith(".") and len(key) > 1 else key)
-
-
-def fetch(journal: Journal, values: list[Any]) -> list[bytes]:
-    """The bytes of values; blobs are read in one go. Raises `Corrupt` when one is missing."""
-    names: list[str] = [value[0] for value in values if not isinstance(value, bytes)]
-    found: dict[str, bytes | None] = {}
-    if names:
-        found.update(zip(names, journal.store.get_blobs(names), strict=True))
-    datas: list[bytes] = []
-    for value in values:
-        data = value if isinstance(value, bytes) else found[value[0]]
-        if data is None:
-            raise Corrupt(f"kvs: the blob {value[0]} of {value[1]} bytes is missing", code="no-blob")
-        datas.append(data)
-    return datas
+for _command in (ls, directory, unlink, mkdir, link, readlink, copy, move, namespaces, eventlog):
+    kvs.add_command(_command)
 
 
 @kvs.command("get")
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("-r", "--raw", is_flag=True, help="The exact bytes, no newline added.")
 @click.option("-l", "--label", is_flag=True, help="Print KEY=VALUE.")
+@click.option("-j", "--json", "as_objects", is_flag=True, help="A JSON object a line: key, version, value.")
+@click.option("-w", "--watch", is_flag=True, help="Then print it again each time it is written.")
+@click.option("-W", "--waitcreate", is_flag=True, help="Wait until the key is there.")
+@click.option("-u", "--uniq", is_flag=True, help="With --watch: only when the value is another.")
+@click.option("-A", "--append", "appended", is_flag=True, help="With --watch: only what is added to it.")
+@click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="With --watch: end after N values.")
+@click.option("--wait-version", type=click.IntRange(0), metavar="N", help="Wait until the journal has come to version N.")
+@timeout_option
+@namespace_option
 @at_option
 @target_options
-def get(keys: tuple[str, ...], raw: bool, label: bool, at: str | None, uri: str | None, state_dir: str | None) -> None:
+def get(
+    keys: tuple[str, ...], raw: bool, label: bool, as_objects: bool, watch: bool, waitcreate: bool, uniq: bool,
+    appended: bool, count: int | None, wait_version: int | None, timeout: str | None, namespace: str, at: str | None,
+    uri: str | None, state_dir: str | None,
+) -> None:  # fmt: skip
     """Print the values of keys.
 
     \b
     Examples:
       fluxkv kvs get run.name
       fluxkv kvs get --raw run.input > input.dat
-      fluxkv kvs get run.name --at 120         as it was in version 120
+      fluxkv kvs get run.name --at 10:30           as it was then
+      fluxkv kvs get --wait-version 120 run.name   not before what another process's put -s has printed
     """
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-        values = []
-        for key in keys:
-            value = state.tree.get(_key(key))
-            if value is None:
-                raise _no_such(key)
-            if isinstance(value, dict):
-                raise Rejected(f"kvs: {key}: Is a directory", code="is-directory", hint=f"fluxkv kvs dir {key}")
-            values.append(value)
-        datas = fetch(journal, values)
-    stream = sys.stdout.buffer
-    for key, data in zip(keys, datas, strict=True):
-        stream.write((f"{key}=".encode() if label else b"") + data + (b"" if raw else b"\n"))
-    stream.flush()
+    names = [key_of(key) for key in keys]
+    if (watch or waitcreate) and at:
+        raise click.UsageError("--watch and --waitcreate look ahead, --at looks back")
+    if not watch and (uniq or appended or count):
+        raise click.UsageError("--uniq, --append and --count need --watch")
+    if watch and len(names) > 1:
+        raise click.UsageError("one key can be watched; fluxkv kvs watch follows a directory")
+    limit = seconds(timeout)
+    printer = _Printer(raw, label, as_objects)
+    with open_kvs(uri, state_dir, namespace) as store:
+        if wait_version is not None:
+            store.wait_version(wait_version, limit)
+        if watch:
+            _watch(store, names[0], printer, waitcreate, uniq, appended, count, limit)
+            return
+        if waitcreate:
+            for name in names:
+                store.wait(name, limit)
+        view = view_at(store, at)
+        found = [(name, view.payload(name), view.stat(name)) for name in names]  # nothing is printed if one is not there
+        for name, _, entry in found:
+            printer(name, entry.version if entry else 0, view.pieces(name))
+
+
+class _Printer:
+    """Prints values as get's options say."""
+
+    def __init__(self, raw: bool, label: bool, as_objects: bool) -> None:
+        self.raw, self.label, self.as_objects = raw, label, as_objects
+        self.stream = sys.stdout.buffer
+
+    def __call__(self, key: str, version: int, pieces: Any) -> None:
+        if self.as_objects:
+            self.stream.write(as_json(key, version, b"".join(pieces)).encode() + b"\n")
+        else:
+            if self.label:
+                self.stream.write(f"{key}=".encode())
+            for piece in pieces:
+                self.stream.write(piece)
+            if not self.raw:
+                self.stream.write(b"\n")
+        self.stream.flush()
+
+
+def _watch(
+    store: Kvs, key: str, printer: _Printer, waitcreate: bool, uniq: bool, appended: bool, count: int | None,
+    limit: float | None,
+) -> None:  # fmt: skip
+    from ..instances.kvs_view import read_value
+    from ..instances.kvs_watch import values
+    from ..kvs.tree import size_of
+
+    last: Any = None
+    printed = offset = 0
+    for payload, version in values(store.journal, store.name, key, waitcreate, limit):
+        size = size_of(payload)
+        begin = offset if appended and size >= offset else 0
+        offset = size
+        now = list(payload) if isinstance(payload, list) else payload
+        if uniq and now == last:
+            continue
+        last = now
+        printer(key, version, read_value(store.journal.store, payload, begin))
+        printed += 1
+        if printed == count:
+            return
 
 
 @kvs.command("put")
 @click.argument("pairs", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("-r", "--raw", is_flag=True, help="A VALUE of - stands for the bytes of standard input.")
-@click.option("-n", "--no-clobber", is_flag=True, help="Refuse if a key is there already.")
+@click.option("-A", "--append", is_flag=True, help="Add to what is there; of two at once both survive.")
+@click.option("-n", "--no-clobber", "--absent", "absent", is_flag=True, help="Refuse if a key is there already.")
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Refuse if a key has changed after version N, or is gone."
+)
+@click.option("-s", "--sequence", is_flag=True, help="Print the version of the commit.")
+@click.option("--no-merge", is_flag=True, hidden=True, help="Accepted for Flux's sake: commits are never merged.")
+@namespace_option
 @uri_option
-def put(pairs: tuple[str, ...], raw: bool, no_clobber: bool, uri: str | None) -> None:
-    """Store values, all of them in one commit.
+def put(
+    pairs: tuple[str, ...], raw: bool, append: bool, absent: bool, if_version: int | None, sequence: bool, no_merge: bool,
+    namespace: str, uri: str | None,
+) -> None:  # fmt: skip
+    """Store values, all of them in one commit. Of two writers the last one wins, key by key, unless an option says else.
 
     \b
     Examples:
       fluxkv kvs put run.name=test run.tasks=4
       tar c data | fluxkv kvs put --raw run.data=-
+      fluxkv kvs put --append run.notes="one more line"
+      fluxkv kvs put --no-clobber run.lock=$$      only one of many gets it
+      fluxkv kvs put -s run.tasks=5                prints the version it made
     """
-    from ..journal.decide import KVS_INLINE, Decision, kvs_commit
-    from ..journal.state import State
-    from ..kvs.blobs import blob_name
-
     ops: list[list[Any]] = []
-    blobs: dict[str, bytes] = {}
-    for pair in pairs:
-        key, mark, text = pair.partition("=")
-        if not mark:
-            raise Rejected(
-                f"kvs: {pair}: no value",
-                code="bad-pair",
-                hint="write KEY=VALUE; fluxkv kvs unlink removes a key",
-            )
-        if _key(key) == ".":
-            raise Rejected("kvs: the root cannot be a value", code="bad-key")
-        data = sys.stdin.buffer.read() if raw and text == "-" else text.encode("utf-8", "surrogateescape")
-        if len(data) > KVS_INLINE:
-            blobs[blob_name(data)] = data
-            ops.append(["put", _key(key), [blob_name(data), len(data)]])
-        else:
-            ops.append(["put", _key(key), data])
-    with open_journal(uri) as journal:
-        if blobs:
-            journal.store.put_blobs(blobs)
-        now = journal.store.now()
-        if not no_clobber:
-            append_now(journal, kvs_commit(ops, now))
-            return
-
-        def decision(state: State) -> Decision:
-            for op in ops:
-                if state.tree.get(op[1]) is not None:
-                    raise Rejected(f"kvs: {op[1]}: File exists", code="exists")
-            decided = kvs_commit(ops, now)
-            decided.since = ["kvs"]
-            return decided
-
-        journal.settle(decision)
+    with open_kvs(uri, None, namespace) as store:
+        from_stdin = [pair for pair in pairs if raw and pair.partition("=")[2] == "-"]
+        if len(from_stdin) > 1:
+            raise Rejected("kvs: standard input can be one value only", code="bad-pair")
+        split = [_pair(pair) for pair in pairs]  # all are looked at before anything is stored
+        for key, text in split:
+            source: Any = text.encode("utf-8", "surrogateescape")
+            if raw and text == "-":
+                source = sys.stdin.buffer
+            ops.append(["append" if append else "put", key, store.payload(source)])
+        version = store.commit(ops, absent=absent, if_version=if_version)
+    if sequence:
+        click.echo(version)
 
 
-@kvs.command("mkdir")
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@uri_option
-def mkdir(keys: tuple[str, ...], uri: str | None) -> None:
-    """Make empty directories.
-
-    \b
-    Examples:
-      fluxkv kvs mkdir run.results
-    """
-    from ..journal.decide import kvs_commit
-
-    ops: list[list[Any]] = [["mkdir", _key(key)] for key in keys]
-    with open_journal(uri) as journal:
-        append_now(journal, kvs_commit(ops, journal.store.now()))
-
-
-@kvs.command("unlink")
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-@click.option("-R", "--recursive", is_flag=True, help="Directories that are not empty, too.")
-@click.option("-f", "--force", is_flag=True, help="Say nothing of keys that are not there.")
-@uri_option
-def unlink(keys: tuple[str, ...], recursive: bool, force: bool, uri: str | None) -> None:
-    """Remove keys, all of them in one commit.
-
-    \b
-    Examples:
-      fluxkv kvs unlink run.name
-      fluxkv kvs unlink -R run
-    """
-    from ..journal.decide import Decision, kvs_commit
-    from ..journal.state import State
-
-    with open_journal(uri) as journal:
-        now = journal.store.now()
-
-        def decision(state: State) -> Decision:
-            ops: list[list[Any]] = []
-            for key in keys:
-                found = state.tree.get(_key(key))
-                if found is None and not force:
-                    raise _no_such(key)
-                if isinstance(found, dict) and found and not recursive:
-                    raise Rejected(
-                        f"kvs: {key}: Directory not empty", code="not-empty", hint="-R removes what is below"
-                    )
-                if found is not None:
-                    ops.append(["unlink", _key(key)])
-            decided = kvs_commit(ops, now) if ops else Decision([])
-            decided.since = ["kvs"] if ops else []
-            return decided
-
-        journal.settle(decision)
-
-
-@kvs.command("dir")
-@click.argument("key", default=".")
-@click.option("-R", "--recursive", is_flag=True, help="All that is below.")
-@click.option("-d", "--no-values", is_flag=True, help="Keys only.")
-@click.option("-w", "--width", metavar="COLUMNS", type=int, default=0, help="Cut lines at this width.")
-@at_option
-@target_options
-def directory(
-    key: str,
-    recursive: bool,
-    no_values: bool,
-    width: int,
-    at: str | None,
-    uri: str | None,
-    state_dir: str | None,
-) -> None:
-    """List a directory with its values. A name that ends in a dot is a directory.
-
-    \b
-    Examples:
-      fluxkv kvs dir
-      fluxkv kvs dir -R run --at 10:30
-    """
-    from . import render
-
-    key = _key(key)
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    found = state.tree.get(key)
-    if found is None:
-        raise _no_such(key)
-    if not isinstance(found, dict):
-        raise Rejected(f"kvs: {key}: Not a directory", code="not-directory", hint=f"fluxkv kvs get {key}")
-    prefix = "" if key == "." else key + "."
-    for name, value in _walk(prefix, found) if recursive else _here(prefix, found):
-        line = name
-        if isinstance(value, dict):
-            line += "."
-        elif not no_values:
-            line += f" = {_shown(value)}"
-        render.out(line[:width] if width else line)
-
-
-def _here(prefix: str, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of what a directory holds."""
-    for name in sorted(found):
-        yield prefix + name, found[name]
-
-
-def _walk(prefix: str, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of all leaves below, and of empty directories."""
-    for name in sorted(found):
-        value = found[name]
-        if isinstance(value, dict) and value:
-            yield from _walk(f"{prefix}{name}.", value)
-        else:
-            yield prefix + name, value
-
-
-def _shown(value: Any) -> str:
-    """A value on one line; of a large one only its size."""
-    if not isinstance(value, bytes):
-        return f"({value[1]} bytes)"
-    text = value.decode(errors="backslashreplace")
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-@kvs.command("ls")
-@click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("-R", "--recursive", is_flag=True, help="Directories below, too.")
-@click.option("-d", "--directory", "itself", is_flag=True, help="The directory itself, not what is in it.")
-@click.option("-1", "one", is_flag=True, help="One name a line (as it is off a terminal).")
-@click.option("-F", "--classify", is_flag=True, help="A dot after directories.")
-@at_option
-@target_options
-def ls(
-    keys: tuple[str, ...], recursive: bool, itself: bool, one: bool, classify: bool, at: str | None,
-    uri: str | None,
-    state_dir: str | None,
-) -> None:  # fmt: skip
-    """List names.
-
-    \b
-    Examples:
-      fluxkv kvs ls
-      fluxkv kvs ls -1F run
-      fluxkv kvs ls -R
-    """
-    from . import render
-
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    wanted = [_key(key) for key in keys] or ["."]
-    plain, folders = [], []
-    for key in wanted:
-        found = state.tree.get(key)
-        if found is None:
-            raise _no_such(key)
-        if isinstance(found, dict) and not itself:
-            folders.append((key, found))
-        else:
-            plain.append(key + ("." if classify and isinstance(found, dict) and key != "." else ""))
-    columns = not one and render.is_terminal()
-    _names(plain, columns)
-    titles = recursive or len(wanted) > 1
-    first = not plain
-    while folders:
-        key, found = folders.pop(0)
-        if titles:
-            render.out(("" if first else "\n") + f"{key}:")
-        first = False
-        _names(
-            [name + ("." if classify and isinstance(found[name], dict) else "") for name in sorted(found)],
-            columns,
+def _pair(pair: str) -> tuple[str, str]:
+    key, mark, text = pair.partition("=")
+    if not mark:
+        raise Rejected(
+            f"kvs: {pair}: no value", code="bad-pair", hint="write KEY=VALUE; fluxkv kvs unlink removes a key"
         )
-        if recursive:
-            base = "" if key == "." else key + "."
-            folders[:0] = [(base + name, found[name]) for name in sorted(found) if isinstance(found[name], dict)]
+    name = key_of(key)
+    if name == ".":
+        raise Rejected("kvs: the root cannot be a value", code="bad-key")
+    return name, text
 
 
-def _names(names: list[str], columns: bool) -> None:
+@kvs.command("version")
+@namespace_option
+@at_option
+@target_options
+def version(namespace: str, at: str | None, uri: str | None, state_dir: str | None) -> None:
+    """Print the version of the last commit in a namespace.
+
+    \b
+    Examples:
+      fluxkv kvs version
+      fluxkv kvs version --at -1m
+    """
+    with open_kvs(uri, state_dir, namespace) as store:
+        click.echo(view_at(store, at).tree.version)
+
+
+@kvs.command("wait")
+@click.argument("keys", nargs=-1, metavar="[KEY|VERSION]...")
+@click.option("--version", "number", type=click.IntRange(0), metavar="N", help="Until the journal has come to version N.")
+@timeout_option
+@namespace_option
+@uri_option
+def wait(keys: tuple[str, ...], number: int | None, timeout: str | None, namespace: str, uri: str | None) -> None:
+    """Wait until keys are there, or until a version is. A number is a version; a key of digits is written with a dot: 17.
+
+    \b
+    Examples:
+      fluxkv kvs wait -t 30s run.name
+      fluxkv kvs wait --version 120
+    """
+    if not keys and number is None:
+        raise click.UsageError("name a key, or --version N")
+    import time
+
+    limit = seconds(timeout)
+    deadline = None if limit is None else time.monotonic() + limit
+
+    def left() -> float | None:
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    with open_kvs(uri, None, namespace) as store:
+        if number is not None:
+            store.wait_version(number, left())
+        for key in keys:
+            if key.isdecimal() and key.isascii() and len(key) < 19:
+                store.wait_version(int(key), left())
+            else:
+                store.wait(key_of(key), left())
+
+
+@kvs.command("watch")
+@click.argument("key", default=".")
+@click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="End after N changes.")
+@click.option("-n", "--no-initial", is_flag=True, help="Only what changes from now on.")
+@click.option("-j", "--json", "as_objects", is_flag=True, help="A JSON object a line.")
+@timeout_option
+@namespace_option
+@uri_option
+def watch(
+    key: str, count: int | None, no_initial: bool, as_objects: bool, timeout: str | None, namespace: str, uri: str | None
+) -> None:
+    """Print what is at and below a key, then each change, with the version of its commit.
+
+    \b
+    Examples:
+      fluxkv kvs watch -c 1
+      fluxkv kvs watch -c 1 --json run
+    """
     from . import render
 
-    if not columns:
-        for name in names:
-            render.out(name)
-        return
-    import shutil
+    seen = 0
+    with open_kvs(uri, None, namespace) as store:
+        for change in store.watch(key_of(key), initial=not no_initial, timeout=seconds(timeout)):
+            render.out(_change_json(store, change) if as_objects else _change_text(change))
+            sys.stdout.flush()
+            seen += 1
+            if seen == count:
+                return
 
-    width = max((len(name) for name in names), default=0) + 2
-    a_line = max(1, shutil.get_terminal_size().columns // width)
-    for begin in range(0, len(names), a_line):
-        render.out("".join(name.ljust(width) for name in names[begin : begin + a_line]).rstrip())
+
+def _change_text(change: Change) -> str:
+    entry = change.entry
+    if entry is None:
+        return f"{change.version} {change.key} is gone"
+    if entry.kind == "link":
+        return f"{change.version} {change.key} -> {entry.target}"
+    if entry.kind == "dir":
+        return f"{change.version} {change.key}."
+    shown = shown_bytes(change.payload) if isinstance(change.payload, bytes) else f"({entry.size} bytes)"
+    return f"{change.version} {change.key} = {shown}"
+
+
+def _change_json(store: Kvs, change: Change) -> str:
+    from ..instances.kvs_view import read_value
+    from .render import json_text
+
+    if change.payload is not None:
+        return as_json(change.key, change.version, b"".join(read_value(store.journal.store, change.payload)))
+    kind = change.entry.kind if change.entry is not None else "gone"
+    target = {"target": change.entry.target} if change.entry is not None and kind == "link" else {}
+    return json_text({"key": change.key, "version": change.version, "kind": kind, **target})

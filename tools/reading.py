@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..kvs.errors import Conflict, Rejected, Unavailable
+from ..kvs.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
-    from ..journal.decide import Decision
     from ..journal.log import Journal
     from ..journal.state import State
     from ..journal.wire import Commit
-    from ..kvs.port import Appended, Subscription
+    from ..kvs.port import Subscription
 
 F = TypeVar("F", bound=Callable[..., Any])
 WAIT_S = 30.0  # how long one wait on the journal lasts before it is asked again
@@ -140,22 +139,6 @@ def batches(subscription: Subscription, timeout_s: float | None = None) -> Itera
             continue
         lost_at = 0.0
         yield batch
-
-
-def append_now(journal: Journal, decision: Decision, tries: int = 5) -> Appended:
-    """Append a decision that needed no state, again only when the epoch has moved."""
-    from ..kvs.port import Appended, Conflicted
-
-    for _ in range(tries):
-        answer = journal.append(decision, journal.meta.version)
-        if isinstance(answer, Appended):
-            return answer
-        if isinstance(answer, Conflicted):
-            raise Conflict(
-                f"{', '.join(answer.things)} changed meanwhile", things=answer.things, hint="try again"
-            )
-        journal.cope(answer)
-    raise Unavailable("the epoch keeps changing", code="epoch", hint="fluxkv status")
 
 
 def ranks_of(state: State, targets: str) -> list[int]:

@@ -211,6 +211,12 @@ class World:
         if drained:
             self.type("resource", "undrain", ",".join(drained))
         self.type("kvs", "put", "run.name=test", "run.tasks=4", "run.input=bytes")
+        self.type("kvs", "mkdir", "run.results")
+        self.type("kvs", "link", "run.results", "latest")
+        if "run.log" not in self.client.kvs:
+            self.type("kvs", "eventlog", "append", "run.log", "begun", "step=1")
+        if "results" not in state.kvs.trees:
+            self.type("kvs", "namespace", "create", "results")
         self.in_order_at = self.client.store.meta().version
 
     def job(self, state: str) -> int:

@@ -1,4 +1,4 @@
-"""A node's use against plain sets; the KVS tree against a plain dict; ids that never repeat; bytes that come back."""
+"""A node's use against plain sets; ids that never repeat; bytes that come back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from fluxkv.journal.wire import Commit, pack, pack_events, read_commit, read_hea
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Appended, Entry
-from fluxkv.kvs.tree import Tree
 
 MODEST = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
 masks = st.integers(0, 0x1F)
@@ -63,87 +62,6 @@ class NodeMachine(RuleBasedStateMachine):
 
 TestNodeMachine = NodeMachine.TestCase
 TestNodeMachine.settings = MODEST
-
-names = st.sampled_from(["a", "b", "c"])
-keys = st.lists(names, min_size=1, max_size=3).map(".".join)
-values = st.one_of(st.binary(max_size=3), st.tuples(st.just("b" * 40), st.integers(0, 9)).map(list))
-
-
-class TreeMachine(RuleBasedStateMachine):
-    """`flat`: path -> value, or None for a directory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tree = Tree()
-        self.flat: dict[str, Any] = {}
-        self.version = 0
-
-    def commit(self, *ops: list[Any]) -> None:
-        self.version += 1
-        self.tree.commit(list(ops), self.version)
-
-    def drop(self, key: str) -> None:
-        for path in [path for path in self.flat if path == key or path.startswith(key + ".")]:
-            del self.flat[path]
-
-    def parents(self, key: str) -> None:
-        parts = key.split(".")
-        for depth in range(1, len(parts)):
-            parent = ".".join(parts[:depth])
-            if self.flat.get(parent, b"") is not None:
-                self.flat[parent] = None
-
-    @rule(key=keys, value=values)
-    def put(self, key: str, value: Any) -> None:
-        self.commit(["put", key, value])
-        self.parents(key)
-        self.drop(key)
-        self.flat[key] = value
-
-    @rule(key=keys)
-    def unlink(self, key: str) -> None:
-        self.commit(["unlink", key])
-        self.drop(key)
-
-    @rule(key=keys)
-    def mkdir(self, key: str) -> None:
-        self.commit(["mkdir", key])
-        self.parents(key)
-        if key in self.flat and self.flat[key] is None:
-            return
-        self.drop(key)
-        self.flat[key] = None
-
-    @rule(one=keys, value=values, two=keys)
-    def several(self, one: str, value: Any, two: str) -> None:
-        self.commit(["put", one, value], ["unlink", two])
-        self.parents(one)
-        self.drop(one)
-        self.flat[one] = value
-        self.drop(two)
-
-    @rule()
-    def unlink_all(self) -> None:
-        self.commit(["unlink", "."])
-        self.flat.clear()
-
-    @invariant()
-    def agrees(self) -> None:
-        assert dict(self.tree.leaves()) == {path: value for path, value in self.flat.items() if value is not None}
-        for path, value in self.flat.items():
-            found = self.tree.get(path)
-            assert isinstance(found, dict) if value is None else found == value
-        fresh = Tree()
-        ops = [["mkdir", path] if value is None else ["put", path, value] for path, value in sorted(self.flat.items())]
-        fresh.commit(ops, self.version)
-        assert fresh.hash == self.tree.hash
-        assert fresh.root == self.tree.root
-        again = Tree.load(unpack(pack(self.tree.dump())))
-        assert (again.root, again.hash, again.version) == (self.tree.root, self.tree.hash, self.tree.version)
-
-
-TestTreeMachine = TreeMachine.TestCase
-TestTreeMachine.settings = MODEST
 
 # -- bytes -----------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fluxkv.journal import decide
+from fluxkv.journal import decide, decide_kvs
 from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
@@ -283,12 +283,12 @@ def write(writer: Writer) -> None:
     value = [blob_name(BIG), len(BIG)]
     w.journal.store.put_blobs({blob_name(BIG): BIG})
     w.cli(
-        decide.kvs_commit(
+        decide_kvs.commit(
             [["put", "conf.name", b"demo"], ["put", "conf.tasks", b"4"], ["mkdir", "empty"]], w.now + 1
         )
     )
-    w.cli(decide.kvs_commit([["put", "big", value], ["put", "conf.old", b"1"]], w.now + 1))
-    w.cli(decide.kvs_commit([["unlink", "conf.old"]], w.now + 1))
+    w.cli(decide_kvs.commit([["put", "big", value], ["put", "conf.old", b"1"]], w.now + 1))
+    w.cli(decide_kvs.commit([["unlink", "conf.old"]], w.now + 1))
 
     w.cli(decide.drain(w.state, [2], "bad fan", 0, w.now + 1))
     j = w.submit("j", jobspec(["simulate"], cores=2, duration=3600.0))

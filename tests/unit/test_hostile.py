@@ -18,7 +18,7 @@ from fluxkv.instances.reactor import Messages
 from fluxkv.instances.run_agent import AgentRunner
 from fluxkv.instances.spawning import Attempt
 from fluxkv.instances.trees import Trees
-from fluxkv.journal import decide, snapshot
+from fluxkv.journal import decide, decide_kvs, snapshot
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.job import INACTIVE, RUN, Job
@@ -165,7 +165,7 @@ def test_others_commits_alone_lead_to_a_snapshot() -> None:
     worker = sim.workers[0].reactor
     before = worker.snapshot_events
     for _ in range(11):
-        sim.cli.append(decide.kvs_commit([["put", "a", b"x"]], 1.0), 0)
+        sim.cli.append(decide_kvs.commit([["put", "a", b"x"]], 1.0), 0)
     ops = [["kvs.commit", "kvs", 1.0, {"ops": []}]] * 1000
     for _ in range(11):
         sim.cli.append(Decision(ops), 0)
