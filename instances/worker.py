@@ -31,6 +31,7 @@ from .waiting import Waiting
 PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
 BATCH = 1500  # jobs looked at for one commit
 SNAPSHOT_EVENTS = 10_000
+QUIET_EVENTS, QUIET_S = 2_000, 0.5
 WAITS = ("unsatisfiable", "no-such-queue")  # why a pending job has no place in a line: another inventory or config may mend it
 RETIRE_ABOVE = 20_000
 RETIRE_CHUNK = MAX_JOBS
@@ -53,6 +54,7 @@ class Worker:
         self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.events
+        self.moved = 0.0  # when something came last
         self.inactive: dict[int, None] = {}
         self.again = False
         self.due = 0.0  # when to make a pass though nothing has come
@@ -67,6 +69,8 @@ class Worker:
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         outputs: list[Output] = []
         epoch = self.state.epoch
+        if inputs:
+            self.moved = now
         for one in inputs:
             if isinstance(one, Entries):
                 for entry in one.entries:
@@ -100,6 +104,8 @@ class Worker:
             self._maybe_snapshot(outputs)  # others' commits alone may have made the tail long
         if self.leading and self.inflight is None and self.again and self.state.version >= self.wait_for:
             self._pass(now, outputs)
+        if self.leading and self.inflight is None and not self.again:
+            self._when_quiet(now, outputs)
         return outputs
 
     def _take_over(self) -> None:
@@ -379,12 +385,26 @@ class Worker:
             planner.dequeue(id)
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
-        state = self.state
-        # What it costs to take one grows with the active jobs, and a little with the inactive ones.
-        inactive = state.count(INACTIVE)
-        if state.events - self.snapshot_events > max(SNAPSHOT_EVENTS, 4 * (len(state.jobs) - inactive), inactive):
-            self.snapshot_events = state.events
-            outputs.append(Snapshot(floor=max(0, state.version - 200)))
+        """What it costs to take one grows with the active jobs, and a little with the inactive ones."""
+        inactive = self.state.count(INACTIVE)
+        if self._tail > max(SNAPSHOT_EVENTS, 4 * (len(self.state.jobs) - inactive), inactive):
+            self._snapshot(outputs)
+
+    def _when_quiet(self, now: float, outputs: list[Output]) -> None:
+        """Nothing happens for a while: a snapshot now spares every reader a long tail."""
+        if self._tail > max(QUIET_EVENTS, len(self.state.jobs) - self.state.count(INACTIVE)):
+            if now - self.moved >= QUIET_S:
+                self._snapshot(outputs)
+            else:
+                outputs.append(WakeAt(self.moved + QUIET_S))
+
+    @property
+    def _tail(self) -> int:
+        return self.state.events - self.snapshot_events
+
+    def _snapshot(self, outputs: list[Output]) -> None:
+        self.snapshot_events = self.state.events
+        outputs.append(Snapshot(floor=max(0, self.state.version - 200)))
 
 
 def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:

@@ -254,7 +254,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
     job.started, job.over, job.reason, job.waiting, job.met = {}, {}, ["", ""], {}, {}
-    state.move(job, INACTIVE)
+    state.end(job)
 
 
 def exception(state: State, job: Job, ts: float, context: Context, version: int) -> None:

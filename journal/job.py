@@ -58,6 +58,7 @@ class Result(IntEnum):
     TIMEOUT = 8
 
 
+RESULT_ORDER = tuple(Result)
 RESULT_ABBREV = {1: "CD", 2: "F", 4: "CA", 8: "TO"}
 
 

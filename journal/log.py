@@ -8,15 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
 from . import snapshot as snapshots
+from .blocks import LazyJobs
 from .cron import CronTable
 from .decide import Decision
 from .ids import f58
-from .job import Job
+from .job import INACTIVE, Job
 from .retired import records, versions_of
 from .state import State
 from .wire import Commit, Event, pack, pack_events, read_commit
@@ -201,15 +203,44 @@ class Journal:
         """One job's record, live or retired. Raises `Rejected(code="no-such-job")` if there never was one."""
         return self.known_jobs(state, [id])[0]
 
-    def retired_jobs(self, state: State, since: float = 0.0) -> Iterator[list[Job]]:
-        """The retired jobs in lists of a few thousand, those that ended last first; none whose list ended before `since`.
-
-        Lists may overlap in time by a little: within and between them order by `t_inactive` (see `newest_retired`).
-        """
-        for line in sorted(state.retirements, key=lambda line: line[3], reverse=True):
-            if line[3] < since:
+    def ended_jobs(self, state: State, since: float = 0.0) -> Iterator[list[Job]]:
+        """Inactive jobs of any age in lists of up to a few thousand, read one by one, the list whose last one ended last
+        first; those whose last one ended before `since` are left out. Lists may overlap in time by a little."""
+        for t_last, read in self._ended_lists(state):
+            if t_last < since:
                 return
-            yield list(self._retired_in(line[0]).values())
+            yield read()
+
+    def newest(self, state: State, count: int, keep: Callable[[Job], bool], since: float = 0.0) -> list[Job]:
+        """The `count` jobs (0: all) that ended last among those to keep, the last first; reads no further back than that."""
+        found: list[Job] = []
+        for t_last, read in self._ended_lists(state):
+            if count and len(found) >= count:
+                found.sort(key=_ended_last)
+                del found[count:]
+                if found[-1].t_inactive > t_last:
+                    break
+            if t_last < since:
+                break
+            found += [job for job in read() if keep(job)]
+        found.sort(key=_ended_last)
+        return found[:count] if count else found
+
+    def _ended_lists(self, state: State) -> list[tuple[float, Callable[[], list[Job]]]]:
+        """(when its last one ended, what reads it) of each list of inactive jobs, in falling order."""
+        jobs = state.jobs
+        unpacked = jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values()
+        loose = [job for job in unpacked if job.state == INACTIVE]
+        lists: list[tuple[float, Callable[[], list[Job]]]] = []
+        if loose:
+            lists.append((max(job.t_inactive for job in loose), lambda: loose))
+        if isinstance(jobs, LazyJobs):
+            lists += [(block.t_last, block.jobs) for block in jobs.blocks]
+        lists += [(line[3], partial(self._retired_list, line[0])) for line in state.retirements]
+        return sorted(lists, key=lambda one: one[0], reverse=True)
+
+    def _retired_list(self, version: int) -> list[Job]:
+        return list(self._retired_in(version).values())
 
     def _retired_in(self, version: int, wanted: Iterable[int] | None = None) -> dict[int, Job]:
         """The jobs (only the wanted ones) that left the state in this commit."""
@@ -286,6 +317,10 @@ class Journal:
                 )
         elif not isinstance(answer, Conflicted | Appended):
             raise Corrupt(f"unexpected answer {answer}", code="protocol")
+
+
+def _ended_last(job: Job) -> tuple[float, int]:
+    return -job.t_inactive, -job.order
 
 
 def decode_new(state: State, entries: list[Entry]) -> Iterator[Commit]:

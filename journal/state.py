@@ -17,14 +17,14 @@ from . import fold_jobs, fold_words
 from .blocks import Block, LazyJobs
 from .config import DEFAULT, Rules
 from .cron import CronTable
-from .job import ACTIVE, INACTIVE, NEW, Job, job_value
+from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .node import Node, Queue
 from .usage import Usage
 from .wire import Commit, pack
 
 MASK = (1 << 128) - 1
 # What a snapshot stores as it is, beside version, epoch, time, nodes, queues, user KVS and jobs.
-PLAIN = ("instance", "R", "expiration", "retired", "retirements", "events", "skipped")
+PLAIN = ("instance", "R", "expiration", "retired", "retirements", "results", "events", "skipped")
 # What a handler meets in an event that somebody wrote by hand: fields missing, or of another kind.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, Rejected)
 
@@ -37,6 +37,7 @@ class State:
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
     config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs;
     usage: jobs per user, None unless the rules limit them.
+    results: queue -> how many of its jobs ever ended completed, failed, canceled, by timeout (the retired ones too).
     packed: inactive jobs as a snapshot has them; fresh: those that are not there, or changed since. partial: read for
     looking, its inactive jobs are unpacked when asked for (`snapshot.load`).
     """
@@ -58,13 +59,14 @@ class State:
         self.expiration = 0.0
         self.retired = 0
         self.retirements: list[list[Any]] = []
+        self.results: dict[str, list[int]] = {}
         self.events = 0
         self.skipped = 0
         self.counts: dict[int, int] = {}
         self.attention: dict[int, None] = {}  # in the order of the journal
         self.said_hello: dict[int, None] = {}
         self.dirty_jobs: set[int] = set()
-        self.dirty_words: set[int | str] = {"instance", "queue/default", "retired"}
+        self.dirty_words: set[int | str] = {"instance", "queue/default", "retired", "results"}
         self._sum = 0
         self.packed: list[Block] = []
         self.fresh: dict[int, None] = {}
@@ -149,6 +151,14 @@ class State:
         if state == INACTIVE:
             self.fresh[job.id] = None
 
+    def end(self, job: Job) -> None:
+        """A job is over: count its result."""
+        self.move(job, INACTIVE)
+        if job.queue not in self.results:
+            self.results[job.queue] = [0] * len(Result)
+        self.results[job.queue][RESULT_ORDER.index(job.result or Result.FAILED)] += 1
+        self.dirty_words.add("results")
+
     def forget(self, job: Job) -> None:
         """Take a job out of the state (invalidated or retired). Its id stays used: the journal has it."""
         self.counts[job.state] -= 1
@@ -222,6 +232,11 @@ class State:
         """The file the config came from, "" if from none."""
         return str(self.config_entry[1]) if self.config_entry is not None else ""
 
+    def ended(self, queue: str = "") -> dict[Result, int]:
+        """How many jobs (of one queue) ever ended with which result."""
+        rows = [row for name, row in self.results.items() if not queue or name == queue]
+        return {result: sum(row[at] for row in rows) for at, result in enumerate(RESULT_ORDER)}
+
     @property
     def idle(self) -> bool:
         """No active job."""
@@ -278,6 +293,8 @@ class State:
             return ["instance", self.instance, self.expiration]
         if word == "retired":
             return ["retired", self.retired, self.retirements]
+        if word == "results":
+            return ["results", self.results]
         if word == "cron":
             return ["cron", *self.cron.value()]
         kind, _, name = str(word).partition("/")
@@ -292,6 +309,7 @@ class State:
         found.update({f"queue/{name}": queue.value() for name, queue in self.queues.items()})
         found["instance"] = self.word_value("instance")
         found["retired"] = self.word_value("retired")
+        found["results"] = self.word_value("results")
         if self.config_entry is not None:
             found["config"] = self.word_value("config")
         if self.cron.last:

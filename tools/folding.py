@@ -251,7 +251,7 @@ def first_difference(one: State, other: State) -> tuple[str, object, object] | N
     nodes, queues,
     jobs, kvs; None if none does."""
     left, right = one.subjects(), other.subjects()
-    order = {"instance": 0, "node": 1, "queue": 2, "job": 3, "kvs": 4}
+    order = {"instance": 0, "retired": 0, "results": 0, "node": 1, "queue": 2, "job": 3, "kvs": 4}
 
     def key(name: str) -> tuple[int, int, str]:
         head, _, rest = name.partition("/")

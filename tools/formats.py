@@ -2,7 +2,7 @@
 rows.
 
 Beside Python's own syntax: conversions `!d` (a datetime, spec as strftime, `::` before an alignment), `!D`
-(ISO time), `!F` (Flux Standard Duration), `!H` (h:mm:ss), empty for 0; a spec ending in `h` shows a hyphen
+(ISO time), `!F` (Flux Standard Duration), `!H` (h:mm:ss), `!P` (percentage), empty for 0; a spec ending in `h` shows a hyphen
 for nothing, one ending in `+` marks what was cut; before a field `?:` drops its column when all of it is
 empty, `+:` widens it to fit.
 """
@@ -73,6 +73,14 @@ def cut(text: str, columns: int) -> str:
     return text
 
 
+def percentage(share: float) -> str:
+    """A share of one in at most five characters: "50%", "1.5%", "0.05%"."""
+    value = share * 100
+    if value and abs(value) < 1:
+        return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
+    return f"{value:.3g}%" if abs(value) < 100 else f"{value:.0f}%"
+
+
 class Column:
     """One field of a format: its literal before, and how a value becomes text."""
 
@@ -137,6 +145,8 @@ class Column:
             return ascii(value)
         if convert == "S":
             return ",".join(sorted(str(value).split(",")))
+        if convert == "P":
+            return percentage(value) if isinstance(value, int | float) else ""
         number = value if isinstance(value, int | float) else 0.0
         if convert == "d":
             return time.strftime(self.strftime, time.localtime(number)) if number else ""
@@ -205,8 +215,8 @@ class Format:
                     code="bad-format",
                     hint=f"try {', '.join(near)}",
                 )
-            if conversion and conversion not in "dDFHSsra":
-                raise _bad(name, f"no conversion is called !{conversion}; there are !d !D !F !H !S !s !r")
+            if conversion and conversion not in "dDFHPSsra":
+                raise _bad(name, f"no conversion is called !{conversion}; there are !d !D !F !H !P !S !s !r")
             self.columns.append(Column(before, name, spec or "", conversion or "", fields))
             before = ""
         self.tail = before

@@ -49,7 +49,8 @@ def job(id: str, as_json: bool, at: str | None, uri: str | None, state_dir: str 
     """
     from ..journal.ids import f58, parse_id
     from . import render
-    from .jobview import View, job_document
+    from .jobfields import job_document
+    from .jobview import View
 
     number = parse_id(id)
     with open_journal(uri, state_dir) as journal:

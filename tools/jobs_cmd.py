@@ -1,19 +1,18 @@
 """`fluxkv jobs`: which jobs, in which order, in which form. Reads snapshot and tail; asks no daemon.
 
-Order as in Flux: pending jobs as they stand in line, then running ones, the latest first, then inactive ones,
-the latest first. Off a terminal and on it the table is plain text; rich is not needed.
+What is chosen is `selecting`'s to say, what a column shows `jobfields`'. The table is plain text; rich is not needed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..kvs.errors import Rejected
-from .reading import at_option, load, user_id
+from .reading import at_option, load
+from .selecting import DEFAULT_COUNT, filter_options
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -22,43 +21,27 @@ if TYPE_CHECKING:
     from ..journal.state import State
     from .jobview import View
 
-DEFAULT = (
-    "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} {ntasks:>6} {nnodes:>6h} "
-    "{contextual_time!F:>8h} {info}"
-)
-WITH_QUEUE = DEFAULT.replace("{username", "{queue:<8.8+} {username")
-FORMATS = {
-    "default": DEFAULT,
-    "long": "{id.f58:>12} {queue:<8.8+} {username:<8.8+} {name:<10.10+} {status:>9} {urgency:>3} "
-            "{ntasks:>6} {nnodes:>6h} {t_submit!d:%b%d %R::>12} {runtime!F:>8h} {duration!F:>8h} {info}",
-    "deps": "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} {dependencies}",
-    "endreason": "{id.f58:>12} {username:<8.8+} {name:<10.10+} {status_abbrev:>2} "
-                 "{t_inactive!d:%b%d %R::>12} {runtime!F:>8h} {inactive_reason}",
-    "id": "{id.f58}",
-}  # fmt: skip
 _COLOURS = {"F": "\x1b[31m", "CA": "\x1b[33m", "TO": "\x1b[31m", "R": "\x1b[32m"}
+_FAILED = "failed,canceled,timeout"
 
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("-a", "all_states", is_flag=True, help="Inactive jobs too.")
-@click.option("-A", "all_users", is_flag=True, help="Jobs of all users.")
-@click.option("-u", "--user", metavar="USER", help="Jobs of this user, by name or number; or all.")
-@click.option("-n", "--no-header", "--suppress-header", "no_header", is_flag=True, help="No header line.")
-@click.option("-o", "--format", "fmt", metavar="FORMAT", default="default",
-              help="default, long, deps, endreason, id, or your own; help lists the fields.")  # fmt: skip
-@click.option(
-    "-c", "--count", metavar="N", type=click.IntRange(0), default=0, help="At most N jobs (default: all)."
-)
-@click.option(
-    "-f", "--filter", "states", metavar="STATE,...", help="Only jobs in these states or with these results."
-)
+@filter_options
+@click.option("--failed", is_flag=True, help="Only jobs that ended without success, and why.")
 @click.option("--name", metavar="NAME", help="Only jobs of this name.")
-@click.option("-q", "--queue", metavar="QUEUE,...", help="Only jobs of these queues.")
-@click.option(
-    "--since", metavar="WHEN", help="Of the inactive jobs only those that ended after WHEN; implies -a."
-)
-@click.option("--sort", metavar="[-]FIELD,...", help="Sort by fields; a minus turns the order round.")
+@click.option("-i", "--include", metavar="HOSTS|RANKS", help="Only jobs that hold or held something on these nodes.")
+@click.option("--since", metavar="WHEN", help="Only jobs that are active or ended after WHEN; implies -a.")
+@click.option("--constraint", metavar="QUERY|JSON", help='RFC 43: "states:run & host:n[0-3]", or such an object.')
+@click.option("-c", "--count", metavar="N", type=click.IntRange(0),
+              help=f"At most N jobs (default {DEFAULT_COUNT}; 0: all).")  # fmt: skip
+@click.option("--sort", metavar="[-]FIELD,...", help="Sort all that match by fields; a minus turns the order round.")
+@click.option("-n", "--no-header", "--suppress-header", "no_header", is_flag=True, help="No header line.")
+@click.option("-o", "--format", "fmt", metavar="FORMAT", default="",
+              help="A named format, or your own; help lists both, and the fields.")  # fmt: skip
+@click.option("--color", "colour", metavar="WHEN", is_flag=False, flag_value="always", default="auto",
+              type=click.Choice(["auto", "always", "never"]), help="auto (the default), always or never.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help='JSON: {"jobs": [...]}, or one object for a single ID.')
 @click.option("--stats", is_flag=True, help="First a line of totals.")
 @click.option("--stats-only", is_flag=True, help="Only the totals; exit status 1 once no job is active.")
@@ -67,51 +50,68 @@ _COLOURS = {"F": "\x1b[31m", "CA": "\x1b[33m", "TO": "\x1b[31m", "R": "\x1b[32m"
 def jobs(**options: Any) -> None:
     """List jobs: your active ones, or those with the given IDs.
 
+    Pending jobs come first, as they stand in line, then running ones, then inactive ones of any age, the latest
+    first. Formats of your own: [formats.NAME] in ~/.config/fluxkv/jobs.toml.
+
     \b
     Examples:
       fluxkv jobs                                   what waits and runs, and why it waits
-      fluxkv jobs -a -f failed,timeout              what went wrong, and its cause
+      fluxkv jobs --failed --since -1d              what went wrong since yesterday, and its cause
       fluxkv jobs --no-header --format '{id} {status_abbrev}'
       fluxkv jobs -a --since -1h --sort -runtime    the last hour's jobs, the longest first
+      fluxkv jobs -a -i 0 -c 20                     the last twenty jobs on rank 0
       fluxkv jobs -A --at 'yesterday 17:00'         as it was then
       fluxkv jobs -a --state-dir ~/old              of an instance that is down
     """
     from . import render
+    from .named_formats import config_of
 
-    if options["fmt"] == "help":
+    fmt = str(options["fmt"])
+    if fmt == "help":
         _help()
         return
+    if fmt.startswith("get-config="):
+        render.out(config_of(fmt.partition("=")[2]))
+        return
+    if options["as_json"] and (options["stats"] or options["stats_only"]):
+        raise click.UsageError("--json does not go with --stats and --stats-only")
     with open_journal(options["uri"], options["state_dir"]) as journal:
         state, now = load(journal, options["at"])
         if options["stats"] or options["stats_only"]:
-            render.out(_stats(state))
+            _show_stats(state, options["queue"])
             if options["stats_only"]:
                 raise SystemExit(0 if not state.idle else 1)
         chosen, view = _choose(journal, state, now, options)
-    if options["count"]:
-        chosen = chosen[: options["count"]]
-    if options["as_json"]:
-        from .jobview import job_document
-
-        documents = [job_document(job, view) for job in chosen]
-        if len(options["ids"]) == 1:
-            render.print_json(documents[0])
+        if options["as_json"]:
+            _print_json(chosen, view, single=len(options["ids"]) == 1)
         else:
-            render.print_json({"jobs": documents})
-        return
-    _table(chosen, view, options["fmt"], header=not options["no_header"])
+            _table(chosen, view, options)
 
 
-def _table(chosen: list[Job], view: View, fmt: str, *, header: bool) -> None:
+def _print_json(chosen: list[Job], view: View, *, single: bool) -> None:
+    from . import render
+    from .jobfields import job_document
+
+    documents = [job_document(job, view) for job in chosen]
+    if single and documents:
+        render.print_json(documents[0])
+    else:
+        render.print_json({"jobs": documents})
+
+
+def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
     from . import render
     from .formats import Format
-    from .jobview import FIELDS, status_abbrev
+    from .jobfields import FIELDS
+    from .jobview import status_abbrev
+    from .named_formats import find_format
 
-    text = FORMATS.get(fmt, fmt)
-    if fmt == "default" and any(job.queue != "default" for job in chosen):
-        text = WITH_QUEUE
+    name, text = find_format(options["fmt"] or ("failed" if options["failed"] else ""), "FLUXKV_JOBS_FORMAT_DEFAULT")
+    if name in ("default", "cute") and any(job.queue != "default" for job in chosen):
+        text = text.replace("{username", "{queue:<8.8+} {username")
+    header = not options["no_header"]
     lines = Format(text, FIELDS).lines(chosen, view, header=header)
-    if fmt in FORMATS and not os.environ.get("NO_COLOR") and render.is_terminal():
+    if name and _coloured(options["colour"]):
         first = 1 if header else 0
         if header:
             lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
@@ -123,104 +123,45 @@ def _table(chosen: list[Job], view: View, fmt: str, *, header: bool) -> None:
         render.out("\n".join(lines))
 
 
+def _coloured(when: str) -> bool:
+    from . import render
+
+    return when == "always" or (when == "auto" and not os.environ.get("NO_COLOR") and render.is_terminal())
+
+
 def _choose(journal: Journal, state: State, now: float, options: dict[str, Any]) -> tuple[list[Job], View]:
     """The jobs asked for, in order."""
+    from ..journal.ids import parse_id
+    from . import render
     from .jobview import View
+    from .selecting import Selection
 
-    view = View(state, now)
-    if options["ids"]:
-        from ..journal.ids import parse_id
-
-        chosen = journal.known_jobs(state, [parse_id(text) for text in options["ids"]])
-        keep = _keep(options, every=True, now=now)
-    else:
-        keep = _keep(options, every=False, now=now)
-        chosen = _in_order(state.jobs.values())
-    chosen = [job for job in chosen if all(test(job) for test in keep)]
+    view = View(state, now, journal)
+    named = bool(options["ids"])
+    everything = named or options["all_states"] or bool(options["since"])
+    selection = Selection(view)
+    selection.states(options["states"] or (_FAILED if options["failed"] else None), everything=everything)
+    if options["user"] or not named:
+        selection.users(options["user"], everyone=options["all_users"])
+    selection.queues(options["queue"]).active_since(options["since"]).on_nodes(options["include"])
+    selection.constraint({"name": [options["name"]]} if options["name"] else {}).constraint_text(options["constraint"])
+    count = DEFAULT_COUNT if options["count"] is None else options["count"]
+    if named:
+        found = journal.known_jobs(state, [parse_id(text) for text in options["ids"]])
+        chosen = [job for job in found if selection.wants(job)]
+    else:  # one more than shown, to know whether there are more
+        chosen = selection.find(journal, 0 if options["sort"] or not count else count + 1)
     if options["sort"]:
         _sort(chosen, view, options["sort"])
+    if count and len(chosen) > count:
+        del chosen[count:]
+        if options["count"] is None:
+            render.say(f"fluxkv: the first {count} jobs; -c 0 lists all")
     return chosen, view
 
 
-def _in_order(jobs: Iterable[Job]) -> list[Job]:
-    from ..journal.job import INACTIVE, NEW, PENDING
-    from .jobview import in_line
-
-    pending: list[Job] = []
-    running: list[Job] = []
-    inactive: list[Job] = []
-    for job in jobs:
-        if job.state == INACTIVE:
-            inactive.append(job)
-        elif job.state & (PENDING | NEW):
-            pending.append(job)
-        else:
-            running.append(job)
-    pending.sort(key=in_line)
-    running.sort(key=lambda job: (-(job.t_run or job.t_alloc), -job.order))
-    inactive.sort(key=lambda job: (-job.t_inactive, -job.order))
-    return [*pending, *running, *inactive]
-
-
-def _keep(options: dict[str, Any], *, every: bool, now: float) -> list[Callable[[Job], bool]]:
-    """The tests a job must pass. every: jobs are named, so state and user do not matter unless asked for."""
-    from ..journal.job import ACTIVE, INACTIVE, NEW
-
-    tests: list[Callable[[Job], bool]] = []
-    if options["states"]:
-        mask, results = parse_states(options["states"])
-        tests.append(lambda job: bool(job.state & mask) or (job.state == INACTIVE and job.result in results))
-    elif not (every or options["all_states"] or options["since"]):
-        tests.append(lambda job: bool(job.state & (ACTIVE | NEW)))
-    user = options["user"]
-    if user and user != "all":
-        wanted = user_id(user)
-        tests.append(lambda job: job.userid == wanted)
-    elif not (every or options["all_users"] or user):
-        me = os.getuid()
-        tests.append(lambda job: job.userid == me)
-    if options["name"]:
-        tests.append(lambda job: job.name == options["name"])
-    if options["queue"]:
-        queues = set(options["queue"].split(","))
-        tests.append(lambda job: job.queue in queues)
-    if options["since"]:
-        from .target import parse_moment
-
-        since = parse_moment(options["since"], now)
-        if since.time is None:  # a version: its commit stands for a time
-            raise Rejected(
-                "--since takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30"
-            )
-        after = since.time
-        tests.append(lambda job: job.state != INACTIVE or job.t_inactive > after)
-    return tests
-
-
-def parse_states(text: str) -> tuple[int, frozenset[int]]:
-    """(mask of states, results) that a list such as "pending,failed" names. Raises `Rejected`."""
-    from ..journal.job import ACTIVE, NEW, PENDING, RUNNING, JobState, Result
-
-    masks = {state.name.lower(): int(state) for state in JobState}
-    masks |= {"pending": PENDING | NEW, "running": RUNNING, "active": ACTIVE | NEW}
-    names = {result.name.lower(): int(result) for result in Result} | {"cancelled": int(Result.CANCELED)}
-    mask, results = 0, set()
-    for word in text.lower().split(","):
-        if word in masks:
-            mask |= masks[word]
-        elif word in names:
-            results.add(names[word])
-        else:
-            raise Rejected(
-                f"{word!r} is no state and no result",
-                code="bad-state",
-                hint=f"there are {', '.join([*masks, *names])}",
-            )
-    return mask, frozenset(results)
-
-
 def _sort(chosen: list[Job], view: View, text: str) -> None:
-    from .jobview import FIELDS
+    from .jobfields import FIELDS
 
     for key in reversed(text.split(",")):
         name = key.removeprefix("-")
@@ -230,48 +171,51 @@ def _sort(chosen: list[Job], view: View, text: str) -> None:
                 code="bad-sort",
                 hint="fluxkv jobs -o help lists them",
             )
-        get: Callable[[Job, View], Any] = FIELDS[name][1]
-        if name.startswith("id"):
-            get = _number
-        values = [get(job, view) for job in chosen]
-        mixed = len({isinstance(value, str) for value in values}) > 1  # some empty, some numbers
-        order = sorted(
-            range(len(chosen)),
-            key=lambda at: (
-                (values[at] != "", str(values[at]) if mixed and values[at] == "" else values[at])
-                if mixed
-                else values[at]
-            ),
-            reverse=key.startswith("-"),
-        )
-        chosen[:] = [chosen[at] for at in order]
+        get = _number if name.startswith("id") else FIELDS[name][1]
+        ranks = {job.id: _rank(get(job, view)) for job in chosen}
+        chosen.sort(key=lambda job, ranks=ranks: ranks[job.id], reverse=key.startswith("-"))  # type: ignore[misc]
 
 
 def _number(job: Job, view: View) -> int:
     return job.id
 
 
-def _stats(state: State) -> str:
-    from ..journal.job import INACTIVE, NEW, PENDING, RUNNING
+def _rank(value: Any) -> tuple[int, Any]:
+    """A sort key for values some of which are empty or of another kind: numbers first, then texts, then nothing."""
+    if value == "":
+        return 2, ""
+    return (0, value) if isinstance(value, int | float) else (1, str(value))
 
-    ended = [job.result for job in state.jobs.values() if job.state == INACTIVE]
-    good = sum(1 for result in ended if result == 1)
-    return (
-        f"{state.count(RUNNING)} running, {good} completed, {len(ended) - good} failed, "
-        f"{state.count(PENDING | NEW)} pending" + (f", {state.retired} retired" if state.retired else "")
-    )
+
+def _show_stats(state: State, queues: str | None) -> None:
+    from ..journal.job import NEW, PENDING, RUNNING, Result
+    from . import render
+
+    if queues:
+        names = set(queues.split(","))
+        active = [job.state for job in state.active() if job.queue in names]
+        running = sum(1 for one in active if one & RUNNING)
+        pending = sum(1 for one in active if one & (PENDING | NEW))
+        ended = [state.ended(name) for name in sorted(names)]
+    else:
+        running, pending, ended = state.count(RUNNING), state.count(PENDING | NEW), [state.ended()]
+    good = sum(one[Result.COMPLETED] for one in ended)
+    bad = sum(sum(one.values()) for one in ended) - good
+    render.out(f"{running} running, {good} completed, {bad} failed, {pending} pending")
 
 
 def _help() -> None:
     from . import render
-    from .jobview import FIELDS
+    from .jobfields import FIELDS
+    from .named_formats import BUILT_IN, configured
 
     render.out("Formats:")
-    for name, text in FORMATS.items():
-        render.out(f"  {name:<10} {text}")
+    for name, one in {**BUILT_IN, **configured()}.items():
+        render.out(f"  {name:<10} {one.description}\n  {'':<10} {one.text}")
     render.out("Fields:")
     render.table([], [(f"  {name}", header) for name, (header, _) in FIELDS.items()], plain=True)
+    render.out("  annotations.KEY, sched.KEY, user.KEY: what the scheduler and the user noted on a job")
     render.out(
-        "Conversions: !d datetime, !D ISO time, !F duration, !H h:mm:ss; "
+        "Conversions: !d datetime, !D ISO time, !F duration, !H h:mm:ss, !P percentage; "
         "a spec may end in h (a hyphen for nothing) or in + (marks what was cut)"
     )

@@ -4,12 +4,10 @@ wording only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..journal.hostlist import compress
-from ..journal.ids import encode, f58
-from ..journal.idset import format_ids
+from ..journal.ids import f58
 from ..journal.job import (
     INACTIVE,
     NEW,
@@ -26,13 +24,19 @@ from ..journal.node import Queue
 from ..journal.state import State
 from .reading import user_name
 
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+
 
 class View:
-    """A state as tables look at it. now: Unix seconds, the end of what still runs."""
+    """A state as tables look at it. now: Unix seconds, the end of what still runs. journal: where the jobspecs of
+    jobs that ended are read, if a table wants them."""
 
-    def __init__(self, state: State, now: float) -> None:
+    def __init__(self, state: State, now: float, journal: Journal | None = None) -> None:
         self.state = state
         self.now = now
+        self._journal = journal
+        self._jobspecs: dict[int, dict[str, Any]] = {}
         self.hosts = {rank: node.host for rank, node in state.nodes.items()}
         self._nodelists: dict[tuple[int, ...], str] = {}
         self._heads: dict[str, int] | None = None
@@ -54,11 +58,21 @@ class View:
         names = [name] if rules is None or not rules.parent else [name, rules.parent]
         return [self.state.queues[one] for one in names if one in self.state.queues]
 
+    def jobspec(self, job: Job) -> dict[str, Any]:
+        """A job's jobspec, of one that ended as it was submitted; {} if it is not to be had."""
+        found = job.jobspec or self._jobspecs.get(job.id)
+        if found is None and self._journal is not None and job.commits:
+            for _, event in self._journal.story(job.commits[:1]):
+                if event.name == "submit" and isinstance(event.subject, int):
+                    self._jobspecs[event.subject] = (event.context or {}).get("jobspec") or {}
+            found = self._jobspecs.get(job.id)
+        return found or {}
+
     def head(self, queue: str) -> int:
         """The job first in line in a queue, 0 if none is."""
         if self._heads is None:
             heads: dict[str, Job] = {}
-            for job in self.state.jobs.values():
+            for job in self.state.active():
                 if job.state != SCHED or not job.priority or job.granted is not None:
                     continue
                 first = heads.get(job.queue)
@@ -195,90 +209,3 @@ def exception_part(job: Job, index: int) -> str:
     if not job.exceptions:
         return ""
     return str(min(job.exceptions, key=lambda one: one[1])[index])
-
-
-Getter = Callable[[Job, View], Any]
-
-# name: (header, getter). Names and headers are Flux's where Flux has the field.
-FIELDS: dict[str, tuple[str, Getter]] = {
-    "id": ("JOBID", lambda job, view: f58(job.id)),
-    "id.f58": ("JOBID", lambda job, view: f58(job.id)),
-    "id.dec": ("JOBID", lambda job, view: job.id),
-    "id.f58plain": ("JOBID", lambda job, view: encode(job.id, "f58plain")),
-    "id.hex": ("JOBID", lambda job, view: encode(job.id, "hex")),
-    "id.dothex": ("JOBID", lambda job, view: encode(job.id, "dothex")),
-    "id.kvs": ("JOBID", lambda job, view: encode(job.id, "kvs")),
-    "userid": ("UID", lambda job, view: job.userid),
-    "username": ("USER", lambda job, view: user_name(job.userid)),
-    "urgency": ("URG", lambda job, view: job.urgency),
-    "priority": ("PRI", lambda job, view: job.priority),
-    "state": ("STATE", lambda job, view: STATE_NAMES[job.state]),
-    "state_single": ("S", lambda job, view: STATE_ABBREV[job.state]),
-    "name": ("NAME", lambda job, view: job.name),
-    "queue": ("QUEUE", lambda job, view: job.queue),
-    "ntasks": ("NTASKS", lambda job, view: job.ntasks),
-    "ncores": ("NCORES", lambda job, view: job.ncores),
-    "nnodes": ("NNODES", lambda job, view: job.nnodes),
-    "ranks": ("RANKS", lambda job, view: format_ids(job.ranks)),
-    "nodelist": ("NODELIST", lambda job, view: view.nodelist(job)),
-    "status": ("STATUS", lambda job, view: status(job)),
-    "status_abbrev": ("ST", lambda job, view: status_abbrev(job)),
-    "returncode": ("RC", lambda job, view: job.returncode if job.state == INACTIVE else ""),
-    "result": ("RESULT", lambda job, view: job.result.name if job.result is not None else ""),
-    "result_abbrev": ("RS", lambda job, view: RESULT_ABBREV[job.result] if job.result is not None else ""),
-    "success": ("SUCCESS", lambda job, view: job.result == 1 if job.state == INACTIVE else ""),
-    "waitstatus": ("WSTATUS", lambda job, view: "" if job.status is None else job.status),
-    "exception.occurred": ("EXCEPTION-OCCURRED", lambda job, view: bool(job.exceptions)),
-    "exception.severity": ("EXCEPTION-SEVERITY", lambda job, view: exception_severity(job)),
-    "exception.type": ("EXCEPTION-TYPE", lambda job, view: exception_part(job, 0)),
-    "exception.note": ("EXCEPTION-NOTE", lambda job, view: one_line(exception_part(job, 2))),
-    "t_submit": ("T_SUBMIT", lambda job, view: job.t_submit),
-    "t_depend": ("T_DEPEND", lambda job, view: job.t_depend),
-    "t_run": ("T_RUN", lambda job, view: job.t_run),
-    "t_cleanup": ("T_CLEANUP", lambda job, view: job.t_cleanup),
-    "t_inactive": ("T_INACTIVE", lambda job, view: job.t_inactive),
-    "runtime": ("RUNTIME", lambda job, view: job.runtime(view.now)),
-    "expiration": ("EXPIRATION", lambda job, view: job.expiration),
-    "t_remaining": ("T_REMAINING", remaining),
-    "duration": ("DURATION", lambda job, view: job.duration),
-    "contextual_time": ("TIME", shown_time),
-    "contextual_info": ("INFO", info),
-    "info": ("INFO", info),
-    "dependencies": ("DEPENDENCIES", lambda job, view: ",".join(job.waiting)),
-    "annotations": ("ANNOTATIONS", lambda job, view: job.annotations or ""),
-    "inactive_reason": ("INACTIVE-REASON", lambda job, view: inactive_reason(job)),
-    "reason": ("REASON", reason),
-    "cause": ("CAUSE", lambda job, view: cause(job)),
-}
-
-
-def job_document(job: Job, view: View) -> dict[str, Any]:
-    """A job as a JSON object under Flux's names. The id is F58 text (RFC 19); times are Unix seconds,
-    absent if unset."""
-    document: dict[str, Any] = {"id": f58(job.id)}
-    for name in (
-        "userid", "username", "urgency", "priority", "state", "name", "queue", "ntasks", "ncores", "nnodes",
-        "ranks",
-        "nodelist", "status", "t_submit", "t_depend", "t_run", "t_cleanup", "t_inactive", "runtime",
-        "duration",
-        "expiration", "t_remaining", "returncode", "result", "success", "waitstatus", "inactive_reason",
-        "reason",
-    ):  # fmt: skip
-        value = FIELDS[name][1](job, view)
-        if (
-            value != ""
-            and not (name.startswith("t_") and not value)
-            and not (name == "expiration" and not value)
-        ):
-            document[name] = value
-    if job.state & PENDING:
-        document["dependencies"] = list(job.waiting)
-    document["exception"] = {"occurred": bool(job.exceptions)}
-    if job.exceptions:
-        kind, severity, note = min(job.exceptions, key=lambda one: one[1])
-        if job.exception is not None:
-            kind, severity, note = job.exception[0], 0, job.exception[1]
-        document["exception"].update(severity=severity, type=kind, note=note)
-    document["annotations"] = job.annotations
-    document["info"] = info(job, view)
-    return document

@@ -70,10 +70,7 @@ def _document(fold: Fold, digest: bytes, seconds: float) -> dict[str, Any]:
     from ..journal.job import STATE_NAMES
 
     state = fold.state
-    results: dict[str, int] = {}
-    for job in state.jobs.values():
-        if job.result is not None:
-            results[job.result.name] = results.get(job.result.name, 0) + 1
+    results = {result.name: number for result, number in state.ended().items() if number}
     return {
         "version": state.version, "epoch": state.epoch, "time": state.time, "events": state.events,
         "skipped": state.skipped, "seconds": round(seconds, 6),

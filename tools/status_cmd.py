@@ -99,10 +99,7 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         "owner": state.instance.get("owner"), "time": state.time, "events": state.events,
         "retired": state.retired,
     }  # fmt: skip
-    results = {"completed": 0, "failed": 0, "canceled": 0, "timeout": 0}
-    for job in state.jobs.values():
-        if job.result is not None:
-            results[job.result.name.lower()] += 1
+    results = {result.name.lower(): number for result, number in state.ended().items()}
     document["jobs"] = {
         name.lower(): state.counts.get(number, 0) for number, name in STATE_NAMES.items()
     } | results
@@ -204,10 +201,10 @@ def _show(document: dict[str, Any]) -> None:
     ended = ", ".join(
         f"{jobs[name]} {name}" for name in ("completed", "failed", "canceled", "timeout") if jobs[name]
     )
-    retired = f", {document['retired']} retired" if document["retired"] else ""
+    inactive = jobs["inactive"] + document["retired"]
     render.out(
-        f"jobs       {pending} pending, {jobs['run'] + jobs['cleanup']} running, {jobs['inactive']} inactive"
-        + (f" ({ended})" if ended else "") + retired
+        f"jobs       {pending} pending, {jobs['run'] + jobs['cleanup']} running, {inactive} inactive"
+        + (f" ({ended})" if ended else "")
     )  # fmt: skip
     nodes = document["nodes"]
     render.out(

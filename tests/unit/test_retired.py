@@ -140,7 +140,7 @@ def test_events_without_records_are_folded_up_to(shell: Any) -> None:
     journal.append(Decision([["retire", "instance", 1.0, {"jobs": [shell.ids["b"], 99]}]]), state.version)
     live = journal.load()
     assert kept(journal.find_job(live, shell.ids["b"])) == before
-    assert [[job.id for job in some] for some in journal.retired_jobs(live)] == [[shell.ids["b"]]]
+    assert [[job.id for job in some] for some in journal.ended_jobs(live) if len(some) == 1] == [[shell.ids["b"]]]
 
 
 def test_those_that_ended_last_come_first(shell: Any) -> None:
@@ -149,12 +149,39 @@ def test_those_that_ended_last_come_first(shell: Any) -> None:
     retire(shell, "c")
     journal = shell.sample.journal
     state = journal.load()
-    assert [[job.name for job in some] for some in journal.retired_jobs(state)] == [["sleep", "mpi"], ["sleep"], ["true", "build"]]
-    since = state.retirements[2][3]
-    assert [[job.id for job in some] for some in journal.retired_jobs(state, since)] == [
-        [shell.ids["d"], shell.ids["e"]],
-        [shell.ids["c"]],
-    ]
+    everything = sorted((job for job in shell.sample.state.jobs.values() if job.state == INACTIVE), key=lambda job: -job.t_inactive)
+    for seen in (state, journal.look()):
+        assert [job.id for job in journal.newest(seen, 0, lambda job: True)] == [job.id for job in everything]
+        for count in range(1, 10):
+            found = journal.newest(seen, count, lambda job: job.name == "sleep")
+            assert [job.id for job in found] == [job.id for job in everything if job.name == "sleep"][:count]
+    since = state.jobs[shell.ids["f"]].t_inactive - 0.5
+    assert all(job.t_inactive > since for some in journal.ended_jobs(state, since) for job in some)
+
+
+def test_no_more_is_read_than_was_asked_for(shell: Any) -> None:
+    retire(shell, "ab")
+    retire(shell, "cd")
+    assert shell.sample.journal.save_snapshot(shell.sample.journal.load())
+    store = Counting(shell.sample.journal.store)
+    journal = Journal(store)
+    state = journal.look()
+    for count, read in ((5, 0), (6, 1), (7, 1), (8, 2), (9, 2), (0, 2)):
+        store.count = 0
+        assert len(journal.newest(state, count, lambda job: True)) == (count or 9)
+        assert store.count == read
+    store.count = 0
+    assert len(journal.newest(state, 0, lambda job: True, since=state.retirements[1][3])) >= 5
+    assert store.count == 1
+
+
+def test_results_are_counted_for_ever(shell: Any) -> None:
+    before = shell.sample.journal.load().ended()
+    assert list(before.values()) == [4, 2, 2, 1]
+    retire(shell, "abcdefghi")
+    state = shell.sample.journal.look()
+    assert state.ended() == state.ended("default") == before
+    assert sum(state.ended("another").values()) == 0
 
 
 def test_the_index_is_part_of_digest_and_snapshot(shell: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools import render
-from fluxkv.tools.formats import Format, clean, cut, width_of
+from fluxkv.tools.formats import Format, clean, cut, percentage, width_of
 from fluxkv.tools.journal_cmd import writing
 
 FIELDS: dict[str, tuple[str, Any]] = {"name": ("NAME", lambda row, view: row), "n": ("N", lambda row, view: 7)}
@@ -30,6 +30,14 @@ def test_wide_characters_take_two_columns() -> None:
     assert cut("漢字漢字", 5) == "漢字"
     lines = Format("{name:<6.6+} {n}", FIELDS).lines(["abc", "漢字", "漢字漢字", "abcdefgh"], None)
     assert lines == ["NAME   N", "abc    7", "漢字   7", "漢字+  7", "abcde+ 7"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "0%"), (1, "100%"), (0.5, "50%"), (0.015, "1.5%"), (0.0005, "0.05%"), (0.12345, "12.3%"), (12, "1200%")]
+)
+def test_percentages(share: float, text: str) -> None:
+    assert percentage(share) == text
+    assert Format("{n!P:>6}", {"n": ("N", lambda row, view: row)}).lines([share], None, header=False) == [text.rjust(6)]
 
 
 def test_tables_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_the_contract_of_scripts(shell: Any) -> None:
         "build INACTIVE I FAILED FAILED F"),
         ("b", "{returncode} {waitstatus} {success} {inactive_reason}", "3 768 False Exit 3"),
         ("d", "{returncode} {exception.occurred} {exception.severity} {exception.type}",
-        "143 True 0 timeout"),
+        "-15 True 0 timeout"),
         ("d", "{exception.note}", "resource allocation expired"),
         ("d", "{duration!F} {runtime!F:>6} {runtime!H} {runtime:.1f}", "5s     9s 0:00:09 9.0"),
         ("d", "{t_run!D} {t_run!d:%H:%M::>7}|", "2023-11-14T22:13:48   22:13|"),
@@ -65,7 +65,7 @@ def test_the_contract_of_scripts(shell: Any) -> None:
         ("e", "{nodelist} {ranks}", "node[0-1] 0-1"),
         ("o", "{dependencies} {status_abbrev}", "begin-time=1700100000 D"),
         ("l", "{reason}|{priority}|{urgency:03d}", "needs 3 nodes; 2 are up|16|016"),
-        ("c", "{inactive_reason}|{nnodes:>3h}|{returncode:>3d}", "Canceled: not needed|  -|  1"),
+        ("c", "{inactive_reason}|{nnodes:>3h}|{returncode:>3d}", "Canceled: not needed|  -|-128"),
         ("f", "{inactive_reason}", "command not found"),
         ("e", "{name:<2.2+}|{nodelist:<6.6+}", "m+|node[+"),
         ("b", "100%s {{}} {name:^7}.", "100%s {}  build ."),
@@ -148,8 +148,113 @@ def test_a_retired_job_is_still_found(shell: Any) -> None:
 
     journal, state = shell.sample.journal, shell.sample.state
     journal.append(Decision([["retire", "instance", 1700000093.0, {"jobs": [shell.ids["b"]]}]]), state.version)
-    assert shell.id("b") not in shell.out("jobs", "-a")
+    assert shell.id("b") in shell.out("jobs", "-a")
     assert shell.out("jobs", "-n", "-o", "{name} {returncode}", shell.id("b")) == "build 3\n"
+
+
+def listed(shell: Any, *args: str) -> list[str]:
+    return list(shell.out("jobs", "-n", "-o", "{name}", *args).split())
+
+
+def test_jobs_on_nodes(shell: Any) -> None:
+    assert listed(shell, "-a", "-i", "1") == ["sleep", "mpi", "build"]
+    assert listed(shell, "-a", "--include", "node[1-2]") == ["sleep", "mpi", "sleep", "build"]
+    assert listed(shell, "-i", "node0,node2") == ["simulate"]
+    assert listed(shell, "-i", "nosuch") == []
+    assert "bad job constraint" in shell("jobs", "-i", "n[")[2]
+
+
+def test_constraints_and_queries(shell: Any) -> None:
+    assert listed(shell, "-a", "--constraint", "sleep & -results:canceled") == ["sleep"]
+    assert listed(shell, "-A", "--constraint", '{"userid": [4000000]}') == ["render"]
+    assert listed(shell, "-a", "--constraint", '{"t_inactive": [">1700000070"]}') == ["sleep"]
+    for bad in ("states:walk", "{", '{"a": 1}', "(", "t_run:5"):
+        status, _, error = shell("jobs", "--constraint", bad)
+        assert status == 1, bad
+        assert "constraint" in error or "query" in error
+
+
+def test_failed_shows_causes(shell: Any) -> None:
+    text = shell.out("jobs", "--failed")
+    assert text.splitlines()[0].split() == ["JOBID", "USER", "NAME", "ST", "T_INACTIVE", "RUNTIME", "CAUSE"]
+    assert [line.split()[2] for line in text.splitlines()[1:]] == ["sleep", "nosuch", "sleep", "sleep", "build"]
+    assert "exec: nosuch: No such file or directory" in text
+    assert listed(shell, "--failed", "-f", "failed") == ["nosuch", "build"]
+
+
+def test_the_limit_is_said_when_it_was_nobodys_wish(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkv.tools import jobs_cmd
+
+    assert shell("jobs", "-a")[2] == ""
+    monkeypatch.setattr(jobs_cmd, "DEFAULT_COUNT", 6)
+    status, text, error = shell("jobs", "-a", "-n", "-o", "{name}")
+    assert (status, text.split(), error) == (0, ["big", "small", "later", "nightly", "simulate", "sleep"],
+                                             "fluxkv: the first 6 jobs; -c 0 lists all\n")  # fmt: skip
+    assert shell("jobs", "-a", "-c", "3")[2] == ""
+    assert len(listed(shell, "-a", "-c", "0")) == 14
+    assert listed(shell, "-a", "--sort", "-runtime", "-c", "2") == ["simulate", "sleep"]
+
+
+def test_annotations_and_memo(shell: Any) -> None:
+    from fluxkv.journal.decide import Decision
+
+    journal, state, m = shell.sample.journal, shell.sample.state, shell.ids["m"]
+    journal.append(Decision([["memo", m, 1700000093.0, {"step": 3, "who": {"name": "x"}}]]), state.version)
+    fmt = "{user.step}|{annotations.user.who.name}|{user.none}|{user.who}|{sched.reason_pending}|{user.step:>4}"
+    assert shell.out("jobs", "-n", "-o", fmt, shell.id("m")) == '3|x||{"name":"x"}|behind ƒ6HjYQgw|   3\n'
+    assert json.loads(shell.out("jobs", "--json", shell.id("m")))["annotations"]["user"]["step"] == 3
+    assert listed(shell, "--sort", "-user.step")[0] != "small"  # nothing comes last, first when turned round
+    assert shell("jobs", "-o", "{users.x}")[0] == 1
+
+
+def test_attributes_of_jobs_that_ended_are_read_from_the_journal(shell: Any) -> None:
+    assert shell.out("jobs", "-n", "-o", "{cwd}|{bank}|", shell.id("b"), shell.id("j")) == "/tmp||\n/tmp||\n"
+
+
+def test_stats_of_queues(shell: Any) -> None:
+    assert shell.out("jobs", "--stats-only", "-q", "default") == "2 running, 4 completed, 5 failed, 4 pending\n"
+    assert shell("jobs", "--stats-only", "-q", "none")[1] == "0 running, 0 completed, 0 failed, 0 pending\n"
+    assert shell("jobs", "--stats", "--json")[0] == 2
+
+
+def test_named_formats(shell: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", f"{tmp_path / 'site'}:{tmp_path / 'none'}")
+    for place, text in (("site", "{id.dec}"), ("own", "{name}={status}")):
+        (tmp_path / place / "fluxkv").mkdir(parents=True)
+        (tmp_path / place / "fluxkv" / "jobs.toml").write_text(f'[formats.mine]\nformat = "{text}"\ndescription = "of {place}"\n')
+    assert shell.out("jobs", "-n", "-o", "mine", shell.id("b")) == "build=FAILED\n"
+    assert "of own" in shell.out("jobs", "-o", "help")
+    assert shell.out("jobs", "-o", "get-config=mine").startswith("[formats.mine]\n")
+    for name in ("long", "deps", "endreason", "failed", "cute", "id"):
+        assert len(shell.out("jobs", "-a", "-o", name).splitlines()) == 15
+    assert "no output format is called 'mime'" in shell("jobs", "-o", "mime")[2]
+    shell.env["FLUXKV_JOBS_FORMAT_DEFAULT"] = "mine"
+    assert shell.out("jobs", "-n", shell.id("b")) == "build=FAILED\n"
+    for bad in ("[formats.mine]\nformat = 5\n", "formats = 5", "[formats.long]\nformat = '{id}'\n", "x ="):
+        (tmp_path / "own" / "fluxkv" / "jobs.toml").write_text(bad)
+        status, _, error = shell("jobs")
+        assert (status, "jobs.toml" in error) == (1, True), bad
+
+
+def test_colours(shell: Any) -> None:
+    assert "\x1b[" not in shell.out("jobs", "-a", "--color=never")
+    text = shell.out("jobs", "-a", "--color")
+    assert text.splitlines()[0].startswith("\x1b[1m")
+    assert "\x1b[31m" in text
+    assert "\x1b[" not in shell.out("jobs", "-a", "--color=always", "-o", "{id}")
+
+
+def test_ids_keep_their_order_and_obey_filters(shell: Any) -> None:
+    ids = [shell.id(letter) for letter in "bjkb"]
+    assert listed(shell, *ids) == ["build", "simulate", "render", "build"]
+    assert listed(shell, "-f", "running", *ids) == ["simulate", "render"]
+    assert listed(shell, "-u", "4000000", *ids) == ["render"]
+    assert json.loads(shell.out("jobs", "--json", "-f", "pending", shell.id("b"))) == {"jobs": []}
+
+
+def test_a_moment_to_come_is_no_since(shell: Any) -> None:
+    assert "in the future" in shell("jobs", "--since", "@1900000000")[2]
 
 
 def test_a_stopped_queue_is_the_reason(shell: Any) -> None:

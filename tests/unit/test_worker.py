@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, Write
+from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, Snapshot, WakeAt, Write
 from fluxkv.instances.worker import PROBE
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
@@ -516,6 +516,20 @@ def test_the_oldest_retire_with_their_records(rig: Rig, monkeypatch: pytest.Monk
     found = rig.journal.find_jobs(rig.state, ids)
     assert list(found) == ids
     assert [job_value(found[id]) for id in ids] == [job_value(before[id]) for id in ids]
+
+
+def test_a_snapshot_when_nothing_happens(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkv.instances import worker as module
+
+    monkeypatch.setattr(module, "QUIET_EVENTS", 10)
+    rig.do(decide.change_queue("default", "stop", "x", rig.now))
+    for _ in range(5):
+        rig.submit()
+    wakes = [one.time for one in rig.worker.step(rig.now, []) if isinstance(one, WakeAt)]
+    assert wakes[-1] == rig.worker.moved + module.QUIET_S
+    assert not any(isinstance(one, Snapshot) for one in rig.worker.step(wakes[-1] - 0.01, []))
+    assert any(isinstance(one, Snapshot) for one in rig.worker.step(wakes[-1], []))
+    assert rig.worker.step(wakes[-1] + 1, []) == []
 
 
 # -- what people may ask -------------------------------------------------------------------------------------------
