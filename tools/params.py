@@ -46,7 +46,7 @@ class Known:
             uri = StateDir(os.path.expanduser(directory)).read()["uri"] if directory else named.get("uri")
             store = open_store(find_uri(uri))
             try:
-                self._state = Journal(store).load()
+                self._state = Journal(store).look()
             finally:
                 store.close()
         return self._state
@@ -193,12 +193,16 @@ def states(known: Known, typed: str) -> Values:
 
 def formats(known: Known, typed: str) -> Values:
     """Formats the command's module names."""
-    found = getattr(known.module(), "FORMATS", ())
-    return [(name, "") for name in found] + ([("help", "the fields")] if known.command == "jobs" else [])
+    if known.command in ("jobs", "pgrep"):
+        from .named_formats import BUILT_IN, configured
+
+        named = {**BUILT_IN, **configured()}
+        return [*((name, one.description) for name, one in named.items()), ("help", "the formats and fields")]
+    return [(name, "") for name in getattr(known.module(), "FORMATS", ())]
 
 
 def fields(known: Known, typed: str) -> Values:
-    from .jobview import FIELDS
+    from .jobfields import FIELDS
 
     minus = "-" if typed.startswith("-") else ""
     return ((minus + name, "") for name in FIELDS)
