@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench ci clean
+.PHONY: help demo test lint types bench man ci clean
 .SUFFIXES:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint    ruff check'
 	@echo 'make types   mypy --strict'
 	@echo 'make bench   measure speed against bare processes on this machine'
+	@echo 'make man     write the man pages to build/man/man1 (MANDIR=... elsewhere)'
 	@echo 'make ci      all that must pass: lint, types, test'
 	@echo 'make clean   remove $(VENV) and everything made here'
 
@@ -41,6 +42,10 @@ types: $(TEST_STAMP)
 
 bench: $(TEST_STAMP)
 	@$(PY) tests/bench/run.py $(BENCH_ARGS)
+
+MANDIR ?= build/man/man1
+man: $(RUN_STAMP)
+	@$(VENV)/bin/fluxkv man --output $(MANDIR)
 
 ci:
 	@bash .ci/run

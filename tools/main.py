@@ -36,6 +36,8 @@ COMMANDS = {
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
     "dmesg": ("dmesg", "dmesg", "The daemons' own log."),
+    "help": ("man", "help_", "Show the manual of a command."),
+    "man": ("man", "man", "Print a man page, or write all of them."),
     "completion": ("completion", "completion", "Print what makes a shell complete commands, job ids and queues."),
 }
 
@@ -47,12 +49,14 @@ GROUPS = {
     "Looking at jobs and changing them": ("jobs", "job", "cancel"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
-    "Help": ("completion",),
+    "Help": ("help", "man", "completion"),
 }
 
 
 class LazyGroup(click.Group):
     """Imports a command's module when it is called, so that each command starts fast."""
+
+    sections = GROUPS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
