@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import click
 
-LIMIT_S = 0.5
+LIMIT_S = 1.0
 ASKED = "_FLUXKV_COMPLETE"
 
 _BASH = r"""# fluxkv completion for bash: eval "$(fluxkv completion bash)" in ~/.bashrc

@@ -59,7 +59,13 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def completed(self, text: str) -> str:
-        """The line that `text` and a TAB become; it is never run."""
+        """The line that `text` and a TAB become; it is never run. On a machine too busy to answer in time, TAB again."""
+        for _ in range(5):
+            if (found := self._tab(text)) != text:
+                break
+        return found
+
+    def _tab(self, text: str) -> str:
         self.type(f"{text}\t")
         # Begin of line, and another command before it that says what became of the rest; C-k clears nothing but makes
         # the shell finish the completion first.
@@ -97,7 +103,6 @@ def test_tab_on_a_real_terminal(terminal: Terminal, site: Any, tmp_path: Path) -
         assert terminal.completed("fluxkv job att") == "fluxkv job attach"
         assert terminal.completed(f"fluxkv job urgency {pending[:-1]}") == f"fluxkv job urgency {pending}"
         assert terminal.completed(f"fluxkv job eventlog {done[:-1]}") == f"fluxkv job eventlog {done}"
-        assert terminal.completed(f"fluxkv cancel {done[:-1]}") == f"fluxkv cancel {done[:-1]}"  # nothing to cancel
         assert terminal.completed("fluxkv jobs --queue=def") == "fluxkv jobs --queue=default"
         assert terminal.completed("fluxkv jobs -q def") == "fluxkv jobs -q default"
         assert terminal.completed("fluxkv submit --dry") == "fluxkv submit --dry-run"
@@ -136,9 +141,13 @@ def test_nonsense_is_answered_with_nothing(site: Any) -> None:
         asked(site, line)
 
 
-def test_ids_given_already_are_not_offered_again(site: Any) -> None:
+def test_ids_that_fit_the_command_and_are_not_given_already(site: Any) -> None:
+    ended = site.submit("true")
+    site.ok("job", "wait", ended)
     one, two = site.submit("--urgency=0", "true"), site.submit("--urgency=0", "true")
     try:
+        assert ended in asked(site, "fluxkv job eventlog ")
+        assert ended not in asked(site, "fluxkv cancel ")
         assert asked(site, "fluxkv cancel ")[:2] == [two, one]
         assert asked(site, f"fluxkv cancel {two} ")[:1] == [one]
         assert one.replace("ƒ", "f") in asked(site, "fluxkv cancel f")
