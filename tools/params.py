@@ -284,12 +284,14 @@ BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
     "requires": constraints, "hosts": nodes,
 }  # fmt: skip
-BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys}
+BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys, **{
+    ("kvs", name): keys for name in ("source", "destination", "target", "linkname", "keys")
+}}  # fmt: skip
 # Numbers, times and prose: nothing can be offered.
 FREE = {
     "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
-    "DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "force",
-    "severity", "reason", "count",
+    "DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "KEY=VALUE|JSON", "force", "severity",
+    "reason", "count", "name",
 }  # fmt: skip
 
 
