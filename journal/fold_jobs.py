@@ -110,6 +110,8 @@ def urgency(state: State, job: Job, ts: float, context: Context, version: int) -
     asked = context["urgency"]
     if type(asked) is not int or not 0 <= asked <= 31:
         raise ValueError(f"urgency {asked!r}")
+    if not asked and job.urgency:
+        job.urgency_before = job.urgency
     job.urgency = asked
     if job.state == SCHED:
         state.move(job, PRIORITY)
@@ -128,6 +130,8 @@ def jobspec_update(state: State, job: Job, ts: float, context: Context, version:
         state.usage.add(job, -1)
     try:
         set_jobspec(job, updated)
+        if job.holds:  # not what it asks for, but what it has
+            job.nnodes = len(job.claims)
     finally:
         if state.usage is not None:
             state.usage.add(job, 1)

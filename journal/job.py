@@ -78,6 +78,7 @@ class Job:
     seat_of: the job whose seat it took over (0: none); next: the job that took over its seat.
     started: rank -> time; over: rank -> [wait status, time, cause]. status: wait word, None before finish.
     exception: first fatal one as [type, note]; exceptions: every one as [type, severity, note].
+    urgency_before: what a held job's urgency was before it was held.
     waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
@@ -89,14 +90,14 @@ class Job:
         "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
         "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
-        "urgency", "userid", "waiting",
+        "urgency", "urgency_before", "userid", "waiting",
     )  # fmt: skip
 
     def __init__(self, id: int) -> None:
         self.id = id
         self.state = NEW
         self.order = self.userid = self.flags = self.priority = 0
-        self.urgency = 16
+        self.urgency = self.urgency_before = 16
         self.queue = "default"
         self.name = self.env = self.ending = ""
         self._spec: dict[str, Any] | bytes | None = None

@@ -14,9 +14,9 @@ import click
 
 from ..journal.ids import FORMS, encode, f58, parse_id
 from ..kvs.errors import FluxkvError, Rejected
-from .cancel_cmd import parse_ids
 from .options import timeout_of, urgency_of
 from .render import out, say
+from .selection import parse_ids
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:

@@ -25,6 +25,9 @@ COMMANDS = {
     "submit": ("submit", "submit", "Submit jobs and print their ids."),
     "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
     "cancel": ("cancel", "cancel", "Cancel jobs."),
+    "update": ("update", "update", "Change jobs: duration, queue, name, attributes."),
+    "hold": ("update", "hold", "Keep jobs from running until they are released."),
+    "release": ("update", "release", "Release held jobs."),
     "jobs": ("jobs", "jobs", "List jobs."),
     "job": ("job", "job", "Look at one job: attach, status, wait, eventlog, info, ..."),
     "resource": ("resource", "resource", "List, drain and undrain nodes."),
@@ -46,7 +49,7 @@ COMMANDS = {
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
     "Submitting jobs": ("submit", "run", "cron"),
-    "Looking at jobs and changing them": ("jobs", "job", "cancel"),
+    "Looking at jobs and changing them": ("jobs", "job", "update", "hold", "release", "cancel"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
     "Help": ("help", "man", "completion"),

@@ -20,12 +20,13 @@ from fluxkv.journal.wire import Event
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.redis_store import open_store
 from fluxkv.kvs.server import start_server
-from fluxkv.tools.cancel_cmd import cancel, parse_ids
+from fluxkv.tools.cancel_cmd import cancel
 from fluxkv.tools.environment import environment, overlay_of
 from fluxkv.tools.eventlines import EventLines, matches
 from fluxkv.tools.job_cmd import job
 from fluxkv.tools.options import copies, fill, flags_of, time_limit, timeout_of
 from fluxkv.tools.render import duration_text, human_time, table
+from fluxkv.tools.selection import parse_ids
 from fluxkv.tools.submit_cmd import run, submit
 from fluxkv.tools.target import Moment, open_journal, parse_moment
 

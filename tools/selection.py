@@ -1,0 +1,129 @@
+"""Which jobs a command is about: ids, or all that some options choose. Decides only that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..journal.ids import parse_id
+from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, STATE_ABBREV, STATE_NAMES
+from ..kvs.errors import Rejected
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from ..journal.state import State
+
+F = TypeVar("F", bound=Callable[..., Any])
+MAX_LISTED = 1_000_000
+STATES = {
+    **{name.lower(): state for state, name in STATE_NAMES.items() if state != INACTIVE},
+    **{name.lower(): state for state, name in STATE_ABBREV.items() if state != INACTIVE},
+    "pending": PENDING | NEW, "pd": PENDING | NEW, "running": RUNNING, "ru": RUNNING, "active": ACTIVE | NEW, "a": ACTIVE | NEW,
+}  # fmt: skip
+
+
+def selection_options(verb: str) -> Callable[[F], F]:
+    """Adds ids and the options that choose jobs (the command gets `ids` and `chosen`, see `wanted`)."""
+
+    def add(command: F) -> F:
+        def with_chosen(*args: Any, **kwargs: Any) -> Any:
+            names = ("everything", "user", "states", "queue", "job_name")
+            chosen = {name: kwargs.pop(name) for name in names}
+            return command(*args, chosen=chosen, **kwargs)
+
+        with_chosen.__doc__, with_chosen.__name__ = command.__doc__, command.__name__
+        with_chosen.__click_params__ = list(getattr(command, "__click_params__", []))  # type: ignore[attr-defined]
+        found: Any = with_chosen
+        for option in reversed((
+            click.option("-a", "--all", "everything", is_flag=True, help=f"{verb} all there are (of --user)."),
+            click.option("-u", "--user", metavar="USER", help="Those of this user (default: you); 'all' is everybody."),
+            click.option("-S", "--states", metavar="STATE,...", help="Those in these states: pending, running, sched, ..."),
+            click.option("--queue", metavar="QUEUE,...", help="Those of these queues."),
+            click.option("--name", "job_name", metavar="NAME", help="Those of this name."),
+        )):  # fmt: skip
+            found = option(found)
+        result: F = found
+        return result
+
+    return add
+
+
+def names_jobs(ids: tuple[str, ...] | list[str], chosen: dict[str, Any]) -> bool:
+    """Whether ids are given (True) or options choose (False). Raises click.UsageError unless it is one of them."""
+    chooses = any(chosen.values())
+    if chooses == bool(ids):
+        raise click.UsageError("name jobs, or choose them (--all), not both" if ids else "name jobs, or --all")
+    return not chooses
+
+
+def choose(state: State, chosen: dict[str, Any], among: int) -> list[int]:
+    """The jobs that the options choose, in order of submission. among: mask of states looked at if --states names none."""
+    userid = userid_of(chosen["user"]) if chosen["user"] is not None else os.getuid()
+    mask = _mask(chosen["states"]) if chosen["states"] else among
+    queues = set(chosen["queue"].split(",")) if chosen["queue"] else None
+    for queue in sorted(queues or ()):
+        if queue not in state.queues and not any(job.queue == queue for job in state.active()):
+            from ..journal.config import no_such_queue
+
+            raise no_such_queue(queue, state.queues)
+
+    def keep(job: Job) -> bool:
+        return bool(
+            job.state & mask
+            and (userid is None or job.userid == userid)
+            and (queues is None or job.queue in queues)
+            and (chosen["job_name"] is None or job.name == chosen["job_name"])
+        )
+
+    return [job.id for job in sorted((job for job in state.active() if keep(job)), key=lambda job: job.order)]
+
+
+def _mask(text: str) -> int:
+    mask = 0
+    for word in text.split(","):
+        found = STATES.get(word.strip().lower())
+        if found is None:
+            raise click.BadParameter(
+                f"{word.strip()!r} is no state of an active job (pending, running, active, depend, priority, sched, run, cleanup)",
+                param_hint="'--states'",
+            )
+        mask |= found
+    return mask
+
+
+def parse_ids(texts: tuple[str, ...] | list[str]) -> list[int]:
+    """Job ids in any form of RFC 19, in lists with commas and decimal ranges ("[10-12,ƒ3kQ]"), once each."""
+    found: dict[int, None] = {}
+    for text in texts:
+        for part in text.strip().removeprefix("[").removesuffix("]").split(","):
+            first, dash, last = part.strip().partition("-")
+            if dash and first.isdecimal() and last.isdecimal():
+                low, high = parse_id(first), parse_id(last)
+                if not 0 <= high - low < MAX_LISTED:
+                    raise Rejected(f"bad range of job ids {part!r}", code="bad-jobid", hint="write LOW-HIGH")
+                found.update(dict.fromkeys(range(low, high + 1)))
+            elif part.strip():
+                found[parse_id(part.strip())] = None
+    return list(found)
+
+
+def userid_of(text: str) -> int | None:
+    """A user's id from a name or number; None for 'all'."""
+    if text == "all":
+        return None
+    if text.isdecimal():
+        return int(text)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise click.BadParameter(f"no such user: {text}", param_hint="'--user'") from None
+
+
+def counted(count: int) -> str:
+    """ "1 job", "2 jobs"."""
+    return f"{count} job{'' if count == 1 else 's'}"
