@@ -192,9 +192,9 @@ def prepare(
     own = system.pop("environment", None)
     system.setdefault("cwd", os.getcwd())
     if "dependencies" in system:
-        from ..journal.dependency import normalise
+        from ..journal.dependency import settle
 
-        system["dependencies"] = normalise(system["dependencies"])
+        settle(system)
     attributes["system"] = system
     return {**checked, "attributes": attributes}, env if own is None else own
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ..journal.antecedent import UNKNOWN, Antecedent, Find, Unknown, antecedent_of, judge
-from ..journal.dependency import DESCRIBED, Dependency, of_jobspec, read
+from ..journal.dependency import DESCRIBED, Dependency, nameless, of_jobspec, read
 from ..journal.derive import Group, Step, advance
 from ..journal.job import DEPEND, INACTIVE, NEW, Job
 from ..journal.state import State
@@ -71,7 +71,7 @@ class Waiting:
             try:
                 deps = {one.description: one for one in read(asked)}
                 if "singleton" in deps and not name_of(job):
-                    raise Rejected("singleton needs a job with a name", code="bad-dependency", hint="--job-name gives one")
+                    raise nameless()
             except Rejected as error:
                 return Step(never=str(error))
             if job.state == NEW:

@@ -86,6 +86,11 @@ def _bad(what: str, why: str, hint: str = "") -> Rejected:
     return Rejected(f"bad dependency {shown(what)}: {why}", code="bad-dependency", hint=hint)
 
 
+def nameless() -> Rejected:
+    """The error of a singleton without a name."""
+    return _bad("singleton", "the job has no name", "--job-name gives it one")
+
+
 def parse_uri(text: str) -> dict[str, Any]:
     """The RFC 26 object of a command-line form, SCHEME:VALUE[?key=val[&key=val...]]; its scheme is not looked at.
 
@@ -244,6 +249,15 @@ def objects(given: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]) 
 def normalise(given: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Dependencies in any form (one or several; text or object) as a jobspec keeps them, ids in F58. Raises `Rejected`."""
     return [one.object for one in read(objects(given), True)]
+
+
+def settle(system: dict[str, Any]) -> None:
+    """Bring `attributes.system.dependencies` of a jobspec, if there, into normal form. Raises `Rejected`."""
+    if "dependencies" not in system:
+        return
+    made = system["dependencies"] = normalise(system["dependencies"])
+    if any(one["scheme"] == "singleton" for one in made) and not (system.get("job") or {}).get("name"):
+        raise nameless()
 
 
 def with_ids(jobspecs: Sequence[dict[str, Any]], before: Sequence[int], ids: Sequence[int]) -> Sequence[dict[str, Any]]:

@@ -100,9 +100,9 @@ def from_options(
     check_plain(jobspec)
     check(jobspec)
     if "dependencies" in system:
-        from .dependency import normalise
+        from .dependency import settle
 
-        system["dependencies"] = normalise(system["dependencies"])
+        settle(system)
     return jobspec
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..journal.dependency import DESCRIBED, split_parts
@@ -10,6 +11,7 @@ from ..journal.job import CLEANUP, INACTIVE, RUN, Job
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
+    from ..journal.wire import Commit, Event
     from .jobview import View
 
 SHOWN = 3  # dependencies that are named
@@ -42,6 +44,15 @@ def told(description: str, job: Job, view: View) -> str:
     except (Rejected, ValueError, OverflowError, OSError):
         return description  # somebody else's words
     return f"singleton (other jobs named {job.name})" if description == "singleton" else description
+
+
+def of_story(story: Iterable[tuple[Commit, Event]]) -> dict[str, bool]:
+    """The dependencies a job's events tell of, by description: whether each was met."""
+    found: dict[str, bool] = {}
+    for _, event in story:
+        if event.name in ("dependency-add", "dependency-remove"):
+            found[str((event.context or {}).get("description"))] = event.name == "dependency-remove"
+    return found
 
 
 def _stands(id: int, view: View) -> str:

@@ -49,6 +49,7 @@ def job(id: str, as_json: bool, at: str | None, uri: str | None, state_dir: str 
     """
     from ..journal.ids import f58, parse_id
     from . import render
+    from .depview import of_story
     from .jobfields import job_document
     from .jobview import View
 
@@ -63,16 +64,18 @@ def job(id: str, as_json: bool, at: str | None, uri: str | None, state_dir: str 
         story = job_story(journal, found)
         view = View(state, now)
     steps = job_steps(found, story, view.hosts)
+    waited = of_story(story)
     if as_json:
         render.print_json(
             {
                 "job": job_document(found, view),
+                "dependencies": [{"description": name, "met": met} for name, met in waited.items()],
                 "attempts": attempts(story, found.id, view.hosts),
                 "story": steps,
             }
         )
         return
-    _show_job(found, view, steps, attempts(story, found.id, view.hosts))
+    _show_job(found, view, steps, attempts(story, found.id, view.hosts), waited)
 
 
 def job_story(journal: Journal, found: Job) -> list[tuple[Commit, Event]]:
@@ -174,7 +177,9 @@ def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) 
     return found
 
 
-def _show_job(found: Job, view: View, steps: list[dict[str, Any]], tries: list[dict[str, Any]]) -> None:
+def _show_job(
+    found: Job, view: View, steps: list[dict[str, Any]], tries: list[dict[str, Any]], waited: dict[str, bool]
+) -> None:
     from ..journal.ids import f58
     from ..journal.job import PENDING
     from . import render
@@ -197,6 +202,8 @@ def _show_job(found: Job, view: View, steps: list[dict[str, Any]], tries: list[d
         f"priority {found.priority}"
     )
     render.out(f"  asked for {', '.join(asked)}")
+    if waited:
+        render.out("  depends on " + ", ".join(f"{name}{' (met)' if met else ''}" for name, met in waited.items()))
     if found.state & PENDING and found.annotations:
         render.out(f"  annotations {found.annotations}")
     for number, one in enumerate(tries, 1):

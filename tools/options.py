@@ -39,6 +39,9 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
     (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
     (("--requires",), {"metavar": "CONSTRAINT", "help": "Nodes it may use: ssd, -slow, host:n[1-4], ..."}),
+    (("--dependency",), {"multiple": True, "metavar": "SCHEME:VALUE",
+                         "help": "Wait: afterok:ID, afterany:ID, any(after:ID,...), singleton, ...; repeat for more."}),
+    (("--begin-time",), {"metavar": "+FSD|DATETIME", "help": 'Not before then: +2h, 18:00, "tomorrow 6:00", ...'}),
     (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute; VAL may be JSON."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),
     (("--flags",), {"multiple": True, "metavar": "FLAG", "help": f"Job flags: {', '.join(FLAGS)}."}),
@@ -94,6 +97,10 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     if v.get("signal"):
         found = options.setdefault("shell_options", {})
         found["signal.signum"], found["signal.timeleft"] = warning(v["signal"], options["duration"])
+    if v.get("dependency") or v.get("begin_time"):
+        from .depopts import dependencies_of
+
+        options["dependencies"] = dependencies_of(v.get("dependency") or (), v.get("begin_time"))
     if "shell_options" in options:
         _remark(options["shell_options"])
     if v.get("overlay"):
@@ -103,6 +110,8 @@ def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None =
     except Rejected as error:
         if error.code.startswith("bad-constraint") or error.code == "bad-query":
             raise bad("--requires", error) from None
+        if error.code == "bad-dependency":
+            raise bad("--dependency", error) from None
         if error.code == "bad-shell-option":
             raise bad("--setattr" if str(error).startswith("exec.") else "--setopt", error) from None
         raise

@@ -221,6 +221,14 @@ def events(known: Known, typed: str) -> Values:
     return ((name, kind.meaning) for (subject, name), kind in CATALOGUE.items() if subject == "job")
 
 
+def dependencies(known: Known, typed: str) -> Values:
+    from ..journal.dependency import DESCRIBED, JOINED
+
+    yield from ((f"{scheme}:", described) for scheme, described in DESCRIBED.items())
+    yield from ((f"{scheme}(", "of several") for scheme in JOINED)
+    yield from (("singleton", "of its name"), ("begin-time:", "seconds since 1970"))
+
+
 def policies(known: Known, typed: str) -> Values:
     from importlib.metadata import entry_points
 
@@ -278,7 +286,8 @@ BY_METAVAR: dict[str, Kind] = {
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs,
     "ID|NAME": cron_entries, "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
-    "TYPE": _words("cancel"), "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
+    "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
+    "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip
 BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
@@ -290,8 +299,8 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config",
 # Numbers, times and prose: nothing can be offered.
 FREE = {
     "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
-    "DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "KEY=VALUE|JSON", "force", "severity",
-    "reason", "count", "name",
+    "DATETIME", "+FSD|DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "KEY=VALUE|JSON", "force",
+    "severity", "reason", "count", "name",
 }  # fmt: skip
 
 

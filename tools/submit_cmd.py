@@ -53,6 +53,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit -n4 -c2 ./simulate input.dat
       fluxkv submit --cc=1-100 --output=out.{cc} ./simulate {cc}
       fluxkv submit -t 10m --urgency=20 ./report
+      fluxkv submit --dependency=afterok:ƒ2UzHM --begin-time=+1h ./report
       fluxkv submit --wait --progress --cc=1-1000 true
     """
     _need_command(words)

@@ -258,7 +258,7 @@ def test_singletons_go_one_by_one_in_their_order(rig: Rig) -> None:
 def test_a_singleton_alone_does_not_wait_and_needs_a_name(rig: Rig) -> None:
     assert rig.job(rig.wait("singleton", name="sim")).state == RUN
     nameless = rig.wait("singleton")
-    assert "needs a job with a name" in rig.note(nameless)
+    assert "the job has no name" in rig.note(nameless)
 
 
 def test_a_singleton_that_waits_for_more_counts_once_its_turn_has_come(rig: Rig) -> None:
