@@ -116,24 +116,31 @@ def parse_uri(text: str) -> dict[str, Any]:
     return found
 
 
+_PATH = "attributes.system.dependencies"
+
+
 def check_objects(dependencies: Any) -> None:
     """Raise `Rejected` unless this is a list of RFC 26 objects, of whatever scheme."""
-    path = "attributes.system.dependencies"
-    if not isinstance(dependencies, list | tuple):
-        raise fault(path, "must be a list")
-    if not dependencies:
-        raise fault(path, "is left out when there is none")
+    _check_plain(dependencies)
     for at, one in enumerate(dependencies):
-        if not isinstance(one, Mapping):
-            raise fault(f"{path}[{at}]", "must be an object")
-        for key in ("scheme", "value"):
-            if not isinstance(one.get(key), str):
-                raise fault(f"{path}[{at}].{key}", "must be a string")
         if one["scheme"] == "string":
             if one.get("type") not in ("in", "out", "inout"):
-                raise fault(f"{path}[{at}].type", "must be in, out or inout")
+                raise fault(f"{_PATH}[{at}].type", "must be in, out or inout")
             if one.get("scope") not in ("user", "global"):
-                raise fault(f"{path}[{at}].scope", "must be user or global")
+                raise fault(f"{_PATH}[{at}].scope", "must be user or global")
+
+
+def _check_plain(dependencies: Any) -> None:
+    if not isinstance(dependencies, list | tuple):
+        raise fault(_PATH, "must be a list")
+    if not dependencies:
+        raise fault(_PATH, "is left out when there is none")
+    for at, one in enumerate(dependencies):
+        if not isinstance(one, Mapping):
+            raise fault(f"{_PATH}[{at}]", "must be an object")
+        for key in ("scheme", "value"):
+            if not isinstance(one.get(key), str):
+                raise fault(f"{_PATH}[{at}].{key}", "must be a string")
 
 
 def read(dependencies: Any, references: bool = False) -> list[Dependency]:
@@ -141,7 +148,7 @@ def read(dependencies: Any, references: bool = False) -> list[Dependency]:
 
     Raises `Rejected` for a scheme that is not there or a value that cannot be.
     """
-    check_objects(dependencies)
+    _check_plain(dependencies)
     found: dict[str, Dependency] = {}
     for one in dependencies:
         made = _read(one["scheme"], one["value"], references, 0)

@@ -103,7 +103,7 @@ def test_any_and_all(site: Any) -> None:
 def test_times(site: Any) -> None:
     at = time.time() + 0.7
     delayed = site.submit("--begin-time=+700ms", "true")
-    stamped = site.submit(f"--begin-time=@{at:.3f}", "true")
+    stamped = site.submit(f"--dependency=begin-time:{at:.3f}", "true")
     later = site.submit("--begin-time=2100-01-01 12:00", "true")
     ended(site, delayed, stamped)
     for id in (delayed, stamped):
@@ -136,7 +136,7 @@ def test_a_chain_in_one_submission(site: Any) -> None:
         (["--dependency=afterok"], "it has no scheme"),
         (["--dependency=afterok:ƒ2,ƒ3"], "repeat --dependency"),
         (["--dependency=any(afterok:ƒ2"], "closing parenthesis"),
-        (["--dependency=string:a?type=in"], "scope must be"),
+        (["--dependency=string:a?type=in"], "no scheme is called 'string'"),
         (["--dependency=singleton"], "the job has no name"),
         (["--begin-time=2000-01-01"], "is past"),
         (["--begin-time=soon"], "bad moment 'soon'"),

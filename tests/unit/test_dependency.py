@@ -88,7 +88,7 @@ def test_normal_form(given, normal):
     [
         ("afterok", "no scheme"),
         ("aftersome:ƒ1", "there are after, "),
-        ("string:foo?type=out", "scope"),
+        ("string:foo?type=out", "no scheme is called 'string'"),
         ("string:foo?type=out&scope=user", "no scheme is called 'string'"),
         ("afterok:nonsense", "bad job id"),
         ("afterok:", "it is empty"),
