@@ -25,6 +25,7 @@ class Seen(Protocol):
 
 MARKS = 64
 MAX_COMMIT = 8 << 20  # bytes of keys and inline values: a commit is one entry of the journal
+WRITERS = 256
 ANY, LINKS, NAMESPACES = "kvs", "kvs/links", "kvs/namespaces"  # bumped by each commit; by new links; by new namespaces
 
 
@@ -136,7 +137,11 @@ def link(
     if target_namespace:
         state.kvs.tree(target_namespace)
     if _leads_back(state.kvs, namespace, key, target_namespace or namespace, target):
-        raise Rejected(f"kvs: {key}: Too many levels of symbolic links", code="link-loop", hint="it would lead to itself")
+        raise Rejected(
+            f"kvs: {key}: Too many levels of symbolic links",
+            code="link-loop",
+            hint=f"it would lead to itself, or through more than {MAX_LINKS} links",
+        )
     decision.since = [ANY]
     return decision
 
@@ -174,11 +179,21 @@ def copy(
     return decision
 
 
-def in_namespace(state: Seen, ops: Sequence[list[Any]], now: float, namespace: str) -> Decision:
-    """A plain commit in a namespace that must be there. Raises `Rejected` (code no-such-namespace)."""
+def in_namespace(state: Seen, ops: Sequence[list[Any]], now: float, namespace: str, writer: int) -> Decision:
+    """A plain commit in a namespace that must be there. Raises `Rejected` (code no-such-namespace). writer: as in `once`."""
     state.kvs.tree(namespace)
-    decision = commit(ops, now, namespace)
-    decision.since = [NAMESPACES]
+    decision = once(commit(ops, now, namespace), writer)
+    decision.since.append(NAMESPACES)
+    return decision
+
+
+def once(decision: Decision, writer: int) -> Decision:
+    """A plain commit that may be sent again when its answer was lost: it guards a mark that it bumps itself.
+
+    writer: any number, best one that others do not take at the same time; there are only so many marks.
+    """
+    mark = f"kvs/by/{writer % WRITERS}"
+    decision.since, decision.bumps = [mark], [*decision.bumps, mark]
     return decision
 
 

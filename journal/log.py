@@ -269,17 +269,6 @@ class Journal:
             found["cron"] = self.cron
         return found
 
-    def say(self, decision: Decision, tries: int = 5) -> Appended:
-        """Append a decision that needed no state, again only when the epoch has moved. Raises `Conflict`."""
-        for _ in range(tries):
-            answer = self.append(decision, self.meta.version)
-            if isinstance(answer, Appended):
-                return answer
-            if isinstance(answer, Conflicted):
-                raise Conflict(f"{', '.join(answer.things)} changed meanwhile", things=answer.things, hint="try again")
-            self.cope(answer)
-        raise Unavailable("the epoch keeps changing", code="epoch", hint="fluxkv status")
-
     def settle(self, decide: Callable[[State], Decision], state: State | None = None, tries: int = 50) -> Appended:
         """Decide against the state (now, if none is given) and append, deciding again as long as the premises move.
 

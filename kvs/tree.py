@@ -17,7 +17,7 @@ from .errors import Rejected
 INLINE_MAX = 1024
 DEEPEST = 256
 LONGEST = 4096
-MAX_COPY = 100_000  # nodes that one copy makes: copies of copies would grow without bound
+MAX_COPY = 200_000  # nodes that one copy makes: copies of copies would grow without bound
 MASK = (1 << 128) - 1
 PARTS, LINK = "parts", "link"
 

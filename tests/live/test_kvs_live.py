@@ -1,0 +1,75 @@
+"""The user's KVS on real daemons: watchers outlive a server and a worker that are killed; what replay makes is what is live."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import pytest
+
+from fluxkv.instances.client import connect
+
+pytestmark = pytest.mark.live
+
+
+def _support() -> Any:
+    name = "fluxkv_tests_live"
+    if name not in sys.modules:
+        path = Path(__file__).parent.parent / "support" / "live.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+live = _support()
+
+
+def test_watchers_and_writers_outlive_the_server_and_the_worker(tmp_path: Path) -> None:
+    with live.site(tmp_path) as site:
+        kvs = site.client.kvs
+        kvs.create_namespace("results")
+        kvs.put({"run.step": "0"})
+        watcher = site.popen("kvs", "watch", "-c", "4", "--uri", site.uri, "run", stdout=PIPE)
+        assert watcher.stdout.readline().endswith("run.step = 0\n")
+        logs = site.popen("kvs", "eventlog", "wait-event", "-t", "40s", "--uri", site.uri, "run.log", "done", stdout=PIPE)
+        counted: list[int] = []
+
+        def count() -> None:
+            with connect(site.uri) as client:
+                for _ in range(20):
+                    client.kvs.update("count", lambda old: str(int(old or b"0") + 1))
+                counted.append(1)
+
+        threads = [threading.Thread(target=count) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        kvs.put("run.step", "1")
+        site.kill("worker-0")
+        kvs.namespace("results").put("best", "0.25")
+        for thread in threads:
+            thread.join()
+        site.kill("server")
+        kvs.put("run.step", "2")  # waits for the keeper to bring the server back
+        kvs.append_event("run.log", "done")
+        out, _ = watcher.communicate(timeout=live.PATIENCE_S)
+        assert [line.partition(" ")[2] for line in out.splitlines()][:2] == ["run.step = 1", "run.step = 2"]
+        assert "run.log = " in out
+        out, _ = logs.communicate(timeout=live.PATIENCE_S)
+        assert (logs.returncode, out.split()[1]) == (0, "done")
+        assert counted == [1, 1]
+        assert kvs.get("count") == b"40"
+        site.results([site.submit("true")])  # a worker's commit carries the digest of all this
+        done = site.run("replay", "--diff", "live")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "equal" in done.stdout
+        site.stop()
+        site.up()
+        assert site.run("kvs", "get", "-N", "results", "best").stdout == "0.25\n"
+        site.no_traceback()
