@@ -73,7 +73,7 @@ class Folded(Protocol):
     version: int
     epoch: int
 
-    def apply(self, commit: Commit) -> None: ...
+    def apply(self, commit: Commit) -> object: ...
 
 
 _F = TypeVar("_F", bound=Folded)
