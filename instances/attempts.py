@@ -1,23 +1,22 @@
 """From a worker's order to a launcher's attempt: environment, files, affinity, limits. Pure.
 
-Environment names are Flux's (FLUX_JOB_ID, FLUX_TASK_RANK, ...); FLUXKV_* are ours. Paths of standard output may hold
-templates {{id}} {{id.dec}} {{jobid}} {{name}} {{size}} {{nnodes}} {{node.id}} {{node.name}} {{taskid}} {{task.id}} {{task.rank}}.
+Environment names are Flux's (FLUX_JOB_ID, FLUX_TASK_RANK, ...); FLUXKV_* are ours. The command and the paths of input and
+output may hold templates (`templates`).
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..journal.file_archive import read_archive
 from ..journal.ids import f58
 from ..journal.idset import ids_of_mask, mask_of
 from ..kvs.errors import Rejected
-from .shell_options import ShellOptions, parse_pretended, parse_shell_options
-
-_TASK_WORDS = ("taskid", "task.id", "task.rank")
-_TEMPLATE = re.compile(r"\{\{\s*([a-z.]+)\s*\}\}")
+from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options
+from .staging import Row, rows_of
+from .templates import expand, expand_all, has_template, job_words, names_tag, names_task, task_words
 
 
 class Placed:
@@ -69,26 +68,17 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     What the jobspec says wrongly becomes its `refuse`: the launcher starts nothing, and the job ends with that reason.
     """
     system = order["system"]
-    refuse, pretended = "", None
-    try:
-        pretended = parse_pretended(system)
-        options = parse_shell_options((system.get("shell") or {}).get("options"))
-    except (Rejected, AttributeError) as error:
-        refuse, options = f"bad shell option: {error}", parse_shell_options(None)
+    options, pretended, files, refuse = _read(system)
+    refuse = order.get("refuse") or refuse
     id, total, first, count = order["job"], order["total"], order["first"], order["count"]
+    ranks = ids_of_mask(mask_of(order["ranks"])) if "ranks" in order else range(first, first + count)
     cores = ids_of_mask(mask_of(order["claim"][1])) if order["claim"][1] else ()
     gpu_ids = ids_of_mask(mask_of(order["claim"][2])) if order["claim"][2] else ()
     tmpdir = f"{host.tmp}/job-{f58_ascii(id)}-{rank}"
-    words = _words(host, rank, order, tmpdir)
-    tasks = []
     argv = order["command"]
-    for local in range(count):
-        task_rank = first + local
-        changes = {"FLUX_TASK_RANK": str(task_rank), "FLUX_TASK_LOCAL_ID": str(local)}
-        if options.gpus == "per-task":
-            changes.update(_gpu_environment(_share(gpu_ids, local, count)))
-        cpus = _task_cpus(host, cores, options.cpus, local, count)
-        tasks.append([task_rank, argv, cpus, changes])
+    texts = [*argv, options.stdin.path, options.stdout.path, options.stderr.path]
+    words = job_words(order, rank, host.names[rank], tmpdir) if any(map(has_template, texts)) else {}
+    tasks = _tasks(host, options, ranks, argv, words, cores, gpu_ids)
     duration = float(system.get("duration") or 0.0)
     attempt: dict[str, Any] = {
         "key": key,
@@ -113,8 +103,14 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "rank": rank,
         "index": order["index"],
         "total": total,
-        **_output(options, words, range(first, first + count), total, system.get("cwd") or "/"),
+        **_output(options, words, ranks, total, system.get("cwd") or "/"),
     }
+    if options.rlimits:
+        attempt["rlimits"] = options.rlimits
+    if files:
+        attempt["files"] = files
+    if files or (words and any(names_tag(text, "tmpdir") for text in texts)):
+        attempt["tmpdir_exact"] = True
     if order["nodes"] > 1 and not options.append:
         attempt["empty_before"] = (host.origin_ms + (id >> 24)) / 1000  # when the job was submitted
     if options.warn and duration:
@@ -128,17 +124,36 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     return attempt
 
 
-def _words(host: Host, rank: int, order: Mapping[str, Any], tmpdir: str) -> dict[str, str]:
-    """What templates in paths stand for, but for the task's own."""
-    id = order["job"]
-    return {
-        "id": f58(id), "id.f58": f58(id), "jobid": f58(id), "id.dec": str(id), "id.f58plain": f58_ascii(id),
-        "name": order["name"], "size": str(order["total"]), "nnodes": str(order["nodes"]), "node.id": str(order["index"]),
-        "node.name": host.names[rank], "tmpdir": tmpdir,
-    }  # fmt: skip
+def _read(system: Mapping[str, Any]) -> tuple[ShellOptions, Pretended | None, list[Row], str]:
+    """(shell options, how it pretends, files that came with it, why it can not start) of `attributes.system`."""
+    try:
+        pretended = parse_pretended(system)
+        options = parse_shell_options((system.get("shell") or {}).get("options"))
+        return options, pretended, rows_of(read_archive(system["files"])) if "files" in system else [], ""
+    except (Rejected, AttributeError) as error:
+        what = "" if isinstance(error, Rejected) and error.code == "bad-file" else "bad shell option: "
+        return parse_shell_options(None), None, [], f"{what}{error}"
 
 
-def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total: int, cwd: str) -> dict[str, Any]:
+def _tasks(
+    host: Host, options: ShellOptions, ranks: Sequence[int], argv: list[str], words: Mapping[str, str],
+    cores: tuple[int, ...], gpus: tuple[int, ...],
+) -> list[list[Any]]:  # fmt: skip
+    """[rank, command, CPUs or None, variables] of each task on this node."""
+    common = expand_all(argv, words) if words else argv
+    own_words = bool(words) and any(map(names_task, argv))
+    tasks: list[list[Any]] = []
+    for local, rank in enumerate(ranks):
+        changes = {"FLUX_TASK_RANK": str(rank), "FLUX_TASK_LOCAL_ID": str(local)}
+        if options.gpus == "per-task":
+            changes.update(_gpu_environment(_share(gpus, local, len(ranks))))
+        cpus = _task_cpus(host, cores, options.cpus, local, len(ranks))
+        mine = expand_all(argv, {**words, **task_words(rank, local)}) if own_words else common
+        tasks.append([rank, mine, cpus, changes])
+    return tasks
+
+
+def _output(options: ShellOptions, words: Mapping[str, str], ranks: Sequence[int], total: int, cwd: str) -> dict[str, Any]:
     """Where these tasks' output goes. stdout, stderr: files of all tasks, "" for the spool. task_files: {"<task rank>":
     [out, err]} when the paths name the task. label: the same ("" for all tasks) for files that get labelled lines, which
     pass through the spool; label_files: all of their paths. per_task_output: one spool file for each task.
@@ -148,10 +163,10 @@ def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total
     if out_path and not err_path and options.stderr.kind != "kvs":
         err_path, err_label = out_path, out_label
     files = {"": [expand(out_path, words), expand(err_path, words)]}
-    if any(name in _TASK_WORDS for path in (out_path, err_path) for name in _TEMPLATE.findall(path)):
+    if names_task(out_path) or names_task(err_path):
         files = {}
-        for rank in ranks:
-            mine = {**words, **dict.fromkeys(_TASK_WORDS, str(rank))}
+        for local, rank in enumerate(ranks):
+            mine = {**words, **task_words(rank, local)}
             files[str(rank)] = [expand(out_path, mine), expand(err_path, mine)]
     if out_label or err_label:
         # The agent writes these, and it is not in the job's directory.
@@ -171,13 +186,6 @@ def _output(options: ShellOptions, words: Mapping[str, str], ranks: range, total
 def f58_ascii(id: int) -> str:
     """F58 with the ASCII prefix, for file names."""
     return "f" + f58(id)[1:]
-
-
-def expand(path: str, words: Mapping[str, str]) -> str:
-    """Replace templates in a path; an unknown one stays as it is."""
-    if "{{" not in path:
-        return path
-    return _TEMPLATE.sub(lambda match: words.get(match[1], match[0]), path)
 
 
 def _environment(host: Host, rank: int, order: dict[str, Any], key: str, tmpdir: str) -> dict[str, str]:

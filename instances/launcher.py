@@ -327,7 +327,7 @@ def prepare_process() -> None:
         os.setsid()
     except PermissionError:
         pass  # we lead one already
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXCPU):
         signal.signal(signum, signal.SIG_IGN)
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:

@@ -8,12 +8,16 @@ later orders name it as `<version>-<epoch>`, for it may outlive the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..journal.claims import Claim, to_wire
+from ..journal.idset import format_ids
 from ..journal.job import Job
-from ..schedulers.request import Request, tasks_per_claim
+from ..journal.node import Node
+from ..kvs.errors import Rejected
+from ..schedulers.request import Request
+from .layout import counts_of, task_ranks
 
 
 def shape_of(request: Request) -> str:
@@ -29,17 +33,23 @@ def split_attempt(key: str) -> int:
 
 
 def launch_orders(
-    job: Job, request: Request, claims: Sequence[Claim], shape: str, queued: bool
+    job: Job, request: Request, claims: Sequence[Claim], shape: str, queued: bool, nodes: Mapping[int, Node]
 ) -> list[tuple[int, list[Any]]]:
     """One (rank, ["launch", order]) for each claim. An order has what its rank needs to start its tasks:
 
     job, user, name, command, system (attributes.system without what only the scheduler needs), env (blob name), claim
     (wire), index (of this node in the job), nodes (how many), total (tasks), first (task rank), count (tasks here), shape, queued.
+    ranks: the task ranks here (idset) when they do not follow each other; refuse: why it can not start, if so.
     The shape of a job on several nodes is "": nobody takes over a part of its seats.
     """
     jobspec = job.jobspec or {}
     task = jobspec["tasks"][0]
-    counts = tasks_per_claim(request, task["count"], claims)
+    refuse, ranks = "", None
+    try:
+        counts = counts_of(jobspec, request, claims)
+        ranks = task_ranks(jobspec, counts, [nodes[claim.rank].host for claim in claims])
+    except Rejected as error:  # a map that does not fit what the job got
+        refuse, counts = str(error), [1 for _ in claims]
     system = dict((jobspec.get("attributes") or {}).get("system") or {})
     for key in ("constraints", "dependencies", "queue"):
         system.pop(key, None)
@@ -52,6 +62,10 @@ def launch_orders(
             "claim": to_wire([claim])[0], "index": index, "nodes": len(claims), "total": total, "first": first,
             "count": counts[index], "shape": shape if len(claims) == 1 else "", "queued": queued,
         }  # fmt: skip
+        if ranks is not None:
+            order["ranks"] = format_ids(ranks[index])
+        if refuse:
+            order["refuse"] = refuse
         first += counts[index]
         orders.append((claim.rank, ["launch", order]))
     return orders

@@ -21,6 +21,7 @@ from ..schedulers.explain import explain
 from ..schedulers.policy import Code, Pending, Place, Policy, Wait
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
+from .layout import is_per_resource
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
 from .shell_options import check_system
@@ -303,7 +304,7 @@ class Planner:
         group.things = [thing, *premises, *nodes]
         group.bumps = [thing, *premises, f"attempt/{id}", *nodes]
         group.takes = ranks
-        group.to_nodes = launch_orders(job, request, claims, shape, queued=False)
+        group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes)
         self.seated(job, shape, ranks)
         self.fresh.update((rank, shape) for rank in ranks)
         return group
@@ -333,6 +334,8 @@ class Planner:
             if shape not in room:
                 room[shape] = self._room(shape, now)
             open_seats = room[shape]
+            if is_per_resource(self.state.jobs[entry.job].jobspec or {}):
+                open_seats = []  # how many tasks it has is not known before it has its cores
             if kept:
                 open_seats = [seat for seat in open_seats if not kept >> self.pool.index[seat[1]] & 1]
             if not open_seats:
@@ -379,5 +382,5 @@ class Planner:
             events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
             things=[thing, *premises],
             bumps=[thing, *premises, f"attempt/{job.id}"],
-            to_nodes=launch_orders(job, entry.request, (claim,), shape, queued=True),
+            to_nodes=launch_orders(job, entry.request, (claim,), shape, True, self.state.nodes),
         )

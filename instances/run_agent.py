@@ -25,6 +25,7 @@ from .launch_client import LaunchClient
 from .paths import StateDir
 from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner, boot_id, instance_id
+from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 
 BEAT_S = 2.0
@@ -64,6 +65,7 @@ class AgentRunner(Runner):
         self.unsaved: list[str] = []  # ended attempts whose acknowledgement waits for the cursors
         self.environments: dict[str, dict[str, str]] = {}
         self.forwarder = Forwarder(store, self.keys, spool, host.names[host.ranks[0]])
+        self.blobs = BlobFolder(spool, lambda names: self.insist(lambda: self.store.get_blobs(names)))
         self.client = LaunchClient(spool)
         self.fake = FakeLauncher()
         self.fake_keys: set[str] = set()
@@ -271,6 +273,10 @@ class AgentRunner(Runner):
                 self.fake_keys.add(attempt["key"])
             else:
                 real.append(attempt)
+                if "files" in attempt and "refuse" not in attempt:
+                    problem = self.blobs.provide(attempt["files"], time.time())
+                    if problem:
+                        attempt["refuse"] = f"files of the job: {problem}"
                 self.forwarder.add(attempt)
                 if attempt["env"]:
                     self.client.environment(attempt["env"], self._environment(attempt["env"]))

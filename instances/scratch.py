@@ -18,10 +18,13 @@ class Scratch:
     def __init__(self) -> None:
         self._empty: dict[str, list[str]] = {}
 
-    def take(self, wanted: str) -> str:
-        """A private empty directory: one that was left empty in the same folder, else `wanted`, made. Raises OSError."""
+    def take(self, wanted: str, exact: bool = False) -> str:
+        """A private empty directory: one that was left empty in the same folder, else `wanted`, made. Raises OSError.
+
+        exact: it must be `wanted`, since its name has been told.
+        """
         kept = self._empty.get(os.path.dirname(wanted))
-        while kept:
+        while kept and not exact:
             path = kept.pop()
             if os.path.isdir(path):
                 return path

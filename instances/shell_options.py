@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 from ..journal.duration import parse_duration
 from ..kvs.errors import Rejected
+from .layout import check_layout
+from .rlimits import parse_rlimits
 
 WARN_SIGNAL = 10  # SIGUSR1
 WARN_LEFT_S = 60.0
 KILL_GRACE_S = 5.0
-KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input")
-PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "rlimit", "exit-timeout", "exit-on-error", "hwloc", "userrc",
-               "initrc", "nosetpgrp", "stage-in", "taskmap", "per-resource", "stop-tasks-in-exec", "sysmon")  # fmt: skip
+KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource")
+PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "exit-timeout", "exit-on-error", "hwloc", "userrc",
+               "initrc", "nosetpgrp", "stage-in", "stop-tasks-in-exec", "sysmon")  # fmt: skip
 
 
 class Stream(NamedTuple):
@@ -29,7 +31,10 @@ class Stream(NamedTuple):
 
 
 class ShellOptions(NamedTuple):
-    """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL. warn: (seconds left, signal) or None."""
+    """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL. warn: (seconds left, signal) or None.
+
+    rlimits: soft limits by name, -1 for none.
+    """
 
     cpus: str
     gpus: str
@@ -39,6 +44,7 @@ class ShellOptions(NamedTuple):
     stdout: Stream
     stderr: Stream
     append: bool
+    rlimits: dict[str, int]
 
 
 class Pretended(NamedTuple):
@@ -60,7 +66,7 @@ def parse_shell_options(options: Any) -> ShellOptions:
     return ShellOptions(
         _affinity(options, "cpu-affinity"), _affinity(options, "gpu-affinity"),
         _seconds("kill-timeout", options.get("kill-timeout", KILL_GRACE_S)), _warning(options.get("signal")),
-        stdin, out, err, output.get("mode") == "append",
+        stdin, out, err, output.get("mode") == "append", parse_rlimits(options),
     )  # fmt: skip
 
 
@@ -77,7 +83,9 @@ def parse_pretended(system: Mapping[str, Any]) -> Pretended | None:
 
 def check_system(system: Mapping[str, Any]) -> None:
     """Refuse what `attributes.system` says wrongly about how tasks start."""
-    parse_shell_options(_object("shell", system.get("shell")).get("options"))
+    options = _object("options", _object("shell", system.get("shell")).get("options"))
+    parse_shell_options(options)
+    check_layout(options)
     parse_pretended(system)
 
 

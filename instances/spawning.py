@@ -7,27 +7,23 @@ before each spawn.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import signal
-import stat as stat_module
-import time
 from collections import OrderedDict
 from typing import Any
 
+from . import rlimits
 from .proctree import ATTEMPT_VARIABLE
+from .programs import Programs
 from .scratch import Scratch
 from .spool import input_path, output_paths
 from .spool_files import OutputFiles
+from .staging import lay_down
 from .user_files import SpawnError as SpawnError
 from .user_files import open_users, users_mode
 
 MAX_ENVIRONMENTS = 1024
-_PATH_CACHE_S = 1.0
-_DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 _DUP2 = os.POSIX_SPAWN_DUP2
-_STATUS_ERROR, _STATUS_NOT_EXECUTABLE, _STATUS_NOT_FOUND = 1 << 8, 126 << 8, 127 << 8
 
 
 def badness(status: int) -> int:
@@ -98,11 +94,11 @@ class Spawner:
 
     __slots__ = (
         "_affinity",
-        "_default_signals",
         "_environments",
-        "_found",
+        "_limits",
         "_null",
         "_outer",
+        "_programs",
         "_spool",
         "_start_affinity",
         "_suffix",
@@ -123,16 +119,17 @@ class Spawner:
         self._start_affinity = frozenset(os.sched_getaffinity(0))
         self._affinity = self._start_affinity
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
-        ignored = {s for s in signal.valid_signals() if signal.getsignal(s) is signal.SIG_IGN}
-        self._default_signals = sorted(ignored | {signal.SIGPIPE, signal.SIGXFSZ})
+        self._programs = Programs()
+        self._limits: dict[str, dict[str, int]] = {}  # environment -> limits that came with it and differ from ours
 
     def remember(self, ref: str, variables: dict[str, str]) -> None:
-        """A base environment under its content hash."""
+        """A base environment under its content hash, with the limits that came with it."""
         self._environments[ref] = {os.fsencode(k): os.fsencode(v) for k, v in variables.items()}
         self._environments.move_to_end(ref)
+        limits = self._environments[ref].pop(rlimits.VARIABLE.encode(), b"")
+        self._limits[ref] = self._programs.limits.plan(rlimits.from_text(os.fsdecode(limits)))[0] if limits else {}
         if len(self._environments) > MAX_ENVIRONMENTS:
-            self._environments.popitem(last=False)
+            del self._limits[self._environments.popitem(last=False)[0]]
 
     def mark(self, key: str) -> str:
         return key + self._suffix
@@ -150,6 +147,10 @@ class Spawner:
         try:
             self._enter(spec, attempt, opened, emptied)
             environment = self._environment(attempt, seat)
+            changes = self._limits.get(spec.get("env", ""))
+            above: list[str] = []
+            if spec.get("rlimits"):
+                changes, above = self._programs.limits.plan(spec["rlimits"])
             # A job that was placed ahead is one of a flood of short ones: pinning ourselves before the spawn would have us
             # wait for the task's core each time, so it is pinned right after instead.
             late = bool(spec.get("queued"))
@@ -163,12 +164,14 @@ class Spawner:
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
                     files = self._files(attempt, rank, many, opened, emptied)
+                    for remark in above:
+                        self._tell(files[2][1], remark)
                 env = environment
                 if extra:
                     env = {**environment, **{os.fsencode(k): os.fsencode(v) for k, v in extra.items()}}
                 self._pin(None if late else cpus or seat.get("cpus"))
                 try:
-                    pid = self._spawn(argv, env, files)
+                    pid = self._programs.spawn(argv, env, files, changes)
                 except SpawnError as error:
                     error.args = (f"task {rank}: {error}",)
                     self._tell(files[2][1], str(error))
@@ -229,9 +232,11 @@ class Spawner:
         tmpdir = spec.get("tmpdir")
         if tmpdir:
             try:
-                spec["tmpdir"] = self.scratch.take(tmpdir)
+                spec["tmpdir"] = self.scratch.take(tmpdir, exact="tmpdir_exact" in spec)
             except OSError as error:
                 raise SpawnError(f"tmpdir {tmpdir}: {error.strerror}") from None
+            if "files" in spec:
+                lay_down(spec["files"], spec["tmpdir"])
         cwd = spec.get("cwd") or "/"
         self.away = True
         try:
@@ -327,70 +332,6 @@ class Spawner:
                 os.sched_setaffinity(pid, wanted)
             except OSError:
                 pass  # over already
-
-    def _spawn(self, argv: list[str], env: dict[bytes, bytes], files: list[tuple[int, int, int]]) -> int:
-        if not argv or not argv[0]:
-            raise SpawnError("empty command", _STATUS_NOT_FOUND)
-        name = argv[0]
-        program = self._resolve(os.fsencode(name), env.get(b"PATH", _DEFAULT_PATH))
-        spawn = os.posix_spawn
-        for attempt_left in (True, False):
-            try:
-                return spawn(
-                    program,
-                    argv,
-                    env,
-                    file_actions=files,
-                    setpgroup=0,
-                    setsigmask=(),
-                    setsigdef=self._default_signals,
-                )
-            except OSError as error:
-                if (
-                    error.errno == errno.ENOEXEC and attempt_left
-                ):  # a script without #!: the shell's, as execvp has it
-                    program, argv = b"/bin/sh", ["sh", os.fsdecode(program), *argv[1:]]
-                    continue
-                self._found.clear()
-                if error.errno == errno.ENOENT:
-                    raise SpawnError(
-                        f"{name}: no such file, or its interpreter is missing", _STATUS_NOT_FOUND
-                    ) from None
-                if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR):
-                    raise SpawnError(f"{name}: {error.strerror}", _STATUS_NOT_EXECUTABLE) from None
-                raise SpawnError(f"{name}: {error.strerror}") from None
-            except ValueError as error:  # a zero byte, or "=" in a variable's name
-                raise SpawnError(f"{name}: {error}") from None
-        raise AssertionError("unreachable")
-
-    def _resolve(self, name: bytes, path: bytes) -> bytes:
-        """`execvp`'s search, in the job's PATH seen from the job's directory; remembered for a second."""
-        if b"/" in name:
-            return name  # the spawn itself tells what is wrong
-        now = time.monotonic()
-        cached = self._found.get((name, path))
-        if cached is not None and now < cached[0]:
-            return cached[1]
-        present = False
-        for folder in path.split(b":"):
-            candidate = (folder or b".") + b"/" + name
-            try:
-                mode = os.stat(candidate).st_mode
-            except OSError:
-                continue
-            if not stat_module.S_ISREG(mode):
-                continue
-            if os.access(candidate, os.X_OK):
-                if folder.startswith(b"/"):
-                    if len(self._found) > 1000:
-                        self._found.clear()
-                    self._found[name, path] = now + _PATH_CACHE_S, candidate
-                return candidate
-            present = True
-        shown = os.fsdecode(name)
-        if present:
-            raise SpawnError(f"{shown}: permission denied", _STATUS_NOT_EXECUTABLE)
-        raise SpawnError(f"{shown}: command not found", _STATUS_NOT_FOUND)
 
     @staticmethod
     def _tell(fd: int, text: str) -> None:

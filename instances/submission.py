@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..journal.cron import on_behalf_of
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from ..journal.decide import Decision
 
 CHUNK = 1000  # jobs per commit
+CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
+ENVIRONMENTS = 10_000  # remembered as being in the store
 TRIES = 20
 PATIENCE_S = 10.0  # for a server whose history nobody has taken up yet
 Command = str | Sequence[str]
 Jobspec = Mapping[str, Any]
 Environment = Mapping[str, str | None]
+Item = tuple[dict[str, Any], Environment, int]  # jobspec, environment, urgency
 
 
 class Submitter:
@@ -53,40 +56,50 @@ class Submitter:
     def submit(
         self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
     ) -> list[int]:
-        """Checked jobspecs with their environments; neighbours with the very same one share commits.
+        """Checked jobspecs with their environments, about a thousand in a commit; their ids."""
+        return [id for ids in self.stream(((*job, urgency) for job in jobs), flags) for id in ids]
+
+    def stream(self, jobs: Iterable[Item], flags: int) -> Iterator[list[int]]:
+        """The same for jobs as they come, each with its urgency; the ids of each commit once it is taken.
 
         A dependency may name another of these jobs, an earlier one: #3 by its number from 0, #-1 the one before.
         """
-        if type(urgency) is not int or not 0 <= urgency <= 31:
-            raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
-        ids: list[int] = []
-        chunk: list[dict[str, Any]] = []
+        before: list[int] = []
+        chunk: list[tuple[dict[str, Any], str, int]] = []
+        fresh: dict[str, bytes] = {}  # environments the store may not have
         last: Environment | None = None
         blob = ""
-        for jobspec, env in jobs:
-            name = blob if env is last else self._put_environment(env)
-            last = env
-            if chunk and (name != blob or len(chunk) >= CHUNK):
-                ids += self._commit(chunk, blob, urgency, flags, ids)
-                chunk = []
-            blob = name
-            chunk.append(jobspec)
+        size = 0
+        for jobspec, env, urgency in jobs:
+            if type(urgency) is not int or not 0 <= urgency <= 31:
+                raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
+            if env is not last:
+                data = pack_environment(env)
+                blob, last = blob_name(data), env
+                if blob not in self._blobs and blob not in fresh:
+                    fresh[blob] = data
+                    size += len(data)
+            chunk.append((jobspec, blob, urgency))
+            size += _weight(jobspec)
+            if len(chunk) >= CHUNK or size > CHUNK_BYTES:
+                ids = self._commit(chunk, fresh, flags, before)
+                before += ids
+                yield ids
+                chunk, fresh, size = [], {}, 0
         if chunk:
-            ids += self._commit(chunk, blob, urgency, flags, ids)
-        return ids
-
-    def _put_environment(self, env: Environment) -> str:
-        """Store an environment; its blob's name."""
-        data = pack_environment(env)
-        name = blob_name(data)
-        if name not in self._blobs:
-            self._store.put_blobs({name: data})
-            self._blobs.add(name)
-        return name
+            yield self._commit(chunk, fresh, flags, before)
 
     def _commit(
-        self, jobspecs: list[dict[str, Any]], env: str, urgency: int, flags: int, before: Sequence[int]
+        self, chunk: list[tuple[dict[str, Any], str, int]], fresh: dict[str, bytes], flags: int, before: Sequence[int]
     ) -> list[int]:
+        if fresh:
+            self._store.put_blobs(fresh)
+            if len(self._blobs) >= ENVIRONMENTS:
+                self._blobs.clear()
+            self._blobs.update(fresh)
+        jobspecs = [jobspec for jobspec, _, _ in chunk]
+        envs = [env for _, env, _ in chunk]
+        urgencies = [urgency for _, _, urgency in chunk]
         from ..journal import decide
 
         meta = self._meta or self._store.meta()
@@ -95,7 +108,7 @@ class Submitter:
             source = self._ids = self._ids or new_source(meta.origin_ms)
             ids = source.take(len(jobspecs))
             jobs = list(zip(ids, self.rules.honour(_with_ids(jobspecs, before, ids)), strict=True))
-            decision = decide.submit(jobs, env, urgency, os.getuid(), flags, time.time(), self.rules.version)
+            decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):
                 self.submitted.update(dict.fromkeys(ids, answer.version - 1))
@@ -110,18 +123,18 @@ class Submitter:
                 self._ids = None  # somebody has drawn the same generator in the same millisecond
             elif not isinstance(answer, StaleEpoch):
                 raise Corrupt(f"unexpected answer {answer}", code="protocol")
-            fresh = self._store.meta()
+            newer = self._store.meta()
             deadline = time.monotonic() + PATIENCE_S  # the keeper is about to take up a restarted server's history
-            while isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch and time.monotonic() < deadline:
+            while isinstance(answer, StaleEpoch) and newer.epoch == meta.epoch and time.monotonic() < deadline:
                 time.sleep(0.02)
-                fresh = self._store.meta()
-            if isinstance(answer, StaleEpoch) and fresh.epoch == meta.epoch:
+                newer = self._store.meta()
+            if isinstance(answer, StaleEpoch) and newer.epoch == meta.epoch:
                 raise Unavailable(
                     "the server was restarted and its history has not been taken up again",
                     code="epoch",
                     hint="fluxkv status shows whether the keeper is alive; fluxkv start --state-dir DIR brings it up",
                 )
-            meta = fresh
+            meta = newer
         raise Conflict("new job ids keep colliding with others'", hint="try again")
 
     def _request(self, meta: Meta, decision: Decision) -> Append:
@@ -156,6 +169,14 @@ def _with_ids(jobspecs: list[dict[str, Any]], before: Sequence[int], ids: Sequen
     from ..journal.dependency import with_ids
 
     return with_ids(jobspecs, before, ids)
+
+
+def _weight(jobspec: Jobspec) -> int:
+    """About how many bytes it takes: what is usually small is not measured."""
+    system = jobspec["attributes"].get("system") or {}
+    if "files" in system or "user" in jobspec["attributes"]:
+        return len(pack(jobspec))
+    return sum(map(len, jobspec["tasks"][0]["command"]))
 
 
 def pack_environment(env: Environment) -> bytes:
@@ -197,6 +218,22 @@ def prepare(
         settle(system)
     attributes["system"] = system
     return {**checked, "attributes": attributes}, env if own is None else own
+
+
+def complete(jobspec: dict[str, Any], env: Environment) -> dict[str, Any]:
+    """A jobspec with its environment in it, and the limits that came with that where Flux has them: inverse of `prepare`."""
+    from .rlimits import VARIABLE, from_text
+
+    attributes = jobspec["attributes"]
+    system = dict(attributes.get("system") or {})
+    variables = {**env, **(system.get("environment") or {})}
+    limits = variables.pop(VARIABLE, None)
+    system["environment"] = variables
+    if limits:
+        shell = system.get("shell") or {}
+        options = {"rlimit": from_text(limits), **(shell.get("options") or {})}
+        system["shell"] = {**shell, "options": options}
+    return {**jobspec, "attributes": {**attributes, "system": system}}
 
 
 def build_jobspec(

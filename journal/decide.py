@@ -34,15 +34,21 @@ class Decision:
 
 
 def submit(
-    jobs: Sequence[tuple[int, dict[str, Any]]], env: str, urgency: int, userid: int, flags: int, now: float, config: int = 0
-) -> Decision:
-    """New jobs (id, jobspec without environment), sharing an environment blob. Needs no state: ids are guarded as
-    absent, and so is the mark of a closed queue. config: the version of the config they were made to honour, 0 for none."""
+    jobs: Sequence[tuple[int, dict[str, Any]]], env: str | Sequence[str], urgency: int | Sequence[int], userid: int, flags: int,
+    now: float, config: int = 0,
+) -> Decision:  # fmt: skip
+    """New jobs (id, jobspec without environment). env: the environment's blob, urgency: 0..31; of all, or of each.
+
+    Needs no state: ids are guarded as absent, and so is the mark of a closed queue. config: the version of the config they
+    were made to honour, 0 for none.
+    """
     events: list[list[Any]] = []
     things = []
     queues = set()
-    for id, jobspec in jobs:
-        context = {"urgency": urgency, "userid": userid, "flags": flags, "version": 1, "jobspec": jobspec, "env": env}
+    envs = [env] * len(jobs) if isinstance(env, str) else env
+    urgencies = [urgency] * len(jobs) if isinstance(urgency, int) else urgency
+    for (id, jobspec), blob, level in zip(jobs, envs, urgencies, strict=True):
+        context = {"urgency": level, "userid": userid, "flags": flags, "version": 1, "jobspec": jobspec, "env": blob}
         events.append(["submit", id, now, context])
         things.append(f"job/{id}")
         queues.add(((jobspec.get("attributes") or {}).get("system") or {}).get("queue") or "default")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..kvs.errors import Rejected
 from .jobspec_check import GENERAL, check, check_plain, fault
+from .jobspec_sizes import per_resource, per_task, usage
 from .shown import shown
 
 
@@ -23,6 +23,10 @@ def from_options(
     gpus_per_task: int = 0,
     memory_mb_per_task: int = 0,
     exclusive: bool = False,
+    cores: int | None = None,
+    tasks_per_node: int | None = None,
+    tasks_per_core: int | None = None,
+    gpus_per_node: int | None = None,
     duration_s: float = 0.0,
     cwd: str | None = None,
     environment: Mapping[str, str | None] | None = None,
@@ -36,37 +40,23 @@ def from_options(
 ) -> dict[str, Any]:
     """A checked jobspec for `command`.
 
-    ntasks defaults to `nodes`, or 1. With nodes, each gets ceil(ntasks / nodes) slots; when that does not
-    come out even the task count is given as a total. exclusive needs nodes. memory_mb_per_task makes the
-    jobspec one of version 999, since version 1 knows no memory. duration_s 0: no limit asked for.
+    Its size is named by task (ntasks, *_per_task) or by resource (cores, tasks_per_*, gpus_per_node), see
+    `jobspec_sizes`. exclusive needs nodes. memory_mb_per_task makes the jobspec one of version 999, since
+    version 1 knows no memory. duration_s 0: no limit asked for.
     constraint: an object or query text. dependencies: one or several, texts or objects, see `dependency`.
     shell_options and attributes: dotted names to values, see `set_shell_option` and `set_attribute`. Variables
     whose name or value is not Unicode are left out.
     Raises `Rejected`.
     """
-    if nodes is not None and nodes < 1:
-        raise _usage("the node count must be at least 1")
-    total = ntasks if ntasks is not None else nodes or 1
-    if total < 1 or cores_per_task < 1 or gpus_per_task < 0 or memory_mb_per_task < 0 or duration_s < 0:
-        raise _usage("task and core counts must be at least 1, and no amount below 0")
-    if nodes is not None and nodes > total:
-        raise _usage(f"{nodes} nodes for {total} tasks: the node count must not exceed the task count")
-    if exclusive and nodes is None:
-        raise _usage("exclusive needs a node count", hint="add -N")
-    held: list[dict[str, Any]] = [{"type": "core", "count": cores_per_task}]
-    if gpus_per_task:
-        held.append({"type": "gpu", "count": gpus_per_task})
-    if memory_mb_per_task:
-        held.append({"type": "memory", "count": memory_mb_per_task, "unit": "MB"})
-    per_node = total if nodes is None else -(-total // nodes)
-    resource: dict[str, Any] = {"type": "slot", "count": per_node, "with": held, "label": "task"}
-    count = {"per_slot": 1}
-    if nodes is not None:
-        resource = {"type": "node", "count": nodes, "with": [resource]}
-        if exclusive:
-            resource["exclusive"] = True
-        if total % nodes:
-            count = {"total": total}
+    if duration_s < 0:
+        raise usage("no amount may be below 0")
+    by_resource = (cores, tasks_per_node, tasks_per_core, gpus_per_node)
+    if any(number is not None for number in by_resource):
+        if ntasks is not None or cores_per_task != 1 or gpus_per_task or memory_mb_per_task:
+            raise usage("sizes by resource (cores, tasks per node or core, GPUs per node) exclude those by task")
+        resource, count, sized = per_resource(nodes, *by_resource, exclusive)
+    else:
+        resource, count, sized = per_task(nodes, ntasks, cores_per_task, gpus_per_task, memory_mb_per_task, exclusive)
     system: dict[str, Any] = {"duration": duration_s}
     if cwd is not None:
         system["cwd"] = cwd
@@ -93,7 +83,7 @@ def from_options(
         "tasks": [{"command": list(command), "slot": "task", "count": count}],
         "attributes": {"system": system},
     }
-    for dotted, value in (shell_options or {}).items():
+    for dotted, value in {**sized, **(shell_options or {})}.items():
         set_shell_option(jobspec, dotted, value)
     for dotted, value in (attributes or {}).items():
         set_attribute(jobspec, dotted, value)
@@ -104,10 +94,6 @@ def from_options(
 
         settle(system)
     return jobspec
-
-
-def _usage(why: str, hint: str = "") -> Rejected:
-    return Rejected(why, code="bad-options", hint=hint)
 
 
 def _is_text(value: str | None) -> bool:
@@ -125,7 +111,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """Name and value of a "NAME[=VALUE]" option: VALUE is JSON if it reads as such, else text; none is 1."""
     name, given, value = text.partition("=")
     if not name:
-        raise _usage(f"{shown(text)} has no name", hint="write NAME=VALUE")
+        raise usage(f"{shown(text)} has no name", hint="write NAME=VALUE")
     if not given:
         return name, 1
     import json
@@ -138,7 +124,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 def _set(root: dict[str, Any], path: list[str], value: Any, dotted: str) -> None:
     if not all(path) or len(path) > 16:
-        raise _usage(f"bad attribute name {shown(dotted)}", hint="write words joined by dots")
+        raise usage(f"bad attribute name {shown(dotted)}", hint="write words joined by dots")
     target = root
     for word in path[:-1]:
         inner = target.setdefault(word, {})

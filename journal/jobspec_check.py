@@ -264,5 +264,11 @@ def _check_attributes(attributes: Any, v1: bool) -> None:
     for key, value in _object(system.get("job", {}), f"{where}.job").items():
         _string(value, f"{where}.job.{word(key)}")
     _object(_object(system.get("shell", {}), f"{where}.shell").get("options", {}), f"{where}.shell.options")
-    if not isinstance(system.get("files", {}), (dict, list, tuple)):
-        raise fault(f"{where}.files", "must be an object or a list")
+    if "files" in system:
+        from .file_archive import read_archive
+
+        try:
+            for _ in read_archive(system["files"]):
+                pass
+        except Rejected as error:
+            raise fault(f"{where}.files", str(error)) from None

@@ -28,19 +28,28 @@ def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int,
         name,
         queue,
         duration,
-        _counts(pack([jobspec.get("resources"), tasks[0].get("count")]))[:3],
+        _counts(pack([jobspec.get("resources"), tasks[0].get("count"), _per_resource(system)]))[:3],
     )
 
 
 def sizes(jobspec: Mapping[str, Any]) -> tuple[int, int, int]:
     """(nodes asked for or 0, cores, GPUs) of a job, as limits count them."""
-    nodes, _, cores, gpus = _counts(pack([jobspec.get("resources"), None]))
+    nodes, _, cores, gpus = _counts(pack([jobspec.get("resources"), None, None]))
     return nodes, cores, gpus
+
+
+def _per_resource(system: dict[str, Any]) -> Any:
+    """The shell option that counts tasks by node or core, [type, count]; None if it is not used."""
+    shell = system.get("shell")
+    wanted = (shell.get("options") or {}).get("per-resource") if shell else None
+    if not isinstance(wanted, dict) or type(wanted.get("count", 1)) is not int:
+        return None
+    return [wanted.get("type"), wanted.get("count", 1)]
 
 
 @lru_cache(maxsize=1024)
 def _counts(packed: bytes) -> tuple[int, int, int, int]:
-    resources, task_count = unpack(packed)
+    resources, task_count, per_resource = unpack(packed)
     nodes = slots = cores = gpus = 0
 
     def walk(vertices: Any, factor: int) -> None:
@@ -66,4 +75,7 @@ def _counts(packed: bytes) -> tuple[int, int, int, int]:
     walk(resources, 1)
     task_count = task_count or {}
     ntasks = task_count["total"] if "total" in task_count else slots * task_count.get("per_slot", 1)
+    if per_resource is not None:  # at the least: an exclusive node may have more cores than were asked for
+        kind, each = per_resource
+        ntasks = each * (cores if kind == "core" else max(1, nodes))
     return min(nodes, MOST), min(ntasks, MOST), min(cores, MOST), min(gpus, MOST)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def attach_job(
     instance: Instance, id: int, input_fd: int | None, *, label: bool = False, verbose: bool = False,
-    show_exceptions: bool = True, timeout: float | None = None,
+    show_exceptions: bool = True, timeout: float | None = None, until: str | None = None,
 ) -> int:  # fmt: skip
-    """Follow a job to its end, its output on ours; its exit code as a shell gives it."""
+    """Follow a job to its end, its output on ours; its exit code as a shell gives it. until: an event that is enough."""
     from .eventlines import EventLines
 
     lines = EventLines("text", "offset")
@@ -33,6 +33,8 @@ def attach_job(
             say(exception_line(id, context["type"], context["note"], context["severity"]))
         elif verbose:
             say(lines.text(name, timestamp, context))
+        if name == until:
+            raise Reached
 
     attachment = instance.attach(id, writers(label, False)(id), tell)
     if input_fd is not None:
@@ -42,7 +44,13 @@ def attach_job(
             result = attachment.run(timeout)
         except Detached:
             return 128 + interrupts.signum
+        except Reached:
+            return 0
     return result.returncode
+
+
+class Reached(Exception):
+    """The event that was waited for has come."""
 
 
 class Detached(Exception):

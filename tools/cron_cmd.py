@@ -13,8 +13,9 @@ import click
 
 from ..kvs.errors import Rejected
 from .cronview import FIELDS, LIST, document
-from .environment import environment
-from .options import bad, flags_of, jobspec_of, submission_options, timeout_of, urgency_of
+from .environment import shared_environment
+from .jobspecs import jobspec_of
+from .options import SubmissionCommand, bad, flags_of, submission_options, timeout_of, urgency_of
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -75,6 +76,7 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
     from ..journal.cron import CronTable
     from . import render
 
+    values["blobs"] = None if values["dry_run"] else {}
     jobspecs = [jobspec_of(values, words) for words, _, _ in wanted]
     if values["dry_run"]:
         for jobspec in jobspecs:
@@ -84,14 +86,16 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
     with open_journal(values["uri"]) as journal:
         rules = SubmitRules(journal.store)
         rules.learn()
+        journal.store.put_blobs(values["blobs"])
         rules.honour(jobspecs)  # it is asked again at each run: a config may change
         now = journal.store.now()
         rows = []
         for (words, env, make), jobspec in zip(wanted, jobspecs, strict=True):
             spec, first = make(now)
             job = {
-                "jobspec": jobspec, "env": _put(journal, environment(env, values["env_remove"])),
-                "urgency": urgency_of(values["urgency"]), "flags": flags_of(values["flags"]), "userid": os.getuid(),
+                "jobspec": jobspec, "env": _put(journal, shared_environment(env, values["rlimit"])),
+                "urgency": urgency_of(values["urgency"]), "flags": flags_of(values["flags"], values["debug"]),
+                "userid": os.getuid(),
             }  # fmt: skip
             options = {
                 "count": values["count"] or (1 if kind == "at" else 0), "no_overlap": values["no_overlap"],
@@ -128,7 +132,7 @@ def _put(journal: Journal, env: dict[str, str]) -> str:
     return blob_name(data)
 
 
-@cron.command("interval", context_settings=_SETTINGS)
+@cron.command("interval", cls=SubmissionCommand, context_settings=_SETTINGS)
 @click.argument("interval", metavar="FSD")
 @_entry_options
 @click.option("--after", metavar="FSD", help="First run after this long (default: after one interval).")
@@ -161,7 +165,7 @@ def _seconds(option: str, text: str, least: float = 1e-9) -> float:
     return found
 
 
-@cron.command("event", context_settings=_SETTINGS)
+@cron.command("event", cls=SubmissionCommand, context_settings=_SETTINGS)
 @click.argument("event", metavar="EVENT")
 @_entry_options
 @click.option("--nth", metavar="N", type=click.IntRange(1), default=1, help="Run at every Nth such event.")
@@ -188,7 +192,7 @@ def event(event: str, nth: int, after: int, min_interval: str | None, words: tup
     _define(values, words, "event", lambda now: (spec, 0.0))
 
 
-@cron.command("at", context_settings=_SETTINGS)
+@cron.command("at", cls=SubmissionCommand, context_settings=_SETTINGS)
 @click.argument("when", metavar="DATETIME")
 @_entry_options
 @submission_options
@@ -209,7 +213,7 @@ def at(when: str, words: tuple[str, ...], **values: Any) -> None:
     _define(values, words, "at", make)
 
 
-@cron.command("tab", context_settings=_SETTINGS)
+@cron.command("tab", cls=SubmissionCommand, context_settings=_SETTINGS)
 @_entry_options
 @submission_options
 def tab(words: tuple[str, ...], **values: Any) -> None:

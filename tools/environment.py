@@ -5,28 +5,47 @@ read (Flux's rules); where an environment is kept, the submitter decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .options import bad, fill
+from ..instances.rlimits import VARIABLE, passed_on, soft_limits, to_text
+from .options import bad
 
 
-def overlay_of(rules: Iterable[str], cc: str) -> dict[str, str]:
-    """What one copy's environment has beyond that of all copies: its number, and the rules that name {cc}."""
-    pairs = [fill(rule, cc).partition("=") for rule in rules if "{cc}" in rule]
-    return {"FLUX_JOB_CC": cc, **{name: value for name, _, value in pairs}}
+def overlay_of(rules: Iterable[str], env: Mapping[str, str], varies: Callable[[str], bool]) -> dict[str, str]:
+    """What each job's environment has of its own: the rules NAME=VALUE whose value varies from job to job, not filled yet."""
+    pairs = [rule.partition("=") for rule in rules if _is_own(rule, varies)]
+    return {name: _expand(value, env) if "$" in value else value for name, _, value in pairs}
 
 
 def environment(
-    rules: Iterable[str], removes: Iterable[str] = (), source: Mapping[str, str] | None = None
+    rules: Iterable[str],
+    varies: Callable[[str], bool] = lambda text: False,
+    source: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The job's environment: all of ours, changed by the rules (see --env) in their order."""
+    """The environment that all jobs share: all of ours, changed by the rules (see --env) in their order."""
     ours = dict(os.environ if source is None else source)
     env = dict(ours)
-    for rule in [*rules, *(f"-{pattern}" for pattern in removes)]:
-        if "{cc}" in rule and "=" in rule:
-            continue
-        _apply_rule(env, ours, rule, depth=0)
+    for rule in rules:
+        if not _is_own(rule, varies):
+            _apply_rule(env, ours, rule, depth=0)
     return env
+
+
+def shared_environment(
+    rules: Iterable[str], rlimit: Sequence[str], varies: Callable[[str], bool] = lambda text: False
+) -> dict[str, str]:
+    """What all jobs of a command have in common, with the limits that go with them unless --rlimit has its say."""
+    env = environment(rules, varies)
+    return env if rlimit else with_limits(env)
+
+
+def with_limits(env: dict[str, str]) -> dict[str, str]:
+    """An environment and, in it, the resource limits that go with a job unasked."""
+    return {**env, VARIABLE: to_text(passed_on(soft_limits()))}
+
+
+def _is_own(rule: str, varies: Callable[[str], bool]) -> bool:
+    return "=" in rule and rule[:1] not in "-^" and varies(rule)
 
 
 def _apply_rule(env: dict[str, str], ours: Mapping[str, str], rule: str, depth: int) -> None:
@@ -48,10 +67,10 @@ def _apply_rule(env: dict[str, str], ours: Mapping[str, str], rule: str, depth: 
         name, _, value = rule.partition("=")
         if not name:
             raise bad("--env", f"{rule!r} names no variable")
-        env[name] = _expand(value, env) if "$" in value else value
+        env[name] = _expand(value, {**ours, **env}) if "$" in value else value
     else:
         for name in _matching(ours, rule):
-            env[name] = ours[name]
+            env.setdefault(name, ours[name])
 
 
 def _matching(env: Mapping[str, str], pattern: str) -> list[str]:
@@ -59,14 +78,14 @@ def _matching(env: Mapping[str, str], pattern: str) -> list[str]:
         raise bad("--env", "an empty pattern")
     if pattern.isidentifier():
         return [pattern] if pattern in env else []
-    if len(pattern) > 1 and pattern[0] == pattern[-1] == "/":
+    if pattern[0] == "/":
         import re
 
         try:
-            expression = re.compile(pattern[1:-1])
+            expression = re.compile(pattern[1:].removesuffix("/"))
         except re.error as error:
             raise bad("--env", f"{pattern}: {error}") from None
-        return [name for name in env if expression.search(name)]
+        return [name for name in env if expression.match(name)]
     import fnmatch
 
     return [name for name in env if fnmatch.fnmatchcase(name, pattern)]

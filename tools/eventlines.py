@@ -66,31 +66,11 @@ def matches(context: dict[str, Any] | None, wanted: str | None) -> bool:
 
 def show_jobspec(instance: Instance, id: int, original: bool) -> None:
     """A job's jobspec with what was changed in it and its environment; or as it was submitted."""
-    from ..journal import fold_jobs
-    from ..journal.job import Job
-    from ..journal.state import State
-    from ..journal.wire import unpack
+    from ..instances.submission import complete
+    from .kept import kept_jobspec
 
-    record = instance.job(id)
-    scratch = Job(id)
-    state = State()
-    env = ""
-    for commit, event in instance.journal.story(record.commits, id):
-        if event.name == "submit" and event.context is not None:
-            scratch.jobspec, env = event.context.get("jobspec") or {}, event.context.get("env") or ""
-        elif event.name == "jobspec-update" and not original:
-            fold_jobs.jobspec_update(state, scratch, event.timestamp, event.context or {}, commit.version)
-    jobspec = scratch.jobspec
-    if jobspec is None:
-        raise Rejected("its jobspec is no more in the journal", code="archived", hint="look into the archive")
-    if not original:
-        (data,) = instance.store.get_blobs([env]) if env else [None]
-        if data is not None:
-            attributes = jobspec.get("attributes") or {}
-            system = attributes.get("system") or {}
-            merged = {**unpack(data), **(system.get("environment") or {})}
-            jobspec = {**jobspec, "attributes": {**attributes, "system": {**system, "environment": merged}}}
-    print_json(jobspec)
+    jobspec, env, _ = kept_jobspec(instance, id, original=original)
+    print_json(jobspec if original else complete(jobspec, env))
 
 
 def show_R(instance: Instance, id: int) -> None:

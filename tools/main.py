@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": ("doctor", "doctor", "Check this machine and the instance, and say what to mend."),
     "submit": ("submit", "submit", "Submit jobs and print their ids."),
     "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
+    "bulksubmit": ("bulksubmit", "bulksubmit", "Submit a job for each input."),
     "cancel": ("cancel", "cancel", "Cancel jobs."),
     "update": ("update", "update", "Change jobs: duration, queue, name, attributes."),
     "hold": ("update", "hold", "Keep jobs from running until they are released."),
@@ -48,7 +49,7 @@ COMMANDS = {
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
-    "Submitting jobs": ("submit", "run", "cron"),
+    "Submitting jobs": ("submit", "run", "bulksubmit", "cron"),
     "Looking at jobs and changing them": ("jobs", "job", "update", "hold", "release", "cancel"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),

@@ -1,4 +1,4 @@
-"""The options that describe a job, shared by submit and run, and their translation to a jobspec. Decides how
+"""The options that describe a job, shared by submit, run and bulksubmit, and the small values among them. Decides how
 texts on the command line are read (Flux's rules); what a valid jobspec is, `journal.jobspec` decides.
 
 Each value is kept as text until its copy is made, since {cc} may stand anywhere.
@@ -6,8 +6,7 @@ Each value is kept as text until its copy is made, since {cc} may stand anywhere
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -19,11 +18,17 @@ FLAGS = {"debug": 2, "waitable": 4, "novalidate": 8}
 
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-N", "--nodes"), {"metavar": "N", "help": "Number of nodes."}),
-    (("-n", "--ntasks"), {"metavar": "N", "help": "Number of tasks (default: one, or one per node)."}),
+    (("-n", "--ntasks"), {"metavar": "N", "help": "Number of tasks (default: one; with -N one per whole node)."}),
     (("-c", "--cores-per-task"), {"metavar": "N", "help": "Cores for each task (default 1)."}),
     (("-g", "--gpus-per-task"), {"metavar": "N", "help": "GPUs for each task."}),
     (("--memory-per-task",), {"metavar": "MB", "help": "Memory for each task in MiB, or such as 4G."}),
     (("-x", "--exclusive"), {"is_flag": True, "help": "Take whole nodes (with -N)."}),
+    (("--cores",), {"metavar": "N", "help": "Number of cores, one task each; not with -n, -c, -g."}),
+    (("--tasks-per-node",), {"metavar": "N", "help": "Tasks on each node (with -N or --cores)."}),
+    (("--tasks-per-core",), {"metavar": "N", "help": "Tasks on each core (with -N or --cores)."}),
+    (("--gpus-per-node",), {"metavar": "N", "help": "GPUs on each node (with -N)."}),
+    (("--taskmap",), {"metavar": "SCHEME[:VALUE]",
+                      "help": "Which task on which node: block, cyclic[:N], manual:MAP, hostfile:FILE."}),
     (("-t", "--time-limit"), {"metavar": "FSD", "help": "Time limit: 30s, 2h; a bare number is minutes."}),
     (("--signal",), {"metavar": "[SIG][@TIME]", "help": "Signal TIME before the time limit (USR1@60s)."}),
     (("-q", "--queue"), {"metavar": "NAME", "help": "Queue to submit to."}),
@@ -33,21 +38,59 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--env",), {"multiple": True, "metavar": "RULE",
                   "help": "NAME=VALUE sets, PATTERN takes from here, -PATTERN removes, ^FILE reads rules."}),
     (("--env-remove",), {"multiple": True, "metavar": "PATTERN", "help": "As --env=-PATTERN."}),
+    (("--env-file",), {"multiple": True, "metavar": "FILE", "help": "As --env=^FILE."}),
+    (("--rlimit",), {"multiple": True, "metavar": "RULE",
+                     "help": "Limits passed on: NAME=VALUE sets, PATTERN adds, -PATTERN drops (nofile=1024, -*)."}),
+    (("--add-file",), {"multiple": True, "metavar": "[NAME[:PERMS]=]PATH|DATA",
+                       "help": "Send a file with the job; it is {{tmpdir}}/NAME there."}),
     (("--input",), {"metavar": "FILE", "help": "Standard input from a file."}),
-    (("--output",), {"metavar": "FILE", "help": "Output to a file; {{id}}, {{name}}, {{taskid}} work."}),
+    (("--output",), {"metavar": "FILE", "help": "Output to a file; {{id}}, {{name}}, {{taskid}} work; none: to none."}),
     (("--error",), {"metavar": "FILE", "help": "Standard error to a file (default: where output goes)."}),
     (("-l", "--label-io"), {"is_flag": True, "help": "Put the task's rank before each line of output."}),
+    (("-u", "--unbuffered"), {"is_flag": True, "help": "Ask Flux not to hold output back; fluxkv never does."}),
     (("--urgency",), {"metavar": "N", "default": "16", "help": "0 (hold) to 31 (expedite); default 16."}),
-    (("--requires",), {"metavar": "CONSTRAINT", "help": "Nodes it may use: ssd, -slow, host:n[1-4], ..."}),
+    (("--requires",), {"multiple": True, "metavar": "CONSTRAINT",
+                       "help": "Nodes it may use: ssd, -slow, host:n[1-4], ..."}),
     (("--dependency",), {"multiple": True, "metavar": "SCHEME:VALUE",
                          "help": "Wait: afterok:ID, afterany:ID, any(after:ID,...), singleton, ...; repeat for more."}),
     (("--begin-time",), {"metavar": "+FSD|DATETIME", "help": 'Not before then: +2h, 18:00, "tomorrow 6:00", ...'}),
-    (("--setattr",), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute; VAL may be JSON."}),
+    (("-S", "--setattr"), {"multiple": True, "metavar": "KEY=VAL",
+                           "help": "Set an attribute; VAL may be JSON, and of ^KEY it is a file of JSON."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),
     (("--flags",), {"multiple": True, "metavar": "FLAG", "help": f"Job flags: {', '.join(FLAGS)}."}),
+    (("--debug",), {"is_flag": True, "help": "As --flags=debug."}),
     (("--dry-run",), {"is_flag": True, "help": "Print the jobspec and submit nothing."}),
     (("--uri",), {"metavar": "URI", "help": "The instance (default: FLUXKV_URI, else the one running)."}),
 )  # fmt: skip
+
+
+class SubmissionCommand(click.Command):
+    """A command that submits. Rules about the environment are one list (`env`), in the order they were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = list(args)
+        rest = super().parse_args(ctx, args)
+        more = [(f"--{name}", mark, list(ctx.params.pop(name.replace("-", "_"), ()))) for name, mark in _ENV_MARKS]
+        if any(values for _, _, values in more):
+            ctx.params["env"] = _as_typed(typed, [("--env", "", list(ctx.params["env"])), *more])
+        return rest
+
+
+_ENV_MARKS = (("env-remove", "-"), ("env-file", "^"))
+
+
+def _as_typed(typed: list[str], options: list[tuple[str, str, list[str]]]) -> tuple[str, ...]:
+    """Values of several options, each behind its option's mark, in the order in which they were typed."""
+    found = []
+    for at, word in enumerate(typed):
+        for option, mark, values in options:
+            if not values:
+                continue
+            following = typed[at + 1] if at + 1 < len(typed) else None
+            if word == f"{option}={values[0]}" or (word == option and following == values[0]):
+                found.append(mark + values.pop(0))
+                break
+    return tuple(found)
 
 
 def submission_options(command: F) -> F:
@@ -64,117 +107,9 @@ def bad(option: str, why: object) -> click.BadParameter:
     return click.BadParameter(f"{why}" + (f" ({hint})" if hint else ""), param_hint=f"'{option}'")
 
 
-def fill(value: Any, cc: str | None) -> Any:
-    """Put a copy's number in the place of {cc} (or {{cc}}), in a text or in each of several."""
-    if cc is None:
-        return value
-    if isinstance(value, str):
-        return value.replace("{{cc}}", cc).replace("{cc}", cc) if "{cc}" in value else value
-    if isinstance(value, tuple | list):
-        return [fill(one, cc) for one in value]
-    return value
-
-
-def jobspec_of(values: Mapping[str, Any], words: Iterable[str], cc: str | None = None) -> dict[str, Any]:
-    """The jobspec (without environment) of these values and words. Raises click.BadParameter, Rejected."""
-    from ..instances.submission import build_jobspec
-
-    v = {key: fill(value, cc) for key, value in values.items()} if cc is not None else dict(values)
-    options: dict[str, Any] = {
-        "nodes": _count(v, "nodes"), "ntasks": _count(v, "ntasks"),
-        "cores_per_task": _count(v, "cores_per_task") or 1,
-        "gpus_per_task": _count(v, "gpus_per_task", least=0) or 0,
-        "memory_mb_per_task": memory_mb(v.get("memory_per_task")), "exclusive": bool(v.get("exclusive")),
-        "duration": time_limit(v.get("time_limit")), "name": v.get("job_name"), "queue": v.get("queue"),
-        "bank": v.get("bank"), "constraint": v.get("requires"), "output": v.get("output") or "",
-        "error": v.get("error") or "", "input": v.get("input") or "", "label_io": bool(v.get("label_io")),
-    }  # fmt: skip
-    if v.get("cwd"):
-        options["cwd"] = os.path.abspath(v["cwd"])
-    for option, key in (("--setattr", "attributes"), ("--setopt", "shell_options")):
-        if v.get(option[2:]):
-            options[key] = _settings(option, v[option[2:]])
-    if v.get("signal"):
-        found = options.setdefault("shell_options", {})
-        found["signal.signum"], found["signal.timeleft"] = warning(v["signal"], options["duration"])
-    if v.get("dependency") or v.get("begin_time"):
-        from .depopts import dependencies_of
-
-        options["dependencies"] = dependencies_of(v.get("dependency") or (), v.get("begin_time"))
-    if "shell_options" in options:
-        _remark(options["shell_options"])
-    if v.get("overlay"):
-        options["attributes"] = {**options.get("attributes", {}), "system.environment": dict(v["overlay"])}
-    try:
-        return build_jobspec([fill(word, cc) for word in words], **options)
-    except Rejected as error:
-        if error.code.startswith("bad-constraint") or error.code == "bad-query":
-            raise bad("--requires", error) from None
-        if error.code == "bad-dependency":
-            raise bad("--dependency", error) from None
-        if error.code == "bad-shell-option":
-            raise bad("--setattr" if str(error).startswith("exec.") else "--setopt", error) from None
-        raise
-
-
-_remarked: set[str] = set()
-
-
-def _remark(options: Mapping[str, Any]) -> None:
-    """Say once that an option means nothing here: it may be a plug-in's of Flux, or misspelt."""
-    from ..instances.shell_options import KNOWN, PASSED_OVER
-
-    for name in options:
-        word = name.partition(".")[0]
-        if word not in KNOWN and word not in PASSED_OVER and word not in _remarked:
-            from .render import say
-
-            _remarked.add(word)
-            say(f"fluxkv: -o {word} means nothing here and is passed over; known are {', '.join(KNOWN)}")
-
-
-def memory_mb(text: str | None) -> int:
-    """MiB of "512", "512M", "4G" or "1T" ("MB", "MiB" and so on too); 0 for none."""
-    if not text:
-        return 0
-    word = text.upper().removesuffix("B").removesuffix("I")
-    units = {"M": 1, "G": 1024, "T": 1024 * 1024}
-    number, unit = (word[:-1], units[word[-1]]) if word and word[-1] in units else (word, 1)
-    if not number.isdecimal() or not int(number):
-        raise bad("--memory-per-task", f"{text!r} is not a number of MiB, or such as 512M or 4G")
-    return int(number) * unit
-
-
-def warning(text: str, limit_s: float) -> tuple[int, float]:
-    """(signal number, seconds before the limit) of --signal's "[SIG][@TIME]"; Flux's defaults are USR1 and 60 s."""
-    from ..instances.shell_options import WARN_LEFT_S, WARN_SIGNAL, parse_signal
-    from ..journal.duration import parse_duration
-
-    name, mark, left = text.partition("@")
-    try:
-        found = (
-            parse_signal("signal", name) if name else WARN_SIGNAL,
-            parse_duration(left) if mark else WARN_LEFT_S,
-        )
-    except Rejected as error:
-        raise bad("--signal", error) from None
-    if not limit_s:
-        raise bad("--signal", "there is no time limit to signal before: add -t")
-    return found
-
-
-def _count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
-    text = values.get(name)
-    if text is None:
-        return None
-    option = "--" + name.replace("_", "-")
-    try:
-        number = int(text)
-    except ValueError:
-        raise bad(option, f"{text!r} is not a number") from None
-    if number < least:
-        raise bad(option, f"{number} is less than {least}")
-    return number
+def fill(text: str, cc: str) -> str:
+    """Put a copy's number in the place of {cc} (or {{cc}})."""
+    return text.replace("{{cc}}", cc).replace("{cc}", cc) if "{cc}" in text else text
 
 
 def time_limit(text: str | None) -> float:
@@ -208,22 +143,9 @@ def timeout_of(text: str | None) -> float | None:
     return None if seconds == float("inf") else seconds
 
 
-def _settings(option: str, texts: Iterable[str]) -> dict[str, Any]:
-    from ..journal.jobspec_build import parse_setting
-
-    found: dict[str, Any] = {}
-    for text in texts:
-        try:
-            name, value = parse_setting(text)
-        except Rejected as error:
-            raise bad(option, error) from None
-        found[name] = value
-    return found
-
-
-def flags_of(texts: Iterable[str]) -> int:
-    """The flag mask of --flags, whose values may be joined by commas."""
-    mask = 0
+def flags_of(texts: Iterable[str], debug: bool = False) -> int:
+    """The flag mask of --flags, whose values may be joined by commas, and of --debug."""
+    mask = FLAGS["debug"] if debug else 0
     for text in texts:
         for word in text.split(","):
             if word not in FLAGS:

@@ -289,9 +289,11 @@ BY_METAVAR: dict[str, Kind] = {
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
     "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip
+LIMITS = ("core=", "cpu=", "fsize=", "memlock", "nofile=", "nproc=", "stack=", "-*")
 BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
-    "requires": constraints, "hosts": nodes,
+    "requires": constraints, "hosts": nodes, "wait_event": events, "add_file": file,
+    "taskmap": _words("block", "cyclic", "manual:", "hostfile:"), "rlimit": _words(*LIMITS), "define": nothing, "sep": nothing,
 }  # fmt: skip
 BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys, **{
     ("kvs", name): keys for name in ("source", "destination", "target", "linkname", "keys")

@@ -167,13 +167,16 @@ def duration_text(seconds: float) -> str:
 class Progress:
     """A live bar on stderr; off a terminal one line at the end. Use as a context manager.
 
-    Call `update(done, failed)` with totals, as often as you like.
+    Call `update(done, failed)` with totals, as often as you like. rate: show how many a second, on the bar too.
+    done, failed: how many were before it began; they count, but not for the rate.
     """
 
-    def __init__(self, total: int, *, label: str = "jobs") -> None:
+    def __init__(self, total: int, *, label: str = "jobs", rate: bool = True, done: int = 0, failed: int = 0) -> None:
         self.total = total
         self.label = label
-        self.done = self.failed = 0
+        self.done, self.failed = done, failed
+        self._before = done
+        self._shows_rate = rate
         self._began = time.monotonic()
         self._bar: RichProgress | None = None
         self._task: Any = None
@@ -185,9 +188,10 @@ class Progress:
 
             self._bar = RichProgress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), console=console(stderr=True),
+                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}"),
+                console=console(stderr=True),
             )  # fmt: skip
-            self._task = self._bar.add_task(self._text(), total=self.total, rate="")
+            self._task = self._bar.add_task(self._text(), total=self.total, completed=self.done, rate="", left="")
             self._bar.start()
         return self
 
@@ -195,7 +199,8 @@ class Progress:
         """So many are done, of which so many failed."""
         self.done, self.failed = done, failed
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=self._text(), rate=self._rate())
+            rate = self._rate() if self._shows_rate else ""
+            self._bar.update(self._task, completed=done, description=self._text(), rate=rate, left=self._left())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -210,9 +215,19 @@ class Progress:
 
     def _rate(self) -> str:
         elapsed = max(1e-6, time.monotonic() - self._began)
-        return f"{self.done / elapsed:.1f}/s"
+        return f"{(self.done - self._before) / elapsed:.1f}/s"
+
+    def _left(self) -> str:
+        """How long the rest takes at the rate so far, "" if nothing can be said."""
+        newly = self.done - self._before
+        if not newly or self.done >= self.total:
+            return ""
+        seconds = (self.total - self.done) * (time.monotonic() - self._began) / newly
+        return f"{duration_text(max(1.0, round(seconds)))} left"
 
 
-def progress(total: int, *, label: str = "jobs") -> Progress:
+def progress(
+    total: int, *, label: str = "jobs", rate: bool = True, done: int = 0, failed: int = 0
+) -> Progress:
     """A `Progress` for `total` things."""
-    return Progress(total, label=label)
+    return Progress(total, label=label, rate=rate, done=done, failed=failed)

@@ -1,52 +1,42 @@
-"""`fluxkv submit` and `fluxkv run`. Decides what is printed and the exit status; jobs are made in `options`.
+"""`fluxkv submit` and `fluxkv run`. Decides which jobs are made; `ensemble` prints, waits and watches.
 
 submit prints ids only, one per line. run shows the job's output and exits with its code as a shell would.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..journal.ids import f58
-from .attaching import attach_job, exception_line, forwarded_input, writers
-from .environment import environment, overlay_of
-from .options import (
-    copies,
-    fill,
-    flags_of,
-    jobspec_of,
-    submission_options,
-    timeout_of,
-    urgency_of,
-)  # fmt: skip
-from .render import out, print_json, progress, say
+from .attaching import attach_job, forwarded_input
+from .ensemble import Ensemble, Piece, ensemble_options, log_options
+from .environment import overlay_of, shared_environment
+from .jobspecs import jobspec_of
+from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of, urgency_of
+from .render import print_json, say
 
 if TYPE_CHECKING:
     from ..instances.client import Instance
-    from ..instances.follow import JobResult
 
-TOLD = 10  # exceptions that are told one by one
-_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
+SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(cls=SubmissionCommand, context_settings=SETTINGS)
 @submission_options
 @click.option(
     "--cc", metavar="IDSET", help="One copy for each id; {cc} becomes the id, and so does $FLUX_JOB_CC."
 )
 @click.option("--bcc", metavar="IDSET", help="As --cc, without FLUX_JOB_CC.")
-@click.option("--quiet", is_flag=True, help="Print no ids.")
-@click.option("--wait", is_flag=True, help="Wait until all have ended; exit with the worst code.")
-@click.option("--watch", is_flag=True, help="Show their output, and wait.")
-@click.option("--progress", "show_progress", is_flag=True, help="Show how many are done, and wait.")
-@click.option("--jps", is_flag=True, help="Show jobs per second with --progress.")
-@click.option("--timeout", metavar="FSD", help="How long to wait at most.")
+@ensemble_options
+@log_options
 def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -> int:
     """Submit jobs and print their ids.
+
+    With - in place of a command, jobspecs are read from standard input, one JSON object a line.
 
     \b
     Examples:
@@ -55,64 +45,39 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit -t 10m --urgency=20 ./report
       fluxkv submit --dependency=afterok:ƒ2UzHM --begin-time=+1h ./report
       fluxkv submit --wait --progress --cc=1-1000 true
+      fluxkv submit -N2 --tasks-per-node=2 --taskmap=cyclic hostname
+      fluxkv submit --add-file=input.dat ./simulate {{tmpdir}}/input.dat
+      fluxkv submit --dry-run true | fluxkv submit -
     """
-    _need_command(words)
-    numbers = copies(values["cc"], values["bcc"])
-    jobspecs = _jobspecs(values, words, numbers)
+    need_command(words)
+    values["blobs"] = None if dry_run else {}
+    flags, timeout = flags_of(values["flags"], values["debug"]), timeout_of(values["timeout"])
+    pieces = primed(_pieces(values, words))
     if dry_run:
-        _print_jobspecs(jobspecs, environment(values["env"], values["env_remove"]))
+        for piece in pieces:
+            print_jobspec(piece)
         return 0
-    waits = values["wait"] or values["watch"] or values["show_progress"]
-    timeout = timeout_of(values["timeout"])
-    with _connect(uri) as instance:
-        ids = _submit(instance, jobspecs, values)
-        if not values["quiet"]:
-            out("\n".join([f58(id) for id in ids]))
-        if not waits:
-            return 0
-        sys.stdout.flush()
-        try:
-            return _wait(instance, ids, values, timeout)
-        except KeyboardInterrupt:
-            say("fluxkv: the jobs go on; fluxkv cancel ends them")
-            return 130
+    with connected(uri) as instance:
+        jobs = Ensemble(instance, values)
+        jobs.submit(pieces, flags, values["blobs"])
+        return jobs.finish(timeout)
 
 
-def _wait(instance: Instance, ids: list[int], values: dict[str, Any], timeout: float | None) -> int:
-    batches: Iterable[list[JobResult]]
-    if values["watch"]:
-        batches = instance.watch(ids, writers(values["label_io"], len(ids) > 1), timeout)
-    else:
-        batches = instance.batches(ids, timeout)
-    worst = done = failed = told = 0
+def _pieces(values: dict[str, Any], words: tuple[str, ...]) -> Iterator[Piece]:
+    """The jobs of one command: one, or a copy for each number."""
+    if words == ("-",):
+        from .jobspec_input import jobspec_pieces, only_jobspecs
 
-    def take(batch: list[JobResult]) -> None:
-        nonlocal worst, done, failed, told
-        for result in batch:
-            done += 1
-            failed += not result.ok
-            worst = max(worst, result.returncode)
-            if result.exception is not None:
-                told += 1
-                if told <= TOLD:
-                    say(exception_line(result.id, *result.exception))
-
-    if values["show_progress"]:
-        with progress(len(ids)) as bar:
-            for batch in batches:
-                take(batch)
-                bar.update(done, failed)
-    else:
-        for batch in batches:
-            take(batch)
-    if told > TOLD:
-        say(f"fluxkv: {told - TOLD} more jobs had exceptions; fluxkv jobs -a -f failed,canceled,timeout lists them")
-    return worst
+        only_jobspecs(values)
+        return jobspec_pieces("-", values)
+    numbers = copies(values["cc"], values["bcc"])
+    return _copies(values, words, numbers) if numbers is not None else iter([_single(values, words)])
 
 
-@click.command(context_settings=_SETTINGS)
+@click.command(cls=SubmissionCommand, context_settings=SETTINGS)
 @submission_options
 @click.option("-v", "--verbose", is_flag=True, help="Say the job's id and its events on stderr.")
+@click.option("--wait-event", metavar="NAME", help="Stay until the job has had this event, not until it ends.")
 @click.option("--timeout", metavar="FSD", help="How long to stay attached at most; the job goes on.")
 def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -> int:
     """Submit a job, show its output, and exit with its code.
@@ -126,30 +91,36 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
       fluxkv run -t 1s sleep 60           ended by its time limit
       sort data | fluxkv run uniq -c
     """
-    _need_command(words)
+    need_command(words)
     forwarded = forwarded_input(values)
     if forwarded is not None:
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
-    (jobspec,) = _jobspecs(values, words, None)
+    values["blobs"] = None if dry_run else {}
+    flags, timeout = flags_of(values["flags"], values["debug"]), timeout_of(values["timeout"])
+    piece = _single(values, words)
     if dry_run:
-        _print_jobspecs([jobspec], environment(values["env"], values["env_remove"]))
+        print_jobspec(piece)
         return 0
-    with _connect(uri) as instance:
-        (id,) = _submit(instance, [jobspec], values)
+    with connected(uri) as instance:
+        if values["blobs"]:
+            instance.store.put_blobs(values["blobs"])
+        (id,) = instance.submitter.submit([(piece.jobspec, piece.env)], piece.urgency, flags)
         if values["verbose"]:
             say(f"fluxkv: job {f58(id)}")
         return attach_job(
             instance, id, forwarded, label=values["label_io"], verbose=values["verbose"],
-            timeout=timeout_of(values["timeout"]),
+            timeout=timeout, until=values["wait_event"],
         )  # fmt: skip
 
 
-def _need_command(words: tuple[str, ...]) -> None:
+def need_command(words: tuple[str, ...]) -> None:
+    """Refuse an empty command."""
     if not words:
         raise click.UsageError("no command to run: name one, e.g. hostname, after the options")
 
 
-def _connect(uri: str | None) -> Instance:
+def connected(uri: str | None) -> Instance:
+    """The instance, as a command's user."""
     from ..instances.client import connect
 
     instance = connect(uri)
@@ -157,42 +128,46 @@ def _connect(uri: str | None) -> Instance:
     return instance
 
 
-def _jobspecs(
-    values: dict[str, Any], words: tuple[str, ...], numbers: list[str] | None
-) -> list[dict[str, Any]]:
-    if numbers is None:
-        return [jobspec_of(values, words)]
-    rules = values["env"]
-    names_cc = any("{cc}" in str(text) for key, text in values.items() if key not in ("cc", "bcc"))
-    if names_cc or values["cc"]:
-        found = []
-        for number in numbers:
-            overlay = overlay_of(rules, number)
-            if values["bcc"]:
-                del overlay["FLUX_JOB_CC"]
-            found.append(jobspec_of({**values, "overlay": overlay}, words, number))
-        return found
-    # Only the command differs: one jobspec, checked once.
-    model = jobspec_of(values, words, numbers[0])
-    task = model["tasks"][0]
-    return [
-        {**model, "tasks": [{**task, "command": [fill(word, number) for word in words]}]}
-        for number in numbers
-    ]
+def primed(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same jobs, the first one made already: what is wrong with it is said before anything is asked of an instance."""
+    first = next(pieces, None)
+    return pieces if first is None else chain([first], pieces)
 
 
-def _submit(instance: Instance, jobspecs: list[dict[str, Any]], values: dict[str, Any]) -> list[int]:
-    env = environment(values["env"], values["env_remove"])
-    return instance.submitter.submit(
-        ((jobspec, env) for jobspec in jobspecs), urgency_of(values["urgency"]), flags_of(values["flags"])
-    )
+def _single(values: dict[str, Any], words: tuple[str, ...]) -> Piece:
+    """The job of a command without copies."""
+    jobspec = jobspec_of(values, words)
+    env = shared_environment(values["env"], values["rlimit"])
+    return Piece(jobspec, env, urgency_of(values["urgency"]), (values.get("log") or "", values.get("log_stderr") or ""))
 
 
-def _print_jobspecs(jobspecs: list[dict[str, Any]], env: dict[str, str]) -> None:
-    for jobspec in jobspecs:
-        attributes = jobspec["attributes"]
-        system = {
-            **attributes["system"],
-            "environment": {**env, **attributes["system"].get("environment", {})},
-        }
-        print_json({**jobspec, "attributes": {**attributes, "system": system}})
+def _copies(values: dict[str, Any], words: tuple[str, ...], numbers: list[str]) -> Iterator[Piece]:
+    """A copy for each number of --cc or --bcc."""
+    from .stencil import Stencil
+
+    def varies(text: str) -> bool:
+        return "{cc}" in text
+
+    env = shared_environment(values["env"], values["rlimit"], varies)
+    overlay = overlay_of(values["env"], env, varies)
+    if values["cc"]:
+        overlay["FLUX_JOB_CC"] = "{cc}"
+    stencil = Stencil(values, words, overlay, varies)
+    for number in numbers:
+
+        def put(text: str, number: str = number) -> str:
+            return fill(text, number)
+
+        yield Piece(stencil.cut(put), env, urgency_of(put(values["urgency"])), log_files(values, put))
+
+
+def log_files(values: Mapping[str, Any], put: Callable[[str], str]) -> tuple[str, str]:
+    """The files of --log and --log-stderr for one job."""
+    return put(values.get("log") or ""), put(values.get("log_stderr") or "")
+
+
+def print_jobspec(piece: Piece) -> None:
+    """One job as --dry-run shows it: complete, on one line, for this instance or for Flux."""
+    from ..instances.submission import complete
+
+    print_json(complete(piece.jobspec, piece.env))

@@ -24,7 +24,7 @@ from fluxkv.tools.cancel_cmd import cancel
 from fluxkv.tools.environment import environment, overlay_of
 from fluxkv.tools.eventlines import EventLines, matches
 from fluxkv.tools.job_cmd import job
-from fluxkv.tools.options import copies, fill, flags_of, time_limit, timeout_of
+from fluxkv.tools.options import copies, flags_of, time_limit, timeout_of
 from fluxkv.tools.render import duration_text, human_time, table
 from fluxkv.tools.selection import parse_ids
 from fluxkv.tools.submit_cmd import run, submit
@@ -36,7 +36,7 @@ def call(command: click.Command, *args: str, **env: str) -> Result:
 
 
 def specs(*args: str) -> list[dict[str, Any]]:
-    done = call(submit, "--dry-run", "--env=-*", *args)
+    done = call(submit, "--dry-run", "--env=-*", "--rlimit=-*", *args)
     if done.exception is not None:
         raise done.exception
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -115,20 +115,20 @@ def test_copies() -> None:
     (plain, _) = specs("--bcc=0-1", "echo", "{cc}")
     assert plain["attributes"]["system"]["environment"] == {}
     assert copies(None, None) is None
-    assert fill("{cc}", None) == "{cc}"
-    assert overlay_of(["A=1"], "7") == {"FLUX_JOB_CC": "7"}
+    assert overlay_of(["A=1", "-X{cc}", "B=$A-{cc}"], {"A": "1"}, lambda text: "{cc}" in text) == {"B": "1-{cc}"}
 
 
 def test_environment_rules(tmp_path: Any) -> None:
     ours = {"HOME": "/h", "PATH": "/p", "SLURM_A": "1", "SLURM_B": "2", "LANG": "C"}
     assert environment([], source=ours) == ours
     assert environment(["-SLURM_*"], source=ours).keys() == {"HOME", "PATH", "LANG"}
+    assert environment(["-*", "A=1", "LANG=de", "LANG", "B=$HOME"], source=ours) == {"A": "1", "LANG": "de", "B": "/h"}
     assert environment(["-*", "PATH", "A=$PATH:/x", "/^SLURM_[B]/"], source=ours) == {
         "PATH": "/p",
         "A": "/p:/x",
         "SLURM_B": "2",
     }
-    assert environment([], ["HOME"], source=ours).keys() == ours.keys() - {"HOME"}
+    assert environment(["-HOME"], source=ours).keys() == ours.keys() - {"HOME"}
     rules = tmp_path / "rules"
     rules.write_text("# all but one\n-*\nLANG\n")
     assert environment([f"^{rules}"], source=ours) == {"LANG": "C"}

@@ -30,6 +30,7 @@ COVERED = {
     "dependency_uri": "unit/test_dependency.py",
     "directives": "unit/test_format_directives.py",
     "eventlog_entry": "unit/test_format_events.py",
+    "file_archive": "unit/test_submission_parts.py",
     "finish_status": "unit/test_format_events.py",
     "fluid_decode": "unit/test_format_small.py",
     "fluid_emoji_alphabet": "unit/test_format_small.py",
@@ -61,7 +62,6 @@ COVERED = {
 
 # Vector file -> what it waits for. A file that some test does read belongs above.
 NOT_YET = {
-    "file_archive": "files carried by a job (RFC 37)",
     "job_list_constraint": "filters of jobs (RFC 43)",
     "pmi_wire": "MPI bootstrap (RFC 13)",
     "sched_protocol": "a scheduler outside the worker (RFC 27): ours is a function, and has no messages",

@@ -1,0 +1,107 @@
+"""Finding a task's program and starting it by `posix_spawn`. Decides how a command's name becomes a program (execvp's rules)
+and what a user is told who names none that can run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat as stat_module
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from .rlimits import Limits, by_shell
+from .user_files import SpawnError
+
+_PATH_CACHE_S = 1.0
+_DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
+_STATUS_NOT_EXECUTABLE, _STATUS_NOT_FOUND = 126 << 8, 127 << 8
+
+
+class Programs:
+    """limits: this process's, which tasks inherit."""
+
+    __slots__ = ("_default_signals", "_found", "limits")
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        ignored = {s for s in signal.valid_signals() if signal.getsignal(s) is signal.SIG_IGN}
+        self._default_signals = sorted(ignored | {signal.SIGPIPE, signal.SIGXFSZ})
+
+    def spawn(
+        self,
+        argv: list[str],
+        env: dict[bytes, bytes],
+        files: list[tuple[int, int, int]],
+        changes: Mapping[str, int] | None = None,
+    ) -> int:
+        """Start it in a process group of its own; its pid. changes: limits that differ from ours. Raises `SpawnError`."""
+        if not argv or not argv[0]:
+            raise SpawnError("empty command", _STATUS_NOT_FOUND)
+        name = argv[0]
+        program = self._resolve(os.fsencode(name), env.get(b"PATH", _DEFAULT_PATH))
+        spawn = os.posix_spawn
+        if changes:
+            argv = by_shell(changes, argv)
+            program = os.fsencode(argv[0]) if argv[0] != name else program
+            spawn = partial(self.limits.around, changes, os.posix_spawn)
+        for attempt_left in (True, False):
+            try:
+                return spawn(
+                    program,
+                    argv,
+                    env,
+                    file_actions=files,
+                    setpgroup=0,
+                    setsigmask=(),
+                    setsigdef=self._default_signals,
+                )
+            except OSError as error:
+                if (
+                    error.errno == errno.ENOEXEC and attempt_left
+                ):  # a script without #!: the shell's, as execvp has it
+                    program, argv = b"/bin/sh", ["sh", os.fsdecode(program), *argv[1:]]
+                    continue
+                self._found.clear()
+                if error.errno == errno.ENOENT:
+                    raise SpawnError(
+                        f"{name}: no such file, or its interpreter is missing", _STATUS_NOT_FOUND
+                    ) from None
+                if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR):
+                    raise SpawnError(f"{name}: {error.strerror}", _STATUS_NOT_EXECUTABLE) from None
+                raise SpawnError(f"{name}: {error.strerror}") from None
+            except ValueError as error:  # a zero byte, or "=" in a variable's name
+                raise SpawnError(f"{name}: {error}") from None
+        raise AssertionError("unreachable")
+
+    def _resolve(self, name: bytes, path: bytes) -> bytes:
+        """`execvp`'s search, in the job's PATH seen from the job's directory; remembered for a second."""
+        if b"/" in name:
+            return name  # the spawn itself tells what is wrong
+        now = time.monotonic()
+        cached = self._found.get((name, path))
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        present = False
+        for folder in path.split(b":"):
+            candidate = (folder or b".") + b"/" + name
+            try:
+                mode = os.stat(candidate).st_mode
+            except OSError:
+                continue
+            if not stat_module.S_ISREG(mode):
+                continue
+            if os.access(candidate, os.X_OK):
+                if folder.startswith(b"/"):
+                    if len(self._found) > 1000:
+                        self._found.clear()
+                    self._found[name, path] = now + _PATH_CACHE_S, candidate
+                return candidate
+            present = True
+        shown = os.fsdecode(name)
+        if present:
+            raise SpawnError(f"{shown}: permission denied", _STATUS_NOT_EXECUTABLE)
+        raise SpawnError(f"{shown}: command not found", _STATUS_NOT_FOUND)

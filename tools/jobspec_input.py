@@ -1,0 +1,79 @@
+"""Jobspecs that users bring: JSON lines for `submit -`, files for `job submit`. Decides how they are read, and which line is
+blamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import click
+
+from ..instances.submission import prepare
+from ..kvs.errors import Rejected
+from .ensemble import Piece
+from .environment import with_limits
+from .options import urgency_of
+
+MAX_LINE = 1 << 20
+# What may stand beside jobspecs: how they are submitted and followed, not what they are.
+_BESIDE = frozenset(
+    ("blobs", "cc", "debug", "flags", "jps", "label_io", "log", "log_stderr", "quiet", "show_progress", "timeout", "urgency",
+     "wait", "wait_event", "watch")
+)  # fmt: skip
+
+
+def only_jobspecs(values: Mapping[str, Any]) -> None:
+    """Refuse options that describe a job beside jobspecs that do."""
+    given = [name for name, value in values.items() if value and (name not in _BESIDE or name == "cc")]
+    if given:
+        option = "--" + given[0].replace("_", "-")
+        raise click.UsageError(f"{option} is not possible with jobspecs from standard input: set it in the jobspec")
+
+
+def jobspec_pieces(path: str, values: Mapping[str, Any]) -> Iterator[Piece]:
+    """The jobs of a file of JSON lines ("-": standard input). Raises click.UsageError that names the line."""
+    urgency = urgency_of(values["urgency"])
+    log = (values.get("log") or "", values.get("log_stderr") or "")
+    env = with_limits(dict(os.environ))
+    where = "standard input" if path == "-" else path
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                if len(line) > MAX_LINE:
+                    raise Rejected(f"a jobspec has at most {MAX_LINE} bytes", code="bad-jobspec")
+                jobspec, own = prepare(_decoded(line), {}, env)
+            except (Rejected, ValueError, RecursionError) as error:
+                hint = getattr(error, "hint", "")
+                raise click.UsageError(f"{where}, line {number}: {error}" + (f" ({hint})" if hint else "")) from None
+            yield Piece(jobspec, own, urgency, log)
+
+
+def jobspec_of_file(path: str) -> tuple[dict[str, Any], Mapping[str, str | None]]:
+    """(jobspec, environment) of one JSON or YAML file. Raises `Rejected`."""
+    from ..journal.jobspec import parse_jobspec
+
+    with _open(path) as file:
+        text = file.read(MAX_LINE + 1)
+    return prepare(parse_jobspec(text), {}, with_limits(dict(os.environ)))
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise Rejected("not a JSON object", code="bad-jobspec")
+    return value
+
+
+def _open(path: str) -> IO[bytes]:
+    if path == "-":
+        return sys.stdin.buffer
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from None
