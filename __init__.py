@@ -14,8 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .instances.calls import RemoteError, RemoteTraceback
     from .instances.client import Instance, JobHandle, connect
+    from .instances.executor import Executor
     from .instances.follow import JobResult
+    from .instances.futures import JobException, JobFuture
     from .journal.job import Job, JobState, Result
     from .journal.state import State
     from .journal.wire import Event
@@ -27,13 +30,18 @@ __all__ = [
     "Conflict",
     "Corrupt",
     "Event",
+    "Executor",
     "FluxkvError",
     "Instance",
     "Job",
+    "JobException",
+    "JobFuture",
     "JobHandle",
     "JobResult",
     "JobState",
     "Rejected",
+    "RemoteError",
+    "RemoteTraceback",
     "Result",
     "State",
     "Unavailable",
@@ -41,8 +49,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "instances.calls": ("RemoteError", "RemoteTraceback"),
     "instances.client": ("Instance", "JobHandle", "connect"),
+    "instances.executor": ("Executor",),
     "instances.follow": ("JobResult",),
+    "instances.futures": ("JobException", "JobFuture"),
     "journal.job": ("Job", "JobState", "Result"),
     "journal.state": ("State",),
     "journal.wire": ("Event",),

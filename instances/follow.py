@@ -82,13 +82,15 @@ class Tail:
     """Commits after a version as they come, and messages of further streams beside them.
 
     position: the entry id of that version if it is known (then a forked history is noticed at once). streams:
-    key -> last message id seen ("0": all).
+    key -> last message id seen ("0": all). patience_s: how long a server that is away is asked again.
     """
 
     def __init__(
-        self, store: Store, version: int, position: str = "", streams: dict[str, str] | None = None
-    ) -> None:
+        self, store: Store, version: int, position: str = "", streams: dict[str, str] | None = None, *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:  # fmt: skip
         self.version = version
+        self.patience_s = patience_s
         self._journal = Keys(store.namespace).journal
         self._store = store
         self._lost_at = 0.0
@@ -97,15 +99,15 @@ class Tail:
         )
 
     def poll(self, timeout_s: float = 0.0) -> tuple[list[Commit], list[tuple[str, list[Message]]]]:
-        """What came; both empty if nothing did in time. A lost server is asked again for `PATIENCE_S`."""
+        """What came; both empty if nothing did in time. A lost server is asked again for `patience_s`."""
         try:
             batch = self.subscription.poll(timeout_s)
         except Unavailable:
             now = time.monotonic()
             self._lost_at = self._lost_at or now
-            if now - self._lost_at > PATIENCE_S:
+            if now - self._lost_at > self.patience_s:
                 raise
-            time.sleep(min(_ASK_AGAIN_S, timeout_s) or _ASK_AGAIN_S)
+            time.sleep(min(_ASK_AGAIN_S, timeout_s))
             return [], []
         self._lost_at = 0.0
         commits: list[Commit] = []
@@ -126,6 +128,11 @@ class Tail:
                 commits.append(read_commit(entry))
                 self.version = entry.version
         return commits, messages
+
+    @property
+    def lost_s(self) -> float:
+        """How long the server has been away, in seconds; 0.0 while it answers."""
+        return time.monotonic() - self._lost_at if self._lost_at else 0.0
 
     def fileno(self) -> int:
         """A descriptor that is readable when `poll` may have something; -1 while the server is away."""
@@ -156,24 +163,31 @@ class Follower:
             if job is None:
                 continue
             if name == "clean" or name == "invalidate":
-                if name == "invalidate" and job.exception is None:
-                    job.exception = ["invalidate", "the jobspec was refused"]
-                job.state, job.t_inactive = INACTIVE, timestamp
                 del waiting[subject]
-                ended.append(result_of(job))
+                ended.append(end_job(job, name, timestamp))
             else:
-                self._note(job, name, timestamp, context or {})
+                note_event(job, name, timestamp, context or {})
         return ended
 
-    def _note(self, job: Job, name: str, timestamp: float, context: dict[str, Any]) -> None:
-        if name == "submit":
-            job.t_submit = timestamp
-        elif name == "start":
-            job.t_run = timestamp
-        elif name == "finish":
-            job.status, job.t_finish, job.state = context["status"], timestamp, CLEANUP
-        elif name == "exception" and context["severity"] == 0 and job.exception is None:
-            job.exception = [context["type"], context["note"]]
+
+def end_job(job: Job, name: str, timestamp: float) -> JobResult:
+    """Its result, at its last event (clean or invalidate)."""
+    if name == "invalidate" and job.exception is None:
+        job.exception = ["invalidate", "the jobspec was refused"]
+    job.state, job.t_inactive = INACTIVE, timestamp
+    return result_of(job)
+
+
+def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -> None:
+    """Keep what a result needs of an event, short of the end."""
+    if name == "submit":
+        job.t_submit = timestamp
+    elif name == "start":
+        job.t_run = timestamp
+    elif name == "finish":
+        job.status, job.t_finish, job.state = context["status"], timestamp, CLEANUP
+    elif name == "exception" and context["severity"] == 0 and job.exception is None:
+        job.exception = [context["type"], context["note"]]
 
 
 def timed_out(what: str) -> Unavailable:

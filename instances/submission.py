@@ -28,7 +28,7 @@ CHUNK = 1000  # jobs per commit
 CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
 ENVIRONMENTS = 10_000  # remembered as being in the store
 TRIES = 20
-PATIENCE_S = 10.0  # for a server whose history nobody has taken up yet
+PATIENCE_S = 10.0
 Command = str | Sequence[str]
 Jobspec = Mapping[str, Any]
 Environment = Mapping[str, str | None]
@@ -36,13 +36,15 @@ Item = tuple[dict[str, Any], Environment, int]  # jobspec, environment, urgency
 
 
 class Submitter:
-    """Submits jobs to one instance. by: who the journal says did it.
+    """Submits jobs to one instance. by: who the journal says did it. patience_s: for a server whose history nobody has
+    taken up yet.
 
     submitted: id -> the version before its submit, for waiting without a fold.
     """
 
-    def __init__(self, store: Store, by: str = "client") -> None:
+    def __init__(self, store: Store, by: str = "client", *, patience_s: float = PATIENCE_S) -> None:
         self.by = by
+        self.patience_s = patience_s
         self.submitted: dict[int, int] = {}
         self._extra: dict[str, Any] = {"by": by}
         if cron := on_behalf_of(os.environ):
@@ -124,7 +126,7 @@ class Submitter:
             elif not isinstance(answer, StaleEpoch):
                 raise Corrupt(f"unexpected answer {answer}", code="protocol")
             newer = self._store.meta()
-            deadline = time.monotonic() + PATIENCE_S  # the keeper is about to take up a restarted server's history
+            deadline = time.monotonic() + self.patience_s  # the keeper is about to take up a restarted server's history
             while isinstance(answer, StaleEpoch) and newer.epoch == meta.epoch and time.monotonic() < deadline:
                 time.sleep(0.02)
                 newer = self._store.meta()

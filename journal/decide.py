@@ -81,15 +81,19 @@ def raise_exception(
 
 def cancel_all(state: State, ids: Iterable[int], note: str, userid: int, now: float) -> Decision:
     """Cancel several active jobs in one commit; those already inactive or ending are left out."""
+    return cancel_each((state.jobs[id] for id in ids if id in state.jobs), note, userid, now)
+
+
+def cancel_each(jobs: Iterable[Job], note: str, userid: int, now: float) -> Decision:
+    """As `cancel_all`, for who follows some jobs and has records of them that are true as of what it decides on."""
     decision = Decision([])
-    for id in ids:
-        job = state.jobs.get(id)
-        if job is None or job.state == INACTIVE or job.exception is not None:
+    for job in jobs:
+        if job.state == INACTIVE or job.exception is not None:
             continue
-        one = raise_exception(state, id, "cancel", 0, note, userid, now)
-        decision.events += one.events
-        decision.since += one.since
-        decision.bumps += one.bumps
+        context = {"type": "cancel", "severity": 0, "note": note, "userid": userid}
+        decision.events.append(["exception", job.id, now, context])
+        decision.since.append(f"job/{job.id}")
+        decision.bumps.append(f"job/{job.id}")
     return decision
 
 

@@ -196,7 +196,7 @@ class Journal:
         found = self.find_jobs(state, wanted)
         for id in wanted:
             if id not in found:
-                raise Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
+                raise no_such_job(id)
         return [found[id] for id in wanted]
 
     def find_job(self, state: State, id: int) -> Job:
@@ -310,6 +310,11 @@ class Journal:
 
 def _ended_last(job: Job) -> tuple[float, int]:
     return -job.t_inactive, -job.order
+
+
+def no_such_job(id: int) -> Rejected:
+    """The error for an id that no job has."""
+    return Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
 
 
 def decode_new(state: State, entries: list[Entry]) -> Iterator[Commit]:

@@ -45,7 +45,7 @@ def open_store(uri: str, **options: Any) -> Store:
 class RedisStore:
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
-    One thread, one process: it is neither shared between threads nor carried across a fork.
+    For one thread: it is not shared between threads. After a fork the child connects anew.
 
     server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id
     with the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends,
@@ -63,6 +63,7 @@ class RedisStore:
         self.fenced = fenced
         self._connect: Connector = (lambda: RespConnection(server)) if isinstance(server, str) else server
         self._connection: Connection | None = None
+        self._pid = 0
         self._was_connected = False
         self._uid = ""
 
@@ -361,8 +362,11 @@ class RedisStore:
                     raise
 
     def _connected(self, *, check_uid: bool = False) -> Connection:
+        if self._pid != os.getpid():
+            self.close()  # the parent's: answers to the two would mix
         if self._connection is None:
             connection = self._connect()
+            self._pid = os.getpid()
             self._was_connected = True
             self._connection = connection
             if check_uid and self._uid:  # another server may answer here now; append's script looks itself

@@ -7,6 +7,7 @@ watcher ahead of a tail that went back (a fail-over, FLUSHDB) would otherwise wa
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ class RedisSubscription:
         self._waiting = False
         self._asked_at = 0.0
         self._connection: Connection | None = None
+        self._pid = 0
         self._open()
 
     def fileno(self) -> int:
@@ -56,6 +58,8 @@ class RedisSubscription:
     def poll(self, timeout_s: float = 0.0) -> Batch:
         deadline = time.monotonic() + timeout_s
         try:
+            if self._pid != os.getpid():
+                self._drop()  # a forked child leaves the parent's alone
             if self._connection is None:
                 self._open()
             while True:
@@ -83,7 +87,7 @@ class RedisSubscription:
         self._drop()
 
     def _open(self) -> None:
-        self._connection = self._connect()
+        self._connection, self._pid = self._connect(), os.getpid()
         try:
             for key, position in self.positions.items():
                 if position == "$":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_rig import instance, server  # noqa: F401  fixtures
 
 ROOT = Path(__file__).resolve().parents[2]
 
