@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.wire import read_commit
-from ..kvs.errors import FluxkvError, Unavailable
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.redis_store import open_store
 from . import pyjob
 from .calls import KEEP_S, Outcome, Results, mark_of, read_result, remove, sweep
@@ -230,14 +230,16 @@ class Core:
     def _submit(self, works: list[Work]) -> None:
         groups: dict[Any, list[Work]] = {}
         for work in works:
-            queue = (work.jobspec["attributes"].get("system") or {}).get("queue")
-            groups.setdefault((work.urgency, work.flags, queue, id(work.env)), []).append(work)
+            system = work.jobspec["attributes"].get("system") or {}
+            # A job that waits for others goes alone: "#-1" must not name whom it happens to share a commit with.
+            alone = id(work) if system.get("dependencies") else 0
+            groups.setdefault((work.urgency, work.flags, system.get("queue"), id(work.env), alone), []).append(work)
         for group in groups.values():
             for start in range(0, len(group), CHUNK):
                 self._commit(group[start : start + CHUNK])
 
     def _commit(self, works: list[Work]) -> None:
-        """One commit, and what becomes of its futures."""
+        """One commit, and what becomes of its futures. Who is refused is found by halves, and harms no other."""
         wanted = []
         for work in works:
             if work.future.cancelled():
@@ -250,6 +252,11 @@ class Core:
             pairs = ((work.jobspec, work.env) for work in wanted)
             ids = self._submitter.submit(pairs, wanted[0].urgency, wanted[0].flags)
         except FluxkvError as error:
+            if isinstance(error, Rejected) and error.code != "queue-closed" and len(wanted) > 1:
+                half = len(wanted) // 2
+                self._commit(wanted[:half])
+                self._commit(wanted[half:])
+                return
             for work in wanted:
                 work.future.fail(error)
             return

@@ -249,6 +249,37 @@ def test_a_closed_queue_fails_its_futures_only(executor: Executor, instance: Ins
     assert fine.jobid(PATIENCE_S)
 
 
+def test_who_is_refused_harms_no_other_of_the_commit(
+    executor: Executor, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitter = executor._core._submitter
+    right = submitter.submit
+
+    def strict(pairs: Any, urgency: int, flags: int) -> list[int]:
+        pairs = list(pairs)
+        if any("bad" in jobspec["tasks"][0]["command"] for jobspec, _ in pairs):
+            raise Rejected("bad is refused")
+        return right(pairs, urgency, flags)
+
+    monkeypatch.setattr(submitter, "submit", strict)
+    go = threading.Event()
+    executor.submit_command(["first"]).add_jobid_callback(lambda _: go.wait(PATIENCE_S))
+    futures = [executor.submit_command(["bad" if n in (2, 5) else "good"]) for n in range(9)]
+    last = executor.submit_command(["later"], dependencies="begin-time:1")
+    beside = executor.submit_command(["alone"], dependencies="afterany:#-1")
+    go.set()
+    for number, future in enumerate(futures):
+        if number in (2, 5):
+            with pytest.raises(Rejected, match="bad is refused"):
+                future.result(PATIENCE_S)
+        else:
+            assert instance.job(future.jobid(PATIENCE_S)).name == "good"
+    assert last.jobid(PATIENCE_S)
+    spec = instance.job(beside.jobid(PATIENCE_S)).jobspec
+    assert spec is not None
+    assert "dependencies" not in spec["attributes"]["system"]
+
+
 def test_wrong_options_are_refused_where_they_are_given(executor: Executor) -> None:
     for options, words in (
         ({"ntasks": 2}, "one task"), ({"nodes": 2}, "one node"), ({"colour": 1}, "colour"), ({"cores_per_task": 0}, "at least 1"),
