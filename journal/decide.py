@@ -9,15 +9,17 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Rejected
 from .ids import f58
 from .idset import format_ids
 from .job import ACTIVE, INACTIVE, NEW, PENDING, RUN, Job
-from .node import Node
-from .state import State
 from .wire import pack
+
+if TYPE_CHECKING:  # a submit pays for no fold
+    from .node import Node
+    from .state import State
 
 
 @dataclass(slots=True)

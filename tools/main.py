@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -120,6 +121,8 @@ def main() -> None:
         from .completion_cmd import answer
 
         answer()
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _fill_descriptors()
     try:
         status = _run(sys.argv[1:])
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -127,11 +130,33 @@ def main() -> None:
         status = 141
     except KeyboardInterrupt:
         status = 130
-    try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(status)
+    leave(status)
+
+
+def _fill_descriptors() -> None:
+    """A descriptor that came closed would be given to the next socket, and our output sent to it."""
+    for name, number, mode in (("stdin", 0, os.O_RDONLY), ("stdout", 1, os.O_WRONLY), ("stderr", 2, os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, mode)
+            if found != number:
+                os.dup2(found, number)
+                os.close(found)
+            setattr(sys, name, os.fdopen(number, "r" if mode == os.O_RDONLY else "w"))
+
+
+def leave(status: int) -> NoReturn:
+    """Exit at once where nothing is left to tidy up: taking an interpreter apart costs a fifth of a short command."""
+    import atexit
+    import threading
+
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads, or it was closed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    if atexit._ncallbacks() or threading.active_count() > 1:
+        sys.exit(status)
+    os._exit(status)
 
 
 def _run(args: list[str]) -> int:

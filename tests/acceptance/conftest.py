@@ -89,6 +89,7 @@ class Shell:
         self.env["XDG_STATE_HOME"] = str(home)
         self.env["PATH"] = os.path.dirname(PROGRAM) + os.pathsep + self.env["PATH"]
         self.env["PYTHONWARNINGS"] = ""
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # each of many short processes would compile fluxkv anew
         if uri:
             self.env["FLUXKV_URI"] = uri
 
