@@ -300,8 +300,8 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config",
 }}  # fmt: skip
 # Numbers, times and prose: nothing can be offered.
 FREE = {
-    "N", "MB", "FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
-    "DATETIME", "+FSD|DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "KEY=VALUE|JSON", "force",
+    "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
+    "DATETIME", "+FSD|DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "force",
     "severity", "reason", "count", "name",
 }  # fmt: skip
 
@@ -311,6 +311,8 @@ def kind_of(command: str, param: click.Parameter) -> Kind | None:
     metavar = (param.metavar or param.name or "").replace("...", "").split()[0].rstrip(",")
     if metavar not in BY_METAVAR:
         metavar = metavar.strip("[],")
+    if metavar not in BY_METAVAR:
+        metavar = metavar.partition("|")[0]  # one of several forms
     name = param.name or ""
     found = BY_COMMAND.get((command.partition(" ")[0], name)) or BY_NAME.get(name)
     found = found or BY_METAVAR.get(metavar) or BY_METAVAR.get(metavar.upper())

@@ -48,6 +48,9 @@ JOB_STATE = {
     "job urgency": "pending",
     "job wait": "ending",
     "job wait-event": "ending",
+    "hold": "pending",
+    "release": "pending",
+    "update": "pending",
 }
 LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled"}
 # Commands that need some job of theirs to be there although none is named.
