@@ -127,26 +127,18 @@ class Lost:
         return [pack(intent), pack(("p", self.key, self.spawned_boot, self.pids))]
 
 
-class Spool:
-    """The record, open for appending. One launcher at a time: take the lock first."""
+class Record:
+    """What the record says: `lost` (attempts not known to be over) and `over` (key -> over event), both in order."""
 
-    __slots__ = ("_buffer", "_fd", "_floor", "_size", "boot", "folder", "lost", "over", "tag")
+    __slots__ = ("boot", "folder", "lost", "over", "tag")
 
     def __init__(self, folder: str) -> None:
-        """Reads what an earlier launcher left: `lost` and `over` (key -> over event), both in order."""
         self.folder = folder
         self.boot = boot_id()
         self.tag = spool_tag(folder)
         self.lost: dict[str, Lost] = {}
         self.over: dict[str, list[Any]] = {}
-        self._buffer: list[bytes] = []
-        for name in ("out", "in"):
-            os.makedirs(f"{folder}/{name}", 0o700, exist_ok=True)
         self._read()
-        self._fd = -1
-        self._size = self._floor = 0
-        records = [record for lost in self.lost.values() for record in lost.records()]
-        self.rewrite(records + [pack(["x", event]) for event in self.over.values()])
 
     def _read(self) -> None:
         try:
@@ -182,6 +174,23 @@ class Spool:
         elif kind == "a":
             for key in record[1]:
                 self.over.pop(key, None)
+
+
+class Spool(Record):
+    """The record, open for appending. One launcher at a time: take the lock first."""
+
+    __slots__ = ("_buffer", "_fd", "_floor", "_size")
+
+    def __init__(self, folder: str) -> None:
+        """Reads what an earlier launcher left."""
+        for name in ("out", "in"):
+            os.makedirs(f"{folder}/{name}", 0o700, exist_ok=True)
+        super().__init__(folder)
+        self._buffer: list[bytes] = []
+        self._fd = -1
+        self._size = self._floor = 0
+        records = [record for lost in self.lost.values() for record in lost.records()]
+        self.rewrite(records + [pack(["x", event]) for event in self.over.values()])
 
     def add(self, packed: bytes) -> None:
         """Remember one packed record at the next `flush`."""

@@ -30,7 +30,8 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     for rank in list(state.nodes):
         state.drop_node(rank)
     for one in inventory.nodes:
-        state.nodes[one.rank] = Node(one.rank, one.host, one.cores, one.gpus, one.memory_mb, tuple(one.properties))
+        node = state.nodes[one.rank] = Node(one.rank, one.host, one.cores, one.gpus, one.memory_mb, tuple(one.properties))
+        node.note(version)
         state.dirty_words.add(one.rank)
     state.expiration = inventory.expiration
     set_memberships(state)
@@ -40,15 +41,17 @@ def resource_update(state: State, subject: str, ts: float, context: Context, ver
     state.expiration = float(context["expiration"])
 
 
-def _each(state: State, context: Context) -> list[Node]:
+def _each(state: State, context: Context, version: int) -> list[Node]:
     nodes = [state.nodes[rank] for rank in ids_of_mask(mask_of(context["idset"])) if rank in state.nodes]
-    state.dirty_words.update(node.rank for node in nodes)
+    for node in nodes:
+        node.note(version)
+        state.dirty_words.add(node.rank)
     return nodes
 
 
 def drain(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     overwrite, reason = context["overwrite"], context.get("reason", "")
-    for node in _each(state, context):
+    for node in _each(state, context, version):
         if node.drain is None or overwrite == 2:
             node.drain = [ts, reason]
         elif overwrite == 1:
@@ -56,17 +59,17 @@ def drain(state: State, subject: str, ts: float, context: Context, version: int)
 
 
 def undrain(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    for node in _each(state, context):
+    for node in _each(state, context, version):
         node.drain = None
 
 
 def online(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    for node in _each(state, context):
+    for node in _each(state, context, version):
         node.online, node.t_status = True, ts
 
 
 def offline(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    for node in _each(state, context):
+    for node in _each(state, context, version):
         node.online, node.t_status = False, ts
 
 
@@ -78,6 +81,7 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"], list(context["held"])]
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = None
+    node.note(version)
     held = set(context["held"])
     # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
     for id in sorted(node.grants):
@@ -187,6 +191,7 @@ def epoch(state: State, subject: str, ts: float, context: Context, version: int)
     for node in state.nodes.values():
         if node.hello is not None and node.hello[2] == context["new"]:
             continue  # it was quicker than this event
+        node.note(version)
         node.online, node.t_status = False, ts
         state.dirty_words.add(node.rank)
 

@@ -236,8 +236,46 @@ class Journal:
             lists.append((max(job.t_inactive for job in loose), lambda: loose))
         if isinstance(jobs, LazyJobs):
             lists += [(block.t_last, block.jobs) for block in jobs.blocks]
-        lists += [(line[3], partial(self._retired_list, line[0])) for line in state.retirements]
+        ends: dict[int, float] = {}
+        for line in state.retirements:  # a commit may have several such events
+            ends[line[0]] = max(line[3], ends.get(line[0], line[3]))
+        lists += [(t_last, partial(self._retired_list, version)) for version, t_last in ends.items()]
         return sorted(lists, key=lambda one: one[0], reverse=True)
+
+    def last_submitted(self, state: State, count: int, keep: Callable[[Job], bool]) -> list[Job]:
+        """The `count` jobs (0: all) submitted last among those to keep, the last first, of any age.
+
+        Ids rise with the time of submission, so nothing is read whose ids are all below those found.
+        """
+        jobs = state.jobs
+        lists: list[tuple[int, Callable[[], list[Job]]]] = []
+        if isinstance(jobs, LazyJobs):
+            found = [job for job in jobs.unpacked() if keep(job)]
+            lists += [(max(block.ended), block.jobs) for block in jobs.blocks]
+        else:
+            found = [job for job in jobs.values() if keep(job)]
+        highest: dict[int, int] = {}
+        for line in state.retirements:
+            highest[line[0]] = max(*line[5::2], highest.get(line[0], 0))
+        lists += [(id, partial(self._retired_list, version)) for version, id in highest.items()]
+        for last_id, read in sorted(lists, key=lambda one: one[0], reverse=True):
+            if count and len(found) >= count:
+                found.sort(key=_submitted_last)
+                del found[count:]
+                if found[-1].id > last_id:
+                    break
+            found += [job for job in read() if keep(job)]
+        found.sort(key=_submitted_last)
+        return found[:count] if count else found
+
+    def version_at(self, moment: float) -> int:
+        """The last version whose commit is not after a server time (Unix seconds); 0 if none is. A few point reads."""
+        low, high = 0, self.store.meta().version
+        while low < high:
+            middle = (low + high + 1) // 2
+            (entry,) = self.store.entries([middle])
+            low, high = (middle, high) if read_commit(entry).time <= moment else (low, middle - 1)
+        return low
 
     def _retired_list(self, version: int) -> list[Job]:
         return list(self._retired_in(version).values())
@@ -310,6 +348,10 @@ class Journal:
 
 def _ended_last(job: Job) -> tuple[float, int]:
     return -job.t_inactive, -job.order
+
+
+def _submitted_last(job: Job) -> int:
+    return -job.order
 
 
 def no_such_job(id: int) -> Rejected:

@@ -7,16 +7,19 @@ from typing import Any
 from .claims import Claim
 from .idset import mask_of, text_of
 
+STORY = 100
+
 
 class Node:
     """One execution target. cores/gpus are bitmasks of ids; used_* what claims hold now.
 
     hello: [boot id, spool id, epoch, cursor, attempts held] of its agent's last word, None before any.
     drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here.
+    commits: the versions of the last commits (at most `STORY`) with an event about the node itself.
     """
 
     __slots__ = (
-        "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "memory_mb", "online", "properties", "rank",
+        "commits", "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "memory_mb", "online", "properties", "rank",
         "t_status", "used_cores", "used_gpus", "used_memory_mb",
     )  # fmt: skip
 
@@ -34,6 +37,7 @@ class Node:
         self.used_cores = self.used_gpus = self.used_memory_mb = 0
         self.jobs: set[int] = set()
         self.grants: set[int] = set()
+        self.commits: list[int] = []
         self.hash = 0
 
     @property
@@ -55,7 +59,7 @@ class Node:
         return [
             self.rank, self.host, text_of(self.cores), text_of(self.gpus), self.memory_mb, list(self.properties),
             self.online, self.t_status, self.drain, self.hello, text_of(self.used_cores), text_of(self.used_gpus),
-            self.used_memory_mb, sorted(self.jobs), sorted(self.grants),
+            self.used_memory_mb, sorted(self.jobs), sorted(self.grants), self.commits,
         ]  # fmt: skip
 
     @classmethod
@@ -65,7 +69,13 @@ class Node:
         node.online, node.t_status, node.drain, node.hello = value[6:10]
         node.used_cores, node.used_gpus, node.used_memory_mb = mask_of(value[10]), mask_of(value[11]), value[12]
         node.jobs, node.grants = set(value[13]), set(value[14])
+        node.commits = value[15]
         return node
+
+    def note(self, version: int) -> None:
+        """A commit has an event about this node."""
+        if not self.commits or self.commits[-1] != version:
+            self.commits = [*self.commits[1 - STORY :], version]
 
     def take(self, claim: Claim, job: int) -> bool:
         """Add a claim; False (and nothing changed) if any of it is in use or not there."""

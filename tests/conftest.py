@@ -41,17 +41,22 @@ class Shell:
 
     def __call__(self, *args: str, input: bytes | None = None) -> tuple[int, str, str]:
         """(exit status, standard output, the error a user would see) of `fluxkv ARGS`."""
+        import click
         from click.testing import CliRunner
 
         from fluxkv.kvs.errors import FluxkvError
         from fluxkv.tools.main import cli
 
-        result = CliRunner().invoke(cli, args, env=self.env, input=input)
-        if isinstance(result.exception, FluxkvError):
-            return result.exception.exit_status, result.stdout, str(result.exception)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, result.stderr
+        result = CliRunner().invoke(cli, args, env=self.env, input=input, standalone_mode=False)
+        error = result.exception
+        if isinstance(error, FluxkvError):
+            return error.exit_status, result.stdout, str(error)
+        if isinstance(error, click.ClickException):
+            return error.exit_code, result.stdout, result.stderr + error.format_message()
+        if error is not None and not isinstance(error, SystemExit):
+            raise error
+        status = result.return_value if isinstance(result.return_value, int) else result.exit_code
+        return status, result.stdout, result.stderr
 
     def out(self, *args: str, input: bytes | None = None) -> str:
         """Standard output of a command that must succeed."""

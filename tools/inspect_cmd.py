@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..journal.job import Job
     from ..journal.log import Journal
     from ..journal.node import Node
-    from ..journal.state import State
     from ..journal.wire import Commit, Event
     from .jobview import View
 
@@ -237,30 +236,32 @@ def _clock(t: float) -> str:
 
 @inspect.command("node")
 @click.argument("node")
-@click.option(
-    "-n",
-    "--limit",
-    metavar="N",
-    type=click.IntRange(1),
-    default=20,
-    help="At most N past jobs, the latest (20).",
-)
+@click.option("--since", metavar="WHEN", help="Only what was there after WHEN (-1h, yesterday, 10:30, @SECONDS).")
+@click.option("--until", metavar="WHEN", help="Only what was there before WHEN.")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(0), default=20,
+              help="At most N past jobs, the latest (20; 0: all).")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @at_option
 @target_options
 def node(
-    node: str, limit: int, as_json: bool, at: str | None, uri: str | None, state_dir: str | None
-) -> None:
+    node: str, since: str | None, until: str | None, limit: int, as_json: bool, at: str | None, uri: str | None,
+    state_dir: str | None,
+) -> None:  # fmt: skip
     """Tell a node's story (a rank or a host): what it has, how it is, what runs and ran there, drains and
     hellos.
+
+    Jobs of any age are found through their records; the journal is not folded for them.
 
     \b
     Examples:
       fluxkv inspect node 3
-      fluxkv inspect node node3 --at 'yesterday 17:00' --limit 100
+      fluxkv inspect node node3 --since yesterday --limit 100
+      fluxkv inspect node node3 --at 'yesterday 17:00'
     """
     from . import render
+    from .nodestory import jobs_on, node_events
     from .resource_cmd import node_document
+    from .target import parse_moment
 
     with open_journal(uri, state_dir) as journal:
         state, now = load(journal, at)
@@ -272,80 +273,19 @@ def node(
                 hint="fluxkv resource list -v lists them",
             )
         found = state.nodes[ranks[0]]
-        jobs, history = node_story(journal, found, state.version)
+        begin, end = (parse_moment(text, now).time if text else None for text in (since, until))
+        if (since and begin is None) or (until and end is None):
+            raise Rejected("--since and --until take times, not versions", code="bad-moment", hint="such as -1h or 10:30")
+        jobs = jobs_on(journal, state, found.rank, begin or 0.0, end or now, limit)
+        history = node_events(journal, found, begin or 0.0, end or now)
     if as_json:
-        render.print_json({"node": node_document(found), "jobs": jobs[-limit:], "history": history})
+        render.print_json({"node": node_document(found), "jobs": jobs, "history": history})
         return
-    _show_node(found, state, jobs, history, limit, now)
-
-
-def node_story(
-    journal: Journal, found: Node, version: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(jobs that held something here, in order of allocation; events about the node itself), up to a
-    version."""
-    from ..journal.ids import f58
-    from ..journal.idset import mask_of
-    from .eventview import caused_by
-
-    rank, bit = found.rank, 1 << found.rank
-    names: dict[int, str] = {}
-    here: dict[int, dict[str, Any]] = {}
-    jobs: list[dict[str, Any]] = []
-    history: list[dict[str, Any]] = []
-    for commit in journal.commits(0, version):
-        for name, subject, t, context in commit.events:
-            if name == "submit":
-                names[subject] = _job_name(context or {})
-            elif name == "alloc":
-                for claim in context["claims"]:
-                    if claim[0] == rank:
-                        here[subject] = one = {
-                            "id": f58(subject), "name": names.get(subject, ""), "alloc": t, "free": None,
-                            "cores": claim[1],
-                            "gpus": claim[2], "memory_mb": claim[3], "end": "",
-                        }  # fmt: skip
-                        jobs.append(one)
-            elif name == "finish" and subject in here:
-                from .eventview import status_text
-
-                here[subject]["end"] = status_text(context["status"])
-            elif name == "free" and subject in here:
-                here.pop(subject)["free"] = t
-            elif name == "clean":
-                names.pop(subject, None)
-            elif (
-                (
-                    name in ("drain", "undrain", "online", "offline", "torpid", "lively")
-                    and mask_of(context["idset"]) & bit
-                )
-                or (name == "hello" and context["rank"] == rank)
-                or name in ("epoch", "resource-define")
-            ):
-                what = _about(name, context or {})
-                history.append(
-                    {"timestamp": t, "name": name, "what": what, "by": caused_by(commit), "entry": commit.id}
-                )
-    return jobs, history
-
-
-def _job_name(context: dict[str, Any]) -> str:
-    from ..journal.summary import summarize
-
-    return summarize(context.get("jobspec") or {})[0]
-
-
-def _about(name: str, context: dict[str, Any]) -> str:
-    if name == "hello":
-        return f"boot {context['boot']}, spool {context['spool']}, {len(context['held'])} attempts held"
-    if name == "epoch":
-        return f"{context.get('reason', '')}; the node must speak again"
-    return str(context.get("reason", ""))
+    _show_node(found, jobs, history, limit, now)
 
 
 def _show_node(
     found: Node,
-    state: State,
     jobs: list[dict[str, Any]],
     history: list[dict[str, Any]],
     limit: int,
@@ -376,9 +316,8 @@ def _show_node(
             for one in running
         ]
         render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD"], rows, plain=True)
-    render.out(
-        f"\nran here: {len(ended) or 'nothing'}" + (f", the latest {limit}" if len(ended) > limit else "")
-    )
+    more = f", the latest {limit} at most" if limit and len(ended) >= limit else ""
+    render.out(f"\nran here: {len(ended) or 'nothing'}{more}")
     if ended:
         rows = [
             [
@@ -389,7 +328,7 @@ def _show_node(
                 _held(one, now),
                 one["end"],
             ]
-            for one in ended[-limit:]
+            for one in ended
         ]
         render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD", "END"], rows, plain=True)
     render.out("\nhistory")

@@ -5,6 +5,7 @@ Waiting commands end with 1 and "timed out" when --timeout is over, as Flux's do
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..journal.ids import FORMS, encode, f58, parse_id
-from ..kvs.errors import FluxkvError, Rejected
-from .options import timeout_of, urgency_of
+from .options import timeout_of
 from .render import out, say
 from .selection import parse_ids
 from .target import open_journal, target_options
@@ -42,7 +42,43 @@ _format = click.option(
 )
 
 
-@click.group()
+# Command: (module under tools/, object, one line of help)
+_MORE = {
+    "timeleft": ("job_look", "timeleft", "Print the seconds a job has left."),
+    "taskmap": ("job_look", "taskmap", "Print which tasks run on which node, or convert a task map."),
+    "hostpids": ("job_look", "hostpids", "Print HOST:PID of each task of a running job."),
+    "last": ("job_look", "last", "Print the ids of your jobs submitted last."),
+    "stats": ("job_look", "stats", "Print how many jobs there are, by state and result."),
+    "kill": ("job_change", "kill", "Send a signal to the tasks of running jobs."),
+    "killall": ("job_change", "killall", "Send a signal to the tasks of all running jobs."),
+    "raise": ("job_change", "raise_", "Raise an exception on jobs."),
+    "raiseall": ("job_change", "raiseall", "Raise an exception on all active jobs."),
+    "urgency": ("job_change", "urgency", "Change a pending job's urgency."),
+    "memo": ("job_change", "memo", "Note something on an active job."),
+    "purge": ("job_change", "purge", "Move inactive jobs out of the live state."),
+}
+
+
+class _JobGroup(click.Group):
+    """The commands of this module, and those of others, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_MORE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MORE:
+            return super().get_command(ctx, cmd_name)
+        module, name, _ = _MORE[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"..{module}_cmd", __name__), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted([*rows, *((name, found[2]) for name, found in _MORE.items())]))
+
+
+@click.group(cls=_JobGroup)
 def job() -> None:
     """Look at one job, wait for it, or change it.
 
@@ -283,91 +319,6 @@ def info(id: str, key: str, original: bool, uri: str | None, state_dir: str | No
     return 0
 
 
-def _each(ids: tuple[str, ...], uri: str | None, change: Callable[[Instance, int], None]) -> int:
-    """Do it to each job; say what went wrong with which; 1 if anything did."""
-    failed = 0
-    with _instance(uri, None) as (instance, _):
-        for id in parse_ids(list(ids)):
-            try:
-                change(instance, id)
-            except Rejected as error:
-                say(f"fluxkv: {error}")
-                failed += 1
-    return int(failed > 0)
-
-
-def _ids_and_uri(command: F) -> F:
-    command = click.option(
-        "--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running)."
-    )(command)
-    return click.argument("ids", nargs=-1, required=True, metavar="ID...")(command)
-
-
-@job.command()
-@_ids_and_uri
-@click.option("-s", "--signal", "name", default="TERM", metavar="SIG", help="Name or number (default TERM).")
-def kill(ids: tuple[str, ...], uri: str | None, name: str) -> int:
-    """Send a signal to the tasks of running jobs.
-
-    \b
-    Examples:
-      fluxkv job kill -s USR1 ƒ3kQ
-    """
-    import signal
-
-    text = name.upper().removeprefix("SIG")
-    try:
-        signum = int(text) if text.isdecimal() else int(signal.Signals[f"SIG{text}"])
-    except KeyError:
-        raise click.BadParameter(f"no such signal: {name}", param_hint="'--signal'") from None
-    return _each(ids, uri, lambda instance, id: instance.kill(id, signum))
-
-
-@job.command("raise")
-@_ids_and_uri
-@click.option(
-    "-t", "--type", "kind", default="cancel", metavar="TYPE", help="Type of the exception (default cancel)."
-)
-@click.option(
-    "-s",
-    "--severity",
-    default=0,
-    type=click.IntRange(0, 7),
-    help="0 (the default) ends the job; 1 to 7 do not.",
-)
-@click.option("-m", "--message", default="", metavar="NOTE", help="Why.")
-def raise_(ids: tuple[str, ...], uri: str | None, kind: str, severity: int, message: str) -> int:
-    """Raise an exception on jobs (RFC 21).
-
-    \b
-    Examples:
-      fluxkv job raise -t test -s 7 -m "just a note" ƒ3kQ
-    """
-    return _each(ids, uri, lambda instance, id: instance.raise_exception(id, kind, severity, message))
-
-
-@job.command()
-@click.argument("id")
-@click.argument("urgency")
-@click.option("-v", "--verbose", is_flag=True, help="Say what it was before.")
-@click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
-def urgency(id: str, urgency: str, verbose: bool, uri: str | None) -> int:
-    """Change a pending job's urgency (RFC 30): 0 to 31, hold, default or expedite.
-
-    \b
-    Examples:
-      fluxkv job urgency ƒ3kQ hold
-      fluxkv job urgency ƒ3kQ 20
-    """
-    with _instance(uri, None) as (instance, _):
-        number = parse_id(id)
-        before = instance.job(number).urgency if verbose else 0
-        instance.set_urgency(number, urgency_of(urgency))
-        if verbose:
-            say(f"fluxkv: {f58(number)}: old urgency: {before}")
-    return 0
-
-
 @job.command("id")
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--to", "form", type=click.Choice(FORMS), default="dec", help="Form to write (default dec).")
@@ -382,28 +333,4 @@ def id_(ids: tuple[str, ...], form: str) -> int:
     for text in ids or (line.strip() for line in sys.stdin):
         if text:
             out(encode(parse_id(text), form))
-    return 0
-
-
-@job.command()
-@click.argument("count", default=1, type=click.IntRange(1))
-@target_options
-def last(count: int, uri: str | None, state_dir: str | None) -> int:
-    """Print the ids of the jobs submitted last, newest first.
-
-    \b
-    Examples:
-      fluxkv job last
-      fluxkv job attach $(fluxkv job last)
-    """
-    import os
-
-    with _instance(uri, state_dir) as (instance, _):
-        mine = [one for one in instance.state().jobs.values() if one.userid == os.getuid()]
-        if not mine:
-            raise FluxkvError(
-                "no job was submitted yet", code="no-job", hint="fluxkv submit COMMAND submits one"
-            )
-        for one in sorted(mine, key=lambda one: -one.order)[:count]:
-            out(f58(one.id))
     return 0

@@ -31,6 +31,8 @@ COMMANDS = {
     "hold": ("update", "hold", "Keep jobs from running until they are released."),
     "release": ("update", "release", "Release held jobs."),
     "jobs": ("jobs", "jobs", "List jobs."),
+    "pgrep": ("pgrep", "pgrep", "List jobs by a pattern for their names."),
+    "pkill": ("pgrep", "pkill", "Cancel jobs by a pattern for their names."),
     "job": ("job", "job", "Look at one job: attach, status, wait, eventlog, info, ..."),
     "resource": ("resource", "resource", "List, drain and undrain nodes."),
     "queue": ("queue", "queue", "Start, stop and drain queues."),
@@ -51,7 +53,7 @@ COMMANDS = {
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "cron"),
-    "Looking at jobs and changing them": ("jobs", "job", "update", "hold", "release", "cancel"),
+    "Looking at jobs and changing them": ("jobs", "pgrep", "job", "update", "hold", "release", "cancel", "pkill"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
     "Help": ("help", "man", "completion"),

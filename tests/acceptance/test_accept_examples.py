@@ -42,9 +42,12 @@ VERSIONS = 130  # examples name versions 100 and 120
 JOB_STATE = {
     "cancel": "running",
     "job attach": "ending",
+    "job hostpids": "running",
     "job kill": "running",
+    "job memo": "running",
     "job raise": "running",
     "job status": "ending",
+    "job timeleft": "running",
     "job urgency": "pending",
     "job wait": "ending",
     "job wait-event": "ending",
@@ -54,7 +57,7 @@ JOB_STATE = {
 }
 LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled"}
 # Commands that need some job of theirs to be there although none is named.
-COMPANY = {"job last": "completed", "job wait": "lasting"}
+COMPANY = {"job last": "completed", "job wait": "lasting", "pgrep": "running", "pkill": "running"}
 # What else a command needs to find, typed before it.
 _TIDY = ("cron", "interval", "--name", "tidy", "10m", "true")
 BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
