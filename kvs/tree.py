@@ -174,7 +174,11 @@ class Tree:
     # -- changing -------------------------------------------------------------------------------------------------
 
     def put(self, key: str, payload: Payload, version: int) -> None:
-        self._place(key, [version, payload if isinstance(payload, bytes) else list(payload)])
+        if isinstance(payload, list):  # a copy: appends change it in place, and an event keeps what it said
+            payload = list(payload)
+            if payload[0] == PARTS and len(payload) < 3:
+                payload = payload[1] if len(payload) == 2 else b""
+        self._place(key, [version, payload])
 
     def append(self, key: str, payload: Payload, version: int) -> None:
         """Add to the end of a value; a new one where there is none. Costs what is added, not what is there."""

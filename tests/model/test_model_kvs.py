@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -232,6 +232,42 @@ class KvsMachine(RuleBasedStateMachine):
         assert again.hash == self.kvs.hash == self.follower.kvs.hash
         assert [tree.dump() for tree in again.trees.values()] == [tree.dump() for tree in self.kvs.trees.values()]
         assert [tree.dump() for tree in again.trees.values()] == [tree.dump() for tree in self.follower.kvs.trees.values()]
+
+
+def test_values_of_no_part_or_one() -> None:
+    kvs = Namespaces()
+    for version, (verb, value, expected) in enumerate(
+        [("put", ["parts"], b""), ("append", ["parts"], b""), ("put", ["parts", b"x"], b"x"), ("append", ["parts", b"y"], b"xy"),
+         ("append", b"", b"xy"), ("append", b"z" * 1024, ["parts", b"xy", b"z" * 1024])], 1
+    ):  # fmt: skip
+        kvs.commit([[verb, "a", value]], version)
+        assert kvs.tree().get("a") == expected
+        assert kvs.tree().node("a")[0] == version
+
+
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.integers(0, 3), st.binary(max_size=2), keys, st.sampled_from(["", ".", "put", "parts", "b" * 40])),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=12,
+)
+VERBS = st.sampled_from(["put", "append", "unlink", "mkdir", "link", "copy", "move", "other"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(VERBS, ANYTHING, ANYTHING, ANYTHING, st.integers(1, 4)).map(lambda op: list(op[: op[4]])), max_size=3))
+def test_any_operations_are_done_or_refused(ops: list[Any]) -> None:
+    """Whatever somebody wrote into the journal by hand: all of it is done, or nothing."""
+    kvs = Namespaces()
+    kvs.commit([["put", "a.b", b"1"], ["link", "c", "a", ""], ["put", "b", ["parts", b"1", ["b" * 40, 3]]]], 1)
+    before = pack(kvs.tree().dump())
+    try:
+        kvs.commit(ops, 2)
+    except Rejected:
+        assert pack(kvs.tree().dump()) == before
+    again = Namespaces()
+    for record in kvs.dump(pack):
+        again.load(unpack(record))
+    assert again.hash == kvs.hash
 
 
 TestKvsMachine = KvsMachine.TestCase
