@@ -15,7 +15,7 @@ from msgpack.exceptions import UnpackException
 from ..journal.wire import pack, pack_events, unpack
 from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
-from .attempts import Host, Placed, build_attempt, split_key
+from .attempts import Host, Placed, build_attempt, hello, split_key
 from .facts import Rows, cut, rest
 from .reactor import (
     Answered,
@@ -30,7 +30,8 @@ from .reactor import (
     Trim,
     WakeAt,
     Write,
-)
+)  # fmt: skip
+from .script_orders import attempt_key, build_script
 
 PROBE = 1 << 40
 LINGER_S = 0.02
@@ -52,7 +53,7 @@ class Agent:
         self.host = host
         self.cursors = cursors
         self.placed: dict[str, Placed] = {}
-        self.names: dict[tuple[int, int, int], str] = {}  # (job, version, rank) -> key
+        self.names: dict[tuple[int, int, int, str], str] = {}  # (job, version, rank, letter) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
         self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
         self.held: list[str] | None = None
@@ -114,7 +115,7 @@ class Agent:
                 continue
             for order in orders:
                 try:
-                    if order[0] == "launch":
+                    if order[0] in ("launch", "script"):
                         self._launch(rank, order[1], message.id, launches)
                         continue
                     if launches:  # keep the order of launches and what is said about them
@@ -131,29 +132,33 @@ class Agent:
 
     def _launch(self, rank: int, order: dict[str, Any], id: str, launches: list[dict[str, Any]]) -> None:
         """Build the attempt; one that cannot be built is over before it began, and says why."""
-        job, version = order["job"], int(id.partition("-")[0])
-        key = f"{job}.{id}.{rank}"
+        key = attempt_key(order, id, rank)
+        job, version, _ = split_key(key)
         if key in self.placed:
             return  # the same order again: it has been started
+        placed = Placed(key, job, version, rank)
         try:
-            attempt = build_attempt(self.host, rank, order, key)
+            attempt = (build_script if placed.letter else build_attempt)(self.host, rank, order, key)
         except (LookupError, TypeError, ValueError, AttributeError, Rejected) as error:
-            if order.get("queued"):  # it holds no resources yet: back in the line, to end by an allocation of its own
+            if placed.letter:
+                self.rows[rank].script.append([job, version, placed.letter, 0.0, self.now, 1 << 8, f"spawn: bad order: {error}"])
+            elif order.get("queued"):  # it holds no resources yet: back in the line, to end by an allocation of its own
                 self.rows[rank].unstarted.append([job, version])
             else:
                 self.rows[rank].over.append([job, version, 0.0, self.now, 1 << 8, f"spawn: bad order: {error}", 0])
             return
-        self._place(Placed(key, job, version, rank, "fake_s" in attempt))
+        placed.fake = "fake_s" in attempt
+        self._place(placed)
         launches.append(attempt)
 
     def _place(self, placed: Placed) -> None:
         self.placed[placed.key] = placed
-        self.names[placed.job, placed.version, placed.rank] = placed.key
+        self.names[placed.job, placed.version, placed.rank, placed.letter] = placed.key
 
     def _unplace(self, key: str) -> Placed | None:
         placed = self.placed.pop(key, None)
         if placed is not None:
-            self.names.pop((placed.job, placed.version, placed.rank), None)
+            self.names.pop((placed.job, placed.version, placed.rank, placed.letter), None)
         return placed
 
     def _greeted(self, epoch: int) -> None:
@@ -194,7 +199,8 @@ class Agent:
             placed = self.placed.get(event[1])
             if placed is not None:
                 placed.t_start = event[2]
-                self.unsaid[placed.key] = placed
+                if not placed.letter:
+                    self.unsaid[placed.key] = placed
         elif what == "unstarted":
             for key in event[1]:
                 placed = self._unplace(key)
@@ -202,7 +208,7 @@ class Agent:
                     self.rows[placed.rank].unstarted.append([placed.job, placed.version])
         elif what == "timeout":
             placed = self.placed.get(event[1])
-            if placed is not None:
+            if placed is not None and not placed.letter:
                 self.rows[placed.rank].timeout.append([placed.job, placed.version, event[2]])
         elif what == "held":
             self._held(event[1], outputs)
@@ -214,6 +220,10 @@ class Agent:
             return
         placed.over = True
         self.unsaid.pop(key, None)
+        if placed.letter:
+            row = [placed.job, placed.version, placed.letter, t_start, t_end, status, cause]
+            self.rows[placed.rank].script.append(row)
+            return
         successor = split_key(following)[0] if following else 0
         self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, successor])
 
@@ -222,6 +232,8 @@ class Agent:
         listed = {row[0] for row in rows}
         for placed in [one for one in self.placed.values() if one.key not in listed and not one.over and not one.fake]:
             self._unplace(placed.key)  # a queued one that a dead launcher held in memory
+            if placed.letter:
+                continue  # the hello says that it is gone
             self.rows[placed.rank].unstarted.append([placed.job, placed.version])
         for key, job, state, t_start, _, over in rows:
             _, version, rank = split_key(key)
@@ -236,7 +248,8 @@ class Agent:
                     self._over(over)
             elif state == "running" and not known.t_start:
                 known.t_start = t_start
-                self.unsaid[key] = known
+                if not known.letter:
+                    self.unsaid[key] = known
         self.held = list(self.placed)
         self.hello_due = True
         unread, self.unread = self.unread, []
@@ -253,11 +266,7 @@ class Agent:
             self.hello_due = False
             self.sent_hello = True
             for rank in self.host.ranks:
-                held = [key.rpartition(".")[0] for key, placed in self.placed.items() if placed.rank == rank]
-                context = {
-                    "rank": rank, "host": self.host.names[rank], "boot": self.host.boot, "spool": self.host.spool_id,
-                    "epoch": self.meta.epoch, "cursor": self.cursors.get(rank, "0-0"), "held": held,
-                }  # fmt: skip
+                context = hello(self.host, rank, self.meta.epoch, self.cursors.get(rank, "0-0"), self.placed.values())
                 events.append(["hello", f"node/{rank}", now, context])
                 bumps.append(f"node/{rank}")
         else:
@@ -313,7 +322,7 @@ class Agent:
         """Each attempt named must be its job's current one. Of two of one job only the newer can be."""
         stale: set[tuple[int, int]] = set()
         for rows in self.sent.values():
-            for group in (rows.start, rows.over, rows.unstarted, rows.timeout):
+            for group in (rows.start, rows.over, rows.unstarted, rows.timeout, rows.script):
                 for row in group:
                     thing, version = f"attempt/{row[0]}", row[1]
                     known = exact.get(thing, version)
@@ -329,7 +338,7 @@ class Agent:
         launcher."""
         over = []
         for rank, rows in self.sent.items():
-            over += [self.names.get((row[0], row[1], rank), "") for row in rows.over if (row[0], row[1]) in attempts]
+            over += [self.names.get((*one[:2], rank, one[2]), "") for one in rows.ended() if one[:2] in attempts]
             rows.drop(attempts)
         if over:
             outputs.append(ToLauncher(["ack", over]))
@@ -382,19 +391,15 @@ class Agent:
             self.hello_due = True
         for rank, rows in self.sent.items():
             later = self.rows[rank]
-            rows.start += later.start
-            rows.over += later.over
-            rows.unstarted += later.unstarted
-            rows.timeout += later.timeout
+            rows.put_before(later)
             self.rows[rank] = rows
         self.sent = {}
 
     def _settled(self, outputs: list[Output]) -> None:
         """The facts are in the journal: the launcher may forget them, and the inbox what led to them."""
-        acks = []
+        acks: list[str] = []
         for rank, rows in self.sent.items():
-            for row in rows.over:
-                acks.append(self.names.get((row[0], row[1], rank), ""))
+            acks += [self.names.get((job, version, rank, letter), "") for job, version, letter in rows.ended()]
         self.sent = {}
         for key in acks:
             self._unplace(key)

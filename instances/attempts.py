@@ -7,7 +7,7 @@ output may hold templates (`templates`).
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..journal.file_archive import read_archive
@@ -22,7 +22,7 @@ from .templates import expand, expand_all, has_template, job_words, names_tag, n
 class Placed:
     """An attempt the launcher was given, as the agent remembers it. over: its end has been heard."""
 
-    __slots__ = ("fake", "job", "key", "over", "rank", "t_start", "version")
+    __slots__ = ("fake", "job", "key", "letter", "over", "rank", "t_start", "version")
 
     def __init__(self, key: str, job: int, version: int, rank: int, fake: bool = False) -> None:
         self.key = key
@@ -31,6 +31,8 @@ class Placed:
         self.rank = rank
         self.t_start = 0.0
         self.over = False
+        letter = key.rpartition(".")[0][-1:]
+        self.letter = letter if letter.isalpha() else ""  # of a script's attempt (`script_orders`)
         self.fake = fake  # held by the launcher that only pretends, in this process
 
 
@@ -54,6 +56,15 @@ class Host:
         self.cpus = dict(cpus)
         self.state_dir = state_dir
         self.origin_ms = origin_ms  # Unix milliseconds that job ids count from
+
+
+def hello(host: Host, rank: int, epoch: int, cursor: str, placed: Iterable[Placed]) -> dict[str, Any]:
+    """Context of a node's hello: who it is, how far it has read, and every attempt it has."""
+    held = [one.key.rpartition(".")[0] for one in placed if one.rank == rank]
+    return {
+        "rank": rank, "host": host.names[rank], "boot": host.boot, "spool": host.spool_id, "epoch": epoch, "cursor": cursor,
+        "held": held,
+    }  # fmt: skip
 
 
 def split_key(key: str) -> tuple[int, int, int]:

@@ -26,7 +26,9 @@ class Deadlines:
         self._known: dict[int, float] = {}
 
     def note(self, job: Job) -> None:
-        """A running job: remember its deadline, if it has one and it is new."""
+        """A running job: remember its deadline, if it has one and it is new. While its prolog goes on it has none."""
+        if job.script is not None and job.script[0]:
+            return
         if job.expiration and self._known.get(job.id) != job.expiration:
             self._known[job.id] = job.expiration
             heappush(self._heap, (job.expiration + BACKSTOP_S, job.id))

@@ -76,4 +76,4 @@ def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> None:
 
 
 def _busy(state: State) -> bool:
-    return bool(state.count(RUN | CLEANUP)) or any(node.jobs or node.grants for node in state.nodes.values())
+    return bool(state.count(RUN | CLEANUP)) or any(node.busy or node.grants for node in state.nodes.values())

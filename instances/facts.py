@@ -4,54 +4,62 @@ from __future__ import annotations
 
 from typing import Any
 
+KINDS = ("start", "over", "unstarted", "timeout", "script")
+
 
 class Rows:
     """Facts of one rank not yet in the journal, in the catalogue's row forms."""
 
-    __slots__ = ("over", "start", "timeout", "unstarted")
+    __slots__ = KINDS
 
     def __init__(self) -> None:
         self.start: list[list[Any]] = []
         self.over: list[list[Any]] = []
         self.unstarted: list[list[Any]] = []
         self.timeout: list[list[Any]] = []
+        self.script: list[list[Any]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.over or self.start or self.unstarted or self.timeout)
+        return bool(self.over or self.start or self.unstarted or self.timeout or self.script)
 
     def __len__(self) -> int:
-        return len(self.over) + len(self.start) + len(self.unstarted) + len(self.timeout)
+        return len(self.over) + len(self.start) + len(self.unstarted) + len(self.timeout) + len(self.script)
 
     def context(self, rank: int) -> dict[str, Any]:
         """The report event's context."""
         found: dict[str, Any] = {"rank": rank}
-        for name in ("start", "over", "unstarted", "timeout"):
+        for name in KINDS:
             rows = getattr(self, name)
             if rows:
                 found[name] = rows
         return found
 
+    def ended(self) -> list[tuple[int, int, str]]:
+        """What is over: (job, version, letter of a script or "")."""
+        return [(row[0], row[1], "") for row in self.over] + [(row[0], row[1], row[2]) for row in self.script]
+
     def drop(self, attempts: set[tuple[int, int]]) -> None:
         """Forget all facts about these attempts, (job, version)."""
-        for name in ("start", "over", "unstarted", "timeout"):
+        for name in KINDS:
             setattr(self, name, [row for row in getattr(self, name) if (row[0], row[1]) not in attempts])
+
+    def put_before(self, later: Rows) -> None:
+        """Facts that come after these."""
+        for name in KINDS:
+            getattr(self, name).extend(getattr(later, name))
 
 
 def cut(rows: Rows, limit: int) -> Rows:
     """The first facts, in the order a fold needs them (a start never after its end)."""
     first = Rows()
-    first.start = rows.start[:limit]
-    first.over = rows.over[:limit]
-    first.unstarted = rows.unstarted[:limit]
-    first.timeout = rows.timeout[:limit]
+    for name in KINDS:
+        setattr(first, name, getattr(rows, name)[:limit])
     return first
 
 
 def rest(rows: Rows, first: Rows) -> Rows:
     """What `cut` left."""
     rest = Rows()
-    rest.start = rows.start[len(first.start) :]
-    rest.over = rows.over[len(first.over) :]
-    rest.unstarted = rows.unstarted[len(first.unstarted) :]
-    rest.timeout = rows.timeout[len(first.timeout) :]
+    for name in KINDS:
+        setattr(rest, name, getattr(rows, name)[len(getattr(first, name)) :])
     return rest

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..journal.derive import Group
+from ..journal.derive_scripts import tasks_ordered
+from ..journal.job import Job
+from ..journal.scripts import HOUSEKEEPING, LETTERS
 from ..journal.state import State
 from .orders import split_attempt
 
@@ -27,13 +30,24 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
     for id in sorted(node.jobs | node.grants):
         job = state.jobs[id]
         known.add(job.key)
+        if job.script is not None and job.script[0] and rank in job.script[2]:
+            _settle_script(job, rank, read, listed, known, group, now)
         if job.key in listed:
             if job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
                 group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
             elif job.recalled and job.granted is not None and not job.seat_of:
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
-        elif (job.holds or job.seat_of) and rank not in job.over and job.attempt <= read:
+        elif (job.holds or job.seat_of) and rank not in job.over and 0 < tasks_ordered(job) <= read:
             group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
+            group.things.append(f"job/{id}")
+            group.bumps.append(f"job/{id}")
+    for id in sorted(node.keeping):
+        keeping = state.keeping[id]
+        name = f"{id}.{keeping.attempt_id}{LETTERS[HOUSEKEEPING]}"
+        known.add(name)
+        if name not in listed and rank not in keeping.results and keeping.order <= read:
+            context = {"rank": rank, "cause": "its node no longer has it"}
+            group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
     for key in sorted(listed - known):
@@ -44,6 +58,23 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
     if not node.online:
         group.events.append(["online", "resource", now, {"idset": str(rank)}])
     return group if group.events or group.to_nodes else None
+
+
+def _settle_script(job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float) -> None:
+    """The same for a prolog or epilog that is going on there."""
+    assert job.script is not None
+    kind, order, _, results = job.script
+    name = job.key + LETTERS[kind]
+    known.add(name)
+    if rank in results:
+        return
+    if name in listed:
+        if job.ending:
+            group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], job.ending]))
+    elif order <= read:
+        group.events.append(["lost", job.id, now, {"rank": rank, "cause": "its node no longer has it", "script": kind}])
+        group.things.append(f"job/{job.id}")
+        group.bumps.append(f"job/{job.id}")
 
 
 def recall_unusable(state: State, ranks: Iterable[int], now: float) -> list[Group]:

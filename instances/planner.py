@@ -13,8 +13,10 @@ from typing import Any
 from ..journal.claims import Claim, to_wire
 from ..journal.config import no_such_queue
 from ..journal.derive import Group
+from ..journal.derive_scripts import start_event
 from ..journal.job import Job
 from ..journal.jobspec_check import check, check_plain
+from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
@@ -24,6 +26,7 @@ from ..schedulers.resources import Pool
 from .layout import is_per_resource
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
+from .script_orders import script_orders
 from .shell_options import check_system
 from .turns import Feed, in_turns
 
@@ -87,7 +90,7 @@ class Planner:
                 node.gpus & ~node.used_gpus,
                 node.memory_mb - node.used_memory_mb,
                 node.usable,
-                not node.jobs,
+                not node.busy,
                 why,
             )
         self.resync.clear()
@@ -293,21 +296,29 @@ class Planner:
         job = self.state.jobs[id]
         request = self.compiled(job)
         shape = self.shape(request)
-        expiration = now + job.duration if job.duration else 0.0
-        if self.state.expiration and (not expiration or expiration > self.state.expiration):
-            expiration = self.state.expiration
         group = Group()
-        group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": expiration}])
+        group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])
         ranks = [claim.rank for claim in claims]
         thing, premises = f"job/{id}", self._premises(job)
         nodes = [f"node/{rank}" for rank in ranks]
         group.things = [thing, *premises, *nodes]
         group.bumps = [thing, *premises, f"attempt/{id}", *nodes]
         group.takes = ranks
-        group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes)
+        prolog = self.state.rules.scripts.prolog
+        if prolog is None:
+            group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes)
+        else:
+            where = ranks if prolog.per_rank else ranks[:1]
+            group.events.append(start_event(id, PROLOG, where, now))
+            group.to_nodes = script_orders(job, PROLOG, prolog, ranks, where, "")
         self.seated(job, shape, ranks)
         self.fresh.update((rank, shape) for rank in ranks)
         return group
+
+    def expiration(self, job: Job, now: float) -> float:
+        """When a job that begins now has to be over, Unix seconds; 0.0: never."""
+        found = now + job.duration if job.duration else 0.0
+        return min(found, self.state.expiration) if found and self.state.expiration else found or self.state.expiration
 
     def reason(self, job: Job, code: str, text: str, now: float) -> Group:
         """Why a job is pending."""
@@ -320,6 +331,8 @@ class Planner:
         Where the first of a queue cannot, nobody who comes after it, in another queue, is placed ahead on nodes it may be
         waiting for: what becomes free there is its to have.
         """
+        if self.state.rules.scripts is not NO_SCRIPTS:
+            return  # a seat goes from one job to the next without asking: no script could stand between them
         granted: list[int] = []
         room: dict[str, list[list[int]]] = {}  # shape -> [[load, rank, room left], ...]
         kept = 0  # positions of nodes somebody waits for

@@ -25,6 +25,8 @@ from .launch_client import LaunchClient
 from .paths import StateDir
 from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner, boot_id, instance_id
+from .script_orders import letter_of
+from .script_output import tell
 from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 
@@ -157,7 +159,10 @@ class AgentRunner(Runner):
         """What a task wrote is in the store before its end is."""
         forwarder = self.forwarder
         for event in events:
-            if event[0] == "over":
+            if event[0] in ("over", "start") and letter_of(event[1]):
+                if event[0] == "over":
+                    tell(self.reactor.host, self.spool, event, self.log.say)
+            elif event[0] == "over":
                 self.insist(partial(forwarder.finish, event[1]))
                 self._end_input(event[1])
             elif event[0] == "unstarted":
@@ -168,6 +173,10 @@ class AgentRunner(Runner):
                 for key in [key for key in forwarder.fresh if key not in held]:  # a dead launcher had them in its memory
                     self._never_ran(key)
                 for key, job, state, *_, over in event[1]:
+                    if letter_of(key):
+                        if over is not None:
+                            tell(self.reactor.host, self.spool, over, self.log.say)
+                        continue
                     if state != "queued":
                         self.insist(partial(forwarder.adopt, job, key))
                     if over is not None:
@@ -277,7 +286,8 @@ class AgentRunner(Runner):
                     problem = self.blobs.provide(attempt["files"], time.time())
                     if problem:
                         attempt["refuse"] = f"files of the job: {problem}"
-                self.forwarder.add(attempt)
+                if "script" not in attempt:
+                    self.forwarder.add(attempt)
                 if attempt["env"]:
                     self.client.environment(attempt["env"], self._environment(attempt["env"]))
         for job, key in self.forwarder.wants_input():

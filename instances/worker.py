@@ -26,6 +26,7 @@ from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
 from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
+from .script_orders import HousekeepingCare, add_orders
 from .waiting import Waiting
 
 PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
@@ -60,6 +61,7 @@ class Worker:
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
         self.waiting = Waiting(state)
+        self.housekeeping = HousekeepingCare()
         self.greet = False
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
@@ -180,6 +182,8 @@ class Worker:
                         planner.parked.discard(subject)
                     elif name == "recall" and job.granted is not None:
                         state.dirty_words.add(job.granted[0])
+                elif name == "housekeeping-finish":
+                    state.keeping_news[int(subject.partition("/")[2])] = None
                 elif name == "retire":  # in front again: the oldest go first
                     self.inactive = dict.fromkeys([*event[3]["jobs"], *self.inactive])
             if group.hello >= 0:
@@ -225,14 +229,15 @@ class Worker:
         if state.attention:
             self.again = True
         groups.extend(self.deadlines.due(state, now))
+        groups.extend(self.housekeeping.due(state, now))
         if len(groups) < BATCH and state.epoch == self.meta.epoch:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
         asks = self.waiting.asks()
         if asks:
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
-        times = [at for at in (self.planner.say_at, self.deadlines.next(), self.waiting.next()) if at]
-        self.due = min(times, default=0.0)
+        wakes = (self.planner.say_at, self.deadlines.next(), self.waiting.next(), self.housekeeping.next())
+        self.due = min(filter(None, wakes), default=0.0)
         if self.due:
             outputs.append(WakeAt(self.due))
         self._retire(now, groups)
@@ -262,7 +267,7 @@ class Worker:
                     groups.append(group)
                     return
             step = self._step(job, now) if job.state & (NEW | DEPEND) else None
-            group = advance(job, now, step)
+            group = advance(job, now, step, scripts=self.state.rules.scripts)
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
                 planner.seated(job, self._shape(job), job.ranks)
@@ -270,6 +275,8 @@ class Worker:
                 return
             group.things += things
             group.bumps += things
+            if group.run or group.failed:
+                add_orders(self.state, planner, job, group, now)
             if group.ready:
                 self._ready(job, group, now)
             if group.frees:

@@ -53,12 +53,14 @@ _add(_job, "RFC 21", "alloc",
      {"claims": [[0, "0-3", "", 0, 1]], "expiration": 0.0, "attempt": 17, "via": 99, "annotations": {}},
      "resources committed (claims: rank, cores, gpus, memory MB, slots); attempt and via only for a granted job: the "
      "version of its grant and the job whose seat it took over", "attempt", "via", "annotations")  # fmt: skip
-_add(_job, "RFC 21", "prolog-start", {"description": "x"}, "blocks start")
+_add(_job, "RFC 21", "prolog-start", {"description": "job-manager.prolog", "ranks": "0-1"},
+     "blocks start; ours runs on these ranks", "ranks")  # fmt: skip
 _add(_job, "RFC 21", "prolog-finish", {"description": "x", "status": 0}, "unblocks start")
 _add(_job, "RFC 21", "start", None, "running on all its ranks")
 _add(_job, "RFC 21", "finish", {"status": 0}, "ended on all its ranks; the largest wait status")
 _add(_job, "RFC 21", "release", {"ranks": "all", "final": True}, "process trees gone there")
-_add(_job, "RFC 21", "epilog-start", {"description": "x"}, "blocks free")
+_add(_job, "RFC 21", "epilog-start", {"description": "job-manager.epilog", "ranks": "0-1"},
+     "blocks free; ours runs on these ranks", "ranks")  # fmt: skip
 _add(_job, "RFC 21", "epilog-finish", {"description": "x", "status": 0}, "unblocks free")
 _add(_job, "RFC 21", "free", None, "resources back to the pool")
 _add(_job, "RFC 21", "clean", None, "done; read-only from now")
@@ -71,7 +73,8 @@ _add(_job, "fluxkv", "recall", None, "a grant is asked back; its node answers wi
 _add(_job, "fluxkv", "end", {"cause": "cancel"}, "its node is told to end the process tree")
 _add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")
 _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "why it is pending")
-_add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot"}, "an attempt on this rank is known to be over")
+_add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot", "script": "prolog"},
+     "an attempt on this rank, or a script around it, is known to be over", "script")  # fmt: skip
 
 _add("resource", "RFC 44", "restart", {"ranks": "0", "online": "", "nodelist": "h"}, "instance started")
 _add("resource", "RFC 44", "resource-define", {"method": "dynamic-discovery", "R": {"version": 1}},
@@ -90,9 +93,15 @@ _add("node", "fluxkv", "hello",
      "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has")  # fmt: skip
 _add("node", "fluxkv", "report",
      {"rank": 0, "start": [[12, 7, 1.5]], "over": [[12, 7, 1.5, 2.5, 0, "", 0]], "unstarted": [[13, 8]],
-      "timeout": [[12, 7, 2.0]]},
+      "timeout": [[12, 7, 2.0]], "script": [[12, 7, "p", 1.5, 2.5, 0, ""]]},
      "facts about attempts (job, version, ...): over is t_start, t_end, status, cause, next job on the seat",
-     "start", "over", "unstarted", "timeout")  # fmt: skip
+     "start", "over", "unstarted", "timeout", "script")  # fmt: skip
+
+_add("housekeeping", "fluxkv", "housekeeping-start", {"claims": [[0, "0-3", "", 0, 1]], "attempt": "7-5"},
+     "begins with a job's free: what it held is looked after, and nobody else has it yet")  # fmt: skip
+_add("housekeeping", "fluxkv", "housekeeping-finish", {"ranks": "0", "status": 0, "final": True},
+     "these nodes are done and back in the pool; the largest wait status")  # fmt: skip
+_add("housekeeping", "fluxkv", "housekeeping-lost", {"rank": 0, "cause": "new boot"}, "on this rank it is known to be over")
 
 _add("queue", "fluxkv", "queue-start", None, "its jobs may be allocated")
 _add("queue", "fluxkv", "queue-stop", {"reason": "maintenance"}, "its jobs stay pending", "reason")

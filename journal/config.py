@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from .duration import format_duration, parse_duration
 from .rset import check_property
+from .scripts import NO_SCRIPTS, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
 
@@ -75,6 +76,7 @@ class Rules:
     general: QueueRules = QueueRules(DEFAULT)
     running: int | None = None
     active: int | None = None
+    scripts: Scripts = NO_SCRIPTS
 
     @property
     def names(self) -> list[str]:
@@ -223,6 +225,7 @@ def parse_rules(document: Any) -> Rules:
         if table not in _TABLES:
             raise fault(f"[{table}]", "is no table that an instance knows", f"there are {', '.join(sorted(_TABLES))}")
         _TABLES[table](document[table], table)
+    scripts = parse_scripts(document.get("job-manager", {}))
     policy = document.get("policy", {})
     general = _policy(policy, "policy", DEFAULT, QueueRules(DEFAULT), "queue")
     queues: dict[str, QueueRules] = {}
@@ -237,7 +240,7 @@ def parse_rules(document: Any) -> Rules:
     if len(queues) > 1 and not default:
         raise fault(key, "must name the default queue where there are several (RFC 33)")
     ordered = {name: queues[name] for name in tables}
-    return Rules(ordered, default, general, general.running, general.active)
+    return Rules(ordered, default, general, general.running, general.active, scripts)
 
 
 def check_plain(value: Any, path: str = "the document", depth: int = 0) -> None:

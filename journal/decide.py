@@ -115,6 +115,8 @@ def kill(state: State, id: int, signum: int, userid: int, now: float) -> Decisio
     job = _job(state, id)
     if job.state != RUN or not job.holds:
         raise Rejected(f"job {f58(id)}: is not running", code="not-running")
+    if job.script is not None and job.script[0]:
+        raise Rejected(f"job {f58(id)}: its {job.script[0]} is going on", code="not-running", hint="cancel it, or wait")
     try:
         signal.Signals(signum)
     except ValueError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
+from .scripts import NO_SCRIPTS, PROLOG, Scripts
 
 HOLD, EXPEDITE = 0, 31
 EXPEDITE_PRIORITY = 4294967295
@@ -32,6 +33,8 @@ class Group:
     to_nodes: list[tuple[int, list[Any]]] = field(default_factory=list)
     ready: bool = False  # the job enters (or re-enters) the queue with this group
     hello: int = -1  # the rank whose hello it answers
+    run: str = ""  # what its nodes are to begin: "launch" (the tasks), or a kind of script
+    failed: list[tuple[int, str]] = field(default_factory=list)  # (rank, why): nodes to be drained
 
 
 class Step(NamedTuple):
@@ -52,16 +55,19 @@ def priority_of(urgency: int) -> int:
     return EXPEDITE_PRIORITY if urgency == EXPEDITE else urgency
 
 
-def advance(job: Job, now: float, step: Step | None = None, group: Group | None = None) -> Group | None:
+def advance(
+    job: Job, now: float, step: Step | None = None, group: Group | None = None, *,
+    scripts: Scripts = NO_SCRIPTS,
+) -> Group | None:  # fmt: skip
     """What is owed to a job now, or None. step: of its dependencies, if it has any. group: to add it to."""
     group = group or Group()
     before = len(group.events)
     if job.state & (NEW | DEPEND | PRIORITY):
         _toward_sched(job, now, group, step or Step(left=bool(job.waiting)))
     elif job.state == RUN:
-        _running(job, now, group)
+        _running(job, now, group, scripts)
     elif job.state == CLEANUP:
-        _cleaning(job, now, group)
+        _cleaning(job, now, group, scripts)
     if len(group.events) == before:
         return None
     thing = f"job/{job.id}"
@@ -99,16 +105,19 @@ def _toward_sched(job: Job, now: float, group: Group, step: Step) -> None:
         group.ready = True
 
 
-def _running(job: Job, now: float, group: Group) -> None:
+def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     id = job.id
     if not job.holds:
+        return
+    if job.script is not None and job.script[0]:
+        _scripted(job, now, group, scripts)
         return
     ranks = job.ranks
     if job.timed_out and job.exception is None:
         note = "resource allocation expired"
         group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": note}])
     if all(rank in job.over for rank in ranks):
-        finish(job, ranks, now, group)
+        finish(job, ranks, now, group, scripts)
         return
     failed = _failure(job)
     if failed is not None and job.exception is None and not job.timed_out:
@@ -130,8 +139,17 @@ def _failure(job: Job) -> tuple[str, str] | None:
     return None
 
 
-def finish(job: Job, ranks: Sequence[int], now: float, group: Group) -> None:
-    """Everything from the last rank's end to clean."""
+def _scripted(job: Job, now: float, group: Group, scripts: Scripts) -> None:
+    from . import derive_scripts
+
+    if job.script is not None and job.script[0] == PROLOG:
+        derive_scripts.with_prolog(job, now, group, scripts)
+    else:
+        derive_scripts.with_epilog(job, now, group, scripts)
+
+
+def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Scripts = NO_SCRIPTS) -> None:
+    """Everything from the last rank's end to clean, or to what has to come before that."""
     id, events = job.id, group.events
     over = job.over
     if not job.t_run and any(job.started.values()):
@@ -147,13 +165,18 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group) -> None:
         status = 1 << 8
     events.append(["finish", id, ended, {"status": status}])
     events.append(["release", id, ended, {"ranks": "all", "final": True}])
+    if scripts is not NO_SCRIPTS:
+        from . import derive_scripts
+
+        derive_scripts.conclude(job, now, group, scripts)
+        return
     events.append(["free", id, now, None])
     events.append(["clean", id, now, None])
     group.frees.extend(ranks)
     group.clears.append(f"attempt/{id}")
 
 
-def _cleaning(job: Job, now: float, group: Group) -> None:
+def _cleaning(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     id = job.id
     if job.granted is not None and not job.seat_of:
         if not job.recalled:  # it may start any moment: its node must answer first
@@ -166,8 +189,10 @@ def _cleaning(job: Job, now: float, group: Group) -> None:
         group.events.append(["clean", id, now, None])
         group.clears.append(f"attempt/{id}")
         return
-    if all(rank in job.over for rank in job.ranks):
-        finish(job, job.ranks, now, group)
+    if job.script is not None and job.script[0]:
+        _scripted(job, now, group, scripts)
+    elif all(rank in job.over for rank in job.ranks):
+        finish(job, job.ranks, now, group, scripts)
     elif not job.ending and not job.timed_out:
         cause = job.exception[0] if job.exception else "end"
         group.events.append(["end", id, now, {"cause": cause}])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Corrupt
 from .claims import Claim, from_wire
+from .idset import ids_of_mask, mask_of
 from .job import (
     CLEANUP,
     DEPEND,
@@ -24,6 +25,7 @@ from .job import (
     STATE_NAMES,
     Job,
 )
+from .scripts import EPILOG, PROLOG
 from .summary import summarize
 from .updates import merge, update_paths
 from .wire import pack
@@ -165,6 +167,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
         taken.append(claim)
         state.dirty_words.add(claim.rank)
     job.claims, job.claims_wire, job.holds = claims, wire, True
+    job.script = None
     if state.usage is not None:
         state.usage.count_running(job, 1)
     job.nnodes = len(claims)
@@ -219,6 +222,24 @@ def return_grant(state: State, job: Job) -> None:
     job.seat_of = 0
 
 
+def script_start(kind: str) -> Handler:
+    """prolog-start or epilog-start of ours, which names ranks; one of somebody else's blocks nothing here."""
+
+    def handler(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+        if "ranks" in context and job.holds:
+            job.script = [kind, version, list(ids_of_mask(mask_of(context["ranks"]))), {}]
+
+    return handler
+
+
+def script_finish(kind: str) -> Handler:
+    def handler(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+        if job.script is not None and job.script[0] == kind:
+            job.script = ["", version, [], {}] if kind == PROLOG else None
+
+    return handler
+
+
 def start(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     job.t_run = ts
 
@@ -257,7 +278,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     _ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
-    job.started, job.over, job.reason, job.waiting, job.met = {}, {}, ["", ""], {}, {}
+    job.started, job.over, job.reason, job.waiting, job.met, job.script = {}, {}, ["", ""], {}, {}, None
     state.end(job)
 
 
@@ -284,8 +305,20 @@ def end(state: State, job: Job, ts: float, context: Context, version: int) -> No
     job.ending = context["cause"]
 
 
+def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, result: list[Any]) -> bool:
+    """How a prolog or epilog ended on a node; False for late and repeated words, which change nothing."""
+    found = job.script
+    if found is None or job.attempt != attempt or found[0] != kind or rank not in found[2] or rank in found[3]:
+        return False
+    found[3][rank] = result
+    return True
+
+
 def lost(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     rank = context["rank"]
+    if "script" in context:
+        script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}"])
+        return
     job.started.setdefault(rank, ts)
     job.over.setdefault(rank, [9, ts, f"lost: {context['cause']}"])
 
@@ -306,6 +339,10 @@ HANDLERS: dict[str, Handler] = {
     "alloc": alloc,
     "grant": grant,
     "recall": recall,
+    "prolog-start": script_start(PROLOG),
+    "prolog-finish": script_finish(PROLOG),
+    "epilog-start": script_start(EPILOG),
+    "epilog-finish": script_finish(EPILOG),
     "start": start,
     "finish": finish,
     "release": release,

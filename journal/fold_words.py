@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import cron, fold_kvs
+from . import cron, fold_kvs, keeping
 from .fold_config import config, set_memberships
-from .fold_jobs import return_grant
+from .fold_jobs import return_grant, script_result
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
 from .retired import index_line
 from .rset import parse_R
+from .scripts import HOUSEKEEPING, KINDS, LETTERS
 
 if TYPE_CHECKING:
     from .state import State
@@ -121,6 +122,13 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
             continue
         if not (job.seat_of or job.started or job.over):  # what has started never comes back unstarted
             return_grant(state, job)
+            state.touch(job, version)
+    for id, attempt, letter, _, t_end, status, cause in context.get("script", ()):
+        if letter == LETTERS[HOUSEKEEPING]:
+            keeping.result(state, id, attempt, rank, [status, t_end, cause])
+            continue
+        job = jobs.get(id)
+        if job is not None and script_result(state, job, attempt, KINDS[letter], rank, [status, t_end, cause]):
             state.touch(job, version)
     for id, attempt, _ in context.get("timeout", ()):
         job = jobs.get(id)
@@ -232,5 +240,6 @@ HANDLERS: dict[str, Handler] = {
     "instance-stop": instance_stop,
     "epoch": epoch,
     "retire": retire,
+    **keeping.HANDLERS,
     **{name: _cron(name) for name in cron.HANDLERS},
 }

@@ -81,6 +81,8 @@ class Job:
     urgency_before: what a held job's urgency was before it was held.
     waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
+    script: [kind, version, ranks, rank -> [wait status, time, cause]] of the prolog or epilog that is going on, with the commit
+    that ordered it; kind "" after a prolog, with the commit that ordered the tasks; None for a job without.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
     jobspec: None once it is inactive. A record read from a snapshot unpacks jobspec and claims when they are asked for.
     """
@@ -88,7 +90,7 @@ class Job:
     __slots__ = (
         "_claims", "_spec", "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
         "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
-        "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "seat_of", "spec_hash", "started",
+        "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "script", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "urgency_before", "userid", "waiting",
     )  # fmt: skip
@@ -111,6 +113,7 @@ class Job:
         self.claims_wire: list[Any] = []
         self.holds = self.recalled = self.timed_out = False
         self.granted: list[Any] | None = None
+        self.script: list[Any] | None = None
         self.started: dict[int, float] = {}
         self.over: dict[int, list[Any]] = {}
         self.status: int | None = None

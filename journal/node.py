@@ -14,12 +14,14 @@ class Node:
     """One execution target. cores/gpus are bitmasks of ids; used_* what claims hold now.
 
     hello: [boot id, spool id, epoch, cursor, attempts held] of its agent's last word, None before any.
-    drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here.
+    drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here;
+    keeping: ids of jobs whose housekeeping is going on here.
     commits: the versions of the last commits (at most `STORY`) with an event about the node itself.
     """
 
     __slots__ = (
-        "commits", "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "memory_mb", "online", "properties", "rank",
+        "commits", "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "keeping", "memory_mb", "online",
+        "properties", "rank",
         "t_status", "used_cores", "used_gpus", "used_memory_mb",
     )  # fmt: skip
 
@@ -37,6 +39,7 @@ class Node:
         self.used_cores = self.used_gpus = self.used_memory_mb = 0
         self.jobs: set[int] = set()
         self.grants: set[int] = set()
+        self.keeping: set[int] = set()
         self.commits: list[int] = []
         self.hash = 0
 
@@ -49,17 +52,22 @@ class Node:
     def state(self) -> str:
         """One word for tables: "drained"/"draining" (jobs left), "offline", "allocated", "free"."""
         if self.drain is not None:
-            return "draining" if self.jobs else "drained"
+            return "draining" if self.busy else "drained"
         if not self.online:
             return "offline"
-        return "allocated" if self.jobs else "free"
+        return "allocated" if self.busy else "free"
+
+    @property
+    def busy(self) -> bool:
+        """Some of it is held, by a job or by housekeeping after one."""
+        return bool(self.jobs or self.keeping)
 
     def value(self) -> list[Any]:
         """Plain values, for snapshots and the digest."""
         return [
             self.rank, self.host, text_of(self.cores), text_of(self.gpus), self.memory_mb, list(self.properties),
             self.online, self.t_status, self.drain, self.hello, text_of(self.used_cores), text_of(self.used_gpus),
-            self.used_memory_mb, sorted(self.jobs), sorted(self.grants), self.commits,
+            self.used_memory_mb, sorted(self.jobs), sorted(self.grants), self.commits, sorted(self.keeping),
         ]  # fmt: skip
 
     @classmethod
@@ -68,8 +76,7 @@ class Node:
         node = cls(value[0], value[1], mask_of(value[2]), mask_of(value[3]), value[4], tuple(value[5]))
         node.online, node.t_status, node.drain, node.hello = value[6:10]
         node.used_cores, node.used_gpus, node.used_memory_mb = mask_of(value[10]), mask_of(value[11]), value[12]
-        node.jobs, node.grants = set(value[13]), set(value[14])
-        node.commits = value[15]
+        node.jobs, node.grants, node.commits, node.keeping = set(value[13]), set(value[14]), value[15], set(value[16])
         return node
 
     def note(self, version: int) -> None:
@@ -90,6 +97,19 @@ class Node:
         self.used_memory_mb += claim.memory_mb
         self.jobs.add(job)
         return True
+
+    def keep(self, claim: Claim, job: int) -> bool:
+        """Add a claim for housekeeping after a job; False as with `take`."""
+        if not self.take(claim, job):
+            return False
+        self.jobs.discard(job)
+        self.keeping.add(job)
+        return True
+
+    def unkeep(self, claim: Claim, job: int) -> None:
+        """Take such a claim back."""
+        self.give(claim, job)
+        self.keeping.discard(job)
 
     def give(self, claim: Claim, job: int) -> None:
         """Take a claim back."""

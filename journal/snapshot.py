@@ -22,6 +22,7 @@ from .columns import from_columns, to_columns
 from .config import DEFAULT
 from .cron import CronTable
 from .job import INACTIVE, Job
+from .keeping import Keeping
 from .node import Node, Queue
 from .state import PLAIN, State
 from .wire import pack, unpack
@@ -41,6 +42,7 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         "nodes": [node.value() for node in state.nodes.values()],
         "config": state.config_entry,
         "cron": state.cron.dump(),
+        "housekeeping": [keeping.value() for keeping in state.keeping.values()],
         **{name: getattr(state, name) for name in PLAIN},
     }
     parts = [zlib.compress(pack(rest), 1)]
@@ -167,6 +169,11 @@ def _take_rest(state: State, rest: dict[str, Any]) -> None:
     state.queues = {value[0]: Queue.from_value(value) for value in rest["queues"]}
     fold_config.load(state, rest["config"])
     state.cron = CronTable.load(rest.get("cron"))
+    for value in rest.get("housekeeping", ()):
+        keeping = Keeping.from_value(value)
+        state.keeping[keeping.job] = keeping
+        state.keeping_news[keeping.job] = None
+        state.dirty_words.add(f"housekeeping/{keeping.job}")
     state.dirty_words.discard(f"queue/{DEFAULT}")
     state.dirty_words.update(f"queue/{name}" for name in state.queues)
     for value in rest["nodes"]:

@@ -18,6 +18,7 @@ from .blocks import Block, LazyJobs
 from .config import DEFAULT, Rules
 from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
+from .keeping import Keeping
 from .node import Node, Queue
 from .usage import Usage
 from .wire import Commit, pack
@@ -54,6 +55,8 @@ class State:
         self.usage: Usage | None = None
         self.kvs = Namespaces()
         self.cron = CronTable()
+        self.keeping: dict[int, Keeping] = {}
+        self.keeping_news: dict[int, None] = {}
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
         self.expiration = 0.0
@@ -300,6 +303,8 @@ class State:
         kind, _, name = str(word).partition("/")
         if kind == "cron":
             return self.cron.entries[int(name)].value()
+        if kind == "housekeeping":
+            return self.keeping[int(name)].value()
         return self.queues[name].value()
 
     def subjects(self) -> dict[str, Any]:
@@ -312,6 +317,7 @@ class State:
         found["results"] = self.word_value("results")
         if self.config_entry is not None:
             found["config"] = self.word_value("config")
+        found.update({f"housekeeping/{id}": keeping.value() for id, keeping in self.keeping.items()})
         if self.cron.last:
             found.update({f"cron/{id}": entry.value() for id, entry in self.cron.entries.items()})
             found["cron"] = self.word_value("cron")

@@ -36,9 +36,9 @@ mini_sim = load("mini_sim")
 rules = load("journal_rules")
 
 
-def play(seed: int) -> mini_sim.Sim:
+def play(seed: int, scripts: dict[str, object] | None = None) -> mini_sim.Sim:
     """A whole seed; what goes wrong names the seed and tells the guilty job's story."""
-    sim = mini_sim.Sim(seed)
+    sim = mini_sim.Sim(seed, scripts=scripts)
     job = 0
     try:
         sim.run()
@@ -77,7 +77,8 @@ def check_no_leak(seed: int, sim: mini_sim.Sim) -> None:
     worker = sim.workers[0].reactor
     state, planner = worker.state, worker.planner
     for node in state.nodes.values():
-        assert not node.jobs | node.grants, f"seed {seed}: rank {node.rank} holds {node.jobs} {node.grants}"
+        held = node.jobs | node.grants | node.keeping
+        assert not held, f"seed {seed}: rank {node.rank} holds {held}"
         assert not node.used_cores
     for actor in sim.agents:
         agent, launcher = actor.reactor, actor.launcher
@@ -111,6 +112,33 @@ def test_invariants_hold_under_any_interleaving(first: int) -> None:
         digests += check_digests(seed, commits)
         check_no_leak(seed, sim)
     assert digests > 100
+
+
+SITE = [
+    {"prolog": {"command": ["p"], "per-rank": True}, "epilog": {"command": ["e"], "per-rank": True},
+     "housekeeping": {"command": ["h"], "release-after": "0"}},
+    {"prolog": {"command": ["p"], "timeout": "0.1s"}, "housekeeping": {"command": ["h"], "release-after": "0.05s"}},
+    {"prolog": {"command": ["p"], "per-rank": True, "cancel-on-exception": False}, "epilog": {"command": ["e"], "timeout": "0.1s"}},
+    {"epilog": {"command": ["e"], "per-rank": True}, "housekeeping": {"command": ["h"]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS // 5, CHUNK))
+def test_scripts_of_the_site_stand_alone_under_any_interleaving(first: int) -> None:
+    """Prolog, epilog and housekeeping beside deaths, cancels, drains and epochs: order, claims and ends are right."""
+    names: dict[str, int] = {}
+    for seed in range(first, min(first + CHUNK, SEEDS // 5)):
+        sim = play(seed + 1000, SITE[seed % len(SITE)])
+        commits = list(sim.cli.commits())
+        check_journal(seed + 1000, commits)
+        check_digests(seed + 1000, commits)
+        check_no_leak(seed + 1000, sim)
+        for commit in commits:
+            for event in commit.events:
+                names[event[0]] = names.get(event[0], 0) + 1
+    assert not names.get("grant")
+    for name in ("prolog-finish", "epilog-finish", "housekeeping-finish", "drain", "end"):
+        assert names.get(name), f"{name} never happens"
 
 
 def journal_hash(seed: int) -> str:

@@ -64,6 +64,10 @@ class Rules:
         self.spec: dict[int, dict[str, Any]] = {}
         self.ended: dict[int, list[Any]] = {}  # job -> [wait status, whether by an exception]
         self.let_go: set[int] = set()  # singletons
+        self.scripts: set[tuple[int, str, int]] = set()  # (job, letter, rank) of scripts known to be over
+        self.open: dict[int, tuple[str, set[int]]] = {}  # job -> kind of script that is going on, its ranks
+        self.unlaunched: set[int] = set()  # jobs whose tasks wait for a prolog, or will never run
+        self.keeping: dict[int, list[list[Any]]] = {}  # job that is over -> claims its housekeeping has left
 
     def commits(self, commits: Iterable[Commit]) -> None:
         for commit in commits:
@@ -79,9 +83,48 @@ class Rules:
                 elif name == "report":
                     for job, attempt, *_ in context.get("over", ()):
                         self.over.add((job, attempt, context["rank"]))
+                    for job, _, letter, *_ in context.get("script", ()):
+                        self.scripts.add((job, letter, context["rank"]))
+                elif name.startswith("housekeeping-"):
+                    self._housekeeping(name, int(subject.partition("/")[2]), context)
 
     def _fault(self, job: int, what: str) -> None:
         self.wrong.append((self.version, job, what))
+
+    def _housekeeping(self, name: str, job: int, context: dict[str, Any]) -> None:
+        if name == "housekeeping-start":
+            if self.seen[job].get("free") != 1:
+                self._fault(job, "housekeeping before free")
+            self.keeping[job] = context["claims"]
+            self._take(job, context["claims"])
+        elif name == "housekeeping-lost":
+            self.scripts.add((job, "h", context["rank"]))
+        else:
+            ranks = ids(context["ranks"])
+            back = [claim for claim in self.keeping[job] if claim[0] in ranks]
+            self.keeping[job] = [claim for claim in self.keeping[job] if claim[0] not in ranks]
+            if not back or context["final"] != (not self.keeping[job]):
+                self._fault(job, f"{name} of {sorted(ranks)}, final {context['final']}")
+            for rank, cores, *_ in back:
+                if (job, "h", rank) not in self.scripts:
+                    self._fault(job, f"housekeeping on rank {rank} is not known to be over")
+                for core in ids(cores):
+                    self.used[rank].pop(core, None)
+
+    def _script(self, name: str, job: int, context: dict[str, Any]) -> None:
+        kind, what = name.split("-")
+        if what == "start":
+            if job in self.open or self.seen[job].get(name) != 1:
+                self._fault(job, f"{name} twice, or beside another")
+            self.open[job] = kind, ids(context["ranks"])
+            if kind == "prolog":
+                self.unlaunched.add(job)
+            return
+        found, ranks = self.open.pop(job, ("", set()))
+        if found != kind or any((job, kind[0], rank) not in self.scripts for rank in ranks):
+            self._fault(job, f"{name}, and it is not known to be over everywhere")
+        if kind == "prolog" and not context["status"] and "exception" not in self.seen[job]:
+            self.unlaunched.discard(job)
 
     def _job(self, name: str, job: int, context: dict[str, Any]) -> None:
         state = self.state.get(job)
@@ -104,7 +147,15 @@ class Rules:
         for once in ("validate", "depend", "alloc", "start", "finish", "free", "clean"):
             if name == once and seen[name] > 1:
                 self._fault(job, f"{name} twice")
+        if name in ("prolog-start", "prolog-finish", "epilog-start", "epilog-finish"):
+            self._script(name, job, context)
+        if name in ("start", "finish", "free", "clean") and job in self.open:
+            self._fault(job, f"{name} while its {self.open[job][0]} is going on")
+        if name in ("start", "finish", "release") and job in self.unlaunched:
+            self._fault(job, f"{name} of a job whose tasks were never ordered")
         for event, needs in (("start", "alloc"), ("finish", "alloc"), ("release", "finish"), ("free", "release")):
+            if event == "free" and job in self.unlaunched:
+                continue
             if name == event and needs not in seen:
                 self._fault(job, f"{name} without {needs}")
         if name == "start" and "finish" in seen:
@@ -113,7 +164,9 @@ class Rules:
             self._fault(job, "clean before free")
         if name in ("grant", "alloc") and "attempt" not in context:
             self.attempt[job] = self.version
-        if name == "lost":
+        if name == "lost" and "script" in context:
+            self.scripts.add((job, context["script"][0], context["rank"]))
+        elif name == "lost":
             self.over.add((job, self.attempt[job], context["rank"]))
         if name == "alloc":
             self._take(job, context["claims"])
@@ -191,7 +244,7 @@ class Rules:
 
     def _give(self, job: int) -> None:
         for rank, cores, *_ in self.claims.pop(job, []):
-            if (job, self.attempt.get(job, 0), rank) not in self.over:
+            if job not in self.unlaunched and (job, self.attempt.get(job, 0), rank) not in self.over:
                 self._fault(job, f"free though its attempt is not known to be over on rank {rank}")
             for core in ids(cores):
                 self.used[rank].pop(core, None)

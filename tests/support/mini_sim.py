@@ -33,14 +33,16 @@ from fluxkv.instances.reactor import (
     WakeAt,
     Write,
 )
+from fluxkv.instances.script_orders import letter_of
 from fluxkv.instances.worker import Worker
-from fluxkv.journal import decide
+from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.idset import mask_of
 from fluxkv.journal.job import ACTIVE, NEW
 from fluxkv.journal.log import Journal
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.journal.scripts import KINDS
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
@@ -90,6 +92,7 @@ class Diary:
         self.running: dict[str, tuple[int, frozenset[int]]] = {}  # key -> (rank, cores)
         self.seats: dict[str, frozenset[int]] = {}
         self.home: dict[str, int] = {}
+        self.later: dict[int, str] = {}  # job -> what has begun after its tasks
         self.started = self.handed = 0
 
     def brought(self, attempt: dict[str, Any]) -> None:
@@ -107,12 +110,27 @@ class Diary:
                     self.seats[event[7]] = self.seats[event[1]]
                     self.handed += 1
 
+    def _scripts(self, job: int, rank: int, letter: str) -> None:
+        """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
+        for other, (there, _) in self.running.items():
+            if split_key(other)[0] != job:
+                continue
+            if letter == "" and letter_of(other):
+                raise Broken(f"a task of {job} starts while {other} runs", job)
+            if letter and not letter_of(other) and (letter != "h" or there == rank):
+                raise Broken(f"{KINDS[letter]} of {job} starts while {other} runs", job)
+        if letter == "" and self.later.get(job):
+            raise Broken(f"a task of {job} starts after {self.later[job]}", job)
+        if letter in ("e", "h"):
+            self.later[job] = KINDS[letter]
+
     def _start(self, launcher: int, key: str) -> None:
         job, version, rank = split_key(key)
         if key in self.begun:
             if self.begun[key] != launcher:
                 raise Broken(f"attempt {key} started twice", job)
             return  # told again
+        self._scripts(job, rank, letter_of(key))
         self.begun[key] = launcher
         self.home[key] = launcher
         cores = self.seats[key]
@@ -149,7 +167,7 @@ class Actor:
 class Sim:
     """`run()` plays a seed to its calm end; then `store` holds the journal to look at."""
 
-    def __init__(self, seed: int, actions: int = 400) -> None:
+    def __init__(self, seed: int, actions: int = 400, scripts: dict[str, Any] | None = None) -> None:
         self.seed, self.actions = seed, actions
         self.rng = random.Random(seed)
         self.now = T0
@@ -166,6 +184,8 @@ class Sim:
             ["instance-create", "instance", T0, first],
             ["resource-define", "resource", T0, {"method": "configuration", "R": inventory}],
         ], absent=["instance"], bumps=["instance"]), 0)  # fmt: skip
+        if scripts:
+            self.cli.settle(lambda state: decide_config.load(state, {"job-manager": scripts}, "", 1, T0))
         self.view = State()
         self.cli.catch_up(self.view)
         self.diary = Diary()
@@ -264,7 +284,10 @@ class Sim:
                         if job.urgency == 0:
                             self._say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, self.now))
                 elif not self.view.count(ACTIVE | NEW) and not any(one.reactor.inflight for one in self.agents):
-                    return
+                    if not self.view.keeping:
+                        return
+                elif any(node.drain for node in self.view.nodes.values()):  # by a script that failed before it was calm
+                    self._say(lambda state: decide.undrain(state, list(state.nodes), "", self.now, force=True))
         stuck = next(job for job in self.view.jobs.values() if job.state & (ACTIVE | NEW))
         raise Broken(f"{self.view.count(ACTIVE | NEW)} jobs never end", stuck.id)
 
@@ -488,7 +511,12 @@ class Sim:
         assert isinstance(actor.reactor, Agent)
         if message[0] == "launch":
             for attempt in message[1]:
-                attempt["fake_s"], attempt["fake_status"] = self.runs[attempt["job"]]
+                if "script" in attempt:
+                    luck = random.Random(f"{self.seed} {attempt['key']}")
+                    attempt["fake_s"] = luck.choice((0.0, 0.002, 0.02, 0.2))
+                    attempt["fake_status"] = 256 if luck.random() < 0.05 and not self.calm else 0
+                else:
+                    attempt["fake_s"], attempt["fake_status"] = self.runs[attempt["job"]]
                 self.diary.brought(attempt)
         elif message[0] == "ack":
             actor.saved = dict(actor.reactor.cursors)

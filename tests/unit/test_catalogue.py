@@ -16,7 +16,7 @@ from fluxkv.kvs.errors import Rejected
 
 # Facts for people and other programs: they change nothing in the state.
 SILENT = {
-    ("job", "prolog-start"), ("job", "prolog-finish"), ("job", "epilog-start"), ("job", "epilog-finish"), ("job", "kill"),
+    ("job", "kill"),
     ("resource", "restart"), ("resource", "torpid"), ("resource", "lively"),
 }  # fmt: skip
 
