@@ -223,7 +223,7 @@ class CronTable:
         track = self.jobs[id]
         if track is not None and name == "finish":
             track[1] = context["status"]
-        elif track is not None and name == "exception" and context["severity"] == 0:
+        elif track is not None and name == "exception" and context["severity"] == 0 and track[1] is None:
             track[2] = track[2] or context["type"]
         elif name in ("clean", "invalidate"):
             del self.jobs[id]

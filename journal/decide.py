@@ -90,7 +90,7 @@ def cancel_each(jobs: Iterable[Job], note: str, userid: int, now: float) -> Deci
     """As `cancel_all`, for who follows some jobs and has records of them that are true as of what it decides on."""
     decision = Decision([])
     for job in jobs:
-        if job.state == INACTIVE or job.exception is not None:
+        if job.state == INACTIVE or job.exception is not None or job.status is not None:
             continue
         context = {"type": "cancel", "severity": 0, "note": note, "userid": userid}
         decision.events.append(["exception", job.id, now, context])

@@ -286,7 +286,7 @@ def exception(state: State, job: Job, ts: float, context: Context, version: int)
     severity = context["severity"]
     job.exceptions = [*job.exceptions, [context["type"], severity, context["note"]]]
     if severity == 0:
-        if job.exception is None and job.state != INACTIVE:
+        if job.exception is None and job.status is None and job.state != INACTIVE:  # later ones do not change how it ended
             job.exception = [context["type"], context["note"]]
         if job.state & FATAL_FROM:
             job.t_cleanup = ts
