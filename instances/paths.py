@@ -141,6 +141,11 @@ def lock_holder(path: str) -> int:
 
 def home() -> str:
     """The folder that holds this user's state directories."""
+    from .user_settings import value_of
+
+    chosen = value_of("state-home")
+    if chosen:
+        return os.path.abspath(os.path.expanduser(chosen))
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return os.path.join(base, "fluxkv")
 
@@ -158,8 +163,10 @@ def known() -> Iterator[StateDir]:
 
 
 def find_uri(uri: str | None = None) -> str:
-    """The instance to talk to: the one named, else FLUXKV_URI, else the one running instance of this user."""
-    uri = uri or os.environ.get("FLUXKV_URI")
+    """The instance to talk to: the one named, else FLUXKV_URI, else the user's setting, else the one that is running."""
+    from .user_settings import value_of
+
+    uri = uri or os.environ.get("FLUXKV_URI") or value_of("uri")
     if uri:
         return uri
     running = [directory for directory in known() if directory.running()]

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the settings of whoever runs the tests are not what is tested
+
 
 def _load(name: str) -> ModuleType:
     """A module of tests/support, by path: the tests are no package."""

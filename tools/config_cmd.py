@@ -1,13 +1,17 @@
-"""`fluxkv config`: an instance's config, read from the journal and changed by an event in it. Decides how values are shown."""
+"""`fluxkv config`: an instance's config, read from the journal and changed by an event in it, and the user's own settings.
+
+Decides how values are shown.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..kvs.errors import Rejected
+from ..kvs.errors import FluxkvError, Rejected
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -29,6 +33,7 @@ def config() -> None:
       fluxkv config get policy.limits.duration
       fluxkv config load site.toml         from now on, for everybody
       fluxkv config reload                 the file it came from, again
+      fluxkv config show                   your own settings, and where each comes from
     """
 
 
@@ -93,6 +98,68 @@ def _typed(key: str, value: Any, kind: str) -> str:
     if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean"):
         raise Rejected(f"config: {key} is no {kind}", code="wrong-type")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@config.command("show")
+@click.argument("key", required=False)
+@click.option("-n", "--no-header", is_flag=True, help="No header line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+@target_options
+def show(key: str | None, no_header: bool, as_json: bool, uri: str | None, state_dir: str | None) -> None:
+    """List every setting of the command line and of the instance, its value, and where that came from.
+
+    Yours are read from /etc/fluxkv/config.toml, ~/.config/fluxkv/config.toml and variables FLUXKV_..., the later one winning;
+    an option wins over all. The instance's config is shown if there is one to ask.
+
+    \b
+    Examples:
+      fluxkv config show
+      fluxkv config show submit
+    """
+    from ..instances.user_settings import SETTINGS, everything, variable_of
+    from . import render
+
+    rows = [(name, found.value, found.source) for name, found in everything().items()]
+    rows += _of_instance(uri, state_dir)
+    if key:
+        rows = [row for row in rows if row[0] == key or row[0].startswith(f"{key}.")]
+        if not rows:
+            raise Rejected(f"config: no setting is called {key}", code="not-set", hint="fluxkv config show lists them")
+    if as_json:
+        meanings = {name: {"meaning": one.meaning, "variable": variable_of(name)} for name, one in SETTINGS.items()}
+        render.print_json({"settings": [
+            {"name": name, "value": value, "source": source, **meanings.get(name, {})} for name, value, source in rows
+        ]})  # fmt: skip
+        return
+    shown = [(name, value if isinstance(value, str) else _json(value), source) for name, value, source in rows]
+    render.table([] if no_header else ["SETTING", "VALUE", "SOURCE"], shown, plain=True)
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _of_instance(uri: str | None, state_dir: str | None) -> list[tuple[str, Any, str]]:
+    """The instance's config by its leaves; none if no instance is there and none was asked for."""
+    try:
+        with open_journal(uri, state_dir) as journal:
+            state = journal.look()
+    except FluxkvError:
+        if uri or state_dir:
+            raise
+        return []
+    source = f"instance, {state.config_source or 'from options'}"
+    return [(name, value, source) for name, value in _leaves(state.config, "")]
+
+
+def _leaves(table: dict[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 @config.command("load")

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
+from ..instances.user_settings import option_defaults
 from ..kvs.errors import FluxkvError
 
 # command: (module under tools/, object, one line of help)
@@ -164,7 +165,7 @@ def leave(status: int) -> NoReturn:
 def _run(args: list[str]) -> int:
     """The exit status of one command line; errors are said on stderr."""
     try:
-        with cli.make_context("fluxkv", args) as context:
+        with cli.make_context("fluxkv", args, default_map=option_defaults()) as context:
             found = cli.invoke(context)
         sys.stdout.flush()
         return found if isinstance(found, int) else 0

@@ -31,7 +31,9 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console on stdout or stderr; it obeys NO_COLOR by itself."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    from ..instances.user_settings import value_of
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, no_color=value_of("color") == "never" or None)
 
 
 def out(text: str, *, end: str = "\n") -> None:

@@ -70,7 +70,8 @@ def start(
     if detach and command:
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
-               "config": config_path, "conf": conf, "durability": durability, "workers": workers, "policy": policy}  # fmt: skip
+               "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
+               "workers": workers, "policy": policy}  # fmt: skip
     for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:
         del os.environ[name]  # what runs in a new instance is not what cron started in another
     if state_dir is None:
@@ -113,6 +114,12 @@ def start(
         click.echo(settings["uri"])
         return
     sys.exit(run_inside(directory, settings["uri"], list(command)))
+
+
+def _is_default(name: str) -> bool:
+    """Whether an option was not typed but is the user's setting: an instance's config file says more than that."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
 
 
 def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
@@ -170,7 +177,7 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     from ..schedulers.policy import load_policy
 
     settings: dict[str, Any] = {"fake": options["fake"]}
-    R = None
+    R, config = None, dict[str, Any]()
     if options["config"] or options["conf"]:
         config = config_file.read_document(options["config"] or "", options["conf"])
         settings.update(_config_settings(options, config))
@@ -180,7 +187,7 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
     for name in ("durability", "workers", "policy"):
-        if options[name]:
+        if options[name] and not (name == "policy" and options["policy_is_default"] and config.get("queue", {}).get("policy")):
             settings[name] = options[name]
     load_policy(settings.get("policy", "fcfs"))
     settings["R"] = R or discover.inventory(
