@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .instances.executor import Executor
     from .instances.follow import JobResult
     from .instances.futures import JobException, JobFuture
+    from .instances.kvs_client import Kvs
     from .journal.job import Job, JobState, Result
     from .journal.state import State
     from .journal.wire import Event
@@ -39,6 +40,7 @@ __all__ = [
     "JobHandle",
     "JobResult",
     "JobState",
+    "Kvs",
     "Rejected",
     "RemoteError",
     "RemoteTraceback",
@@ -54,6 +56,7 @@ _HOMES = {
     "instances.executor": ("Executor",),
     "instances.follow": ("JobResult",),
     "instances.futures": ("JobException", "JobFuture"),
+    "instances.kvs_client": ("Kvs",),
     "journal.job": ("Job", "JobState", "Result"),
     "journal.state": ("State",),
     "journal.wire": ("Event",),

@@ -61,9 +61,11 @@ class NamespaceInfo(NamedTuple):
 class Transaction:
     """Operations to be done as one step, when its `with` block ends without an error. version: then, of the commit.
 
-    >>> with kvs.transaction() as step:  # doctest: +SKIP
-    ...     step.put("run.state", "done")
-    ...     step.unlink("run.lock")
+    >>> with kvs.transaction() as step:
+    ...     step.put("step.state", "done").unlink("step.lock")
+    <fluxkv.instances.kvs_client.Transaction object at 0x...>
+    >>> kvs.get("step.state", at=step.version)
+    b'done'
     """
 
     def __init__(self, kvs: Kvs) -> None:
@@ -104,12 +106,14 @@ class Kvs:
 
     Every writing method gives the version of its commit; reading with `at=` that version shows what it did.
 
-    >>> import fluxkv
-    >>> with fluxkv.connect() as instance:  # doctest: +SKIP
-    ...     kvs = instance.kvs
-    ...     version = kvs.put({"run.name": "test", "run.tasks": "4"})
-    ...     kvs.get("run.name")
+    >>> kvs = instance.kvs
+    >>> version = kvs.put({"run.name": "test", "run.tasks": "4"})
+    >>> kvs.get("run.name")
     b'test'
+    >>> [entry.key for entry in kvs.ls("run")]
+    ['run.name', 'run.tasks']
+    >>> kvs.put("run.tasks", "5", if_version=version) > version
+    True
     """
 
     def __init__(self, journal: Journal, namespace: str = PRIMARY) -> None:
@@ -223,8 +227,9 @@ class Kvs:
     def update(self, key: str, change: Callable[[bytes | None], Value]) -> int:
         """Store what `change` makes of a key's value (None: not there), again if it has changed meanwhile.
 
-        >>> kvs.update("count", lambda old: str(int(old or 0) + 1))  # doctest: +SKIP
-        17
+        >>> version = kvs.update("count", lambda old: str(int(old or b"0") + 1))
+        >>> kvs.get("count")
+        b'1'
         """
         check_key(key)
 
@@ -320,6 +325,12 @@ class Kvs:
         """What changes at or below a key, as it comes; with `initial`, first what is there.
 
         Waits on the journal, through restarts of the server. timeout: seconds; raises `Unavailable` (code timeout).
+
+        >>> version = kvs.put("watched.key", "1")
+        >>> for change in kvs.watch("watched"):
+        ...     print(change.key, change.payload)
+        ...     break
+        watched.key b'1'
         """
         from .kvs_watch import watch
 
@@ -342,7 +353,12 @@ class Kvs:
     def append_event(
         self, key: str, name: str, context: Mapping[str, Any] | None = None, timestamp: float | None = None
     ) -> int:
-        """Append an event (RFC 18) to a value that is a log of them. timestamp: Unix seconds (default: now)."""
+        """Append an event (RFC 18) to a value that is a log of them. timestamp: Unix seconds (default: now).
+
+        >>> version = kvs.append_event("run.log", "begun", {"step": 1})
+        >>> [(event.name, event.context) for event in kvs.events("run.log")]
+        [('begun', {'step': 1})]
+        """
         from ..journal.eventlog import format_event
 
         line = format_event(name, self._now() if timestamp is None else timestamp, dict(context) if context else None)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import io
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fluxkv.instances import kvs_view
+from fluxkv.instances import kvs_client, kvs_view
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.kvs_client import Kvs
 from fluxkv.instances.kvs_watch import Change
@@ -435,6 +437,25 @@ def test_event_logs(kvs: Kvs, instance: Instance) -> None:
     assert [event.name for event in seen] == ["begun", "done", "more", "half", "anew", "last"]
     kvs.put("log", "no event\n")
     assert code(lambda: list(kvs.events("log"))) == "bad-event"
+
+
+def test_examples(instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those in the docstrings, in the order of the module, and the one in README."""
+    names = {"instance": instance, "kvs": instance.kvs}
+    finder = doctest.DocTestFinder(recurse=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for test in sorted(finder.find(kvs_client, extraglobs=names), key=lambda test: test.lineno or 0):
+        runner.run(test, clear_globs=False)
+    assert (runner.failures, runner.tries > 10) == (0, True), capsys.readouterr().out
+
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
+    (block,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "instance.kvs" in text]
+    monkeypatch.setenv("FLUXKV_URI", instance.uri)
+    capsys.readouterr()
+    exec(block, {})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "test b'4'"
+    assert "run.state value 4" in said
 
 
 def test_a_view_of_others_is_never_stale(kvs: Kvs, instance: Instance) -> None:
