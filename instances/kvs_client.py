@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..journal.wire import Event
     from .kvs_watch import Change
 
-Value = bytes | str | BinaryIO
+Value = bytes | bytearray | memoryview | str | BinaryIO
 TRIES = 1000  # of a commit with a condition: each time it loses, somebody else has won
 
 
@@ -193,7 +193,13 @@ class Kvs:
 
     def payload(self, value: Value) -> Any:
         """A value as a commit holds it; its large pieces are stored."""
-        return store_value(self.journal.store, value.encode() if isinstance(value, str) else value)
+        if isinstance(value, str):
+            value = value.encode()
+        elif isinstance(value, bytearray | memoryview):
+            value = bytes(value)
+        elif not isinstance(value, bytes) and not hasattr(value, "read"):
+            raise TypeError(f"a KVS value is bytes, text or a binary stream, not {type(value).__name__}; see put_json")
+        return store_value(self.journal.store, value)
 
     def put(
         self,

@@ -33,6 +33,7 @@ class Decision:
     bumps: list[str] = field(default_factory=list)
     clears: list[str] = field(default_factory=list)
     inbox: list[tuple[str, bytes]] = field(default_factory=list)
+    refusable: bool = False
 
 
 def submit(

@@ -46,7 +46,7 @@ def _marks(namespace: str, keys: Iterable[str]) -> list[str]:
 
 def commit(ops: Sequence[list[Any]], now: float, namespace: str = PRIMARY) -> Decision:
     """Operations of `namespaces.check_ops` as one step, in the primary namespace or one that is known to be there."""
-    operations = list(ops)
+    operations = [list(op) for op in ops]
     check_ops(operations)
     size = sum(16 + sum(len(part) for part in op if isinstance(part, (str, bytes))) for op in operations)
     if size > MAX_COMMIT:
@@ -66,7 +66,8 @@ def commit(ops: Sequence[list[Any]], now: float, namespace: str = PRIMARY) -> De
             bumps.update(_marks(namespace, [op[1]]))
             if op[0] == "link":
                 bumps.add(LINKS)
-    return Decision([["kvs.commit", SUBJECT, now, context]], bumps=sorted(bumps))
+    grows = any(op[0] in ("put", "append", "copy") for op in operations)
+    return Decision([["kvs.commit", SUBJECT, now, context]], bumps=sorted(bumps), refusable=grows)
 
 
 def guarded(state: Seen, decision: Decision, keys: Iterable[str], namespace: str) -> Decision:

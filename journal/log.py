@@ -49,6 +49,7 @@ def make_append(
         bumps=tuple(decision.bumps),
         clears=tuple(decision.clears),
         inbox=tuple(decision.inbox),
+        refusable=decision.refusable,
         extra=pack(extra) if extra else b"\x80",
     )
 

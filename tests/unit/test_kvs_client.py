@@ -87,6 +87,10 @@ def test_values(kvs: Kvs) -> None:
     assert code(kvs.get, "run.nothing") == "no-such-key"
     assert code(kvs.get, "run..name") == "bad-key"
     assert code(kvs.put, ".", "x") == "bad-key"
+    kvs.put("viewed", memoryview(b"abc")[1:])
+    assert kvs.get("viewed") == b"bc"
+    with pytest.raises(TypeError, match="put_json"):
+        kvs.put("count", 5)  # type: ignore[arg-type]
     kvs.put("run.name.first", "a value gives way to a directory")
     assert code(kvs.get, "run.name") == "is-directory"
 
@@ -397,6 +401,16 @@ def test_watching_through_a_link(kvs: Kvs, instance: Instance) -> None:
     kvs.link("runs.2", "latest")
     thread.join()
     assert told(seen) == [("latest.x", b"1"), ("latest.x", b"seen"), ("latest.x", b"not seen")]
+
+
+def test_past_the_soft_memory_line_values_are_refused_and_removed(kvs: Kvs, instance: Instance) -> None:
+    kvs.put({"a": "1", "b": "1"})
+    instance.store.memory_limit = 1  # type: ignore[attr-defined]
+    assert code(kvs.put, "a", "2") == code(kvs.append, "a", "2") == code(kvs.copy, "a", "c") == "full"
+    assert code(kvs.put, {"n": "1"}, absent=True) == "full"
+    kvs.unlink("a")
+    kvs.move("b", "a")
+    assert [entry.key for entry in kvs.ls()] == ["a"]
 
 
 def test_waiting(kvs: Kvs, instance: Instance) -> None:
