@@ -23,9 +23,21 @@ def read_document(path: str, settings: Iterable[str] = ()) -> dict[str, Any]:
         set_value(document, text)
     try:
         parse_rules(document)
+        if document.get("ingest"):
+            _check_plugins(document)
     except Rejected as error:
         raise named(error, path) from None
     return document
+
+
+def _check_plugins(document: dict[str, Any]) -> None:
+    """Whoever submits would meet a plug-in that cannot be used."""
+    from .ingest import Ingest
+
+    try:
+        Ingest(document)
+    except Rejected as error:
+        raise Rejected(f"config: {error}", code=error.code, hint=error.hint) from None
 
 
 def named(error: Rejected, path: str) -> Rejected:

@@ -104,7 +104,7 @@ class Planner:
 
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
-        self._check(job)
+        self.check(job)
         if job.queue not in self.state.queues:
             raise no_such_queue(job.queue, self.state.queues)
         request = self.compiled(job)
@@ -112,7 +112,15 @@ class Planner:
             raise Rejected(explain(request, self.pool).text, code="unsatisfiable")
         return request
 
-    def _check(self, job: Job) -> None:
+    def infeasible(self, job: Job) -> str:
+        """Why it can never run here, "" if it can."""
+        try:
+            self.request_of(job)
+        except Rejected as error:
+            return str(error)
+        return ""
+
+    def check(self, job: Job) -> None:
         """Refuse what no submit command would have let through: anybody may append to the journal."""
         if job.spec_hash in self.checked:
             return

@@ -109,7 +109,7 @@ class Submitter:
             self._meta = meta
             source = self._ids = self._ids or new_source(meta.origin_ms)
             ids = source.take(len(jobspecs))
-            jobs = list(zip(ids, self.rules.honour(_with_ids(jobspecs, before, ids)), strict=True))
+            jobs = list(zip(ids, self.rules.honour(_with_ids(jobspecs, before, ids), urgencies, flags), strict=True))
             decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):

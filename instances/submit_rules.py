@@ -7,6 +7,7 @@ version is guarded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from ..kvs.port import Store
 
 if TYPE_CHECKING:
     from ..journal.config import Rules
+    from ..schedulers.resources import Pool
+    from .ingest import Ingest
 
 MARK = "config"
 
@@ -26,6 +29,8 @@ class SubmitRules:
         self.version = 0
         self.document: Mapping[str, Any] = {}
         self._rules: Rules | None = None
+        self._ingest: Ingest | None = None
+        self._pool: Pool | None = None  # of the inventory, once a plug-in has asked
         self._store = store
 
     def learn(self) -> None:
@@ -36,7 +41,15 @@ class SubmitRules:
         if version != self.version:
             self.document = self._read(version) if version else {}
             self._rules = parse_rules(self.document) if version else None
+            self._ingest = self._plugins()
             self.version = version
+
+    def _plugins(self) -> Ingest | None:
+        if not self.document.get("ingest"):
+            return None
+        from .ingest import Ingest
+
+        return Ingest(self.document)
 
     def _read(self, version: int) -> Mapping[str, Any]:
         from ..journal.log import Journal
@@ -49,18 +62,28 @@ class SubmitRules:
                     return found
         return Journal(self._store).look().config  # the entry is in the archive: a snapshot has it
 
-    def honour(self, jobspecs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-        """The jobs with the config's defaults and within its limits, else `Rejected`: by the config as it is now."""
+    def honour(
+        self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int] = (16,), flags: int = 0
+    ) -> Sequence[dict[str, Any]]:
+        """The jobs with the config's defaults, within its limits and let pass by its plug-ins, else `Rejected`: by the config
+        and the inventory as they are now."""
+        stale = self._pool is not None
         try:
-            return self._honoured(jobspecs)
+            return self._honoured(jobspecs, urgencies, flags)
         except Rejected:
             before = self.version
             self.learn()
-            if self.version == before:
+            if self.version == before and not stale:
                 raise
-        return self._honoured(jobspecs)
+        self._pool = None
+        return self._honoured(jobspecs, urgencies, flags)
 
-    def _honoured(self, jobspecs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    def _honoured(
+        self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int], flags: int
+    ) -> Sequence[dict[str, Any]]:
+        if self._ingest is not None and self._rules is not None:
+            ingest, rules, each = self._ingest, self._rules, zip(jobspecs, urgencies, strict=True)
+            return [self._let_pass(ingest, rules, jobspec, urgency, flags) for jobspec, urgency in each]
         if self._rules is not None:
             return [self._rules.honour(jobspec) for jobspec in jobspecs]
         for jobspec in jobspecs:
@@ -70,3 +93,28 @@ class SubmitRules:
 
                 Rules().queue_of(jobspec)
         return jobspecs
+
+    def _let_pass(self, ingest: Ingest, rules: Rules, jobspec: dict[str, Any], urgency: int, flags: int) -> dict[str, Any]:
+        from .ingest import Submission
+
+        job = Submission(jobspec, os.getuid(), urgency, flags, infeasible=self._infeasible)
+        job.jobspec = honoured = rules.honour(ingest.honour(job))
+        ingest.validate(job)
+        return honoured
+
+    def _infeasible(self, jobspec: dict[str, Any]) -> str:
+        """Why no node of this instance could ever run it, as the worker would say."""
+        from ..schedulers.explain import explain
+        from ..schedulers.request import compile_request
+        from ..schedulers.resources import Pool
+
+        if self._pool is None:
+            from ..journal.log import Journal
+
+            self._pool = Pool(Journal(self._store).look().nodes.values())
+        assert self._rules is not None
+        try:
+            request = compile_request(self._rules.constrained(jobspec, self._rules.queue_of(jobspec).name))
+        except Rejected as error:
+            return str(error)
+        return "" if self._pool.satisfiable(request) is None else explain(request, self._pool).text

@@ -20,7 +20,7 @@ from ..journal.wire import Commit, read_commit
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
-from .admission import admit
+from .admission import Validators, admit
 from .commits import assemble, without_losers
 from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
@@ -62,6 +62,7 @@ class Worker:
         self.deadlines = Deadlines()
         self.waiting = Waiting(state)
         self.housekeeping = HousekeepingCare()
+        self.validate = Validators(self.planner)
         self.greet = False
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
@@ -262,7 +263,7 @@ class Worker:
             planner.dequeue(job.id)
             things: list[str] = []
             if job.state == NEW and self.state.config_entry is not None:
-                group, things = admit(self.state, job, now, self.admitted)
+                group, things = admit(self.state, job, now, self.admitted, self.validate)
                 if group is not None:
                     groups.append(group)
                     return

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from .duration import format_duration, parse_duration
+from .ingest_config import check as check_ingest
 from .rset import check_property
 from .scripts import NO_SCRIPTS, Scripts, parse_scripts
 from .shown import shown
@@ -281,7 +282,7 @@ _NOT_YET = {
     "scheduler": "fluxkv start --policy names the policy of all queues", "access": "an instance belongs to one user",
 }  # fmt: skip
 _TABLES: dict[str, Callable[[Any, str], None]] = {
-    "resource": _only("config", "fake"), "queue": _only("policy"), "queues": _any, "policy": _any, "ingest": _any,
+    "resource": _only("config", "fake"), "queue": _only("policy"), "queues": _any, "policy": _any, "ingest": check_ingest,
     "job-manager": _only("prolog", "epilog", "housekeeping"),
 }  # fmt: skip
 
