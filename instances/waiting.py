@@ -39,10 +39,11 @@ class Waiter:
 
 
 class Waiting:
-    """The index. `state.attention` is where whoever may go on is put."""
+    """The index. `state.attention` is where whoever may go on is put. can_run: raises `Rejected` for a job that never can."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, can_run: Callable[[Job], object]) -> None:
         self.state = state
+        self.can_run = can_run
         self.waiters: dict[int, Waiter] = {}
         self.on_start: Dependents = {}  # job -> who waits for its start, and by which descriptions
         self.on_end: Dependents = {}
@@ -58,7 +59,7 @@ class Waiting:
     # -- one job's dependencies -----------------------------------------------------------------------------------
 
     def step(self, job: Job, now: float, facts: dict[int, Antecedent] | None = None) -> Step | None:
-        """What a NEW or DEPEND job's dependencies bring it; None if it has none.
+        """What a NEW or DEPEND job's dependencies bring it; None if it has none. One that could never run does not wait first.
 
         facts: of jobs as they will be once the group under way is in the journal.
         """
@@ -68,6 +69,11 @@ class Waiting:
             asked = of_jobspec(job.jobspec)
             if asked is None or (job.state == DEPEND and not job.waiting):
                 return None
+            if job.state == NEW:
+                try:
+                    self.can_run(job)
+                except Rejected as error:
+                    return Step(never=str(error), kind="alloc")
             try:
                 deps = {one.description: one for one in read(asked)}
                 if "singleton" in deps and not name_of(job):

@@ -11,8 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from ..journal.dependency import of_jobspec
-from ..journal.derive import Group, Step, advance, hand_over
+from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.retired import MAX_JOBS, retirement
 from ..journal.state import State
@@ -60,7 +59,7 @@ class Worker:
         self.again = False
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
-        self.waiting = Waiting(state)
+        self.waiting = Waiting(state, self.planner.request_of)
         self.housekeeping = HousekeepingCare()
         self.validate = Validators(self.planner)
         self.greet = False
@@ -113,7 +112,7 @@ class Worker:
 
     def _take_over(self) -> None:
         """A new leader looks at every active job once, as if each had just been touched."""
-        self.waiting = Waiting(self.state)
+        self.waiting = Waiting(self.state, self.planner.request_of)
         for job in sorted(self.state.active(), key=lambda job: job.order):
             self.state.attention[job.id] = None
         for rank, node in self.state.nodes.items():
@@ -267,7 +266,7 @@ class Worker:
                 if group is not None:
                     groups.append(group)
                     return
-            step = self._step(job, now) if job.state & (NEW | DEPEND) else None
+            step = self.waiting.step(job, now) if job.state & (NEW | DEPEND) else None
             group = advance(job, now, step, scripts=self.state.rules.scripts)
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
@@ -298,15 +297,6 @@ class Worker:
             planner.unseated(job.id)
             planner.forget_ahead(job.id)
             self.inactive[job.id] = None
-
-    def _step(self, job: Job, now: float) -> Step | None:
-        """What its dependencies bring a job; whether it can ever run is said before it begins to wait."""
-        if job.state == NEW and of_jobspec(job.jobspec) is not None:
-            try:
-                self.planner.request_of(job)
-            except Rejected as error:
-                return Step(never=str(error), kind="alloc")
-        return self.waiting.step(job, now)
 
     def _shape(self, job: Job) -> str:
         try:
