@@ -11,10 +11,10 @@ import click
 from .ensemble import Ensemble, Piece, ensemble_options, log_options
 from .environment import overlay_of, shared_environment
 from .inputs import Filler, combined, separator, split_lists
-from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of, urgency_of
+from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of
 from .render import out
 from .stencil import SPLIT, Stencil
-from .submit_cmd import SETTINGS, connected, log_files, primed
+from .submit_cmd import SETTINGS, Beside, connected, primed
 
 _SHORT = {"nodes": "-N", "ntasks": "-n", "cores_per_task": "-c", "gpus_per_task": "-g", "time_limit": "-t", "queue": "-q",
           "bank": "-B", "setopt": "-o "}  # fmt: skip
@@ -79,6 +79,7 @@ def _jobs(
     if values["cc"]:
         overlay["FLUX_JOB_CC"] = "{cc}"
     stencil = Stencil(values, command, overlay, filler.varies)
+    beside = Beside(values, filler.varies)
     shown = [*stencil.varying, *(name for name in ("env", "urgency", "cc", "bcc", "log", "log_stderr") if values[name])]
     for seq, row in enumerate(rows):
         filler.set(row, seq)
@@ -88,7 +89,7 @@ def _jobs(
             def put(text: str, number: str = number) -> str:
                 return fill(filler(text), number)
 
-            piece = Piece(stencil.cut(put), env, urgency_of(put(values["urgency"])), log_files(values, put))
+            piece = Piece(stencil.cut(put), env, *beside(put))
             if show:
                 _show(values, shown, put, piece)
             yield piece

@@ -31,6 +31,14 @@ def environment(
     return env
 
 
+def changed(env: Mapping[str, str], rules: Iterable[str]) -> dict[str, str]:
+    """An environment changed by rules, whose patterns take from ours."""
+    made = dict(env)
+    for rule in rules:
+        _apply_rule(made, os.environ, rule, depth=0)
+    return made
+
+
 def shared_environment(
     rules: Iterable[str], rlimit: Sequence[str], varies: Callable[[str], bool] = lambda text: False
 ) -> dict[str, str]:

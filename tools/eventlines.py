@@ -67,10 +67,11 @@ def matches(context: dict[str, Any] | None, wanted: str | None) -> bool:
 def show_jobspec(instance: Instance, id: int, original: bool) -> None:
     """A job's jobspec with what was changed in it and its environment; or as it was submitted."""
     from ..instances.submission import complete
-    from .kept import kept_jobspec
+    from .kept import kept_environment, kept_jobspec
 
-    jobspec, env, _ = kept_jobspec(instance, id, original=original)
-    print_json(jobspec if original else complete(jobspec, env))
+    record = instance.job(id)
+    jobspec = kept_jobspec(instance, record, original=original)
+    print_json(jobspec if original else complete(jobspec, kept_environment(instance, record)))
 
 
 def show_R(instance: Instance, id: int) -> None:

@@ -44,6 +44,7 @@ _format = click.option(
 
 # Command: (module under tools/, object, one line of help)
 _MORE = {
+    "submit": ("job_submit", "submit", "Submit a jobspec from a file or standard input."),
     "timeleft": ("job_look", "timeleft", "Print the seconds a job has left."),
     "taskmap": ("job_look", "taskmap", "Print which tasks run on which node, or convert a task map."),
     "hostpids": ("job_look", "hostpids", "Print HOST:PID of each task of a running job."),

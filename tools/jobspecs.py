@@ -33,11 +33,11 @@ def jobspec_of(v: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
         options["dependencies"] = dependencies_of(v.get("dependency") or (), v.get("begin_time"))
     shell = _shell_options(v, options["duration"])
     if v.get("setopt"):
-        shell.update(_settings("--setopt", v["setopt"]))
+        shell.update(settings("--setopt", v["setopt"]))
         _remark(shell)
     if shell:
         options["shell_options"] = shell
-    attributes = _settings("--setattr", v["setattr"]) if v.get("setattr") else {}
+    attributes = settings("--setattr", v["setattr"]) if v.get("setattr") else {}
     if v.get("add_file"):
         from .add_file import files_of
 
@@ -61,10 +61,10 @@ def jobspec_of(v: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
 def _sizes(v: Mapping[str, Any]) -> dict[str, Any]:
     """The counts. -N alone takes whole nodes, one task each, as in Flux."""
     names = ("nodes", "ntasks", "cores", "tasks_per_node", "tasks_per_core")
-    found: dict[str, Any] = {name: _count(v, name) for name in names}
-    found["gpus_per_node"] = _count(v, "gpus_per_node", least=0)
-    found["cores_per_task"] = _count(v, "cores_per_task") or 1
-    found["gpus_per_task"] = _count(v, "gpus_per_task", least=0) or 0
+    found: dict[str, Any] = {name: count(v, name) for name in names}
+    found["gpus_per_node"] = count(v, "gpus_per_node", least=0)
+    found["cores_per_task"] = count(v, "cores_per_task") or 1
+    found["gpus_per_task"] = count(v, "gpus_per_task", least=0) or 0
     alone = all(found[name] is None for name in (*names[1:], "gpus_per_node"))
     found["exclusive"] = bool(v.get("exclusive")) or (found["nodes"] is not None and alone)
     return found
@@ -153,7 +153,7 @@ def warning(text: str, limit_s: float) -> tuple[int, float]:
     return found
 
 
-def _count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
+def count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
     text = values.get(name)
     if text is None:
         return None
@@ -167,7 +167,8 @@ def _count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
     return number
 
 
-def _settings(option: str, texts: Iterable[str]) -> dict[str, Any]:
+def settings(option: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Names and values of KEY=VAL texts (see `jobspec_build.parse_setting`). Raises click.BadParameter."""
     from ..journal.jobspec_build import parse_setting
 
     found: dict[str, Any] = {}

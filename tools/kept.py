@@ -8,29 +8,32 @@ from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
     from ..instances.client import Instance
+    from ..journal.job import Job
 
 
-def kept_jobspec(instance: Instance, id: int, *, original: bool = False) -> tuple[dict[str, Any], dict[str, str], int]:
-    """(jobspec without environment, environment, urgency) of a job of any age. original: without updates.
-
-    Raises `Rejected` for an unknown job.
-    """
-    from ..instances.wire import unpack
+def kept_jobspec(instance: Instance, record: Job, *, original: bool = False) -> dict[str, Any]:
+    """The jobspec (without environment) of a job of any age, with its updates, or as it was submitted. Raises `Rejected`."""
     from ..journal import fold_jobs
     from ..journal.job import Job
     from ..journal.state import State
 
-    record = instance.job(id)
-    scratch = Job(id)
+    if record.jobspec and not original:
+        return record.jobspec
+    scratch = Job(record.id)
     state = State()
-    env, urgency = "", 16
-    for commit, event in instance.journal.story(record.commits, id):
+    for commit, event in instance.journal.story(record.commits, record.id):
         if event.name == "submit" and event.context is not None:
-            scratch.jobspec, env = event.context.get("jobspec") or {}, event.context.get("env") or ""
-            urgency = int(event.context.get("urgency", 16))
+            scratch.jobspec = event.context.get("jobspec") or {}
         elif event.name == "jobspec-update" and not original:
             fold_jobs.jobspec_update(state, scratch, event.timestamp, event.context or {}, commit.version)
     if scratch.jobspec is None:
         raise Rejected("its jobspec is no more in the journal", code="archived", hint="look into the archive")
-    (data,) = instance.store.get_blobs([env]) if env else [None]
-    return scratch.jobspec, unpack(data) if data is not None else {}, urgency
+    return scratch.jobspec
+
+
+def kept_environment(instance: Instance, record: Job) -> dict[str, str]:
+    """The environment a job was submitted with; {} if it is lost."""
+    from ..instances.wire import unpack
+
+    (data,) = instance.store.get_blobs([record.env]) if record.env else [None]
+    return unpack(data) if data is not None else {}

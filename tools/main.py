@@ -27,6 +27,8 @@ COMMANDS = {
     "submit": ("submit", "submit", "Submit jobs and print their ids."),
     "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
     "bulksubmit": ("bulksubmit", "bulksubmit", "Submit a job for each input."),
+    "resubmit": ("resubmit", "resubmit", "Submit jobs that were there once more."),
+    "watch": ("watch", "watch", "Follow jobs: their output, or a progress bar."),
     "cancel": ("cancel", "cancel", "Cancel jobs."),
     "update": ("update", "update", "Change jobs: duration, queue, name, attributes."),
     "hold": ("update", "hold", "Keep jobs from running until they are released."),
@@ -53,8 +55,8 @@ COMMANDS = {
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
-    "Submitting jobs": ("submit", "run", "bulksubmit", "cron"),
-    "Looking at jobs and changing them": ("jobs", "pgrep", "job", "update", "hold", "release", "cancel", "pkill"),
+    "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
+    "Looking at jobs and changing them": ("jobs", "pgrep", "job", "watch", "update", "hold", "release", "cancel", "pkill"),
     "Resources, queues and data": ("resource", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
     "Help": ("help", "man", "completion"),

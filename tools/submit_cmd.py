@@ -153,17 +153,29 @@ def _copies(values: dict[str, Any], words: tuple[str, ...], numbers: list[str]) 
     if values["cc"]:
         overlay["FLUX_JOB_CC"] = "{cc}"
     stencil = Stencil(values, words, overlay, varies)
+    beside = Beside(values, varies)
     for number in numbers:
 
         def put(text: str, number: str = number) -> str:
             return fill(text, number)
 
-        yield Piece(stencil.cut(put), env, urgency_of(put(values["urgency"])), log_files(values, put))
+        yield Piece(stencil.cut(put), env, *beside(put))
 
 
-def log_files(values: Mapping[str, Any], put: Callable[[str], str]) -> tuple[str, str]:
-    """The files of --log and --log-stderr for one job."""
-    return put(values.get("log") or ""), put(values.get("log_stderr") or "")
+class Beside:
+    """What goes with a job beside its jobspec: urgency, and the files of --log and --log-stderr."""
+
+    def __init__(self, values: Mapping[str, Any], varies: Callable[[str], bool]) -> None:
+        self._texts = values["urgency"], values["log"] or "", values["log_stderr"] or ""
+        self._same = None if any(map(varies, self._texts)) else self._read(*self._texts)
+
+    def __call__(self, put: Callable[[str], str]) -> tuple[int, tuple[str, str]]:
+        """Of one job, whose texts `put` fills in."""
+        return self._same or self._read(*map(put, self._texts))
+
+    @staticmethod
+    def _read(urgency: str, log: str, log_stderr: str) -> tuple[int, tuple[str, str]]:
+        return urgency_of(urgency), (log, log_stderr)
 
 
 def print_jobspec(piece: Piece) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import bench_jobs
 import bench_latency
 import bench_match
+import bench_submit
 import bench_takeover
 from rig import Figure, Meter, disk_syncs, figure, met, processes_of, scratch, yardsticks
 
@@ -36,6 +37,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "wide": lambda: bench_jobs.real(16, 0.45, [(1000, 1)] if quick else both),
         "empty": lambda: bench_jobs.empty(*((3000, 1) if quick else (10_000, 3))),
         "single": lambda: bench_jobs.single_submits(300 if quick else 1000),
+        "many": lambda: bench_submit.many(*((10_000, 1) if quick else (100_000, 1))),
         "latency": lambda: bench_latency.one_job(20 if quick else 50),
         "commands": lambda: bench_latency.commands(5 if quick else 20),
         "start": lambda: bench_latency.starts(3 if quick else 7),
