@@ -94,6 +94,10 @@ FILES = {
     "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
     **dict.fromkeys(("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup"), "#!/bin/sh\necho cron\n"),
     "site.toml": QUEUES,
+    "job.yaml": (
+        "version: 1\nresources: [{type: slot, count: 1, label: task, with: [{type: core, count: 1}]}]\n"
+        "tasks: [{command: [hostname], slot: task, count: {per_slot: 1}}]\nattributes: {system: {duration: 0}}\n"
+    ),
     "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",
 }
