@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from random import getrandbits
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..journal import decide_kvs
@@ -254,14 +253,14 @@ class Kvs:
                 lambda state: decide_kvs.conditional(state, ops, now, self.name, absent=absent, version=if_version)
             )
         if self.name != PRIMARY:
-            return self._settle(lambda state: decide_kvs.in_namespace(state, ops, now, self.name, getrandbits(8)))
+            return self._settle(lambda state: decide_kvs.in_namespace(state, ops, now, self.name, os.urandom(1)[0]))
         return self._say(ops, now)
 
     def _say(self, ops: Sequence[Any], now: float) -> int:
         """A commit that looks at nothing. Its one guard is its own, so that it is never done twice."""
         version = max(self._last, self.journal.meta.version)
         for _ in range(TRIES):
-            decision = decide_kvs.once(decide_kvs.commit(ops, now), getrandbits(8))
+            decision = decide_kvs.once(decide_kvs.commit(ops, now), os.urandom(1)[0])
             answer = self.journal.append(decision, version)
             if isinstance(answer, Appended):
                 self._last = answer.version

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
+import live
 import pytest
 
 from fluxkv.instances.client import connect
 
 pytestmark = pytest.mark.live
-
-
-def _support() -> Any:
-    name = "fluxkv_tests_live"
-    if name not in sys.modules:
-        path = Path(__file__).parent.parent / "support" / "live.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-live = _support()
 
 
 def test_watchers_and_writers_outlive_the_server_and_the_worker(tmp_path: Path) -> None:

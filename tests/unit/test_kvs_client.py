@@ -8,7 +8,6 @@ import io
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,21 @@ from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.kvs_client import Kvs
 from fluxkv.instances.kvs_watch import Change
 from fluxkv.journal import decide_kvs
-from fluxkv.journal.decide import Decision
-from fluxkv.journal.log import Journal
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.port import Appended, Conflicted
-from fluxkv.kvs.redis_store import RedisStore, open_store
-from fluxkv.kvs.server import start_server
+from fluxkv.kvs.redis_store import RedisStore
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    try:
-        handle = start_server(str(tmp_path_factory.mktemp("kv")), "local")
-    except Unavailable as error:
-        pytest.skip(str(error))
-    yield handle.url
-    handle.stop()
-
-
-@pytest.fixture
-def instance(server: str, request: pytest.FixtureRequest) -> Iterator[Instance]:
-    uri = f"{server}#/" + re.sub(r"\W", "_", request.node.name)
-    store = open_store(uri)
-    meta = store.create(durability="local", origin_ms=time.time_ns() // 1_000_000, created=time.time())
-    create = {"uid": meta.uid, "owner": os.getuid(), "namespace": "/", "schema": 2}
-    Journal(store).append(Decision([["instance-create", "instance", time.time(), create]]), 0)
-    store.close()
-    with connect(uri) as found:
-        yield found
-        folded = State()  # whatever a test did: the fold from the first commit is what readers see
-        for commit in found.journal.commits():
-            folded.apply(commit)
-        assert folded.digest() == found.state().digest()
-        assert folded.skipped == 0
+@pytest.fixture(autouse=True)
+def fold_agrees(instance: Instance) -> Iterator[None]:
+    """Whatever a test did: the fold from the first commit is what readers see."""
+    yield
+    folded = State()
+    for commit in instance.journal.commits():
+        folded.apply(commit)
+    assert folded.digest() == instance.state().digest()
+    assert folded.skipped == 0
 
 
 @pytest.fixture
