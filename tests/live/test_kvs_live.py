@@ -17,6 +17,7 @@ pytestmark = pytest.mark.live
 def test_watchers_and_writers_outlive_the_server_and_the_worker(tmp_path: Path) -> None:
     with live.site(tmp_path) as site:
         kvs = site.client.kvs
+        kvs.journal.store.patience_s = kvs.journal.patience_s = live.PATIENCE_S
         kvs.create_namespace("results")
         kvs.put({"run.step": "0"})
         watcher = site.popen("kvs", "watch", "-c", "4", "--uri", site.uri, "run", stdout=PIPE)

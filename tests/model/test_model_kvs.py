@@ -245,6 +245,25 @@ def test_values_of_no_part_or_one() -> None:
         assert kvs.tree().node("a")[0] == version
 
 
+def test_a_commit_costs_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of hashes, however many keys a directory has and however long a log is."""
+    hashes: list[int] = []
+    real = Tree._hash
+    monkeypatch.setattr(Tree, "_hash", lambda self, path, content: hashes.append(len(content)) or real(self, path, content))
+    costs = []
+    for size in (10, 20_000):
+        kvs = Namespaces()
+        kvs.commit([["put", f"d.k{number}", b"x"] for number in range(size)], 1)
+        kvs.commit([["append", "log", b"y" * 600] for _ in range(size)], 2)
+        hashes.clear()
+        kvs.commit([["put", "d.k1", b"z"], ["put", "d.new", b"z"], ["unlink", "d.k2"], ["append", "log", b"z"]], 3)
+        costs.append((len(hashes), sum(hashes)))
+    assert costs[0][0] == costs[1][0], costs
+    assert costs[1][1] - costs[0][1] < 50, costs  # a part's number has more digits
+    packed = kvs.dump(pack)
+    assert kvs.dump(pack)[0] is packed[0]  # not packed again
+
+
 ANYTHING = st.recursive(
     st.one_of(st.none(), st.integers(0, 3), st.binary(max_size=2), keys, st.sampled_from(["", ".", "put", "parts", "b" * 40])),
     lambda inner: st.lists(inner, max_size=4),
@@ -253,7 +272,7 @@ ANYTHING = st.recursive(
 VERBS = st.sampled_from(["put", "append", "unlink", "mkdir", "link", "copy", "move", "other"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(VERBS, ANYTHING, ANYTHING, ANYTHING, st.integers(1, 4)).map(lambda op: list(op[: op[4]])), max_size=3))
 def test_any_operations_are_done_or_refused(ops: list[Any]) -> None:
     """Whatever somebody wrote into the journal by hand: all of it is done, or nothing."""
