@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .instances.follow import JobResult
     from .instances.futures import JobException, JobFuture
     from .instances.kvs_client import Kvs
+    from .instances.views import NodeView, QueueView, Resources
     from .journal.job import Job, JobState, Result
+    from .journal.rset import NodeRecord, ResourceSet
     from .journal.state import State
     from .journal.wire import Event
     from .kvs.errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
@@ -41,9 +43,14 @@ __all__ = [
     "JobResult",
     "JobState",
     "Kvs",
+    "NodeRecord",
+    "NodeView",
+    "QueueView",
     "Rejected",
     "RemoteError",
     "RemoteTraceback",
+    "ResourceSet",
+    "Resources",
     "Result",
     "State",
     "Unavailable",
@@ -57,7 +64,9 @@ _HOMES = {
     "instances.follow": ("JobResult",),
     "instances.futures": ("JobException", "JobFuture"),
     "instances.kvs_client": ("Kvs",),
+    "instances.views": ("NodeView", "QueueView", "Resources"),
     "journal.job": ("Job", "JobState", "Result"),
+    "journal.rset": ("NodeRecord", "ResourceSet"),
     "journal.state": ("State",),
     "journal.wire": ("Event",),
     "kvs.errors": ("Conflict", "Corrupt", "FluxkvError", "Rejected", "Unavailable"),

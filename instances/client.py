@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..journal.ids import f58, parse_id
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from ..journal.decide import Decision
     from ..journal.job import Job
     from ..journal.log import Journal
+    from ..journal.rset import ResourceSet
     from ..journal.state import State
     from ..journal.wire import Event
     from .follow import JobResult
     from .kvs_client import Kvs
     from .output import Attachment, OutputWriter
     from .submission import Command, Environment, Jobspec, Submitter
+    from .views import QueueView, Resources
 
 
 def connect(uri: str | None = None) -> Instance:
@@ -51,6 +53,24 @@ class JobHandle(NamedTuple):
         """Its result. timeout: seconds; raises `Unavailable(code="timeout")`."""
         return self.instance.wait([self.id], timeout)[0]
 
+    async def wait_async(self, timeout: float | None = None) -> JobResult:
+        """As `wait`, in an event loop: any number of jobs awaited there share one subscription."""
+        from . import aio
+
+        return await aio.wait(self.instance, self.id, timeout)
+
+    def output(self) -> tuple[bytes, bytes]:
+        """What it has put out so far on standard output and standard error, where that went to no file of the user's."""
+        from io import BytesIO
+
+        from .output import OutputWriter, read_output
+
+        out, err = BytesIO(), BytesIO()
+        writer = OutputWriter(out, err)
+        read_output(self.instance.store, self.id, writer)
+        writer.flush()
+        return out.getvalue(), err.getvalue()
+
     def cancel(self, note: str = "") -> bool:
         """Cancel it; False if it had ended, or was ending, already."""
         return bool(self.instance.cancel([self.id], note))
@@ -72,6 +92,9 @@ class JobHandle(NamedTuple):
 class Instance:
     """An instance, as a client sees it. Use it as a context manager, or `close()` it.
 
+    For one thread: it is not shared between threads (each may `connect`), nor are its handles; a forked child may go on
+    using it, over a connection of its own, and a pickled one connects where it is unpickled. An `Executor` may be shared.
+
     by: who the journal says caused the commits.
     """
 
@@ -82,7 +105,6 @@ class Instance:
         self._journal: Journal | None = None
         self._submitter: Submitter | None = None
         self._kvs: Kvs | None = None
-        self._state_version = 0
 
     def __enter__(self) -> Instance:
         return self
@@ -90,7 +112,13 @@ class Instance:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        if not self.uri:
+            raise TypeError("an Instance without a URI stays in its process")
+        return connect, (self.uri,)
+
     def close(self) -> None:
+        """Let go of the connection; the next call makes another."""
         self.store.close()
 
     @property
@@ -185,7 +213,7 @@ class Instance:
         from .follow import Follower, Tail, follow_results, result_of
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self._known(_ids(ids))
+        known, at = self.known(_ids(ids))
         ended = [result_of(job) for job in known if job.t_inactive]
         if ended:
             yield ended
@@ -198,8 +226,9 @@ class Instance:
         finally:
             tail.close()
 
-    def _known(self, ids: list[int]) -> tuple[list[Job], tuple[int, str]]:
-        """Records of these jobs, and the point of the journal (version, entry id) they are of."""
+    def known(self, ids: list[int]) -> tuple[list[Job], tuple[int, str]]:
+        """Records of these jobs, and the point of the journal (version, entry id) they are of; without a fold for jobs
+        submitted here. Raises `Rejected` for an unknown id."""
         from ..journal.job import Job
 
         submitted = self._submitter.submitted if self._submitter is not None else {}
@@ -216,7 +245,7 @@ class Instance:
         """
         from .output import Attachment
 
-        (job,), at = self._known([_id(id)])
+        (job,), at = self.known([_id(id)])
         if on_event is not None and job.commits:
             for _, event in self.journal.story(job.commits, job.id):
                 on_event(event.name, event.timestamp, event.context or {})
@@ -233,7 +262,7 @@ class Instance:
         from .output import read_output, watch
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self._known(_ids(ids))
+        known, at = self.known(_ids(ids))
         ended = [result_of(job) for job in known if job.t_inactive]
         for result in ended:
             writer = writer_of(result.id)
@@ -252,51 +281,54 @@ class Instance:
 
         timeout: seconds of following; raises `Unavailable(code="timeout")`.
         """
-        from ..journal.wire import Event
-        from .follow import Tail, timed_out
+        from .event_stream import event_batches
 
-        deadline = None if timeout is None else time.monotonic() + timeout
+        for batch in event_batches(self, None if id is None else _id(id), follow, timeout):
+            yield from batch
 
-        wanted = None if id is None else _id(id)
-        version, ended = 0, False
-        commits = self.journal.commits()
-        if wanted is not None:
-            job = self.job(wanted)
-            version, ended = self._state_version, bool(job.t_inactive)
-            commits = (commit for commit, _ in self.journal.story(job.commits))
-        seen = 0
-        for commit in commits:
-            if commit.version <= seen:
-                continue
-            seen = commit.version
-            yield from (Event(*event) for event in commit.events if wanted is None or event[1] == wanted)
-        if not follow or ended:
-            return
-        tail = Tail(self.store, max(version, seen))
-        try:
-            while not ended:
-                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
-                if left <= 0:
-                    raise timed_out("no more events came")
-                for commit in tail.poll(left)[0]:
-                    for event in commit.events:
-                        if wanted is None or event[1] == wanted:
-                            yield Event(*event)
-                            ended = ended or (wanted is not None and event[0] in ("clean", "invalidate"))
-        finally:
-            tail.close()
+    def events_async(
+        self, id: int | str | JobHandle | None = None, *, follow: bool = True, timeout: float | None = None
+    ) -> AsyncIterator[Event]:
+        """As `events`, for `async for`: in an event loop, without a thread."""
+        from . import aio
+
+        return aio.events(self, None if id is None else _id(id), follow, timeout)
+
+    def as_ended_async(self, ids: JobIds, timeout: float | None = None) -> AsyncIterator[JobResult]:
+        """As `as_ended`, for `async for`. All that is awaited in a loop shares one subscription."""
+        from . import aio
+
+        return aio.as_ended(self, _ids(ids), timeout)
 
     # -- asking and changing
 
     def state(self) -> State:
         """The live state: snapshot and tail, folded anew."""
-        state = self.journal.look()
-        self._state_version = state.version
-        return state
+        return self.journal.look()
 
     def job(self, id: int | str | JobHandle) -> Job:
         """One job's record, however long ago it ended. Raises `Rejected(code="no-such-job")`."""
         return self.journal.find_job(self.state(), _id(id))
+
+    def resources(self) -> Resources:
+        """What there is: all, up, down, drained, free and allocated, as RFC 20 sets, and each node."""
+        from .views import resources_of
+
+        return resources_of(self.state())
+
+    def queues(self) -> tuple[QueueView, ...]:
+        """The queues, as they are now."""
+        from .views import queues_of
+
+        return queues_of(self.state())
+
+    def job_R(self, id: int | str | JobHandle) -> ResourceSet | None:
+        """What a job holds or held, as an RFC 20 set (`journal.rset.render_set` writes it); None if nothing
+        was allocated."""
+        from .views import job_R
+
+        state = self.state()
+        return job_R(state, self.journal.find_job(state, _id(id)))
 
     def cancel(self, ids: JobIds, note: str = "") -> list[int]:
         """Cancel jobs in one commit; the ids of those that were active and not ending already.

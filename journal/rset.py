@@ -45,6 +45,21 @@ class ResourceSet(NamedTuple):
     scheduling: dict[str, Any] | None = None
 
     @property
+    def nnodes(self) -> int:
+        """How many nodes."""
+        return len(self.nodes)
+
+    @property
+    def ranks(self) -> str:
+        """Their ranks, as an idset (RFC 22)."""
+        return idset.format_ids(node.rank for node in self.nodes)
+
+    @property
+    def nodelist(self) -> str:
+        """Their hosts in the order of ranks, as a hostlist (RFC 29)."""
+        return hostlist.compress([node.host for node in self.nodes])
+
+    @property
     def ncores(self) -> int:
         """Cores of all nodes."""
         return sum(node.cores.bit_count() for node in self.nodes)
@@ -244,15 +259,15 @@ def render_set(resources: ResourceSet) -> dict[str, Any]:
     return R
 
 
-def render_R(
+def allocated_set(
     claims: Iterable[Claim],
     hosts: Mapping[int, str],
     nslots: int,
     starttime: float,
     expiration: float,
     properties: Mapping[int, Iterable[str]] | None = None,
-) -> dict[str, Any]:
-    """R of an allocation.
+) -> ResourceSet:
+    """The resource set of an allocation.
 
     claims: one per rank. hosts: rank -> host name. starttime, expiration: epoch seconds, 0 for unset.
     properties: rank -> names; those that begin with "+" belong to this instance only and are left out.
@@ -264,7 +279,19 @@ def render_R(
         nodes.append(
             NodeRecord(claim.rank, hosts[claim.rank], claim.cores, claim.gpus, claim.memory_mb, kept)
         )
-    return render_set(ResourceSet(tuple(nodes), nslots, float(starttime), float(expiration)))
+    return ResourceSet(tuple(sorted(nodes)), nslots, float(starttime), float(expiration))
+
+
+def render_R(
+    claims: Iterable[Claim],
+    hosts: Mapping[int, str],
+    nslots: int,
+    starttime: float,
+    expiration: float,
+    properties: Mapping[int, Iterable[str]] | None = None,
+) -> dict[str, Any]:
+    """R of an allocation as a plain object: `allocated_set`, rendered."""
+    return render_set(allocated_set(claims, hosts, nslots, starttime, expiration, properties))
 
 
 def rerank(resources: ResourceSet | str | bytes | Mapping[str, Any]) -> ResourceSet:
