@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_executor
 import bench_jobs
 import bench_latency
 import bench_match
@@ -41,6 +42,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "latency": lambda: bench_latency.one_job(20 if quick else 50),
         "commands": lambda: bench_latency.commands(5 if quick else 20),
         "start": lambda: bench_latency.starts(3 if quick else 7),
+        "executor": lambda: bench_executor.figures(quick),
         "takeover": lambda: bench_takeover.take_over(1 if quick else 3),
         "matcher": matcher,
         "big": lambda: bench_jobs.many_active(100_000),
