@@ -230,16 +230,16 @@ class JobFuture(Future[Any]):
         note_event(job, name, timestamp, context)
         if name == "start":
             self.begin()
-        elif last:
+        with self._lock:
+            self._events.append(event)
+            callbacks = tuple(self._event_callbacks.get(name, ()))
+        for callback in callbacks:  # before the result: who has that has heard of the event
+            self._call(callback, event)
+        if last:
             self._end(end_job(job, name, timestamp))
         elif name == "finish":
             job.state = INACTIVE  # of its processes nothing more is to be learnt
             self._end(result_of(job))
-        with self._lock:
-            self._events.append(event)
-            callbacks = tuple(self._event_callbacks.get(name, ()))
-        for callback in callbacks:
-            self._call(callback, event)
         return last
 
     @property
