@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .kvs_watch import Change
 
 Value = bytes | bytearray | memoryview | str | BinaryIO
+FAR = 20_000  # versions that are read one by one rather than skipped by a snapshot
 TRIES = 1000  # of a commit with a condition: each time it loses, somebody else has won
 
 
@@ -130,15 +131,15 @@ class Kvs:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def state(self) -> KvsState:
-        """All namespaces, as of now. Reads what has come since the last time."""
-        if self._seen:
-            seen = self._seen[0]
+        """All namespaces, as of now. Reads what has come since the last time, or a snapshot if that is much."""
+        seen = self._seen[0] if self._seen else None
+        if seen is not None and seen.version <= self.journal.store.meta().version <= seen.version + FAR:
             try:
                 for commit in self.journal.commits(seen.version):
                     seen.apply(commit)
                 return seen
             except Corrupt as error:
-                if error.code != "version-gap":
+                if error.code != "version-gap":  # it was trimmed behind a snapshot meanwhile
                     raise
         state = self.journal.look()
         self._seen[:] = [KvsState(state.kvs, state.version, state.epoch)]

@@ -87,7 +87,7 @@ def conditional(
 ) -> Decision:
     """A commit of puts and appends that is made only if each key is absent, or has not changed after a version.
 
-    Raises `Rejected` (code exists, no-such-key) or `Conflict` (code changed) when the premise does not hold.
+    Raises `Rejected` (code exists, no-such-key) or `Conflict` when the premise does not hold.
     """
     for op in ops:
         key = op[1]

@@ -14,6 +14,7 @@ from .errors import Rejected
 from .tree import DEEPEST, LINK, MASK, MAX_COPY, Tree, check_depth, check_key, check_payload, count_nodes
 
 PRIMARY = "primary"
+MAX_COPIES = 8  # in one commit: a few words can ask for a lot of them
 MAX_LINKS = 10  # on the way to one key, as Flux has it
 
 Touched = list[tuple[str, str]]  # (namespace, key) of each place that changed
@@ -36,6 +37,7 @@ def check_ops(ops: Any) -> None:
     ["link", key, target, namespace or ""], ["copy" | "move", from namespace, from, key]."""
     if not isinstance(ops, list):
         raise Rejected("a commit is a list of operations", code="bad-ops")
+    copies = 0
     for op in ops:
         name = op[0] if isinstance(op, list) and op and isinstance(op[0], str) else ""
         if not name or len(op) != _LENGTH.get(name):
@@ -52,6 +54,9 @@ def check_ops(ops: Any) -> None:
         elif name in ("copy", "move"):
             check_namespace_name(op[1])
             check_key(op[2])
+            copies += 1
+    if copies > MAX_COPIES:
+        raise Rejected(f"more than {MAX_COPIES} copies in one commit", code="bad-ops", hint="make several commits of it")
 
 
 _LENGTH = {"put": 3, "append": 3, "unlink": 2, "mkdir": 2, "link": 4, "copy": 4, "move": 4}

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fluxkv.journal import fold_kvs
 from fluxkv.journal.wire import Commit, pack, unpack
+from fluxkv.kvs import namespaces
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.namespaces import MAX_LINKS, PRIMARY, Namespaces
 from fluxkv.kvs.tree import Tree, parts_of
@@ -243,6 +244,18 @@ def test_values_of_no_part_or_one() -> None:
         kvs.commit([[verb, "a", value]], version)
         assert kvs.tree().get("a") == expected
         assert kvs.tree().node("a")[0] == version
+
+
+def test_copies_of_copies_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubling again and again: a short journal must not make a state that fits nowhere."""
+    kvs = Namespaces()
+    kvs.commit([["put", f"a.k{number}", b"x"] for number in range(1000)], 1)
+    with pytest.raises(Rejected):
+        kvs.commit([["copy", PRIMARY, "a", f"c{number}"] for number in range(9)], 2)
+    monkeypatch.setattr(namespaces, "MAX_COPY", 5000)
+    for version in range(2, 12):
+        kvs.commit([["copy", PRIMARY, ".", f"d{version}"]], version)
+    assert 4000 < sum(1 for _ in kvs.tree().walk()) < 10_000
 
 
 def test_a_commit_costs_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,9 +452,15 @@ def test_examples(instance: Instance, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "run.state value 4" in said
 
 
-def test_a_view_of_others_is_never_stale(kvs: Kvs, instance: Instance) -> None:
+def test_a_view_of_others_is_never_stale(kvs: Kvs, instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(instance.uri) as other:
         for number in range(5):
             other.kvs.put("a", str(number))
             assert kvs.get_text("a") == str(number)
             assert kvs.namespace("primary").get_text("a") == str(number)
+        before = kvs.state()
+        monkeypatch.setattr(kvs_client, "FAR", 3)
+        for number in range(5):
+            other.kvs.put("a", str(number))
+        assert kvs.get_text("a") == "4"
+        assert kvs.state() is not before
