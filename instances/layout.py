@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.taskmap import TaskMap, distribute, from_nodes, from_raw, parse_map, ranks_of_nodes
 from ..kvs.errors import Rejected
+from .templates import names_claim
 
 if TYPE_CHECKING:
     from ..journal.claims import Claim
     from ..schedulers.request import Request
 
+TASKS_MAX = 100_000  # of one job: each costs its node memory before it starts
 SCHEMES = ("block", "cyclic", "manual", "hostfile")
 
 
@@ -77,12 +79,18 @@ def counts_of(jobspec: Mapping[str, Any], request: Request, claims: Sequence[Cla
     task = jobspec["tasks"][0]
     wanted = per_resource_of(_options(jobspec))
     count = task["count"] if wanted is None else {"per_resource": {"type": wanted[0], "count": wanted[1]}}
-    return tasks_per_claim(request, count, claims)
+    counts = tasks_per_claim(request, count, claims)
+    if sum(counts) > TASKS_MAX:
+        raise Rejected(f"{sum(counts)} tasks are more than {TASKS_MAX}", code="unsupported")
+    return counts
 
 
-def is_per_resource(jobspec: Mapping[str, Any]) -> bool:
-    """Whether the number of tasks depends on what is allocated."""
-    return "per-resource" in _options(jobspec) or "per_resource" in jobspec["tasks"][0]["count"]
+def needs_claims(jobspec: Mapping[str, Any]) -> bool:
+    """Whether how it starts depends on which cores it gets, so that it can not take over just any seat of its shape."""
+    task, options = jobspec["tasks"][0], _options(jobspec)
+    if "per-resource" in options or "per_resource" in task["count"]:
+        return True
+    return any(map(names_claim, task["command"])) or ("output" in options and names_claim(str(options["output"])))
 
 
 def layout(jobspec: Mapping[str, Any], counts: Sequence[int], hosts: Sequence[str]) -> TaskMap:
@@ -123,12 +131,15 @@ def _from_hosts(lines: Sequence[str], counts: Sequence[int], hosts: Sequence[str
     """Tasks go to the hosts in the order of the lines, from the top again when these end; each host takes its number."""
     left = {host: count for host, count in zip(hosts, counts, strict=True) if count}
     at = {host: node for node, host in enumerate(hosts)}
-    missing = [host for host in left if host not in lines]
+    named = set(lines)
+    missing = [host for host in left if host not in named]
     if missing:
         raise _bad("taskmap", missing[0], "this node of the job is not in the hostfile")
     nodes: list[int] = []
+    turns = list(lines)
     while left:
-        for host in lines:
+        turns = [host for host in turns if host in left]  # else lines of no use would be read for each task
+        for host in turns:
             if host in left:
                 nodes.append(at[host])
                 left[host] -= 1

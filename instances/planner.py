@@ -23,7 +23,7 @@ from ..schedulers.explain import explain
 from ..schedulers.policy import Code, Pending, Place, Policy, Wait
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
-from .layout import is_per_resource
+from .layout import TASKS_MAX, needs_claims
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
 from .script_orders import script_orders
@@ -37,7 +37,6 @@ START_S = 0.0008  # what a start and an end cost a seat beside the task's own ti
 ROUND_TRIP_S = 0.05
 LINGERED_S, STUCK_S = 0.3, 5.0
 SHAPES = 10_000  # distinct requests remembered
-TASKS_MAX = 100_000  # of one job: each costs its node memory before it starts
 REASON_AFTER_S = 0.25
 
 
@@ -355,8 +354,8 @@ class Planner:
             if shape not in room:
                 room[shape] = self._room(shape, now)
             open_seats = room[shape]
-            if is_per_resource(self.state.jobs[entry.job].jobspec or {}):
-                open_seats = []  # how many tasks it has is not known before it has its cores
+            if needs_claims(self.state.jobs[entry.job].jobspec or {}):
+                open_seats = []  # what it starts is not known before it has its cores
             if kept:
                 open_seats = [seat for seat in open_seats if not kept >> self.pool.index[seat[1]] & 1]
             if not open_seats:

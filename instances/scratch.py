@@ -28,6 +28,10 @@ class Scratch:
             path = kept.pop()
             if os.path.isdir(path):
                 return path
+        if exact and os.path.lexists(wanted) and os.listdir(wanted):  # of an earlier attempt, and not removed yet
+            import shutil
+
+            shutil.rmtree(wanted)
         os.makedirs(wanted, 0o700, exist_ok=True)
         os.chmod(wanted, 0o700)
         return wanted

@@ -14,6 +14,7 @@ from ..journal.ids import FORMS, encode, f58
 
 _TEMPLATE = re.compile(r"\{\{\s*([a-z0-9._]+)\s*\}\}")
 _TASK_TAGS = frozenset(("taskid", "task.id", "task.rank", "task.index", "task.localid"))
+_CLAIM_TAGS = frozenset(("node.cores", "node.gpus", "node.ncores", "node.ngpus"))
 
 
 def job_words(order: Mapping[str, Any], rank: int, host: str, tmpdir: str) -> dict[str, str]:
@@ -50,6 +51,11 @@ def names_tag(text: str, tag: str) -> bool:
 def names_task(text: str) -> bool:
     """Whether a text differs from task to task."""
     return "{{" in text and not _TASK_TAGS.isdisjoint(_TEMPLATE.findall(text))
+
+
+def names_claim(text: str) -> bool:
+    """Whether a text names the cores or GPUs a job got."""
+    return "{{" in text and not _CLAIM_TAGS.isdisjoint(_TEMPLATE.findall(text))
 
 
 def expand(text: str, words: Mapping[str, str]) -> str:

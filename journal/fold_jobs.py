@@ -26,7 +26,7 @@ from .job import (
     Job,
 )
 from .scripts import EPILOG, PROLOG
-from .summary import summarize
+from .summary import ntasks_on, summarize
 from .updates import merge, update_paths
 from .wire import pack
 
@@ -171,6 +171,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     if state.usage is not None:
         state.usage.count_running(job, 1)
     job.nnodes = len(claims)
+    job.ntasks = ntasks_on(job.jobspec, claims) or job.ntasks
     job.expiration = context.get("expiration", 0.0)
     job.t_alloc = ts
     if "annotations" in context:

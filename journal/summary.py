@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from .claims import Claim
 from .wire import pack, unpack
 
 MOST = 1 << 62  # counts multiply; beyond this a number could not be packed, nor any such job run
@@ -45,6 +46,16 @@ def _per_resource(system: dict[str, Any]) -> Any:
     if not isinstance(wanted, dict) or type(wanted.get("count", 1)) is not int:
         return None
     return [wanted.get("type"), wanted.get("count", 1)]
+
+
+def ntasks_on(jobspec: Mapping[str, Any] | None, claims: Sequence[Claim]) -> int | None:
+    """How many tasks a job has on what it was given, if that decides it (tasks by node or core); else None."""
+    system = ((jobspec or {}).get("attributes") or {}).get("system") or {}
+    wanted = _per_resource(system) if "shell" in system else None
+    if wanted is None or wanted[0] not in ("core", "node"):
+        return None
+    held = len(claims) if wanted[0] == "node" else sum(claim.cores.bit_count() for claim in claims)
+    return max(1, min(held * int(wanted[1]), MOST))
 
 
 @lru_cache(maxsize=1024)

@@ -70,11 +70,12 @@ class Ensemble:
                     self._log_of.update(zip(ids, logs, strict=False))
                     del logs[: len(ids)]
                 self._print(ids)
-        except (FluxkvError, click.ClickException):
+        except (FluxkvError, click.ClickException, OSError, KeyboardInterrupt) as error:
             if self.ids:
-                sys.stdout.flush()
+                if not isinstance(error, BrokenPipeError):
+                    sys.stdout.flush()
                 last = f" to {f58(self.ids[-1])}" if len(self.ids) > 1 else ""
-                say(f"fluxkv: submitted before this error: {len(self.ids)} jobs, {f58(self.ids[0])}{last}")
+                say(f"fluxkv: submitted before this: {len(self.ids)} jobs, {f58(self.ids[0])}{last}")
             raise
 
     def _print(self, ids: list[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -66,6 +67,7 @@ def test_resource_limits(site: Any) -> None:
     ]
     assert found[0] == "99\n"
     assert found[1] == found[2] != "99\n"
+    assert site("run", "--rlimit=cpu=1", "sh", "-c", "while :; do :; done").code == 152  # SIGXCPU
     above = site("run", "--rlimit=nofile=999999999999", "sh", "-c", "ulimit -n")
     assert above.code == 0
     assert "limit nofile=999999999999 is above" in above.err
@@ -216,7 +218,7 @@ def test_bulksubmit_shows_what_it_would_do(site: Any) -> None:
     late = site("bulksubmit", "-n", "{}", "true", given="1\n" * 1500 + "x\n")
     assert late.code == 2
     assert len(late.lines) == 1000  # the commit that was taken
-    assert "submitted before this error: 1000 jobs" in late.err
+    assert "submitted before this: 1000 jobs" in late.err
 
 
 def test_jobspecs_on_standard_input(site: Any) -> None:
@@ -230,3 +232,29 @@ def test_jobspecs_on_standard_input(site: Any) -> None:
     assert "standard input, line 3: not a JSON object" in wrong.err
     assert "line 1: bad jobspec: version: is required" in site("submit", "-", given="{}\n").err
     assert site("submit", "-", given="").out == ""
+
+
+def test_what_goes_with_a_job_survives_the_death_of_daemons(user: Any, place: Any) -> None:
+    uri = user.ok("start", "--detach", "--state-dir", place, "-s", "2", "--cores", "2").splitlines()[-1]
+    shell = user.at(user.folder, uri)
+    (shell.folder / "large").write_bytes(b"x" * 2_000_000)
+    words = ["-N2", "-n4", "--taskmap=cyclic", "--rlimit=nofile=200", "--add-file=large", "--env=MINE=mine"]
+    script = "echo {{task.rank}} {{node.id}} $(ulimit -n) $MINE $(wc -c < {{tmpdir}}/large)"
+    wanted = [f"{rank} {rank % 2} 200 mine 2000000" for rank in range(4)]
+    first, second = (shell.submit("--urgency=hold", *words, "sh", "-c", script) for _ in range(2))
+    for pid in [shell.pid(role) for role in ("agent", "launcher", "worker")]:
+        os.kill(pid, signal.SIGKILL)
+    shell.ok("job", "urgency", first, "default")
+    assert sorted(shell.ok("job", "attach", first).splitlines()) == wanted
+    shell.ok("stop", "--state-dir", place)
+    uri = user.ok("start", "--detach", "--state-dir", place).splitlines()[-1]
+    shell = user.at(user.folder, uri)
+    shell.ok("job", "urgency", second, "default")
+    assert sorted(shell.ok("job", "attach", second).splitlines()) == wanted
+    ((_, third),) = [line.split(" -> ") for line in shell.ok("resubmit", second).splitlines()]
+    assert sorted(shell.ok("job", "attach", third).splitlines()) == wanted
+    assert shell.ok("jobs", "--no-header", "--format", "{ntasks}", third).split() == ["4"]
+    whole = shell.submit("-N1", "--tasks-per-core=3", "true")
+    shell.ok("job", "status", whole)
+    assert shell.ok("jobs", "--no-header", "--format", "{ntasks}", whole).split() == ["6"]
+    assert "equal" in shell.ok("replay", "--diff", "live")

@@ -13,15 +13,16 @@ import click
 import pytest
 
 from fluxkv.instances import rlimits, staging, templates
-from fluxkv.instances.layout import check_layout, counts_of, task_ranks
+from fluxkv.instances.layout import check_layout, counts_of, needs_claims, task_ranks
 from fluxkv.instances.orders import launch_orders
+from fluxkv.instances.scratch import Scratch
 from fluxkv.instances.shell_options import check_system
 from fluxkv.journal import file_archive
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.job import Job
 from fluxkv.journal.jobspec import from_options, parse_jobspec
 from fluxkv.journal.node import Node
-from fluxkv.journal.summary import summarize
+from fluxkv.journal.summary import ntasks_on, summarize
 from fluxkv.kvs.blobs import blob_name
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.request import compile_request
@@ -57,6 +58,7 @@ def test_sizes_by_resource(options: dict[str, Any], counts: list[int], ntasks: i
     claims = [Claim(0, 0b11, 1, 0, 2 if options.get("nodes") is None else 1), Claim(5, 0b1100, 2, 0, 2)]
     assert counts_of(jobspec, compile_request(jobspec), claims) == counts
     assert summarize(jobspec)[3][1] == ntasks
+    assert ntasks_on(jobspec, claims) in (None, sum(counts))
 
 
 def test_nodes_by_resource_without_cores_are_whole() -> None:
@@ -121,6 +123,23 @@ def test_a_map_that_does_not_fit_ends_the_job_with_a_reason() -> None:
     job.jobspec = spec(nodes=2, ntasks=4, shell_options={"taskmap": "cyclic"})
     orders = launch_orders(job, compile_request(job.jobspec), claims, "s", False, nodes)
     assert [order[1][1]["ranks"] for order in orders] == ["0,2", "1,3"]
+
+
+def test_what_depends_on_the_cores_it_gets_is_not_placed_ahead() -> None:
+    sizes: list[dict[str, Any]] = [{"ntasks": 2}, {"cores": 2}, {"nodes": 1, "cores": 2}]
+    assert [needs_claims(spec(**options)) for options in sizes] == [False, False, True]
+    assert needs_claims(from_options(["echo", "{{node.cores}}"]))
+    assert not needs_claims(from_options(["echo", "{{node.id}}", "{node.cores}"]))
+    assert needs_claims(spec(shell_options={"output.stdout.path": "o.{{node.gpus}}"}))
+    many = spec(nodes=1, tasks_per_core=50_000)
+    with pytest.raises(Rejected, match="200000 tasks are more than"):
+        counts_of(many, compile_request(many), [Claim(0, 0b1111, 0, 0, 1)])
+
+
+def test_a_long_hostfile_costs_what_its_tasks_do() -> None:
+    lines = ["a"] * 50_000 + ["b"] + ["x"] * 50_000
+    jobspec = spec(nodes=2, ntasks=2, shell_options={"taskmap": {"scheme": "hostfile", "hosts": lines}})
+    assert task_ranks(jobspec, [1, 50_000], HOSTS) == [[0], list(range(1, 50_001))]
 
 
 def test_a_hostfile_is_read_where_it_is(tmp_path: Path) -> None:
@@ -266,6 +285,9 @@ def test_files_go_and_come_back(tmp_path: Path) -> None:
     assert (target / "sub/l").read_bytes() == large.read_bytes()
     assert stat.S_IMODE((target / "sub/l").stat().st_mode) == 0o400
     assert (target / "text").read_text() == "one\ntwo\n"
+    assert Scratch().take(str(target), exact=True) == str(target)  # a job's directory is empty, whatever was there
+    assert os.listdir(target) == []
+    staging.lay_down(rows, str(target))
     with pytest.raises(staging.SpawnError, match="small: File exists"):
         staging.lay_down(rows, str(target))
     blobs.clear()
