@@ -21,6 +21,9 @@ from .follow import Follower, JobResult, Tail, result_of, timed_out
 READ = 65536
 LOOK_S = 0.05  # how often output that goes on in a file is looked for
 
+OURS = b"fluxkv: "  # how what we say in a job's output begins
+MOST_SAID = 64
+
 
 class OutputWriter:
     """Writes a job's output events to two binary streams.
@@ -38,6 +41,7 @@ class OutputWriter:
         self._partial: dict[tuple[str, str], bytes] = {}
         self._rests: list[_Rest] = []
         self.redirects: list[tuple[str, str]] = []
+        self.said: set[str] = set()  # our own lines in the job's output: why a task could not start
 
     def take(self, data: bytes) -> None:
         """One message of the stream."""
@@ -77,6 +81,8 @@ class OutputWriter:
         if not text:
             return
         stream, rank = str(context.get("stream", "stdout")), str(context.get("rank", "0"))
+        if text.startswith(OURS) and len(self.said) < MOST_SAID:
+            self.said.add(text[len(OURS) :].decode(errors="replace").rstrip("\n"))
         if not self._label:
             self._emit(stream, text)
             return

@@ -28,15 +28,19 @@ def attach_job(
 
     lines = EventLines("text", "offset")
 
+    writer = writers(label, False)(id)
+
     def tell(name: str, timestamp: float, context: dict[str, Any]) -> None:
         if name == "exception" and show_exceptions:
+            if context["note"] in writer.said and not verbose:
+                return  # it could not start, and its output says why
             say(exception_line(id, context["type"], context["note"], context["severity"]))
         elif verbose:
             say(lines.text(name, timestamp, context))
         if name == until:
             raise Reached
 
-    attachment = instance.attach(id, writers(label, False)(id), tell)
+    attachment = instance.attach(id, writer, tell)
     if input_fd is not None:
         attachment.forward_input(input_fd)
     with Interrupts(instance, id, attachment) as interrupts:
