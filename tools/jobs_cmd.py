@@ -5,7 +5,6 @@ What is chosen is `selecting`'s to say, what a column shows `jobfields`'. The ta
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -111,7 +110,9 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
         text = text.replace("{username", "{queue:<8.8+} {username")
     header = not options["no_header"]
     lines = Format(text, FIELDS).lines(chosen, view, header=header)
-    if name and _coloured(options["colour"]):
+    if name:  # a format of the user's own is printed as it is
+        lines = render.fit(lines)
+    if name and render.coloured(options["colour"]):
         first = 1 if header else 0
         if header:
             lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
@@ -121,12 +122,6 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
                 lines[index] = f"{colour}{lines[index]}\x1b[0m"
     if lines:
         render.out("\n".join(lines))
-
-
-def _coloured(when: str) -> bool:
-    from . import render
-
-    return when == "always" or (when == "auto" and not os.environ.get("NO_COLOR") and render.is_terminal())
 
 
 def _choose(journal: Journal, state: State, now: float, options: dict[str, Any]) -> tuple[list[Job], View]:

@@ -1,7 +1,7 @@
 """How answers look: tables, JSON, times, progress. Data goes to stdout, everything else to stderr.
 
-rich is imported only when something is drawn on a terminal; NO_COLOR and TERM=dumb are respected. Off a
-terminal every table is plain columns, made for awk.
+rich is imported only for a progress bar on a terminal; NO_COLOR, FORCE_COLOR and TERM=dumb are respected. Off a
+terminal every table is plain columns, whole and made for awk.
 """
 
 from __future__ import annotations
@@ -54,61 +54,105 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def coloured(when: str = "auto", stream: IO[str] | None = None) -> bool:
+    """Whether to colour what goes to a stream (stdout when not given). when: auto, always, never.
+
+    auto: NO_COLOR says no, FORCE_COLOR yes, else a terminal that is not dumb.
+    """
+    if when != "auto":
+        return when == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal(stream)
+
+
+def columns() -> int:
+    """Columns of the terminal on stdout (COLUMNS if set); 0 when it is none: nothing is cut then."""
+    try:
+        if not sys.stdout.isatty():
+            return 0
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def fit(lines: list[str]) -> list[str]:
+    """Lines cut to the terminal's width, a "+" where something is missing."""
+    from .formats import cut, width_of
+
+    most = columns()
+    if not most:
+        return lines
+    return [line if width_of(line) <= most else cut(line, most - 1) + "+" for line in lines]
+
+
+BOLD, RESET = "\x1b[1m", "\x1b[0m"
+STYLES = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "bold": BOLD, "dim": "\x1b[2m"}
+
+
 def table(
     headers: Sequence[str],
     rows: Iterable[Sequence[Any]],
     *,
-    plain: bool | None = None,
+    plain: bool = False,
     right: Iterable[int] = (),
     styles: dict[str, str] | None = None,
 ) -> None:
-    """Print rows under headers ([] for none).
+    """Print rows under headers ([] for none) in columns, without colours when plain.
 
-    plain: columns of text even on a terminal (None: only off a terminal). right: indices of columns set flush
-    right. styles: cell text -> rich style, e.g. {"F": "red"}.
+    right: indices of columns set flush right. styles: cell text -> a word of `STYLES`, e.g. {"failed": "red"}.
+    On a terminal too narrow the last column is cut, or, where others do not fit either, each row becomes a block of lines.
     """
-    from .formats import clean
+    from .formats import clean, width_of
 
     texts = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
     numbers = frozenset(right)
-    if plain is None:
-        plain = not is_terminal()
-    if plain:
-        _plain_table(headers, texts, numbers)
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=None, pad_edge=False, show_header=bool(headers), header_style="bold")
-    width = len(headers) or max((len(row) for row in texts), default=0)
-    for index in range(width):
-        header = headers[index] if headers else ""
-        grid.add_column(header, justify="right" if index in numbers else "left", no_wrap=True)
-    for row in texts:
-        grid.add_row(*[Text(cell, style=(styles or {}).get(cell, "")) for cell in row])
-    console().print(grid)
-
-
-def _plain_table(headers: Sequence[str], rows: list[list[str]], right: frozenset[int]) -> None:
-    from .formats import width_of
-
-    lines = [list(headers), *rows] if headers else rows
     widths: list[int] = []
-    for line in lines:
+    for line in [list(headers), *texts] if headers else texts:
+        widths += [0] * (len(line) - len(widths))
         for index, cell in enumerate(line):
-            if index == len(widths):
-                widths.append(0)
             widths[index] = max(widths[index], width_of(cell))
-    printed = []
-    for line in lines:
+    most = columns()
+    if headers and most and sum(widths[:-1]) + len(widths) - 1 > most - 10:
+        _blocks(headers, texts)
+        return
+    colour = not plain and coloured()
+
+    def drawn(line: Sequence[str]) -> str:
         cells = [
-            cell.rjust(size) if index in right else cell.ljust(size)
+            cell.rjust(size) if index in numbers else cell.ljust(size)
             for index, cell in enumerate(line)
             for size in (widths[index] - width_of(cell) + len(cell),)
         ]
-        printed.append(" ".join(cells).rstrip())
-    if printed:
-        out("\n".join(printed))
+        return " ".join(cells).rstrip()
+
+    lines = fit([drawn(line) for line in texts])
+    if colour and styles:
+        lines = [_styled(line, cells, styles) for line, cells in zip(lines, texts, strict=True)]
+    if headers:
+        head = fit([drawn(headers)])[0]
+        lines.insert(0, f"{BOLD}{head}{RESET}" if colour else head)
+    if lines:
+        out("\n".join(lines))
+
+
+def _styled(line: str, cells: Sequence[str], styles: dict[str, str]) -> str:
+    """The line in the colour of the first of its cells that has one."""
+    for cell in cells:
+        if cell in styles:
+            return f"{STYLES[styles[cell]]}{line}{RESET}"
+    return line
+
+
+def _blocks(headers: Sequence[str], rows: list[list[str]]) -> None:
+    """Each row as lines of "HEADER value", for a terminal that has no room for columns."""
+    wide = max(map(len, headers))
+    for number, row in enumerate(rows):
+        if number:
+            out("")
+        for header, cell in zip(headers, row, strict=False):
+            if cell:
+                out(f"{header.ljust(wide)} {cell}")
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:

@@ -5,13 +5,18 @@ Two instances serve most tests; each test that ends or breaks one has its own. N
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import select
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +63,14 @@ def wait_for_end(pid: int, timeout_s: float = 30.0) -> None:
         assert select.select([fd], [], [], timeout_s)[0], f"{pid} goes on: {words_of(pid)}"
     finally:
         os.close(fd)
+
+
+def has_socket(pid: int) -> bool:
+    """Whether a process has connected to something: its imports are over then."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:") for name in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
 
 
 class Done:
@@ -119,6 +132,40 @@ class Shell:
         process = subprocess.Popen(words, cwd=self.folder, env=self.env, text=True, **{**settings, **more})
         self.started.append(process)
         return process
+
+    def on_terminal(self, *args: str | Path, columns: int = 80, interrupt: bool = False, **env: str) -> Done:
+        """Run with standard input and output on a terminal of so many columns; out is what it shows.
+
+        interrupt: type Ctrl-C once the command has connected.
+        """
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        words = [PROGRAM, *map(str, args)]
+        process = subprocess.Popen(
+            words, cwd=self.folder, env={**self.env, "TERM": "xterm", **env}, stdin=theirs, stdout=theirs,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        self.started.append(process)
+        os.close(theirs)
+        shown = b""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            assert time.monotonic() < deadline, (args, shown)
+            if interrupt and has_socket(process.pid):
+                os.write(ours, b"\x03")
+                interrupt = False
+            if select.select([ours], [], [], 0.02)[0]:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:  # nobody has the terminal open any more
+                    break
+        os.close(ours)
+        assert process.stderr is not None
+        err = process.stderr.read()
+        for word in NEVER:
+            assert word not in err, (args, err)
+        return Done(process.wait(TIMEOUT_S), shown.decode(errors="replace").replace("\r\n", "\n"), err)
 
     def end(self) -> None:
         """What a failed test left running."""
