@@ -94,7 +94,7 @@ WAITS = [
 def test_ctrl_c_ends_whatever_waits(site: Any, held: str, words: list[str]) -> None:
     done = site.on_terminal(*[held if word == "ID" else word for word in words], interrupt=True)
     assert done.code == 130, done
-    assert done.err in ("", "fluxkv: the jobs go on; fluxkv cancel ends them\n"), done
+    assert done.err == "" or (done.err.startswith("fluxkv: the jobs go on; ") and done.err.count("\n") == 1), done
     site("cancel", "--all")
 
 
