@@ -33,7 +33,7 @@ def one_job(repeats: int) -> list[Figure]:
     ]
 
 
-def _whole(words: list[str], env: dict[str, str], repeats: int) -> list[float]:
+def whole(words: list[str], env: dict[str, str], repeats: int) -> list[float]:
     """Milliseconds of a whole command, once warmed up. Raises when it fails."""
     each = []
     for number in range(repeats + 2):
@@ -53,22 +53,22 @@ def commands(repeats: int) -> list[Figure]:
     python = [sys.executable, "-c", "pass"]
     with instance("-s", "1", "--cores", "2") as rig:
         env = rig.environment()
-        nothing = _whole(python, env, repeats)
+        nothing = whole(python, env, repeats)
         found = [
-            figure("fluxkv submit true, whole command", _whole([PROGRAM, "submit", "true"], env, repeats), "ms", 100),
-            figure("fluxkv run true, whole command", _whole([PROGRAM, "run", "true"], env, repeats), "ms"),
-            figure("fluxkv jobs, whole command", _whole([PROGRAM, "jobs"], env, repeats), "ms"),
-            figure("fluxkv --version, whole command", _whole([PROGRAM, "--version"], env, repeats), "ms"),
+            figure("fluxkv submit true, whole command", whole([PROGRAM, "submit", "true"], env, repeats), "ms", 100),
+            figure("fluxkv run true, whole command", whole([PROGRAM, "run", "true"], env, repeats), "ms"),
+            figure("fluxkv jobs, whole command", whole([PROGRAM, "jobs"], env, repeats), "ms"),
+            figure("fluxkv --version, whole command", whole([PROGRAM, "--version"], env, repeats), "ms"),
         ]
-        nothing += _whole(python, env, repeats)
+        nothing += whole(python, env, repeats)
     return [*found, figure("python -c pass, for comparison", nothing, "ms")]
 
 
 def starts(repeats: int) -> list[Figure]:
     """A whole instance, and a child inside a job."""
     env = environment()
-    whole = [value / 1000 for value in _whole([PROGRAM, "start", "true"], env, repeats)]
-    found = [figure("fluxkv start true, whole command, server included", whole, "s", 0.6)]
+    started = [value / 1000 for value in whole([PROGRAM, "start", "true"], env, repeats)]
+    found = [figure("fluxkv start true, whole command, server included", started, "s", 0.6)]
     with instance("-s", "1", "--cores", "2") as rig:
         inside = f"date +%s.%N; {PROGRAM} start date +%s.%N"
         ready, child = [], []
@@ -82,7 +82,7 @@ def starts(repeats: int) -> list[Figure]:
             if done.returncode or len(times) != 2:
                 raise RuntimeError(f"fluxkv run fluxkv start: {done.stderr.strip() or done.stdout}")
             ready.append(float(times[1]) - float(times[0]))
-        run = [value / 1000 for value in _whole([PROGRAM, "run", "true"], rig.environment(), repeats)]
+        run = [value / 1000 for value in whole([PROGRAM, "run", "true"], rig.environment(), repeats)]
     found.append(figure("child instance in a one-core job: start → its command runs", ready, "s", 0.4))
     note = f"fluxkv run true alone: {percentile(run, 0.5):.2f} s"
     found.append(figure("fluxkv run fluxkv start true, whole command", child, "s", note=note))

@@ -22,6 +22,7 @@ import bench_executor
 import bench_jobs
 import bench_latency
 import bench_match
+import bench_readers
 import bench_submit
 import bench_takeover
 from rig import Figure, Meter, disk_syncs, figure, met, processes_of, scratch, yardsticks
@@ -41,6 +42,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "many": lambda: bench_submit.many(*((10_000, 1) if quick else (100_000, 1))),
         "latency": lambda: bench_latency.one_job(20 if quick else 50),
         "commands": lambda: bench_latency.commands(5 if quick else 20),
+        "readers": lambda: bench_readers.readers(*((1000, 5000, 3) if quick else (10_000, 100_000, 10))),
         "start": lambda: bench_latency.starts(3 if quick else 7),
         "executor": lambda: bench_executor.figures(quick),
         "takeover": lambda: bench_takeover.take_over(1 if quick else 3),
