@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-from .job import HASHED, Job
+from .job import HASHED, Job, job_value
 from .wire import pack
 
 Columns = dict[str, Any]
@@ -34,11 +34,10 @@ def to_columns(jobs: Sequence[Job], left_out: frozenset[str] = frozenset(), *, j
     left_out: fields not stored. jobspecs: store the packed jobspecs too, as field "jobspec".
     """
     same: dict[str, Any] = {}
-    each: dict[str, list[Any]] = {}
-    columns: Iterator[tuple[str, list[Any]]] = (
-        (name, [getattr(job, name) for job in jobs]) for name in HASHED if name != "id" and name not in left_out
-    )
-    for name, values in columns:
+    each: dict[str, Sequence[Any]] = {}
+    for name, values in zip(HASHED, zip(*map(job_value, jobs), strict=True), strict=True):
+        if name == "id" or name in left_out:
+            continue
         if _all_same(values):
             same[name] = values[0]
         else:
@@ -48,7 +47,7 @@ def to_columns(jobs: Sequence[Job], left_out: frozenset[str] = frozenset(), *, j
     return {"jobs": [job.id for job in jobs], "same": same, "each": each}
 
 
-def _all_same(values: list[Any]) -> bool:
+def _all_same(values: Sequence[Any]) -> bool:
     """Whether all pack to the same bytes: 1, 1.0 and True are equal, but not the same."""
     first = values[0]
     if any(value != first for value in (values[-1], values[len(values) // 2])):
