@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.wire import Event
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import FluxkvError, Unavailable
 from .event_stream import event_batches
 from .follow import JobResult, Tail, end_job, note_event, result_of, timed_out
 from .hub import Hub
@@ -90,7 +90,7 @@ class LoopHub:
         try:
             self._hub.poll(0.0)
             if self._hub.lost_s > PATIENCE_S:
-                raise timed_out("the server has been away")
+                raise Unavailable(f"{self._instance.uri}: the server has been away for {PATIENCE_S:.0f} s", code="disconnected")
         except FluxkvError as error:
             for awaited in tuple(self._awaited):
                 if not awaited.future.done():

@@ -144,7 +144,8 @@ class Results:
                 os.makedirs(folder, 0o700, exist_ok=True)
             except OSError as error:
                 raise Unavailable(f"{folder}: {error.strerror}", code="results", hint="Executor(results=DIR)") from None
-            self._day, self.folder = day, folder
+            self.folder = folder  # first: another thread may look
+            self._day = day
         return self.folder
 
     def payload(self, call: Call, *, sync: bool) -> tuple[dict[str, str], dict[str, str]]:

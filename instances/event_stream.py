@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..journal.wire import Commit, Event
-from .follow import Tail, timed_out
+from .follow import Tail, timed_out, well_formed
 
 if TYPE_CHECKING:
     from .client import Instance
@@ -60,4 +60,4 @@ def event_batches(
 
 
 def _of(commit: Commit, id: int | None) -> list[Event]:
-    return [Event(*event) for event in commit.events if id is None or event[1] == id]
+    return [Event(*event) for event in well_formed(commit.events) if id is None or event[1] == id]

@@ -61,8 +61,8 @@ class Executor(BaseExecutor):
 
     uri: the instance (default: as `fluxkv.connect`). env: the jobs' environment (default: this process's). python: the
     interpreter that runs functions. results: the folder of functions' results (default: in the instance's state directory,
-    which must be on this host). keep_results: leave them there for a week, for who attaches later; else each is removed once
-    it has been read.
+    which must be on this host; only you may be able to write to it). keep_results: leave them there for a week, for who
+    attaches later; else each is removed once it has been read.
     patience_s: how long a server that is away is waited for before futures fail with `Unavailable`. urgency, flags, options:
     of each job, as in `Instance.submit`.
 
@@ -192,8 +192,9 @@ class Executor(BaseExecutor):
 
     def _submit(self, call: Call) -> JobFuture:
         if self._template is None:
-            self._template = Template(self._python, {"cwd": os.getcwd(), **self._options})
             self._call_env = {**self._env, pyjob.PATHS: search_path(), pyjob.MAIN: main_script() or None}
+            # Last, since other threads look at it.
+            self._template = Template(self._python, {"cwd": os.getcwd(), **self._options})
         core = self._core
         if core.results is None:
             core.results = Results(root_of(self.uri) if self._results is None else self._results)

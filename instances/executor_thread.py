@@ -6,6 +6,7 @@ happens in this thread; callers only put things in its queue.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import select
@@ -15,7 +16,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..journal.wire import read_commit
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.redis_store import open_store
 from . import pyjob
@@ -32,7 +32,6 @@ BY = "executor"  # who the journal says caused the commits
 STOPPED_S = 10.0  # how long after an orderly stop the instance may be started again before futures fail
 IDLE_S = 5.0  # when nothing is left to follow, the subscription is kept this long
 SWEEP_EVERY_S = 3600.0
-READ = 500
 _log = logging.getLogger("fluxkv")
 
 
@@ -60,7 +59,7 @@ class Core:
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.RLock()  # of what follows; a collection inside may call `close` in the same thread
         self._rung = self._closed = self._over = False
         self._works: list[Work] = []
         self._attaches: list[JobFuture] = []
@@ -244,6 +243,7 @@ class Core:
         for work in works:
             if work.future.cancelled():
                 work.future.drop()
+                self.ended(work.future)
             else:
                 wanted.append(work)
         if not wanted:
@@ -259,6 +259,8 @@ class Core:
                 return
             for work in wanted:
                 work.future.fail(error)
+                if isinstance(error, Rejected):  # else its job may be in the journal
+                    self.ended(work.future)
             return
         submitted = self._submitter.submitted
         for work, id in zip(wanted, ids, strict=True):
@@ -267,45 +269,20 @@ class Core:
             self._hub.add(work.future, submitted.pop(id))
 
     def _attach(self, futures: list[JobFuture]) -> None:
-        """Past events from the journal, further ones as they come. Folds the state once for all of them."""
+        """Past events from the journal, further ones as they come."""
         if not futures:
             return
-        from ..journal.log import no_such_job
+        from .executor_attach import tell_past
 
+        self._waiting.update(futures)
         try:
-            journal = self._own_journal()
-            state = journal.load()
-            versions: set[int] = set()
-            known: dict[int, list[JobFuture]] = {}
-            jobs = journal.find_jobs(state, [future.id for future in futures])
-            for future in futures:
-                if future.id not in jobs:
-                    future.fail(no_such_job(future.id))
-                    continue
-                versions.update(jobs[future.id].commits)
-                known.setdefault(future.id, []).append(future)
-            for one in [one for several in known.values() for one in several]:
-                self._waiting.add(one)
-            self._tell(known, sorted(version for version in versions if version <= state.version))
-            for one in [one for several in known.values() for one in several]:
-                self._hub.add(one, state.version)
+            active, version = tell_past(self._own_journal(), futures)
+            for future in active:
+                self._hub.add(future, version)
         except FluxkvError as error:
             for future in futures:
-                self._waiting.discard(future)
                 future.fail(error)
-
-    def _tell(self, known: dict[int, list[JobFuture]], versions: list[int]) -> None:
-        """Hand these commits' events on; jobs that are over then leave `known`."""
-        for start in range(0, len(versions), READ):
-            for entry in self._store.entries(versions[start : start + READ]):
-                for name, subject, timestamp, context in read_commit(entry).events:
-                    over = False
-                    for future in known.get(subject, ()):
-                        if name == "submit":
-                            future.folder = str(mark_of((context or {}).get("jobspec")).get("results", ""))
-                        over = future.take(name, timestamp, context or {})
-                    if over:
-                        del known[subject]
+        self._waiting.difference_update([future for future in futures if future.done()])
 
     def _cancel(self, cancels: list[tuple[JobFuture, str]]) -> None:
         """Note whose jobs are to be cancelled; who waits for a cancelled future learns it now."""
@@ -405,7 +382,7 @@ def _at_exit(core: Core) -> None:
     _cores.add(core)
     if not _registered:
         _registered = True
-        register: Callable[[Callable[[], None]], None] = getattr(threading, "_register_atexit")  # noqa: B009
+        register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
         register(_finish_all)
 
 

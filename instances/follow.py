@@ -158,7 +158,7 @@ class Follower:
         """The results of the tracked jobs that ended in this commit."""
         waiting = self.waiting
         ended: list[JobResult] = []
-        for name, subject, timestamp, context in commit.events:
+        for name, subject, timestamp, context in well_formed(commit.events):
             job = waiting.get(subject)
             if job is None:
                 continue
@@ -170,6 +170,11 @@ class Follower:
         return ended
 
 
+def well_formed(events: Iterable[Any]) -> Iterator[Any]:
+    """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does."""
+    return (event for event in events if isinstance(event, list) and len(event) == 4 and isinstance(event[1], int | str))
+
+
 def end_job(job: Job, name: str, timestamp: float) -> JobResult:
     """Its result, at its last event (clean or invalidate)."""
     if name == "invalidate" and job.exception is None:
@@ -179,15 +184,19 @@ def end_job(job: Job, name: str, timestamp: float) -> JobResult:
 
 
 def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -> None:
-    """Keep what a result needs of an event, short of the end."""
-    if name == "submit":
-        job.t_submit = timestamp
-    elif name == "start":
-        job.t_run = timestamp
-    elif name == "finish":
-        job.status, job.t_finish, job.state = context["status"], timestamp, CLEANUP
-    elif name == "exception" and context["severity"] == 0 and job.exception is None:
-        job.exception = [context["type"], context["note"]]
+    """Keep what a result needs of an event, short of the end. One that somebody wrote badly by hand is passed over, as the
+    fold does."""
+    try:
+        if name == "submit":
+            job.t_submit = timestamp
+        elif name == "start":
+            job.t_run = timestamp
+        elif name == "finish":
+            job.status, job.t_finish, job.state = int(context["status"]), timestamp, CLEANUP
+        elif name == "exception" and context["severity"] == 0 and job.exception is None:
+            job.exception = [context["type"], context["note"]]
+    except (KeyError, TypeError, ValueError):
+        pass
 
 
 def timed_out(what: str) -> Unavailable:

@@ -237,7 +237,7 @@ class JobFuture(Future[Any]):
             self._call(callback, event)
         if last:
             self._end(end_job(job, name, timestamp))
-        elif name == "finish":
+        elif name == "finish" and job.status is not None:
             job.state = INACTIVE  # of its processes nothing more is to be learnt
             self._end(result_of(job))
         return last
@@ -305,7 +305,7 @@ class JobFuture(Future[Any]):
 def without_result(result: JobResult) -> str:
     """Why a function's job has no result."""
     if result.returncode == 0:
-        return "its result is gone: it was removed, or is older than results are kept"
+        return "it left no result, or that was removed or is older than results are kept (nodes that pretend run nothing)"
     if result.returncode > 128:
         return f"signal {result.returncode - 128} ended the process before the function returned"
     if result.returncode == 125:

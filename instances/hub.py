@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..journal.wire import read_commit
 from ..kvs.errors import Unavailable
 from ..kvs.port import Store
-from .follow import Tail
+from .follow import Tail, well_formed
 
 READ = 500
 
@@ -103,7 +103,7 @@ class Hub:
 
     def _hand_on(self, version: int, events: list[Any]) -> None:
         watching = self.watching
-        for name, subject, timestamp, context in events:
+        for name, subject, timestamp, context in well_formed(events):
             if subject in watching:
                 for watcher in tuple(watching.get(subject, ())):
                     if self._from and self._from.get(watcher, 0) >= version:
@@ -124,7 +124,7 @@ class Hub:
                 if entry.version > self.version:
                     return False
                 version = entry.version
-                for name, subject, timestamp, context in read_commit(entry).events:
+                for name, subject, timestamp, context in well_formed(read_commit(entry).events):
                     if subject == watcher.id and watcher.take(name, timestamp, context or {}):
                         return True
             if not entries:

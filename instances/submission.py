@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..journal.cron import on_behalf_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 CHUNK = 1000  # jobs per commit
 CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
 ENVIRONMENTS = 10_000  # remembered as being in the store
+REMEMBERED = 100_000  # jobs, the newest, that can be waited for without a fold
 TRIES = 20
 PATIENCE_S = 10.0
 Command = str | Sequence[str]
@@ -39,7 +41,7 @@ class Submitter:
     """Submits jobs to one instance. by: who the journal says did it. patience_s: for a server whose history nobody has
     taken up yet.
 
-    submitted: id -> the version before its submit, for waiting without a fold.
+    submitted: id -> the version before its submit, of the newest, for waiting without a fold.
     """
 
     def __init__(self, store: Store, by: str = "client", *, patience_s: float = PATIENCE_S) -> None:
@@ -113,7 +115,7 @@ class Submitter:
             decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):
-                self.submitted.update(dict.fromkeys(ids, answer.version - 1))
+                self._remember(ids, answer.version - 1)
                 return ids
             if isinstance(answer, Conflicted):
                 closed = [thing for thing in answer.things if thing.startswith("closed/")]
@@ -138,6 +140,12 @@ class Submitter:
                 )
             meta = newer
         raise Conflict("new job ids keep colliding with others'", hint="try again")
+
+    def _remember(self, ids: list[int], version: int) -> None:
+        self.submitted.update(dict.fromkeys(ids, version))
+        if len(self.submitted) > 2 * REMEMBERED:
+            for id in list(islice(self.submitted, len(self.submitted) - REMEMBERED)):
+                del self.submitted[id]
 
     def _request(self, meta: Meta, decision: Decision) -> Append:
         return Append(

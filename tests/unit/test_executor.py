@@ -22,6 +22,7 @@ from fluxkv.instances.client import Instance
 from fluxkv.instances.executor import Executor
 from fluxkv.instances.futures import EVENTS, JobException, JobFuture
 from fluxkv.journal import decide
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Rejected, Unavailable
 
@@ -92,7 +93,7 @@ def test_what_a_function_raises_is_raised_with_its_traceback(executor: Executor,
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(0, "its result is gone"), (9, "signal 9 ended the process"), (3 << 8, "exit code 3"), (125 << 8, "could not be kept")],
+    [(0, "left no result"), (9, "signal 9 ended the process"), (3 << 8, "exit code 3"), (125 << 8, "could not be kept")],
 )
 def test_a_function_without_a_result(executor: Executor, instance: Instance, status: int, words: str) -> None:
     future = executor.submit(int, "5")
@@ -359,6 +360,36 @@ def test_attaching_to_jobs_of_any_age(executor: Executor, instance: Instance, tm
             unknown.result(PATIENCE_S)
         with pytest.raises(Rejected, match="no such job"):
             unknown.job_result()
+
+
+def test_events_written_badly_by_hand_are_passed_over(executor: Executor, instance: Instance) -> None:
+    future, other = executor.submit_command(["true"]), executor.submit_command(["true"])
+    id = future.jobid(PATIENCE_S)
+    odd: list[Any] = [["finish", id, 1.0, {}], ["exception", id, 1.0, None], ["start"], [1, [2], 3, 4], "x", ["clean", {}, 0, None]]
+    Journal(instance.store).append(Decision(odd), 0)
+    play(instance, life(id, 256))
+    play(instance, life(other.jobid(PATIENCE_S)))
+    assert other.result(PATIENCE_S) == 0
+    assert future.result(PATIENCE_S) == 1
+    assert executor.attach(id).result(PATIENCE_S) == 1
+    assert instance.wait([id], PATIENCE_S)[0].returncode == 1
+
+
+def test_many_threads_share_one(executor: Executor, instance: Instance) -> None:
+    ids: list[int] = []
+
+    def work() -> None:
+        futures = [executor.with_options(name="x").submit(int, n) for n in range(20)]
+        futures += [executor.submit(int, n) for n in range(20)]
+        ids.extend(future.jobid(PATIENCE_S) for future in futures)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert len(set(ids)) == 240
+    assert set(instance.state().jobs) == set(ids)
 
 
 def test_results_are_kept_or_not(instance: Instance, tmp_path: Path) -> None:
