@@ -193,8 +193,9 @@ def state_dir_of(uri: str) -> StateDir | None:
     named = parse_uri(uri)
     address = parse_server(named.server)
     if address.kind == "unix":
-        root = StateDir(os.path.dirname(address.path))
-        candidates.append(root)
+        from ..kvs.server import state_dir_behind
+
+        candidates.append(StateDir(state_dir_behind(address.path)))
     for directory in list(candidates):
         candidates.extend(_children(directory, named.namespace))
     for directory in candidates:

@@ -21,6 +21,7 @@ from .server_choice import check_server as check_server
 from .server_choice import find_server as find_server
 from .uri import unix_url
 
+_BACK = "state"  # a link in the folder of a socket that lies elsewhere
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 _POLICIES = {"strict": "always", "local": "everysec", "replicated": "always", "none": "no"}
@@ -84,6 +85,25 @@ def socket_path(state_dir: str) -> str:
     return f"/tmp/fluxkv-{os.getuid()}-{key}/kv.sock"
 
 
+def state_dir_behind(socket: str) -> str:
+    """The state directory that a socket belongs to: the folder it is in, or the one that folder points back to."""
+    folder = os.path.dirname(socket)
+    try:
+        return os.readlink(os.path.join(folder, _BACK))
+    except OSError:
+        return folder
+
+
+def _point_back(state_dir: str) -> None:
+    """A socket that lies elsewhere says whose it is, so that its address alone leads to the state directory."""
+    folder = os.path.dirname(socket_path(state_dir))
+    private_dir(folder)
+    if folder != state_dir and state_dir_behind(socket_path(state_dir)) != state_dir:
+        scratch = os.path.join(folder, f"{_BACK}.{os.getpid()}")
+        os.symlink(state_dir, scratch)
+        os.replace(scratch, os.path.join(folder, _BACK))
+
+
 def server_args(state_dir: str, durability: str, *, truncated: bool = False) -> list[str]:
     """The options of a server of ours."""
     options = {
@@ -110,7 +130,7 @@ def start_server(
     """
     state_dir = os.path.abspath(state_dir)
     private_dir(state_dir)
-    private_dir(os.path.dirname(socket_path(state_dir)))
+    _point_back(state_dir)
     program = find_server(program)
     lock = _lock(state_dir, lock_wait_s)
     if lock is None:

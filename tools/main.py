@@ -97,12 +97,12 @@ def _meant(word: str) -> str:
     """What a misspelt command may have been; subcommands count too ("attach" is "job attach")."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, COMMANDS)
-    if not near:
-        for name, (module, _, _) in COMMANDS.items():
-            command = cli.get_command(click.Context(cli), name) if name == module else None
-            if isinstance(command, click.Group) and word in command.commands:
-                near.append(f"{name} {word}")
+    near = []
+    for name, (module, _, _) in COMMANDS.items():
+        command = cli.get_command(click.Context(cli), name) if name == module else None
+        if isinstance(command, click.Group) and word in command.commands:
+            near.append(f"{name} {word}")
+    near = near or get_close_matches(word, COMMANDS)
     return f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
 
 

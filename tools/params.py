@@ -300,9 +300,9 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config",
 }}  # fmt: skip
 # Numbers, times and prose: nothing can be offered.
 FREE = {
-    "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE",
-    "DATETIME", "+FSD|DATETIME", "KEY=VAL", "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "force",
-    "severity", "reason", "count", "name",
+    "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
+    "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "force", "severity",
+    "reason", "count", "name",
 }  # fmt: skip
 
 

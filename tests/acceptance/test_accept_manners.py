@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from typing import Any
 
@@ -150,3 +152,21 @@ def test_wide_characters_keep_columns(site: Any) -> None:
         assert len(name) <= 5, "ten columns hold five of them"
     finally:
         site.ok("cancel", id)
+
+
+def test_a_state_directory_too_long_for_a_socket_is_found_by_the_uri(user: Any) -> None:
+    """The socket lies elsewhere then, and leads back."""
+    long = user.folder / ("x" * 60) / ("y" * 60)
+    uri = user.ok("start", "--detach", "--state-dir", long).split()[-1]
+    inside = user.at(user.folder, uri)
+    try:
+        assert str(long) not in uri
+        assert f"directory {long}" in inside.ok("status")
+        assert "worker" in inside.ok("dmesg")
+        inside.ok("restart")
+    finally:
+        inside.ok("stop")
+    shutil.rmtree(os.path.dirname(uri.removeprefix("unix:")))
+    script = "fluxkv status | grep -c yyyy && fluxkv restart && fluxkv run true"
+    assert user.ok("start", "--state-dir", long, "sh", "-c", script).split() == ["1"]
+    shutil.rmtree(os.path.dirname(uri.removeprefix("unix:")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -129,11 +130,12 @@ def test_long_paths_get_a_short_socket(tmp_path: Path) -> None:
         assert len(str(path)) < 100
         assert str(path).startswith("/tmp/fluxkv-")
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert servers.state_dir_behind(str(path)) == str(state)
         fill(handle.url, 1)
     finally:
         handle.stop()
-    path.unlink(missing_ok=True)
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
+    assert servers.state_dir_behind(str(state / "kv.sock")) == str(state)
 
 
 def test_reading_a_state_directory_that_is_down(tmp_path: Path) -> None:
