@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import shutil
+import signal
 import stat
 import sys
 from pathlib import Path
