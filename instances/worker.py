@@ -185,7 +185,7 @@ class Worker:
                 elif name == "housekeeping-finish":
                     state.keeping_news[int(subject.partition("/")[2])] = None
                 elif name == "retire":  # in front again: the oldest go first
-                    self.inactive = dict.fromkeys([*event[3]["jobs"], *self.inactive])
+                    self.inactive = dict.fromkeys([*(id for id in event[3]["jobs"] if id in state.jobs), *self.inactive])
             if group.hello >= 0:
                 state.said_hello[group.hello] = None
             elif not group.events:

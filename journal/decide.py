@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..kvs.errors import Rejected
 from .ids import f58
 from .idset import format_ids
-from .job import ACTIVE, INACTIVE, NEW, PENDING, RUN, Job
+from .job import INACTIVE, NEW, PENDING, RUN, Job
 from .wire import pack
 
 if TYPE_CHECKING:  # a submit pays for no fold
@@ -187,4 +187,4 @@ def change_queue(name: str, verb: str, reason: str, now: float) -> Decision:
 
 def active_ids(state: State) -> list[int]:
     """Ids of all active jobs, in order of submission."""
-    return [job.id for job in sorted((j for j in state.jobs.values() if j.state & (ACTIVE | NEW)), key=lambda j: j.order)]
+    return [job.id for job in sorted(state.active(), key=lambda job: job.order)]

@@ -204,14 +204,6 @@ class Journal:
         """One job's record, live or retired. Raises `Rejected(code="no-such-job")` if there never was one."""
         return self.known_jobs(state, [id])[0]
 
-    def ended_jobs(self, state: State, since: float = 0.0) -> Iterator[list[Job]]:
-        """Inactive jobs of any age in lists of up to a few thousand, read one by one, the list whose last one ended last
-        first; those whose last one ended before `since` are left out. Lists may overlap in time by a little."""
-        for t_last, read in self._ended_lists(state):
-            if t_last < since:
-                return
-            yield read()
-
     def newest(self, state: State, count: int, keep: Callable[[Job], bool], since: float = 0.0) -> list[Job]:
         """The `count` jobs (0: all) that ended last among those to keep, the last first; reads no further back than that."""
         found: list[Job] = []
@@ -268,15 +260,6 @@ class Journal:
             found += [job for job in read() if keep(job)]
         found.sort(key=_submitted_last)
         return found[:count] if count else found
-
-    def version_at(self, moment: float) -> int:
-        """The last version whose commit is not after a server time (Unix seconds); 0 if none is. A few point reads."""
-        low, high = 0, self.store.meta().version
-        while low < high:
-            middle = (low + high + 1) // 2
-            (entry,) = self.store.entries([middle])
-            low, high = (middle, high) if read_commit(entry).time <= moment else (low, middle - 1)
-        return low
 
     def _retired_list(self, version: int) -> list[Job]:
         return list(self._retired_in(version).values())

@@ -38,7 +38,7 @@ def timeleft(id: str | None, human: bool, uri: str | None, state_dir: str | None
       fluxkv job timeleft -H ƒ3kQ
       fluxkv run -t 5m fluxkv job timeleft
     """
-    from ..journal.job import PENDING, RUN
+    from ..journal.job import NEW, PENDING, RUN
     from .formats import fsd
 
     text = id or os.environ.get("FLUX_JOB_ID", "")
@@ -47,7 +47,7 @@ def timeleft(id: str | None, human: bool, uri: str | None, state_dir: str | None
     with open_journal(uri, state_dir) as journal:
         state, now = journal.look(), journal.store.now()
         job = journal.find_job(state, parse_id(text))
-        if job.state & PENDING or not job.commits:
+        if job.state & (PENDING | NEW):
             raise Rejected(f"job {f58(job.id)}: has not started", code="pending", hint="it has all its time")
         end = job.expiration or state.expiration
     left = max(0.0, end - now) if job.state == RUN and end else (0.0 if job.state != RUN else float(NO_LIMIT))

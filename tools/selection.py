@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..journal.ids import parse_id
-from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, STATE_ABBREV, STATE_NAMES
+from ..journal.job import INACTIVE
+from ..journal.job_constraint import state_mask
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 MAX_LISTED = 1_000_000
-STATES = {
-    **{name.lower(): state for state, name in STATE_NAMES.items() if state != INACTIVE},
-    **{name.lower(): state for state, name in STATE_ABBREV.items() if state != INACTIVE},
-    "pending": PENDING | NEW, "pd": PENDING | NEW, "running": RUNNING, "ru": RUNNING, "active": ACTIVE | NEW, "a": ACTIVE | NEW,
-}  # fmt: skip
 
 
 def selection_options(verb: str) -> Callable[[F], F]:
@@ -84,8 +80,8 @@ def choose(state: State, chosen: dict[str, Any], among: int) -> list[int]:
 def _mask(text: str) -> int:
     mask = 0
     for word in text.split(","):
-        found = STATES.get(word.strip().lower())
-        if found is None:
+        found = state_mask(word.strip().lower())
+        if found is None or found & INACTIVE:
             raise click.BadParameter(
                 f"{word.strip()!r} is no state of an active job (pending, running, active, depend, priority, sched, run, cleanup)",
                 param_hint="'--states'",

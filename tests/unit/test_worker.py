@@ -518,6 +518,19 @@ def test_the_oldest_retire_with_their_records(rig: Rig, monkeypatch: pytest.Monk
     assert [job_value(found[id]) for id in ids] == [job_value(before[id]) for id in ids]
 
 
+def test_a_retirement_that_lost_keeps_only_what_is_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody purged the same jobs meanwhile: what is gone must not stand first in the line for ever."""
+    from fluxkv.instances import worker as module
+
+    ids = [rig.submit() for _ in range(3)]
+    for id in ids:
+        rig.over(id)
+        rig.turn()
+    rig.worker.inactive.clear()
+    rig.worker._requeue([module.Group([["retire", "instance", rig.now, {"jobs": [99, *ids[:2]]}]])])
+    assert list(rig.worker.inactive) == ids[:2]
+
+
 def test_a_snapshot_when_nothing_happens(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     from fluxkv.instances import worker as module
 
