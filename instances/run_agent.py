@@ -14,7 +14,9 @@ from ..journal.log import Journal
 from ..journal.wire import pack, unpack
 from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
+from ..kvs.port import Store
 from ..kvs.redis_store import open_store
+from .adoption import adopt
 from .agent import Agent
 from .attempts import Host
 from .daemon import Daemon, Log
@@ -50,12 +52,9 @@ class AgentRunner(Runner):
         spool = daemon.state_dir.spool
         self.spool = spool
         self.fake_nodes = bool(settings.get("fake"))
-        ranks = settings.get("ranks")
-        journal = Journal(store, by=daemon.role)
-        nodes = journal.look().nodes
-        names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
-        bind = not self.fake_nodes and len(names) == 1 and settings.get("bind", True)
-        cpus = _binding(nodes[min(names)].cores) if bind else {}
+        self.settings = settings
+        (self.inventory,) = store.bumps(["resource"])
+        names, cpus = self._nodes(store)
         host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
                     cpus, daemon.state_dir.path, meta.origin_ms)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
@@ -84,6 +83,29 @@ class AgentRunner(Runner):
         self.add_timer(LOOK_S, self._look)
         self.add_timer(BEAT_S, self._beat)
         self.add_timer(1.0, self.watch_keeper)
+
+    def _nodes(self, store: Store) -> tuple[dict[int, str], dict[int, list[int]]]:
+        """The nodes that are ours (rank -> host), and which CPUs their cores are where tasks are bound to them."""
+        ranks = self.settings.get("ranks")
+        nodes = Journal(store, by="agent").look().nodes
+        names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
+        bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
+        return names, _binding(nodes[min(names)].cores) if bind else {}
+
+    def _adopt(self, inventory: int, tip: str) -> None:
+        """Somebody has reloaded the inventory."""
+        names, self.reactor.host.cpus = self._nodes(self.store)
+        for rank in adopt(self.reactor, names, tip):
+            key = self.keys.inbox(f"node/{rank}")
+            self.names[key] = f"node/{rank}"
+            if self.subscription is not None:
+                self.subscription.follow(key, tip)
+        for key in [key for key, name in self.names.items() if int(name.partition("/")[2]) not in names]:
+            del self.names[key]
+            if self.subscription is not None:
+                self.subscription.forget(key)
+        self.inventory = inventory
+        self.wake_at = time.time()
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
@@ -326,12 +348,15 @@ class AgentRunner(Runner):
                 self.log.say("warning", f"output waits: {error}")
 
     def _beat(self) -> None:
-        """Say that this host lives; notice a new epoch even when there is nothing to report."""
+        """Say that this host lives; notice a new epoch, or another inventory, even when there is nothing to report."""
         load = os.getloadavg()[0]
         beat = pack([self.reactor.host.ranks, time.time(), len(self.reactor.placed), load])
         try:
             self.store.push(self.keys.telemetry, [beat], limit=TELEMETRY_LIMIT)
             meta = self.store.meta()
+            (inventory,) = self.store.bumps(["resource"])
+            if inventory != self.inventory:
+                self._adopt(inventory, f"{meta.version}-{meta.epoch}")
         except Unavailable:
             return
         if meta.epoch != self.reactor.meta.epoch:

@@ -28,10 +28,15 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
         return
     inventory = parse_R(document)
     state.R = document
-    for rank in list(state.nodes):
+    before = dict(state.nodes)
+    for rank in before:
         state.drop_node(rank)
     for one in inventory.nodes:
-        node = state.nodes[one.rank] = Node(one.rank, one.host, one.cores, one.gpus, one.memory_mb, tuple(one.properties))
+        node = before.get(one.rank)
+        if node is None or node.host != one.host:
+            node = Node(one.rank, one.host, 0, 0, 0, ())
+        node.cores, node.gpus, node.memory_mb, node.properties = one.cores, one.gpus, one.memory_mb, tuple(one.properties)
+        state.nodes[one.rank] = node
         node.note(version)
         state.dirty_words.add(one.rank)
     state.expiration = inventory.expiration

@@ -260,7 +260,7 @@ def node(
     """
     from . import render
     from .nodestory import jobs_on, node_events
-    from .resource_cmd import node_document
+    from .resourceview import node_document
     from .target import parse_moment
 
     with open_journal(uri, state_dir) as journal:

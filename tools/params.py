@@ -180,10 +180,9 @@ def instances(known: Known, typed: str) -> Values:
 def states(known: Known, typed: str) -> Values:
     """States and results of jobs, or states of nodes."""
     if known.command.startswith("resource"):
-        words = ["free", "allocated", "down"]
-        if known.command == "resource status":
-            words = ["avail", "draining", "drained", "online", "offline"]
-        return ((word, "") for word in words)
+        from .resourceview import LIST_STATES, STATUS_STATES
+
+        return ((word, "") for word in (STATUS_STATES if known.command == "resource status" else LIST_STATES))
     from ..journal.job import JobState, Result
 
     words = ["pending", "running", "active", *(one.name.lower() for one in JobState if one.name)]
@@ -197,6 +196,12 @@ def formats(known: Known, typed: str) -> Values:
         from .named_formats import BUILT_IN, configured
 
         named = {**BUILT_IN, **configured()}
+    elif known.command.startswith("resource "):
+        from .resourceview import BOOKS
+
+        book = BOOKS[known.command.partition(" ")[2]]
+        named = {**book.built_in, **book.configured()}
+    if known.command in ("jobs", "pgrep") or known.command.startswith("resource "):
         return [*((name, one.description) for name, one in named.items()), ("help", "the formats and fields")]
     return [(name, "") for name in getattr(known.module(), "FORMATS", ())]
 

@@ -1,72 +1,32 @@
-"""`fluxkv resource`: what there is, what of it is used, and taking nodes out of use. Drain rules are in
-`journal.decide`.
+"""`fluxkv resource`: what there is, what of it is used, and taking nodes out of use or adding some. Rules are in `journal.decide`
+and `journal.decide_inventory`; rows and fields in `resourceview`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..kvs.errors import Rejected
-from .reading import at_option, load, ranks_of, uri_option
+from ..kvs.errors import Rejected, Unavailable
+from .reading import at_option, follow, load, ranks_of, uri_option
+from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..journal.node import Node
     from ..journal.state import State
 
-LIST = "{state:>10} {nnodes:>6} {ncores:>6} {ngpus:>5} {nodelist}"
-STATUS = "{state:>10} {up:>2} {nnodes:>6} {nodelist}"
-DRAINED = "{timestamp!d:%FT%T::<20} {state:<8.8} {ranks:<8.8+} {reason:<30.30+} {nodelist}"
-
-
-class Row(NamedTuple):
-    """One line: nodes in one condition. ncores, ngpus: those of them that are in it."""
-
-    state: str
-    nodes: list[Node]
-    ncores: int = 0
-    ngpus: int = 0
-    up: str = ""
-    timestamp: float = 0.0
-    reason: str = ""
-
-    @property
-    def ranks(self) -> str:
-        from ..journal.idset import format_ids
-
-        return format_ids(node.rank for node in self.nodes)
-
-    @property
-    def nodelist(self) -> str:
-        from ..journal.hostlist import compress
-
-        return compress([node.host for node in self.nodes])
-
-    @property
-    def properties(self) -> str:
-        return ",".join(sorted({name for node in self.nodes for name in node.properties}))
-
-
-FIELDS: dict[str, Any] = {
-    "state": ("STATE", lambda row, _: row.state),
-    "nnodes": ("NNODES", lambda row, _: len(row.nodes)),
-    "ncores": ("NCORES", lambda row, _: row.ncores),
-    "ngpus": ("NGPUS", lambda row, _: row.ngpus),
-    "ranks": ("RANKS", lambda row, _: row.ranks),
-    "nodelist": ("NODELIST", lambda row, _: row.nodelist),
-    "properties": ("PROPERTIES", lambda row, _: row.properties),
-    "up": ("UP", lambda row, _: row.up),
-    "timestamp": ("TIMESTAMP", lambda row, _: row.timestamp),
-    "reason": ("REASON", lambda row, _: row.reason),
-}
+F = TypeVar("F", bound=Callable[..., Any])
+ONLINE_S = 10.0  # how long added nodes are waited for
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def resource() -> None:
-    """List, drain and undrain nodes.
+    """List, drain and undrain nodes; change the inventory.
 
     \b
     Examples:
@@ -77,216 +37,119 @@ def resource() -> None:
     """
 
 
-def sets(state: State) -> dict[str, Row]:
-    """all, up, down, allocated and free, as rows. Allocated cores count as allocated wherever they are;
-    free and
-    down share out the rest."""
-    nodes = [state.nodes[rank] for rank in sorted(state.nodes)]
-    usable = [node for node in nodes if node.usable]
-    down = [node for node in nodes if not node.usable]
-    busy = [node for node in nodes if node.used_cores or node.used_gpus or node.jobs]
+def _filters(command: F) -> F:
+    command = click.option("-q", "--queue", metavar="QUEUE,...", help="Only nodes of these queues.")(command)
+    return click.option("-i", "--include", metavar="TARGETS", help="Only these ranks or hosts.")(command)
 
-    def unused(some: Iterable[Node]) -> tuple[int, int]:
-        cores = gpus = 0
-        for node in some:
-            cores += (node.cores & ~node.used_cores).bit_count()
-            gpus += (node.gpus & ~node.used_gpus).bit_count()
-        return cores, gpus
 
-    def whole(some: Iterable[Node]) -> tuple[int, int]:
-        some = list(some)
-        return sum(node.cores.bit_count() for node in some), sum(node.gpus.bit_count() for node in some)
+def _output(command: F) -> F:
+    command = click.option(
+        "-o", "--format", "fmt", metavar="FORMAT", default="",
+        help=f"A format's name (-o help lists them), or fields: {', '.join(FIELDS)}.",
+    )(command)  # fmt: skip
+    return click.option("-n", "--no-header", is_flag=True, help="No header line.")(command)
 
-    free = [node for node in usable if node.cores & ~node.used_cores]
-    used = (
-        sum(node.used_cores.bit_count() for node in nodes),
-        sum(node.used_gpus.bit_count() for node in nodes),
-    )
-    return {
-        "free": Row("free", free, *unused(free)),
-        "allocated": Row("allocated", busy, *used),
-        "down": Row("down", down, *unused(down)),
-        "up": Row("up", usable, *whole(usable)),
-        "all": Row("all", nodes, *whole(nodes)),
-    }
+
+_listed_states = click.option(
+    "-s", "--states", metavar="STATE,...", help=f"{', '.join(LIST_STATES)} (list: free,allocated,down; else all)."
+)
+
+
+def _seen(
+    uri: str | None, state_dir: str | None, at: str | None, include: str | None, queue: str | None
+) -> tuple[State, list[Node]]:
+    from .resourceview import chosen
+
+    with open_journal(uri, state_dir) as journal:
+        state, _ = load(journal, at)
+    return state, chosen(state, include, queue)
 
 
 @resource.command("list")
-@click.option("-n", "--no-header", is_flag=True, help="No header line.")
-@click.option("-s", "--states", metavar="STATE,...", default="free,allocated,down",
-              help="free, allocated, down, up, all (default: free,allocated,down).")  # fmt: skip
-@click.option("-o", "--format", "fmt", metavar="FORMAT", default=LIST, help=f"Fields: {', '.join(FIELDS)}.")
+@_output
+@_listed_states
+@_filters
 @click.option("-v", "--verbose", "--nodes", "by_node", is_flag=True, help="One line a node.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every node.")
 @at_option
 @target_options
 def list_resources(
-    no_header: bool, states: str, fmt: str, by_node: bool, as_json: bool, at: str | None, uri: str | None,
-    state_dir: str | None,
+    no_header: bool, fmt: str, states: str | None, include: str | None, queue: str | None, by_node: bool, as_json: bool,
+    at: str | None, uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
-    """Count nodes, cores and GPUs by state.
+    """Count nodes, cores and GPUs by state, as the scheduler sees them. Formats of your own: [list.formats.NAME] in
+    ~/.config/fluxkv/resource.toml.
 
     \b
     Examples:
       fluxkv resource list
       fluxkv resource list -n -s free -o '{ncores}'     how many cores are free
+      fluxkv resource list -o rlist -i 0-3              with the ids of cores
       fluxkv resource list -v                           cores, memory and jobs of each node
       fluxkv resource list --at 10:30                   as it was then
     """
-    from . import render
+    from . import render, resourceview
 
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    found = sets(state)
+    names = resourceview.pick(states or "free,allocated,down", LIST_STATES, "state of resources")
+    state, nodes = _seen(uri, state_dir, at, include, queue)
     if as_json:
+        rows = resourceview.list_rows(state, nodes, list(LIST_STATES), set())
         document: dict[str, Any] = {
-            name: {"nnodes": len(row.nodes), "ncores": row.ncores, "ngpus": row.ngpus,
-            "nodelist": row.nodelist,
-                   "ranks": row.ranks}
-            for name, row in found.items()
+            row.state: {"nnodes": len(row.parts), "ncores": row.ncores, "ngpus": row.ngpus, "nodelist": row.nodelist,
+                        "ranks": row.ranks}
+            for row in rows
         }  # fmt: skip
-        document["nodes"] = [node_document(state.nodes[rank]) for rank in sorted(state.nodes)]
+        document["nodes"] = [resourceview.node_document(node) for node in nodes]
         render.print_json(document)
-        return
-    if by_node:
+    elif by_node:
         headers = [] if no_header else ["RANK", "NODE", "STATE", "CORES", "GPUS", "MEMORY", "JOBS", "REASON"]
-        render.table(headers, [_node_row(state.nodes[rank]) for rank in sorted(state.nodes)], right=(0,))
-        return
-    rows = []
-    for name in states.lower().split(","):
-        if name not in found:
-            raise Rejected(
-                f"{name!r} is no state of resources", code="bad-state", hint=f"there are {', '.join(found)}"
-            )
-        rows.append(found[name])
-    _print(rows, fmt, no_header)
-
-
-def _print(rows: list[Row], fmt: str, no_header: bool) -> None:
-    from . import render
-    from .formats import Format
-
-    lines = Format(fmt, FIELDS).lines(rows, None, header=not no_header)
-    if lines:
-        render.out("\n".join(lines))
-
-
-def _node_row(node: Node) -> list[Any]:
-    from ..journal.ids import f58
-
-    jobs = sorted(node.jobs)
-    shown = ",".join(f58(id) for id in jobs[:4]) + (f",+{len(jobs) - 4}" if len(jobs) > 4 else "")
-    gpus = f"{node.used_gpus.bit_count()}/{node.gpus.bit_count()}" if node.gpus else "-"
-    memory = f"{node.used_memory_mb}/{node.memory_mb}M" if node.memory_mb else "-"
-    cores = f"{node.used_cores.bit_count()}/{node.cores.bit_count()}"
-    return [
-        node.rank,
-        node.host,
-        node.state,
-        cores,
-        gpus,
-        memory,
-        shown or "-",
-        node.drain[1] if node.drain else "",
-    ]
-
-
-def node_document(node: Node) -> dict[str, Any]:
-    """A node as a JSON object."""
-    from ..journal.ids import f58
-    from ..journal.idset import text_of
-
-    return {
-        "rank": node.rank, "host": node.host, "state": node.state, "online": node.online,
-        "cores": text_of(node.cores), "used_cores": text_of(node.used_cores), "gpus": text_of(node.gpus),
-        "used_gpus": text_of(node.used_gpus), "memory_mb": node.memory_mb,
-        "used_memory_mb": node.used_memory_mb,
-        "properties": list(node.properties), "jobs": [f58(id) for id in sorted(node.jobs)],
-        "drain": {"timestamp": node.drain[0], "reason": node.drain[1]} if node.drain else None,
-    }  # fmt: skip
+        render.table(headers, [resourceview.node_row(node) for node in nodes], right=(0,))
+    else:
+        resourceview.show("list", lambda fields: resourceview.list_rows(state, nodes, names, fields), fmt, no_header)
 
 
 @resource.command("status")
-@click.option("-n", "--no-header", is_flag=True, help="No header line.")
-@click.option("-s", "--states", metavar="STATE,...", help="Only avail, draining, drained, online, offline.")
-@click.option(
-    "-o",
-    "--format",
-    "fmt",
-    metavar="FORMAT",
-    default=STATUS,
-    help="As for list, and {up} {timestamp} {reason}.",
-)
+@_output
+@click.option("-s", "--states", metavar="STATE,...", help=f"Only {', '.join(STATUS_STATES)}, or drain for both of its kinds.")
+@_filters
+@click.option("--skip-empty", is_flag=True, help="With -s too: no line for a state that no node is in.")
 @at_option
 @target_options
 def status(
-    no_header: bool, states: str | None, fmt: str, at: str | None, uri: str | None, state_dir: str | None
-) -> None:
-    """Group nodes by whether they may be used and whether they are up.
+    no_header: bool, fmt: str, states: str | None, include: str | None, queue: str | None, skip_empty: bool,
+    at: str | None, uri: str | None, state_dir: str | None,
+) -> None:  # fmt: skip
+    """Group nodes by whether they may be used and whether they are up. An asterisk marks a state's nodes that are offline.
 
     \b
     Examples:
       fluxkv resource status
       fluxkv resource status -s offline -o '{nodelist}' -n
+      fluxkv resource status -s drain,housekeeping -o long
     """
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    wanted = set(states.lower().split(",")) if states else {"avail", "draining", "drained"}
-    known = {"avail", "draining", "drained", "online", "offline", "all"}
-    if wanted - known:
-        raise Rejected(
-            f"{min(wanted - known)!r} is no status",
-            code="bad-state",
-            hint=f"there are {', '.join(sorted(known))}",
-        )
-    groups: dict[tuple[str, bool], list[Node]] = {}
-    for rank in sorted(state.nodes):
-        node = state.nodes[rank]
-        kind = "avail" if node.drain is None else node.state
-        for name, up in (
-            (kind, node.online),
-            ("online" if node.online else "offline", node.online),
-            ("all", node.online),
-        ):
-            if name in wanted:
-                groups.setdefault((name, up), []).append(node)
-    if "avail" in wanted and not any(name == "avail" for name, _ in groups):
-        groups["avail", True] = []
-    order = ["all", "online", "offline", "avail", "draining", "drained"]
-    rows = [
-        Row(
-            name,
-            nodes,
-            sum(n.cores.bit_count() for n in nodes),
-            sum(n.gpus.bit_count() for n in nodes),
-            "✔" if up else "✗",
-        )
-        for (name, up), nodes in sorted(
-            groups.items(), key=lambda item: (order.index(item[0][0]), not item[0][1])
-        )
-    ]
-    _print(rows, fmt, no_header)
+    from . import resourceview
+
+    names = list(STATUS_DEFAULT)
+    if states:
+        names = resourceview.pick(states.lower().replace("drain,", "draining,drained,"), (*STATUS_STATES, "drain"), "status")
+        names = list(dict.fromkeys(one for name in names for one in (("draining", "drained") if name == "drain" else (name,))))
+    _, nodes = _seen(uri, state_dir, at, include, queue)
+    keep_empty = bool(states) and not skip_empty
+    resourceview.show("status", lambda fields: resourceview.status_rows(nodes, names, keep_empty, fields), fmt, no_header)
 
 
 @resource.command("drain")
 @click.argument("targets", required=False)
 @click.argument("reason", nargs=-1)
-@click.option(
-    "-f", "--force", count=True, help="Also those drained already: a new reason; twice: a new time too."
-)
-@click.option(
-    "-u", "--update", is_flag=True, help="Leave those drained already as they are, and do not fail."
-)
-@click.option("-n", "--no-header", is_flag=True, help="No header line.")
-@click.option(
-    "-o", "--format", "fmt", metavar="FORMAT", default=DRAINED, help="For the list: {timestamp} {reason} ..."
-)
+@click.option("-f", "--force", count=True, help="Also those drained already: a new reason; twice: a new time too.")
+@click.option("-u", "--update", is_flag=True, help="Leave those drained already as they are, and do not fail.")
+@_output
+@_filters
 @at_option
 @target_options
 def drain(
-    targets: str | None, reason: tuple[str, ...], force: int, update: bool, no_header: bool, fmt: str,
-    at: str | None,
-    uri: str | None, state_dir: str | None,
+    targets: str | None, reason: tuple[str, ...], force: int, update: bool, no_header: bool, fmt: str, include: str | None,
+    queue: str | None, at: str | None, uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
     """Give TARGETS (ranks or hosts) no new jobs, for a REASON. Without arguments: list what is drained.
 
@@ -297,15 +160,16 @@ def drain(
       fluxkv resource drain node[7,9] bad fan
       fluxkv resource drain -f 2 fan replaced   another reason
     """
+    from . import resourceview
+
+    if force and update:
+        raise click.UsageError("-f overwrites what -u leaves as it is: one of them")
     if targets is None:
-        with open_journal(uri, state_dir) as journal:
-            state, _ = load(journal, at)
-        _print(drained(state), fmt, no_header)
+        _, nodes = _seen(uri, state_dir, at, include, queue)
+        resourceview.show("drain", lambda fields: resourceview.drain_rows(nodes, fields), fmt, no_header)
         return
     if state_dir or at:
-        raise Rejected(
-            "a node can be drained only now, in a running instance", code="bad-option", hint="leave out --at"
-        )
+        raise Rejected("a node can be drained only now, in a running instance", code="bad-option", hint="leave out --at")
     from ..journal import decide
 
     with open_journal(uri) as journal:
@@ -313,26 +177,13 @@ def drain(
 
         def decision(state: State) -> decide.Decision:
             ranks = ranks_of(state, targets)
-            if update and not force:
+            if update:
                 ranks = [rank for rank in ranks if state.nodes[rank].drain is None]
                 if not ranks:
                     return decide.Decision([])
             return decide.drain(state, ranks, " ".join(reason), min(force, 2), now)
 
         journal.settle(decision)
-
-
-def drained(state: State) -> list[Row]:
-    """Rows of nodes drained at one time for one reason, the oldest first."""
-    groups: dict[tuple[float, str, str], list[Node]] = {}
-    for rank in sorted(state.nodes):
-        node = state.nodes[rank]
-        if node.drain is not None:
-            groups.setdefault((node.drain[0], node.state, node.drain[1]), []).append(node)
-    return [
-        Row(kind, nodes, timestamp=t, reason=why)
-        for (t, kind, why), nodes in sorted(groups.items(), key=lambda g: g[0])
-    ]
 
 
 @resource.command("undrain")
@@ -352,41 +203,188 @@ def undrain(targets: str, reason: tuple[str, ...], force: bool, uri: str | None)
 
     with open_journal(uri) as journal:
         now = journal.store.now()
-        journal.settle(
-            lambda state: decide.undrain(state, ranks_of(state, targets), " ".join(reason), now, force=force)
-        )
+        journal.settle(lambda state: decide.undrain(state, ranks_of(state, targets), " ".join(reason), now, force=force))
 
 
 @resource.command("info")
+@_listed_states
+@_filters
 @at_option
 @target_options
-def info(at: str | None, uri: str | None, state_dir: str | None) -> None:
+def info(
+    states: str | None, include: str | None, queue: str | None, at: str | None, uri: str | None, state_dir: str | None
+) -> None:
     """Say in one line how much there is.
 
     \b
     Examples:
-      fluxkv resource info      3 Nodes, 12 Cores, 1 GPUs
+      fluxkv resource info            3 Nodes, 12 Cores, 1 GPUs
+      fluxkv resource info -s free    of that, what is free
     """
-    from . import render
+    from . import render, resourceview
 
-    with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    row = sets(state)["all"]
-    render.out(f"{len(row.nodes)} Nodes, {row.ncores} Cores, {row.ngpus} GPUs")
+    names = resourceview.pick(states or "all", LIST_STATES, "state of resources")
+    _, nodes = _seen(uri, state_dir, at, include, queue)
+    parts = _united(nodes, names)
+    cores, gpus = (sum(part[1].bit_count() for part in parts), sum(part[2].bit_count() for part in parts))
+    render.out(f"{len(parts)} Nodes, {cores} Cores, {gpus} GPUs")
+
+
+def _united(nodes: list[Node], names: list[str]) -> list[tuple[Node, int, int]]:
+    """What is in any of these states, node by node."""
+    from .resourceview import sets
+
+    found: dict[int, tuple[Node, int, int]] = {}
+    by_state = sets(nodes)
+    for name in names:
+        for node, cores, gpus in by_state[name]:
+            _, before, gpus_before = found.get(node.rank, (node, 0, 0))
+            found[node.rank] = (node, before | cores, gpus_before | gpus)
+    return [found[rank] for rank in sorted(found)]
 
 
 @resource.command("R")
+@_listed_states
+@_filters
 @at_option
 @target_options
-def show_r(at: str | None, uri: str | None, state_dir: str | None) -> None:
-    """Print the inventory as R (RFC 20), in JSON.
+def show_r(
+    states: str | None, include: str | None, queue: str | None, at: str | None, uri: str | None, state_dir: str | None
+) -> None:
+    """Print the inventory, or what of it is in some state, as R (RFC 20), in JSON.
 
     \b
     Examples:
       fluxkv resource R > R.json
+      fluxkv resource R -s free
     """
-    from . import render
+    from ..journal.rset import NodeRecord, ResourceSet, render_set
+    from . import render, resourceview
 
+    names = resourceview.pick(states or "all", LIST_STATES, "state of resources")
+    state, nodes = _seen(uri, state_dir, at, include, queue)
+    if not states and include is None and queue is None:
+        render.print_json(state.R)
+        return
+    records = tuple(
+        NodeRecord(node.rank, node.host, cores, gpus, node.memory_mb, node.properties)
+        for node, cores, gpus in _united(nodes, names) if cores
+    )  # fmt: skip
+    if not records:
+        raise Rejected("there are no such resources: R names at least one", code="no-such-node", hint="fluxkv resource list")
+    render.print_json(render_set(ResourceSet(records, expiration=state.expiration)))
+
+
+@resource.command("eventlog")
+@click.option("-f", "--format", "form", type=click.Choice(["text", "json"]), default="text", help="text or JSON lines (RFC 18).")
+@click.option("-T", "--time-format", type=click.Choice(["raw", "offset", "human"]), default="raw", help="How times are shown.")
+@click.option("-H", "--human", is_flag=True, help="As --time-format=human.")
+@click.option("-F", "--follow", "following", is_flag=True, help="Go on as events come, until interrupted.")
+@click.option("-w", "--wait", "wanted", metavar="EVENT", help="Stop behind the first event of this name, or wait for it.")
+@click.option("--timeout", metavar="FSD", help="Give up waiting after this long.")
+@target_options
+def eventlog(
+    form: str, time_format: str, human: bool, following: bool, wanted: str | None, timeout: str | None, uri: str | None,
+    state_dir: str | None,
+) -> None:  # fmt: skip
+    """Show the events of the inventory (RFC 44): resource-define, drain, undrain, online, offline, ...
+
+    \b
+    Examples:
+      fluxkv resource eventlog
+      fluxkv resource eventlog -f json | jq -r .name
+      fluxkv resource eventlog -w drain --timeout 1m
+    """
+    from ..instances.follow import Tail, timed_out
+    from ..journal.catalogue import CATALOGUE
+    from .eventlines import EventLines
+    from .options import timeout_of
+    from .render import out
+
+    if wanted is not None and ("resource", wanted) not in CATALOGUE:
+        known = ", ".join(name for kind, name in CATALOGUE if kind == "resource")
+        raise Rejected(f"{wanted!r} is no event of resources", code="no-such-event", hint=f"there are {known}")
+    lines = EventLines(form, "human" if human else time_format)
+    limit = timeout_of(timeout)
+    deadline = None if limit is None else time.monotonic() + limit
     with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
-    render.print_json(state.R)
+        version = 0
+        for commit in journal.commits():
+            version = commit.version
+            if any(_tell(event, lines, out) and event[0] == wanted for event in commit.events):
+                return
+        if not following and wanted is None:
+            return
+        sys.stdout.flush()
+        tail = Tail(journal.store, version)
+        try:
+            while True:
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    error = timed_out(f"no {wanted or 'more'} event came")
+                    error.hint = ""
+                    raise error
+                for commit in tail.poll(left)[0]:
+                    if any(_tell(event, lines, out) and event[0] == wanted for event in commit.events):
+                        return
+                sys.stdout.flush()
+        finally:
+            tail.close()
+
+
+def _tell(event: Any, lines: Any, out: Callable[[str], None]) -> bool:
+    from ..journal.wire import Event
+
+    name, subject, timestamp, context = event
+    if subject != "resource":
+        return False
+    shown = {key: value for key, value in (context or {}).items() if key != "R"}
+    out(lines.of(Event(name, subject, timestamp, shown or None)))
+    return True
+
+
+@resource.command("reload")
+@click.argument("path", metavar="FILE")
+@uri_option
+def reload(path: str, uri: str | None) -> None:
+    """Replace the inventory by the R (RFC 20, JSON) in FILE ("-": standard input): nodes are added, changed, and removed.
+
+    What jobs hold stays: it is refused to remove a node that is in use, to take from one what is in use, or to give the rank
+    of such a node to another host. Drain it first, and wait until its jobs are over.
+
+    \b
+    Examples:
+      fluxkv resource R | fluxkv resource reload -     the same again changes nothing
+    """
+    from ..journal import decide_inventory
+    from ..journal.rset import parse_R
+    from .render import say
+
+    if path == "-":
+        text = sys.stdin.read()
+    else:
+        with open(path) as file:
+            text = file.read()
+    inventory = parse_R(text)
+    told: list[str] = []
+    with open_journal(uri) as journal:
+        now = journal.store.now()
+
+        def decision(state: State) -> Any:
+            made, told[:] = decide_inventory.reload(state, inventory, now)
+            return made
+
+        state = journal.look()
+        before = dict(state.nodes)
+        journal.settle(decision, state)
+        journal.catch_up(state)
+        for line in told or ["nothing has changed"]:
+            say(f"fluxkv: {line}")
+        fresh = [rank for rank, node in state.nodes.items() if before.get(rank) is not node]
+        for seen in follow(journal, state, ONLINE_S) if fresh else ():
+            if all(seen.nodes[rank].online for rank in fresh if rank in seen.nodes):
+                return
+        if fresh:
+            raise Unavailable(
+                "the new nodes are not up yet", code="timeout", hint="fluxkv resource status; fluxkv status shows their agent"
+            )

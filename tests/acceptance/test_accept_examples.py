@@ -61,6 +61,7 @@ COMPANY = {"job last": "completed", "job wait": "lasting", "pgrep": "running", "
 # What else a command needs to find, typed before it.
 _TIDY = ("cron", "interval", "--name", "tidy", "10m", "true")
 BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "resource eventlog": (("resource", "drain", "1", "hot"),),
     "resource undrain": (("resource", "drain", "2-4,7"),),
     "cron stop": (_TIDY, ("cron", "at", "--name", "backup", "+1h", "true")),
     "cron start": (_TIDY, ("cron", "stop", "tidy")),

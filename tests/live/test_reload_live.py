@@ -1,0 +1,55 @@
+"""Another inventory under a running instance: new nodes come up by themselves, what runs goes on, what is in use stays."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytestmark = pytest.mark.live
+SUPPORT = Path(__file__).resolve().parents[1] / "support" / "live.py"
+
+
+def _live() -> ModuleType:
+    name = "fluxkv_tests_live"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, SUPPORT)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+live = _live()
+
+
+def R(path: Path, ranks: str, *hosts: str) -> str:
+    document = {"version": 1, "execution": {"R_lite": [{"rank": ranks, "children": {"core": "0-1"}}], "nodelist": [*hosts]}}
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def test_nodes_come_and_go(tmp_path: Path) -> None:
+    with live.site(tmp_path, "-s", "1", "--cores", "2") as site:
+        host = site.client.state().nodes[0].host
+        word = tmp_path / "word"
+        long = site.submit(f"until test -e {word}; do sleep 0.02; done; exit 5")
+        site.running(long)
+        done = site.run("resource", "reload", R(tmp_path / "a", "0-2", host, "b", "c"))
+        assert (done.returncode, "added 1-2 (b,c)" in done.stderr) == (0, True), done.stderr
+        both = int(site.client.submit(["sh", "-c", "echo $FLUXKV_NODE_RANK"], env=site.env, nodes=2, ntasks=2, cores_per_task=2))
+        assert site.results([both]) == [0]
+        site.kill("agent")  # the next one reads the inventory as it is
+        refused = site.run("resource", "reload", R(tmp_path / "b", "1-2", "b", "c"))
+        assert (refused.returncode, "rank 0" in refused.stderr) == (1, True)
+        done = site.run("resource", "reload", R(tmp_path / "c", "0,2", host, "c"))
+        assert (done.returncode, done.stderr) == (0, "fluxkv: removed 1 (b)\n")
+        site.until(lambda s: s.nodes[2].online and sorted(s.nodes) == [0, 2], "two nodes")
+        word.touch()
+        assert site.results([long, site.submit("exit 0")]) == [5, 0]
+        site.sound()
