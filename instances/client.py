@@ -153,11 +153,14 @@ class Instance:
     ) -> JobHandle:
         """Submit one job: a command (a list of words, or one text for the shell) or a jobspec.
 
-        options: duration (seconds, or "5m"), output, error, input (files), label_io, and those of
-        `journal.jobspec_build.from_options`: nodes, ntasks, cores_per_task, gpus_per_task, exclusive,
-        memory_mb_per_task, name, cwd, queue, constraint, dependencies, attributes. dependencies: one or
-        several, as f"afterok:{job}" or RFC 26 objects. env: its environment (default: this process's).
-        Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
+        options, named as the command's: nodes, ntasks, cores_per_task, gpus_per_task, memory_mb_per_task,
+        exclusive, or by resource cores, tasks_per_node, tasks_per_core, gpus_per_node; duration (seconds, or
+        "5m"), signal ("USR1@60s" before that), name, queue, bank, cwd, constraint (as --requires),
+        dependencies (one or several, f"afterok:{job}" or RFC 26 objects), begin_time (Unix seconds or a
+        datetime), output, error, input (files; templates such as {{id}}), label_io, files (name -> bytes, or a
+        path that is read now), rlimit (name -> value, or rules), taskmap ("cyclic"), shell_options and
+        attributes (dotted name -> value). env: its environment (default: this process's). urgency: 0 (held)
+        to 31. Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
         """
         (id,) = self.submit_many([command], env=env, urgency=urgency, flags=flags, **options)
         return JobHandle(self, id)

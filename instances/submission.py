@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..journal.decide import Decision
 
 CHUNK = 1000  # jobs per commit
+KEYWORDS = frozenset(("begin_time", "files", "rlimit", "signal", "taskmap"))  # options that `keywords` takes apart
 CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
 ENVIRONMENTS = 10_000  # remembered as being in the store
 REMEMBERED = 100_000  # jobs, the newest, that can be waited for without a fold
@@ -261,7 +262,7 @@ def build_jobspec(
 
     command: words, or one text for /bin/sh. duration: seconds, or a text such as "5m" (RFC 23). output,
     error, input: files, put under `shell.options` as Flux has them; templates such as {{id}} are filled in
-    by the agent.
+    by the agent. options: those of `from_options`, and `keywords`.
     """
     from ..journal.duration import parse_duration
     from ..journal.jobspec_build import from_options
@@ -278,6 +279,11 @@ def build_jobspec(
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else [os.fspath(word) for word in command]
     seconds = parse_duration(duration) if duration else 0.0
     options.setdefault("cwd", os.getcwd())
+    if not KEYWORDS.isdisjoint(options):
+        from .keywords import apply_keywords
+
+        apply_keywords(options, shell, seconds)
+        shell_options = {**shell, **(shell_options or {})}
     if shell_options:
         shell.update(shell_options)
     try:

@@ -136,21 +136,13 @@ def memory_mb(text: str | None) -> int:
 
 
 def warning(text: str, limit_s: float) -> tuple[int, float]:
-    """(signal number, seconds before the limit) of --signal's "[SIG][@TIME]"; Flux's defaults are USR1 and 60 s."""
-    from ..instances.shell_options import WARN_LEFT_S, WARN_SIGNAL, parse_signal
-    from ..journal.duration import parse_duration
+    """See `shell_options.parse_warning`. Raises click.BadParameter."""
+    from ..instances.shell_options import parse_warning
 
-    name, mark, left = text.partition("@")
     try:
-        found = (
-            parse_signal("signal", name) if name else WARN_SIGNAL,
-            parse_duration(left) if mark else WARN_LEFT_S,
-        )
+        return parse_warning(text, limit_s)
     except Rejected as error:
         raise bad("--signal", error) from None
-    if not limit_s:
-        raise bad("--signal", "there is no time limit to signal before: add -t")
-    return found
 
 
 def count(values: Mapping[str, Any], name: str, least: int = 1) -> int | None:
