@@ -53,7 +53,7 @@ class Worker:
         self.admitted: dict[tuple[str, int], int] = {}  # (scope, user) -> jobs taken in by this pass
         self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
-        self.snapshot_events = state.events
+        self.snapshot_events = state.events + state.kvs.operations
         self.moved = 0.0  # when something came last
         self.inactive: dict[int, None] = {}
         self.again = False
@@ -398,10 +398,14 @@ class Worker:
 
     @property
     def _tail(self) -> int:
-        return self.state.events - self.snapshot_events
+        return self._folded() - self.snapshot_events
+
+    def _folded(self) -> int:
+        """Events folded; of the user's KVS each operation counts, as folding it costs as much."""
+        return self.state.events + self.state.kvs.operations
 
     def _snapshot(self, outputs: list[Output]) -> None:
-        self.snapshot_events = self.state.events
+        self.snapshot_events = self._folded()
         outputs.append(Snapshot(floor=max(0, self.state.version - 200)))
 
 

@@ -63,13 +63,17 @@ _LENGTH = {"put": 3, "append": 3, "unlink": 2, "mkdir": 2, "link": 4, "copy": 4,
 
 
 class Namespaces:
-    """trees: by name, the primary one first. hash: of all of them together, kept as they change."""
+    """trees: by name, the primary one first. hash: of all of them together, kept as they change.
 
-    __slots__ = ("_packed", "hash", "trees")
+    operations: done by this object, which is no part of its value: how much there has been to fold.
+    """
+
+    __slots__ = ("_packed", "hash", "operations", "trees")
 
     def __init__(self) -> None:
         self.trees: dict[str, Tree] = {PRIMARY: Tree()}
         self.hash = 0
+        self.operations = 0
         self._packed: dict[str, tuple[int, bytes]] = {}  # snapshot records by name, with the tree's hash then
 
     def tree(self, name: str = PRIMARY) -> Tree:
@@ -134,6 +138,7 @@ class Namespaces:
         """Do the operations as one step; the places that changed. Raises `Rejected`, and then has changed nothing."""
         before = {namespace: self.tree(namespace).hash}  # of those that an operation has reached
         check_ops(ops)
+        self.operations += len(ops)
         touched: Touched = []
         for op in ops:
             self._do(op, version, namespace, touched, before)

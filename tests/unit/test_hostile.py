@@ -171,6 +171,11 @@ def test_others_commits_alone_lead_to_a_snapshot() -> None:
         sim.cli.append(Decision(ops), 0)
     turn(sim, 4)
     assert worker.snapshot_events > before + 10_000
+    before = worker.snapshot_events
+    for _ in range(3):  # few events, much to fold
+        sim.cli.append(decide_kvs.commit([["put", "a", b"x"]] * 4000, 1.0), 0)
+    turn(sim, 4)
+    assert worker.snapshot_events > before + 10_000
 
 
 def test_signal_that_is_none_does_not_end_the_launcher() -> None:
