@@ -54,13 +54,26 @@ def commands(repeats: int) -> list[Figure]:
     with instance("-s", "1", "--cores", "2") as rig:
         env = rig.environment()
         nothing = whole(python, env, repeats)
-        found = [
-            figure("fluxkv submit true, whole command", whole([PROGRAM, "submit", "true"], env, repeats), "ms", 100),
-            figure("fluxkv run true, whole command", whole([PROGRAM, "run", "true"], env, repeats), "ms"),
-            figure("fluxkv jobs, whole command", whole([PROGRAM, "jobs"], env, repeats), "ms"),
-            figure("fluxkv --version, whole command", whole([PROGRAM, "--version"], env, repeats), "ms"),
-        ]
+        done = subprocess.run([PROGRAM, "submit", "true"], env=env, capture_output=True, text=True, check=True)
+        id = done.stdout.strip()
+        subprocess.run([PROGRAM, "job", "wait", id], env=env, check=True)
+        tab = {**env, "_FLUXKV_COMPLETE": "bash", "COMP_LINE": "fluxkv job eventlog ", "COMP_CUR": ""}
+        asked: list[tuple[str, list[str], dict[str, str], float | None]] = [
+            ("fluxkv submit true", ["submit", "true"], env, 100), ("fluxkv --help", ["--help"], env, 100),
+            ("fluxkv jobs", ["jobs"], env, 100), ("fluxkv job status ID", ["job", "status", id], env, 100),
+            ("a TAB that asks for job ids", [], tab, 200), ("fluxkv run true", ["run", "true"], env, None),
+            ("fluxkv --version", ["--version"], env, None),
+        ]  # fmt: skip
+        measured = [(name, whole([PROGRAM, *words], given, repeats), budget) for name, words, given, budget in asked]
         nothing += whole(python, env, repeats)
+    base = percentile(nothing, 0.5)
+    found = [
+        figure(
+            f"{name}, whole command", each, "ms", budget,
+            note=f"{percentile(each, 0.5) / base:.1f} x python -c pass",
+        )
+        for name, each, budget in measured
+    ]  # fmt: skip
     return [*found, figure("python -c pass, for comparison", nothing, "ms")]
 
 
