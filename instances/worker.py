@@ -383,9 +383,9 @@ class Worker:
             planner.dequeue(id)
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
-        """What it costs to take one grows with the active jobs, and a little with the inactive ones."""
+        """Taking one costs time for each active job, and some bytes on disk for each inactive one."""
         inactive = self.state.count(INACTIVE)
-        if self._tail > max(SNAPSHOT_EVENTS, 4 * (len(self.state.jobs) - inactive), inactive):
+        if self._tail > max(SNAPSHOT_EVENTS, 4 * (len(self.state.jobs) - inactive), 2 * inactive):
             self._snapshot(outputs)
 
     def _when_quiet(self, now: float, outputs: list[Output]) -> None:

@@ -6,10 +6,10 @@ A block is two compressed parts: the ids with their ends, and the records as col
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence, ValuesView
+from collections.abc import Iterator, Sequence, ValuesView
 from typing import Any
 
-from .columns import Columns, from_columns, to_columns
+from .columns import Columns, Sieve, Wanted, from_columns, to_columns
 from .job import Job
 from .wire import pack, unpack
 
@@ -48,10 +48,10 @@ class Block:
             self._names = dict(zip(ids, ends, strict=True))
         return self._names
 
-    def jobs(self, wanted: Iterable[int] | None = None) -> list[Job]:
+    def jobs(self, wanted: Wanted = None) -> list[Job]:
         """Those still here, or only the wanted ones; new records at each call."""
         columns = self._columns if self._columns is not None else unpack(zlib.decompress(self.data))
-        if wanted is not None:  # it is asked job by job
+        if wanted is not None and not isinstance(wanted, Sieve):  # it is asked job by job
             self._columns = columns
         found = from_columns(columns, wanted)
         return [job for job in found if job.id not in self.left] if self.left else found

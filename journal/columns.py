@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 from .job import HASHED, Job, job_value
 from .wire import pack
 
 Columns = dict[str, Any]
+
+
+class Sieve(NamedTuple):
+    """A test on a few fields, by which most jobs of many can be passed over without making their records."""
+
+    fields: tuple[str, ...]
+    test: Callable[..., bool]
+
+
+Wanted = Iterable[int] | Sieve | None  # ids, what a sieve lets through, or all
 
 _new: Callable[[type[Job]], Job] = Job.__new__
 _DEFAULTS = {name: getattr(Job(0), name) for name in HASHED}
@@ -57,21 +67,15 @@ def _all_same(values: Sequence[Any]) -> bool:
     return pack(values)[head:] == pack(first) * size
 
 
-def from_columns(columns: Columns, wanted: Iterable[int] | None = None) -> list[Job]:
+def from_columns(columns: Columns, wanted: Wanted = None) -> list[Job]:
     """The jobs (only those wanted), in their order. Raises what a dict or list raises for anything of another shape."""
     ids: list[int] = columns["jobs"]
     same, each = columns["same"], columns["each"]
     only: list[int] | None = None
-    if wanted is not None:
-        chosen = set(wanted)
-        only = [at for at, id in enumerate(ids) if id in chosen]
-        ids = [ids[at] for at in only]
 
     def column(name: str) -> Iterable[Any]:
-        if name == "id":
-            return ids
-        if name in each:
-            values: list[Any] = each[name]
+        values: list[Any] | None = columns["jobs"] if name == "id" else each.get(name)
+        if values is not None:
             return values if only is None else list(map(values.__getitem__, only))
         value = same.get(name, _DEFAULTS.get(name))
         if value.__class__ is list or value.__class__ is dict:  # records change theirs in place
@@ -79,6 +83,16 @@ def from_columns(columns: Columns, wanted: Iterable[int] | None = None) -> list[
             return copies
         return repeat(value, len(ids))
 
+    if isinstance(wanted, Sieve):
+        test = wanted.test
+        only = [at for at, row in enumerate(zip(*map(column, wanted.fields), strict=True)) if test(*row)]
+    elif wanted is not None:
+        chosen = set(wanted)
+        only = [at for at, id in enumerate(ids) if id in chosen]
+    if only is not None:
+        ids = [ids[at] for at in only]
+        if not ids:
+            return []
     jobs: list[Job] = []
     for job in _quick(zip(*map(column, _QUICK), column("jobspec"), strict=True)):
         jobs.append(job)

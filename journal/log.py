@@ -15,6 +15,7 @@ from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
 from . import snapshot as snapshots
 from .blocks import LazyJobs
+from .columns import Sieve, Wanted
 from .cron import CronTable
 from .decide import Decision
 from .ids import f58
@@ -204,8 +205,13 @@ class Journal:
         """One job's record, live or retired. Raises `Rejected(code="no-such-job")` if there never was one."""
         return self.known_jobs(state, [id])[0]
 
-    def newest(self, state: State, count: int, keep: Callable[[Job], bool], since: float = 0.0) -> list[Job]:
-        """The `count` jobs (0: all) that ended last among those to keep, the last first; reads no further back than that."""
+    def newest(
+        self, state: State, count: int, keep: Callable[[Job], bool], since: float = 0.0, sieve: Sieve | None = None
+    ) -> list[Job]:
+        """The `count` jobs (0: all) that ended last among those to keep, the last first; reads no further back than that.
+
+        sieve: lets all of them through, and spares the making of most other records.
+        """
         found: list[Job] = []
         for t_last, read in self._ended_lists(state):
             if count and len(found) >= count:
@@ -215,18 +221,18 @@ class Journal:
                     break
             if t_last < since:
                 break
-            found += [job for job in read() if keep(job)]
+            found += [job for job in read(sieve) if keep(job)]
         found.sort(key=_ended_last)
         return found[:count] if count else found
 
-    def _ended_lists(self, state: State) -> list[tuple[float, Callable[[], list[Job]]]]:
+    def _ended_lists(self, state: State) -> list[tuple[float, Callable[[Wanted], list[Job]]]]:
         """(when its last one ended, what reads it) of each list of inactive jobs, in falling order."""
         jobs = state.jobs
         unpacked = jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values()
         loose = [job for job in unpacked if job.state == INACTIVE]
-        lists: list[tuple[float, Callable[[], list[Job]]]] = []
+        lists: list[tuple[float, Callable[[Wanted], list[Job]]]] = []
         if loose:
-            lists.append((max(job.t_inactive for job in loose), lambda: loose))
+            lists.append((max(job.t_inactive for job in loose), lambda wanted: loose))
         if isinstance(jobs, LazyJobs):
             lists += [(block.t_last, block.jobs) for block in jobs.blocks]
         ends: dict[int, float] = {}
@@ -261,10 +267,10 @@ class Journal:
         found.sort(key=_submitted_last)
         return found[:count] if count else found
 
-    def _retired_list(self, version: int) -> list[Job]:
-        return list(self._retired_in(version).values())
+    def _retired_list(self, version: int, wanted: Wanted = None) -> list[Job]:
+        return list(self._retired_in(version, wanted).values())
 
-    def _retired_in(self, version: int, wanted: Iterable[int] | None = None) -> dict[int, Job]:
+    def _retired_in(self, version: int, wanted: Wanted = None) -> dict[int, Job]:
         """The jobs (only the wanted ones) that left the state in this commit."""
         found: dict[int, Job] = {}
         for _, event in self.story([version], "instance"):
@@ -272,9 +278,11 @@ class Journal:
                 continue
             some = records(event.context, wanted)
             if some is None:  # of a program that kept no records there: fold up to the commit before
-                only = set(event.context["jobs"]).intersection(wanted) if wanted is not None else event.context["jobs"]
+                only = set(event.context["jobs"])
+                if wanted is not None and not isinstance(wanted, Sieve):
+                    only.intersection_update(wanted)
                 jobs = self.at(version - 1).jobs if only else {}
-                some = {id: jobs[id] for id in only if id in jobs}
+                some = {id: jobs[id] for id in event.context["jobs"] if id in only and id in jobs}
             found.update(some)
         return found
 

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .columns import from_columns, to_columns
+from .columns import Wanted, from_columns, to_columns
 from .job import INACTIVE, Job, job_value
 from .wire import pack
 
@@ -37,7 +37,7 @@ def retirement(jobs: Iterable[Job]) -> dict[str, Any]:
     return to_columns(chosen, LEFT_OUT)
 
 
-def records(context: dict[str, Any], wanted: Iterable[int] | None = None) -> dict[int, Job] | None:
+def records(context: dict[str, Any], wanted: Wanted = None) -> dict[int, Job] | None:
     """The jobs (only the wanted ones) of a `retire` event, in its order; None if it has no (readable) records."""
     try:
         jobs = from_columns(context, wanted)

@@ -18,11 +18,17 @@ def jobs_on(journal: Journal, state: State, rank: int, since: float, until: floa
     """The jobs that hold or held something on a node at some time in between, in order of allocation: all that hold it
     still, and the `limit` (0: all) that ended last."""
 
+    from ..journal.columns import Sieve
+
+    def holds(claims: list[Any], t_alloc: float) -> bool:
+        return bool(t_alloc) and t_alloc <= until and any(row[0] == rank for row in claims)
+
     def here(job: Job) -> bool:
-        return bool(job.t_alloc) and job.t_alloc <= until and any(row[0] == rank for row in job.claims_wire)
+        return holds(job.claims_wire, job.t_alloc)
 
     found = [job for job in state.active() if here(job)]
-    found += journal.newest(state, limit, lambda job: here(job) and job.t_inactive >= since, since)
+    found += journal.newest(state, limit, lambda job: here(job) and job.t_inactive >= since, since,
+                            Sieve(("claims_wire", "t_alloc"), holds))  # fmt: skip
     found.sort(key=lambda job: (job.t_alloc, job.order))
     return [_document(job, rank) for job in found]
 

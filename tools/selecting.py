@@ -16,6 +16,7 @@ from ..kvs.errors import Rejected
 from .reading import user_id
 
 if TYPE_CHECKING:
+    from ..journal.columns import Sieve
     from ..journal.job import Job
     from ..journal.log import Journal
     from .jobview import View
@@ -47,6 +48,7 @@ class Selection:
         self.results = 0  # inactive jobs with these results, whatever the mask says
         self.since = 0.0
         self.tests: list[Callable[[Job], bool]] = []
+        self.userid: int | None = None
 
     # -- narrowing down
 
@@ -63,7 +65,7 @@ class Selection:
     def users(self, user: str | None, *, everyone: bool = False) -> Selection:
         """One user's jobs ("all": everyone's), by default one's own."""
         if not everyone and user != "all":
-            wanted = user_id(user) if user else os.getuid()
+            wanted = self.userid = user_id(user) if user else os.getuid()
             self.tests.append(lambda job: job.userid == wanted)
         return self
 
@@ -137,8 +139,26 @@ class Selection:
         if count and len(found) >= count:
             return found[:count]
         if self.mask & INACTIVE or self.results:
-            found += journal.newest(state, count and count - len(found), self.wants, self.since)
+            left = count and count - len(found)
+            found += journal.newest(state, left, self.wants, self.since, self._sieve())
         return found
+
+    def _sieve(self) -> Sieve | None:
+        """What lets all inactive jobs that are asked for through, and few others."""
+        from ..journal.columns import Sieve
+        from ..journal.job import INACTIVE, result_of
+
+        user = self.userid
+        results = 0 if self.mask & INACTIVE else self.results  # 0: any
+        if not results and user is None:
+            return None
+
+        def test(userid: int, status: int | None, started: float, exception: list[Any] | None) -> bool:
+            return (user is None or userid == user) and (
+                not results or bool(result_of(status, bool(started), exception) & results)
+            )
+
+        return Sieve(("userid", "status", "t_run", "exception"), test)
 
 
 def in_order(active: Iterable[Job]) -> list[Job]:

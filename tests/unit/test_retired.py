@@ -173,6 +173,26 @@ def test_no_more_is_read_than_was_asked_for(shell: Any) -> None:
     assert store.count == 1
 
 
+def test_a_sieve_spares_records_and_loses_none(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a listing and a node's story pass over is never made; what they show is the same."""
+    from fluxkv.journal import columns
+
+    plain = [shell.out("jobs", "-a", "-f", states) for states in ("failed", "timeout,canceled", "completed", "inactive")]
+    story = shell.out("inspect", "node", "1", "--json")
+    retire(shell, "abcde")
+    journal = shell.sample.journal
+    assert journal.save_snapshot(journal.load())
+    made: list[int] = []
+    whole = columns._quick
+    monkeypatch.setattr(columns, "_quick", lambda rows: (made.append(job.id) or job for job in whole(rows)))
+    assert [shell.out("jobs", "-a", "-f", states) for states in ("failed", "timeout,canceled", "completed", "inactive")] == plain
+    active = [job.id for job in journal.look().active()]
+    made.clear()
+    shell.out("jobs", "-a", "-f", "failed")
+    assert sorted(made) == sorted([*active, shell.ids["b"], shell.ids["f"]])
+    assert shell.out("inspect", "node", "1", "--json") == story
+
+
 def test_results_are_counted_for_ever(shell: Any) -> None:
     before = shell.sample.journal.load().ended()
     assert list(before.values()) == [4, 2, 2, 1]
