@@ -20,7 +20,8 @@ from .fold_kvs import SUBJECT
 class Seen(Protocol):
     """What a decision looks at: a `State`, or what a client folds of it."""
 
-    kvs: Namespaces
+    @property
+    def kvs(self) -> Namespaces: ...
 
 
 MARKS = 64

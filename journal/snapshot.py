@@ -127,7 +127,7 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
         if kind == "active":
             active += from_columns(unpack(zlib.decompress(part)))
         elif kind == "kvs":
-            state.kvs.load(unpack(zlib.decompress(part)))
+            state.kvs_packed.append(part)
         elif kind == "inactive":
             blocks.append(Block(part[:names], part[names:], t_first, t_last))
             state.counts[INACTIVE] = state.counts.get(INACTIVE, 0) + count

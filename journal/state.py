@@ -6,6 +6,7 @@ the sum modulo 2**128 of a hash of each subject's value; a commit re-hashes only
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
@@ -21,7 +22,7 @@ from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
 from .usage import Usage
-from .wire import Commit, pack
+from .wire import Commit, pack, unpack
 
 MASK = (1 << 128) - 1
 # What a snapshot stores as it is, beside version, epoch, time, nodes, queues, user KVS and jobs.
@@ -53,7 +54,8 @@ class State:
         self.config_entry: list[Any] | None = None
         self.rules = Rules()
         self.usage: Usage | None = None
-        self.kvs = Namespaces()
+        self.kvs_packed: list[bytes] = []  # of a snapshot, until somebody asks for the KVS
+        self._kvs = Namespaces()
         self.cron = CronTable()
         self.keeping: dict[int, Keeping] = {}
         self.keeping_news: dict[int, None] = {}
@@ -198,6 +200,15 @@ class State:
         """A subject that is not a job is gone: the digest forgets it."""
         self._sum = (self._sum - self._word_hash.pop(word, 0)) & MASK
         self.dirty_words.discard(word)
+
+    @property
+    def kvs(self) -> Namespaces:
+        """The user's KVS, unpacked when it is asked for: who lists jobs need not pay for a hundred thousand keys."""
+        if self.kvs_packed:
+            packed, self.kvs_packed = self.kvs_packed, []
+            for record in packed:
+                self._kvs.load(unpack(zlib.decompress(record)))
+        return self._kvs
 
     @property
     def tree(self) -> Tree:
