@@ -196,7 +196,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(
         kvs.append("log", f"{number}")
         kvs.namespace("n").append("log", f"{number}")
         assert kvs.put({f"k{number}": "x"}, absent=True) == instance.store.meta().version
-    assert len(lost) == 18
+    assert len(lost) >= 18  # more if two commits draw the same mark
     assert (kvs.get("log"), kvs.namespace("n").get("log")) == (b"012", b"012")
     assert code(kvs.put, {"k0": "y"}, absent=True) == "exists"
 
