@@ -404,19 +404,22 @@ def test_a_lost_commit_is_made_again(rig: Rig) -> None:
 
 
 def test_an_allocation_falls_with_the_end_it_follows_from(rig: Rig) -> None:
-    """The dependent's allocation is in another group than its antecedent's end: it must not go out without it."""
-    first = rig.submit()
-    second = rig.wait(f"afterok:{first}")
+    """The dependent's allocation is in another group than its antecedent's end, and takes nothing of what that frees: it
+    must not go out without it all the same."""
+    first, beside = rig.submit(), rig.submit()
+    second = rig.wait(f"afterok:{first}", cores=2)
     rig.over(first)
     outputs = rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
     (write,) = (one for one in outputs if isinstance(one, Write))
-    assert "alloc" in [event[0] for group in rig.worker.groups for event in group.events]
-    rig.say(["memo", first, rig.now, {}])  # no guard moves by this; a raised exception does move one
-    rig.do(decide.raise_exception(rig.state, first, "x", 3, "", 1, rig.now))
+    ends, allocates = rig.worker.groups
+    assert allocates.events[0][:2] == ["alloc", second]
+    assert not set(ends.frees) & set(allocates.takes)
+    rig.do(decide.raise_exception(rig.state, first, "x", 3, "", 1, rig.now))  # a remark, not an end
     conflict = rig.store.append(write.request)
     assert conflict.things == (f"job/{first}",)
     rig.turn(Answered(write.request, conflict))
     assert rig.job(second).state == RUN
+    assert rig.job(beside).state == RUN
     rig.replayed()
 
 
