@@ -8,7 +8,7 @@ Whether a dependency holds, `antecedent` says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -154,7 +154,7 @@ def read(dependencies: Any, references: bool = False) -> list[Dependency]:
         made = _read(one["scheme"], one["value"], references, 0)
         extra = tuple((key, value) for key, value in one.items() if key not in ("scheme", "value"))
         if extra:
-            made = Dependency(made.scheme, made.job, made.back, made.at, made.parts, extra)
+            made = replace(made, extra=extra)
         found.setdefault(made.description, made)
     return list(found.values())
 
@@ -283,6 +283,17 @@ def with_ids(jobspecs: Sequence[dict[str, Any]], before: Sequence[int], ids: Seq
     return found
 
 
+def renumbered(dependencies: Sequence[Mapping[str, Any]], numbers: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Put references (#N) in the place of ids: what a job waited for, submitted anew together with it. Inverse of `resolve`."""
+    return [_renumbered(one, numbers).object for one in read(dependencies)]
+
+
+def _renumbered(one: Dependency, numbers: Mapping[int, int]) -> Dependency:
+    if one.parts:
+        return replace(one, parts=tuple(_renumbered(part, numbers) for part in one.parts))
+    return replace(one, job=0, back=numbers[one.job]) if one.job in numbers else one
+
+
 def resolve(dependencies: Sequence[Mapping[str, Any]], ids: Sequence[int], number: int) -> list[dict[str, Any]]:
     """Put ids in the place of references between jobs of one submission. ids: of all before it; number: its own, from 0.
 
@@ -296,10 +307,10 @@ def resolve(dependencies: Sequence[Mapping[str, Any]], ids: Sequence[int], numbe
 def _resolve(one: Dependency, ids: Sequence[int], number: int) -> Dependency | None:
     if one.parts:
         parts = tuple(made for part in one.parts if (made := _resolve(part, ids, number)) is not None)
-        return Dependency(one.scheme, parts=parts, extra=one.extra) if parts else None
+        return replace(one, parts=parts) if parts else None
     if one.back is None:
         return one
     at = one.back + number if one.back < 0 else one.back
     if one.back >= number:
         raise _bad(one.uri, f"job number {one.back} is not submitted before number {number}")
-    return Dependency(one.scheme, ids[at], extra=one.extra) if at >= 0 else None
+    return replace(one, job=ids[at], back=None) if at >= 0 else None

@@ -51,8 +51,8 @@ def _changes(command: Any) -> Any:
 def resubmit(ids: tuple[str, ...], failed: bool, since: str | None, uri: str | None, dry_run: bool, **values: Any) -> int:
     """Submit jobs once more, with the jobspec and the environment they had, and print "old -> new".
 
-    They may be of any age and in any state. With --failed, all of your jobs that failed or timed out; running it twice
-    submits them twice, so name the ids, or use --since.
+    They may be of any age and in any state. Who waited for another of them waits for the new one. With --failed, all of
+    your jobs that failed or timed out; running it twice submits them twice, so name the ids, or use --since.
 
     \b
     Examples:
@@ -89,7 +89,8 @@ def resubmit(ids: tuple[str, ...], failed: bool, since: str | None, uri: str | N
 def _named(instance: Instance, ids: tuple[str, ...]) -> list[Job]:
     from .selection import parse_ids
 
-    return instance.journal.known_jobs(instance.state(), list(dict.fromkeys(parse_ids(list(ids)))))
+    found = instance.journal.known_jobs(instance.state(), list(dict.fromkeys(parse_ids(list(ids)))))
+    return sorted(found, key=lambda job: job.order)  # who waits for another of them comes after it
 
 
 def _failed(instance: Instance, since: str | None) -> list[Job]:
@@ -112,6 +113,7 @@ def _pieces(instance: Instance, jobs: list[Job], values: Mapping[str, Any]) -> I
 
     urgency = urgency_of(values["urgency"]) if values["urgency"] else None
     environments: dict[str, dict[str, str]] = {}
+    numbers = {job.id: number for number, job in enumerate(jobs)}
     for job in jobs:
         env = environments.get(job.env)
         if env is None:
@@ -119,14 +121,14 @@ def _pieces(instance: Instance, jobs: list[Job], values: Mapping[str, Any]) -> I
                 environments.clear()
             env = environments[job.env] = changed(kept_environment(instance, job), values["env"])
         try:
-            jobspec = _changed(kept_jobspec(instance, job), values)
+            jobspec = _changed(kept_jobspec(instance, job), values, numbers)
         except Rejected as error:
             raise Rejected(f"{f58(job.id)}: {error}", code=error.code, hint=error.hint) from None
         yield Piece(jobspec, env, job.urgency if urgency is None else urgency)
 
 
-def _changed(jobspec: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a jobspec with the changes, checked again."""
+def _changed(jobspec: dict[str, Any], values: Mapping[str, Any], numbers: Mapping[int, int]) -> dict[str, Any]:
+    """A copy of a jobspec with the changes, checked again. numbers: of the jobs that are submitted anew, by their old id."""
     import copy
 
     from ..instances.shell_options import check_system
@@ -149,6 +151,10 @@ def _changed(jobspec: dict[str, Any], values: Mapping[str, Any]) -> dict[str, An
         set_shell_option(made, name, value)
     parse_jobspec(made, general=True)
     check_system(system)
+    if "dependencies" in system:
+        from ..journal.dependency import renumbered
+
+        system["dependencies"] = renumbered(system["dependencies"], numbers)
     return made
 
 

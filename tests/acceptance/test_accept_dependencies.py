@@ -129,6 +129,18 @@ def test_a_chain_in_one_submission(site: Any) -> None:
     assert all("never started: dependency" in reason or "failed (exit code 1)" in reason for reason in reasons)
 
 
+def test_a_workflow_submitted_once_more(site: Any) -> None:
+    first = site.submit("sh", "-c", "test -e mended")
+    second = site.submit(f"--dependency=afterok:{first}", "touch", "second")
+    assert [status for status, _ in ended(site, first, second).values()] == ["F", "F"]
+    (site.folder / "mended").touch()
+    lines = site.ok("resubmit", "--wait", second, first).splitlines()
+    assert [line.split()[0] for line in lines] == [first, second]
+    new = lines[0].split()[-1], lines[1].split()[-1]
+    assert f"after-success={new[0]} (met)" in site.ok("inspect", "job", new[1])
+    assert (site.folder / "second").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

@@ -156,6 +156,14 @@ def test_references_within_a_submission():
         read(normalise("afterok:#1"))  # nobody but the submitter knows what it means
 
 
+def test_references_in_the_place_of_ids():
+    given = normalise([f"afterok:{A}?site=here", f"any(after:{B},all(afterok:{C}),begin-time:5)", "singleton"])
+    made = dependency.renumbered(given, {A: 0, C: 1})
+    assert [one["value"] for one in made] == ["#0", f"after:{f58(B)},all(afterok:#1),begin-time:5", ""]
+    assert made[0]["site"] == "here"
+    assert resolve(made, [A, C], 2) == given
+
+
 # -- whether one holds -----------------------------------------------------------------------------------------------
 
 STARTED = Antecedent(1, 1, False, True, True, None, None)
