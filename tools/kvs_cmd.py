@@ -83,6 +83,8 @@ def get(
     names = [key_of(key) for key in keys]
     if (watch or waitcreate) and at:
         raise click.UsageError("--watch and --waitcreate look ahead, --at looks back")
+    if (watch or waitcreate or wait_version is not None) and state_dir and not uri:
+        raise click.UsageError("nothing changes in a --state-dir: wait on the running instance")
     if not watch and (uniq or appended or count):
         raise click.UsageError("--uniq, --append and --count need --watch")
     if watch and len(names) > 1:
@@ -263,7 +265,9 @@ def wait(keys: tuple[str, ...], number: int | None, timeout: str | None, namespa
 def watch(
     key: str, count: int | None, no_initial: bool, as_objects: bool, timeout: str | None, namespace: str, uri: str | None
 ) -> None:
-    """Print what is at and below a key, then each change, with the version of its commit.
+    """Print what is there at and below a key, then each change.
+
+    Each line begins with the version of its commit.
 
     \b
     Examples:

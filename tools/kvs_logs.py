@@ -11,6 +11,7 @@ import click
 from ..kvs.errors import Rejected
 from .kvs_shared import SETTINGS, key_of, namespace_option, open_kvs, seconds, timeout_option
 from .reading import uri_option
+from .target import target_options
 
 
 @click.group("eventlog", context_settings=SETTINGS)
@@ -89,10 +90,10 @@ def _lines(unformatted: bool, human: bool) -> Any:
 @_human
 @timeout_option
 @namespace_option
-@uri_option
+@target_options
 def get(
     key: str, watch: bool, count: int | None, unformatted: bool, human: bool, timeout: str | None, namespace: str,
-    uri: str | None,
+    uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
     """Print the events of a log.
 
@@ -103,9 +104,11 @@ def get(
     """
     from . import render
 
+    if watch and state_dir and not uri:
+        raise click.UsageError("nothing changes in a --state-dir: watch the running instance")
     lines = _lines(unformatted, human)
     seen = 0
-    with open_kvs(uri, None, namespace) as store:
+    with open_kvs(uri, state_dir, namespace) as store:
         for event in store.events(key_of(key), follow=watch, timeout=seconds(timeout)):
             render.out(lines.of(event))
             sys.stdout.flush()

@@ -125,7 +125,7 @@ def copy(
 def move(
     source: str, destination: str, src_namespace: str, dst_namespace: str, namespace: str, uri: str | None
 ) -> None:
-    """Move a value, a link, or a directory with all that is below it, in one step.
+    """Move a value, a link or a directory in one step.
 
     \b
     Examples:

@@ -100,9 +100,13 @@ def test_the_past_stays_readable_when_the_instance_is_down(site: Any, tmp_path: 
     version = own.ok("kvs", "put", "-s", "a=1").strip()
     own.ok("kvs", "put", "a=2")
     own.ok("kvs", "link", "a", "b")
+    own.ok("kvs", "eventlog", "append", "log", "begun")
     assert "equal" in own.ok("replay", "--diff", "live")
     own.ok("stop")
     for key in ("a", "b"):
         assert site.ok("kvs", "get", key, "--state-dir", folder) == "2\n"
     assert site.ok("kvs", "get", "a", "--at", version, "--state-dir", folder) == "1\n"
-    assert site.ok("kvs", "dir", "--state-dir", folder) == "a = 2\nb -> a\n"
+    assert site.ok("kvs", "dir", "--state-dir", folder) .startswith("a = 2\nb -> a\nlog = ")
+    assert "begun" in site.ok("kvs", "eventlog", "get", "log", "--state-dir", folder, FLUXKV_URI="")
+    for words in (["get", "-w", "a"], ["get", "-W", "c"], ["get", "--wait-version", "9", "a"], ["eventlog", "get", "-w", "log"]):
+        assert "running instance" in site("kvs", *words, "--state-dir", folder).err
