@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
@@ -64,7 +65,8 @@ class Core:
         self._works: list[Work] = []
         self._attaches: list[JobFuture] = []
         self._cancels: list[tuple[JobFuture, str]] = []
-        self._waiting: set[JobFuture] = set()  # submitted, not done; the thread's own, as all that follows
+        self._waiting: set[Future[Any]] = set()  # whatever is not done
+        # The thread's own:
         self._doomed: dict[JobFuture, str] = {}  # to be cancelled, with the note
         self._journal: Journal | None = None
         self._sweep_at = 0.0
@@ -78,6 +80,7 @@ class Core:
         with self._lock:
             self._need_open()
             self._works.append(work)
+            self._expect(work.future)
             self._ring()
 
     def attach(self, future: JobFuture) -> None:
@@ -86,6 +89,7 @@ class Core:
         with self._lock:
             self._need_open()
             self._attaches.append(future)
+            self._expect(future)
             self._ring()
 
     def cancelled(self, future: JobFuture, note: str) -> None:
@@ -109,7 +113,7 @@ class Core:
             if self._thread is None:
                 self._release()
                 return
-            futures = [*[work.future for work in self._works], *self._waiting] if cancel else []
+            futures = list(self._waiting) if cancel else []
             self._ring()
         for future in futures:
             future.cancel()
@@ -118,6 +122,15 @@ class Core:
         """Wait for the end after `close`."""
         if self._thread is not None and not self.in_thread() and os.getpid() == self._pid:
             self._thread.join()
+
+    def _expect(self, future: JobFuture) -> None:
+        """It is waited for until it is done, however that comes about; the lock is held."""
+        self._waiting.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._waiting.discard(future)
 
     def _need_own_process(self) -> None:
         if os.getpid() != self._pid:
@@ -160,7 +173,6 @@ class Core:
 
     def ended(self, future: JobFuture) -> None:
         """See `futures.Owner`."""
-        self._waiting.discard(future)
         if future.call_file:
             remove(future.call_file)
 
@@ -176,11 +188,8 @@ class Core:
             _log.exception("the executor's thread has ended")
             with self._lock:
                 self._closed = True
-                works, attaches = self._works, self._attaches
                 self._works, self._attaches = [], []
                 self._release()
-            for future in [*[work.future for work in works], *attaches]:
-                future.fail(error)
             self._fail_all(error)
 
     def _turn(self) -> bool:
@@ -206,7 +215,7 @@ class Core:
         if time.monotonic() >= self._sweep_at and self.results is not None:
             self._sweep()
         with self._lock:
-            more = bool(self._works or self._attaches or self._cancels or self._waiting or self._doomed)
+            more = bool(self._waiting or self._cancels or self._doomed)
             if more or not self._closed:
                 return True
         return any(watcher.wants_events for watcher in self._futures())
@@ -264,7 +273,6 @@ class Core:
             return
         submitted = self._submitter.submitted
         for work, id in zip(wanted, ids, strict=True):
-            self._waiting.add(work.future)
             work.future.submitted(id)
             self._hub.add(work.future, submitted.pop(id))
 
@@ -274,24 +282,18 @@ class Core:
             return
         from .executor_attach import tell_past
 
-        self._waiting.update(futures)
         try:
             active, version = tell_past(self._own_journal(), futures)
             for future in active:
                 self._hub.add(future, version)
         except FluxkvError as error:
             for future in futures:
+                self._hub.drop(future)
                 future.fail(error)
-        self._waiting.difference_update([future for future in futures if future.done()])
 
     def _cancel(self, cancels: list[tuple[JobFuture, str]]) -> None:
-        """Note whose jobs are to be cancelled; who waits for a cancelled future learns it now."""
-        for future, note in cancels:
-            if future.cancelled():
-                future.begin()
-                self._waiting.discard(future)
-            if future.id:
-                self._doomed[future] = note
+        """Note whose jobs are to be cancelled."""
+        self._doomed.update((future, note) for future, note in cancels if future.id)
 
     def _send_cancels(self) -> None:
         """Cancel as of what the subscription has brought, without a fold; jobs that have moved since come again next turn."""
@@ -345,6 +347,7 @@ class Core:
 
     def _give_up(self, error: FluxkvError) -> None:
         self._fail_all(error)
+        self._doomed.clear()
         self._hub.close()
         self._hub = Hub(self._store)
 
@@ -352,10 +355,10 @@ class Core:
         return (w for several in self._hub.watching.values() for w in several if isinstance(w, JobFuture))
 
     def _fail_all(self, error: BaseException) -> None:
-        for future in [*self._futures(), *self._waiting]:
-            if not future.done():
-                future.fail(error)
-        self._waiting.clear()
+        with self._lock:
+            futures = [future for future in self._waiting if isinstance(future, JobFuture)]
+        for future in futures:
+            future.fail(error)
 
     def _sweep(self) -> None:
         self._sweep_at = time.monotonic() + SWEEP_EVERY_S

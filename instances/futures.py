@@ -185,6 +185,7 @@ class JobFuture(Future[Any]):
         """Cancel it and its job unless the job is known to run or to have ended; whether it is cancelled."""
         if not super().cancel():
             return False
+        self.begin()  # who waits for it is told now, even while the server is away
         self._owner.cancelled(self, "its future was cancelled")
         return True
 
@@ -195,11 +196,12 @@ class JobFuture(Future[Any]):
     # -- for the executor's thread
 
     def begin(self) -> bool:
-        """Pending no more; False if it had been cancelled."""
-        if self._settled:
-            return not self.cancelled()
-        self._settled = True
-        return self.set_running_or_notify_cancel()
+        """Pending no more; False if it had been cancelled. Of any thread."""
+        with self._lock:
+            if self._settled:
+                return not self.cancelled()
+            self._settled = True
+            return self.set_running_or_notify_cancel()
 
     def submitted(self, id: int) -> None:
         """Its job has this id."""
@@ -258,7 +260,7 @@ class JobFuture(Future[Any]):
         if not first:
             return
         self._owner.ended(self)
-        if not self.begin():
+        if self.done() or not self.begin():
             return
         try:
             self._resolve(result)

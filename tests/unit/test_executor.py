@@ -427,6 +427,28 @@ def test_shutdown_waits_or_cancels(instance: Instance) -> None:
     assert instance.job(pending.jobid()).exception is not None
 
 
+def test_cancelling_while_the_thread_is_busy(instance: Instance) -> None:
+    """Whoever waits is told at once, wherever the work is by then; nothing of it is submitted."""
+    executor = Executor(instance.uri)
+    held, go = threading.Event(), threading.Event()
+    first = executor.submit_command(["true"])
+    first.add_jobid_callback(lambda _: (held.set(), go.wait(PATIENCE_S)))
+    assert held.wait(PATIENCE_S)
+    futures = [executor.submit_command(["never"]) for _ in range(5)]
+    assert futures[0].cancel()
+    assert not wait(futures[:1], PATIENCE_S).not_done
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert not wait([first, *futures], PATIENCE_S).not_done
+    assert all(future.cancelled() for future in [first, *futures])
+    go.set()
+    executor.shutdown()
+    (job,) = instance.state().jobs.values()
+    assert (job.name, job.exception) == ("true", ["cancel", "its future was cancelled"])
+    for future in futures:
+        with pytest.raises(CancelledError):
+            future.jobid(PATIENCE_S)
+
+
 def test_an_executor_that_is_forgotten_still_serves_its_futures_then_ends(instance: Instance) -> None:
     executor = Executor(instance.uri)
     derived = executor.with_options(name="x")
