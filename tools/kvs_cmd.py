@@ -293,7 +293,7 @@ def _change_text(change: Change) -> str:
     if entry.kind == "link":
         return f"{change.version} {change.key} -> {entry.target}"
     if entry.kind == "dir":
-        return f"{change.version} {change.key}."
+        return f"{change.version} {change.key.rstrip('.')}."
     shown = shown_bytes(change.payload) if isinstance(change.payload, bytes) else f"({entry.size} bytes)"
     return f"{change.version} {change.key} = {shown}"
 
