@@ -50,10 +50,15 @@ class Rows:
 
 
 def cut(rows: Rows, limit: int) -> Rows:
-    """The first facts, in the order a fold needs them (a start never after its end)."""
+    """The first facts, in the order a fold needs them: a start never after its end, nor before the end that gave the seat.
+
+    (Were the rest lost with the node, a job that started on a seat would have no one to have taken it from.)
+    """
     first = Rows()
     for name in KINDS:
         setattr(first, name, getattr(rows, name)[:limit])
+    later = {row[6] for row in rows.over[limit:]}
+    first.start = [row for row in rows.start if row[0] not in later][:limit]
     return first
 
 
@@ -62,4 +67,6 @@ def rest(rows: Rows, first: Rows) -> Rows:
     rest = Rows()
     for name in KINDS:
         setattr(rest, name, getattr(rows, name)[len(getattr(first, name)) :])
+    told = {(row[0], row[1]) for row in first.start}
+    rest.start = [row for row in rows.start if (row[0], row[1]) not in told]
     return rest

@@ -167,7 +167,9 @@ class Actor:
 class Sim:
     """`run()` plays a seed to its calm end; then `store` holds the journal to look at."""
 
-    def __init__(self, seed: int, actions: int = 400, scripts: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, seed: int, actions: int = 400, scripts: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+    ) -> None:
         self.seed, self.actions = seed, actions
         self.rng = random.Random(seed)
         self.now = T0
@@ -184,8 +186,9 @@ class Sim:
             ["instance-create", "instance", T0, first],
             ["resource-define", "resource", T0, {"method": "configuration", "R": inventory}],
         ], absent=["instance"], bumps=["instance"]), 0)  # fmt: skip
-        if scripts:
-            self.cli.settle(lambda state: decide_config.load(state, {"job-manager": scripts}, "", 1, T0))
+        document = {**(config or {}), **({"job-manager": scripts} if scripts else {})}
+        if document:
+            self.cli.settle(lambda state: decide_config.load(state, document, "", 1, T0))
         self.view = State()
         self.cli.catch_up(self.view)
         self.diary = Diary()

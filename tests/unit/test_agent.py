@@ -8,6 +8,7 @@ import pytest
 
 from fluxkv.instances.agent import PROBE, Agent
 from fluxkv.instances.attempts import Host
+from fluxkv.instances.facts import Rows, cut, rest
 from fluxkv.instances.reactor import (
     Answered,
     Input,
@@ -261,3 +262,16 @@ def test_what_cannot_be_read_ends_one_job_at_most_and_never_the_agent(rig: Rig) 
     assert row[5].startswith("spawn: bad order")
     rig.settle(outputs)
     assert told(rig.step(rig.launch(6, 15)))[0][0] == "launch"
+
+
+def test_a_start_is_not_told_before_the_end_that_gave_its_seat() -> None:
+    """Were the rest lost with the node, the job would have started and hold no seat for ever."""
+    rows = Rows()
+    rows.over = [[1, 7, 1.0, 2.0, 0, "", 2], [2, 7, 2.0, 3.0, 0, "", 3], [3, 7, 3.0, 4.0, 0, "", 4]]
+    rows.start = [[2, 7, 2.0], [3, 7, 3.0], [4, 7, 4.0]]
+    told: list[tuple[list[int], list[int]]] = []
+    while rows:
+        first = cut(rows, 1)
+        rows = rest(rows, first)
+        told.append(([row[0] for row in first.start], [row[0] for row in first.over]))
+    assert told == [([2], [1]), ([3], [2]), ([4], [3])]
