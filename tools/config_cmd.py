@@ -132,7 +132,7 @@ def show(key: str | None, no_header: bool, as_json: bool, uri: str | None, state
         ]})  # fmt: skip
         return
     shown = [(name, value if isinstance(value, str) else _json(value), source) for name, value, source in rows]
-    render.table([] if no_header else ["SETTING", "VALUE", "SOURCE"], shown, plain=True)
+    render.table([] if no_header else ["SETTING", "VALUE", "SOURCE"], shown)
 
 
 def _json(value: Any) -> str:

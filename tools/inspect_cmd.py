@@ -222,7 +222,7 @@ def _show_job(
         ]
         for one in steps
     ]
-    render.table(["TIME", "OFFSET", "EVENT", "STATE", "BY", "ENTRY", "WHAT"], rows, right=(1,), plain=True)
+    render.table(["TIME", "OFFSET", "EVENT", "STATE", "BY", "ENTRY", "WHAT"], rows, right=(1,))
 
 
 def _clock(t: float) -> str:
@@ -315,7 +315,7 @@ def _show_node(
             [one["id"], one["name"], one["cores"], render.human_time(one["alloc"]), _held(one, now)]
             for one in running
         ]
-        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD"], rows, plain=True)
+        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD"], rows)
     more = f", the latest {limit} at most" if limit and len(ended) >= limit else ""
     render.out(f"\nran here: {len(ended) or 'nothing'}{more}")
     if ended:
@@ -330,10 +330,10 @@ def _show_node(
             ]
             for one in ended
         ]
-        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD", "END"], rows, plain=True)
+        render.table(["JOBID", "NAME", "CORES", "SINCE", "HELD", "END"], rows)
     render.out("\nhistory")
     rows = [[_clock(one["timestamp"]), one["name"], one["by"], one["entry"], one["what"]] for one in history]
-    render.table(["TIME", "EVENT", "BY", "ENTRY", "WHAT"], rows, plain=True)
+    render.table(["TIME", "EVENT", "BY", "ENTRY", "WHAT"], rows)
 
 
 def _held(one: dict[str, Any], now: float) -> str:

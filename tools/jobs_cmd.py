@@ -208,7 +208,7 @@ def _help() -> None:
     for name, one in {**BUILT_IN, **configured()}.items():
         render.out(f"  {name:<10} {one.description}\n  {'':<10} {one.text}")
     render.out("Fields:")
-    render.table([], [(f"  {name}", header) for name, (header, _) in FIELDS.items()], plain=True)
+    render.table([], [(f"  {name}", header) for name, (header, _) in FIELDS.items()])
     render.out("  annotations.KEY, sched.KEY, user.KEY: what the scheduler and the user noted on a job")
     render.out(
         "Conversions: !d datetime, !D ISO time, !F duration, !H h:mm:ss, !P percentage; "

@@ -175,6 +175,8 @@ def _run(args: list[str]) -> int:
         return done.exit_code
     except click.Abort:
         return 130
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -85,12 +85,9 @@ def job_ids(known: Known, typed: str) -> Values:
         wanted |= masks[word]
     form = "dec" if typed.isdecimal() else "f58plain" if typed.startswith("f") else "f58"
 
-    def order(job: Job) -> tuple[bool, int]:
-        return job.state == INACTIVE, -job.order
-
     given = _given_ids(known)
     found = 0
-    for job in sorted(known.state.jobs.values(), key=order):
+    for job in _latest_first(known.state, inactive=not wanted or bool(wanted & INACTIVE)):
         if wanted and not job.state & wanted:
             continue
         text = encode(job.id, form)
@@ -99,6 +96,21 @@ def job_ids(known: Known, typed: str) -> Values:
             found += 1
             if found == MOST:
                 return
+
+
+def _latest_first(state: State, *, inactive: bool) -> Iterator[Job]:
+    """Active jobs, then inactive ones, the latest first; what a snapshot holds packed is unpacked as far as it is wanted."""
+    from ..journal.blocks import LazyJobs
+    from ..journal.job import INACTIVE
+
+    def order(job: Job) -> tuple[bool, int]:
+        return job.state == INACTIVE, -job.order
+
+    jobs = state.jobs
+    yield from sorted(jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values(), key=order)
+    if inactive and isinstance(jobs, LazyJobs):
+        for block in sorted(jobs.blocks, key=lambda block: -block.t_last):
+            yield from sorted(block.jobs(), key=order)
 
 
 def _given_ids(known: Known) -> set[int]:
@@ -138,7 +150,8 @@ def users(known: Known, typed: str) -> Values:
 
     yield "all", "everybody"
     yield user_name(os.getuid()), "you"
-    yield from ((user_name(id), "") for id in sorted({job.userid for job in known.state.jobs.values()}))
+    others = {job.userid for job in _latest_first(known.state, inactive=False)}
+    yield from ((user_name(id), "") for id in sorted(others))
 
 
 def keys(known: Known, typed: str) -> Values:

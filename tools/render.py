@@ -86,21 +86,15 @@ def fit(lines: list[str]) -> list[str]:
     return [line if width_of(line) <= most else cut(line, most - 1) + "+" for line in lines]
 
 
-BOLD, RESET = "\x1b[1m", "\x1b[0m"
-STYLES = {"red": "\x1b[31m", "green": "\x1b[32m", "yellow": "\x1b[33m", "bold": BOLD, "dim": "\x1b[2m"}
-
-
 def table(
     headers: Sequence[str],
     rows: Iterable[Sequence[Any]],
     *,
-    plain: bool = False,
     right: Iterable[int] = (),
-    styles: dict[str, str] | None = None,
 ) -> None:
-    """Print rows under headers ([] for none) in columns, without colours when plain.
+    """Print rows under headers ([] for none) in columns.
 
-    right: indices of columns set flush right. styles: cell text -> a word of `STYLES`, e.g. {"failed": "red"}.
+    right: indices of columns set flush right.
     On a terminal too narrow the last column is cut, or, where others do not fit either, each row becomes a block of lines.
     """
     from .formats import clean, width_of
@@ -116,7 +110,6 @@ def table(
     if headers and most and sum(widths[:-1]) + len(widths) - 1 > most - 10:
         _blocks(headers, texts)
         return
-    colour = not plain and coloured()
 
     def drawn(line: Sequence[str]) -> str:
         cells = [
@@ -126,22 +119,9 @@ def table(
         ]
         return " ".join(cells).rstrip()
 
-    lines = fit([drawn(line) for line in texts])
-    if colour and styles:
-        lines = [_styled(line, cells, styles) for line, cells in zip(lines, texts, strict=True)]
-    if headers:
-        head = fit([drawn(headers)])[0]
-        lines.insert(0, f"{BOLD}{head}{RESET}" if colour else head)
+    lines = fit([drawn(line) for line in ([headers, *texts] if headers else texts)])
     if lines:
         out("\n".join(lines))
-
-
-def _styled(line: str, cells: Sequence[str], styles: dict[str, str]) -> str:
-    """The line in the colour of the first of its cells that has one."""
-    for cell in cells:
-        if cell in styles:
-            return f"{STYLES[styles[cell]]}{line}{RESET}"
-    return line
 
 
 def _blocks(headers: Sequence[str], rows: list[list[str]]) -> None:

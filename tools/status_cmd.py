@@ -253,7 +253,7 @@ def list_instances(no_header: bool, as_json: bool) -> None:
         ]
         for one in found
     ]
-    render.table([] if no_header else ["URI", "STATE", "STARTED", "JOBS", "DIRECTORY"], rows, plain=True)
+    render.table([] if no_header else ["URI", "STATE", "STARTED", "JOBS", "DIRECTORY"], rows)
 
 
 def _instance(directory: StateDir) -> dict[str, Any]:
