@@ -65,16 +65,21 @@ class LoopHub:
         """A future for each job's result. Raises `Rejected` for an unknown id."""
         known, (version, _) = self._instance.known(list(ids))
         found = []
-        for job in known:
-            future: asyncio.Future[JobResult] = self._loop.create_future()
-            found.append(future)
-            if job.t_inactive:
-                future.set_result(result_of(job))
-                continue
-            awaited = _Awaited(job, future)
-            self._awaited.add(awaited)
-            future.add_done_callback(partial(self._drop, awaited))
-            self._hub.add(awaited, version)
+        try:
+            for job in known:
+                future: asyncio.Future[JobResult] = self._loop.create_future()
+                found.append(future)
+                if job.t_inactive:
+                    future.set_result(result_of(job))
+                    continue
+                awaited = _Awaited(job, future)
+                self._awaited.add(awaited)
+                future.add_done_callback(partial(self._drop, awaited))
+                self._hub.add(awaited, version)
+        except BaseException:
+            for future in found:
+                future.cancel()
+            raise
         if self._awaited and self._timer is None:
             self._look()
         return found

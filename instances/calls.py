@@ -109,10 +109,14 @@ def main_script() -> str:
     return os.path.abspath(path) if path and os.path.isfile(path) else ""
 
 
-def search_path() -> str:
-    """This process's module search path, for the tasks'."""
+def search_path(python: str = sys.executable) -> str:
+    """This process's module search path, for tasks of an interpreter; for another one than ours what is no part of ours."""
     here = os.getcwd()
-    return os.pathsep.join(dict.fromkeys(entry or here for entry in sys.path if os.pathsep not in entry))
+    entries = list(dict.fromkeys(entry or here for entry in sys.path if os.pathsep not in entry))
+    if python == sys.executable:
+        return os.pathsep.join(entries)
+    ours = tuple({os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix)})
+    return "+" + os.pathsep.join(entry for entry in entries if not entry.startswith(ours))
 
 
 def root_of(uri: str) -> str:

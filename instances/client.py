@@ -292,7 +292,7 @@ class Instance:
     def events_async(
         self, id: int | str | JobHandle | None = None, *, follow: bool = True, timeout: float | None = None
     ) -> AsyncIterator[Event]:
-        """As `events`, for `async for`: in an event loop, without a thread."""
+        """As `events`, for `async for` in an event loop, without a thread; follows unless told otherwise."""
         from . import aio
 
         return aio.events(self, None if id is None else _id(id), follow, timeout)

@@ -116,12 +116,15 @@ class Executor(BaseExecutor):
 
     # -- submitting
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
+    def submit(self, function: Callable[..., Any] | Jobspec, /, *args: Any, **kwargs: Any) -> JobFuture:
         """Call `function(*args, **kwargs)` in a job of its own; its future.
 
         The call is pickled now: by cloudpickle where that is installed and plain pickle will not do. Raises
-        `Rejected(code="not-picklable")`, and RuntimeError after `shutdown`.
+        `Rejected(code="not-picklable")`, and RuntimeError after `shutdown`. A jobspec in the place of a function is
+        submitted as it is, as Flux's executor does: see `submit_command`.
         """
+        if isinstance(function, Mapping):
+            return self.submit_command(function, *args, **kwargs)
         return self._submit(dump_call(function, args, kwargs))
 
     def submit_command(self, command: Command | Jobspec, **options: Any) -> JobFuture:
@@ -192,7 +195,7 @@ class Executor(BaseExecutor):
 
     def _submit(self, call: Call) -> JobFuture:
         if self._template is None:
-            self._call_env = {**self._env, pyjob.PATHS: search_path(), pyjob.MAIN: main_script() or None}
+            self._call_env = {**self._env, pyjob.PATHS: search_path(self._python), pyjob.MAIN: main_script() or None}
             # Last, since other threads look at it.
             self._template = Template(self._python, {"cwd": os.getcwd(), **self._options})
         core = self._core

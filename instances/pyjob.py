@@ -5,7 +5,8 @@ imports. Never speaks to a server. The other side is `calls`; what both must kno
 
 FLUXKV_CALL: flags, a blank, and the pickled call in base64, or @ and the path of a file that holds it. Flags: "c" the call
 is a function and a list of argument tuples, "m" the main script is run first, "s" the result is on disk before the task ends.
-FLUXKV_RESULTS: the folder results go to, one file named after the job. FLUXKV_PYTHONPATH: where modules are found.
+FLUXKV_RESULTS: the folder results go to, one file named after the job. FLUXKV_PYTHONPATH: where modules are found;
+with a plus before it, beside where this interpreter finds them anyway.
 FLUXKV_MAIN: path of the submitter's main script, or a blank and its module name.
 """
 
@@ -44,6 +45,17 @@ def run_main_again(where: str) -> None:
     module.__dict__.update(found)
     _kept.append(sys.modules.get("__main__"))  # this module goes on
     sys.modules["__main__"] = sys.modules[MAIN_NAME] = module
+
+
+def read_call(call: str) -> bytes:
+    """The pickled call of the variable's second word."""
+    if not call.startswith("@"):
+        return a2b_base64(call)
+    try:
+        with open(call[1:], "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise RuntimeError(f"{call[1:]} is gone: a large call is kept until its job has ended, so submit it anew") from error
 
 
 def make_call(flags: str, data: bytes, main: str) -> Any:
@@ -144,17 +156,14 @@ def main() -> int:
     folder = environ.pop(RESULTS)
     main_script = environ.pop(MAIN, "")
     paths = environ.pop(PATHS, "")
-    if paths:
+    if paths.startswith("+"):
+        sys.path += paths[1:].split(os.pathsep)
+    elif paths:
         sys.path[:] = paths.split(os.pathsep)
     path = result_path(folder, int(environ["FLUXKV_JOB_ATTEMPT"].partition(".")[0]))
     value, error = None, None
     try:
-        if call.startswith("@"):
-            with open(call[1:], "rb") as file:
-                data = file.read()
-        else:
-            data = a2b_base64(call)
-        value = make_call(flags, data, main_script)
+        value = make_call(flags, read_call(call), main_script)
     except BaseException as problem:
         error = described(problem)
     try:

@@ -113,6 +113,17 @@ def test_a_command_gives_its_exit_code(executor: Executor, instance: Instance, s
     assert future.job_result().status == status
 
 
+def test_a_jobspec_is_submitted_as_flux_s_executor_does(executor: Executor, instance: Instance) -> None:
+    from fluxkv.instances.submission import build_jobspec
+
+    jobspec = build_jobspec(["sim"], ntasks=2, name="spec")
+    future = executor.submit(jobspec, urgency=20)
+    job = instance.job(future.jobid(PATIENCE_S))
+    assert (job.name, job.ntasks, job.urgency) == ("spec", 2, 20)
+    with pytest.raises(Rejected):
+        executor.submit({"version": 1})
+
+
 def test_many_submissions_share_few_commits(executor: Executor, instance: Instance) -> None:
     executor.submit_command(["true"]).jobid(PATIENCE_S)
     before = instance.store.meta().version

@@ -107,6 +107,31 @@ def test_a_result_that_cannot_be_kept(tmp_path: Path) -> None:
         Results(f"{tmp_path}/file/x").today()
 
 
+def test_a_large_call_whose_file_is_gone_says_so(tmp_path: Path) -> None:
+    call = dump_call(len, (b"x" * 20_000,), {})
+    variables, mark = Results(str(tmp_path)).payload(call, sync=False)
+    os.unlink(mark["call"])
+    env = {**os.environ, **variables, "FLUXKV_JOB_ATTEMPT": f"{JOB}.2-3"}
+    assert subprocess.run([sys.executable, "-P", pyjob.__file__], env=env, capture_output=True, timeout=60).returncode == 1
+    with pytest.raises(RuntimeError, match="submit it anew"):
+        raise outcome(tmp_path).error
+
+
+def test_another_interpreter_keeps_its_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    paths = calls.search_path("/another/python")
+    assert paths.startswith("+")
+    assert str(tmp_path) in paths[1:].split(os.pathsep)
+    assert not any(entry.startswith(sys.base_prefix + os.sep) for entry in paths[1:].split(os.pathsep))
+    (tmp_path / "mine_own.py").write_text("def five(): return 5\n")
+    call = dump_call(eval, ("__import__('mine_own').five(), len(__import__('sys').path)",), {})
+    variables, _ = Results(str(tmp_path)).payload(call, sync=False)
+    env = {**os.environ, **variables, pyjob.PATHS: f"+{tmp_path}", "FLUXKV_JOB_ATTEMPT": f"{JOB}.2-3"}
+    assert subprocess.run([sys.executable, "-P", pyjob.__file__], env=env, timeout=60).returncode == 0
+    assert outcome(tmp_path).value[0] == 5
+    assert outcome(tmp_path).value[1] > 3
+
+
 def test_chunks_and_partials(tmp_path: Path) -> None:
     assert run(tmp_path, dump_chunk(operator.add, [(1, 2), (3, 4)])).returncode == 0
     assert outcome(tmp_path).value == [3, 7]
