@@ -154,11 +154,12 @@ def _update_running(state: State, job: Job, changes: list[Change], now: float) -
     seconds = context[DURATION]
     if state.rules.of(job.queue) is not None:  # else its queue is gone, and its limits with it
         state.rules.check_limits(jobspec)
-    expiration = job.t_alloc + seconds if seconds else 0.0
+    begun = job.t_run if job.script is not None and job.t_run else job.t_alloc  # a prolog does not count
+    expiration = begun + seconds if seconds else 0.0
     if state.expiration and (not expiration or expiration > state.expiration):
         raise _refuse(job, "would outlive the instance", "bad-update", f"it ends at {state.expiration:.0f}")
     if expiration and expiration <= now:
-        gone = format_duration(max(0.0, round(now - job.t_alloc, 1)))
+        gone = format_duration(max(0.0, round(now - begun, 1)))
         raise _refuse(job, f"has run for {gone}: a limit of {format_duration(seconds)} has passed already", "bad-update")
     thing = f"job/{job.id}"
     message = pack([["limit", job.id, job.attempt_id, seconds]])
