@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import live
 import pytest
 
 from fluxkv.journal.state import State
 
 pytestmark = pytest.mark.live
-SUPPORT = Path(__file__).resolve().parents[1] / "support" / "live.py"
 
-
-def _live() -> ModuleType:
-    name = "fluxkv_tests_live"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, SUPPORT)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-live = _live()
 
 
 def fired(site: Any, entry: int) -> list[float]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import worker_rig as rig_module
 
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
@@ -22,20 +19,6 @@ from fluxkv.journal.wire import pack, unpack_events
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Message, Meta
 
-
-def _load(name: str) -> ModuleType:
-    full = f"fluxkv_tests_{name}"
-    if full not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / "support" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(full, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-rig_module = _load("worker_rig")
 PROLOG = {"prolog": {"command": ["/site/prolog"], "per-rank": True}}
 EPILOG = {"epilog": {"command": ["/site/epilog"], "per-rank": True}}
 HOUSEKEEPING = {"housekeeping": {"command": ["/site/clean"]}}
