@@ -115,7 +115,7 @@ def why_failed(result: list[Any]) -> str:
     status, _, cause = result
     what, _, text = str(cause).partition(":")
     if what == "spawn":
-        return f"did not start: {text.strip()}"
+        return f"did not start: {text.strip().removeprefix('task 0: ')}"
     if what == "lost":
         return "was lost"
     if what == "timeout":
