@@ -84,7 +84,8 @@ def test_bad_configs_name_the_key(table: dict[str, Any], why: str) -> None:
 
 def test_ends_in_words() -> None:
     found = [why_failed([status, 0.0, cause]) for status, cause in
-             ((0, ""), (3 << 8, ""), (9, ""), (15, "timeout"), (9, "lost: x"), (256, "spawn: task 0: /x: no such file"))]  # fmt: skip
+             ((0, ""), (3 << 8, ""), (9, ""), (15, "timeout"), (9, "lost: x"),
+              (256, "spawn: task 0: /x: no such file"))]  # fmt: skip
     assert found == ["", "exit code 3", "was killed by signal 9", "timed out", "was lost", "did not start: /x: no such file"]
 
 
