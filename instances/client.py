@@ -216,11 +216,12 @@ class Instance:
         from .follow import Follower, Tail, follow_results, result_of
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self.known(_ids(ids))
+        known, at = self.known(_ids(ids), bare=True)
         ended = [result_of(job) for job in known if job.t_inactive]
+        follower = Follower(job for job in known if not job.t_inactive)
+        del known  # a job's record goes when it has ended
         if ended:
             yield ended
-        follower = Follower(job for job in known if not job.t_inactive)
         if not follower.waiting:
             return
         tail = Tail(self.store, *at)
@@ -229,14 +230,16 @@ class Instance:
         finally:
             tail.close()
 
-    def known(self, ids: list[int]) -> tuple[list[Job], tuple[int, str]]:
+    def known(self, ids: list[int], bare: bool = False) -> tuple[list[Job], tuple[int, str]]:
         """Records of these jobs, and the point of the journal (version, entry id) they are of; without a fold for jobs
-        submitted here. Raises `Rejected` for an unknown id."""
+        submitted here. bare: of these, only what a `Follower` needs. Raises `Rejected` for an unknown id."""
         from ..journal.job import Job
+        from .follow import bare_job
 
         submitted = self._submitter.submitted if self._submitter is not None else {}
         if ids and all(id in submitted for id in ids):
-            return [Job(id) for id in dict.fromkeys(ids)], (min(submitted[id] for id in ids), "")
+            make = bare_job if bare else Job
+            return [make(id) for id in dict.fromkeys(ids)], (min(submitted[id] for id in ids), "")
         state = self.state()
         jobs = self.journal.known_jobs(state, dict.fromkeys(ids))
         return jobs, (state.version, f"{state.version}-{state.epoch}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..journal.ids import f58
-from ..journal.job import CLEANUP, INACTIVE, Job, Result
+from ..journal.job import CLEANUP, INACTIVE, NEW, Job, Result
 from ..journal.wire import Commit, read_commit
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.keys import Keys
@@ -78,6 +78,15 @@ def result_of(job: Job) -> JobResult:
     )
 
 
+def bare_job(id: int) -> Job:
+    """A job of which only the id is known yet, with no more than a result needs: there may be very many."""
+    job = Job.__new__(Job)
+    job.id, job.state = id, NEW
+    job.status = job.exception = None
+    job.t_submit = job.t_run = job.t_finish = job.t_inactive = 0.0
+    return job
+
+
 class Tail:
     """Commits after a version as they come, and messages of further streams beside them.
 
@@ -100,6 +109,14 @@ class Tail:
 
     def poll(self, timeout_s: float = 0.0) -> tuple[list[Commit], list[tuple[str, list[Message]]]]:
         """What came; both empty if nothing did in time. A lost server is asked again for `patience_s`."""
+        entries, messages = self._came(timeout_s)
+        return list(self._decoded(entries)), messages
+
+    def each(self, timeout_s: float = 0.0) -> Iterator[Commit]:
+        """The commits of `poll`, decoded one by one: of very many jobs they are large. To be read to the end."""
+        return self._decoded(self._came(timeout_s)[0])
+
+    def _came(self, timeout_s: float) -> tuple[list[Entry], list[tuple[str, list[Message]]]]:
         try:
             batch = self.subscription.poll(timeout_s)
         except Unavailable:
@@ -110,24 +127,28 @@ class Tail:
             time.sleep(min(_ASK_AGAIN_S, timeout_s))
             return [], []
         self._lost_at = 0.0
-        commits: list[Commit] = []
+        entries: list[Entry] = []
         messages: list[tuple[str, list[Message]]] = []
         for key, items in batch:
-            if key != self._journal:
+            if key == self._journal:
+                entries += cast("list[Entry]", items)
+            else:
                 messages.append((key, cast("list[Message]", items)))
+        return entries, messages
+
+    def _decoded(self, entries: list[Entry]) -> Iterator[Commit]:
+        for entry in entries:
+            if entry.version <= self.version:
                 continue
-            for entry in cast("list[Entry]", items):
-                if entry.version <= self.version:
-                    continue
-                if entry.version != self.version + 1:
-                    raise Corrupt(
-                        f"version {self.version + 1} is missing; the next is {entry.version}",
-                        code="version-gap",
-                        hint="it was archived and trimmed meanwhile; read from the newest snapshot",
-                    )  # fmt: skip
-                commits.append(read_commit(entry))
-                self.version = entry.version
-        return commits, messages
+            if entry.version != self.version + 1:
+                raise Corrupt(
+                    f"version {self.version + 1} is missing; the next is {entry.version}",
+                    code="version-gap",
+                    hint="it was archived and trimmed meanwhile; read from the newest snapshot",
+                )
+            commit = read_commit(entry)
+            self.version = entry.version
+            yield commit
 
     @property
     def lost_s(self) -> float:
@@ -218,8 +239,7 @@ def follow_results(tail: Tail, follower: Follower, deadline: float | None) -> It
         if left <= 0:
             count = len(follower.waiting)
             raise timed_out(f"{count} job{'s' if count > 1 else ''} still active")
-        commits, _ = tail.poll(left)
         ended: list[JobResult] = []
-        for commit in commits:
+        for commit in tail.each(left):
             ended += follower.take(commit)
         yield ended

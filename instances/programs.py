@@ -73,7 +73,7 @@ class Programs:
                 if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR):
                     raise SpawnError(f"{name}: {error.strerror}", _STATUS_NOT_EXECUTABLE) from None
                 raise SpawnError(f"{name}: {error.strerror}") from None
-            except ValueError as error:  # a zero byte, or "=" in a variable's name
+            except (ValueError, OverflowError) as error:  # a zero byte, or "=" in a variable's name
                 raise SpawnError(f"{name}: {error}") from None
         raise AssertionError("unreachable")
 

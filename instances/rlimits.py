@@ -76,7 +76,7 @@ def to_text(limits: Mapping[str, int]) -> str:
 def from_text(text: str) -> dict[str, int]:
     """Inverse of `to_text`; what makes no sense is left out."""
     pairs = (one.partition("=") for one in text.split(","))
-    return {name: int(value) for name, _, value in pairs if name in NAMES and value.lstrip("-").isdecimal()}
+    return {name: int(value) for name, _, value in pairs if name in NAMES and (value == "-1" or _is_limit(value))}
 
 
 def parse_rlimits(options: Mapping[str, Any]) -> dict[str, int]:
@@ -100,9 +100,13 @@ def parse_rlimits(options: Mapping[str, Any]) -> dict[str, int]:
 def _value(where: str, text: str) -> int:
     if text in UNLIMITED or text in ("-1", str(_ALL_ONES)):
         return -1
-    if not text.isdecimal() or int(text) >= 1 << 63:
+    if not _is_limit(text):
         raise _bad(where, f"{text!r} is neither a number from 0 on nor {', '.join(UNLIMITED)}")
     return int(text)
+
+
+def _is_limit(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) < 1 << 63
 
 
 def _bad(where: str, why: str) -> Rejected:

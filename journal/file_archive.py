@@ -17,7 +17,7 @@ from .shown import shown
 
 INLINE = 1024
 PART = 1 << 20
-MAX_SIZE = 1 << 28  # bytes of one file: more belongs on a file system that the nodes share
+MAX_SIZE = 1 << 26  # bytes of one file: more belongs on a file system that the nodes share
 MAX_FILES = 10_000
 BLOB = "blake2b-"
 RESERVED = ("script", "conf.json")  # RFC 14

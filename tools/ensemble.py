@@ -57,9 +57,10 @@ class Ensemble:
         def items() -> Iterator[tuple[dict[str, Any], Mapping[str, str | None], int]]:
             for piece in pieces:
                 if blobs:  # before the job that names them
-                    self._instance.store.put_blobs(blobs)
-                    blobs.clear()
+                    put_blobs(self._instance, blobs)
                 if piece.log != ("", ""):
+                    self._logs.stdout(piece.log)  # a file that cannot be opened is said before its job is submitted
+                    self._logs.stderr(piece.log)
                     logs.append(piece.log)
                 yield piece.jobspec, piece.env, piece.urgency
 
@@ -121,6 +122,13 @@ class Ensemble:
             return OutputWriter(self._logs.stdout(log), self._logs.stderr(log), label=label, prefix=prefix)
 
         return writer
+
+
+def put_blobs(instance: Instance, blobs: dict[str, bytes]) -> None:
+    """Store contents under their names, one by one, and forget them."""
+    while blobs:
+        name, data = blobs.popitem()
+        instance.store.put_blobs({name: data})
 
 
 class Logs:
@@ -197,7 +205,7 @@ def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | 
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
                 raise timed_out(f"{len(waiting)} job{'s' if len(waiting) > 1 else ''} had no event {event}")
-            for commit in tail.poll(left)[0]:
+            for commit in tail.each(left):
                 for name, subject, _, _ in commit.events:
                     if subject in waiting and name in (event, "clean", "invalidate"):
                         waiting.discard(subject)

@@ -41,7 +41,7 @@ def jobspec_pieces(path: str, values: Mapping[str, Any]) -> Iterator[Piece]:
     env = with_limits(dict(os.environ))
     where = "standard input" if path == "-" else path
     with _open(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 2), b""), 1):
             if not line.strip():
                 continue
             try:

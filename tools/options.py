@@ -70,9 +70,9 @@ class SubmissionCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed = list(args)
         rest = super().parse_args(ctx, args)
-        more = [(f"--{name}", mark, list(ctx.params.pop(name.replace("-", "_"), ()))) for name, mark in _ENV_MARKS]
+        more = [(f"--{name}", mark, list(ctx.params.pop(name.replace("-", "_"), None) or ())) for name, mark in _ENV_MARKS]
         if any(values for _, _, values in more):
-            ctx.params["env"] = _as_typed(typed, [("--env", "", list(ctx.params["env"])), *more])
+            ctx.params["env"] = _as_typed(typed, [("--env", "", list(ctx.params["env"] or ())), *more])
         return rest
 
 

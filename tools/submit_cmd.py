@@ -13,7 +13,7 @@ import click
 
 from ..journal.ids import f58
 from .attaching import attach_job, forwarded_input
-from .ensemble import Ensemble, Piece, ensemble_options, log_options
+from .ensemble import Ensemble, Piece, ensemble_options, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
 from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of, urgency_of
@@ -103,7 +103,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
         return 0
     with connected(uri) as instance:
         if values["blobs"]:
-            instance.store.put_blobs(values["blobs"])
+            put_blobs(instance, values["blobs"])
         (id,) = instance.submitter.submit([(piece.jobspec, piece.env)], piece.urgency, flags)
         if values["verbose"]:
             say(f"fluxkv: job {f58(id)}")

@@ -177,7 +177,7 @@ def test_rlimit_rules_that_make_no_sense(rule: str) -> None:
 
 def test_limits_travel_as_a_text_or_as_an_option() -> None:
     assert rlimits.from_text(rlimits.to_text(LIMITS)) == LIMITS
-    assert rlimits.from_text("nofile=x,zz=1,core=-1,,") == {"core": -1}
+    assert rlimits.from_text("nofile=x,zz=1,core=-1,,cpu=--5,stack=99999999999999999999,as=") == {"core": -1}
     assert rlimits.parse_rlimits({"rlimit": {"nofile": 7, "core": (1 << 64) - 1}}) == {"nofile": 7, "core": -1}
     for wrong in ({"rlimit": 5}, {"rlimit": {"zz": 1}}, {"rlimit": {"core": "x"}}):
         with pytest.raises(Rejected, match="rlimit"):
