@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal import decide_update
 from ..journal.ids import f58
-from ..kvs.errors import Conflict, Rejected, Unavailable
+from ..kvs.errors import Conflict, FluxkvError, Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     as asked already."""
 
     changed: list[int]
-    refused: dict[int, Rejected]
+    refused: dict[int, FluxkvError]
 
 
 def change_jobs(
@@ -58,7 +58,7 @@ class _Changer:
     ) -> None:
         self.journal, self.decide, self.from_node, self.state = journal, decide, from_node, state
         self.changed: list[int] = []
-        self.refused: dict[int, Rejected] = {}
+        self.refused: dict[int, FluxkvError] = {}
 
     def change(self, ids: Sequence[int]) -> None:
         left, tries = list(ids), 0
@@ -77,8 +77,10 @@ class _Changer:
                 continue
             self.changed += [id for id, _ in decisions if id in settled]
             left = ahead
-            if ahead:
-                self._hear(ahead, deadline)
+            if ahead and not self._hear(ahead, deadline):
+                silent = Unavailable("placed ahead on a node that does not answer", code="timeout", hint="fluxkv resource status")
+                self.refused.update(dict.fromkeys(ahead, silent))
+                return
 
     def _decide(self, ids: Sequence[int]) -> tuple[list[tuple[int, Decision]], set[int], list[int]]:
         """(decisions with events, the jobs they settle, the jobs whose nodes must be heard first)."""
@@ -114,8 +116,8 @@ class _Changer:
         self.journal.catch_up(self.state)
         return answer
 
-    def _hear(self, ids: Sequence[int], deadline: float) -> None:
-        """Until something has come from one of these jobs' nodes."""
+    def _hear(self, ids: Sequence[int], deadline: float) -> bool:
+        """Wait until something has come from one of these jobs' nodes; False if nothing has in time."""
         from .follow import Tail
 
         state = self.state
@@ -123,15 +125,13 @@ class _Changer:
         try:
             while all(decide_update.wait_for_node(state.jobs[id]) for id in ids if id in state.jobs):
                 if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"job {f58(ids[0])}: is placed ahead on a node that does not answer", code="timeout",
-                        hint="fluxkv resource status",
-                    )  # fmt: skip
+                    return False
                 for commit in tail.poll(1.0)[0]:
                     if commit.version == state.version + 1:
                         state.apply(commit)
         finally:
             tail.close()
+        return True
 
 
 class Update:

@@ -281,8 +281,16 @@ _PER_USER = ("max-running-jobs-per-user", "max-active-jobs-per-user")
 _NOT_YET = {
     "scheduler": "fluxkv start --policy names the policy of all queues", "access": "an instance belongs to one user",
 }  # fmt: skip
+
+
+def _plan_with(value: Any, path: str) -> None:
+    _only("policy")(value, path)
+    if not isinstance(value.get("policy", ""), str):
+        raise fault(f"{path}.policy", f"is {shown(value['policy'])}: the name of a queue policy is wanted")
+
+
 _TABLES: dict[str, Callable[[Any, str], None]] = {
-    "resource": _only("config", "fake"), "queue": _only("policy"), "queues": _any, "policy": _any, "ingest": check_ingest,
+    "resource": _only("config", "fake"), "queue": _plan_with, "queues": _any, "policy": _any, "ingest": check_ingest,
     "job-manager": _only("prolog", "epilog", "housekeeping"),
 }  # fmt: skip
 

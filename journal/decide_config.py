@@ -30,8 +30,6 @@ def load(state: State, document: dict[str, Any], source: str, userid: int, now: 
     """Another config for an instance that is there. No events if it is the same. Raises `Rejected` with the key at fault."""
     rules = parse_rules(document)
     old = state.config
-    if document == old and (source == state.config_source or not source):
-        return Decision([])
     for table, hint in (
         ("resource", "the inventory is given when an instance is made; leave [resource] as it was"),
         ("queue", "the policy is given when an instance is made; leave [queue] as it was"),
@@ -42,6 +40,8 @@ def load(state: State, document: dict[str, Any], source: str, userid: int, now: 
                 code="bad-config", hint=hint,
             )  # fmt: skip
     document = {**{table: old[table] for table in ("resource", "queue") if table in old}, **document}
+    if document == old and (source == state.config_source or not source):
+        return Decision([])
     _check_hosts(document, [node.host for node in state.nodes.values()])
     gone = sorted(state.queues.keys() - set(rules.names))
     decision = _decision(document, source, userid, now, sorted(state.queues.keys() | set(rules.names)))

@@ -157,7 +157,8 @@ def _update_running(state: State, job: Job, changes: list[Change], now: float) -
     begun = job.t_run if job.script is not None and job.t_run else job.t_alloc  # a prolog does not count
     expiration = begun + seconds if seconds else 0.0
     if state.expiration and (not expiration or expiration > state.expiration):
-        raise _refuse(job, "would outlive the instance", "bad-update", f"it ends at {state.expiration:.0f}")
+        left = format_duration(max(0.0, state.expiration - job.t_alloc))
+        raise _refuse(job, "would outlive the instance", "bad-update", f"a limit of {left} is what it can have")
     if expiration and expiration <= now:
         gone = format_duration(max(0.0, round(now - begun, 1)))
         raise _refuse(job, f"has run for {gone}: a limit of {format_duration(seconds)} has passed already", "bad-update")

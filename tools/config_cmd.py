@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..kvs.errors import FluxkvError, Rejected
+from ..kvs.errors import Rejected, Unavailable
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -146,7 +146,7 @@ def _of_instance(uri: str | None, state_dir: str | None) -> list[tuple[str, Any,
     try:
         with open_journal(uri, state_dir) as journal:
             state = journal.look()
-    except FluxkvError:
+    except (Rejected, Unavailable):
         if uri or state_dir:
             raise
         return []

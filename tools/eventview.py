@@ -135,6 +135,10 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
         return str(context.get("text", ""))
     if name == "resource-define":
         return str(context.get("method", ""))
+    if name == "config":
+        document = context.get("config") or {}
+        tables = [f"queues {', '.join(document[one])}" if one == "queues" else str(one) for one in document if document[one]]
+        return (", ".join(tables) or "empty") + (f"; from {context['source']}" if context.get("source") else "")
     if name == "kvs.commit":
         where = f"in {context['namespace']}: " if context.get("namespace") else ""
         return where + ", ".join(_operation(op) for op in context.get("ops", ()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
-from ..kvs.errors import Rejected
+from ..kvs.errors import FluxkvError, Rejected
 from .reading import uri_option
 from .render import print_json, say
 from .selection import choose, counted, names_jobs, parse_ids, selection_options
@@ -128,8 +128,9 @@ def _change(
             tell(id)
     if not named and not dry_run:
         say(f"fluxkv: {word} {counted(len(changed))}")
-    for error in refused.values():
-        say(f"fluxkv: {error}")
+    for id, error in refused.items():
+        text = str(error)
+        say(f"fluxkv: {text}" if f58(id) in text else f"fluxkv: job {f58(id)}: {text}")
         if error.hint and len(refused) == 1:
             say(f"  {error.hint}")
     return int(bool(refused))
@@ -137,10 +138,11 @@ def _change(
 
 def _try(
     journal: Journal, state: State, ids: list[int], decide: Callable[[State, Job, float], Decision]
-) -> tuple[list[int], dict[int, Rejected]]:
+) -> tuple[list[int], dict[int, FluxkvError]]:
     """(jobs that would be changed, what stands in the way of the others)."""
     now = journal.store.now()
-    changed, refused = [], {}
+    changed: list[int] = []
+    refused: dict[int, FluxkvError] = {}
     for id in ids:
         try:
             if decide(state, journal.find_job(state, id), now).events:

@@ -77,6 +77,7 @@ def test_vectors_of_queue_constraint(vectors: Any) -> None:
         ([], "the document"),
         ({"quues": {}}, "[quues]"),
         ({"queues": 3}, "queues"),
+        ({"queue": {"policy": ["fcfs"]}}, "queue.policy"),
         ({"queues": {"a": 3}}, "queues.a"),
         ({"queues": {"a/b": {}}}, "queues.'a/b'"),
         ({"queues": {"a": {"requires": "ssd"}}}, "queues.a.requires"),
@@ -325,7 +326,7 @@ def submit(submitter: Submitter, *jobs: dict[str, Any]) -> list[int]:
 
 
 def test_without_a_config_a_submit_asks_for_nothing() -> None:
-    for document in ({}, {"job-manager": {"epilog": {}}}):
+    for document in ({}, {"job-manager": {"epilog": {"command": ["true"]}}}):
         store = Counting(Site(document).store.server)
         submit(Submitter(store), jobspec())
         assert store.calls == ["append"]
