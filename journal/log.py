@@ -212,18 +212,16 @@ class Journal:
 
         sieve: lets all of them through, and spares the making of most other records.
         """
-        found: list[Job] = []
+        found: dict[int, Job] = {}
         for t_last, read in self._ended_lists(state):
             if count and len(found) >= count:
-                found.sort(key=_ended_last)
-                del found[count:]
-                if found[-1].t_inactive > t_last:
+                found = _first(found, _ended_last, count)
+                if next(reversed(found.values())).t_inactive > t_last:
                     break
             if t_last < since:
                 break
-            found += [job for job in read(sieve) if keep(job)]
-        found.sort(key=_ended_last)
-        return found[:count] if count else found
+            found.update((job.id, job) for job in read(sieve) if keep(job))
+        return list(_first(found, _ended_last, count).values())
 
     def _ended_lists(self, state: State) -> list[tuple[float, Callable[[Wanted], list[Job]]]]:
         """(when its last one ended, what reads it) of each list of inactive jobs, in falling order."""
@@ -238,7 +236,7 @@ class Journal:
         ends: dict[int, float] = {}
         for line in state.retirements:  # a commit may have several such events
             ends[line[0]] = max(line[3], ends.get(line[0], line[3]))
-        lists += [(t_last, partial(self._retired_list, version)) for version, t_last in ends.items()]
+        lists += [(t_last, partial(self._retired_list, state, version)) for version, t_last in ends.items()]
         return sorted(lists, key=lambda one: one[0], reverse=True)
 
     def last_submitted(self, state: State, count: int, keep: Callable[[Job], bool]) -> list[Job]:
@@ -248,27 +246,25 @@ class Journal:
         """
         jobs = state.jobs
         lists: list[tuple[int, Callable[[], list[Job]]]] = []
+        unpacked = jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values()
+        found = {job.id: job for job in unpacked if keep(job)}
         if isinstance(jobs, LazyJobs):
-            found = [job for job in jobs.unpacked() if keep(job)]
             lists += [(max(block.ended), block.jobs) for block in jobs.blocks]
-        else:
-            found = [job for job in jobs.values() if keep(job)]
         highest: dict[int, int] = {}
         for line in state.retirements:
             highest[line[0]] = max(*line[5::2], highest.get(line[0], 0))
-        lists += [(id, partial(self._retired_list, version)) for version, id in highest.items()]
+        lists += [(id, partial(self._retired_list, state, version)) for version, id in highest.items()]
         for last_id, read in sorted(lists, key=lambda one: one[0], reverse=True):
             if count and len(found) >= count:
-                found.sort(key=_submitted_last)
-                del found[count:]
-                if found[-1].id > last_id:
+                found = _first(found, _submitted_last, count)
+                if next(reversed(found.values())).id > last_id:
                     break
-            found += [job for job in read() if keep(job)]
-        found.sort(key=_submitted_last)
-        return found[:count] if count else found
+            found.update((job.id, job) for job in read() if keep(job))
+        return list(_first(found, _submitted_last, count).values())
 
-    def _retired_list(self, version: int, wanted: Wanted = None) -> list[Job]:
-        return list(self._retired_in(version, wanted).values())
+    def _retired_list(self, state: State, version: int, wanted: Wanted = None) -> list[Job]:
+        """Two that retire the same jobs at once both have their records: what is still there is not among the retired."""
+        return [job for id, job in self._retired_in(version, wanted).items() if id not in state.jobs]
 
     def _retired_in(self, version: int, wanted: Wanted = None) -> dict[int, Job]:
         """The jobs (only the wanted ones) that left the state in this commit."""
@@ -336,6 +332,12 @@ class Journal:
                 )
         elif not isinstance(answer, Conflicted | Appended):
             raise Corrupt(f"unexpected answer {answer}", code="protocol")
+
+
+def _first(jobs: dict[int, Job], key: Callable[[Job], Any], count: int) -> dict[int, Job]:
+    """The first `count` (0: all) by a key, in its order."""
+    ordered = sorted(jobs.values(), key=key)
+    return {job.id: job for job in (ordered[:count] if count else ordered)}
 
 
 def _ended_last(job: Job) -> tuple[float, int]:

@@ -97,7 +97,7 @@ def read_head(head: bytes) -> dict[str, Any]:
     found = cast("dict[str, Any]", unpack(head))
     if found.get("schema", 1) > SCHEMA or found.get("body", 1) > BODY:
         raise Corrupt(
-            f"the snapshot has schema {found['schema']}, this program knows {SCHEMA}", code="newer-schema",
+            f"the snapshot has schema {found.get('schema')}, this program knows {SCHEMA}", code="newer-schema",
             hint="use a newer fluxkv",
         )  # fmt: skip
     return found

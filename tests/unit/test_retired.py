@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fluxkv.journal.decide import Decision
-from fluxkv.journal.job import HASHED, INACTIVE, Job, job_value
+from fluxkv.journal.job import HASHED, INACTIVE, RUN, Job, job_value
 from fluxkv.journal.log import Journal
 from fluxkv.journal.retired import LEFT_OUT, MAX_BYTES, MAX_JOBS, index_line, records, retirement, versions_of
 from fluxkv.journal.snapshot import dump, load, read_head
@@ -155,6 +155,24 @@ def test_those_that_ended_last_come_first(shell: Any) -> None:
         for count in range(1, 10):
             found = journal.newest(seen, count, lambda job: job.name == "sleep")
             assert [job.id for job in found] == [job.id for job in everything if job.name == "sleep"][:count]
+
+
+def test_two_that_retire_at_once(shell: Any) -> None:
+    """Both events have the record of a job that both chose; it is listed once. So is one that an event names wrongly."""
+    whole = shell.out("jobs", "-a")
+    newest = shell.out("job", "last", "[:]")
+    retire(shell, "abc")
+    retire(shell, "bcd")
+    version = shell.sample.journal.store.meta().version
+    wrong = retirement([shell.sample.state.jobs[shell.ids[letter]] for letter in "jd"])
+    shell.sample.journal.append(Decision([["retire", "instance", time.time(), wrong]]), version)
+    retire(shell, "efj")
+    state = shell.sample.journal.look()
+    assert state.retired == 6
+    assert state.jobs[shell.ids["j"]].state == RUN
+    assert shell.out("jobs", "-a") == whole
+    assert shell.out("job", "last", "[:]") == newest
+    assert "equal to the live state" in shell.out("replay", "--diff", "live")
 
 
 def test_no_more_is_read_than_was_asked_for(shell: Any) -> None:
