@@ -67,7 +67,8 @@ def test_a_pipe_that_closes_early_is_no_fault(site: Any, line: str) -> None:
         ["bash", "-c", f'{line}; echo "status ${{PIPESTATUS[0]}}"'],
         cwd=site.folder, env=site.env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert done.stderr == ""
+    said = "fluxkv: submitted before this: "  # nothing more is submitted when nobody reads the ids
+    assert done.stderr == "" or (done.stderr.startswith(said) and done.stderr.count("\n") == 1)
     assert done.stdout.splitlines()[-1] in ("status 0", "status 141")
     site("cancel", "--all")
 
