@@ -90,11 +90,14 @@ WAITS = [
     ["submit", "--wait", "--urgency=0", "true"], ["submit", "--watch", "--urgency=0", "true"], ["job", "wait", "ID"],
     ["job", "wait", "--all"], ["job", "status", "ID"], ["job", "wait-event", "ID", "start"],
     ["job", "eventlog", "-F", "ID"], ["queue", "drain"], ["journal", "follow"], ["dmesg", "--follow"],
+    ["watch", "ID"], ["watch", "--all"], ["kvs", "watch", "absent"], ["kvs", "wait", "absent"],
+    ["kvs", "get", "--watch", "present"],
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", WAITS, ids=" ".join)
 def test_ctrl_c_ends_whatever_waits(site: Any, held: str, words: list[str]) -> None:
+    site.ok("kvs", "put", "present=1")
     done = site.on_terminal(*[held if word == "ID" else word for word in words], interrupt=True)
     assert done.code == 130, done
     assert done.err == "" or (done.err.startswith("fluxkv: the jobs go on; ") and done.err.count("\n") == 1), done
