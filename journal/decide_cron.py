@@ -62,8 +62,13 @@ def create_all(table: CronTable, entries: list[tuple[Any, ...]], now: float) -> 
             )  # fmt: skip
         context = {"name": name, "type": kind, "spec": spec, "job": job, "options": options, "next": next}
         decision.events.append(["cron-create", f"cron/{number}", now, context])
-        decision.bumps.append(f"cron/{number}")
+        decision.bumps.append(guard_of(number))
     return decision
+
+
+def guard_of(id: int) -> str:
+    """The thing that stands for an entry among the guards: named like a job's, for only those are forgotten in time."""
+    return f"job/cron-{id}"
 
 
 def find(table: CronTable, text: str) -> CronEntry:
@@ -83,8 +88,8 @@ def find(table: CronTable, text: str) -> CronEntry:
 
 
 def _about(name: str, entry: CronEntry, now: float, context: dict[str, Any] | None) -> Decision:
-    thing = f"cron/{entry.id}"
-    return Decision([[name, thing, now, context]], since=[thing], bumps=["cron", thing])
+    thing = guard_of(entry.id)
+    return Decision([[name, f"cron/{entry.id}", now, context]], since=[thing], bumps=["cron", thing])
 
 
 def stop(entry: CronEntry, reason: str, now: float) -> Decision:
@@ -159,7 +164,7 @@ def act(
     fire = _about("cron-fire", entry, now, {"at": at, "next": next, "job": job})
     run.events = fire.events + run.events
     run.since += fire.since
-    run.bumps = [f"cron/{entry.id}", *run.bumps]
+    run.bumps = [guard_of(entry.id), *run.bumps]
     return run
 
 

@@ -144,6 +144,18 @@ def site() -> Site:
     return Site()
 
 
+def test_guards_of_entries_are_forgotten_with_those_of_jobs(site: Site) -> None:
+    for number in range(20):
+        site.define("at", {"at": T0 + 1}, T0 + 1, name=f"n{number}", count=1)
+    site.driver.step(T0 + 1)
+    meta = site.store.meta()
+    site.store.prune_guards(meta.uid, meta.epoch, meta.version)
+    assert list(site.server.tables.instances["/"].guards) == ["cron"]
+    site.interval()
+    site.driver.step(T0 + 10)
+    assert site.times()[-1] == 10
+
+
 def test_an_instance_without_entries_is_asked_one_question(site: Site) -> None:
     asked: list[str] = []
     site.server.fault = lambda operation, when: asked.append(operation) if when == "before" else None
@@ -192,7 +204,7 @@ def test_a_driver_decides_on_what_another_has_changed_since(site: Site) -> None:
     other.step(T0 + 10)
     assert stale is not None
     answer = site.store.append(make_append(site.journal.meta, stale, before))
-    assert getattr(answer, "things", ()) == ("cron/1",)
+    assert getattr(answer, "things", ()) == ("job/cron-1",)
     site.driver.step(T0 + 10)
     assert site.times() == [10]
 
