@@ -60,6 +60,8 @@ class Singletons:
         if job.id in self._places:
             self._drop(job.id)
         if not name:
+            if _waits(job):  # it has lost its name since
+                self.woken[job.id] = None
             return
         key, place = (job.userid, name), (job.order, job.id)
         self._places[job.id] = (key, job.order)
@@ -75,6 +77,8 @@ class Singletons:
     def go(self, job: Job) -> bool:
         """Whether its turn has come; if so it is let go, and the next one waits for it."""
         self.note(job)
+        if job.id not in self._places:
+            return True
         kin = self._kin[self._places[job.id][0]]
         if self._first(kin) != job.id:
             return False

@@ -44,6 +44,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit --cc=1-100 --output=out.{cc} ./simulate {cc}
       fluxkv submit -t 10m --urgency=20 ./report
       fluxkv submit --dependency=afterok:ƒ2UzHM --begin-time=+1h ./report
+      fluxkv submit --cc=1-10 --dependency=afterok:#-1 ./simulate {cc}    one after another
       fluxkv submit --wait --progress --cc=1-1000 true
       fluxkv submit -N2 --tasks-per-node=2 --taskmap=cyclic hostname
       fluxkv submit --add-file=input.dat ./simulate {{tmpdir}}/input.dat

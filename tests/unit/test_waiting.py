@@ -272,6 +272,28 @@ def test_a_singleton_that_waits_for_more_counts_once_its_turn_has_come(rig: Rig)
     assert rig.job(two).state == RUN
 
 
+def test_a_singleton_that_gets_another_name_or_none(rig: Rig) -> None:
+    running = rig.wait(name="sim")
+    one, two = (rig.wait("singleton", name="sim") for _ in range(2))
+    rig.say(["jobspec-update", one, rig.now, {"attributes.system.job": {"name": "other"}}])
+    rig.turn()
+    assert rig.job(one).state == RUN
+    rig.say(["jobspec-update", two, rig.now, {"attributes.system.job": {}}])
+    rig.end(running)
+    assert rig.job(two).state == RUN
+
+
+def test_a_restart_of_the_instance_leaves_what_is_met(rig: Rig) -> None:
+    first = rig.submit()
+    second = rig.wait(f"afterok:{first}", cores=2, urgency=0)
+    rig.end(first)
+    rig.say(["flux-restart", second, rig.now, None])
+    rig.turn()
+    assert rig.job(second).state == SCHED
+    assert rig.names(second)[2:] == ["dependency-add", "dependency-remove", "depend", "priority", "flux-restart", "priority"]
+    rig.empty()
+
+
 # -- jobs of any age ---------------------------------------------------------------------------------------------------
 
 
