@@ -44,9 +44,7 @@ class Ensemble:
         self._values = values
         self._logs = Logs()
         self._log_of: dict[int, tuple[str, str]] = {}
-        event = values.get("wait_event") or ""
-        if event.startswith("exec."):
-            raise bad("--wait-event", f"{event!r}: there is no event log of the shell; start says that all tasks run")
+        event = event_name(values.get("wait_event"))
         self._event = "" if event == "clean" else event
         self.waits = bool(event or values.get("wait") or values.get("watch") or values.get("show_progress"))
 
@@ -122,6 +120,13 @@ class Ensemble:
             return OutputWriter(self._logs.stdout(log), self._logs.stderr(log), label=label, prefix=prefix)
 
         return writer
+
+
+def event_name(text: str | None) -> str:
+    """The event of --wait-event, "" for none. Raises click.BadParameter."""
+    if text and text.startswith("exec."):
+        raise bad("--wait-event", f"{text!r}: there is no event log of the shell; start says that all tasks run")
+    return text or ""
 
 
 def put_blobs(instance: Instance, blobs: dict[str, bytes]) -> None:

@@ -21,14 +21,15 @@ from .options import urgency_of
 MAX_LINE = 1 << 20
 # What may stand beside jobspecs: how they are submitted and followed, not what they are.
 _BESIDE = frozenset(
-    ("blobs", "cc", "debug", "flags", "jps", "label_io", "log", "log_stderr", "quiet", "show_progress", "timeout", "urgency",
+    ("blobs", "debug", "flags", "jps", "label_io", "log", "log_stderr", "quiet", "show_progress", "timeout", "urgency",
      "wait", "wait_event", "watch")
 )  # fmt: skip
 
 
 def only_jobspecs(values: Mapping[str, Any]) -> None:
-    """Refuse options that describe a job beside jobspecs that do."""
-    given = [name for name, value in values.items() if value and (name not in _BESIDE or name == "cc")]
+    """Refuse options that describe a job beside jobspecs that do; the user's settings do not count, nobody typed them."""
+    typed = click.get_current_context().get_parameter_source
+    given = [name for name in values if name not in _BESIDE and typed(name) == click.core.ParameterSource.COMMANDLINE]
     if given:
         option = "--" + given[0].replace("_", "-")
         raise click.UsageError(f"{option} is not possible with jobspecs from standard input: set it in the jobspec")

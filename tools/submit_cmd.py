@@ -13,7 +13,7 @@ import click
 
 from ..journal.ids import f58
 from .attaching import attach_job, forwarded_input
-from .ensemble import Ensemble, Piece, ensemble_options, log_options, put_blobs
+from .ensemble import Ensemble, Piece, ensemble_options, event_name, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
 from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of, urgency_of
@@ -98,7 +98,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
     values["blobs"] = None if dry_run else {}
     flags, timeout = flags_of(values["flags"], values["debug"]), timeout_of(values["timeout"])
-    piece = _single(values, words)
+    piece, until = _single(values, words), event_name(values["wait_event"])
     if dry_run:
         print_jobspec(piece)
         return 0
@@ -110,7 +110,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
             say(f"fluxkv: job {f58(id)}")
         return attach_job(
             instance, id, forwarded, label=values["label_io"], verbose=values["verbose"],
-            timeout=timeout, until=values["wait_event"],
+            timeout=timeout, until=until,
         )  # fmt: skip
 
 

@@ -180,6 +180,7 @@ def test_what_is_wrong_makes_no_job(site: Any) -> None:
         done = site("submit", *words)
         assert (done.code, done.out) in ((1, ""), (2, "")), done
         assert text in done.err, done
+    assert "'--wait-event'" in site("run", "--wait-event=exec.init", "true").err
     assert site.ok("job", "last").split() == [first]
 
 
