@@ -52,7 +52,6 @@ class SubmitRules:
         return Ingest(self.document)
 
     def _read(self, version: int) -> Mapping[str, Any]:
-        from ..journal.log import Journal
         from ..journal.wire import read_commit
 
         for entry in self._store.entries([version]):
@@ -60,6 +59,8 @@ class SubmitRules:
                 if name == "config" and context:
                     found: Mapping[str, Any] = context["config"]
                     return found
+        from ..journal.log import Journal
+
         return Journal(self._store).look().config  # the entry is in the archive: a snapshot has it
 
     def honour(

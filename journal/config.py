@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
-from .rset import check_property
 from .scripts import NO_SCRIPTS, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
@@ -352,8 +351,11 @@ def _queue(
     if requires is not None and (not isinstance(requires, list | tuple) or not all(isinstance(one, str) for one in requires)):
         raise fault(f"{path}.requires", "must be a list of properties")
     try:
-        for one in requires or ():
-            check_property(one)
+        if requires:
+            from .rset import check_property  # not for nothing: whoever submits under a config waits for this module
+
+            for one in requires:
+                check_property(one)
     except Rejected as error:
         raise fault(f"{path}.requires", f"is not valid: {error}") from None
     if hosts is not None:

@@ -37,11 +37,13 @@ _EXITS = (
 _ENVIRONMENT = (
     ("FLUXKV_URI", "The instance to speak to, as fluxkv start --detach printed it; without it the one that is running."),
     ("XDG_STATE_HOME", "Where state directories are: in fluxkv below it (default ~/.local/state)."),
+    ("FLUXKV_...", "Any setting that fluxkv config show lists, such as FLUXKV_SUBMIT_TIME_LIMIT for submit.time-limit."),
     ("FLUXKV_SERVER", "The valkey-server or redis-server to start, instead of the one that was installed with fluxkv."),
     ("NO_COLOR, FORCE_COLOR, TERM=dumb", "No colours; colours even off a terminal; no colours."),
     ("FLUXKV_TRACEBACK", "Set to 1, errors show where in fluxkv they come from."),
 )
 _FILES = (
+    ("/etc/fluxkv/config.toml, ~/.config/fluxkv/config.toml", "Settings of the command line; fluxkv config show tells them all."),
     ("~/.local/state/fluxkv/", "State directories, one for each instance that was not told where to live."),
     ("DIR/instance.json", "What an instance is: its URI, namespace and settings."),
     ("DIR/log/", "The daemons' logs; fluxkv dmesg shows them."),

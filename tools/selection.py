@@ -57,7 +57,7 @@ def names_jobs(ids: tuple[str, ...] | list[str], chosen: dict[str, Any]) -> bool
 
 def choose(state: State, chosen: dict[str, Any], among: int) -> list[int]:
     """The jobs that the options choose, in order of submission. among: mask of states looked at if --states names none."""
-    userid = userid_of(chosen["user"]) if chosen["user"] is not None else os.getuid()
+    userid = os.getuid() if chosen["user"] is None else userid_of(chosen["user"])
     mask = _mask(chosen["states"]) if chosen["states"] else among
     queues = set(chosen["queue"].split(",")) if chosen["queue"] else None
     for queue in sorted(queues or ()):
@@ -75,6 +75,13 @@ def choose(state: State, chosen: dict[str, Any], among: int) -> list[int]:
         )
 
     return [job.id for job in sorted((job for job in state.active() if keep(job)), key=lambda job: job.order)]
+
+
+def userid_of(text: str) -> int | None:
+    """A user's id, by name or number; None for "all"."""
+    from .reading import user_id
+
+    return None if text == "all" else user_id(text)
 
 
 def _mask(text: str) -> int:
@@ -104,20 +111,6 @@ def parse_ids(texts: tuple[str, ...] | list[str]) -> list[int]:
             elif part.strip():
                 found[parse_id(part.strip())] = None
     return list(found)
-
-
-def userid_of(text: str) -> int | None:
-    """A user's id from a name or number; None for 'all'."""
-    if text == "all":
-        return None
-    if text.isdecimal():
-        return int(text)
-    import pwd
-
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except KeyError:
-        raise click.BadParameter(f"no such user: {text}", param_hint="'--user'") from None
 
 
 def counted(count: int) -> str:
