@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..journal import decide_cron
@@ -93,7 +94,7 @@ class Cron:
                 following = next_time(entry.type, entry.spec, max(now, entry.next))
                 decision = decide_cron.act(
                     table, entry, self._new_id(), following, now, refused=refused,
-                    honour=lambda jobspec: self.rules.honour([jobspec])[0], config=self.rules.version,
+                    honour=partial(self._honour, entry), config=self.rules.version,
                 )  # fmt: skip
                 if decision is None:
                     return
@@ -121,6 +122,9 @@ class Cron:
                 self.journal.cope(answer)
             self.journal.catch_up(table)
             self.complaints.pop(id, None)
+
+    def _honour(self, entry: CronEntry, jobspec: dict[str, Any]) -> dict[str, Any]:
+        return self.rules.honour([jobspec], [entry.job["urgency"]], entry.job["flags"])[0]
 
     @staticmethod
     def _failing(entry: CronEntry) -> bool:

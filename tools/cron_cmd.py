@@ -87,15 +87,15 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
         rules = SubmitRules(journal.store)
         rules.learn()
         journal.store.put_blobs(values["blobs"])
-        rules.honour(jobspecs)  # it is asked again at each run: a config may change
+        urgency, flags = urgency_of(values["urgency"]), flags_of(values["flags"], values["debug"])
+        rules.honour(jobspecs, [urgency] * len(jobspecs), flags)  # it is asked again at each run: a config may change
         now = journal.store.now()
         rows = []
         for (words, env, make), jobspec in zip(wanted, jobspecs, strict=True):
             spec, first = make(now)
             job = {
                 "jobspec": jobspec, "env": _put(journal, shared_environment(env, values["rlimit"])),
-                "urgency": urgency_of(values["urgency"]), "flags": flags_of(values["flags"], values["debug"]),
-                "userid": os.getuid(),
+                "urgency": urgency, "flags": flags, "userid": os.getuid(),
             }  # fmt: skip
             options = {
                 "count": values["count"] or (1 if kind == "at" else 0), "no_overlap": values["no_overlap"],

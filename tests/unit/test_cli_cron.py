@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fluxkv.journal import decide_config
 from fluxkv.kvs.memory_server import shared_server
 from fluxkv.tools.formats import iso_time
 
@@ -143,3 +144,15 @@ def test_refusals(shell: Any, entries: Any, words: list[str], why: str) -> None:
 def test_dry_run_defines_nothing(shell: Any, entries: Any) -> None:
     assert json.loads(shell.out("cron", "interval", "--dry-run", "1m", "x"))["version"] == 1
     assert set(entries()) == {1, 2}
+
+
+def test_plug_ins_at_ingest_see_an_entry_s_job(shell: Any, entries: Any) -> None:
+    document = {"ingest": {"validators": {"plugins": ["require-time-limit"]}}}
+    journal, state = shell.sample.journal, shell.sample.state
+    journal.settle(lambda now: decide_config.load(now, document, "", 1, 5.0), state)
+    status, _, error = shell("cron", "interval", "1m", "x")
+    assert (status, "time limit" in error) == (1, True)
+    lines = b"@daily one\n@hourly two\n"
+    assert shell("cron", "tab", input=lines)[0] == 1
+    assert set(entries()) == {1, 2}
+    assert shell.out("cron", "tab", "-t", "5m", "--urgency", "3", input=lines) == "3\n4\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fluxkv.instances.cron import Cron
-from fluxkv.journal import decide, decide_cron, snapshot
+from fluxkv.journal import decide, decide_config, decide_cron, snapshot
 from fluxkv.journal.cron import DONE_KEPT, OWED_LIMIT, CronTable
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
@@ -522,3 +522,13 @@ def test_a_run_honours_the_config_of_its_day(site: Site) -> None:
     site.driver.step(T0 + 20)
     entry = site.fold().cron.entries[1]
     assert (entry.runs, entry.skips, entry.note) == (1, 1, "no queue named, and the instance has no default queue")
+
+
+def test_a_run_is_seen_by_the_plug_ins_of_its_day(site: Site) -> None:
+    site.interval()
+    site.driver.step(T0)
+    config = {"ingest": {"validators": {"plugins": ["require-time-limit"]}}}
+    site.settle(lambda state: decide_config.load(state, config, "", 1, T0))
+    site.driver.step(T0 + 10)
+    entry = site.fold().cron.entries[1]
+    assert (entry.runs, entry.skips, "time limit" in entry.note) == (0, 1, True)
