@@ -336,10 +336,11 @@ class Instance:
         state = self.state()
         return job_R(state, self.journal.find_job(state, _id(id)))
 
-    def cancel(self, ids: JobIds, note: str = "") -> list[int]:
+    def cancel(self, ids: JobIds, note: str = "", *, state: State | None = None) -> list[int]:
         """Cancel jobs in one commit; the ids of those that were active and not ending already.
 
-        Raises `Rejected(code="no-such-job")` if one is unknown, and then cancels none.
+        state: one read just now, if there is one: it need not be read again. Raises `Rejected(code="no-such-job")`
+        if one is unknown, and then cancels none.
         """
         from ..journal import decide
 
@@ -353,7 +354,7 @@ class Instance:
             return made
 
         if wanted:
-            self.journal.settle(decision)
+            self.journal.settle(decision, state)
         return cancelled
 
     def raise_exception(

@@ -60,7 +60,7 @@ def cancel(
             if not quiet:
                 say(f"fluxkv: would cancel {counted(len(wanted))}")
             return int(refused > 0)
-        done = instance.cancel(wanted, message)
+        done = instance.cancel(wanted, message, state=state)
         if not quiet and not named:
             say(f"fluxkv: cancelled {counted(len(done))}")
         return int(refused > 0)

@@ -74,23 +74,21 @@ def show_jobspec(instance: Instance, id: int, original: bool) -> None:
     print_json(jobspec if original else complete(jobspec, kept_environment(instance, record)))
 
 
-def show_R(instance: Instance, id: int) -> None:
-    """The resources a job holds or held."""
-    from ..journal.claims import from_wire
+def show_R(instance: Instance, id: int, base: bool = False) -> None:
+    """The resources a job holds or held; base: as they were allocated, before its time limit was changed."""
     from ..journal.rset import render_R
 
     state = instance.state()
-    record = state.jobs.get(id) or instance.job(id)
+    record = instance.journal.find_job(state, id)
     claims, expiration, begin = record.claims, record.expiration, record.t_alloc
-    if not claims:  # retired: the journal has it
-        for _, event in instance.journal.story(record.commits, id):
-            if event.name == "alloc" and event.context is not None:
-                claims, begin = from_wire(event.context["claims"]), event.timestamp
-                expiration = float(event.context.get("expiration", 0.0))
     if not claims:
         raise Unavailable(
             "it has no resources (yet)", code="no-R", hint="fluxkv job eventlog shows how far it came"
         )
+    if base:
+        for _, event in instance.journal.story(record.commits, id):
+            if event.name == "alloc" and event.context is not None:
+                expiration = float(event.context.get("expiration", 0.0))
     hosts = {rank: node.host for rank, node in state.nodes.items()}
     hosts.update({claim.rank: f"rank{claim.rank}" for claim in claims if claim.rank not in hosts})
     properties = {rank: node.properties for rank, node in state.nodes.items()}

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -48,17 +49,25 @@ def _instance(uri: str | None) -> Iterator[Instance]:
         yield Instance(journal.store, by="cli")
 
 
-def _each(ids: list[int], uri: str | None, change: Callable[[Instance, int], None]) -> int:
-    """Do it to each job; say what went wrong with which; 1 if anything did."""
+def _each(ids: list[int], uri: str | None, decide: Callable[[State, int], Decision]) -> int:
+    """Decide about each job, on one state; say what went wrong with which; 1 if anything did."""
     failed = 0
     with _instance(uri) as instance:
+        journal = instance.journal
+        state = journal.look()
         for id in ids:
             try:
-                change(instance, id)
+                if id not in state.jobs and journal.find_jobs(state, [id]):
+                    raise Rejected(f"job {f58(id)}: is inactive", code="inactive")
+                journal.settle(partial(_about, decide, id), state)
             except Rejected as error:
                 say(f"fluxkv: {error}")
                 failed += 1
     return int(failed > 0)
+
+
+def _about(decide: Callable[[State, int], Decision], id: int, state: State) -> Decision:
+    return decide(state, id)
 
 
 def _number_of(name: str) -> int:
@@ -108,8 +117,10 @@ def kill(ids: tuple[str, ...], name: str, uri: str | None) -> int:
     Examples:
       fluxkv job kill -s USR1 ƒ3kQ
     """
+    from ..journal import decide
+
     signum = _number_of(name)
-    return _each(parse_ids(list(ids)), uri, lambda instance, id: instance.kill(id, signum))
+    return _each(parse_ids(list(ids)), uri, lambda state, id: decide.kill(state, id, signum, os.getuid(), time.time()))
 
 
 @click.command()
@@ -148,6 +159,8 @@ def raise_(ids: tuple[str, ...], kind: str, severity: int, message: str, uri: st
       fluxkv job raise -t test -s 7 -m "just a note" ƒ3kQ
       fluxkv job raise -s 7 ƒ3kQ looks slow
     """
+    from ..journal import decide
+
     named: list[int] = []
     words = list(ids)
     while words:
@@ -161,7 +174,9 @@ def raise_(ids: tuple[str, ...], kind: str, severity: int, message: str, uri: st
     if words and message:
         raise click.UsageError("give the note after the ids, or with --message, not both")
     note = message or " ".join(words)
-    return _each(named, uri, lambda instance, id: instance.raise_exception(id, kind, severity, note))
+    return _each(
+        named, uri, lambda state, id: decide.raise_exception(state, id, kind, severity, note, os.getuid(), time.time())
+    )
 
 
 @click.command()
@@ -210,9 +225,12 @@ def urgency(id: str, urgency: str, verbose: bool, uri: str | None) -> int:
       fluxkv job urgency ƒ3kQ 20
     """
     with _instance(uri) as instance:
-        number = parse_id(id)
-        before = instance.job(number).urgency if verbose else 0
-        instance.set_urgency(number, urgency_of(urgency))
+        from ..journal import decide
+
+        number, asked = parse_id(id), urgency_of(urgency)
+        state = instance.state()
+        before = state.jobs[number].urgency if number in state.jobs else 0
+        instance.journal.settle(lambda state: decide.change_urgency(state, number, asked, os.getuid(), time.time()), state)
         if verbose:
             say(f"fluxkv: {f58(number)}: old urgency: {before}")
     return 0

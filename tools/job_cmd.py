@@ -294,8 +294,9 @@ def eventlog(
 @click.option(
     "-o", "--original", is_flag=True, help="The jobspec as it was submitted, without its environment."
 )
+@click.option("-b", "--base", is_flag=True, help="The jobspec or R before any update.")
 @target_options
-def info(id: str, key: str, original: bool, uri: str | None, state_dir: str | None) -> int:
+def info(id: str, key: str, original: bool, base: bool, uri: str | None, state_dir: str | None) -> int:
     """Show what is kept of a job: its jobspec (RFC 25), R (RFC 20), events (RFC 18) or output (RFC 24).
 
     \b
@@ -308,9 +309,9 @@ def info(id: str, key: str, original: bool, uri: str | None, state_dir: str | No
     with _instance(uri, state_dir) as (instance, _):
         number = parse_id(id)
         if key == "jobspec":
-            eventlines.show_jobspec(instance, number, original)
+            eventlines.show_jobspec(instance, number, original or base)
         elif key == "R":
-            eventlines.show_R(instance, number)
+            eventlines.show_R(instance, number, base)
         elif key == "guest.output":
             eventlines.show_output(instance, number)
         else:

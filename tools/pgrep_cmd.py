@@ -87,12 +87,12 @@ def pkill(**options: Any) -> int:
 
     matches = parse_expression(options["expression"])
     with open_journal(options["uri"]) as journal:
-        found, _ = _find(journal, matches, options, False)
+        found, view = _find(journal, matches, options, False)
         ids = [job.id for job in found if job.t_inactive == 0]
         if not ids:
             return 1
         instance = Instance(journal.store, by="cli")
-        done = instance.cancel(ids, options["message"])
+        done = instance.cancel(ids, options["message"], state=view.state)
         render.say(f"fluxkv: cancelled {len(done)} job{'' if len(done) == 1 else 's'}")
         if options["wait"]:
             instance.wait(ids)
