@@ -64,11 +64,12 @@ class SubmitRules:
         return Journal(self._store).look().config  # the entry is in the archive: a snapshot has it
 
     def honour(
-        self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int] = (16,), flags: int = 0
+        self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int] | None = None, flags: int = 0
     ) -> Sequence[dict[str, Any]]:
         """The jobs with the config's defaults, within its limits and let pass by its plug-ins, else `Rejected`: by the config
         and the inventory as they are now."""
         stale = self._pool is not None
+        urgencies = [16] * len(jobspecs) if urgencies is None else urgencies
         try:
             return self._honoured(jobspecs, urgencies, flags)
         except Rejected:

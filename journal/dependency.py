@@ -181,6 +181,8 @@ def _about_job(scheme: str, value: str, references: bool) -> Dependency:
             return Dependency(scheme, back=int(value[1:]))
         except ValueError:
             raise _bad(f"{scheme}:{value}", "#N names a job of this submission by its number") from None
+    if value.startswith("#"):
+        raise _bad(f"{scheme}:{value}", "#N names a job of the same submission, and there is none here")
     try:
         id = parse_id(value)
     except Rejected as error:

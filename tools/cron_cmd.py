@@ -75,6 +75,7 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
     from ..journal import decide_cron
     from ..journal.cron import CronTable
     from . import render
+    from .depopts import check_alone
 
     values["blobs"] = None if values["dry_run"] else {}
     jobspecs = [jobspec_of(values, words) for words, _, _ in wanted]
@@ -87,6 +88,7 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
         rules = SubmitRules(journal.store)
         rules.learn()
         journal.store.put_blobs(values["blobs"])
+        check_alone(jobspecs)
         urgency, flags = urgency_of(values["urgency"]), flags_of(values["flags"], values["debug"])
         rules.honour(jobspecs, [urgency] * len(jobspecs), flags)  # it is asked again at each run: a config may change
         now = journal.store.now()

@@ -29,3 +29,13 @@ def dependencies_of(uris: Iterable[str], begin_time: str | None) -> list[dict[st
         except Rejected as error:
             raise bad("--begin-time", error) from None
     return found
+
+
+def check_alone(jobspecs: Iterable[dict[str, Any]]) -> None:
+    """Raise `Rejected` if one, submitted by itself, names another job of its submission (#-1)."""
+    for jobspec in jobspecs:
+        asked = jobspec["attributes"]["system"].get("dependencies")
+        if asked:
+            from ..journal.dependency import read
+
+            read(asked)

@@ -122,6 +122,7 @@ def test_stop_start_delete(shell: Any, entries: Any) -> None:
         (["interval", "-n", "0", "1m", "x"], "--ntasks"),
         (["interval", "-q", "nosuch", "1m", "x"], "queue nosuch is not defined"),
         (["interval", "--name", "12", "1m", "x"], "bad name '12'"),
+        (["interval", "--dependency=afterok:#-1", "1m", "x"], "there is none here"),
         (["event", "nosuch", "x"], "event 'nosuch': no such event"),
         (["event", "cron-fire", "x"], "starts no cron entry"),
         (["event", "--min-interval", "x", "drain", "x"], "--min-interval"),

@@ -219,6 +219,8 @@ def test_defaults_in_their_order_then_the_queue_s_then_validators() -> None:
             assert (system["duration"], system["bank"], system["project"]) == (60.0, "20", "fusion")
             assert system["shell"]["options"]["kill-timeout"] == own
         assert model["attributes"]["system"]["duration"] == 600.0  # the caller's own jobspec is left alone
+        rules = instance.submitter.rules  # as cron asks: several at once, each of the usual urgency
+        assert [job["attributes"]["system"]["bank"] for job in rules.honour([model, model])] == ["16", "16"]
 
 
 @pytest.mark.usefixtures("site")
