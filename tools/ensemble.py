@@ -70,6 +70,7 @@ class Ensemble:
                     del logs[: len(ids)]
                 self._print(ids)
         except (FluxkvError, click.ClickException, OSError, KeyboardInterrupt) as error:
+            self._logs.close()
             if self.ids:
                 if not isinstance(error, BrokenPipeError):
                     sys.stdout.flush()
