@@ -44,7 +44,17 @@ JobIds: TypeAlias = "Iterable[int | str | JobHandle] | int | str | JobHandle"
 
 
 class JobHandle(NamedTuple):
-    """A submitted job. `int(handle)` is its id, `str(handle)` its F58 text."""
+    """A submitted job.
+
+        import fluxkv
+
+        with fluxkv.connect() as instance:
+            job = instance.submit("echo hello; exit 3", duration="10s")
+            print(job, job.wait(timeout=60).returncode, job.output()[0].decode())
+            print([event.name for event in job.events()])
+
+    `int(handle)` is its id, `str(handle)` its F58 text.
+    """
 
     instance: Instance
     id: int
@@ -91,6 +101,13 @@ class JobHandle(NamedTuple):
 
 class Instance:
     """An instance, as a client sees it. Use it as a context manager, or `close()` it.
+
+        import fluxkv
+
+        with fluxkv.connect() as instance:
+            ids = instance.submit_many([["sleep", "0.01"]] * 20)
+            for result in instance.as_ended(ids, timeout=60):
+                print(result.f58, result.result, f"{result.runtime:.3f} s")
 
     For one thread: it is not shared between threads (each may `connect`), nor are its handles; a forked child may go on
     using it, over a connection of its own, and a pickled one connects where it is unpickled. An `Executor` may be shared.
@@ -264,21 +281,10 @@ class Instance:
         timeout: float | None = None,
     ) -> Iterator[list[JobResult]]:
         """As `batches`, writing the jobs' output to the writers that `writer_of(id)` gives."""
-        from .follow import Follower, result_of
-        from .output import read_output, watch
+        from .output import watch
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self.known(_ids(ids))
-        ended = [result_of(job) for job in known if job.t_inactive]
-        for result in ended:
-            writer = writer_of(result.id)
-            read_output(self.store, result.id, writer)
-            writer.flush()
-        if ended:
-            yield ended
-        follower = Follower(job for job in known if not job.t_inactive)
-        if follower.waiting:
-            yield from watch(self.store, follower, at, writer_of, deadline)
+        return watch(self.store, *self.known(_ids(ids)), writer_of, deadline)
 
     def events(
         self, id: int | str | JobHandle | None = None, *, follow: bool = False, timeout: float | None = None
@@ -301,7 +307,21 @@ class Instance:
         return aio.events(self, None if id is None else _id(id), follow, timeout)
 
     def as_ended_async(self, ids: JobIds, timeout: float | None = None) -> AsyncIterator[JobResult]:
-        """As `as_ended`, for `async for`. All that is awaited in a loop shares one subscription."""
+        """As `as_ended`, for `async for`.
+
+            import asyncio
+            import fluxkv
+
+            async def main():
+                with fluxkv.connect() as instance:
+                    ids = instance.submit_many([["true"]] * 5)
+                    async for result in instance.as_ended_async(ids, timeout=60):
+                        print(result.f58, result.result)
+
+            asyncio.run(main())
+
+        All that is awaited in a loop shares one subscription.
+        """
         from . import aio
 
         return aio.as_ended(self, _ids(ids), timeout)

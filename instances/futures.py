@@ -81,6 +81,16 @@ class JobFuture(Future[Any]):
     or -N if signal N ended it (as Flux and `subprocess` have it; `job_result().returncode` is 128 + N). A job that ended by
     an exception (RFC 21: cancelled by somebody else, timed out, refused, lost) raises `JobException`.
 
+        import fluxkv
+
+        with fluxkv.Executor() as executor:
+            future = executor.submit_command(["sleep", "60"])
+            future.add_event_callback("start", lambda future, event: future.cancel_job("seen enough"))
+            try:
+                future.result()
+            except fluxkv.JobException as error:
+                print(error.type, error.note, future.job_result().result)
+
     `cancel()` succeeds while the job is not known to run, and cancels it in the instance; a job that runs is ended by
     `cancel_job()`. Callbacks are called by the executor's thread: they must be short, and must not wait for futures.
     """

@@ -239,10 +239,20 @@ class Attachment:
 
 
 def watch(
-    store: Store, follower: Follower, tail_at: tuple[int, str], writer_of: Callable[[int], OutputWriter],
+    store: Store, known: list[Job], tail_at: tuple[int, str], writer_of: Callable[[int], OutputWriter],
     deadline: float | None = None, live: int = 64,
 ) -> Iterator[list[JobResult]]:  # fmt: skip
-    """As `follow_results`, writing the output too: of the first `live` jobs as it comes."""
+    """As `follow_results`, writing the output too: of the first `live` jobs as it comes. known: the jobs as of `tail_at`."""
+    ended = [result_of(job) for job in known if job.t_inactive]
+    for result in ended:
+        writer = writer_of(result.id)
+        read_output(store, result.id, writer)
+        writer.flush()
+    if ended:
+        yield ended
+    follower = Follower(job for job in known if not job.t_inactive)
+    if not follower.waiting:
+        return
     keys = Keys(store.namespace)
     writers: dict[int, OutputWriter] = {}
     seen: dict[str, str] = {keys.output(id): "0" for id in list(follower.waiting)[:live]}
@@ -261,7 +271,7 @@ def watch(
                     seen[key] = message.id
             for writer in writers.values():
                 writer.follow_files()
-            ended: list[JobResult] = []
+            ended = []
             for commit in commits:
                 ended += follower.take(commit)
             for result in ended:

@@ -47,6 +47,13 @@ class NodeView:
 class Resources:
     """The resources of an instance, as `flux resource list` divides them, each an RFC 20 `ResourceSet`.
 
+        import fluxkv
+
+        with fluxkv.connect() as instance:
+            there = instance.resources()
+            print(there.up.nnodes, "nodes up:", there.up.nodelist, "cores free:", there.free.ncores)
+            print([node.host for node in there.nodes if node.drain_reason])
+
     all: everything. up: nodes that may get work; down: those that may not (offline or drained). drained: those that
     somebody drained. free: on nodes that are up, what no job holds. allocated: what jobs hold, on whatever nodes.
     nodes: one view each, by rank.

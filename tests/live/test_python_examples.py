@@ -42,7 +42,8 @@ def docstrings() -> Iterator[tuple[str, str]]:
             text = inspect.cleandoc(member.__doc__)
             blocks = re.findall(r"(?:^    .*\n?|^\n(?=    ))+", text, re.MULTILINE)
             code = textwrap.dedent("\n".join(blocks))
-            if "fluxkv" in code:
+            if "import fluxkv" in text:
+                assert "import fluxkv" in code, f"{name}.{part}: an example is indented, and text follows it"
                 yield f"{name}.{part}".strip(".") or "fluxkv", code
 
 

@@ -125,14 +125,18 @@ def test_a_jobspec_is_submitted_as_flux_s_executor_does(executor: Executor, inst
 
 
 def test_many_submissions_share_few_commits(executor: Executor, instance: Instance) -> None:
+    store: Any = instance.store
     executor.submit_command(["true"]).jobid(PATIENCE_S)
     before = instance.store.meta().version
+    threads, connections = threading.active_count(), len(store._ask("CLIENT", "LIST").splitlines())
     futures = [executor.submit_command(["echo", str(n)]) for n in range(1500)]
     ids = [future.jobid(PATIENCE_S) for future in futures]
     assert len(set(ids)) == 1500
     state = instance.state()
     assert state.jobs[ids[700]].jobspec["tasks"][0]["command"] == ["echo", "700"]  # type: ignore[index]
     assert state.version - before < 150
+    assert threading.active_count() == threads
+    assert len(store._ask("CLIENT", "LIST").splitlines()) <= connections + 1  # the subscription
     assert len({state.jobs[id].env for id in ids}) == 1
 
 
