@@ -101,6 +101,8 @@ _add("housekeeping", "fluxkv", "housekeeping-start", {"claims": [[0, "0-3", "", 
      "begins with a job's free: what it held is looked after, and nobody else has it yet")  # fmt: skip
 _add("housekeeping", "fluxkv", "housekeeping-finish", {"ranks": "0", "status": 0, "final": True},
      "these nodes are done and back in the pool; the largest wait status")  # fmt: skip
+_add("housekeeping", "fluxkv", "housekeeping-kill", {"ranks": "0", "signum": 15, "userid": 1000},
+     "a signal was sent to it there", "userid")  # fmt: skip
 _add("housekeeping", "fluxkv", "housekeeping-lost", {"rank": 0, "cause": "new boot"}, "on this rank it is known to be over")
 
 _add("queue", "fluxkv", "queue-start", None, "its jobs may be allocated")

@@ -111,6 +111,14 @@ def change_urgency(state: State, id: int, urgency: int, userid: int, now: float)
     return Decision([["urgency", id, now, {"urgency": urgency, "userid": userid}]], since=[thing], bumps=[thing])
 
 
+def check_signal(signum: int) -> None:
+    """Raises `Rejected` unless there is such a signal."""
+    try:
+        signal.Signals(signum)
+    except ValueError:
+        raise Rejected(f"signal {signum}: no such signal", code="bad-signal") from None
+
+
 def kill(state: State, id: int, signum: int, userid: int, now: float) -> Decision:
     """Send a signal to a running job's tasks on all its nodes."""
     job = _job(state, id)
@@ -118,10 +126,7 @@ def kill(state: State, id: int, signum: int, userid: int, now: float) -> Decisio
         raise Rejected(f"job {f58(id)}: is not running", code="not-running")
     if job.script is not None and job.script[0]:
         raise Rejected(f"job {f58(id)}: its {job.script[0]} is going on", code="not-running", hint="cancel it, or wait")
-    try:
-        signal.Signals(signum)
-    except ValueError:
-        raise Rejected(f"signal {signum}: no such signal", code="bad-signal") from None
+    check_signal(signum)
     message = pack([["signal", id, job.attempt_id, signum]])
     return Decision(
         [["kill", id, now, {"signum": signum, "userid": userid}]],

@@ -98,6 +98,10 @@ def lost(state: State, subject: str, ts: float, context: Context, version: int) 
     result(state, id, state.keeping[id].attempt, rank, [9, ts, f"lost: {context['cause']}"])
 
 
+def signalled(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """Says that somebody did; how the script ends, its node reports."""
+
+
 def result(state: State, id: int, attempt: int, rank: int, found: list[Any]) -> None:
     """How the script ended on a node; late and repeated words change nothing."""
     keeping = state.keeping.get(id)
@@ -111,4 +115,5 @@ def _touch(state: State, id: int) -> None:
     state.keeping_news[id] = None
 
 
-HANDLERS = {"housekeeping-start": start, "housekeeping-finish": finish, "housekeeping-lost": lost}
+HANDLERS = {"housekeeping-start": start, "housekeeping-finish": finish, "housekeeping-lost": lost,
+            "housekeeping-kill": signalled}  # fmt: skip

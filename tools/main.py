@@ -38,6 +38,7 @@ COMMANDS = {
     "pkill": ("pgrep", "pkill", "Cancel jobs by a pattern for their names."),
     "job": ("job", "job", "Look at one job: attach, status, wait, eventlog, info, ..."),
     "resource": ("resource", "resource", "List, drain and undrain nodes."),
+    "housekeeping": ("housekeeping", "housekeeping", "List and end housekeeping after jobs."),
     "queue": ("queue", "queue", "Start, stop and drain queues."),
     "config": ("config", "config", "Read and change the instance's config."),
     "cron": ("cron", "cron", "Submit jobs again and again: at times, at intervals, at events."),
@@ -57,7 +58,7 @@ GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
     "Looking at jobs and changing them": ("jobs", "pgrep", "job", "watch", "update", "hold", "release", "cancel", "pkill"),
-    "Resources, queues and data": ("resource", "queue", "config", "kvs"),
+    "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
     "Help": ("help", "man", "completion"),
 }

@@ -11,7 +11,7 @@ from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
 from fluxkv.instances.deadlines import BACKSTOP_S
 from fluxkv.instances.reactor import Launched, LauncherLost, Lead, Messages, ToLauncher, Write
-from fluxkv.journal import decide
+from fluxkv.journal import decide, decide_housekeeping
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.job import CLEANUP, INACTIVE, RUN
 from fluxkv.journal.scripts import NO_SCRIPTS, why_failed
@@ -302,3 +302,28 @@ def test_an_order_that_makes_no_sense_is_a_failed_script() -> None:
     ((job, version, letter, _, _, status, cause),) = unpack_events(request.payload)[0][3]["script"]
     assert (job, version, letter, status) == (12, 11, "e", 256)
     assert cause.startswith("spawn: bad order")
+
+
+# -- signals to housekeeping ----------------------------------------------------------------------------------
+
+
+def test_a_signal_reaches_housekeeping_where_it_goes_on() -> None:
+    found = rig(HOUSEKEEPING, nodes=3)
+    id = found.submit(rig_module.jobspec(nodes=3))
+    attempt = found.job(id).attempt_id
+    found.started(id)
+    found.over(id)
+    found.turn()
+    script(found, id, "h", 0)
+    with pytest.raises(Rejected, match="no housekeeping is going on"):
+        decide_housekeeping.kill(found.state, [id + 1], None, 15, 1, found.now)
+    with pytest.raises(Rejected, match="no such signal"):
+        decide_housekeeping.kill(found.state, None, None, 99, 1, found.now)
+    assert decide_housekeeping.kill(found.state, [id], [0], 15, 1, found.now).events == []
+    found.do(decide_housekeeping.kill(found.state, None, None, 9, 1, found.now))
+    found.turn()
+    last = [found.orders(rank)[-1] for rank in range(3)]
+    assert last[1] == last[2] == ["signal", id, attempt + "h", 9]
+    assert last[0][0] == "script"
+    script(found, id, "h", 1, 2, status=9)
+    assert found.state.nodes[2].drain[1] == f"housekeeping for job {decide.f58(id)}: was killed by signal 9"
