@@ -33,16 +33,14 @@ def table(site: Any, *ids: str) -> list[list[str]]:
     return [line.split("|") for line in site.ok("jobs", "-a", "--no-header", "--format", form, *ids).splitlines()]
 
 
-def waits(site: Any, *ids: str) -> None:
-    """Until these jobs wait for their dependencies."""
-    for id in ids:
-        site.ok("job", "wait-event", "-t", "30s", id, "dependency-add")
+def waits(site: Any, last: str) -> None:
+    """Until this job, and those submitted before it, wait for their dependencies."""
+    site.ok("job", "wait-event", "-t", "30s", last, "dependency-add")
 
 
 def ended(site: Any, *ids: str) -> dict[str, tuple[str, str]]:
     """id -> (status, info) once all have ended."""
-    for id in ids:
-        site("job", "wait", id)
+    site("watch", *ids)
     return {id: (status, info) for id, status, info in table(site, *ids)}
 
 
@@ -53,7 +51,7 @@ def test_each_scheme_after_a_job_that_fails(site: Any) -> None:
     schemes = ("after", "afterany", "afterok", "afternotok", "afterexcept")
     ids = {one: site.submit(f"--dependency={one}:{gate.id}", "touch", ran / one) for one in schemes}
     site.ok("job", "wait-event", "-t", "30s", ids["after"], "clean")
-    waits(site, *ids.values())
+    waits(site, ids["afterexcept"])
     (found,) = table(site, ids["afterok"])
     assert found == [ids["afterok"], "D", f"waits for afterok:{gate.id} (running)"]
     deps = site.ok("jobs", "--no-header", "-o", "deps", ids["afterok"]).split()
@@ -89,7 +87,7 @@ def test_any_and_all(site: Any) -> None:
     one = site.submit(f"--dependency=any(afterok:{bad.id},afterok:{good.id})", "true")
     both = site.submit(f"--dependency=all(afterany:{bad.id},any(afterok:{good.id},begin-time:99999999999))", "true")
     none = site.submit(f"--dependency=any(afterok:{bad.id},afternotok:{good.id})", "true")
-    waits(site, one, both, none)
+    waits(site, none)
     assert table(site, one)[0][2] == f"waits for any(afterok:{bad.id} (running), afterok:{good.id} (running))"
     bad.open()
     site("job", "wait", bad.id)
@@ -177,7 +175,7 @@ def test_who_waits_waits_on_through_deaths_and_restarts(user: Any, place: Path) 
     second = site.submit(f"--dependency=all(afterok:{gate.id},afternotok:{other.id})", "touch", "second")
     never = site.submit(f"--dependency=afterok:{other.id}", "touch", "never")
     single = site.submit("--job-name=s", f"--dependency=afterany:{other.id}", "--dependency=singleton", "true")
-    waits(site, first, second, never, single)
+    waits(site, single)
     worker = next(int(one["pid"]) for one in site.processes() if one["role"].startswith("worker"))
     os.kill(worker, signal.SIGKILL)
     gate.open()
