@@ -174,3 +174,12 @@ def test_a_state_directory_too_long_for_a_socket_is_found_by_the_uri(user: Any) 
     script = "fluxkv status | grep -c yyyy && fluxkv restart && fluxkv run true"
     assert user.ok("start", "--state-dir", long, "sh", "-c", script).split() == ["1"]
     shutil.rmtree(os.path.dirname(uri.removeprefix("unix:")))
+
+
+def test_help_is_a_manual_page_on_a_terminal(site: Any) -> None:
+    shown = site.on_terminal("help", "job", "attach", MANPAGER="cat", MANWIDTH="78")
+    assert shown.code == 0
+    if shutil.which("man"):
+        assert "FLUXKV-JOB-ATTACH(1)" in shown.out
+    else:
+        assert shown.out.startswith("Usage: fluxkv job attach")
