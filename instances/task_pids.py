@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from ..journal.job import Job
 
 
-def task_pids(uri: str, job: Job, rank: int) -> list[int]:
-    """Process ids of the job's tasks on a rank, in the order of their task ranks; [] if this host has none of them."""
+def task_pids(uri: str, job: Job) -> dict[int, list[int]]:
+    """Rank of a node -> process ids of the job's tasks there, in the order of their task ranks; only ranks of this host."""
     from .spool import Record
 
     directory = state_dir_of(uri)
     if directory is None:
-        return []
-    attempt = Record(directory.spool).lost.get(f"{job.key}.{rank}")
-    return attempt.pids if attempt is not None else []
+        return {}
+    begun = Record(directory.spool).lost
+    keys = {rank: f"{job.key}.{rank}" for rank in job.ranks}
+    return {rank: begun[key].pids for rank, key in keys.items() if key in begun}

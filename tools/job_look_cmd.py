@@ -15,8 +15,9 @@ from .render import out
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
-    from ..instances.client import Instance
     from ..journal.job import Job
+    from ..journal.log import Journal
+    from ..journal.state import State
     from ..journal.taskmap import TaskMap
 
 NO_LIMIT = 4294967295  # Flux's word for it: UINT_MAX
@@ -61,7 +62,7 @@ def timeleft(id: str | None, human: bool, uri: str | None, state_dir: str | None
 # -- tasks -------------------------------------------------------------------------------------------------------
 
 
-def map_of(instance: Instance, job: Job) -> tuple[TaskMap, list[str]]:
+def map_of(journal: Journal, state: State, job: Job) -> tuple[TaskMap, list[str]]:
     """(where each task of a job runs or ran, the hosts of its nodes by node id). Raises `Unavailable` without resources."""
     from ..instances.layout import counts_of, layout
     from ..schedulers.request import compile_request
@@ -69,7 +70,7 @@ def map_of(instance: Instance, job: Job) -> tuple[TaskMap, list[str]]:
 
     if not job.claims:
         raise Unavailable(f"job {f58(job.id)}: has no resources (yet)", code="no-R", hint="fluxkv job wait-event ID start")
-    view = View(instance.state(), 0.0, instance.journal)
+    view = View(state, 0.0, journal)
     jobspec = view.jobspec(job)
     if not jobspec:
         raise Rejected(f"job {f58(job.id)}: its jobspec is no more in the journal", code="archived")
@@ -126,7 +127,6 @@ def taskmap(
 
 def _map_named(what: str, uri: str | None, state_dir: str | None) -> tuple[TaskMap, list[str]]:
     """The map that a text is, or that of the job it names."""
-    from ..instances.client import Instance
     from ..journal.taskmap import from_raw, parse_map
 
     if what[:1] in ("[", "{", "("):
@@ -140,8 +140,8 @@ def _map_named(what: str, uri: str | None, state_dir: str | None) -> tuple[TaskM
     if ";" in what or "," in what:
         return from_raw(what), []
     with open_journal(uri, state_dir) as journal:
-        instance = Instance(journal.store, by="cli")
-        return map_of(instance, instance.job(number))
+        state = journal.look()
+        return map_of(journal, state, journal.find_job(state, number))
 
 
 def _host(hosts: list[str], node: int) -> str:
@@ -189,17 +189,23 @@ def hostpids(id: str, delimiter: str, ranks: str | None, timeout: str | None, ur
 
     number = parse_id(id)
     with connect(uri) as instance:
-        for event in instance.events(number, follow=True, timeout=timeout_of(timeout)):
-            if event.name == "start":
-                break
-        job = instance.job(number)
+        journal = instance.journal
+        state = journal.look()
+        job = journal.find_job(state, number)
+        if not job.t_run and not job.t_inactive:
+            for event in instance.events(number, follow=True, timeout=timeout_of(timeout)):
+                if event.name == "start":
+                    break
+            state = journal.look()
+            job = journal.find_job(state, number)
         if job.t_finish or job.t_inactive or not job.t_run:
             raise Rejected(f"job {f58(number)}: is not running", code="not-running", hint="fluxkv jobs lists what is")
-        found, hosts = map_of(instance, job)
+        found, hosts = map_of(journal, state, job)
+        pids = task_pids(instance.uri, job)
         by_task: dict[int, str] = {}
         for node, tasks in enumerate(ranks_of_nodes(found)):
-            pids = task_pids(instance.uri, job, job.claims[node].rank) if tasks else []
-            by_task.update({task: f"{hosts[node]}:{pid}" for task, pid in zip(tasks, pids, strict=False)})
+            here = pids.get(job.claims[node].rank, [])
+            by_task.update({task: f"{hosts[node]}:{pid}" for task, pid in zip(tasks, here, strict=False)})
     wanted = list(parse(ranks)) if ranks else list(range(len(by_task)))
     missing = [task for task in wanted if task not in by_task]
     if missing or not by_task:
