@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ..journal.derive import Group
 from ..journal.derive_scripts import tasks_ordered
 from ..journal.job import Job
-from ..journal.scripts import HOUSEKEEPING, LETTERS
+from ..journal.scripts import HOUSEKEEPING, LETTERS, PROLOG
 from ..journal.state import State
 from .orders import split_attempt
 
@@ -69,7 +69,7 @@ def _settle_script(job: Job, rank: int, read: int, listed: set[str], known: set[
     if rank in results:
         return
     if name in listed:
-        if job.ending:
+        if job.ending and kind == PROLOG:  # an epilog runs to its end, whatever ended the job
             group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], job.ending]))
     elif order <= read:
         group.events.append(["lost", job.id, now, {"rank": rank, "cause": "its node no longer has it", "script": kind}])

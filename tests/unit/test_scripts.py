@@ -218,6 +218,23 @@ def test_what_a_hello_does_not_list_is_lost_and_what_is_not_read_is_not() -> Non
     assert found.state.nodes[0].drain[1].startswith("prolog for job")
 
 
+def test_what_ended_a_job_does_not_end_its_epilog() -> None:
+    found = rig({**PROLOG, **EPILOG}, nodes=1)
+    id = found.submit()
+    found.do(decide.raise_exception(found.state, id, "cancel", 0, "", 1, found.now))
+    found.turn()
+    job = found.job(id)
+    found.hello(0, [job.key + "p"])  # the order to end the prolog may have died with its launcher
+    found.turn()
+    assert [order[2] for order in found.orders(0) if order[0] == "end"] == [job.attempt_id + "p"] * 2
+    script(found, id, "p", 0, status=15, cause="ended:cancel")
+    found.hello(0, [job.key + "e"])
+    found.turn()
+    assert [order[0] for order in found.orders(0)] == ["script", "end", "end", "script"]
+    script(found, id, "e", 0)
+    assert (found.job(id).state, found.job(id).result.name, found.state.nodes[0].drain) == (INACTIVE, "CANCELED", None)
+
+
 def test_a_stale_worker_ends_no_housekeeping_twice() -> None:
     found = rig(HOUSEKEEPING, nodes=1)
     id = found.submit()
