@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..journal.ids import f58
@@ -17,15 +18,18 @@ from ..journal.wire import Commit, Event
 from ..kvs.tree import size_of
 from .reading import user_name
 
-_ID_KEYS = frozenset(("via",))
+_ID_KEYS = frozenset(("via", "job"))
 _ID_LISTS = frozenset(("jobs",))
 _RECORDS = frozenset(("same", "each"))  # of a retire event: what the jobs' own events have said already
-_ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,)}  # of a report: where ids stand
+_ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,), "script": (0,)}  # of a report: where ids stand
 
 
 def subject_text(subject: int | str) -> str:
-    """A job's F58 id, or the word."""
-    return f58(subject) if isinstance(subject, int) else subject
+    """A job's F58 id, or the word; in a word about a job's housekeeping, the F58 id too."""
+    if isinstance(subject, int):
+        return f58(subject)
+    kind, _, id = subject.partition("/")
+    return f"{kind}/{f58(int(id))}" if kind == "housekeeping" and id.isdecimal() and int(id) < 1 << 64 else subject
 
 
 def plain(value: Any) -> Any:
@@ -147,6 +151,11 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
     if name == "hello":
         held = context.get("held") or []
         return f"from {context.get('host')}, boot {context.get('boot')}, holds {len(held)} attempts"
+    if name in ("cron-create", "cron-fire", "cron-skip"):
+        with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError):  # else as it stands
+            return _cron(name, context)
+    if name == "housekeeping-start":
+        return claims_text(context.get("claims") or [], hosts)
     if name == "retire":
         return f"{len(context.get('jobs', ()))} jobs"
     return " ".join(
@@ -190,8 +199,27 @@ def _operation(op: list[Any]) -> str:
     return f"{op[0]} {op[1]}={text[:40]}" + ("…" if len(text) > 40 else "")
 
 
+def _cron(name: str, context: Mapping[str, Any]) -> str:
+    if name == "cron-create":
+        spec = " ".join(f"{key}={value}" for key, value in context.get("spec", {}).items())
+        return f"{context.get('name')}: {context.get('type')} {spec}, first due {_due(context.get('next'))}"
+    what = f58(context["job"]) if "job" in context else f"left out: {context.get('reason')}"
+    return f"{what}, for {_due(context.get('at'))}; next due {_due(context.get('next'))}"
+
+
+def _due(t: Any) -> str:
+    return precise_time(float(t)) if t else "-"
+
+
 def _report(context: Mapping[str, Any]) -> str:
+    from ..journal.scripts import KINDS
+
     parts = []
+    rows = context.get("script") or []
+    scripts = [f"{KINDS.get(row[2], row[2])} of {f58(row[0])} over ({row[6] or status_text(row[5])})" for row in rows]
+    if scripts:
+        more = f" and {len(scripts) - 4} more" if len(scripts) > 4 else ""
+        parts.append(f"{', '.join(scripts[:4])}{more}")
     for word, key in (
         ("began", "start"),
         ("over", "over"),

@@ -15,9 +15,10 @@ from fluxkv.journal import decide, decide_housekeeping
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.job import CLEANUP, INACTIVE, RUN
 from fluxkv.journal.scripts import NO_SCRIPTS, why_failed
-from fluxkv.journal.wire import pack, unpack_events
+from fluxkv.journal.wire import Event, pack, unpack_events
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Message, Meta
+from fluxkv.tools.eventview import describe, subject_text
 
 PROLOG = {"prolog": {"command": ["/site/prolog"], "per-rank": True}}
 EPILOG = {"epilog": {"command": ["/site/epilog"], "per-rank": True}}
@@ -344,3 +345,19 @@ def test_a_signal_reaches_housekeeping_where_it_goes_on() -> None:
     assert last[0][0] == "script"
     script(found, id, "h", 1, 2, status=9)
     assert found.state.nodes[2].drain[1] == f"housekeeping for job {decide.f58(id)}: was killed by signal 9"
+
+
+def test_events_of_scripts_and_cron_read_well() -> None:
+    def told(name: str, subject: int | str, context: dict[str, Any]) -> str:
+        return describe(Event(name, subject, 1.0, context), {0: "n0"})
+
+    row = [12, 7, "p", 1.5, 2.5, 256, ""]
+    assert told("report", "node/0", {"rank": 0, "script": [row]}) == f"prolog of {decide.f58(12)} over (exit code 1)"
+    assert told("housekeeping-start", "housekeeping/12", {"claims": [[0, "0-1", "", 0, 1]], "attempt": "7-5"}) == "n0[core 0-1]"
+    assert subject_text("housekeeping/12") == f"housekeeping/{decide.f58(12)}"
+    assert subject_text("housekeeping/x") == "housekeeping/x"
+    fire = told("cron-fire", "cron/1", {"at": 60.0, "next": 0.0, "job": 12})
+    assert fire.startswith(decide.f58(12))
+    assert fire.endswith("next due -")
+    assert told("cron-skip", "cron/1", {"at": 60.0, "next": 0.0, "reason": "busy"}).startswith("left out: busy, for ")
+    assert told("cron-create", "cron/1", {"name": "x", "spec": 5}) == "name=x spec=5"  # by hand: as it stands
