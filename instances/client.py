@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..journal.rset import ResourceSet
     from ..journal.state import State
     from ..journal.wire import Event
+    from .changing import Outcome
     from .follow import JobResult
     from .kvs_client import Kvs
     from .output import Attachment, OutputWriter
@@ -377,9 +378,7 @@ class Instance:
             self.journal.settle(decision, state)
         return cancelled
 
-    def raise_exception(
-        self, id: int | str | JobHandle, kind: str = "cancel", severity: int = 0, note: str = ""
-    ) -> None:
+    def raise_exception(self, id: int | str | JobHandle, kind: str = "cancel", severity: int = 0, note: str = "") -> None:
         """Raise an exception on a job (RFC 21); severity 0 ends it."""
         from ..journal import decide
 
@@ -393,9 +392,14 @@ class Instance:
         from ..journal import decide
 
         job = _id(id)
-        self.journal.settle(
-            lambda state: decide.change_urgency(state, job, urgency, os.getuid(), time.time())
-        )
+        self.journal.settle(lambda state: decide.change_urgency(state, job, urgency, os.getuid(), time.time()))
+
+    def update(self, ids: JobIds, **changes: Any) -> Outcome:
+        """As `fluxkv update`: duration="+10m", queue="debug", name=... What was changed, what stood in others' way."""
+        from .changing import Update, change_jobs
+
+        made = Update([f"{key}={value}" for key, value in changes.items()], os.getuid())
+        return change_jobs(self.journal, _ids(ids), made, from_node=True)
 
     def kill(self, id: int | str | JobHandle, signum: int = 15) -> None:
         """Send a signal to a running job's tasks."""

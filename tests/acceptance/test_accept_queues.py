@@ -1,4 +1,4 @@
-"""Queues, limits and changed jobs as a user meets them, in an instance of two nodes and three queues."""
+"""Queues, limits and changed jobs as a user meets them, in an instance of two nodes and three queues, with two workers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def place(base: Path) -> Path:
 def cluster(place: Path, new_shell: Any) -> Iterator[Any]:
     (place / "site.toml").write_text(CONFIG)
     shell = new_shell(place / "home", place)
-    words = ["start", "--detach", "--state-dir", place / "i", "--config", "site.toml"]
+    words = ["start", "--detach", "--state-dir", place / "i", "--config", "site.toml", "--workers", "2"]
     shell.env["FLUXKV_URI"] = shell.ok(*words).split()[-1]
     yield shell
     assert shell("stop", "--state-dir", place / "i").code == 0

@@ -92,6 +92,7 @@ class QueueSim(Sim):
 
     def _settle(self) -> None:
         self._open_epoch()
+        self.cli.catch_up(self.view)  # what is asked for may look done in an old view
         self._say(lambda state: decide_config.load(state, CONFIG, "", 1, self.now))
         for name in HOSTS:
             self._say(lambda state, name=name: decide.change_queue(name, "start", "", self.now))

@@ -94,6 +94,20 @@ def test_a_closed_queue_refuses_and_says_why(instance: Instance) -> None:
     assert instance.submit(["true"]).id
 
 
+def test_jobs_are_changed_as_the_command_does_it(instance: Instance) -> None:
+    job, other = instance.submit(["true"]), instance.submit(["true"])
+    instance.cancel(other.id)
+    play(instance, [["validate", other.id, 1.0, None], ["exception", other.id, 1.0, {"type": "x", "severity": 0, "note": ""}],
+                    ["clean", other.id, 1.0, None]])  # fmt: skip
+    outcome = instance.update([job, other], duration="5m", name="again")
+    assert outcome.changed == [job.id]
+    assert list(outcome.refused) == [other.id]
+    found = instance.job(job)
+    assert (found.duration, found.name) == (300.0, "again")
+    with pytest.raises(Rejected):
+        instance.update(job, durtion="5m")
+
+
 def test_waiting_ends_in_time(instance: Instance) -> None:
     job = instance.submit(["true"])
     with pytest.raises(Unavailable, match="timed out: 1 job still active") as caught:
