@@ -18,6 +18,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -344,7 +345,9 @@ def run_until_interrupted(
             os.close(ours)
             if process.poll() is None:
                 process.kill()
-        return process.returncode, shown.decode(errors="replace"), process.stderr.read()
+        # bash follows a jq that died of the signal by dying of it, too: a shell calls both 130.
+        code = process.returncode if process.returncode != -signal.SIGINT else 130
+        return code, shown.decode(errors="replace"), process.stderr.read()
 
 
 ALL = list({one.line: one for one in reversed(list(examples()))}.values())[::-1]  # each line once
