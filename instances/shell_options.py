@@ -106,7 +106,7 @@ def parse_warning(text: str, limit_s: float) -> tuple[int, float]:
     name, mark, left = text.partition("@")
     found = (parse_signal("signal", name) if name else WARN_SIGNAL, parse_duration(left) if mark else WARN_LEFT_S)
     if not limit_s:
-        raise Rejected("there is no time limit to signal before", code="bad-shell-option", hint="add one")
+        raise Rejected("there is no time limit to signal before", code="bad-shell-option", hint="add -t, from Python duration")
     return found
 
 
