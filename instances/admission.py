@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..journal.derive import Group
 from ..journal.job import Job
 from ..journal.state import State
+from ..journal.updates import update_paths
 from ..kvs.errors import Rejected
 from .ingest import NOVALIDATE, Ingest, Submission
 from .planner import Planner
@@ -68,8 +69,10 @@ def admit(state: State, job: Job, now: float, more: dict[tuple[str, int], int], 
             return Admission(None, [])  # it is over as it is
         added = state.rules.defaults(jobspec)
         if added:
-            event = ["jobspec-update", job.id, now, {SYSTEM + key: value for key, value in added.items()}]
-            return Admission(Group([event], [thing], [thing]), [])
+            context = {SYSTEM + key: value for key, value in added.items()}
+            if state.rules.defaults(update_paths(jobspec, context)):  # it would be said again and again
+                raise Rejected("bad jobspec: it cannot be given the defaults of the config", code="bad-jobspec")
+            return Admission(Group([["jobspec-update", job.id, now, context]], [thing], [thing]), [])
         state.rules.check_limits(jobspec)
         validate(job)
         scopes = [scope for scope, _ in state.rules.active_limits(job.queue)] if state.usage is not None else []

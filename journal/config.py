@@ -177,7 +177,8 @@ class Rules:
         wanted = self.constraint(queue, asked)
         if wanted is asked:
             return jobspec
-        return {**jobspec, "attributes": {**jobspec["attributes"], "system": {**_system(jobspec), "constraints": wanted}}}
+        attributes = {**(jobspec.get("attributes") or {}), "system": {**_system(jobspec), "constraints": wanted}}
+        return {**jobspec, "attributes": attributes}
 
     def constraint(self, queue: str, asked: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """A job's constraint and its queue's (RFC 33)."""

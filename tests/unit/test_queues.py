@@ -269,7 +269,8 @@ def test_limits_hold_for_a_job_that_was_appended_past_them(job: dict[str, Any], 
 
 def test_a_malformed_job_is_refused_under_a_config_too() -> None:
     rig = two(SHARED)
-    for made in ({}, {"attributes": 3}, {"attributes": {"system": {"queue": "a", "duration": "x"}}}):
+    systems = ([], 0, {"queue": "a"}, {"queue": "a", "duration": "x"}, {"queue": ["a"]})
+    for made in ({}, {"attributes": 3}, {"resources": []}, *({"attributes": {"system": one}} for one in systems)):
         id, rig.next = rig.next, rig.next + 1
         context = {"urgency": 16, "userid": [1], "flags": 0, "version": 1, "jobspec": made, "env": ""}
         rig.do(Decision([["submit", id, rig.now, context]], bumps=[f"job/{id}"]))
