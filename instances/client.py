@@ -358,7 +358,7 @@ class Instance:
         return job_R(state, self.journal.find_job(state, _id(id)))
 
     def cancel(self, ids: JobIds, note: str = "", *, state: State | None = None) -> list[int]:
-        """Cancel jobs in one commit; the ids of those that were active and not ending already.
+        """Cancel jobs, in a few commits however many they are; the ids of those that were active and not ending already.
 
         state: one read just now, if there is one: it need not be read again. Raises `Rejected(code="no-such-job")`
         if one is unknown, and then cancels none.
@@ -366,17 +366,16 @@ class Instance:
         from ..journal import decide
 
         wanted = _ids(ids)
-        cancelled: list[int] = []
+        if not wanted:
+            return []
+        state = state if state is not None else self.journal.look()
+        self.journal.known_jobs(state, wanted)
 
-        def decision(state: State) -> Decision:
-            self.journal.known_jobs(state, wanted)
-            made = decide.cancel_all(state, wanted, note, os.getuid(), time.time())
-            cancelled[:] = [int(event[1]) for event in made.events]
-            return made
+        def decisions(state: State) -> list[Decision]:
+            found = (state.jobs[id] for id in wanted if id in state.jobs)
+            return decide.cancel_each(found, note, os.getuid(), time.time())
 
-        if wanted:
-            self.journal.settle(decision, state)
-        return cancelled
+        return [int(event[1]) for event in self.journal.settle_each(decisions, state)]
 
     def raise_exception(self, id: int | str | JobHandle, kind: str = "cancel", severity: int = 0, note: str = "") -> None:
         """Raise an exception on a job (RFC 21); severity 0 ends it."""

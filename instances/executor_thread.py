@@ -297,7 +297,7 @@ class Core:
 
     def _send_cancels(self) -> None:
         """Cancel as of what the subscription has brought, without a fold; jobs that have moved since come again next turn."""
-        from ..journal.decide import cancel_each
+        from ..journal.decide import cancel_each, together
         from ..kvs.port import Appended, Conflicted
 
         journal = self._own_journal()
@@ -310,7 +310,7 @@ class Core:
             for start in range(0, len(futures), CHUNK):
                 left = futures[start : start + CHUNK]
                 while left:
-                    decision = cancel_each([f.job for f in left], note, os.getuid(), time.time())
+                    decision = together(cancel_each([f.job for f in left], note, os.getuid(), time.time()))
                     answer = journal.append(decision, self._hub.version)
                     if isinstance(answer, Appended):
                         for future in left:

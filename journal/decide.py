@@ -36,6 +36,20 @@ class Decision:
     refusable: bool = False
 
 
+def together(decisions: Iterable[Decision]) -> Decision:
+    """Several decisions as one: all of it happens, or none."""
+    whole = Decision([])
+    for one in decisions:
+        whole.events += one.events
+        whole.since += one.since
+        whole.exact += one.exact
+        whole.absent += one.absent
+        whole.bumps += one.bumps
+        whole.clears += one.clears
+        whole.inbox += one.inbox
+    return whole
+
+
 def submit(
     jobs: Sequence[tuple[int, dict[str, Any]]], env: str | Sequence[str], urgency: int | Sequence[int], userid: int, flags: int,
     now: float, config: int = 0,
@@ -82,22 +96,15 @@ def raise_exception(
     return Decision([["exception", id, now, context]], since=[thing], bumps=[thing])
 
 
-def cancel_all(state: State, ids: Iterable[int], note: str, userid: int, now: float) -> Decision:
-    """Cancel several active jobs in one commit; those already inactive or ending are left out."""
-    return cancel_each((state.jobs[id] for id in ids if id in state.jobs), note, userid, now)
-
-
-def cancel_each(jobs: Iterable[Job], note: str, userid: int, now: float) -> Decision:
-    """As `cancel_all`, for who follows some jobs and has records of them that are true as of what it decides on."""
-    decision = Decision([])
-    for job in jobs:
-        if job.state == INACTIVE or job.exception is not None or job.status is not None:
-            continue
-        context = {"type": "cancel", "severity": 0, "note": note, "userid": userid}
-        decision.events.append(["exception", job.id, now, context])
-        decision.since.append(f"job/{job.id}")
-        decision.bumps.append(f"job/{job.id}")
-    return decision
+def cancel_each(jobs: Iterable[Job], note: str, userid: int, now: float) -> list[Decision]:
+    """Cancel jobs, a decision each; those already inactive or ending are left out. Their records must be true as of what it is
+    decided on."""
+    context = {"type": "cancel", "severity": 0, "note": note, "userid": userid}
+    return [
+        Decision([["exception", job.id, now, context]], since=[f"job/{job.id}"], bumps=[f"job/{job.id}"])
+        for job in jobs
+        if job.state != INACTIVE and job.exception is None and job.status is None
+    ]
 
 
 def change_urgency(state: State, id: int, urgency: int, userid: int, now: float) -> Decision:

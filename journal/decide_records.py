@@ -1,4 +1,4 @@
-"""Decisions about jobs' records: notes on them, which inactive ones leave the state, and several decisions in one commit.
+"""Decisions about jobs' records: notes on them, and which inactive ones leave the state.
 
 Pure; see `decide`.
 """
@@ -66,17 +66,3 @@ def oldest(state: State, now: float, age_s: float | None, count: int | None) -> 
     if age_s is not None:
         many = max(many, sum(1 for job in ended if job.t_inactive < now - age_s))
     return [job.id for job in ended[:many]]
-
-
-def together(decisions: Iterable[Decision]) -> Decision:
-    """Several decisions as one: all of it happens, or none."""
-    whole = Decision([])
-    for one in decisions:
-        whole.events += one.events
-        whole.since += one.since
-        whole.exact += one.exact
-        whole.absent += one.absent
-        whole.bumps += one.bumps
-        whole.clears += one.clears
-        whole.inbox += one.inbox
-    return whole

@@ -412,8 +412,8 @@ def delete(entries: tuple[str, ...], kill: bool, uri: str | None) -> None:
     def change(state: State, entry: CronEntry, now: float) -> list[Decision]:
         made = [decide_cron.delete(entry, now)]
         if kill:
-            running = state.cron.running(entry.id)
-            made.append(decide.cancel_all(state, running, f"cron entry {entry.id} was deleted", os.getuid(), now))
+            running = [state.jobs[id] for id in state.cron.running(entry.id) if id in state.jobs]
+            made += decide.cancel_each(running, f"cron entry {entry.id} was deleted", os.getuid(), now)
         return made
 
     _each(entries, uri, change)

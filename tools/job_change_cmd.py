@@ -84,22 +84,19 @@ def _all_of(
     uri: str | None, user: str | None, wanted: Callable[[Job], bool], decide: Callable[[State, int], Decision], verb: str,
     force: bool,
 ) -> int:  # fmt: skip
-    """One decision about each of the wanted active jobs, in one commit."""
-    from ..journal.decide import Decision
-    from ..journal.decide_records import together
+    """One decision about each of the wanted active jobs."""
     owner = userid_of(user) if user else os.getuid()
-    done: list[int] = []
 
-    def decision(state: State) -> Decision:
-        done[:] = [job.id for job in state.active() if wanted(job) and (owner is None or job.userid == owner)]
-        return together(decide(state, id) for id in done) if force else Decision([])
+    def decisions(state: State) -> list[Decision]:
+        found = (job.id for job in state.active() if wanted(job) and (owner is None or job.userid == owner))
+        return [decide(state, id) for id in found]
 
     with _instance(uri) as instance:
-        instance.journal.settle(decision)
-    if force:
-        say(f"fluxkv: {verb} {counted(len(done))}")
-    else:
-        say(f"fluxkv: would have {verb} {counted(len(done))}; --force does it")
+        if force:
+            done = len(instance.journal.settle_each(decisions))
+            say(f"fluxkv: {verb} {counted(done)}")
+        else:
+            say(f"fluxkv: would have {verb} {counted(len(decisions(instance.journal.look())))}; --force does it")
     return 0
 
 

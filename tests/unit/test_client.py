@@ -14,11 +14,13 @@ from fluxkv.instances import submission
 from fluxkv.instances.client import Instance, JobHandle
 from fluxkv.instances.output import OutputWriter
 from fluxkv.journal import decide
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import IdSource
-from fluxkv.journal.log import Journal
+from fluxkv.journal.log import Journal, make_append
 from fluxkv.journal.wire import pack, unpack
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.port import Answer
 
 
 def test_a_submitted_job_is_in_the_journal_without_its_environment(instance: Instance) -> None:
@@ -113,6 +115,27 @@ def test_waiting_ends_in_time(instance: Instance) -> None:
     with pytest.raises(Unavailable, match="timed out: 1 job still active") as caught:
         job.wait(0.05)
     assert caught.value.exit_status == 1
+
+
+def test_many_are_cancelled_though_some_move_all_the_time(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a flood some job always begins or ends between a fold and an append: the others are cancelled all the same."""
+    ids = instance.submit_many([["true"]] * 2500)
+    journal = instance.journal
+    state = journal.load()
+    append = journal.append
+    moved = iter(ids)
+
+    def late(decision: Decision, decided_at: int) -> Answer:
+        id = next(moved)
+        journal.store.append(make_append(journal.meta, Decision([["memo", id, 1.0, {"a": 1}]], bumps=[f"job/{id}"]), 0))
+        return append(decision, decided_at)
+
+    monkeypatch.setattr(journal, "append", late)
+    before = state.version
+    assert sorted(instance.cancel(ids, "enough", state=state)) == ids
+    state = journal.load()
+    assert all(state.jobs[id].exceptions == [["cancel", 0, "enough"]] for id in ids)
+    assert state.version - before < 40  # one of ours and one of theirs for each halving
 
 
 def test_a_cancelled_job_that_never_ran(instance: Instance) -> None:

@@ -574,12 +574,12 @@ def test_refusals_have_a_code(rig: Rig, ask: Callable[[Rig], object], code: str)
     assert caught.value.code == code
 
 
-def test_cancel_all_leaves_out_what_is_ending(rig: Rig) -> None:
+def test_cancelling_leaves_out_what_is_ending(rig: Rig) -> None:
     one, two = rig.submit(), rig.submit()
     rig.do(decide.raise_exception(rig.state, one, "cancel", 0, "", 1, rig.now))
     rig.turn()
-    decision = decide.cancel_all(rig.state, [one, two, 99], "", 1, rig.now)
-    assert [event[1] for event in decision.events] == [two]
+    decisions = decide.cancel_each([rig.job(one), rig.job(two)], "", 1, rig.now)
+    assert [decision.events[0][1] for decision in decisions] == [two]
 
 
 def test_a_closed_queue_refuses_by_its_guard(rig: Rig) -> None:
