@@ -286,6 +286,34 @@ def variables(known: Known, typed: str) -> Values:
     return ((name, "") for name in os.environ)
 
 
+def updates(known: Known, typed: str) -> Values:
+    """Of `update`: job ids, keys, and what a key may be."""
+    from ..journal.decide_update import SHORT
+
+    if typed.startswith("queue="):
+        return ((f"queue={queue}", about) for queue, about in queues(known, ""))
+    return [*job_ids(known, typed), *((f"{key}=", "") for key in SHORT)]
+
+
+def commands(known: Known, typed: str) -> Values:
+    """Commands of fluxkv, or those below the words that are there already."""
+    from .main import COMMANDS, cli
+
+    words = known.context.params.get("words") or ()
+    if not words:
+        return ((name, about) for name, (_, _, about) in COMMANDS.items())
+    group: click.Command | None = cli
+    for word in words:
+        group = group.get_command(known.context, word) if isinstance(group, click.Group) else None
+    found = group.commands if isinstance(group, click.Group) else {}
+    return ((name, below.get_short_help_str()) for name, below in found.items())
+
+
+def job_names(known: Known, typed: str) -> Values:
+    """Names of active jobs."""
+    return ((job.name, "") for job in _latest_first(known.state, inactive=False))
+
+
 FILE = ("\0file", "")  # the shell completes file names
 DIR = ("\0dir", "")
 
@@ -313,9 +341,14 @@ BY_NAME: dict[str, Kind] = {
     "requires": constraints, "hosts": nodes, "wait_event": events, "add_file": file,
     "taskmap": _words("block", "cyclic", "manual:", "hostfile:"), "rlimit": _words(*LIMITS), "define": nothing, "sep": nothing,
 }  # fmt: skip
-BY_COMMAND: dict[tuple[str, str], Kind] = {("queue", "name"): queues, ("config", "key"): config_keys, **{
-    ("kvs", name): keys for name in ("source", "destination", "target", "linkname", "keys")
-}}  # fmt: skip
+BY_COMMAND: dict[tuple[str, str], Kind] = {
+    ("queue", "name"): queues, ("config", "key"): config_keys, ("help", "words"): commands,
+    ("man", "words"): commands, ("update", "words"): updates,
+    ("pgrep", "expression"): job_names, ("pkill", "expression"): job_names,
+    **{
+        ("kvs", name): keys for name in ("source", "destination", "target", "linkname", "keys")
+    },
+}  # fmt: skip
 # Numbers, times and prose: nothing can be offered.
 FREE = {
     "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",

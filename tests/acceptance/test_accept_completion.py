@@ -189,5 +189,8 @@ def test_values_written_in_the_code(sample_journal: Any) -> None:
     assert "worker" in values("dmesg", "--role", "")
     assert "warning" in values("dmesg", "-l", "w")
     assert set(values("completion", "")) == set(SCRIPTS)
+    assert values("help", "canc") == ["cancel"]
+    assert values("help", "job", "att") == ["attach"]
+    assert values("man", "jobs", "") == []
     assert "\0dir" in values("submit", "--cwd", "")
     assert "\0file" in values("submit", "./a", "-")
