@@ -41,7 +41,7 @@ def test_percentages(share: float, text: str) -> None:
 
 
 def test_tables_too(capsys: pytest.CaptureFixture[str]) -> None:
-    render.table(["A", "B"], [("x\ny", 1), ("漢", 2)], plain=True)
+    render.table(["A", "B"], [("x\ny", 1), ("漢", 2)])
     assert capsys.readouterr().out == "A   B\nx?y 1\n漢  2\n"
 
 
