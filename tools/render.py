@@ -57,8 +57,12 @@ def say(text: str) -> None:
 def coloured(when: str = "auto", stream: IO[str] | None = None) -> bool:
     """Whether to colour what goes to a stream (stdout when not given). when: auto, always, never.
 
-    auto: NO_COLOR says no, FORCE_COLOR yes, else a terminal that is not dumb.
+    auto: as the user's setting `color` says; is that auto too, NO_COLOR says no, FORCE_COLOR yes, else a terminal that is not dumb.
     """
+    if when == "auto":
+        from ..instances.user_settings import value_of
+
+        when = value_of("color")
     if when != "auto":
         return when == "always"
     if os.environ.get("NO_COLOR"):

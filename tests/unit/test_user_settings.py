@@ -145,3 +145,19 @@ def test_show_has_the_instance_s_config_too(files: Files, shell: Any, tmp_path: 
     assert found["queues.a"]["value"] == {}
     assert found["submit.queue"]["variable"] == "FLUXKV_SUBMIT_QUEUE"
     assert shell("config", "show", "nosuch")[0] == 1
+
+
+def test_colours_are_as_set(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkv.tools.render import coloured
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert coloured()
+    files.own.write_text('color = "never"\n')
+    assert not coloured()
+    assert coloured("always")
+    monkeypatch.setenv("FLUXKV_COLOR", "always")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert coloured()
+    monkeypatch.setenv("FLUXKV_COLOR", "auto")
+    assert not coloured()
