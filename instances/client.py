@@ -34,11 +34,9 @@ def connect(uri: str | None = None) -> Instance:
 
     Raises `Unavailable` when there is none.
     """
-    from ..kvs.redis_store import open_store
-    from .paths import find_uri
+    from .paths import open_instance
 
-    found = find_uri(uri)
-    return Instance(open_store(found), found)
+    return Instance(*open_instance(uri))
 
 
 JobIds: TypeAlias = "Iterable[int | str | JobHandle] | int | str | JobHandle"

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..kvs.errors import Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from ..kvs.port import Store
 
 ROLES = ("keeper", "worker", "agent", "launcher")
 
@@ -180,6 +184,28 @@ def find_uri(uri: str | None = None) -> str:
     raise Rejected(
         f"{len(running)} instances are running: {found}", code="which-instance", hint="set FLUXKV_URI to one of them"
     )
+
+
+def open_instance(uri: str | None = None) -> tuple[Store, str]:
+    """The store of the instance that `find_uri` finds, and its URI. A server that is just being brought back is waited for."""
+    from ..kvs.redis_store import open_store
+
+    found = find_uri(uri)
+    return open_store(found, expected=partial(_comes_back, found)), found
+
+
+def _comes_back(uri: str) -> bool:
+    """Whether a server that does not answer has somebody who will start it again: daemons of its instance are alive."""
+    from ..kvs.server import state_dir_behind
+    from ..kvs.uri import parse_server, parse_uri
+
+    address = parse_server(parse_uri(uri).server)
+    if address.kind != "unix":
+        return False
+    directory = StateDir(state_dir_behind(address.path))
+    if os.path.exists(directory.join("run", "stopping")):
+        return False
+    return directory.running() or lock_held(directory.lock_file("agent"))
 
 
 def state_dir_of(uri: str) -> StateDir | None:

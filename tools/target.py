@@ -44,9 +44,9 @@ def open_journal(
     from ..kvs.redis_store import open_store
 
     if not state_dir or uri:
-        from ..instances.paths import find_uri
+        from ..instances.paths import open_instance
 
-        store = open_store(find_uri(uri))
+        store, _ = open_instance(uri)
         try:
             yield Journal(store, by, on_behalf_of(os.environ))
         finally:

@@ -1,0 +1,76 @@
+"""Finding an instance whose server does not answer just now: waited for while somebody is there to start it again."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from fluxkv.instances.paths import StateDir, open_instance
+from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.server import ServerHandle, start_server
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[IO[str]]:
+    """The lock of a keeper that is alive."""
+    lock = Path(StateDir(str(tmp_path)).lock_file("keeper"))
+    lock.parent.mkdir()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def uri(folder: Path) -> str:
+    return f"unix:{folder}/kv.sock"
+
+
+def test_nobody_waits_for_an_instance_that_is_down(tmp_path: Path) -> None:
+    store, _ = open_instance(uri(tmp_path))
+    store.patience_s = 60.0  # type: ignore[attr-defined]
+    with pytest.raises(Unavailable):
+        store.meta()
+
+
+def test_nor_for_one_that_is_being_stopped(tmp_path: Path, held: IO[str]) -> None:
+    (tmp_path / "run" / "stopping").touch()
+    store, _ = open_instance(uri(tmp_path))
+    store.patience_s = 60.0  # type: ignore[attr-defined]
+    with pytest.raises(Unavailable):
+        store.meta()
+
+
+def test_a_server_that_is_being_brought_back_is_waited_for(tmp_path: Path, held: IO[str]) -> None:
+    first = start_server(str(tmp_path))
+    store, _ = open_instance(uri(tmp_path))
+    made = store.create(durability="strict", origin_ms=1, created=1.0)
+    store.close()
+    first.stop()
+    late, _ = open_instance(uri(tmp_path))
+    late.patience_s = 60.0  # type: ignore[attr-defined]
+    refused = threading.Event()
+    expected = late._expected  # type: ignore[attr-defined]
+
+    def asked() -> bool:
+        refused.set()
+        return bool(expected())
+
+    late._expected = asked  # type: ignore[attr-defined]
+    again: list[ServerHandle] = []
+
+    def bring_back() -> None:
+        refused.wait(30)
+        again.append(start_server(str(tmp_path)))
+
+    keeper = threading.Thread(target=bring_back)
+    keeper.start()
+    try:
+        assert late.meta().uid == made.uid
+    finally:
+        keeper.join()
+        late.close()
+        again[0].stop()
