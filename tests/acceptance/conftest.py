@@ -26,7 +26,8 @@ import pytest
 PROGRAM = str(Path(sys.executable).parent / "fluxkv")
 TIMEOUT_S = 60
 NEVER = ("Traceback", "this is a fault in fluxkv")
-OURS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "FLUXKV_TRACEBACK", "FLUXKV_URI", "FLUX_URI", "FLUXKV_STATE_DIR", "FLUXKV_JOB_ATTEMPT", "FLUXKV_ATTEMPT")
+OURS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "FLUXKV_TRACEBACK", "FLUXKV_URI", "FLUX_URI",
+        "FLUXKV_STATE_DIR", "FLUXKV_JOB_ATTEMPT", "FLUXKV_ATTEMPT")  # fmt: skip
 
 
 def alive(needle: str) -> list[int]:
