@@ -98,7 +98,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "env": order["env"],
         "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
-        "stdin": "fifo" if options.stdin.kind == "service" and order["index"] == 0 else expand(options.stdin.path, words),
+        "stdin": "fifo" if options.stdin.kind == "service" else expand(options.stdin.path, words),
         "append": options.append or order["nodes"] > 1,
         "limit_s": duration,
         "kill_grace_s": options.kill_grace_s,

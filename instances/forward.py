@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from ..journal import stdio
+from ..journal.idset import mask_of
 from ..journal.wire import pack, unpack
 from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
@@ -48,11 +49,11 @@ class Watched:
 
     __slots__ = ("deaf", "dropped", "fifo", "index", "job", "key", "noted", "pending", "tails", "taken", "total", "unsure")
 
-    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: list[str], index: int, total: int) -> None:
+    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: dict[str, int], index: int, total: int) -> None:
         self.job = job
         self.key = key
         self.tails = tails
-        self.fifo = fifo
+        self.fifo = fifo  # pipe -> rank of the task that reads it
         self.index = index  # of this node in the job
         self.total = total  # tasks of the job
         self.pending = b""  # standard input that some task has not taken yet
@@ -98,10 +99,10 @@ class Forwarder:
             for stream, path, gone, wanted in zip(("stdout", "stderr"), (out, err), users, target, strict=True):
                 if not gone:
                     tails.append(_Tail(path, stream, text, wanted))
-        fifo = []
+        fifo = {}
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
-            fifo = [input_path(self.spool, job, key, rank if many else None) for rank in (ranks if many else [None])]
+            fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in ranks}
         return Watched(job, key, tails, fifo, attempt["index"], attempt["total"])
 
     def adopt(self, job: int, key: str) -> None:
@@ -113,7 +114,7 @@ class Forwarder:
             watched = self._watch(noted)
             watched.noted = True
         else:
-            watched = Watched(job, key, self._found(job, key), [input_path(self.spool, job, key)], 1, 1)
+            watched = Watched(job, key, self._found(job, key), {input_path(self.spool, job, key): 0}, 1, 1)
         self._recount(job, watched.tails)
         for tail in watched.tails:
             if tail.target:
@@ -329,8 +330,11 @@ class Forwarder:
         asking, self.asking = self.asking, []
         return asking
 
-    def feed(self, key: str, data: bytes) -> bool:
-        """Write to the attempt's pipes what they take now; False if something had to be kept."""
+    def feed(self, key: str, data: bytes, ranks: str | None = None) -> bool:
+        """Write to the attempt's pipes what they take now; False if something had to be kept.
+
+        ranks: an idset of the tasks it is for; from then on the others get no more. None: all of them.
+        """
         if key in self.fresh:
             self.watched[key] = self._watch(self.fresh.pop(key))
         watched = self.watched.get(key)
@@ -338,6 +342,10 @@ class Forwarder:
             return True
         watched.pending += data
         taken = watched.taken
+        if ranks is not None:
+            wanted = mask_of(ranks)
+            for path in [path for path in taken if not wanted >> watched.fifo[path] & 1]:
+                del taken[path]
         for path in list(taken):
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -356,7 +364,7 @@ class Forwarder:
                 taken[path] = watched.dropped + len(watched.pending)
             finally:
                 os.close(fd)
-        done = min(taken.values(), default=watched.dropped) - watched.dropped  # what every task has
+        done = min(taken.values(), default=watched.dropped + len(watched.pending)) - watched.dropped  # what every task has
         watched.pending = watched.pending[done:]
         watched.dropped += done
         return not watched.pending

@@ -174,8 +174,9 @@ class Attachment:
         """Call back whenever the descriptor is readable."""
         self._served[descriptor] = callback
 
-    def forward_input(self, descriptor: int) -> None:
-        """Send what comes on a descriptor to the job's standard input, and its end."""
+    def forward_input(self, descriptor: int, ranks: str | None = None) -> None:
+        """Send what comes on a descriptor to the standard input of tasks (an idset; None: all of them), and its end."""
+        for_whom = [ranks] if ranks is not None else []
 
         def forward() -> None:
             try:
@@ -184,7 +185,7 @@ class Attachment:
                 return
             except OSError:
                 data = b""
-            self._store.push(self._input, [pack(["data", data]) if data else pack(["eof"])])
+            self._store.push(self._input, [pack(["data", data, *for_whom]) if data else pack(["eof"])])
             if not data:
                 self._served.pop(descriptor, None)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
-from ..journal.wire import pack, unpack
+from ..journal.wire import pack
 from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
@@ -23,6 +23,7 @@ from .daemon import Daemon, Log
 from .discover import cpus_by_core
 from .fake_launcher import FakeLauncher
 from .forward import LOOK_S, Forwarder
+from .job_input import JobInput
 from .launch_client import LaunchClient
 from .paths import StateDir
 from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
@@ -71,8 +72,7 @@ class AgentRunner(Runner):
         self.fake = FakeLauncher()
         self.fake_keys: set[str] = set()
         self.client_fd = -1
-        self.inputs: dict[str, tuple[int, str]] = {}  # input stream key -> (job, launcher key)
-        self.ending: set[str] = set()  # attempts whose standard input has ended, but not been read
+        self.input = JobInput(self.keys, self.forwarder, lambda: self.reactor.placed, self.client.send)
         self.ready: list[Input] = []
         names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
         self.follow(open_store(uri).subscribe({key: cursors[int(name[5:])] for key, name in names_of.items()}), names_of)
@@ -186,7 +186,8 @@ class AgentRunner(Runner):
                     tell(self.reactor.host, self.spool, event, self.log.say)
             elif event[0] == "over":
                 self.insist(partial(forwarder.finish, event[1]))
-                self._end_input(event[1])
+                for stream in self.input.leave(event[1], self.subscription):
+                    self.insist(partial(self.store.delete, stream))
             elif event[0] == "unstarted":
                 for key in event[1]:
                     self._never_ran(key)
@@ -209,52 +210,17 @@ class AgentRunner(Runner):
     def _never_ran(self, key: str) -> None:
         """It was taken back. Whoever is attached writes on: its input waits for the job's next attempt."""
         self.forwarder.unstarted(key)
-        for stream in [stream for stream, (_, reader) in self.inputs.items() if reader == key]:
-            del self.inputs[stream]
-            if self.subscription is not None:
-                self.subscription.forget(stream)
+        self.input.leave(key, self.subscription)
 
     def poll(self) -> list[Input]:
         inputs = super().poll()
         kept: list[Input] = []
         for one in inputs:
             if isinstance(one, Messages) and not one.name.startswith("node/"):
-                if one.name in self.inputs:
-                    self._feed(one)
+                self.input.take(one.name, one.messages)
             else:
                 kept.append(one)
         return kept
-
-    def _end_input(self, key: str) -> None:
-        """An attempt is over: nobody reads its standard input any more."""
-        for stream, (_, reader) in list(self.inputs.items()):
-            if reader == key:
-                del self.inputs[stream]
-                if self.subscription is not None:
-                    self.subscription.forget(stream)
-                self.insist(partial(self.store.delete, stream))
-
-    def _feed(self, one: Messages) -> None:
-        _, key = self.inputs[one.name]
-        for message in one.messages:
-            what = unpack(message.data)
-            if what[0] == "data":
-                self.forwarder.feed(key, what[1])
-            else:
-                self.ending.add(key)
-        self._feed_rest()
-
-    def _feed_rest(self) -> None:
-        """Input that its task has not read yet; its end is said behind the last byte."""
-        for key in [key for key, watched in self.forwarder.watched.items() if watched.pending]:
-            self.forwarder.feed(key, b"")
-        for key in list(self.ending):
-            watched, placed = self.forwarder.watched.get(key), self.reactor.placed.get(key)
-            if placed is not None and not placed.t_start:
-                continue  # placed ahead: its pipe is made when it starts
-            if watched is None or not watched.pending:
-                self.ending.discard(key)
-                self.client.send(["eof", key])
 
     # -- performing -----------------------------------------------------------------------------------------------
 
@@ -312,11 +278,7 @@ class AgentRunner(Runner):
                     self.forwarder.add(attempt)
                 if attempt["env"]:
                     self.client.environment(attempt["env"], self._environment(attempt["env"]))
-        for job, key in self.forwarder.wants_input():
-            stream = self.keys.input(job)
-            self.inputs[stream] = (job, key)
-            if self.subscription is not None:
-                self.subscription.follow(stream, "0")
+        self.input.follow(self.subscription)
         if real:
             self.client.send(["launch", real])
         if fake:
@@ -341,7 +303,7 @@ class AgentRunner(Runner):
 
     def _look(self) -> None:
         if self.forwarder.young or self.forwarder.watched:
-            self._feed_rest()
+            self.input.go_on()
             try:
                 self.forwarder.collect()
             except Unavailable as error:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import FluxkvError, Rejected
+from .options import bad
 from .render import say
 
 if TYPE_CHECKING:
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def attach_job(
-    instance: Instance, id: int, input_fd: int | None, *, label: bool = False, verbose: bool = False,
+    instance: Instance, id: int, input_fd: int | None, *, ranks: str | None = None, label: bool = False, verbose: bool = False,
     show_exceptions: bool = True, timeout: float | None = None, until: str | None = None,
 ) -> int:  # fmt: skip
-    """Follow a job to its end, its output on ours; its exit code as a shell gives it. until: an event that is enough."""
+    """Follow a job to its end, its output on ours; its exit code as a shell gives it.
+
+    ranks: the tasks our input is for, None for all. until: an event that is enough.
+    """
     from .eventlines import EventLines
 
     lines = EventLines("text", "offset")
@@ -42,7 +46,7 @@ def attach_job(
 
     attachment = instance.attach(id, writer, tell)
     if input_fd is not None:
-        attachment.forward_input(input_fd)
+        attachment.forward_input(input_fd, ranks)
     with Interrupts(instance, id, attachment) as interrupts:
         try:
             result = attachment.run(timeout)
@@ -125,6 +129,27 @@ def writers(label: bool, many: bool) -> Callable[[int], OutputWriter]:
         return OutputWriter(sys.stdout.buffer, sys.stderr.buffer, label=label, prefix=prefix)
 
     return writer
+
+
+def input_ranks(values: dict[str, Any]) -> str | None:
+    """The tasks that --input names instead of a file, as `ranks_of_input`. It is no file then, and taken out of the values."""
+    text = values.get("input") or ""
+    if not text or (text != "all" and text.strip("0123456789-,[]")):
+        return None
+    values["input"] = None
+    return ranks_of_input("--input", text)
+
+
+def ranks_of_input(option: str, text: str | None) -> str | None:
+    """The tasks that get our standard input, as an idset; None for all of them."""
+    if text is None or text == "all":
+        return None
+    from ..journal.idset import mask_of, text_of
+
+    try:
+        return text_of(mask_of(text))
+    except Rejected as error:
+        raise bad(option, error) from None
 
 
 def forwarded_input(values: dict[str, Any]) -> int | None:

@@ -112,12 +112,13 @@ def _instance(
 @click.option("-E", "--show-events", is_flag=True, help="Show the job's events on stderr.")
 @click.option("-X", "--no-exceptions", is_flag=True, help="Do not show exceptions.")
 @click.option("-l", "--label-io", is_flag=True, help="Put the task's rank before each line.")
-@click.option("-i", "--stdin", is_flag=True, help="Forward standard input to the job.")
+@click.option("--stdin", is_flag=True, help="Forward standard input to all tasks.")
+@click.option("-i", "--stdin-ranks", metavar="RANKS", help="Forward standard input to these tasks (0, 1-3, all).")
 @click.option("-q", "--quiet", is_flag=True, help="As --no-exceptions.")
 @_timeout
 @target_options
 def attach(
-    id: str, show_events: bool, no_exceptions: bool, label_io: bool, stdin: bool, quiet: bool,
+    id: str, show_events: bool, no_exceptions: bool, label_io: bool, stdin: bool, stdin_ranks: str | None, quiet: bool,
     timeout: str | None, uri: str | None, state_dir: str | None,
 ) -> int:  # fmt: skip
     """Show a job's output as it comes; exit with its code.
@@ -127,13 +128,14 @@ def attach(
       fluxkv job attach ƒ3kQ
       fluxkv job attach -l $(fluxkv job last)
     """
-    from .attaching import attach_job
+    from .attaching import attach_job, ranks_of_input
 
+    ranks = ranks_of_input("--stdin-ranks", stdin_ranks)
     with _instance(uri, state_dir, timeout_of(timeout)) as (instance, limit):
         number = parse_id(id)
         shows = not (no_exceptions or quiet)
         return attach_job(
-            instance, number, 0 if stdin else None, label=label_io, verbose=show_events,
+            instance, number, 0 if stdin or stdin_ranks else None, ranks=ranks, label=label_io, verbose=show_events,
             show_exceptions=shows, timeout=limit,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
-from .attaching import attach_job, forwarded_input
+from .attaching import attach_job, forwarded_input, input_ranks
 from .ensemble import Ensemble, Piece, ensemble_options, event_name, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
@@ -91,8 +91,10 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
       fluxkv run -N2 -n8 -l ./mpi-program
       fluxkv run -t 1s sleep 60           ended by its time limit
       sort data | fluxkv run uniq -c
+      sort data | fluxkv run -n4 --input=0 uniq -c    only task 0 gets our standard input
     """
     need_command(words)
+    ranks = input_ranks(values)
     forwarded = forwarded_input(values)
     if forwarded is not None:
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
@@ -109,7 +111,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
         if values["verbose"]:
             say(f"fluxkv: job {f58(id)}")
         return attach_job(
-            instance, id, forwarded, label=values["label_io"], verbose=values["verbose"],
+            instance, id, forwarded, ranks=ranks, label=values["label_io"], verbose=values["verbose"],
             timeout=timeout, until=until,
         )  # fmt: skip
 

@@ -237,3 +237,15 @@ def test_standard_input_reaches_every_task_whole(site: Any) -> None:
     assert sorted(done.out.splitlines()) == ["0: 300000", "1: 300000"]
     deaf = "if [ $FLUX_TASK_RANK = 1 ]; then exit 0; fi; wc -c"
     assert site("run", "-n2", "-l", "sh", "-c", deaf, given=given).out == "0: 300000\n"
+
+
+def test_standard_input_reaches_every_node_or_the_tasks_that_are_named(site: Any) -> None:
+    done = site("run", "-N2", "-n4", "-l", "wc", "-c", given="x" * 200_000)
+    assert sorted(done.out.splitlines()) == [f"{rank}: 200000" for rank in range(4)]
+    done = site("run", "-N2", "-n4", "-l", "--input=1-2", "wc", "-c", given="hello")
+    assert sorted(done.out.splitlines()) == ["0: 0", "1: 5", "2: 5", "3: 0"]
+    done = site("run", "-N2", "-n2", "-l", "--input=7", "wc", "-c", given="x" * 200_000)
+    assert sorted(done.out.splitlines()) == ["0: 0", "1: 0"]
+    wrong = site("run", "--input=2-1", "cat", given="x")
+    assert wrong.code == 2
+    assert "--input" in wrong.err

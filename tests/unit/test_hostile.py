@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ import pytest
 from fluxkv.instances.attempts import Placed
 from fluxkv.instances.deadlines import FEW, Deadlines
 from fluxkv.instances.forward import Forwarder, Watched
-from fluxkv.instances.reactor import Messages
-from fluxkv.instances.run_agent import AgentRunner
+from fluxkv.instances.job_input import JobInput
 from fluxkv.instances.spawning import Attempt
 from fluxkv.instances.trees import Trees
 from fluxkv.journal import decide, decide_kvs, snapshot
@@ -187,17 +185,15 @@ def test_signal_that_is_none_does_not_end_the_launcher() -> None:
 
 def test_standard_input_ends_behind_its_last_byte(tmp_path: Path) -> None:
     """A task that reads slowly, or has not started yet, gets all of it before the end of file."""
-    runner = AgentRunner.__new__(AgentRunner)
-    runner.inputs, runner.ending = {"s": (1, "1.2-3.0")}, set()
-    runner.forwarder = Forwarder(None, Keys("/"), str(tmp_path), "h")  # type: ignore[arg-type]
+    forwarder = Forwarder(None, Keys("/"), str(tmp_path), "h")  # type: ignore[arg-type]
     fifo = str(tmp_path / "in")
-    watched = runner.forwarder.watched["1.2-3.0"] = Watched(1, "1.2-3.0", [], [fifo], 0, 1)
+    watched = forwarder.watched["1.2-3.0"] = Watched(1, "1.2-3.0", [], {fifo: 0}, 0, 1)
     placed = Placed("1.2-3.0", 1, 2, 0)
-    runner.reactor = SimpleNamespace(placed={"1.2-3.0": placed})  # type: ignore[assignment]
     said: list[Any] = []
-    runner.client = SimpleNamespace(send=said.append)  # type: ignore[assignment]
+    reader = JobInput(Keys("/"), forwarder, lambda: {"1.2-3.0": placed}, said.append)
+    reader.streams["s"] = {"1.2-3.0": None}
     text = b"x" * 300_000
-    runner._feed(Messages("s", [Message("1-1", pack(["data", text])), Message("2-1", pack(["eof"]))]))
+    reader.take("s", [Message("1-1", pack(["data", text])), Message("2-1", pack(["eof"]))])
     assert not said  # it has no pipe yet
     os.mkfifo(fifo)
     placed.t_start = 1.0
@@ -205,7 +201,7 @@ def test_standard_input_ends_behind_its_last_byte(tmp_path: Path) -> None:
     hold = os.open(fifo, os.O_WRONLY)
     got = b""
     while not said:
-        runner._feed_rest()
+        reader.go_on()
         got += os.read(read, 65536) if watched.pending or len(got) < len(text) else b""
     while len(got) < len(text):
         got += os.read(read, 65536)
