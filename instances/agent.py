@@ -182,12 +182,8 @@ class Agent:
                 self.rows[rank].unstarted.append([order[1], int(order[2].partition("-")[0])])
         elif not known:
             return  # over and reported: nothing left to do
-        elif what == "end":
-            outputs.append(ToLauncher(["end", key, order[3]]))
-        elif what == "signal":
-            outputs.append(ToLauncher(["signal", key, order[3]]))
-        elif what == "limit":
-            outputs.append(ToLauncher(["limit", key, order[3]]))
+        elif what in ("end", "signal", "limit"):
+            outputs.append(ToLauncher([what, key, order[3]]))
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -206,10 +202,14 @@ class Agent:
                 placed = self._unplace(key)
                 if placed is not None:
                     self.rows[placed.rank].unstarted.append([placed.job, placed.version])
-        elif what == "timeout":
+        elif what in ("timeout", "first-exit"):
             placed = self.placed.get(event[1])
-            if placed is not None and not placed.letter:
+            if placed is None or placed.letter or placed.over:
+                return
+            if what == "timeout":
                 self.rows[placed.rank].timeout.append([placed.job, placed.version, event[2]])
+            else:
+                self.rows[placed.rank].exit += placed.untold([event[2:]])
         elif what == "held":
             self._held(event[1], outputs)
 
@@ -224,6 +224,7 @@ class Agent:
             row = [placed.job, placed.version, placed.letter, t_start, t_end, status, cause]
             self.rows[placed.rank].script.append(row)
             return
+        self.rows[placed.rank].exit += placed.untold(*event[11:])
         successor = split_key(following)[0] if following else 0
         self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, successor])
 
@@ -322,7 +323,7 @@ class Agent:
         """Each attempt named must be its job's current one. Of two of one job only the newer can be."""
         stale: set[tuple[int, int]] = set()
         for rows in self.sent.values():
-            for group in (rows.start, rows.over, rows.unstarted, rows.timeout, rows.script):
+            for group in (rows.start, rows.over, rows.unstarted, rows.timeout, rows.script, rows.exit):
                 for row in group:
                     thing, version = f"attempt/{row[0]}", row[1]
                     known = exact.get(thing, version)

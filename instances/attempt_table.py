@@ -160,6 +160,8 @@ class AttemptTable:
         for attempt, rank, status in self.trees.reap():
             if rank is not None:
                 attempt.statuses[rank] = status
+                if attempt.exits is not None:
+                    self.note_exit(attempt, rank, status)
                 if len(attempt.tasks) > 1:
                     self.events.append(["exit", attempt.key, rank, status, time.time()])
             touched[attempt] = None
@@ -171,6 +173,13 @@ class AttemptTable:
             elif not attempt.ending:
                 attempt.ending = 1
                 self.arm(attempt, "kill_at", boot_time() + attempt.grace_s)
+
+    def note_exit(self, attempt: Attempt, rank: int, status: int) -> None:
+        """The first end of a task, and the first failure, for a job that wants to know at once; not of those we end."""
+        exits = attempt.exits
+        if exits is not None and not attempt.ending and (not exits or (status and not any(one[1] for one in exits))):
+            exits.append([rank, status, time.time()])
+            self.events.append(["first-exit", attempt.key, *exits[-1]])
 
     def finish(self, attempt: Attempt) -> None:
         """The tree is gone: tell it, and let the head of the line take the seat, without asking anybody."""
@@ -202,6 +211,7 @@ class AttemptTable:
                     attempt.max_rss_kib,
                     round(attempt.cpu_s, 6),
                     attempt.job,
+                    *([attempt.exits] if attempt.exits else ()),
                 ]
             )
             attempt.event = self.over[key]

@@ -20,9 +20,12 @@ from .templates import expand, expand_all, has_template, job_words, names_tag, n
 
 
 class Placed:
-    """An attempt the launcher was given, as the agent remembers it. over: its end has been heard."""
+    """An attempt the launcher was given, as the agent remembers it.
 
-    __slots__ = ("fake", "job", "key", "letter", "over", "rank", "t_start", "version")
+    over: its end has been heard. exits: of its first tasks, told already.
+    """
+
+    __slots__ = ("exits", "fake", "job", "key", "letter", "over", "rank", "t_start", "version")
 
     def __init__(self, key: str, job: int, version: int, rank: int, fake: bool = False) -> None:
         self.key = key
@@ -31,9 +34,16 @@ class Placed:
         self.rank = rank
         self.t_start = 0.0
         self.over = False
+        self.exits: set[tuple[Any, ...]] = set()
         letter = key.rpartition(".")[0][-1:]
         self.letter = letter if letter.isalpha() else ""  # of a script's attempt (`script_orders`)
         self.fake = fake  # held by the launcher that only pretends, in this process
+
+    def untold(self, exits: Iterable[list[Any]] = ()) -> list[list[Any]]:
+        """Rows of a report about first exits, [task rank, wait status, time], each given once."""
+        rows = [[self.job, self.version, *one] for one in exits if tuple(one) not in self.exits]
+        self.exits.update(map(tuple, exits))
+        return rows
 
 
 class Host:
@@ -116,6 +126,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "total": total,
         **_output(options, words, ranks, total, system.get("cwd") or "/"),
     }
+    if options.exits:
+        attempt["first_exits"] = True
     if options.rlimits:
         attempt["rlimits"] = options.rlimits
     if files:

@@ -1,16 +1,19 @@
 """Time limits as the journal knows them: the backstop behind the node's own clock. Pure; one heap, derived from the state.
 
 The launcher ends a job at its limit on the node's boot-time clock. A job whose allocation has expired well before, in
-server time, and whose node has said nothing (cut off, its launcher stopped), gets its timeout exception from here.
+server time, and whose node has said nothing (cut off, its launcher stopped), gets its timeout exception from here. So does
+a job under exit-timeout whose first task ended that long ago.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import Any
 
-from ..journal.derive import Group
+from ..journal.derive import Group, fatal
 from ..journal.job import RUN, Job
 from ..journal.state import State
+from ..journal.task_exits import deadline, overdue
 
 BACKSTOP_S = 30.0
 FEW = 4096
@@ -19,11 +22,12 @@ FEW = 4096
 class Deadlines:
     """Jobs by when they are overdue."""
 
-    __slots__ = ("_heap", "_known")
+    __slots__ = ("_exits", "_heap", "_known")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int]] = []
         self._known: dict[int, float] = {}
+        self._exits: dict[int, float] = {}  # job -> when exit-timeout ends it
 
     def note(self, job: Job) -> None:
         """A running job: remember its deadline, if it has one and it is new. While its prolog goes on it has none."""
@@ -32,6 +36,11 @@ class Deadlines:
         if job.expiration and self._known.get(job.id) != job.expiration:
             self._known[job.id] = job.expiration
             heappush(self._heap, (job.expiration + BACKSTOP_S, job.id))
+        if job.exits and job.id not in self._exits:
+            at = deadline(job)
+            if at and _runs(job):
+                self._exits[job.id] = at
+                heappush(self._heap, (at, job.id))
 
     def next(self) -> float:
         """When to look again, 0.0 for never."""
@@ -40,8 +49,9 @@ class Deadlines:
     def _forget_ended(self, state: State) -> None:
         """Most jobs end long before their limit."""
         jobs = state.jobs
-        running = {id for id in self._known if (job := jobs.get(id)) is not None and job.state == RUN}
+        running = {id for _, id in self._heap if (job := jobs.get(id)) is not None and job.state == RUN}
         self._known = {id: at for id, at in self._known.items() if id in running}
+        self._exits = {id: at for id, at in self._exits.items() if id in running}
         self._heap = [one for one in self._heap if one[1] in running]
         heapify(self._heap)
 
@@ -55,12 +65,27 @@ class Deadlines:
             job = state.jobs.get(id)
             if job is None or job.state != RUN:
                 self._known.pop(id, None)
+                self._exits.pop(id, None)
+                continue
+            if at == self._exits.get(id):
+                del self._exits[id]
+                if fatal(job) is None and job.exception is None and not job.timed_out and _runs(job):
+                    groups.append(_ended(job, overdue(job), now))
                 continue
             if at != job.expiration + BACKSTOP_S:
                 continue  # its limit has been changed since
             self._known.pop(id, None)
-            if job.exception is None and not job.timed_out and any(rank not in job.over for rank in job.ranks):
+            if job.exception is None and not job.timed_out and _runs(job):
                 context = {"type": "timeout", "severity": 0, "note": "resource allocation expired (its node is silent)"}
-                thing = f"job/{id}"
-                groups.append(Group([["exception", id, now, context]], [thing], [thing]))
+                groups.append(_ended(job, context, now))
         return groups
+
+
+def _runs(job: Job) -> bool:
+    """Whether any of its nodes has not said that it is over."""
+    return any(rank not in job.over for rank in job.ranks)
+
+
+def _ended(job: Job, context: dict[str, Any], now: float) -> Group:
+    thing = f"job/{job.id}"
+    return Group([["exception", job.id, now, context]], [thing], [thing])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-KINDS = ("start", "over", "unstarted", "timeout", "script")
+KINDS = ("start", "over", "unstarted", "timeout", "script", "exit")
 
 
 class Rows:
@@ -18,12 +18,13 @@ class Rows:
         self.unstarted: list[list[Any]] = []
         self.timeout: list[list[Any]] = []
         self.script: list[list[Any]] = []
+        self.exit: list[list[Any]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.over or self.start or self.unstarted or self.timeout or self.script)
+        return bool(self.over or self.start or self.unstarted or self.timeout or self.script or self.exit)
 
     def __len__(self) -> int:
-        return len(self.over) + len(self.start) + len(self.unstarted) + len(self.timeout) + len(self.script)
+        return sum(len(getattr(self, name)) for name in KINDS)
 
     def context(self, rank: int) -> dict[str, Any]:
         """The report event's context."""

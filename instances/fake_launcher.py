@@ -216,6 +216,8 @@ class FakeLauncher:
             0.0,
             spec["job"],
         ]
+        if spec.get("first_exits") and not run.cause:
+            over.append([[spec["tasks"][0][0], run.status, now]])
         self._over[key] = over
         events.append(over)
         if heir:

@@ -15,9 +15,11 @@ in answer to `list` (state "queued", "running" or "over"; over: the over event o
 
     ["start", key, t_unix, pids]
     ["exit", key, task_rank, wait_status, t]                 attempts of several tasks only
+    ["first-exit", key, task_rank, wait_status, t]           the first task to end, and the first to fail, of attempts with
+                                                             `first_exits`; told again after a `list`
     ["timeout", key, t]                                      TERM went out for the limit
     ["over", key, worst_wait_status, t_start, t_end, statuses or None, cause, next_key,
-             max_rss_kib, cpu_s, job]
+             max_rss_kib, cpu_s, job]                        and with `first_exits` a list of [task_rank, wait_status, t]
     ["unstarted", [keys]]                                    queued ones, never started, now forgotten
 
 Queued attempts are not on disk: after a launcher's death the agent sees from `held` that they are unknown.
@@ -255,6 +257,8 @@ class Launcher(AttemptTable):
         self.write_down()
         self.door.offer(self.events)
         self.door.send(["held", rows])
+        for a in self.held.values():  # whoever asks may not have heard of them
+            self.events.extend(["first-exit", a.key, *one] for one in a.exits or ())
 
     def on_eof(self, message: Message) -> None:
         attempt = self.held.get(message[1])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..journal.duration import parse_duration
+from ..journal.task_exits import parse_exit_rules
 from ..kvs.errors import Rejected
 from .layout import check_layout
 from .rlimits import parse_rlimits
@@ -17,9 +18,10 @@ from .rlimits import parse_rlimits
 WARN_SIGNAL = 10  # SIGUSR1
 WARN_LEFT_S = 60.0
 KILL_GRACE_S = 5.0
-KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource")
-PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "exit-timeout", "exit-on-error", "hwloc", "userrc",
-               "initrc", "nosetpgrp", "stage-in", "stop-tasks-in-exec", "sysmon")  # fmt: skip
+KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource",
+         "exit-timeout", "exit-on-error")  # fmt: skip
+PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "hwloc", "userrc", "initrc",
+               "nosetpgrp", "stage-in", "stop-tasks-in-exec", "sysmon")  # fmt: skip
 
 
 class Stream(NamedTuple):
@@ -33,7 +35,7 @@ class Stream(NamedTuple):
 class ShellOptions(NamedTuple):
     """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL. warn: (seconds left, signal) or None.
 
-    rlimits: soft limits by name, -1 for none.
+    rlimits: soft limits by name, -1 for none. exits: whether it is to be said when its first tasks end.
     """
 
     cpus: str
@@ -45,6 +47,7 @@ class ShellOptions(NamedTuple):
     stderr: Stream
     append: bool
     rlimits: dict[str, int]
+    exits: bool
 
 
 class Pretended(NamedTuple):
@@ -66,7 +69,7 @@ def parse_shell_options(options: Any) -> ShellOptions:
     return ShellOptions(
         _affinity(options, "cpu-affinity"), _affinity(options, "gpu-affinity"),
         _seconds("kill-timeout", options.get("kill-timeout", KILL_GRACE_S)), _warning(options.get("signal")),
-        stdin, out, err, output.get("mode") == "append", parse_rlimits(options),
+        stdin, out, err, output.get("mode") == "append", parse_rlimits(options), parse_exit_rules(options).any,
     )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ class Attempt:
         "cpu_s",
         "ending",
         "event",
+        "exits",
         "fifos",
         "grace_s",
         "group",
@@ -78,6 +79,7 @@ class Attempt:
         self.orphans: set[int] = set()  # children that came to us from this attempt's tree, alive
         self.pids: list[int] = []  # of all tasks that were spawned
         self.statuses: dict[int, int] = {}  # task rank -> wait status
+        self.exits: list[list[Any]] | None = [] if spec.get("first_exits") else None  # see `AttemptTable.note_exit`
         self.t_start = self.start_boot = 0.0
         self.ending = 0  # 1: TERM went out, 2: KILL
         self.cause = ""

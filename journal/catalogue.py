@@ -64,8 +64,9 @@ _add(_job, "RFC 21", "epilog-start", {"description": "job-manager.epilog", "rank
 _add(_job, "RFC 21", "epilog-finish", {"description": "x", "status": 0}, "unblocks free")
 _add(_job, "RFC 21", "free", None, "resources back to the pool")
 _add(_job, "RFC 21", "clean", None, "done; read-only from now")
-_add(_job, "RFC 21", "exception", {"type": "cancel", "severity": 0, "note": "", "userid": 1000},
-     "something went wrong; severity 0 ends the job", "userid")  # fmt: skip
+_add(_job, "RFC 21", "exception", {"type": "cancel", "severity": 0, "note": "", "userid": 1000, "wait_status": 256},
+     "something went wrong; severity 0 ends the job; wait_status: how a task ended that is the reason", "userid",
+     "wait_status")  # fmt: skip
 _add(_job, "RFC 21", "memo", {"key": "value"}, "merged into the job's memo", "key")
 _add(_job, "fluxkv", "grant", {"rank": 0, "shape": "a1"},
      "placed ahead: may take over a seat of this shape on this node; holds no resources yet")  # fmt: skip
@@ -93,9 +94,10 @@ _add("node", "fluxkv", "hello",
      "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has")  # fmt: skip
 _add("node", "fluxkv", "report",
      {"rank": 0, "start": [[12, 7, 1.5]], "over": [[12, 7, 1.5, 2.5, 0, "", 0]], "unstarted": [[13, 8]],
-      "timeout": [[12, 7, 2.0]], "script": [[12, 7, "p", 1.5, 2.5, 0, ""]]},
-     "facts about attempts (job, version, ...): over is t_start, t_end, status, cause, next job on the seat",
-     "start", "over", "unstarted", "timeout", "script")  # fmt: skip
+      "timeout": [[12, 7, 2.0]], "script": [[12, 7, "p", 1.5, 2.5, 0, ""]], "exit": [[12, 7, 1, 256, 2.5]]},
+     "facts about attempts (job, version, ...): over is t_start, t_end, status, cause, next job on the seat; exit, of the "
+     "first tasks to end where the job asks for it: task rank, status, time",
+     "start", "over", "unstarted", "timeout", "script", "exit")  # fmt: skip
 
 _add("housekeeping", "fluxkv", "housekeeping-start", {"claims": [[0, "0-3", "", 0, 1]], "attempt": "7-5"},
      "begins with a job's free: what it held is looked after, and nobody else has it yet")  # fmt: skip

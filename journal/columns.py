@@ -29,8 +29,9 @@ _new: Callable[[type[Job]], Job] = Job.__new__
 _DEFAULTS = {name: getattr(Job(0), name) for name in HASHED}
 # Set by one statement below, in this order; whatever else a record has is set one by one.
 _QUICK = (
-    "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception", "exceptions",
-    "expiration", "flags", "granted", "holds", "id", "memo", "met", "name", "ncores", "next", "nnodes", "ntasks", "order", "over",
+    "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
+    "exception_status", "exceptions", "exits", "expiration", "flags", "granted", "holds", "id", "memo", "met", "name",
+    "ncores", "next", "nnodes", "ntasks", "order", "over",
     "priority", "queue", "reason", "recalled", "script", "seat_of", "spec_hash", "started", "state", "status", "t_alloc",
     "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out", "urgency", "urgency_before", "userid",
     "waiting",
@@ -107,7 +108,8 @@ def _quick(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:
         job = _new(Job)
         (
             job.annotations, job.attempt, job.claims_wire, job.commits, job.duration, job.ending, job.env, job.epoch,
-            job.exception, job.exceptions, job.expiration, job.flags, job.granted, job.holds, job.id, job.memo, job.met, job.name,
+            job.exception, job.exception_status, job.exceptions, job.exits, job.expiration, job.flags, job.granted,
+            job.holds, job.id, job.memo, job.met, job.name,
             job.ncores, job.next, job.nnodes, job.ntasks, job.order, job.over, job.priority, job.queue, job.reason,
             job.recalled, job.script, job.seat_of, job.spec_hash, job.started, job.state, job.status, job.t_alloc, job.t_cleanup,
             job.t_depend, job.t_finish, job.t_inactive, job.t_run, job.t_submit, job.timed_out, job.urgency,

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
+from .task_exits import failure
+from .waitstatus import from_exit, shell_exit_code
 
 HOLD, EXPEDITE = 0, 31
 EXPEDITE_PRIORITY = 4294967295
@@ -119,24 +121,26 @@ def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     if all(rank in job.over for rank in ranks):
         finish(job, ranks, now, group, scripts)
         return
-    failed = _failure(job)
-    if failed is not None and job.exception is None and not job.timed_out:
-        kind, note = failed  # the other nodes would wait for it for ever: the job ends
-        group.events.append(["exception", id, now, {"type": kind, "severity": 0, "note": note}])
+    failed = fatal(job)
+    if failed is not None:  # the other nodes would wait for it for ever, or its user wants no more of it: the job ends
+        group.events.append(["exception", id, now, failed])
     elif not job.t_run and all(rank in job.started for rank in ranks):
         group.events.append(["start", id, max(job.started.values()), None])
 
 
-def _failure(job: Job) -> tuple[str, str] | None:
-    """(exception type, note) of the first rank that could not start its tasks or was lost, or None."""
+def fatal(job: Job) -> dict[str, Any] | None:
+    """The exception's context that is owed to a job whose rank could not start its tasks or was lost, or whose task failed
+    under exit-on-error; None if there is no such thing, or it has one (or its time is up) already."""
+    if job.exception is not None or job.timed_out:
+        return None
     for rank in sorted(job.over):
         cause = job.over[rank][2]
         what = cause.partition(":")[0]
         if what == "spawn":
-            return "exec", cause.partition(":")[2].strip()
+            return {"type": "exec", "severity": 0, "note": cause.partition(":")[2].strip()}
         if what == "lost":
-            return "lost", f"rank {rank}: {cause}"
-    return None
+            return {"type": "lost", "severity": 0, "note": f"rank {rank}: {cause}"}
+    return failure(job) if job.exits else None
 
 
 def _scripted(job: Job, now: float, group: Group, scripts: Scripts) -> None:
@@ -156,13 +160,16 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         events.append(["start", id, max(job.started.values()), None])
     status = max(one[0] for one in over.values())
     ended = max(one[1] for one in over.values())
+    named = job.exception_status
     if job.exception is None and not job.timed_out:
-        failed = _failure(job)
+        failed = fatal(job)
         if failed is not None:
-            kind, note = failed
-            events.append(["exception", id, ended, {"type": kind, "severity": 0, "note": note}])
+            events.append(["exception", id, ended, failed])
+            named = failed.get("wait_status")
     elif status == 0:
         status = 1 << 8
+    if named:  # the status of the task that is the reason for all, as RFC 21 wants it
+        status = from_exit(shell_exit_code(named))
     events.append(["finish", id, ended, {"status": status}])
     events.append(["release", id, ended, {"ranks": "all", "final": True}])
     if scripts is not NO_SCRIPTS:

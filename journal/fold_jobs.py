@@ -27,6 +27,7 @@ from .job import (
 )
 from .scripts import EPILOG, PROLOG
 from .summary import ntasks_on, summarize
+from .task_exits import wait_word
 from .updates import merge, update_paths
 from .wire import pack
 
@@ -180,7 +181,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     _ungrant(state, job)
     if "attempt" not in context:  # a granted job keeps the attempt its grant began
         job.attempt, job.epoch = version, state.epoch
-        job.started, job.over, job.next = {}, {}, 0
+        job.started, job.over, job.exits, job.next = {}, {}, {}, 0
     if job.state == SCHED:
         state.move(job, RUN)
 
@@ -193,7 +194,7 @@ def grant(state: State, job: Job, ts: float, context: Context, version: int) -> 
         state.usage.count_running(job, 1)
     job.recalled = False
     job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0
-    job.started, job.over = {}, {}
+    job.started, job.over, job.exits = {}, {}, {}
     node = state.nodes.get(context["rank"])
     if node is not None:
         node.grants.add(job.id)
@@ -279,7 +280,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     _ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
-    job.started, job.over, job.reason, job.waiting, job.met, job.script = {}, {}, ["", ""], {}, {}, None
+    job.started, job.over, job.exits, job.reason, job.waiting, job.met, job.script = {}, {}, {}, ["", ""], {}, {}, None
     state.end(job)
 
 
@@ -289,6 +290,7 @@ def exception(state: State, job: Job, ts: float, context: Context, version: int)
     if severity == 0:
         if job.exception is None and job.status is None and job.state != INACTIVE:  # later ones do not change how it ended
             job.exception = [context["type"], context["note"]]
+            job.exception_status = wait_word(context["wait_status"]) if "wait_status" in context else None
         if job.state & FATAL_FROM:
             job.t_cleanup = ts
             state.move(job, CLEANUP)

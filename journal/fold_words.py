@@ -14,6 +14,7 @@ from .node import Node, Queue
 from .retired import index_line
 from .rset import parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
+from .task_exits import note_exit
 
 if TYPE_CHECKING:
     from .state import State
@@ -104,6 +105,11 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and rank not in job.started and job.state != INACTIVE:
             job.started[rank] = t_start
+            state.touch(job, version)
+    for id, attempt, task, status, t_end in context.get("exit", ()):
+        job = jobs.get(id)
+        if job is not None and job.attempt == attempt and job.state != INACTIVE:
+            note_exit(job, task, status, t_end)
             state.touch(job, version)
     for id, attempt, t_start, t_end, status, cause, following in context.get("over", ()):
         job = jobs.get(id)

@@ -78,6 +78,8 @@ class Job:
     seat_of: the job whose seat it took over (0: none); next: the job that took over its seat.
     started: rank -> time; over: rank -> [wait status, time, cause]. status: wait word, None before finish.
     exception: first fatal one as [type, note]; exceptions: every one as [type, severity, note].
+    exception_status: wait word that the first fatal one names, None if none; it becomes the job's.
+    exits: "first" and "failed" -> [task rank, wait status, time], where its shell options ask (`task_exits`), while it is active.
     urgency_before: what a held job's urgency was before it was held.
     waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
@@ -89,7 +91,8 @@ class Job:
 
     __slots__ = (
         "_claims", "_spec", "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
-        "exceptions", "expiration", "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
+        "exception_status", "exceptions", "exits", "expiration",
+        "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
         "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "script", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "urgency_before", "userid", "waiting",
@@ -118,7 +121,9 @@ class Job:
         self.over: dict[int, list[Any]] = {}
         self.status: int | None = None
         self.exception: list[Any] | None = None
+        self.exception_status: int | None = None
         self.exceptions: list[list[Any]] = []
+        self.exits: dict[str, list[Any]] = {}
         self.reason: list[str] = ["", ""]
         self.waiting: dict[str, None] = {}
         self.met: dict[str, None] = {}

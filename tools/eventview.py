@@ -21,7 +21,8 @@ from .reading import user_name
 _ID_KEYS = frozenset(("via", "job"))
 _ID_LISTS = frozenset(("jobs",))
 _RECORDS = frozenset(("same", "each"))  # of a retire event: what the jobs' own events have said already
-_ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,), "script": (0,)}  # of a report: where ids stand
+# Of a report: where ids stand.
+_ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,), "script": (0,), "exit": (0,)}
 
 
 def subject_text(subject: int | str) -> str:
@@ -225,6 +226,7 @@ def _report(context: Mapping[str, Any]) -> str:
         ("over", "over"),
         ("not started", "unstarted"),
         ("out of time", "timeout"),
+        ("first task over", "exit"),
     ):
         rows = context.get(key) or []
         if not rows:
@@ -232,6 +234,8 @@ def _report(context: Mapping[str, Any]) -> str:
         texts = []
         for row in rows[:4]:
             text = f58(row[0])
+            if key == "exit":
+                text += f" (task {row[2]}: {status_text(row[3])})"
             if key == "over":
                 text += f" ({row[5] or status_text(row[4])}" + (
                     f", seat to {f58(row[6])})" if row[6] else ")"

@@ -91,7 +91,7 @@ def _rows_about(event: Event, id: int) -> dict[str, list[Any]]:
     context = event.context or {}
     return {
         key: row
-        for key in ("start", "over", "unstarted", "timeout")
+        for key in ("start", "exit", "over", "unstarted", "timeout")
         for row in context.get(key) or ()
         if row[0] == id
     }
@@ -145,6 +145,8 @@ def _told(event: Event, id: int, hosts: dict[int, str]) -> str:
                 else f"over: {row[5] or status_text(row[4])}"
             )
             texts.append(text + (f"; the seat goes to {f58(row[6])}" if row[6] else ""))
+        elif key == "exit":
+            texts.append(f"task {row[2]} ended: {status_text(row[3])}")
         elif key == "unstarted":
             texts.append("given back, not started")
         else:

@@ -490,6 +490,27 @@ def test_an_agent_that_comes_back_learns_what_happened(rig: Rig) -> None:
     assert rig.over("a")[2] == 7 << 8
 
 
+def test_first_exits_are_told_at_once_again_and_with_the_end(rig: Rig) -> None:
+    scripts = ["exit 0", "until test -e fail; do sleep 0.01; done; exit 5", "until test -e last; do sleep 0.01; done; exit 6"]
+    tasks = [[rank, ["sh", "-c", script], None, {}] for rank, script in enumerate(scripts)]
+    rig.launch(rig.attempt("a", tasks=tasks, first_exits=True), rig.attempt("b", "sh", "-c", "exit 1"))
+    assert rig.event("first-exit", "a")[2:4] == [0, 0]
+    (Path(rig.work) / "fail").touch()
+    rig.until(lambda e: e[:4] == ["first-exit", "a", 1, 5 << 8], "the failure")
+    rig.client.close()
+    rig.events.clear()
+    rig.connect()
+    again = rig.until(lambda e: e[:4] == ["first-exit", "a", 1, 5 << 8], "the failure told again")
+    assert [e[2] for e in rig.events if e[0] == "first-exit"] == [0, 1]
+    (Path(rig.work) / "last").touch()
+    assert rig.over("a")[11] == [[0, 0, rig.event("first-exit", "a")[4]], again[2:]]
+    assert len(rig.held()["b"][5]) == 11
+    rig.launch(rig.attempt("c", "sleep", "600", first_exits=True))
+    rig.event("start", "c")
+    rig.client.send(["end", "c", "cancel"])
+    assert len(rig.over("c")) == 11  # what we end ourselves is nobody's failure
+
+
 def test_a_newer_agent_replaces_the_older(rig: Rig) -> None:
     older = rig.client
     rig.connect()

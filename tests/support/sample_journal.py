@@ -249,7 +249,7 @@ def write(writer: Writer) -> None:
     w.alloc(f, [[0, "0", "", 0, 1]])
     note = "nosuch: No such file or directory"
     w.over(f, 127 << 8, cause=f"spawn: {note}")
-    w.clean(f, 127 << 8, ["exception", f, w.now, {"type": "exec", "severity": 0, "note": note}])
+    w.clean(f, 127 << 8, ["exception", f, w.now, {"type": "exec", "severity": 0, "note": note, "wait_status": 127 << 8}])
 
     g = w.submit("g", jobspec(["true"], name="first"))
     h = w.submit("h", jobspec(["true"], name="second"))
@@ -260,7 +260,8 @@ def write(writer: Writer) -> None:
     w.agent(
         0,
         "report",
-        {"over": [[g, w.state.jobs[g].attempt, t, t + 0.5, 0, "", h]], "start": [[h, granted, t + 0.5]]},
+        {"over": [[g, w.state.jobs[g].attempt, t, t + 0.5, 0, "", h]], "start": [[h, granted, t + 0.5]],
+         "exit": [[g, w.state.jobs[g].attempt, 0, 0, t + 0.5]]},
     )
     t = w.now
     w.worker(
