@@ -74,8 +74,8 @@ class Ensemble:
             if self.ids:
                 if not isinstance(error, BrokenPipeError):
                     sys.stdout.flush()
-                last = f" to {f58(self.ids[-1])}" if len(self.ids) > 1 else ""
-                say(f"fluxkv: submitted before this: {len(self.ids)} jobs, {f58(self.ids[0])}{last}")
+                many = f"{len(self.ids)} jobs, {f58(self.ids[0])} to {f58(self.ids[-1])}"
+                say(f"fluxkv: submitted before this: {many if len(self.ids) > 1 else f'1 job, {f58(self.ids[0])}'}")
             raise
 
     def _print(self, ids: list[int]) -> None:
