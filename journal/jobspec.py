@@ -43,6 +43,13 @@ def parse_jobspec(value: str | bytes | Mapping[str, Any], general: bool = False)
     "resources[0].with[1].count". general: version 1 may use all of RFC 14, as many files for Flux do.
     Texts above a mebibyte, nesting above 32 and YAML aliases are refused.
     """
+    jobspec = decode_jobspec(value)
+    check(jobspec, general)
+    return jobspec
+
+
+def decode_jobspec(value: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
+    """A jobspec as plain values, within the limits of `parse_jobspec` but otherwise unchecked. Raises `Rejected`."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -56,7 +63,6 @@ def parse_jobspec(value: str | bytes | Mapping[str, Any], general: bool = False)
         raise fault("top level", "must be an object")
     jobspec = value if isinstance(value, dict) else dict(value)
     check_plain(jobspec)
-    check(jobspec, general)
     return jobspec
 
 

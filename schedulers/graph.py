@@ -184,36 +184,51 @@ def from_jgf(doc: Mapping[str, Any]) -> MultiDiGraph:
 
     Unknown metadata is kept in `extra`. Raises Rejected (code "bad-jgf") with the path to the fault.
     """
+    graph = new_graph()
+    nodes, edges = read_jgf(doc)
+    for outer, data in nodes:
+        del data["paths"]
+        graph.add_node(outer, **data)
+    for source, target, subsystem, relationship in edges:
+        graph.add_edge(source, target, key=subsystem, relationship=relationship)
+    return graph
+
+
+def read_jgf(
+    doc: Mapping[str, Any],
+) -> tuple[list[tuple[str, dict[str, Any]]], list[tuple[str, str, str, str]]]:
+    """What a JGF document says: `(id, data)` of each vertex, with its `paths` as given, and
+    `(source, target, subsystem, relationship)` of each edge. Raises Rejected (code "bad-jgf") with the path to the fault.
+    """
     body = doc.get("graph", doc) if isinstance(doc, Mapping) else None
     if not isinstance(body, Mapping):
         raise _bad("graph", "must be an object")
     for key in ("nodes", "edges"):
         if not isinstance(body.get(key), list):
             raise _bad(f"graph.{key}", "must be there and be a list")
-    graph = new_graph()
+    nodes: dict[str, dict[str, Any]] = {}
     for i, vertex in enumerate(body["nodes"]):
         outer, metadata = _checked_vertex(vertex, f"graph.nodes[{i}]")
-        if outer in graph:
+        if outer in nodes:
             raise _bad(f"graph.nodes[{i}].id", f"{outer!r} is there twice")
-        graph.add_node(outer, **_vertex(outer, i, metadata))
-    for i, edge in enumerate(body["edges"]):
-        path = f"graph.edges[{i}]"
-        if not isinstance(edge, Mapping):
-            raise _bad(path, "must be an object")
-        for end in ("source", "target"):
-            if edge.get(end) not in graph:
-                raise _bad(f"{path}.{end}", f"names no vertex: {edge.get(end)!r}")
-        metadata = edge.get("metadata") or {}
-        if not isinstance(metadata, Mapping):
-            raise _bad(f"{path}.metadata", "must be an object")
-        subsystem, relationship = (
-            metadata.get("subsystem", CONTAINMENT),
-            metadata.get("relationship", "contains"),
-        )
-        if not isinstance(subsystem, str) or not isinstance(relationship, str):
-            raise _bad(f"{path}.metadata", "has a subsystem or relationship that is not a string")
-        graph.add_edge(edge["source"], edge["target"], key=subsystem, relationship=relationship)
-    return graph
+        nodes[outer] = {**_vertex(outer, i, metadata), "paths": metadata.get("paths")}
+    return list(nodes.items()), [_checked_edge(edge, f"graph.edges[{i}]", nodes) for i, edge in enumerate(body["edges"])]
+
+
+def _checked_edge(edge: object, path: str, nodes: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    if not isinstance(edge, Mapping):
+        raise _bad(path, "must be an object")
+    for end in ("source", "target"):
+        if not isinstance(edge.get(end), str) or edge[end] not in nodes:
+            raise _bad(f"{path}.{end}", f"names no vertex: {edge.get(end)!r}")
+    metadata = edge.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise _bad(f"{path}.metadata", "must be an object")
+    subsystem = metadata.get("subsystem", CONTAINMENT)
+    relationship = metadata.get("relationship", "contains")
+    if not isinstance(subsystem, str) or not isinstance(relationship, str):
+        raise _bad(f"{path}.metadata", "has a subsystem or relationship that is not a string")
+    return edge["source"], edge["target"], subsystem, relationship
 
 
 def _checked_vertex(vertex: object, path: str) -> tuple[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ import click
 
 from ..kvs.errors import Rejected, Unavailable
 from .reading import at_option, follow, load, ranks_of, uri_option
+from .resource_query_cmd import query
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
 from .target import open_journal, target_options
 
@@ -388,3 +389,6 @@ def reload(path: str, uri: str | None) -> None:
             raise Unavailable(
                 "the new nodes are not up yet", code="timeout", hint="fluxkv resource status; fluxkv status shows their agent"
             )
+
+
+resource.add_command(query)

@@ -1,0 +1,330 @@
+"""The depth-first matcher: from a request to the vertices that serve it in a window of time.
+
+The request need not begin at the root: containers are skipped until the first type that it names, and what is
+found below skipped ones is pooled. After that no level may be skipped. A slot is a bundle: as many as fit are
+packed where its parts are, greedily, in the policy's order, and everything in it is exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .needs import Need, TreeRequest
+from .policies import Policy
+from .vertices import Tree, Vertex
+
+CONSTRAINED = ("node", "storage_node")
+
+
+class Via(NamedTuple):
+    """Containers that were skipped on the way to a candidate, the outermost first."""
+
+    vertex: Vertex
+    rest: Via | None
+
+
+class Candidate:
+    """A vertex that can serve, or a slot made of such (vertex None). parts: what it needs below, with units."""
+
+    __slots__ = ("count", "exclusive", "parts", "score", "vertex", "via", "whole")
+
+    def __init__(
+        self, vertex: Vertex | None, count: int, score: int, parts: Sequence[tuple[Candidate, int]], exclusive: bool, whole: bool
+    ) -> None:  # fmt: skip
+        self.vertex = vertex
+        self.count = count
+        self.score = score
+        self.parts = parts
+        self.exclusive = exclusive
+        self.whole = whole
+        self.via: Via | None = None
+
+
+Pool = dict[str, list[Candidate]]
+
+
+class Window(NamedTuple):
+    """When, and what is looked at. idle: as if there were no jobs. all_up: as if nothing were down."""
+
+    start: int
+    end: int
+    idle: bool = False
+    all_up: bool = False
+
+
+class Selection:
+    """The answer. taken: ordinal -> (vertex, units, exclusive). edges: ordinal -> ordinals below it that count."""
+
+    def __init__(self, root: Vertex) -> None:
+        self.root = root
+        self.taken: dict[int, tuple[Vertex, int, bool]] = {}
+        self.edges: dict[int, set[int]] = {}
+
+    def take(self, vertex: Vertex, units: int, exclusive: bool) -> None:
+        """Exclusive use wins over shared."""
+        before = self.taken.get(vertex.ordinal)
+        if before is None or (exclusive and not before[2]):
+            self.taken[vertex.ordinal] = (vertex, units, exclusive)
+
+    def edge(self, parent: Vertex, child: Vertex) -> None:
+        """`child` was reached from `parent`."""
+        if parent is not child:
+            self.edges.setdefault(parent.ordinal, set()).add(child.ordinal)
+
+    def take_all(self, vertex: Vertex, subsystems: Sequence[str]) -> None:
+        """A vertex and everything below it, exclusively."""
+        stack = [vertex]
+        while stack:
+            one = stack.pop()
+            self.take(one, one.size, True)
+            for child in below(one, subsystems):
+                self.edge(one, child)
+                stack.append(child)
+
+
+def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
+    """Its children in the subsystems that are looked at."""
+    if len(subsystems) == 1:
+        return vertex.children.get(subsystems[0], ())
+    return list({c.ordinal: c for s in subsystems for c in vertex.children.get(s, ())}.values())
+
+
+class Matcher:
+    """subsystems: the first one dominates. prune_by: types by whose sums sub-trees are passed over; it never changes
+    an answer. xor: understand slots side by side as alternatives.
+    """
+
+    def __init__(
+        self, tree: Tree, policy: Policy, subsystems: Sequence[str], prune_by: Sequence[str] = (), flexible: bool = False
+    ) -> None:  # fmt: skip
+        self.tree = tree
+        self.policy = policy
+        self.subsystems = tuple(subsystems)
+        self.flexible = flexible
+        self.prune_by = tuple(prune_by)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """To be called after the tree was changed."""
+        dominant = self.subsystems[0]
+        self.root = self.tree.roots[dominant]
+        self.tree.count(dominant)
+        # Sums count each vertex once; where one has several ways to it, they say too little to prune by.
+        alone = all(len(v.parents.get(dominant, ())) < 2 for v in self.tree.vertices)
+        self._sums = alone and len(self.subsystems) == 1
+
+    def match(self, request: TreeRequest, window: Window) -> tuple[Selection | None, bool]:
+        """The selection, or None. The second value tells that something was there, but not enough of it."""
+        search = _Search(self, request, window)
+        pool: Pool = {}
+        search.visit(self.root, request.needs, True, False, pool)
+        parts = search.resolve(pool, request.needs)
+        if parts is None:
+            return None, any(c.vertex is not None for n in request.needs for c in pool.get(n.type, ()))
+        selection = Selection(self.root)
+        selection.take(self.root, self.root.size, False)
+        for candidate, units in parts:
+            self._place(selection, candidate, units, self.root)
+        return selection, True
+
+    def _place(self, selection: Selection, candidate: Candidate, units: int, parent: Vertex) -> None:
+        via = candidate.via
+        while via is not None:
+            selection.edge(parent, via.vertex)
+            parent = via.vertex
+            if self.policy.whole_nodes and parent.type == "node":
+                selection.take_all(parent, self.subsystems)
+            else:
+                selection.take(parent, parent.size, False)
+            via = via.rest
+        vertex = candidate.vertex
+        if vertex is not None:
+            selection.edge(parent, vertex)
+            if candidate.whole:
+                selection.take_all(vertex, self.subsystems)
+            selection.take(vertex, vertex.size if candidate.exclusive else units, candidate.exclusive)
+            parent = vertex
+        for part, part_units in candidate.parts:
+            self._place(selection, part, part_units, parent)
+
+
+class _Search:
+    """One attempt."""
+
+    def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
+        self.policy = matcher.policy
+        self.subsystems = matcher.subsystems
+        self.flexible = matcher.flexible
+        self.sums = matcher._sums
+        self.prune_by = matcher.prune_by
+        self.request = request
+        self.window = window
+
+    def visit(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:
+        """Add to the pool what `u` can serve, or, while nothing has been named yet, what is below it."""
+        kind = u.type
+        need = next((n for n in needs if n.type == kind), None)
+        if need is None and not pristine:
+            return
+        window = self.window
+        whole_node = self.policy.whole_nodes and kind == "node"
+        if need is not None and (need.exclusive or whole_node):
+            exclusive = True
+        if not window.all_up and not u.up:
+            return
+        if kind in CONSTRAINED and self.request.constrained and not self.request.matches(u.rank, u.name, u.properties):
+            return
+        available = u.size
+        if not window.idle and u.users:
+            if (exclusive or whole_node) and u.in_use(window.start, window.end):
+                return
+            available = u.free(window.start, window.end)
+            if available <= 0:
+                return
+        if need is None:
+            self._skip(u, needs, pool)
+        elif not self._sums_fall_short(u, need):
+            self._serve(u, need, available, exclusive, pool)
+
+    def _skip(self, u: Vertex, needs: Sequence[Need], pool: Pool) -> None:
+        inside: Pool = {}
+        slots = [n for n in needs if n.is_slot and self._parts_are_at(u, n)]
+        if slots:
+            self._bundle(u, slots, True, inside)
+        others = [n for n in needs if not any(n is s for s in slots)]
+        if others:
+            self._explore(u, others, True, False, inside)
+        for kind, candidates in inside.items():
+            into = pool.setdefault(kind, [])
+            for candidate in candidates:
+                candidate.via = Via(u, candidate.via)
+                candidate.score = self.policy.lifted(candidate.score, u)
+                into.append(candidate)
+
+    def _parts_are_at(self, u: Vertex, slot: Need) -> bool:
+        """Is a slot to be packed here: are all types that are in it right below?"""
+        types = {child.type for child in below(u, self.subsystems)}
+        return all(part.type in types for part in slot.children)
+
+    def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
+        inside: Pool = {}
+        slots = [n for n in need.children if n.is_slot]
+        if slots:
+            self._bundle(u, slots, False, inside)
+        others = [n for n in need.children if not n.is_slot]
+        if others:
+            self._explore(u, others, False, exclusive, inside)
+        parts = self.resolve(inside, need.children)
+        if parts is not None:
+            whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
+            score = self.policy.score(u)
+            pool.setdefault(need.type, []).append(Candidate(u, available, score, parts, exclusive, whole))
+
+    def _explore(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:
+        children = below(u, self.subsystems)
+        if not self.policy.stops_early:
+            for child in children:
+                self.visit(child, needs, pristine, exclusive, pool)
+            return
+        start, end = self.window.start, self.window.end
+        last = self.prune_by[-1] if self.prune_by else ""
+        for child in sorted(children, key=lambda c: (c.left_below(last, start, end), c.ordinal), reverse=True):
+            if not any(self._short(pool, n) for n in needs):
+                return
+            self.visit(child, needs, pristine, exclusive, pool)
+
+    def _short(self, pool: Pool, need: Need) -> bool:
+        kind = "slot" if need.is_slot else need.type
+        return sum(c.count for c in pool.get(kind, ())) < need.high
+
+    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
+        """Pack slots at `u`. Of several side by side, the first of which enough fit is taken."""
+        into = pool.setdefault("slot", [])
+        for slot in slots:
+            found = self._pack(u, slot, pristine)
+            if len(slots) > 1 and slot.count(len(found)) == 0:
+                continue
+            into.extend(found[: slot.high] if len(slots) > 1 else found)
+            if found and len(slots) > 1:
+                return
+
+    def _pack(self, u: Vertex, slot: Need, pristine: bool) -> list[Candidate]:
+        inside: Pool = {}
+        self._explore(u, _for_slots(slot) if self.policy.stops_early else slot.children, pristine, True, inside)
+        order: dict[str, list[Candidate]] = {}
+        wanted: list[tuple[str, int]] = []
+        fit = slot.high
+        for part in slot.children:
+            candidates = order.setdefault(part.type, self.policy.order(inside.get(part.type, []), part.high))
+            available = sum(c.count for c in candidates)
+            count = part.count(available)
+            if count == 0:
+                return []
+            fit = min(fit, available // count)
+            wanted.append((part.type, count))
+        at = dict.fromkeys(order, 0)
+        found: list[Candidate] = []
+        while len(found) < fit:
+            parts: list[tuple[Candidate, int]] = []
+            for kind, count in wanted:
+                got = 0
+                while got < count and at[kind] < len(order[kind]):
+                    candidate = order[kind][at[kind]]
+                    at[kind] += 1
+                    got += candidate.count
+                    parts.append((candidate, candidate.count))
+                if got < count:
+                    return found
+            found.append(Candidate(None, 1, sum(c.score for c, _ in parts), parts, True, False))
+        return found
+
+    def resolve(self, pool: Pool, needs: Sequence[Need]) -> list[tuple[Candidate, int]] | None:
+        """Choose from the pool what the needs ask for, or None. Each type can be asked for once."""
+        parts: list[tuple[Candidate, int]] = []
+        asked: set[str] = set()
+        for need in needs:
+            kind = "slot" if need.is_slot else need.type
+            if kind in asked:
+                if need.is_slot:
+                    continue  # one of the alternatives was chosen where they are
+                return None
+            asked.add(kind)
+            candidates = pool.get(kind, [])
+            available = sum(c.count for c in candidates)
+            low = need if not need.is_slot else _any_of([n for n in needs if n.is_slot], available)
+            left = low.count(available)
+            if left == 0:
+                return None
+            for candidate in self.policy.order(candidates, left):
+                units = min(left, candidate.count)
+                parts.append((candidate, units))
+                left -= units
+                if left == 0:
+                    break
+        return parts
+
+    def _sums_fall_short(self, u: Vertex, need: Need) -> bool:
+        if not self.sums or self.request.constrained:
+            return False
+        window = self.window
+        for kind, units in need.least.items():
+            if window.idle or kind not in self.prune_by or not u.below:
+                left = u.totals.get(kind, 0)
+            else:
+                left = u.left_below(kind, window.start, window.end)
+            if left < units:
+                return True
+        return False
+
+
+def _any_of(slots: Sequence[Need], available: int) -> Need:
+    """The slot whose count decides: the first of which enough are there."""
+    return next((slot for slot in slots if slot.count(available)), slots[0])
+
+
+def _for_slots(slot: Need) -> Sequence[Need]:
+    """The parts of a slot, with counts for all slots that are wanted: how far to look when stopping early."""
+    from dataclasses import replace
+
+    return [replace(part, high=part.high * slot.high) for part in slot.children]

@@ -1,0 +1,192 @@
+"""What a request asks of a tree: the `resources` of a jobspec (RFC 14), checked and compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...journal import constraint as constraints
+from ...journal.duration import parse_duration
+from ...kvs.errors import Rejected
+
+MAX_DEPTH = 64
+MAX_VERTICES = 4096
+MAX_COUNT = 1 << 53
+SLOTS = ("slot", "xor_slot")
+FOREVER_S = 1 << 40
+
+_KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Need:
+    """One vertex of a request. low to high units are asked for, in steps of `operator` and `operand`.
+
+    exclusive: None where the jobspec is silent. least: type -> units that one of it needs at the very least, at
+    and below it.
+    """
+
+    type: str
+    low: int
+    high: int
+    operator: str
+    operand: int
+    exclusive: bool | None
+    unit: str
+    label: str
+    children: tuple[Need, ...]
+    least: Mapping[str, int]
+
+    @property
+    def is_slot(self) -> bool:
+        """A slot of any kind is a bundle, not a resource."""
+        return self.type in SLOTS
+
+    def count(self, available: int) -> int:
+        """The largest count that is allowed and there; 0 where not even the least is."""
+        if available < self.low:
+            return 0
+        most = min(self.high, available)
+        if self.high == self.low:
+            return self.low
+        if self.operator == "+":
+            return self.low + (most - self.low) // self.operand * self.operand
+        count = self.low
+        while True:
+            more = count * self.operand if self.operator == "*" else count**self.operand
+            if more > most or more <= count:
+                return count
+            count = more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TreeRequest:
+    """A compiled request. matches: the constraint as a function of (rank, host, property names)."""
+
+    needs: tuple[Need, ...]
+    duration_s: int
+    matches: Callable[..., bool]
+    constrained: bool
+
+
+def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None, default_duration_s: int = 3600) -> TreeRequest:
+    """Check and compile a jobspec.
+
+    types: those the graph has; others are refused. Raises Rejected (code "bad-jobspec") with the path.
+    """
+    known = None if types is None else {*types, *SLOTS}
+    resources = jobspec.get("resources") if isinstance(jobspec, Mapping) else None
+    if not isinstance(resources, list) or not resources:
+        raise fault("resources", "must be a list with at least one entry")
+    room = [MAX_VERTICES]
+    needs = tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources))
+    system = _object(_object(jobspec.get("attributes"), "attributes").get("system"), "attributes.system")
+    try:
+        duration_s = int(parse_duration(system.get("duration", 0)) or default_duration_s)
+    except Rejected as error:
+        raise fault("attributes.system.duration", str(error)) from None
+    constraint = system.get("constraints") or None
+    return TreeRequest(needs, min(duration_s, FOREVER_S), constraints.compile(constraint), constraint is not None)
+
+
+def _object(value: Any, path: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise fault(path, "must be an object")
+    return value
+
+
+def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | None, room: list[int]) -> Need:
+    room[0] -= 1
+    if depth > MAX_DEPTH or room[0] < 0:
+        raise fault(path.partition(".")[0], f"is more than {MAX_DEPTH} deep, or has more than {MAX_VERTICES} vertices")
+    if not isinstance(value, Mapping):
+        raise fault(path, "must be an object")
+    for key in value:
+        if key not in _KEYS:
+            raise fault(path, f"has an unknown key {str(key)[:40]!r}")
+    kind = value.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise fault(f"{path}.type", "must be there and be a string")
+    if known is not None and kind not in known:
+        raise UnknownType(path, kind)
+    slot = kind in SLOTS
+    exclusive = value.get("exclusive")
+    if exclusive is not None and not isinstance(exclusive, bool):
+        raise fault(f"{path}.exclusive", "must be true or false")
+    if in_slot and exclusive is False:
+        raise fault(f"{path}.exclusive", "must not be false below a slot, where all is exclusive")
+    if in_slot and slot:
+        raise fault(f"{path}.type", "a slot must not be below a slot")
+    below = value.get("with")
+    if below is not None and (not isinstance(below, list) or not below):
+        raise fault(f"{path}.with", "must be a list with at least one entry")
+    if slot and not below:
+        raise fault(f"{path}.with", "a slot must have something in it")
+    low, high, operator, operand = _count(value.get("count", 1), f"{path}.count")
+    children = tuple(
+        _need(one, f"{path}.with[{i}]", depth + 1, in_slot or slot, known, room) for i, one in enumerate(below or ())
+    )
+    for key in ("unit", "label"):
+        if not isinstance(value.get(key, ""), str):
+            raise fault(f"{path}.{key}", "must be a string")
+    return Need(
+        kind, low, high, operator, operand, exclusive, value.get("unit", ""), value.get("label", ""), children,
+        _least(kind, slot, children),
+    )  # fmt: skip
+
+
+def _least(kind: str, slot: bool, children: tuple[Need, ...]) -> dict[str, int]:
+    """What one needs. Alternatives (or-slots, xor-slots) do not add up, so nothing is said about them."""
+    least = {} if slot else {kind: 1}
+    if sum(child.is_slot for child in children) > 1:
+        return least
+    for child in children:
+        for below, units in child.least.items():
+            least[below] = least.get(below, 0) + units * child.low
+    return least
+
+
+def _count(value: Any, path: str) -> tuple[int, int, str, int]:
+    if isinstance(value, int):
+        return _whole(value, path), value, "+", 1
+    if not isinstance(value, Mapping):
+        raise fault(path, "must be a whole number or an object with min")
+    for key in value:
+        if key not in ("min", "max", "operator", "operand"):
+            raise fault(path, f"has an unknown key {str(key)[:40]!r}")
+    low = _whole(value.get("min"), f"{path}.min")
+    operator = value.get("operator", "+")
+    if operator not in ("+", "*", "^"):
+        raise fault(f"{path}.operator", "must be +, * or ^")
+    operand = _whole(value.get("operand", 1), f"{path}.operand")
+    high = value.get("max")
+    high = MAX_COUNT if high is None else _whole(high, f"{path}.max")
+    if high < low:
+        raise fault(f"{path}.max", "must not be less than min")
+    if operator != "+" and operand < 2 and high > low:
+        raise fault(f"{path}.operand", f"must be at least 2 with {operator}")
+    return low, high, operator, operand
+
+
+def _whole(value: Any, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_COUNT:
+        raise fault(path, "must be a whole number greater than 0")
+    return value
+
+
+def fault(path: str, why: str) -> Rejected:
+    """What a request that cannot be read is refused with."""
+    return Rejected(f"bad jobspec: {path} {why}", code="bad-jobspec", hint="RFC 14 describes the form")
+
+
+class UnknownType(Rejected):
+    """A type that the graph does not have at all."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(
+            f"bad jobspec: {path}.type {kind[:60]!r} is in no resource graph here", code="bad-jobspec",
+            hint="see which types the graph has: info, or list",
+        )  # fmt: skip

@@ -1,0 +1,240 @@
+"""A tree of resources that a matcher walks: vertices with what uses them, edges by subsystem, paths, ranks.
+
+A subsystem ("containment", "power", ...) is a directed graph with one root. A vertex may have several parents
+in one, but no cycles; its path follows the first. The order of edges is the order of output and of ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ...kvs.errors import Rejected
+from .spans import Spans
+
+CONTAINMENT = "containment"
+MAX_DEPTH = 64
+
+_NONE: dict[Any, Any] = {}  # never written to
+
+
+class Vertex:
+    """One resource, or a pool of `size` equal ones.
+
+    ordinal: order of creation. rank: of the broker, -1 for none. children: subsystem -> vertices, in edge order.
+    totals: type -> units at and below it. exclusive: spans of those who hold units of it.
+    users: job -> (start, end) of everyone on it or below it. below: type -> units used at and below it, kept
+    for the types that the tree prunes by. Empty tables are one shared object: most vertices are leaves.
+    """
+
+    __slots__ = (
+        "basename", "below", "children", "exclusive", "id", "name", "ordinal", "outer", "parents", "properties",
+        "rank", "size", "totals", "type", "unit", "up", "users",
+    )  # fmt: skip
+
+    def __init__(
+        self, kind: str, basename: str, number: int, *, name: str | None = None, size: int = 1, unit: str = "",
+        rank: int = -1, ordinal: int = -1, outer: str = "", properties: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.type = kind
+        self.basename = basename
+        self.id = number
+        self.name = f"{basename}{number}" if name is None else name
+        self.size = size
+        self.unit = unit
+        self.rank = rank
+        self.ordinal = ordinal
+        self.outer = outer
+        self.properties: dict[str, str] = dict(properties) if properties else _NONE
+        self.up = True
+        self.children: dict[str, list[Vertex]] = _NONE
+        self.parents: dict[str, list[Vertex]] = {}
+        self.totals: dict[str, int] = _NONE
+        self.exclusive: Spans | None = None
+        self.users: dict[int, tuple[int, int]] = _NONE
+        self.below: dict[str, Spans] = _NONE
+
+    def __repr__(self) -> str:
+        return f"<{self.path()}>"
+
+    def path(self, subsystem: str = CONTAINMENT) -> str:
+        """Its names from the root ("/cluster0/node1"), by first parents; "" where it is not in the subsystem."""
+        if subsystem not in self.parents:
+            return ""
+        names = [self.name, *[above.name for above in ancestors(self, subsystem)]]
+        return "/" + "/".join(reversed(names))
+
+    def table(self, name: str) -> dict[Any, Any]:
+        """One of its tables, its own from now on."""
+        table: dict[Any, Any] = getattr(self, name)
+        if table is _NONE:
+            table = {}
+            setattr(self, name, table)
+        return table
+
+    def free(self, start: int, end: int) -> int:
+        """Units that nobody holds in all of [start, end)."""
+        return self.size if self.exclusive is None else self.size - self.exclusive.peak(start, end)
+
+    def in_use(self, start: int, end: int) -> bool:
+        """Does anybody use it, or something below it, in [start, end)?"""
+        return any(s < end and start < e for s, e in self.users.values())
+
+    def left_below(self, kind: str, start: int, end: int) -> int:
+        """Units of a type at and below it that nobody holds in all of [start, end)."""
+        total = self.totals.get(kind, 0)
+        spans = self.below.get(kind)
+        return total if spans is None else total - spans.peak(start, end)
+
+
+class Tree:
+    """All vertices. roots: subsystem -> its root. dominant: the subsystem by which `totals` count."""
+
+    def __init__(self) -> None:
+        self.vertices: list[Vertex] = []
+        self.roots: dict[str, Vertex] = {}
+        self.dominant = CONTAINMENT
+        self.by_rank: dict[int, list[Vertex]] = {}
+
+    def add(self, vertex: Vertex) -> Vertex:
+        """One more vertex; it gets the next ordinal, and that as its id for others unless it has one."""
+        if vertex.ordinal < 0:
+            vertex.ordinal = len(self.vertices)
+        vertex.outer = vertex.outer or str(vertex.ordinal)
+        self.vertices.append(vertex)
+        if vertex.rank >= 0:
+            self.by_rank.setdefault(vertex.rank, []).append(vertex)
+        return vertex
+
+    def root(self, vertex: Vertex, subsystem: str = CONTAINMENT) -> None:
+        """Make it the root of a subsystem."""
+        if subsystem in self.roots:
+            raise fault(f"two roots of {subsystem}: {self.roots[subsystem].name} and {vertex.name}")
+        self.roots[subsystem] = vertex
+        vertex.parents[subsystem] = []
+
+    def link(self, parent: Vertex, child: Vertex, subsystem: str = CONTAINMENT) -> None:
+        """One more edge."""
+        children = parent.children
+        if children is _NONE:
+            parent.children = children = {}
+        children.setdefault(subsystem, []).append(child)
+        child.parents.setdefault(subsystem, []).append(parent)
+
+    def at(self, path: str) -> Vertex | None:
+        """The vertex of a path, in whichever subsystem."""
+        first, *rest = path.strip("/").split("/")
+        for subsystem, vertex in self.roots.items():
+            found: Vertex | None = vertex if vertex.name == first else None
+            for name in rest:
+                below = found.children.get(subsystem, ()) if found is not None else ()
+                found = next((child for child in below if child.name == name), None)
+            if found is not None:
+                return found
+        return None
+
+    def compile(self, subsystems: Iterable[str] | None = None) -> Tree:
+        """Check all of it for cycles and depth, and count what is below each vertex. Returns the tree."""
+        if not self.roots:
+            raise fault("it has no root")
+        for subsystem in self.roots if subsystems is None else subsystems:
+            self._check(subsystem)
+        self.count(CONTAINMENT if CONTAINMENT in self.roots else next(iter(self.roots)))
+        return self
+
+    def count(self, subsystem: str) -> None:
+        """Let `totals` say what is below each vertex in one subsystem; by first parents, so each is counted once."""
+        self.dominant = subsystem
+        leaves: dict[tuple[str, int], dict[str, int]] = {}
+        for vertex in self.vertices:
+            vertex.totals = _NONE
+        for vertex in postorder(self.roots[subsystem], subsystem):
+            totals = {vertex.type: vertex.size}
+            below = vertex.children.get(subsystem)
+            if not below:
+                vertex.totals = leaves.setdefault((vertex.type, vertex.size), totals)
+                continue
+            for child in below:
+                if child.parents[subsystem][0] is vertex:
+                    for kind, units in child.totals.items():
+                        totals[kind] = totals.get(kind, 0) + units
+            vertex.totals = totals
+
+    def _check(self, subsystem: str) -> None:
+        """Raise Rejected where edges of a subsystem lead back, or too deep."""
+        root = self.roots[subsystem]
+        done: set[int] = set()
+        on_the_way: dict[int, None] = {}
+        stack: list[tuple[Vertex, bool]] = [(root, False)]
+        while stack:
+            vertex, leaving = stack.pop()
+            if leaving:
+                del on_the_way[vertex.ordinal]
+                done.add(vertex.ordinal)
+            elif vertex.ordinal in on_the_way:
+                raise fault(f"{vertex.name} is below itself ({subsystem})")
+            elif vertex.ordinal not in done:
+                on_the_way[vertex.ordinal] = None
+                if len(on_the_way) > MAX_DEPTH:
+                    raise fault(f"{vertex.name} is more than {MAX_DEPTH} deep")
+                stack.append((vertex, True))
+                stack.extend([(child, False) for child in vertex.children.get(subsystem, ())])
+
+    def remove(self, top: Vertex) -> list[Vertex]:
+        """Take a vertex and all below it out; the rest of the tree counts again. Returns what was removed."""
+        gone = list(preorder(top, CONTAINMENT))
+        names = {vertex.ordinal for vertex in gone}
+        for subsystem, parents in top.parents.items():
+            for parent in parents:
+                parent.children[subsystem].remove(top)
+        for vertex in gone:
+            for subsystem, parents in vertex.parents.items():
+                for parent in parents:
+                    if vertex is not top and parent.ordinal not in names:
+                        parent.children[subsystem].remove(vertex)
+            if vertex.rank >= 0:
+                self.by_rank[vertex.rank].remove(vertex)
+                if not self.by_rank[vertex.rank]:
+                    del self.by_rank[vertex.rank]
+        self.vertices = [vertex for vertex in self.vertices if vertex.ordinal not in names]
+        self.roots = {subsystem: root for subsystem, root in self.roots.items() if root.ordinal not in names}
+        return gone
+
+
+def ancestors(vertex: Vertex, subsystem: str = CONTAINMENT) -> Iterator[Vertex]:
+    """Those above it, nearest first, along first parents."""
+    parents = vertex.parents.get(subsystem)
+    while parents:
+        yield parents[0]
+        parents = parents[0].parents.get(subsystem)
+
+
+def preorder(top: Vertex, subsystem: str = CONTAINMENT) -> Iterator[Vertex]:
+    """It and all below it, each once."""
+    seen: set[int] = set()
+    stack = [top]
+    while stack:
+        vertex = stack.pop()
+        if vertex.ordinal not in seen:
+            seen.add(vertex.ordinal)
+            yield vertex
+            stack.extend(reversed(vertex.children.get(subsystem, ())))
+
+
+def postorder(top: Vertex, subsystem: str = CONTAINMENT) -> Iterator[Vertex]:
+    """All below it and it, children first, each once."""
+    seen: set[int] = set()
+    stack = [(top, False)]
+    while stack:
+        vertex, leaving = stack.pop()
+        if leaving:
+            yield vertex
+        elif vertex.ordinal not in seen:
+            seen.add(vertex.ordinal)
+            stack.append((vertex, True))
+            stack.extend([(child, False) for child in reversed(vertex.children.get(subsystem, ()))])
+
+
+def fault(why: str, where: str = "") -> Rejected:
+    """What a graph that cannot be used is refused with."""
+    return Rejected(f"bad resource graph: {where + ': ' if where else ''}{why}", code="bad-graph", hint="mend the graph file")

@@ -1,0 +1,129 @@
+"""`fluxkv resource query`: match requests against a graph of resources from a file. It needs no instance.
+
+Options and commands are those of Flux's `resource-query`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from ..kvs.errors import Rejected
+
+if TYPE_CHECKING:
+    from ..schedulers.tree.vertices import Tree
+    from .query_session import Session
+
+LOADERS = ("grug", "jgf", "rv1exec", "hwloc")
+MATCHERS = ("simple", "flexible")
+POLICIES = "first firstnodex low high lonode hinode lonodex hinodex locality variation".split()
+FORMATS = ("simple", "pretty_simple", "jgf", "jgf_shorthand", "rlite", "rv1", "rv1_nosched")
+PROMPT = "resource-query> "
+
+
+@click.command("query", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-L", "--load-file", metavar="FILE", required=True, help="The graph.")
+@click.option("-f", "--load-format", type=click.Choice(LOADERS), default="grug", show_default=True, help="What FILE is.")
+@click.option("-W", "--load-allowlist", metavar="TYPE,...", default="", help="Load only these types (hwloc).")
+@click.option("-S", "--match-subsystems", metavar="VIEW", default="CA", show_default=True, help="CA, PA, C+PA, ...: what is looked at.")
+@click.option("-P", "--match-policy", type=click.Choice(POLICIES), default="first", show_default=True, help="What is taken first.")
+@click.option("-F", "--match-format", type=click.Choice(FORMATS), default="simple", show_default=True, help="How it is written.")
+@click.option("-T", "--traverser", type=click.Choice(MATCHERS), default="simple", show_default=True, help="flexible: slots as alternatives.")
+@click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", default="ALL:core", show_default=True, help="Sums kept for pruning.")
+@click.option("-t", "--test-output", type=click.File("w", lazy=False), metavar="FILE", help="Write what was found to FILE.")
+@click.option("-e", "--elapse-time", is_flag=True, help="Say on stderr how long each match took.")
+@click.option("-d", "--disable-prompt", is_flag=True, help="Never show a prompt.")
+@click.option("-r", "--reserve-vtx-vec", type=click.IntRange(0), metavar="N", help="Accepted: room is made as needed.")
+def query(
+    load_file: str, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
+    traverser: str, prune_filters: str, test_output: TextIO | None, elapse_time: bool, disable_prompt: bool,
+    reserve_vtx_vec: int | None,
+) -> None:  # fmt: skip
+    """Match requests against a graph of resources, in a file: what would be taken, what when, and what never.
+
+    Commands come from standard input, or from a prompt: match, cancel, find, set-status, attach, ... ("help" lists them).
+    Time stands still at 0. Nothing of an instance is read or changed.
+
+    \b
+    Examples:
+      echo 'match allocate job.yaml' | fluxkv resource query -L tiny.graphml
+      echo 'find status=up' | fluxkv resource query -L tiny.graphml -F jgf
+      echo 'match satisfiability job.yaml' | fluxkv resource query -L tiny.graphml -P high
+    """
+    from ..schedulers.tree.system import System
+    from .query_session import Session
+    from .render import say
+
+    tree = _load(load_file, load_format, [word for word in load_allowlist.split(",") if word])
+    system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
+    session = Session(system, match_format, test_output or sys.stdout, click.echo, say, elapse_time)
+    if sys.stdin.isatty() and not disable_prompt:
+        _prompt(session)
+        return
+    for line in sys.stdin:
+        if not session.run(line):
+            return
+
+
+def _load(path: str, form: str, allowed: list[str]) -> Tree:
+    from .query_session import read, read_json
+
+    if form == "grug":
+        from ..schedulers.tree.grug import from_grug
+
+        return from_grug(read(path))
+    if form == "hwloc":
+        from ..schedulers.tree.hwloc import from_hwloc
+
+        return from_hwloc(read(path), allowed)
+    if form == "jgf":
+        from ..schedulers.tree.jgf import from_jgf
+
+        return from_jgf(read_json(path))
+    from ..schedulers.tree.rv1 import from_rv1
+
+    return from_rv1(read_json(path))
+
+
+def _filters(text: str) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    for word in text.strip().strip('"').split(","):
+        high, colon, low = word.strip().partition(":")
+        if not word.strip():
+            continue
+        if not high or not colon or not low:
+            raise Rejected(f"bad prune filter {word!r}", code="bad-filter", hint="write it like ALL:core,rack:node")
+        filters.setdefault(high, []).append(low)
+    return filters
+
+
+def _prompt(session: Session) -> None:
+    """Ask for lines on the terminal, with history and completion of commands and files."""
+    import glob
+    import readline
+
+    from .query_session import COMMANDS, MATCH_OPS
+
+    def complete(text: str, state: int) -> str | None:
+        before = readline.get_line_buffer()[: readline.get_begidx()].split()
+        if not before:
+            found = sorted(name for name in (*COMMANDS, "quit") if name.startswith(text))
+        elif before[-1] in ("match", "multi-match"):
+            found = [op for op in MATCH_OPS if op.startswith(text)]
+        else:
+            found = sorted(glob.glob(glob.escape(text) + "*"))
+        return found[state] if state < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" \t\n")
+    readline.parse_and_bind("tab: complete")
+    while True:
+        try:
+            line = input(PROMPT)
+        except EOFError:
+            click.echo()
+            return
+        if not session.run(line):
+            return
