@@ -181,9 +181,6 @@ class Session:
             self.banner('INFO: PARTIAL CANCEL PREORDER COUNT="0"', 'INFO: PARTIAL CANCEL POSTORDER COUNT="0"')
 
     def update(self, words: Sequence[str]) -> None:
-        if len(words) == 2 and words[0] == "attach":
-            self.attach(words[1:])
-            return
         if len(words) != 6 or words[0] not in ("allocate", "reserve"):
             raise Malformed
         state = ALLOCATED if words[0] == "allocate" else RESERVED
@@ -208,8 +205,11 @@ class Session:
     def info(self, words: Sequence[str]) -> None:
         if len(words) != 1:
             raise Malformed
-        job = self.system.job(number(words[0]))
-        self.show(f"INFO: {job.id}, {job.state}, {job.start}, {job.end - job.start}")
+        job = self.system.ledger.jobs.get(number(words[0]))
+        if job is None:
+            self.show(f"ERROR: nonexistent job {words[0]}")
+        else:
+            self.show(f"INFO: {job.id}, {job.state}, {job.start}, {job.end - job.start}")
 
     def list(self, words: Sequence[str]) -> None:
         if words:

@@ -75,7 +75,7 @@ def attach(tree: Tree, doc: Mapping[str, Any]) -> list[Vertex]:
     new: list[Vertex] = []
     for vertex in preorder(top, CONTAINMENT):
         parent = here[vertex.ordinal]
-        named = {child.name: child for child in parent.children.get(CONTAINMENT, ())}
+        named = {child.name: child for child in parent.children.get(CONTAINMENT, ())} if parent is not vertex else {}
         for child in vertex.children.get(CONTAINMENT, ()):
             if child.ordinal in here:
                 continue

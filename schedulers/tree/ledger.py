@@ -38,12 +38,20 @@ class Ledger:
         self.filters = {high: tuple(dict.fromkeys(lows)) for high, lows in filters.items()}
         self.kept = tuple(dict.fromkeys(low for lows in self.filters.values() for low in lows))
         self.jobs: dict[int, TreeJob] = {}
+        self.leaves: frozenset[str] = frozenset()
+        self.count()
+
+    def count(self) -> None:
+        """To be called after the tree was changed."""
+        self.leaves = frozenset(v.type for v in self.tree.vertices if not v.children.get(self.subsystem))
 
     def tracked(self, vertex: Vertex) -> tuple[str, ...]:
-        """The types whose sums are shown for a vertex: leaves have none, and its own type needs none."""
+        """The types whose sums are shown for a vertex: leaves have none, its own type needs none, the root has all leaves'."""
         if not vertex.children.get(self.subsystem):
             return ()
-        lows = dict.fromkeys((*self.filters.get("ALL", ()), *self.filters.get(vertex.type, ())))
+        lows = {*self.filters.get("ALL", ()), *self.filters.get(vertex.type, ())}
+        if vertex is self.tree.roots[self.subsystem]:
+            lows |= self.leaves
         return tuple(sorted(low for low in lows if low != vertex.type))
 
     def put(self, job: int, selection: Selection, state: str, start: int, end: int) -> TreeJob:
@@ -99,7 +107,7 @@ class Ledger:
         sums: dict[tuple[int, str], list[Vertex | int]] = {}
         for vertex, units, exclusive in uses:
             kind = vertex.type
-            if not exclusive or kind not in self.kept:
+            if not exclusive or (kind not in self.kept and kind not in self.leaves):
                 continue
             for above in (vertex, *ancestors(vertex, self.subsystem)):
                 entry = sums.get((above.ordinal, kind))

@@ -45,10 +45,13 @@ Pool = dict[str, list[Candidate]]
 
 
 class Window(NamedTuple):
-    """When, and what is looked at. idle: as if there were no jobs. all_up: as if nothing were down."""
+    """When, and what is looked at. now: at which policies see what is left. idle: as if there were no jobs.
+    all_up: as if nothing were down.
+    """
 
     start: int
     end: int
+    now: int = 0
     idle: bool = False
     all_up: bool = False
 
@@ -221,22 +224,22 @@ class _Search:
             score = self.policy.score(u)
             pool.setdefault(need.type, []).append(Candidate(u, available, score, parts, exclusive, whole))
 
-    def _explore(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:
+    def _explore(
+        self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1
+    ) -> None:  # fmt: skip
+        """Visit what is below `u`. bundles: how many times the needs are wanted, each time from whole vertices."""
         children = below(u, self.subsystems)
         if not self.policy.stops_early:
             for child in children:
                 self.visit(child, needs, pristine, exclusive, pool)
             return
-        start, end = self.window.start, self.window.end
+        now = self.window.now
         last = self.prune_by[-1] if self.prune_by else ""
-        for child in sorted(children, key=lambda c: (c.left_below(last, start, end), c.ordinal), reverse=True):
-            if not any(self._short(pool, n) for n in needs):
+        ranked = [(c.left_below(last, now, now + 1) if c.children else 0, c.ordinal, c) for c in children]
+        for _, _, child in sorted(ranked, reverse=True):
+            if not any(_short(pool, n, bundles) for n in needs):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
-
-    def _short(self, pool: Pool, need: Need) -> bool:
-        kind = "slot" if need.is_slot else need.type
-        return sum(c.count for c in pool.get(kind, ())) < need.high
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
         """Pack slots at `u`. Of several side by side, the first of which enough fit is taken."""
@@ -251,7 +254,7 @@ class _Search:
 
     def _pack(self, u: Vertex, slot: Need, pristine: bool) -> list[Candidate]:
         inside: Pool = {}
-        self._explore(u, _for_slots(slot) if self.policy.stops_early else slot.children, pristine, True, inside)
+        self._explore(u, slot.children, pristine, True, inside, slot.high)
         order: dict[str, list[Candidate]] = {}
         wanted: list[tuple[str, int]] = []
         fit = slot.high
@@ -323,8 +326,13 @@ def _any_of(slots: Sequence[Need], available: int) -> Need:
     return next((slot for slot in slots if slot.count(available)), slots[0])
 
 
-def _for_slots(slot: Need) -> Sequence[Need]:
-    """The parts of a slot, with counts for all slots that are wanted: how far to look when stopping early."""
-    from dataclasses import replace
-
-    return [replace(part, high=part.high * slot.high) for part in slot.children]
+def _short(pool: Pool, need: Need, bundles: int) -> bool:
+    """Is more wanted of what a need asks for?"""
+    whole = got = 0
+    for candidate in pool.get("slot" if need.is_slot else need.type, ()):
+        got += candidate.count
+        if got >= need.high:
+            whole, got = whole + 1, 0
+            if whole >= bundles:
+                return False
+    return True

@@ -58,6 +58,7 @@ class System:
         self.subsystem = self.subsystems[0]
         self.ledger = Ledger(tree, self.subsystem, {"ALL": ("core",)} if filters is None else filters)
         self.matcher = Matcher(tree, policy_of(policy), self.subsystems, self.ledger.kept, flexible)
+        self._loaded = dict(self.root.totals)
         self.now = 0
         self.next_job = 1
 
@@ -74,7 +75,7 @@ class System:
         selection, _ = self._at(request, self.now)
         if selection is not None:
             return self._put(job, request, selection, ALLOCATED, self.now)
-        impossible = satisfiability and self.matcher.match(request, Window(self.now, self.now + 1, idle=True))[0] is None
+        impossible = satisfiability and self.matcher.match(request, self._idle())[0] is None
         return Outcome(job, impossible=impossible)
 
     def reserve(self, request: TreeRequest) -> Outcome:
@@ -91,14 +92,16 @@ class System:
 
     def satisfiable(self, request: TreeRequest) -> bool:
         """Could it ever be served by this graph, whatever is down or in use?"""
-        return self.matcher.match(request, Window(self.now, self.now + 1, idle=True, all_up=True))[0] is not None
+        return self.matcher.match(request, self._idle(all_up=True))[0] is not None
 
     def _earliest(self, job: int, request: TreeRequest, keep: bool) -> Outcome:
-        could, near = self.matcher.match(request, Window(self.now, self.now + 1, idle=True))
+        could, near = self.matcher.match(request, self._idle())
         if could is None:
-            ever, near = self.matcher.match(request, Window(self.now, self.now + 1, idle=True, all_up=True))
+            ever, near = self.matcher.match(request, self._idle(all_up=True))
             return Outcome(job, impossible=ever is None and not near)
         for start in (self.now, *self.ledger.ends_after(self.now)):
+            if start > self.now and self._full(request, start):
+                continue
             selection, _ = self._at(request, start)
             if selection is None:
                 continue
@@ -108,8 +111,23 @@ class System:
             return Outcome(job, MATCHED, start, start + request.duration_s, selection)
         return Outcome(job)
 
+    def _full(self, request: TreeRequest, start: int) -> bool:
+        """Do the root's sums rule a time out? They speak of the graph as it was loaded: what was attached later is used
+        as soon as it is free, but nothing is promised on it."""
+        root, end = self.root, start + request.duration_s
+        for need in request.needs:
+            for kind, units in need.least.items():
+                spans = root.below.get(kind)
+                held = spans.peak(start, end) if spans is not None else 0
+                if kind in self.ledger.leaves and min(self._loaded.get(kind, 0), root.totals.get(kind, 0)) - held < units * need.low:
+                    return True
+        return False
+
+    def _idle(self, all_up: bool = False) -> Window:
+        return Window(self.now, self.now + 1, self.now, idle=True, all_up=all_up)
+
     def _at(self, request: TreeRequest, start: int) -> tuple[Selection | None, bool]:
-        return self.matcher.match(request, Window(start, start + request.duration_s))
+        return self.matcher.match(request, Window(start, start + request.duration_s, self.now))
 
     def _put(self, job: int, request: TreeRequest, selection: Selection, state: str, start: int) -> Outcome:
         end = start + request.duration_s
@@ -196,9 +214,10 @@ class System:
             self.ledger.take_part_off(job, gone)
         for top in vertices:
             self.tree.remove(top)
-        self.matcher.refresh()
+        self.graph_changed()
         return jobs
 
     def graph_changed(self) -> None:
-        """The tree has grown: count it again."""
+        """The tree is another one: count it again."""
         self.matcher.refresh()
+        self.ledger.count()
