@@ -31,17 +31,20 @@ class Malformed(Exception):
 
 
 class Session:
-    """out: where selections and banners go. shown: what `list`, `info`, ... print. complain: errors, a line each."""
+    """out: where selections and banners go. shown: what `list`, `info`, ... print. complain: errors, a line each.
+    clock: where given, how long each match took is said.
+    """
 
     def __init__(
-        self, system: System, form: str, out: TextIO, shown: Callable[[str], None], complain: Callable[[str], None], elapsed: bool = False
+        self, system: System, form: str, out: TextIO, shown: Callable[[str], None], complain: Callable[[str], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.system = system
         self.form = form
         self.out = out
         self.show = shown
         self.complain = complain
-        self.elapsed = elapsed
+        self.clock = clock
         self.types = {vertex.type for vertex in system.tree.vertices}
 
     def run(self, line: str) -> bool:
@@ -108,6 +111,14 @@ class Session:
         request = self.request(path)
         if request is None:
             return False
+        began = self.clock() if self.clock is not None else 0.0
+        matched = self.matched(op, request)
+        if self.clock is not None:
+            self.complain(f"INFO: ELAPSE={self.clock() - began:.6f}")
+        return matched
+
+    def matched(self, op: str, request: TreeRequest) -> bool:
+        """Do it and tell."""
         system = self.system
         if op == "satisfiability":
             could = system.satisfiable(request)

@@ -5,7 +5,9 @@ Options and commands are those of Flux's `resource-query`.
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 LOADERS = ("grug", "jgf", "rv1exec", "hwloc")
 MATCHERS = ("simple", "flexible")
-POLICIES = "first firstnodex low high lonode hinode lonodex hinodex locality variation".split()
+POLICIES = ("first", "firstnodex", "low", "high", "lonode", "hinode", "lonodex", "hinodex", "locality", "variation")
 FORMATS = ("simple", "pretty_simple", "jgf", "jgf_shorthand", "rlite", "rv1", "rv1_nosched")
 PROMPT = "resource-query> "
 
@@ -27,18 +29,18 @@ PROMPT = "resource-query> "
 @click.option("-L", "--load-file", metavar="FILE", required=True, help="The graph.")
 @click.option("-f", "--load-format", type=click.Choice(LOADERS), default="grug", show_default=True, help="What FILE is.")
 @click.option("-W", "--load-allowlist", metavar="TYPE,...", default="", help="Load only these types (hwloc).")
-@click.option("-S", "--match-subsystems", metavar="VIEW", default="CA", show_default=True, help="CA, PA, C+PA, ...: what is looked at.")
+@click.option("-S", "--match-subsystems", metavar="CA|PA|...", default="CA", show_default=True, help="What is looked at.")
 @click.option("-P", "--match-policy", type=click.Choice(POLICIES), default="first", show_default=True, help="What is taken first.")
 @click.option("-F", "--match-format", type=click.Choice(FORMATS), default="simple", show_default=True, help="How it is written.")
-@click.option("-T", "--traverser", type=click.Choice(MATCHERS), default="simple", show_default=True, help="flexible: slots as alternatives.")
-@click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", default="ALL:core", show_default=True, help="Sums kept for pruning.")
+@click.option("-T", "--traverser", type=click.Choice(MATCHERS), default="simple", show_default=True, help="How slots match.")
+@click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", help="Sums kept for pruning (default: ALL:core).")
 @click.option("-t", "--test-output", type=click.File("w", lazy=False), metavar="FILE", help="Write what was found to FILE.")
 @click.option("-e", "--elapse-time", is_flag=True, help="Say on stderr how long each match took.")
 @click.option("-d", "--disable-prompt", is_flag=True, help="Never show a prompt.")
 @click.option("-r", "--reserve-vtx-vec", type=click.IntRange(0), metavar="N", help="Accepted: room is made as needed.")
 def query(
     load_file: str, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
-    traverser: str, prune_filters: str, test_output: TextIO | None, elapse_time: bool, disable_prompt: bool,
+    traverser: str, prune_filters: str | None, test_output: TextIO | None, elapse_time: bool, disable_prompt: bool,
     reserve_vtx_vec: int | None,
 ) -> None:  # fmt: skip
     """Match requests against a graph of resources, in a file: what would be taken, what when, and what never.
@@ -56,9 +58,12 @@ def query(
     from .query_session import Session
     from .render import say
 
+    gc.disable()  # nothing of a graph is garbage, and looking for some takes longer than reading it
     tree = _load(load_file, load_format, [word for word in load_allowlist.split(",") if word])
+    gc.freeze()
+    gc.enable()
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
-    session = Session(system, match_format, test_output or sys.stdout, click.echo, say, elapse_time)
+    session = Session(system, match_format, test_output or sys.stdout, click.echo, say, time.monotonic if elapse_time else None)
     if sys.stdin.isatty() and not disable_prompt:
         _prompt(session)
         return
@@ -87,7 +92,9 @@ def _load(path: str, form: str, allowed: list[str]) -> Tree:
     return from_rv1(read_json(path))
 
 
-def _filters(text: str) -> dict[str, list[str]]:
+def _filters(text: str | None) -> dict[str, list[str]] | None:
+    if text is None:
+        return None
     filters: dict[str, list[str]] = {}
     for word in text.strip().strip('"').split(","):
         high, colon, low = word.strip().partition(":")

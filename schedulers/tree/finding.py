@@ -125,7 +125,8 @@ def _term(system: System, text: str, name: str, value: str) -> Test:
 
 def _of_job(system: System, name: str, job: int) -> Test:
     if name == "jobid-span":  # where its sums are kept
-        return lambda v: job in v.users and bool(system.ledger.tracked(v))
+        spanned = system.ledger.spanned(job)
+        return lambda v: v.ordinal in spanned
     if name == "jobid-tag":
         return lambda v: job in v.users
     state = ALLOCATED if name == "jobid-alloc" else RESERVED

@@ -30,29 +30,50 @@ class TreeJob:
 
 
 class Ledger:
-    """filters: type of a vertex ("ALL" for any) -> types whose sums are kept below it."""
+    """filters: type of a vertex ("ALL" for any) -> types whose sums are kept below it; None: cores everywhere, and nodes."""
 
-    def __init__(self, tree: Tree, subsystem: str, filters: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, tree: Tree, subsystem: str, filters: Mapping[str, Iterable[str]] | None) -> None:
         self.tree = tree
         self.subsystem = subsystem
+        self.by_nodes = filters is None
+        filters = {"ALL": ("core",)} if filters is None else filters
         self.filters = {high: tuple(dict.fromkeys(lows)) for high, lows in filters.items()}
-        self.kept = tuple(dict.fromkeys(low for lows in self.filters.values() for low in lows))
+        kept = [low for lows in self.filters.values() for low in lows]
+        self.kept = tuple(dict.fromkeys([*kept, "node"] if self.by_nodes else kept))
         self.jobs: dict[int, TreeJob] = {}
         self.leaves: frozenset[str] = frozenset()
+        self.summed: frozenset[str] = frozenset()
         self.count()
 
     def count(self) -> None:
         """To be called after the tree was changed."""
         self.leaves = frozenset(v.type for v in self.tree.vertices if not v.children.get(self.subsystem))
+        self.summed = self.leaves.union(self.kept)
+
+    def lows(self, vertex: Vertex) -> list[str]:
+        """The types whose sums were asked for at a vertex, in that order. Leaves have none, and its own type needs none."""
+        if not vertex.children.get(self.subsystem):
+            return []
+        lows = [*self.filters.get("ALL", ()), *self.filters.get(vertex.type, ())]
+        if self.by_nodes and "node" in vertex.totals:
+            lows.append("node")
+        return [low for low in lows if low != vertex.type]
 
     def tracked(self, vertex: Vertex) -> tuple[str, ...]:
-        """The types whose sums are shown for a vertex: leaves have none, its own type needs none, the root has all leaves'."""
-        if not vertex.children.get(self.subsystem):
-            return ()
-        lows = {*self.filters.get("ALL", ()), *self.filters.get(vertex.type, ())}
-        if vertex is self.tree.roots[self.subsystem]:
-            lows |= self.leaves
-        return tuple(sorted(low for low in lows if low != vertex.type))
+        """The types whose sums are shown: those that were asked for, and at the root all types of leaves."""
+        lows = set(self.lows(vertex))
+        return tuple(sorted(lows | self.leaves if vertex is self.tree.roots[self.subsystem] else lows))
+
+    def spanned(self, job: int) -> set[int]:
+        """The ordinals of vertices whose sums a job is in."""
+        record = self.jobs.get(job)
+        spanned: set[int] = set()
+        for vertex, _, exclusive in record.uses.values() if record is not None else ():
+            if exclusive:
+                for above in (vertex, *ancestors(vertex, self.subsystem)):
+                    if above.ordinal not in spanned and vertex.type in self.lows(above):
+                        spanned.add(above.ordinal)
+        return spanned
 
     def put(self, job: int, selection: Selection, state: str, start: int, end: int) -> TreeJob:
         """Let a job use what was selected in [start, end)."""
@@ -65,6 +86,7 @@ class Ledger:
                     vertex.exclusive = Spans()
                 vertex.exclusive.add(start, end, units)
         self._sum(record, record.uses.values(), 1)
+        self._note_left(record)
         return record
 
     def take_off(self, job: int) -> int:
@@ -75,22 +97,35 @@ class Ledger:
         return len(record.uses)
 
     def take_part_off(self, job: int, ordinals: Iterable[int]) -> bool:
-        """End a job's use of some vertices, and of containers below which nothing of it is left. True when that was all."""
+        """End a job's use of some vertices, and of containers below which nothing of it is left. True when that was all.
+
+        Whether that was all is known from the sums: a job that is in none of them keeps its place in the containers, and
+        so its name, until it is cancelled.
+        """
         record = self.jobs[job]
+        known = any(e and v.type in self.kept for v, _, e in record.uses.values()) or not self.kept
         self._drop(record, [o for o in ordinals if o in record.uses])
         kept: set[int] = set()
         for vertex, _, exclusive in record.uses.values():
             if exclusive and vertex.ordinal not in kept:
                 kept.add(vertex.ordinal)
                 kept.update(above.ordinal for s in vertex.parents for above in ancestors(vertex, s))
-        self._drop(record, [o for o in record.uses if o not in kept])
-        if not kept:
+        if kept or known:
+            self._drop(record, [o for o in record.uses if o not in kept])
+        if not record.uses:
             del self.jobs[job]
-        return not kept
+        return not record.uses
 
     def ends_after(self, time: int) -> list[int]:
         """The moments at which something becomes free."""
         return sorted({job.end for job in self.jobs.values() if job.end > time})
+
+    def _note_left(self, record: TreeJob) -> None:
+        """Note at containers what the job left there: where `first` looks next. What is counted
+        is the last of the sums that were asked for there."""
+        for vertex, _, _ in record.uses.values():
+            if lows := self.lows(vertex):
+                vertex.left = vertex.left_below(lows[-1], record.start, record.start + 1)
 
     def _drop(self, record: TreeJob, ordinals: list[int]) -> None:
         gone = [record.uses.pop(ordinal) for ordinal in ordinals]
@@ -103,21 +138,19 @@ class Ledger:
         self._sum(record, gone, -1)
 
     def _sum(self, record: TreeJob, uses: Iterable[tuple[Vertex, int, bool]], sign: int) -> None:
-        """Add uses to the sums of all vertices above them, and of their own."""
-        sums: dict[tuple[int, str], list[Vertex | int]] = {}
+        """Add uses to the sums of all vertices above them, and to their own."""
+        sums: dict[tuple[int, str], int] = {}
+        where: dict[int, Vertex] = {}
         for vertex, units, exclusive in uses:
             kind = vertex.type
-            if not exclusive or (kind not in self.kept and kind not in self.leaves):
+            if not exclusive or kind not in self.summed:
                 continue
             for above in (vertex, *ancestors(vertex, self.subsystem)):
-                entry = sums.get((above.ordinal, kind))
-                if entry is None:
-                    sums[above.ordinal, kind] = [above, units]
-                else:
-                    entry[1] += units  # type: ignore[operator]
-        for (_, kind), (where, units) in sums.items():
-            assert isinstance(where, Vertex) and isinstance(units, int)
-            spans = where.table("below").setdefault(kind, Spans())
+                where[above.ordinal] = above
+                sums[above.ordinal, kind] = sums.get((above.ordinal, kind), 0) + units
+        for (ordinal, kind), units in sums.items():
+            table = where[ordinal].table("below")
+            spans = table.setdefault(kind, Spans())
             spans.add(record.start, record.end, sign * units)
             if not spans:
-                del where.below[kind]
+                del table[kind]

@@ -41,17 +41,15 @@ class Candidate:
         self.via: Via | None = None
 
 
-Pool = dict[str, list[Candidate]]
+#: By type; slots that are not alternatives of one another, each by itself.
+Pool = dict[str | Need, list[Candidate]]
 
 
 class Window(NamedTuple):
-    """When, and what is looked at. now: at which policies see what is left. idle: as if there were no jobs.
-    all_up: as if nothing were down.
-    """
+    """When, and what is looked at. idle: as if there were no jobs. all_up: as if nothing were down."""
 
     start: int
     end: int
-    now: int = 0
     idle: bool = False
     all_up: bool = False
 
@@ -95,7 +93,7 @@ def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
 
 class Matcher:
     """subsystems: the first one dominates. prune_by: types by whose sums sub-trees are passed over; it never changes
-    an answer. xor: understand slots side by side as alternatives.
+    an answer. flexible: slots side by side are alternatives; else all of them are wanted. `xor_slot`s are alternatives always.
     """
 
     def __init__(
@@ -124,7 +122,7 @@ class Matcher:
         search.visit(self.root, request.needs, True, False, pool)
         parts = search.resolve(pool, request.needs)
         if parts is None:
-            return None, any(c.vertex is not None for n in request.needs for c in pool.get(n.type, ()))
+            return None, any(not n.is_slot and pool.get(n.type) for n in request.needs)
         selection = Selection(self.root)
         selection.take(self.root, self.root.size, False)
         for candidate, units in parts:
@@ -233,33 +231,45 @@ class _Search:
             for child in children:
                 self.visit(child, needs, pristine, exclusive, pool)
             return
-        now = self.window.now
-        last = self.prune_by[-1] if self.prune_by else ""
-        ranked = [(c.left_below(last, now, now + 1) if c.children else 0, c.ordinal, c) for c in children]
-        for _, _, child in sorted(ranked, reverse=True):
-            if not any(_short(pool, n, bundles) for n in needs):
+        for child in sorted(children, key=_most_left, reverse=True):
+            if not any(_short(pool.get(self._key(n), ()), n, bundles) for n in needs):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
 
-    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
-        """Pack slots at `u`. Of several side by side, the first of which enough fit is taken."""
-        into = pool.setdefault("slot", [])
-        for slot in slots:
-            found = self._pack(u, slot, pristine)
-            if len(slots) > 1 and slot.count(len(found)) == 0:
-                continue
-            into.extend(found[: slot.high] if len(slots) > 1 else found)
-            if found and len(slots) > 1:
-                return
+    def _key(self, need: Need) -> str | Need:
+        """Where candidates for a need are in a pool."""
+        if not need.is_slot:
+            return need.type
+        return "slot" if self.flexible or need.type == "xor_slot" else need
 
-    def _pack(self, u: Vertex, slot: Need, pristine: bool) -> list[Candidate]:
+    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
+        """Pack slots at `u`. Of alternatives, the first of which enough fit is taken; others get different vertices."""
+        alternatives = [slot for slot in slots if self._key(slot) == "slot"]
+        used: set[int] = set()
+        for slot in slots:
+            among_many = slot in alternatives and len(alternatives) > 1
+            if among_many and pool.get("slot"):
+                continue
+            found = self._pack(u, slot, pristine, used)
+            if among_many and slot.count(len(found)) == 0:
+                continue
+            if len(slots) > 1:
+                del found[slot.high :]
+                used.update(c.vertex.ordinal for one in found for c, _ in one.parts if c.vertex is not None)
+            pool.setdefault(self._key(slot), []).extend(found)
+
+    def _pack(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        """As many of a slot as fit at `u`, from whole vertices that are not used."""
         inside: Pool = {}
         self._explore(u, slot.children, pristine, True, inside, slot.high)
-        order: dict[str, list[Candidate]] = {}
+        order: dict[str, Sequence[Candidate]] = {}
         wanted: list[tuple[str, int]] = []
         fit = slot.high
         for part in slot.children:
-            candidates = order.setdefault(part.type, self.policy.order(inside.get(part.type, []), part.high))
+            if part.type not in order:
+                free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
+                order[part.type] = self.policy.order(free, part.high)
+            candidates = order[part.type]
             available = sum(c.count for c in candidates)
             count = part.count(available)
             if count == 0:
@@ -285,18 +295,19 @@ class _Search:
     def resolve(self, pool: Pool, needs: Sequence[Need]) -> list[tuple[Candidate, int]] | None:
         """Choose from the pool what the needs ask for, or None. Each type can be asked for once."""
         parts: list[tuple[Candidate, int]] = []
-        asked: set[str] = set()
+        asked: set[str | Need] = set()
         for need in needs:
-            kind = "slot" if need.is_slot else need.type
-            if kind in asked:
+            key = self._key(need)
+            if key in asked:
                 if need.is_slot:
                     continue  # one of the alternatives was chosen where they are
                 return None
-            asked.add(kind)
-            candidates = pool.get(kind, [])
+            asked.add(key)
+            candidates = pool.get(key, [])
             available = sum(c.count for c in candidates)
-            low = need if not need.is_slot else _any_of([n for n in needs if n.is_slot], available)
-            left = low.count(available)
+            if key == "slot":
+                need = _any_of([n for n in needs if self._key(n) == "slot"], available)
+            left = need.count(available)
             if left == 0:
                 return None
             for candidate in self.policy.order(candidates, left):
@@ -326,10 +337,14 @@ def _any_of(slots: Sequence[Need], available: int) -> Need:
     return next((slot for slot in slots if slot.count(available)), slots[0])
 
 
-def _short(pool: Pool, need: Need, bundles: int) -> bool:
+def _most_left(vertex: Vertex) -> tuple[int, int]:
+    return (vertex.left, vertex.ordinal)
+
+
+def _short(candidates: Sequence[Candidate], need: Need, bundles: int) -> bool:
     """Is more wanted of what a need asks for?"""
     whole = got = 0
-    for candidate in pool.get("slot" if need.is_slot else need.type, ()):
+    for candidate in candidates:
         got += candidate.count
         if got >= need.high:
             whole, got = whole + 1, 0

@@ -70,8 +70,8 @@ class TreeRequest:
     constrained: bool
 
 
-def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None, default_duration_s: int = 3600) -> TreeRequest:
-    """Check and compile a jobspec.
+def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None) -> TreeRequest:
+    """Check and compile a jobspec. A duration of 0, or none, is unlimited (RFC 14).
 
     types: those the graph has; others are refused. Raises Rejected (code "bad-jobspec") with the path.
     """
@@ -83,7 +83,7 @@ def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = No
     needs = tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources))
     system = _object(_object(jobspec.get("attributes"), "attributes").get("system"), "attributes.system")
     try:
-        duration_s = int(parse_duration(system.get("duration", 0)) or default_duration_s)
+        duration_s = int(parse_duration(system.get("duration", 0)) or FOREVER_S)
     except Rejected as error:
         raise fault("attributes.system.duration", str(error)) from None
     constraint = system.get("constraints") or None
@@ -139,7 +139,7 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
 
 
 def _least(kind: str, slot: bool, children: tuple[Need, ...]) -> dict[str, int]:
-    """What one needs. Alternatives (or-slots, xor-slots) do not add up, so nothing is said about them."""
+    """What one needs. Slots side by side may be alternatives, which do not add up: nothing is said about them."""
     least = {} if slot else {kind: 1}
     if sum(child.is_slot for child in children) > 1:
         return least

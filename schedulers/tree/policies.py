@@ -98,7 +98,7 @@ class Locality(Low):
     def order(self, candidates: Sequence[Candidate], k: int) -> Sequence[Candidate]:
         rows: list[list[Candidate]] = []
         for candidate in super().order(candidates, k):
-            if rows and candidate.score - rows[-1][-1].score == 1:
+            if rows and candidate.score - rows[-1][-1].score <= 1:
                 rows[-1].append(candidate)
             else:
                 rows.append([candidate])

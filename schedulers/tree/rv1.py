@@ -24,12 +24,9 @@ def from_rv1(R: str | Mapping[str, Any]) -> Tree:
     tree.root(top)
     for node in resources.nodes:
         found = _NUMBERED.match(node.host)
-        here = tree.add(
-            Vertex(
-                "node", found[1] if found else node.host, int(found[2]) if found else node.rank, name=node.host, rank=node.rank,
-                properties=dict.fromkeys(node.properties, ""),
-            )  # fmt: skip
-        )
+        basename, number = (found[1], int(found[2])) if found else (node.host, node.rank)
+        properties = dict.fromkeys(node.properties, "")
+        here = tree.add(Vertex("node", basename, number, name=node.host, rank=node.rank, properties=properties))
         tree.link(top, here)
         for kind, mask in (("core", node.cores), ("gpu", node.gpus)):
             for number in idset.ids_of_mask(mask):

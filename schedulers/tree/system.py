@@ -56,7 +56,7 @@ class System:
         self.tree = tree
         self.subsystems = tuple(name for name in named if name in tree.roots)
         self.subsystem = self.subsystems[0]
-        self.ledger = Ledger(tree, self.subsystem, {"ALL": ("core",)} if filters is None else filters)
+        self.ledger = Ledger(tree, self.subsystem, filters)
         self.matcher = Matcher(tree, policy_of(policy), self.subsystems, self.ledger.kept, flexible)
         self._loaded = dict(self.root.totals)
         self.now = 0
@@ -114,20 +114,23 @@ class System:
     def _full(self, request: TreeRequest, start: int) -> bool:
         """Do the root's sums rule a time out? They speak of the graph as it was loaded: what was attached later is used
         as soon as it is free, but nothing is promised on it."""
+        if len(self.subsystems) > 1:
+            return False
         root, end = self.root, start + request.duration_s
         for need in request.needs:
             for kind, units in need.least.items():
                 spans = root.below.get(kind)
                 held = spans.peak(start, end) if spans is not None else 0
-                if kind in self.ledger.leaves and min(self._loaded.get(kind, 0), root.totals.get(kind, 0)) - held < units * need.low:
+                there = min(self._loaded.get(kind, 0), root.totals.get(kind, 0))
+                if kind in self.ledger.leaves and there - held < units * need.low:
                     return True
         return False
 
     def _idle(self, all_up: bool = False) -> Window:
-        return Window(self.now, self.now + 1, self.now, idle=True, all_up=all_up)
+        return Window(self.now, self.now + 1, idle=True, all_up=all_up)
 
     def _at(self, request: TreeRequest, start: int) -> tuple[Selection | None, bool]:
-        return self.matcher.match(request, Window(start, start + request.duration_s, self.now))
+        return self.matcher.match(request, Window(start, start + request.duration_s))
 
     def _put(self, job: int, request: TreeRequest, selection: Selection, state: str, start: int) -> Outcome:
         end = start + request.duration_s
@@ -162,7 +165,9 @@ class System:
             raise Rejected(f"job {number} has nothing there", code="not-there", hint="see find jobid-tag=N")
         return self.ledger.take_part_off(number, below)
 
-    def impose(self, number: int, wanted: Mapping[int, tuple[Vertex, int, bool]], state: str, start: int, duration_s: int) -> Outcome:
+    def impose(
+        self, number: int, wanted: Mapping[int, tuple[Vertex, int, bool]], state: str, start: int, duration_s: int
+    ) -> Outcome:  # fmt: skip
         """Put a job where an earlier allocation says. Raises Rejected where that is not free."""
         if number in self.ledger.jobs:
             raise Rejected(f"job {number} is there already", code="job-exists", hint="cancel it first")

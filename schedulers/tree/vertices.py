@@ -14,6 +14,7 @@ from .spans import Spans
 
 CONTAINMENT = "containment"
 MAX_DEPTH = 64
+UNTOUCHED = 1 << 62
 
 _NONE: dict[Any, Any] = {}  # never written to
 
@@ -24,11 +25,12 @@ class Vertex:
     ordinal: order of creation. rank: of the broker, -1 for none. children: subsystem -> vertices, in edge order.
     totals: type -> units at and below it. exclusive: spans of those who hold units of it.
     users: job -> (start, end) of everyone on it or below it. below: type -> units used at and below it, kept
-    for the types that the tree prunes by. Empty tables are one shared object: most vertices are leaves.
+    for the types that the tree prunes by. left: what was free below it when a job last got some of it, UNTOUCHED before
+    that. Empty tables are one shared object: most vertices are leaves.
     """
 
     __slots__ = (
-        "basename", "below", "children", "exclusive", "id", "name", "ordinal", "outer", "parents", "properties",
+        "basename", "below", "children", "exclusive", "id", "left", "name", "ordinal", "outer", "parents", "properties",
         "rank", "size", "totals", "type", "unit", "up", "users",
     )  # fmt: skip
 
@@ -47,6 +49,7 @@ class Vertex:
         self.outer = outer
         self.properties: dict[str, str] = dict(properties) if properties else _NONE
         self.up = True
+        self.left = UNTOUCHED
         self.children: dict[str, list[Vertex]] = _NONE
         self.parents: dict[str, list[Vertex]] = {}
         self.totals: dict[str, int] = _NONE

@@ -88,6 +88,14 @@ policy.jobspec.defaults.system.duration = "10m"
 jobspec.defaults.system = { queue = "batch", duration = "1h" }
 limits.duration = "7d"
 """
+# Two nodes with four cores each, as a GRUG recipe.
+TINY = """<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph id="tiny" edgedefault="directed">
+<node id="cluster"><data key="root">1</data><data key="type">cluster</data></node>
+<node id="node"><data key="type">node</data></node><node id="core"><data key="type">core</data></node>
+<edge source="cluster" target="node"><data key="multi_scale">2</data></edge>
+<edge source="node" target="core"><data key="multi_scale">4</data></edge>
+</graph></graphml>
+"""
 FILES = {
     "input.dat": "some\nbytes\n",
     "data": "b\na\nb\n",
@@ -100,6 +108,7 @@ FILES = {
         "version: 1\nresources: [{type: slot, count: 1, label: task, with: [{type: core, count: 1}]}]\n"
         "tasks: [{command: [hostname], slot: task, count: {per_slot: 1}}]\nattributes: {system: {duration: 0}}\n"
     ),
+    "tiny.graphml": TINY,
     "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",
 }
