@@ -108,7 +108,7 @@ class Cron:
             except FluxkvError as error:
                 self._complain(entry, str(error))
                 return
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 self._complain(entry, f"it makes no sense: {error!r}")  # written by hand: it must not stop the others
                 return
             refused = ""
@@ -166,5 +166,5 @@ class Cron:
             try:
                 self.timers.at(f"cron-{id}", trigger_of(kind, spec), moment(due), self.look)
                 self.armed[id] = due
-            except (Rejected, LookupError, TypeError, ValueError) as error:
+            except (Rejected, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 self._complain(entry, str(error))

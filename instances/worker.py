@@ -249,6 +249,7 @@ class Worker:
     def _look_again(self) -> None:
         """Another inventory or config: what each pending job asks for, and whether it can be had, is to be found out anew."""
         planner = self.planner
+        self.state.keeping_news.update(dict.fromkeys(self.state.keeping))  # nodes may go back earlier now
         for id in [*(entry.job for entry in planner.lines), *planner.parked]:
             planner.dequeue(id)
             if id in self.state.jobs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .wire import Commit
+from .wire import LATEST, Commit, whole
 
 TYPES = ("interval", "event", "at", "tab")
 OWED_LIMIT = 1000  # events that an entry remembers one by one; further ones only in number
@@ -67,6 +67,31 @@ class CronEntry:
         return entry
 
 
+def _spec(kind: str, found: Context) -> Context:
+    """What starts an entry, of the right kinds from here on: it is reckoned with at every event, and at every look."""
+    if kind == "event":
+        return {
+            "event": str(found["event"]), "subject": str(found["subject"]), "nth": max(1, whole(found["nth"])),
+            "after": whole(found["after"]), "min_interval": _moment(found["min_interval"]),
+        }  # fmt: skip
+    if kind == "tab":
+        return {"line": str(found["line"]), "tz": str(found["tz"])}
+    if kind == "at":
+        return {"at": _moment(found["at"])}
+    interval = _moment(found["interval"])
+    if not interval:
+        raise ValueError("an interval of no time")
+    return {"interval": interval, "first": _moment(found["first"])}
+
+
+def _moment(value: Any) -> float:
+    """Seconds that a calendar can hold."""
+    seconds = float(value)
+    if not 0.0 <= seconds <= LATEST:
+        raise ValueError(f"{value} is no time")
+    return seconds
+
+
 class CronTable:
     """entries: by id. jobs: active jobs of cron: id -> [entry, wait status, first fatal exception's type], or None for one
     that a process of such a job submitted. version, epoch: of the last commit applied, where the table is folded alone.
@@ -95,7 +120,7 @@ class CronTable:
         for event in commit.events:
             try:
                 name, subject, ts, context = event
-                if name.__class__ is str and name.startswith("cron-") and name in HANDLERS:
+                if 0.0 <= ts <= LATEST and name.__class__ is str and name.startswith("cron-") and name in HANDLERS:
                     self.handle(name, subject, ts, context or {})
             except MALFORMED:
                 continue  # a full fold counts it
@@ -105,7 +130,7 @@ class CronTable:
 
     def handle(self, name: str, subject: str, ts: float, context: Context) -> None:
         """Fold an event about an entry. Raises what `State.apply` takes for malformed."""
-        id = int(subject.partition("/")[2])
+        id = whole(subject.partition("/")[2])
         self.dirty.add(id)  # first: an event that breaks off half-way may have changed something
         self._watched = None
         if name == "cron-create":
@@ -118,24 +143,19 @@ class CronTable:
     def _create(self, entry: CronEntry, ts: float, context: Context) -> None:
         if context["type"] not in TYPES:
             raise ValueError(context["type"])
-        spec, options = dict(context["spec"]), context["options"]
-        if context["type"] == "event":  # counted with at every event: of the right kind from here on
-            spec = {
-                "event": str(spec["event"]), "subject": str(spec["subject"]), "nth": max(1, int(spec["nth"])),
-                "after": int(spec["after"]), "min_interval": float(spec["min_interval"]),
-            }  # fmt: skip
+        spec, options = _spec(context["type"], context["spec"]), context["options"]
         entry.name, entry.type, entry.spec, entry.job = str(context["name"]), context["type"], spec, dict(context["job"])
         entry.options = {
-            "count": int(options["count"]), "no_overlap": bool(options["no_overlap"]), "missed": str(options["missed"]),
-            "stop_on_failure": int(options["stop_on_failure"]),
+            "count": whole(options["count"]), "no_overlap": bool(options["no_overlap"]), "missed": str(options["missed"]),
+            "stop_on_failure": whole(options["stop_on_failure"]),
         }  # fmt: skip
-        entry.next, entry.created = float(context["next"]), float(ts)
+        entry.next, entry.created = _moment(context["next"]), float(ts)
         self.entries[entry.id] = entry
         self.last = max(self.last, entry.id)
         self.changed = True
 
     def fire(self, entry: CronEntry, ts: float, context: Context) -> None:
-        job, at, following = context["job"], float(context["at"]), float(context["next"])
+        job, at, following = context["job"], _moment(context["at"]), _moment(context["next"])
         if type(job) is not int:
             raise TypeError("job is an id")
         entry.next, entry.last_at, entry.fired, entry.last_job, entry.last_result = following, at, float(ts), job, ""
@@ -146,7 +166,7 @@ class CronTable:
         self._ended(entry)
 
     def skip(self, entry: CronEntry, ts: float, context: Context) -> None:
-        at, following, reason = float(context["at"]), float(context["next"]), str(context["reason"])
+        at, following, reason = _moment(context["at"]), _moment(context["next"]), str(context["reason"])
         entry.next, entry.last_at, entry.note = following, at, reason
         entry.skips += 1
         del entry.owed[:1]
@@ -167,7 +187,7 @@ class CronTable:
         entry.state, entry.note, entry.next, entry.owed = "stopped", str(context.get("reason", "")), 0.0, []
 
     def start(self, entry: CronEntry, ts: float, context: Context) -> None:
-        entry.next = float(context["next"])
+        entry.next = _moment(context["next"])
         entry.state, entry.note, entry.failed_in_row = "active", "", 0
 
     def delete(self, entry: CronEntry, ts: float, context: Context) -> None:
@@ -183,6 +203,8 @@ class CronTable:
         for event in commit.events:
             try:
                 name, subject, ts, context = event
+                if not 0.0 <= ts <= LATEST:
+                    continue
                 if subject.__class__ is int:
                     if ours and name == "submit":
                         jobs.setdefault(subject, None)
@@ -195,7 +217,7 @@ class CronTable:
                     for wanted, entry in watched[name]:
                         if wanted in ("", kind):
                             self._seen(entry, float(ts), subject)
-            except (TypeError, ValueError, AttributeError, LookupError):
+            except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError):
                 continue
 
     def _watching(self) -> dict[str, list[tuple[str, CronEntry]]]:
@@ -220,6 +242,9 @@ class CronTable:
 
     def _follow(self, id: int, name: str, context: Context) -> None:
         """A job of cron goes on: remember how it ended for its entry."""
+        if name not in ("finish", "exception", "clean", "invalidate"):
+            return
+        self.changed = True  # first: an event that breaks off half-way may have changed something
         track = self.jobs[id]
         if track is not None and name == "finish":
             track[1] = context["status"]
@@ -229,9 +254,6 @@ class CronTable:
             del self.jobs[id]
             if track is not None and track[0] in self.entries:
                 self._result(self.entries[track[0]], id, track)
-        else:
-            return
-        self.changed = True
 
     def _result(self, entry: CronEntry, id: int, track: Track) -> None:
         self.dirty.add(entry.id)

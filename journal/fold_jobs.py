@@ -53,8 +53,9 @@ def submit(state: State, job: Job, ts: float, context: Context, version: int) ->
     job.urgency = urgency if type(urgency) is int and 0 <= urgency <= 31 else 16
     userid = context.get("userid", 0)
     job.userid = userid if type(userid) is int else 0
-    job.flags = context.get("flags", 0)
-    job.env = context.get("env", "")
+    flags, env = context.get("flags", 0), context.get("env", "")
+    job.flags = flags if type(flags) is int and flags >= 0 else 0
+    job.env = env if isinstance(env, str) else ""
     try:
         set_jobspec(job, jobspec or {})
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
@@ -103,8 +104,21 @@ def _text(value: Any) -> str:
     return value
 
 
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{type(value).__name__} is no integer")
+    return value
+
+
+def _end_time(value: Any) -> float:
+    """When something is to be over, Unix seconds; 0.0 for never."""
+    if not value >= 0:  # nor is NaN, which would keep its place before all others in a heap
+        raise ValueError(f"{value} is no time")
+    return float(value)
+
+
 def priority(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.priority = context["priority"]
+    job.priority = _integer(context["priority"])
     if job.state == PRIORITY:
         state.move(job, SCHED)
 
@@ -143,7 +157,7 @@ def jobspec_update(state: State, job: Job, ts: float, context: Context, version:
 
 
 def resource_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.expiration = float(context["expiration"])
+    job.expiration = _end_time(context["expiration"])
 
 
 def set_flags(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -153,7 +167,10 @@ def set_flags(state: State, job: Job, ts: float, context: Context, version: int)
 
 def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     wire = context["claims"]
-    claims = from_wire(wire)
+    claims, expiration = from_wire(wire), _end_time(context.get("expiration", 0.0))
+    annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
+    if not claims:
+        raise ValueError("an allocation of nothing")
     if job.holds:
         raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
     if job.state != SCHED and not (job.state == CLEANUP and job.granted is not None):
@@ -173,10 +190,9 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
         state.usage.count_running(job, 1)
     job.nnodes = len(claims)
     job.ntasks = ntasks_on(job.jobspec, claims) or job.ntasks
-    job.expiration = context.get("expiration", 0.0)
+    job.expiration = expiration
     job.t_alloc = ts
-    if "annotations" in context:
-        job.annotations = merge(job.annotations, context["annotations"])
+    job.annotations = annotations
     job.reason = ["", ""]
     _ungrant(state, job)
     if "attempt" not in context:  # a granted job keeps the attempt its grant began
@@ -189,7 +205,7 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
 def grant(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.state != SCHED or job.granted is not None:
         raise Impossible(f"job {job.id}: grant in version {version} in state {STATE_NAMES[job.state]}, {job.granted}")
-    job.granted = [context["rank"], context["shape"]]
+    job.granted = [_integer(context["rank"]), _text(context["shape"])]
     if state.usage is not None:
         state.usage.count_running(job, 1)
     job.recalled = False
@@ -247,7 +263,10 @@ def start(state: State, job: Job, ts: float, context: Context, version: int) -> 
 
 
 def finish(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.status = context["status"]
+    status = _integer(context["status"])
+    if not 0 <= status <= 0xFFFF:
+        raise ValueError(f"{status} is no wait status")
+    job.status = status
     job.t_finish = ts
     if job.state == RUN:
         job.t_cleanup = ts
@@ -285,12 +304,12 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
 
 
 def exception(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    severity = context["severity"]
-    job.exceptions = [*job.exceptions, [context["type"], severity, context["note"]]]
+    kind, severity, note = _text(context["type"]), _integer(context["severity"]), _text(context["note"])
+    ended = wait_word(context["wait_status"]) if "wait_status" in context else None
+    job.exceptions = [*job.exceptions, [kind, severity, note]]
     if severity == 0:
         if job.exception is None and job.status is None and job.state != INACTIVE:  # later ones do not change how it ended
-            job.exception = [context["type"], context["note"]]
-            job.exception_status = wait_word(context["wait_status"]) if "wait_status" in context else None
+            job.exception, job.exception_status = [kind, note], ended
         if job.state & FATAL_FROM:
             job.t_cleanup = ts
             state.move(job, CLEANUP)
@@ -301,11 +320,11 @@ def memo(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 
 def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.reason = [context["code"], context["text"]]
+    job.reason = [_text(context["code"]), _text(context["text"])]
 
 
 def end(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.ending = context["cause"]
+    job.ending = _text(context["cause"])
 
 
 def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, result: list[Any]) -> bool:
@@ -318,7 +337,7 @@ def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, re
 
 
 def lost(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    rank = context["rank"]
+    rank = _integer(context["rank"])
     if "script" in context:
         script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}"])
         return

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.namespaces import PRIMARY, Namespaces, Touched
-from .wire import Commit
+from .wire import LATEST, Commit, whole
 
 Context = dict[str, Any]
 SUBJECT = "kvs"
 # What a handler meets in an event that somebody wrote by hand: fields missing, or of another kind.
-_MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, Rejected)
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, Rejected)
 
 
 def kvs_commit(kvs: Namespaces, ts: float, context: Context, version: int) -> Touched:
@@ -20,7 +20,7 @@ def kvs_commit(kvs: Namespaces, ts: float, context: Context, version: int) -> To
 
 
 def namespace_create(kvs: Namespaces, ts: float, context: Context, version: int) -> Touched:
-    kvs.create(context["namespace"], int(context["owner"]), ts, version)
+    kvs.create(context["namespace"], whole(context["owner"]), ts, version)
     return [(context["namespace"], ".")]
 
 
@@ -56,7 +56,7 @@ class KvsState:
             try:
                 name, subject, ts, context = event
                 handler = HANDLERS.get(name) if subject.__class__ is not int else None
-                if handler is not None:
+                if handler is not None and 0.0 <= ts <= LATEST:
                     touched += handler(self.kvs, ts, context or {}, commit.version)
             except _MALFORMED:
                 continue

@@ -15,6 +15,7 @@ from .retired import index_line
 from .rset import parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
 from .task_exits import note_exit
+from .wire import LATEST
 
 if TYPE_CHECKING:
     from .state import State
@@ -41,11 +42,17 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
         node.note(version)
         state.dirty_words.add(one.rank)
     state.expiration = inventory.expiration
+    state.dirty_words.add("instance")
     set_memberships(state)
 
 
 def resource_update(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     state.expiration = float(context["expiration"])
+    state.dirty_words.add("instance")
+
+
+def _reason(context: Context) -> str:
+    return str(context.get("reason") or "")
 
 
 def _each(state: State, context: Context, version: int) -> list[Node]:
@@ -57,7 +64,7 @@ def _each(state: State, context: Context, version: int) -> list[Node]:
 
 
 def drain(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    overwrite, reason = context["overwrite"], context.get("reason", "")
+    overwrite, reason = context["overwrite"], _reason(context)
     for node in _each(state, context, version):
         if node.drain is None or overwrite == 2:
             node.drain = [ts, reason]
@@ -85,33 +92,57 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     if node is None:
         return
     cursor = int(str(context["cursor"]).split("-")[0] or 0)
-    node.hello = [context["boot"], context["spool"], context["epoch"], context["cursor"], list(context["held"])]
+    boot, spool, epoch, held = context["boot"], context["spool"], context["epoch"], list(context["held"])
+    if not (isinstance(boot, str) and isinstance(spool, str) and type(epoch) is int and all(map(_is_attempt, held))):
+        raise ValueError("no hello")
+    node.hello = [boot, spool, epoch, str(context["cursor"]), held]
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = None
     node.note(version)
-    held = set(context["held"])
+    listed = set(held)
     # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
     for id in sorted(node.grants):
         job = state.jobs[id]
-        if job.key not in held and job.attempt <= cursor and not (job.seat_of or job.started or job.over):
+        if job.key not in listed and job.attempt <= cursor and not (job.seat_of or job.started or job.over):
             return_grant(state, job)
             state.touch(job, version)
 
 
+def _is_attempt(key: Any) -> bool:
+    return isinstance(key, str) and len(key) < 200 and key.partition(".")[0].isdecimal()
+
+
+def _check_end(t_start: Any, t_end: Any, status: Any, cause: Any) -> None:
+    """Before anything is changed: what has another kind would stop whoever reckons with it."""
+    if status.__class__ is not int or not 0 <= status <= 0xFFFF or cause.__class__ is not str:
+        raise ValueError("no end of an attempt")
+    if not (0 <= t_start <= LATEST and 0 <= t_end <= LATEST):
+        raise ValueError("no end of an attempt")
+
+
 def report(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     rank = context["rank"]
+    if rank.__class__ is not int:
+        raise ValueError("rank is an integer")
     jobs = state.jobs
     for id, attempt, t_start in context.get("start", ()):
+        if not 0 <= t_start <= LATEST:
+            raise ValueError("no time")
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and rank not in job.started and job.state != INACTIVE:
             job.started[rank] = t_start
             state.touch(job, version)
     for id, attempt, task, status, t_end in context.get("exit", ()):
+        if task.__class__ is not int or not 0 <= t_end <= LATEST:
+            raise ValueError("no end of a task")
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and job.state != INACTIVE:
             note_exit(job, task, status, t_end)
             state.touch(job, version)
     for id, attempt, t_start, t_end, status, cause, following in context.get("over", ()):
+        _check_end(t_start, t_end, status, cause)
+        if following.__class__ is not int:
+            raise ValueError("a job's id is an integer")
         job = jobs.get(id)
         if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE:
             continue  # a late or repeated report of an attempt that is settled (HAZARD 9)
@@ -134,7 +165,8 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
         if not (job.seat_of or job.started or job.over):  # what has started never comes back unstarted
             return_grant(state, job)
             state.touch(job, version)
-    for id, attempt, letter, _, t_end, status, cause in context.get("script", ()):
+    for id, attempt, letter, t_start, t_end, status, cause in context.get("script", ()):
+        _check_end(t_start, t_end, status, cause)
         if letter == LETTERS[HOUSEKEEPING]:
             keeping.result(state, id, attempt, rank, [status, t_end, cause])
             continue
@@ -162,7 +194,7 @@ def queue_start(state: State, subject: str, ts: float, context: Context, version
 
 def queue_stop(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     queue = _queue(state, subject)
-    queue.started, queue.stop_reason = False, context.get("reason", "")
+    queue.started, queue.stop_reason = False, _reason(context)
 
 
 def queue_enable(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -172,7 +204,7 @@ def queue_enable(state: State, subject: str, ts: float, context: Context, versio
 
 def queue_disable(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     queue = _queue(state, subject)
-    queue.enabled, queue.disable_reason = False, context.get("reason", "")
+    queue.enabled, queue.disable_reason = False, _reason(context)
 
 
 def _of_kvs(name: str) -> Handler:
@@ -215,6 +247,10 @@ def epoch(state: State, subject: str, ts: float, context: Context, version: int)
         state.dirty_words.add(node.rank)
 
 
+def said(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """Known, and changes nothing."""
+
+
 def retire(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     ended = state.leave(list(dict.fromkeys(context["jobs"])))
     if ended:
@@ -231,6 +267,7 @@ def _cron(name: str) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(("restart", "torpid", "lively"), said),
     "resource-define": resource_define,
     "resource-update": resource_update,
     "drain": drain,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .claims import from_wire
 from .idset import ids_of_mask, mask_of
+from .wire import whole
 
 if TYPE_CHECKING:
     from .state import State
@@ -53,10 +54,10 @@ class Keeping:
 
 def start(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """In the commit that frees the job: its claims go from it to its housekeeping, and nobody comes between."""
-    id = int(subject.partition("/")[2])
+    id = whole(subject.partition("/")[2])
     claims, (attempt, epoch) = from_wire(context["claims"]), map(int, str(context["attempt"]).split("-"))
-    if id in state.keeping:
-        raise ValueError("it is going on")
+    if id in state.keeping or not claims:
+        raise ValueError("it is going on, or nothing is kept")
     taken: list[Any] = []
     for claim in claims:
         node = state.nodes.get(claim.rank)
@@ -74,7 +75,7 @@ def start(state: State, subject: str, ts: float, context: Context, version: int)
 
 def finish(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """These nodes go back."""
-    id = int(subject.partition("/")[2])
+    id = whole(subject.partition("/")[2])
     keeping, wanted = state.keeping[id], set(ids_of_mask(mask_of(context["ranks"])))
     for claim in from_wire(keeping.claims):
         if claim.rank not in wanted or claim.rank in keeping.back:
@@ -94,7 +95,7 @@ def finish(state: State, subject: str, ts: float, context: Context, version: int
 
 def lost(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """Its script on a node is known to be over, and not how."""
-    id, rank = int(subject.partition("/")[2]), context["rank"]
+    id, rank = whole(subject.partition("/")[2]), context["rank"]
     result(state, id, state.keeping[id].attempt, rank, [9, ts, f"lost: {context['cause']}"])
 
 

@@ -22,13 +22,13 @@ from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
 from .usage import Usage
-from .wire import Commit, pack, unpack
+from .wire import LATEST, Commit, pack, unpack
 
 MASK = (1 << 128) - 1
 # What a snapshot stores as it is, beside version, epoch, time, nodes, queues, user KVS and jobs.
 PLAIN = ("instance", "R", "expiration", "retired", "retirements", "results", "events", "skipped")
 # What a handler meets in an event that somebody wrote by hand: fields missing, or of another kind.
-MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, Rejected)
+MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, Rejected)
 
 
 class State:
@@ -96,6 +96,8 @@ class State:
             index += 1
             try:
                 name, subject, ts, context = event
+                if not 0.0 <= ts <= LATEST:
+                    raise ValueError("no time")
                 if subject.__class__ is int:
                     job = jobs.get(subject)
                     if job is None:

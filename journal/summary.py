@@ -22,6 +22,8 @@ def summarize(jobspec: dict[str, Any]) -> tuple[str, str, float, tuple[int, int,
         command = tasks[0].get("command") or [""]
         name = str(command[0]).rsplit("/", 1)[-1]
     duration = float(system.get("duration") or 0.0)
+    if not duration >= 0:
+        raise ValueError("a duration is not negative")
     queue = system.get("queue") or "default"
     if not isinstance(name, str) or not isinstance(queue, str):
         raise ValueError("a name is a string")

@@ -22,6 +22,7 @@ COMPRESS_ABOVE = 300
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 Subject = int | str
+LATEST = 253_402_300_799.0  # the last second a calendar knows: no event is later, and whoever says so says nothing
 
 
 _packer = msgpack.Packer(use_bin_type=True)  # a packer a call costs more than most of what is packed
@@ -93,6 +94,14 @@ def unpack_events(payload: bytes) -> list[Any]:
         raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {error}", code="bad-payload") from None
 
 
+def whole(value: Any) -> int:
+    """The integer that an event says, as a number or in digits. Raises `ValueError` for one that could not be packed again."""
+    found = int(value)
+    if not -(1 << 63) <= found < 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    return found
+
+
 class Header(NamedTuple):
     """A header, decoded. `time` is Unix seconds."""
 
@@ -130,4 +139,6 @@ def read_commit(entry: Entry) -> Commit:
             code="bad-checksum",
             hint="fluxkv journal verify shows every such entry",
         )
+    if not isinstance(extra, dict):  # whoever wrote it by hand has said nothing with it
+        extra = {}
     return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, unpack_events(entry.payload), extra)
