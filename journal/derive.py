@@ -158,8 +158,8 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
     over = job.over
     if not job.t_run and any(job.started.values()):
         events.append(["start", id, max(job.started.values()), None])
-    status = max(one[0] for one in over.values())
-    ended = max(one[1] for one in over.values())
+    status = max((one[0] for one in over.values()), default=0)
+    ended = max((one[1] for one in over.values()), default=now)  # none: allocated by hand, and nothing
     named = job.exception_status
     if job.exception is None and not job.timed_out:
         failed = fatal(job)

@@ -169,8 +169,6 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     wire = context["claims"]
     claims, expiration = from_wire(wire), _end_time(context.get("expiration", 0.0))
     annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
-    if not claims:
-        raise ValueError("an allocation of nothing")
     if job.holds:
         raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
     if job.state != SCHED and not (job.state == CLEANUP and job.granted is not None):

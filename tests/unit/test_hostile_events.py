@@ -144,6 +144,7 @@ def hostile(rig: Rig) -> dict[str, list[Any]]:
         "over cause": ["report", f"node/{rank}", 1.0, {"rank": rank, "over": [[*row, 1.0, 2.0, 0, None, 0]]}],
         "over next": ["report", f"node/{rank}", 1.0, {"rank": rank, "over": [[*row, 1.0, 2.0, 0, "", {}]]}],
         "over rank": ["report", f"node/{rank}", 1.0, {"rank": "x", "over": [[*row, 1.0, 2.0, 0, "", 0]]}],
+        "alloc": ["alloc", next(id for id, one in rig.state.jobs.items() if one.state == 8), 1.0, {"claims": []}],
         "lost": ["lost", job.id, 1.0, {"rank": "x", "cause": 5}],
         "hello held": ["hello", "node/0", 1.0, {**hello, "held": ["x"]}],
         "hello lists": ["hello", "node/0", 1.0, {**hello, "held": [[]]}],
