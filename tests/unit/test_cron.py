@@ -487,7 +487,7 @@ def test_an_entry_written_by_hand_that_makes_no_sense_stops_no_other(site: Site)
     site.say(
         ["cron-create", "cron/1", T0, {**GOOD, "job": {"jobspec": 5}}],
         ["cron-create", "cron/2", T0, {**GOOD, "type": "tab", "spec": {"line": "x", "tz": "nowhere"}}],
-        ["cron-create", "cron/3", T0, {**GOOD, "spec": {"interval": -1.0, "first": "never"}}],
+        ["cron-create", "cron/3", T0, {**GOOD, "type": "tab", "spec": {"line": "99 * * * *", "tz": "UTC"}}],
         ["bump", "instance", T0, None],
     )
     site.interval()
