@@ -25,7 +25,7 @@ def stopping(state: State) -> Decision:
     """No more allocation, and an exception on each running job."""
     now = time.time()
     decision = Decision([["instance-stopping", "instance", now, None]])
-    decision.bumps.append("plan/default")
+    decision.bumps += [f"plan/{queue}" for queue in state.queues]  # what is being placed now has not seen this
     for job in state.active():
         if job.state == RUN and job.exception is None:
             context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}

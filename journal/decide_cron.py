@@ -14,6 +14,7 @@ from .catalogue import CATALOGUE
 from .cron import CronEntry, CronTable
 from .decide import Decision, submit
 from .ids import f58
+from .wire import LATEST
 
 Jobspec = dict[str, Any]
 INTERVAL_MIN_S = 0.1
@@ -60,6 +61,8 @@ def create_all(table: CronTable, entries: list[tuple[Any, ...]], now: float) -> 
                 f"an interval of {spec['interval']:g}s is too short", code="bad-interval",
                 hint=f"{INTERVAL_MIN_S:g}s is the shortest",
             )  # fmt: skip
+        if not all(0.0 <= seconds <= LATEST for seconds in (next, spec.get("interval", 0.0), spec.get("min_interval", 0.0))):
+            raise Rejected("this is further off than a calendar goes", code="bad-interval", hint="as 10s, 5m or 1d")
         context = {"name": name, "type": kind, "spec": spec, "job": job, "options": options, "next": next}
         decision.events.append(["cron-create", f"cron/{number}", now, context])
         decision.bumps.append(guard_of(number))

@@ -116,6 +116,8 @@ def test_stop_start_delete(shell: Any, entries: Any) -> None:
         (["interval", "0", "x"], "'FSD'"),
         (["interval", "inf", "x"], "'FSD'"),
         (["interval", "0.01s", "x"], "too short"),
+        (["interval", "1e300s", "x"], "further off than a calendar"),
+        (["event", "--min-interval=1e300s", "drain", "x"], "further off than a calendar"),
         (["interval", "1m", "-n2", "x"], "options go before"),
         (["interval", "--count", "0", "1m", "x"], "--count"),
         (["interval", "--after", "-1s", "1m", "x"], "--after"),

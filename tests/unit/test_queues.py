@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
+from fluxkv.instances.ending import stopping
 from fluxkv.instances.reactor import Answered, Entries, Lead, Write
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
@@ -441,3 +442,17 @@ def test_a_waiting_jobs_reason_is_that_of_now(shell: Any, tmp_path: Path) -> Non
     assert reasons()["small"] == "alice has 1 running job, as many as allowed"
     shell.out("queue", "stop", "-m", "fan")
     assert reasons()["small"] == "queue default is stopped: fan"
+
+
+def test_nothing_is_placed_behind_the_back_of_a_stop() -> None:
+    """Whatever queue it is in: a job placed at that moment would be ended by the stop instead of waiting for the next start."""
+    rig = Rig(config=SHARED)
+    id = rig.submit(jobspec(queue="b"), turn=False)
+    outputs = rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
+    (request,) = [output.request for output in outputs if isinstance(output, Write)]
+    rig.do(stopping(rig.journal.load()))
+    answer = rig.store.append(request)
+    assert isinstance(answer, Conflicted)
+    assert "plan/b" in answer.things
+    rig.turn(Answered(request, answer))
+    assert rig.job(id).state == SCHED
