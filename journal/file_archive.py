@@ -55,8 +55,14 @@ def read_archive(files: Any) -> Iterator[File]:
         raise fault("archive", "must be an object or a list")
     if len(pairs) > MAX_FILES:
         raise fault("archive", f"more than {MAX_FILES} files")
-    for path, one in pairs:
-        yield read_file(path, one)
+    found = [read_file(path, one) for path, one in pairs]
+    above = ""  # a link or file: whoever laid a file below one would leave the job's directory
+    for file in sorted(found, key=lambda file: file.path.replace("/", "\0")):
+        if above and file.path.startswith(above):
+            raise fault(file.path, f"{shown(above[:-1])} is no directory")
+        if file.kind != "directory":
+            above = f"{file.path}/"
+    yield from found
 
 
 def read_file(path: Any, value: Any) -> File:
@@ -123,6 +129,8 @@ def _parts(path: Any, data: Any, size: Any) -> tuple[tuple[int, int, str], ...]:
         if not isinstance(reference, str) or not reference.startswith(BLOB) or not is_blob_name(reference[len(BLOB) :]):
             raise fault(path, f"{shown(reference)} is no blob of this store")
         found.append((offset, length, reference[len(BLOB) :]))
+    if sum(length for _, length, _ in found) > end:
+        raise fault(path, "its blobs lie over one another")
     return tuple(found)
 
 

@@ -220,6 +220,24 @@ def test_templates() -> None:
 # -- files
 
 
+@pytest.mark.parametrize("first", [{"mode": 0o120777, "data": "/tmp"}, {"mode": 0o100644}])
+def test_nothing_lies_below_a_link_or_a_file(first: dict[str, Any]) -> None:
+    """Through a link the launcher would write outside of the job's directory."""
+    below = {"mode": 0o100644}
+    for names in (("l", "l/x"), ("l/x/y", "l"), ("l", "l-", "l/x")):
+        with pytest.raises(Rejected, match="is no directory"):
+            list(file_archive.read_archive({name: first if name == "l" else below for name in names}))
+    fine = {"l": first, "l-/x": below, "l-": {"mode": 0o040755}, "lx": below}
+    assert [file.path for file in file_archive.read_archive(fine)] == list(fine)
+
+
+def test_blobs_of_a_file_do_not_lie_over_one_another() -> None:
+    part = [0, 1 << 20, f"{file_archive.BLOB}{blob_name(b'x')}"]
+    many = {"mode": 0o100644, "size": 1 << 20, "encoding": "blobvec", "data": [part] * 1000}
+    with pytest.raises(Rejected, match="over one another"):
+        list(file_archive.read_archive({"a": many}))
+
+
 def test_file_archive_vectors(vectors: Vectors) -> None:
     for case in vectors("file_archive"):
         if "error" in case:
