@@ -185,7 +185,9 @@ class Session:
                 nodes = [vertex for vertex in named if vertex.type == "node"]
                 vertices = nodes or [vertex for vertex in named if not vertex.children]
             self.system.cancel_on(job, vertices)
-        except Rejected:
+        except Rejected as error:
+            if error.code == "no-such-job":
+                raise
             self.complain(f"ERROR: error encountered while removing job {job}")
             return
         if len(words) == 4:
@@ -285,8 +287,8 @@ class Session:
             raise Malformed
         name, equals, value = words[1].partition("=")
         if not name or not equals or not value:
-            self.out.write("Incorrect input format. Please use `set-property <resource> PROPERTY=VALUE`.\n")
-        elif self.known(words[0]):
+            raise Malformed
+        if self.known(words[0]):
             self.system.set_property(words[0], name, value)
 
     def get_property(self, words: Sequence[str]) -> None:

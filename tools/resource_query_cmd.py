@@ -32,7 +32,7 @@ PROMPT = "resource-query> "
 @click.option("-S", "--match-subsystems", metavar="CA|PA|...", default="CA", show_default=True, help="What is looked at.")
 @click.option("-P", "--match-policy", type=click.Choice(POLICIES), default="first", show_default=True, help="What is taken first.")
 @click.option("-F", "--match-format", type=click.Choice(FORMATS), default="simple", show_default=True, help="How it is written.")
-@click.option("-T", "--traverser", type=click.Choice(MATCHERS), default="simple", show_default=True, help="How slots match.")
+@click.option("-T", "--traverser-policy", "traverser", type=click.Choice(MATCHERS), default="simple", help="How slots match.")
 @click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", help="Sums kept for pruning (default: ALL:core).")
 @click.option("-t", "--test-output", type=click.File("w", lazy=False), metavar="FILE", help="Write what was found to FILE.")
 @click.option("-e", "--elapse-time", is_flag=True, help="Say on stderr how long each match took.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .needs import Need, TreeRequest
+from .needs import Need, TreeRequest, ratio
 from .policies import Policy
 from .vertices import Tree, Vertex
 
@@ -25,9 +25,12 @@ class Via(NamedTuple):
 
 
 class Candidate:
-    """A vertex that can serve, or a slot made of such (vertex None). parts: what it needs below, with units."""
+    """A vertex that can serve, or a slot made of such (vertex None). parts: what it needs below, with units.
 
-    __slots__ = ("count", "exclusive", "parts", "score", "vertex", "via", "whole")
+    count: what it has to give, in the unit of the request; ratio: see `needs.ratio`.
+    """
+
+    __slots__ = ("count", "exclusive", "parts", "ratio", "score", "vertex", "via", "whole")
 
     def __init__(
         self, vertex: Vertex | None, count: int, score: int, parts: Sequence[tuple[Candidate, int]], exclusive: bool, whole: bool
@@ -39,9 +42,16 @@ class Candidate:
         self.exclusive = exclusive
         self.whole = whole
         self.via: Via | None = None
+        self.ratio = (1, 1)
+
+    def units(self, asked: int) -> int:
+        """What to take of the vertex, in its own unit, when so much is asked for."""
+        assert self.vertex is not None
+        more, less = self.ratio
+        return self.vertex.size if self.exclusive else -(-asked * less // more)
 
 
-#: By type; slots that are not alternatives of one another, each by itself.
+#: By type; each slot by itself.
 Pool = dict[str | Need, list[Candidate]]
 
 
@@ -144,7 +154,7 @@ class Matcher:
             selection.edge(parent, vertex)
             if candidate.whole:
                 selection.take_all(vertex, self.subsystems)
-            selection.take(vertex, vertex.size if candidate.exclusive else units, candidate.exclusive)
+            selection.take(vertex, candidate.units(units), candidate.exclusive)
             parent = vertex
         for part, part_units in candidate.parts:
             self._place(selection, part, part_units, parent)
@@ -209,6 +219,9 @@ class _Search:
         return all(part.type in types for part in slot.children)
 
     def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
+        units = ratio(need.unit, u.unit)
+        if units is None:
+            return
         inside: Pool = {}
         slots = [n for n in need.children if n.is_slot]
         if slots:
@@ -220,7 +233,10 @@ class _Search:
         if parts is not None:
             whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
             score = self.policy.score(u)
-            pool.setdefault(need.type, []).append(Candidate(u, available, score, parts, exclusive, whole))
+            candidate = Candidate(u, available * units[0] // units[1], score, parts, exclusive, whole)
+            candidate.ratio = units
+            if candidate.count:
+                pool.setdefault(need.type, []).append(candidate)
 
     def _explore(
         self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1
@@ -232,31 +248,29 @@ class _Search:
                 self.visit(child, needs, pristine, exclusive, pool)
             return
         for child in sorted(children, key=_most_left, reverse=True):
-            if not any(_short(pool.get(self._key(n), ()), n, bundles) for n in needs):
+            if self._enough(pool, needs, bundles):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
 
-    def _key(self, need: Need) -> str | Need:
-        """Where candidates for a need are in a pool."""
-        if not need.is_slot:
-            return need.type
-        return "slot" if self.flexible or need.type == "xor_slot" else need
+    def _enough(self, pool: Pool, needs: Sequence[Need], bundles: int) -> bool:
+        """Is all there that is wanted, or, of alternatives, one?"""
+        alternatives = [n for n in needs if self._is_alternative(n)]
+        if alternatives and all(_short(pool.get(n, ()), n, bundles) for n in alternatives):
+            return False
+        return not any(_short(pool.get(_key(n), ()), n, bundles) for n in needs if n not in alternatives)
+
+    def _is_alternative(self, need: Need) -> bool:
+        return need.is_slot and (self.flexible or need.type == "xor_slot")
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
-        """Pack slots at `u`. Of alternatives, the first of which enough fit is taken; others get different vertices."""
-        alternatives = [slot for slot in slots if self._key(slot) == "slot"]
+        """Pack slots at `u`. Alternatives may be made of the same vertices; others, when there are several, are not."""
         used: set[int] = set()
         for slot in slots:
-            among_many = slot in alternatives and len(alternatives) > 1
-            if among_many and pool.get("slot"):
-                continue
             found = self._pack(u, slot, pristine, used)
-            if among_many and slot.count(len(found)) == 0:
-                continue
-            if len(slots) > 1:
+            if len(slots) > 1 and not self._is_alternative(slot):
                 del found[slot.high :]
                 used.update(c.vertex.ordinal for one in found for c, _ in one.parts if c.vertex is not None)
-            pool.setdefault(self._key(slot), []).extend(found)
+            pool.setdefault(slot, []).extend(found)
 
     def _pack(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
         """As many of a slot as fit at `u`, from whole vertices that are not used."""
@@ -268,7 +282,7 @@ class _Search:
         for part in slot.children:
             if part.type not in order:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
-                order[part.type] = self.policy.order(free, part.high)
+                order[part.type] = self.policy.order(free, part.high * slot.high)
             candidates = order[part.type]
             available = sum(c.count for c in candidates)
             count = part.count(available)
@@ -293,21 +307,22 @@ class _Search:
         return found
 
     def resolve(self, pool: Pool, needs: Sequence[Need]) -> list[tuple[Candidate, int]] | None:
-        """Choose from the pool what the needs ask for, or None. Each type can be asked for once."""
+        """Choose from the pool what the needs ask for, or None. Each type can be asked for once; of alternatives the first
+        of which there is enough is taken.
+        """
         parts: list[tuple[Candidate, int]] = []
         asked: set[str | Need] = set()
+        alternatives = [need for need in needs if self._is_alternative(need)]
+        chosen = next((n for n in alternatives if n.count(len(pool.get(n, ())))), None)
         for need in needs:
-            key = self._key(need)
+            key = _key(need)
+            if need in alternatives and chosen is not None and need is not chosen:
+                continue
             if key in asked:
-                if need.is_slot:
-                    continue  # one of the alternatives was chosen where they are
                 return None
             asked.add(key)
             candidates = pool.get(key, [])
-            available = sum(c.count for c in candidates)
-            if key == "slot":
-                need = _any_of([n for n in needs if self._key(n) == "slot"], available)
-            left = need.count(available)
+            left = need.count(sum(c.count for c in candidates))
             if left == 0:
                 return None
             for candidate in self.policy.order(candidates, left):
@@ -332,9 +347,9 @@ class _Search:
         return False
 
 
-def _any_of(slots: Sequence[Need], available: int) -> Need:
-    """The slot whose count decides: the first of which enough are there."""
-    return next((slot for slot in slots if slot.count(available)), slots[0])
+def _key(need: Need) -> str | Need:
+    """Where candidates for a need are in a pool."""
+    return need if need.is_slot else need.type
 
 
 def _most_left(vertex: Vertex) -> tuple[int, int]:

@@ -9,12 +9,19 @@ from typing import Any
 from ...journal import constraint as constraints
 from ...journal.duration import parse_duration
 from ...kvs.errors import Rejected
+from ..request import MEMORY_UNITS
 
 MAX_DEPTH = 64
 MAX_VERTICES = 4096
 MAX_COUNT = 1 << 53
 SLOTS = ("slot", "xor_slot")
 FOREVER_S = 1 << 40
+
+#: Unit -> (what it measures, how much of it).
+UNITS = {
+    **{unit: ("bytes", megabytes) for unit, megabytes in MEMORY_UNITS.items()},
+    "W": ("power", 1), "kW": ("power", 1000), "KW": ("power", 1000), "MW": ("power", 1_000_000),
+}  # fmt: skip
 
 _KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 
@@ -58,6 +65,17 @@ class Need:
             if more > most or more <= count:
                 return count
             count = more
+
+
+def ratio(asked: str, there: str) -> tuple[int, int] | None:
+    """How many of the asked unit one of the unit that is there is, as (numerator, denominator); None where they do not
+    measure the same. Without a unit on either side they are taken to be equal."""
+    if asked == there or not asked or not there:
+        return (1, 1)
+    one, other = UNITS.get(asked), UNITS.get(there)
+    if one is None or other is None or one[0] != other[0]:
+        return None
+    return other[1], one[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,13 +152,14 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
             raise fault(f"{path}.{key}", "must be a string")
     return Need(
         kind, low, high, operator, operand, exclusive, value.get("unit", ""), value.get("label", ""), children,
-        _least(kind, slot, children),
+        _least(kind, slot or bool(value.get("unit")), children),
     )  # fmt: skip
 
 
-def _least(kind: str, slot: bool, children: tuple[Need, ...]) -> dict[str, int]:
-    """What one needs. Slots side by side may be alternatives, which do not add up: nothing is said about them."""
-    least = {} if slot else {kind: 1}
+def _least(kind: str, silent: bool, children: tuple[Need, ...]) -> dict[str, int]:
+    """What one needs. Slots side by side may be alternatives, which do not add up: nothing is said about them, nor (silent)
+    about slots themselves and what is asked for in a unit that the graph may not have."""
+    least = {} if silent else {kind: 1}
     if sum(child.is_slot for child in children) > 1:
         return least
     for child in children:

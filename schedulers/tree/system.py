@@ -184,6 +184,8 @@ class System:
             child = vertex
             for above in ancestors(vertex, self.subsystem):
                 selection.edge(above, child)
+                if above.free(start, end) <= 0:
+                    raise Rejected(f"{above.path(self.subsystem)} is taken then", code="in-use", hint="see find jobid-tag=N")
                 if above.ordinal not in wanted:
                     selection.take(above, above.size, False)
                 child = above

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...journal import hostlist, idset
 from .match import Selection, below
-from .vertices import Vertex
+from .vertices import Vertex, preorder
 
 Sums = Callable[[Vertex], Mapping[str, str]]
 Row = tuple[Vertex, int, bool, int, Vertex | None]  # vertex, units, exclusive, depth, the vertex above
@@ -30,7 +30,7 @@ def write(
         return "".join(reversed(lines) if pretty else lines)
     if form in ("jgf", "jgf_shorthand"):
         return json.dumps(_graph(rows, form == "jgf_shorthand", sums)) + "\n"
-    lite = _lite(rows)
+    lite = _lite(rows, subsystems[0])
     if form == "rlite":
         return json.dumps(lite) + "\n"
     execution = {"R_lite": lite, "nodelist": _nodelist(rows), **_properties(rows), "starttime": start, "expiration": end}
@@ -107,21 +107,25 @@ def _metadata(vertex: Vertex, units: int, exclusive: bool, sums: Sums | None) ->
     return metadata
 
 
-def _lite(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """R_lite: cores and GPUs by the rank of their node; ranks with equal children are one entry."""
+def _lite(rows: Sequence[Row], subsystem: str) -> list[dict[str, Any]]:
+    """R_lite: cores and GPUs by the rank of their node; ranks with equal children are one entry. What is taken without
+    anything below it being named stands for all that is there."""
+    inner = {row[4].ordinal for row in rows if row[4] is not None}
     above = {row[0].ordinal: row[4] for row in rows}
     children: dict[int, dict[str, int]] = {}
     for vertex, _, exclusive, _, _ in rows:
         if vertex.type == "node" and vertex.rank >= 0:
             children.setdefault(vertex.rank, {})
-        elif exclusive and vertex.type in ("core", "gpu") and vertex.id >= 0:
-            node: Vertex | None = vertex
-            while node is not None and node.type != "node":
-                node = above[node.ordinal]
-            rank = node.rank if node is not None else vertex.rank
-            if rank >= 0:
+        if not exclusive or vertex.ordinal in inner:
+            continue
+        node: Vertex | None = vertex
+        while node is not None and node.type != "node":
+            node = above[node.ordinal]
+        rank = node.rank if node is not None else vertex.rank
+        for one in preorder(vertex, subsystem) if rank >= 0 else ():
+            if one.type in ("core", "gpu") and one.id >= 0:
                 masks = children.setdefault(rank, {})
-                masks[vertex.type] = masks.get(vertex.type, 0) | 1 << vertex.id
+                masks[one.type] = masks.get(one.type, 0) | 1 << one.id
     groups: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for rank in sorted(children):
         groups.setdefault(tuple(sorted(children[rank].items())), []).append(rank)

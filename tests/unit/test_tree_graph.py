@@ -145,6 +145,9 @@ def test_R_as_a_tree_and_what_is_taken_as_R() -> None:
     assert (allocated.starttime, allocated.expiration, allocated.nodelist) == (5, 105, "big7")
     lite = json.loads(write("rlite", outcome.selection, system.subsystems))
     assert lite == [{"rank": "0", "children": {"core": "0-1", "gpu": "0"}}]
+    node = system.allocate(request(vertex("slot", 1, vertex("node")))).selection
+    assert node is not None
+    assert json.loads(write("rlite", node, system.subsystems)) == [{"rank": "1", "children": {"core": "0-3", "gpu": "0"}}]
     whole = json.loads(write("rv1", outcome.selection, system.subsystems, 5, 105))
     assert sorted(paths(rv1.from_rv1(whole))) == sorted(v.path() for v, _, _ in outcome.selection.taken.values())
 

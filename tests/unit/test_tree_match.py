@@ -179,6 +179,9 @@ def test_slots_side_by_side() -> None:
     either = System(tree(), "low", flexible=True)
     assert len(taken(either, either.allocate(one_socket).job)) == 3
     assert len(taken(either, either.allocate(one_socket).job)) == 2  # the same socket: the other one fits there
+    pooled = System(tree(), "low", flexible=True)  # three of one socket each, or nothing
+    job = pooled.allocate(request(vertex("slot", 9, vertex("core", 4)), vertex("slot", 3, vertex("core", 3)))).job
+    assert len(taken(pooled, job)) == 9
     xor = request(vertex("socket", 1, vertex("xor_slot", 9, vertex("core")), vertex("xor_slot", 2, vertex("core"))))
     assert len(taken(both, both.allocate(xor).job)) == 2
 
@@ -328,3 +331,19 @@ def test_a_request_nested_a_hundred_deep_is_refused() -> None:
         deep = vertex("node", 1, deep)
     with pytest.raises(Rejected, match="more than 64 deep"):
         compile_request({"resources": [deep]})
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "vertices"),
+    [(4, "GB", 1), (4096, "MB", 1), (4097, "MB", 2), (5, "", 2), (1, "MB", 1), (9, "GB", 0), (1, "W", 0)],
+)
+def test_units_are_converted(count: int, unit: str, vertices: int) -> None:
+    """Memory is in pools of 4 GB here."""
+    text = recipe(("node", "memory", 2), sizes={"memory": 4}).replace(
+        '<data key="type">memory</data>', '<data key="type">memory</data><data key="unit">GB</data>'
+    )
+    system = System(from_grug(text), "low")
+    outcome = system.allocate(request(vertex("slot", 1, vertex("memory", count, unit=unit))))
+    assert (len(taken(system, outcome.job)) if outcome.selection else 0) == vertices
+    shared = system.preview(request(vertex("memory", 1024, unit="MB")))
+    assert vertices == 2 or lines(system, shared)[0] == f"      ------memory{vertices}[1:s]"
