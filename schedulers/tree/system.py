@@ -212,9 +212,10 @@ class System:
 
     def remove(self, vertices: Sequence[Vertex]) -> list[int]:
         """Take vertices and all below them out. Jobs that used any are taken off there. Returns those jobs."""
-        if any(top is self.root for top in vertices):
-            raise Rejected("the root cannot be removed", code="bad-path", hint="remove what is below it")
-        inside = [v for top in vertices for v in preorder(top, self.subsystem)]
+        roots = {root.ordinal for root in self.tree.roots.values()}
+        if any(v.ordinal in roots for top in vertices for v in self.tree.below(top)):
+            raise Rejected("a root cannot be removed", code="bad-path", hint="remove what is below it")
+        inside = [v for top in vertices for v in self.tree.below(top)]
         jobs = sorted({job for vertex in inside for job in vertex.users})
         gone = {vertex.ordinal for vertex in inside}
         for job in jobs:

@@ -183,25 +183,45 @@ class Tree:
                 stack.append((vertex, True))
                 stack.extend([(child, False) for child in vertex.children.get(subsystem, ())])
 
-    def remove(self, top: Vertex) -> list[Vertex]:
-        """Take a vertex and all below it out; the rest of the tree counts again. Returns what was removed."""
-        gone = list(preorder(top, CONTAINMENT))
-        names = {vertex.ordinal for vertex in gone}
-        for subsystem, parents in top.parents.items():
-            for parent in parents:
-                parent.children[subsystem].remove(top)
-        for vertex in gone:
+    def below(self, top: Vertex) -> list[Vertex]:
+        """What goes when a vertex goes: it, and all below it in the dominant subsystem and in containment."""
+        gone = {vertex.ordinal: vertex for vertex in preorder(top, self.dominant)}
+        if self.dominant != CONTAINMENT:
+            for vertex in list(gone.values()):
+                gone.update({v.ordinal: v for v in preorder(vertex, CONTAINMENT)})
+        return list(gone.values())
+
+    def remove(self, top: Vertex) -> None:
+        """Take a vertex and all that goes with it out. `count` is to be called after."""
+        gone = {vertex.ordinal: vertex for vertex in self.below(top)}
+        for vertex in gone.values():
             for subsystem, parents in vertex.parents.items():
                 for parent in parents:
-                    if vertex is not top and parent.ordinal not in names:
+                    if parent.ordinal not in gone:
                         parent.children[subsystem].remove(vertex)
+            for subsystem, children in vertex.children.items():
+                for child in children:
+                    if child.ordinal not in gone:
+                        child.parents[subsystem].remove(vertex)
+                        _forget(child, subsystem)
             if vertex.rank >= 0:
                 self.by_rank[vertex.rank].remove(vertex)
                 if not self.by_rank[vertex.rank]:
                     del self.by_rank[vertex.rank]
-        self.vertices = [vertex for vertex in self.vertices if vertex.ordinal not in names]
-        self.roots = {subsystem: root for subsystem, root in self.roots.items() if root.ordinal not in names}
-        return gone
+        self.vertices = [vertex for vertex in self.vertices if vertex.ordinal not in gone]
+        self.roots = {subsystem: root for subsystem, root in self.roots.items() if root.ordinal not in gone}
+
+
+def _forget(top: Vertex, subsystem: str) -> None:
+    """Take a vertex that lost its last parent in a subsystem out of it, with all that was only below it there."""
+    stack = [top]
+    while stack:
+        vertex = stack.pop()
+        if not vertex.parents.get(subsystem):
+            vertex.parents.pop(subsystem, None)
+            for child in vertex.children.pop(subsystem, ()):
+                child.parents[subsystem].remove(vertex)
+                stack.append(child)
 
 
 def ancestors(vertex: Vertex, subsystem: str = CONTAINMENT) -> Iterator[Vertex]:

@@ -206,6 +206,25 @@ def test_removing_takes_jobs_off_what_is_gone() -> None:
         system.remove([system.root])
 
 
+def test_removing_from_one_subsystem_leaves_no_trace_in_another() -> None:
+    text = recipe(("cluster", "rack", 1), ("rack", "pdu", 2), ("rack", "node", 2), ("node", "core", 1), scopes={"core": 2}).replace(
+        "</graph>",
+        '<node id="panel"><data key="root">1</data><data key="type">panel</data><data key="subsystem">power</data></node>'
+        '<node id="p"><data key="type">pdu</data></node><node id="n"><data key="type">node</data></node>'
+        '<edge source="panel" target="p"><data key="e_subsystem">power</data><data key="gen_method">ASSOCIATE_IN</data></edge>'
+        '<edge source="p" target="n"><data key="e_subsystem">power</data><data key="gen_method">ASSOCIATE_IN</data></edge></graph>',
+    )
+    contained, powered = System(from_grug(text), "low"), System(from_grug(text), "low", "PA")
+    for pdu in (0, 1):
+        contained.remove([contained.at(f"/cluster0/rack0/pdu{pdu}")])
+        both = [path for path in paths(contained.tree, "power") if "node" in path]
+        assert both == ([] if pdu else ["/panel0/pdu1/node0", "/panel0/pdu1/node1"])
+    assert contained.allocate(request(vertex("slot", 2, vertex("node")))).selection is not None
+    powered.remove([powered.at("/panel0/pdu0/node1")])
+    assert paths(powered.tree)[-1] == "/cluster0/rack0/node0/core0"
+    assert len(powered.tree.vertices) == 7
+
+
 def test_giving_a_part_back() -> None:
     system = System(rv1.from_rv1(R), "low")
     job = system.allocate(request(vertex("slot", 2, vertex("node", 1, vertex("core", 4))))).job
