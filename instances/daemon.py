@@ -12,7 +12,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import NoReturn, TypeVar
 
 from ..journal.wire import pack
 from ..kvs.errors import FluxkvError, Unavailable
@@ -24,6 +25,7 @@ LOG_LIMIT = 5000
 RETRY_S = 0.05
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no fault of ours
 RUNNING = "running"  # the error code of a lock that somebody else holds
+KEPT: list[object] = []  # what is not taken apart before the process ends: where a state is large that takes many seconds
 KEEPER_AGAIN_S = 5.0  # a keeper that could not bring the instance up is not started again before
 
 
@@ -156,6 +158,14 @@ def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
         (where or Log("daemon", None, None)).say("error", text)
         return 70
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """The end of a daemon's process, at once; what it has to tidy up, it has."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:

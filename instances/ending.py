@@ -6,49 +6,64 @@ Decides which jobs end when an instance stops (those that run; pending ones stay
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from ..journal.config import parse_rules
 from ..journal.decide import Decision
-from ..journal.job import CLEANUP, RUN
+from ..journal.job import CLEANUP, RUN, Job
 from ..journal.log import Journal
 from ..journal.state import State
 from ..kvs.errors import Unavailable
 from ..kvs.keys import Keys
+from ..kvs.port import Appended
 from ..kvs.redis_store import open_store
 from .daemon import RETRY_S, Log
+from .submit_rules import SubmitRules
 
 GRACE_S = 30.0
 LOOK_S = 0.25
 
 
-def stopping(state: State) -> Decision:
-    """No more allocation, and an exception on each running job."""
+def stopping(queues: Iterable[str]) -> Decision:
+    """No more allocation, nor anything for jobs that only wait. It has no premise: nobody need read the state before."""
+    plans = [f"plan/{queue}" for queue in queues]  # what is being placed now has not seen this
+    return Decision([["instance-stopping", "instance", time.time(), None]], bumps=plans)
+
+
+def ending(state: State) -> Decision:
+    """An exception on each running job."""
     now = time.time()
-    decision = Decision([["instance-stopping", "instance", now, None]])
-    decision.bumps += [f"plan/{queue}" for queue in state.queues]  # what is being placed now has not seen this
-    for job in state.active():
-        if job.state == RUN and job.exception is None:
-            context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}
-            decision.events.append(["exception", job.id, now, context])
-            decision.since.append(f"job/{job.id}")
-            decision.bumps.append(f"job/{job.id}")
+    decision = Decision([])
+    for job in _running(state):
+        context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}
+        decision.events.append(["exception", job.id, now, context])
+        decision.since.append(f"job/{job.id}")
+        decision.bumps.append(f"job/{job.id}")
     return decision
 
 
-def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> None:
+def _running(state: State) -> list[Job]:
+    """Jobs to be told that the instance stops. They are found by their nodes: there may be very many that only wait."""
+    ids = sorted({id for node in state.nodes.values() for id in node.jobs})
+    return [job for job in map(state.jobs.__getitem__, ids) if job.state == RUN and job.exception is None]
+
+
+def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State:
     """Stop allocation, raise an exception on each running job, and wait until all are over, `GRACE_S` at most.
 
-    look: called every `LOOK_S`; brings back daemons that are still needed. Raises what the first write meets.
+    look: called every `LOOK_S`; brings back daemons that are still needed. Raises what the first write meets. The state at the
+    end: who keeps it need not take hundreds of thousands of records apart before it goes on.
     """
     store = open_store(uri, patience_s=1.0)
     journal = Journal(store, by="keeper")
     journal.patience_s = 0.0
     try:
+        _announce(journal)  # reading the state may take a while, and meanwhile others would go on
         state = journal.look()
-        journal.settle(stopping, state)
+        journal.settle(ending, state)
         journal.catch_up(state)
         if not _busy(state):
-            return
+            return state
         subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
         try:
             deadline = time.monotonic() + GRACE_S
@@ -57,22 +72,31 @@ def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     log.say("warning", "some jobs did not end in time; their processes are killed")
-                    return
+                    return state
                 look()
                 try:
                     subscription.poll(min(left, LOOK_S))
                     journal.catch_up(state)
-                    if any(job.state == RUN and job.exception is None for job in state.active()):
-                        journal.settle(stopping, state)  # allocated in the same moment
+                    if _running(state):
+                        journal.settle(ending, state)  # allocated in the same moment
                 except Unavailable as error:
                     if not complained:
                         log.say("warning", f"while stopping: {error}")
                     complained = True
                     time.sleep(RETRY_S)
+            return state
         finally:
             subscription.close()
     finally:
         store.close()
+
+
+def _announce(journal: Journal) -> None:
+    rules = SubmitRules(journal.store)
+    rules.learn()
+    decision = stopping(parse_rules(rules.document).names)
+    while not isinstance(answer := journal.append(decision, journal.meta.version), Appended):
+        journal.cope(answer)
 
 
 def _busy(state: State) -> bool:

@@ -19,7 +19,7 @@ from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from . import boot
 from .cron import LOOK_S, Cron
-from .daemon import RUNNING, Daemon, Log, spawn_role
+from .daemon import KEPT, RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
 from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
@@ -294,7 +294,7 @@ class Keeper(ServerCare):
         remove(self.state_dir.join("run", "ready"))
         if self.settings.get("lead", True):
             try:
-                end_jobs(self.settings["uri"], self.log, self._notice)
+                KEPT.append(end_jobs(self.settings["uri"], self.log, self._notice))
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
         for name in ("agent", "worker", "launcher"):

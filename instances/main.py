@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .daemon import Log, guarded
+from .daemon import Log, guarded, leave
 from .paths import StateDir
 
 
@@ -39,4 +39,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from ..kvs.errors import Conflict, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
-from .daemon import Daemon, Log
+from .daemon import KEPT, Daemon, Log
 from .paths import StateDir
 from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
 from .runner import Runner
@@ -74,6 +74,8 @@ def main(state_dir: StateDir, role: str, log: Log) -> None:
     daemon = Daemon(state_dir, role)
     settings = state_dir.read()
     try:
-        daemon.reached(lambda: WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log)).run()
+        runner = daemon.reached(lambda: WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log))
+        KEPT.append(runner)
+        runner.run()
     finally:
         daemon.done()

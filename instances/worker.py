@@ -20,6 +20,7 @@ from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import Validators, admit
+from .attention import is_stopping, take_touched
 from .commits import assemble, without_losers
 from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
@@ -62,7 +63,7 @@ class Worker:
         self.waiting = Waiting(state, self.planner.request_of)
         self.housekeeping = HousekeepingCare()
         self.validate = Validators(self.planner)
-        self.greet = False
+        self.greet = self.stopping = False
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
 
@@ -198,6 +199,9 @@ class Worker:
     def _pass(self, now: float, outputs: list[Output]) -> None:
         state = self.state
         self.again = False
+        if self.stopping and not is_stopping(state):  # brought up again before it was down: what was left out is due
+            self._take_over()
+        self.stopping = is_stopping(state)
         touched = [word for word in state.dirty_words if isinstance(word, int)]
         if self.planner.sync(touched):
             self._look_again()
@@ -217,9 +221,7 @@ class Worker:
         state.said_hello.clear()
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
-        ids = list(islice(state.attention, BATCH))
-        for id in ids:
-            del state.attention[id]
+        ids = take_touched(state, BATCH)
         for id in ids:
             job = state.jobs.get(id)
             if job is not None and id not in self.handed:

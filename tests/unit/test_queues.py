@@ -450,7 +450,7 @@ def test_nothing_is_placed_behind_the_back_of_a_stop() -> None:
     id = rig.submit(jobspec(queue="b"), turn=False)
     outputs = rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
     (request,) = [output.request for output in outputs if isinstance(output, Write)]
-    rig.do(stopping(rig.journal.load()))
+    rig.do(stopping(rig.journal.load().queues))
     answer = rig.store.append(request)
     assert isinstance(answer, Conflicted)
     assert "plan/b" in answer.things

@@ -1,0 +1,38 @@
+"""Which touched jobs a worker looks at in a pass. Pure; decides only that.
+
+In the order of the journal, some at a time. While the instance is being stopped, only those that end: hundreds of thousands
+that were just submitted, or are only waiting, are no reason to let whoever stops it wait. Nothing of them is lost: a worker
+that begins to plan, or goes on after a stop that came to nothing, looks at every active job.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from ..journal.job import DEPEND, NEW, PRIORITY, SCHED
+from ..journal.state import State
+
+
+def take_touched(state: State, limit: int) -> list[int]:
+    """The next jobs to look at, no longer among `state.attention`."""
+    attention = state.attention
+    if is_stopping(state):
+        jobs = state.jobs
+        ending = [id for id in attention if (job := jobs.get(id)) is None or not _waits(job.state, job.granted)]
+        attention.clear()
+        attention.update(dict.fromkeys(ending[limit:]))
+        return ending[:limit]
+    ids = list(islice(attention, limit))
+    for id in ids:
+        del attention[id]
+    return ids
+
+
+def is_stopping(state: State) -> bool:
+    """Whether no new work is started, until the instance is."""
+    return bool(state.instance.get("stopping"))
+
+
+def _waits(job_state: int, granted: object) -> bool:
+    """Whether a job is only pending; one placed ahead may start any moment."""
+    return bool(job_state & (NEW | DEPEND | PRIORITY | SCHED)) and granted is None
