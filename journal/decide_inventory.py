@@ -53,6 +53,8 @@ def reload(state: State, inventory: ResourceSet, now: float) -> tuple[Decision, 
         )
         if ranks
     ]
+    if inventory.expiration != state.expiration:
+        words.append(f"expiration {inventory.expiration:.0f}" if inventory.expiration else "no expiration")
     return Decision([["resource-define", "resource", now, context]], since=things, bumps=things), words
 
 

@@ -11,11 +11,14 @@ import pytest
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
-from fluxkv.journal import decide, decide_config, decide_inventory
+from fluxkv.journal import decide, decide_config, decide_inventory, snapshot
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Meta
+
+
+T_END = 2_000_000_000.0
 
 
 def say(shell: Any, *decisions: Decision) -> None:
@@ -193,3 +196,15 @@ def test_an_agent_adopts_and_forgets_nodes() -> None:
     agent.hello_due = False
     assert adopt(agent, {0: "a", 2: "c"}, "9-7") == [2]
     assert (agent.cursors, agent.host.ranks, sorted(agent.rows), agent.hello_due) == ({0: "3-7", 2: "9-7"}, [0, 2], [0, 2], True)
+
+
+def test_another_end_of_the_inventory_is_told_and_survives_a_snapshot(shell: Any) -> None:
+    state = shell.sample.state
+    state.digest()
+    inventory = parse_R(state.R)._replace(expiration=T_END)
+    decision, words = decide_inventory.reload(state, inventory, 5.0)
+    assert words == ["expiration 2000000000"]
+    say(shell, decision)
+    assert state.expiration == T_END
+    head, chunks = snapshot.dump(state)
+    assert snapshot.load(snapshot.read_head(head), chunks).expiration == T_END
