@@ -17,7 +17,6 @@ from fluxkv.journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Meta
 
-
 T_END = 2_000_000_000.0
 
 
