@@ -108,19 +108,11 @@ def _filters(text: str | None) -> dict[str, list[str]] | None:
 
 def _prompt(session: Session) -> None:
     """Ask for lines on the terminal, with history and completion of commands and files."""
-    import glob
     import readline
-
-    from .query_session import COMMANDS, MATCH_OPS
 
     def complete(text: str, state: int) -> str | None:
         before = readline.get_line_buffer()[: readline.get_begidx()].split()
-        if not before:
-            found = sorted(name for name in (*COMMANDS, "quit") if name.startswith(text))
-        elif before[-1] in ("match", "multi-match"):
-            found = [op for op in MATCH_OPS if op.startswith(text)]
-        else:
-            found = sorted(glob.glob(glob.escape(text) + "*"))
+        found = completions(before, text)
         return found[state] if state < len(found) else None
 
     readline.set_completer(complete)
@@ -129,8 +121,32 @@ def _prompt(session: Session) -> None:
     while True:
         try:
             line = input(PROMPT)
+        except KeyboardInterrupt:
+            click.echo()
+            continue
         except EOFError:
             click.echo()
             return
         if not session.run(line):
             return
+
+
+def completions(before: list[str], text: str) -> list[str]:
+    """What the word `text` may become after those before it: commands, operations, readers, else files."""
+    import glob
+    import os
+
+    from .query_session import COMMANDS, MATCH_OPS, READERS
+
+    if not before:
+        words: tuple[str, ...] = (*COMMANDS, "quit")
+    elif before[-1] in ("match", "multi-match"):
+        words = MATCH_OPS
+    elif before[0] == "update" and len(before) == 1:
+        words = ("allocate", "reserve")
+    elif before[0] in ("update", "partial-cancel") and len(before) == 2:
+        words = READERS
+    else:
+        paths = sorted(glob.glob(glob.escape(text) + "*"))
+        return [path + ("/" if os.path.isdir(path) else " ") for path in paths]
+    return sorted(f"{word} " for word in words if word.startswith(text))

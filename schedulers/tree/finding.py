@@ -103,10 +103,12 @@ def _term(system: System, text: str, name: str, value: str) -> Test:
         return lambda v: v.up is wanted
     if name == "sched-now":
         busy = _one_of(text, name, value, ("allocated", "free")) == "allocated"
-        return lambda v: _held(system, v, ALLOCATED) is busy
+        now = _held(system, ALLOCATED)
+        return lambda v: now(v) is busy
     if name == "sched-future":
         busy = _one_of(text, name, value, ("reserved", "free")) == "reserved"
-        return lambda v: _held(system, v, RESERVED) is busy
+        later = _held(system, RESERVED)
+        return lambda v: later(v) is busy
     if name in ("jobid-alloc", "jobid-span", "jobid-tag", "jobid-reserved"):
         if not (value.isascii() and value.isdigit() and len(value) < 20):
             raise _fault(text, f"{name} must be a job's number")
@@ -140,14 +142,11 @@ def _uses(use: tuple[Vertex, int, bool] | None) -> bool:
     return use is not None and use[2]
 
 
-def _held(system: System, vertex: Vertex, state: str) -> bool:
-    """Is it, or something it is in, exclusively held by a job in that state?"""
-    for one in (vertex, *ancestors(vertex, system.subsystem)):
-        for job in one.users:
-            record = system.ledger.jobs[job]
-            if record.state == state and record.uses[one.ordinal][2]:
-                return True
-    return False
+def _held(system: System, state: str) -> Test:
+    """Is a vertex, or something it is in, exclusively held by a job in that state?"""
+    jobs = [job for job in system.ledger.jobs.values() if job.state == state]
+    held = {ordinal for job in jobs for ordinal, use in job.uses.items() if use[2]}
+    return lambda v: v.ordinal in held or any(above.ordinal in held for above in ancestors(v, system.subsystem))
 
 
 def _one_of(text: str, name: str, value: str, allowed: tuple[str, ...]) -> str:

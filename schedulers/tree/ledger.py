@@ -105,11 +105,17 @@ class Ledger:
         record = self.jobs[job]
         known = any(e and v.type in self.kept for v, _, e in record.uses.values()) or not self.kept
         self._drop(record, [o for o in ordinals if o in record.uses])
+        above: dict[int, list[int]] = {}
+        for parent, children in record.edges.items():
+            for child in children:
+                above.setdefault(child, []).append(parent)
         kept: set[int] = set()
-        for vertex, _, exclusive in record.uses.values():
-            if exclusive and vertex.ordinal not in kept:
-                kept.add(vertex.ordinal)
-                kept.update(above.ordinal for s in vertex.parents for above in ancestors(vertex, s))
+        stack = [ordinal for ordinal, (_, _, exclusive) in record.uses.items() if exclusive]
+        while stack:
+            ordinal = stack.pop()
+            if ordinal not in kept:
+                kept.add(ordinal)
+                stack.extend(above.get(ordinal, ()))
         if kept or known:
             self._drop(record, [o for o in record.uses if o not in kept])
         if not record.uses:
@@ -121,8 +127,7 @@ class Ledger:
         return sorted({job.end for job in self.jobs.values() if job.end > time})
 
     def _note_left(self, record: TreeJob) -> None:
-        """Note at containers what the job left there: where `first` looks next. What is counted
-        is the last of the sums that were asked for there."""
+        """Note at containers what the job left there, by the last of the sums that were asked for: where `first` looks next."""
         for vertex, _, _ in record.uses.values():
             if lows := self.lows(vertex):
                 vertex.left = vertex.left_below(lows[-1], record.start, record.start + 1)

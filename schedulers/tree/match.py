@@ -7,7 +7,7 @@ packed where its parts are, greedily, in the policy's order, and everything in i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .needs import Need, TreeRequest, ratio
@@ -85,13 +85,10 @@ class Selection:
 
     def take_all(self, vertex: Vertex, subsystems: Sequence[str]) -> None:
         """A vertex and everything below it, exclusively."""
-        stack = [vertex]
-        while stack:
-            one = stack.pop()
+        for one in all_below(vertex, subsystems):
             self.take(one, one.size, True)
             for child in below(one, subsystems):
                 self.edge(one, child)
-                stack.append(child)
 
 
 def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
@@ -99,6 +96,18 @@ def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
     if len(subsystems) == 1:
         return vertex.children.get(subsystems[0], ())
     return list({c.ordinal: c for s in subsystems for c in vertex.children.get(s, ())}.values())
+
+
+def all_below(vertex: Vertex, subsystems: Sequence[str]) -> Iterator[Vertex]:
+    """It and all below it in these subsystems, each once."""
+    seen: set[int] = set()
+    stack = [vertex]
+    while stack:
+        one = stack.pop()
+        if one.ordinal not in seen:
+            seen.add(one.ordinal)
+            yield one
+            stack.extend(below(one, subsystems))
 
 
 class Matcher:
@@ -121,9 +130,9 @@ class Matcher:
         dominant = self.subsystems[0]
         self.root = self.tree.roots[dominant]
         self.tree.count(dominant)
-        # Sums count each vertex once; where one has several ways to it, they say too little to prune by.
+        # Is there one way to each vertex? Where there are several, sums, which count it once, say too little to prune by.
         alone = all(len(v.parents.get(dominant, ())) < 2 for v in self.tree.vertices)
-        self._sums = alone and len(self.subsystems) == 1
+        self.simple = alone and len(self.subsystems) == 1
 
     def match(self, request: TreeRequest, window: Window) -> tuple[Selection | None, bool]:
         """The selection, or None. The second value tells that something was there, but not enough of it."""
@@ -167,7 +176,7 @@ class _Search:
         self.policy = matcher.policy
         self.subsystems = matcher.subsystems
         self.flexible = matcher.flexible
-        self.sums = matcher._sums
+        self.simple = matcher.simple
         self.prune_by = matcher.prune_by
         self.request = request
         self.window = window
@@ -187,16 +196,24 @@ class _Search:
         if kind in CONSTRAINED and self.request.constrained and not self.request.matches(u.rank, u.name, u.properties):
             return
         available = u.size
-        if not window.idle and u.users:
+        if not window.idle and (u.users or not self.simple):
             if (exclusive or whole_node) and u.in_use(window.start, window.end):
                 return
             available = u.free(window.start, window.end)
             if available <= 0:
                 return
+            whole = whole_node or (need is not None and need.exclusive)
+            if whole and not self.simple and self._is_in_use_below(u):
+                return
         if need is None:
             self._skip(u, needs, pool)
         elif not self._sums_fall_short(u, need):
             self._serve(u, need, available, exclusive, pool)
+
+    def _is_in_use_below(self, u: Vertex) -> bool:
+        """Others may have come to what is below `u` by another way."""
+        window = self.window
+        return any(v.in_use(window.start, window.end) for v in all_below(u, self.subsystems))
 
     def _skip(self, u: Vertex, needs: Sequence[Need], pool: Pool) -> None:
         inside: Pool = {}
@@ -334,7 +351,7 @@ class _Search:
         return parts
 
     def _sums_fall_short(self, u: Vertex, need: Need) -> bool:
-        if not self.sums or self.request.constrained:
+        if not self.simple or self.request.constrained:
             return False
         window = self.window
         for kind, units in need.least.items():

@@ -13,6 +13,7 @@ from trees import recipe
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools.main import cli
 from fluxkv.tools.query_session import COMMANDS
+from fluxkv.tools.resource_query_cmd import completions
 
 RECIPE = recipe(("cluster", "node", 2), ("node", "core", 2))
 JOB = "resources: [{type: slot, count: 1, with: [{type: node, count: 1, with: [{type: core, count: 2}]}]}]\n"
@@ -140,3 +141,13 @@ def test_options_that_cannot_be(options: tuple[str, ...], error: str) -> None:
 def test_help_names_every_command() -> None:
     lines = typed("help\n").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [*COMMANDS, "quit"]
+
+
+def test_what_a_tab_offers(files: Path) -> None:
+    (files / "jobs").mkdir()
+    assert completions([], "ma") == ["match "]
+    assert completions([], "set-") == ["set-property ", "set-status "]
+    assert completions(["match"], "sat") == ["satisfiability "]
+    assert completions(["match", "allocate"], "jo") == ["job.yaml ", "jobs/"]
+    assert completions(["update"], "") == ["allocate ", "reserve "]
+    assert completions(["partial-cancel", "1"], "r") == ["rv1exec "]

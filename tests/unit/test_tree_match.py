@@ -187,6 +187,29 @@ def test_slots_side_by_side() -> None:
     assert len(taken(both, both.allocate(xor).job)) == 2
 
 
+def test_two_ways_to_the_same() -> None:
+    """Disks belong to a rack, and to a unit that serves all racks."""
+    edges = (("cluster", "rack", 2), ("rack", "box", 1), ("box", "ssd", 2), ("rack", "node", 1), ("cluster", "unit", 1))
+    text = recipe(*edges).replace(
+        "</graph>",
+        '<node id="link"><data key="type">box</data></node><edge source="unit" target="link">'
+        '<data key="gen_method">ASSOCIATE_IN</data></edge></graph>',
+    )
+    system = System(from_grug(text), "low")
+    by_unit = vertex("unit", 1, vertex("box", 1, vertex("slot", 1, vertex("ssd"))))
+    outcome = system.allocate(request(by_unit))
+    assert [line.strip(" -") for line in lines(system, outcome)] == ["ssd0[1:x]", "box0[1:s]", "unit0[1:s]", "cluster0[1:s]"]
+    whole_rack = request(vertex("rack", 1, vertex("slot", 1, vertex("node")), exclusive=True))
+    second = system.allocate(whole_rack)
+    assert "/cluster0/rack1" in taken(system, second.job)  # the other one has a disk in use
+    assert system.allocate(whole_rack).selection is None
+    system.cancel(second.job)
+    both = system.allocate(request(by_unit, vertex("rack", 1, vertex("slot", 1, vertex("node"))))).job
+    assert not system.cancel_on(both, [system.at("/cluster0/rack0/node0")])
+    assert {v.name for v, _, _ in system.job(both).uses.values()} == {"cluster0", "unit0", "box0", "ssd1"}
+    assert not overbooked(system)
+
+
 def test_several_subsystems() -> None:
     text = recipe(("cluster", "node", 2), ("node", "core", 2)).replace(
         "</graph>",
