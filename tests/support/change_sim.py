@@ -110,5 +110,7 @@ class ChangeSim(Sim):
         self._say(lambda state: decide_config.load(state, {}, "", 1, self.now))
         for at, actor in enumerate(self.agents):  # one that had a commit under way hears of the inventory by this
             self._die(actor)
+            if not actor.saved:
+                self.diary.died(actor.number)
             self.agents[at] = self._agent(HOSTS[at], actor)
         super()._settle()
