@@ -104,6 +104,7 @@ class AgentRunner(Runner):
             del self.names[key]
             if self.subscription is not None:
                 self.subscription.forget(key)
+        self._save_cursors()  # before the hello: who comes after us must not take orders to a new node for old ones
         self.inventory = inventory
         self.wake_at = time.time()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
+from fluxkv.instances.run_agent import AgentRunner
 from fluxkv.journal import decide, decide_config, decide_inventory, snapshot
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from fluxkv.kvs.errors import Rejected
+from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.port import Meta
 
 T_END = 2_000_000_000.0
@@ -195,6 +198,21 @@ def test_an_agent_adopts_and_forgets_nodes() -> None:
     agent.hello_due = False
     assert adopt(agent, {0: "a", 2: "c"}, "9-7") == [2]
     assert (agent.cursors, agent.host.ranks, sorted(agent.rows), agent.hello_due) == ({0: "3-7", 2: "9-7"}, [0, 2], [0, 2], True)
+
+
+def test_where_to_read_for_a_new_node_is_kept_before_it_speaks(tmp_path: Path) -> None:
+    """Else the agent's successor would begin behind orders sent meanwhile, and their jobs would be lost."""
+    runner = AgentRunner.__new__(AgentRunner)
+    host = Host({0: "a"}, "b", "s", "memory:", "/t", {})
+    runner.reactor = Agent(Meta("u", 7, 10, 0, 0, "strict", 1, 0.0), host, {0: "3-7"})
+    runner.store = runner.subscription = None  # type: ignore[assignment]
+    runner.keys, runner.names = Keys("/"), {}
+    runner.cursor_file, runner.cursor_length = str(tmp_path / "cursors.json"), 0
+    runner.cursor_fd = os.open(runner.cursor_file, os.O_RDWR | os.O_CREAT)
+    runner._nodes = lambda store: ({0: "a", 2: "c"}, {})  # type: ignore[method-assign]
+    runner._adopt(9, "9-7")
+    os.close(runner.cursor_fd)
+    assert runner._cursors([0, 2], "50-7") == {0: "3-7", 2: "9-7"}
 
 
 def test_another_end_of_the_inventory_is_told_and_survives_a_snapshot(shell: Any) -> None:
