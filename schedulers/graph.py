@@ -246,7 +246,7 @@ def _checked_vertex(vertex: object, path: str) -> tuple[str, Mapping[str, Any]]:
         value = metadata.get(key)
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
             raise _bad(f"{path}.metadata.{key}", f"must not be {value!r}")
-    if metadata.get("size", 1) < 0:
+    if (metadata.get("size") or 0) < 0:
         raise _bad(f"{path}.metadata.size", "must not be negative")
     return outer, {key: value for key, value in metadata.items() if value is not None}
 

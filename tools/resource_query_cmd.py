@@ -58,10 +58,7 @@ def query(
     from .query_session import Session
     from .render import say
 
-    gc.disable()  # nothing of a graph is garbage, and looking for some takes longer than reading it
     tree = _load(load_file, load_format, [word for word in load_allowlist.split(",") if word])
-    gc.freeze()
-    gc.enable()
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
     session = Session(system, match_format, test_output or sys.stdout, click.echo, say, time.monotonic if elapse_time else None)
     if sys.stdin.isatty() and not disable_prompt:
@@ -73,6 +70,14 @@ def query(
 
 
 def _load(path: str, form: str, allowed: list[str]) -> Tree:
+    gc.disable()  # nothing of a graph is garbage, and looking for some takes longer than reading it
+    try:
+        return _loaded(path, form, allowed)
+    finally:
+        gc.enable()
+
+
+def _loaded(path: str, form: str, allowed: list[str]) -> Tree:
     from .query_session import read, read_json
 
     if form == "grug":

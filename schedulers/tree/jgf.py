@@ -108,7 +108,7 @@ def named_in(tree: Tree, doc: Mapping[str, Any]) -> list[tuple[Vertex, int, bool
     nodes, _ = read_jgf(doc)
     found: list[tuple[Vertex, int, bool]] = []
     for i, (_, data) in enumerate(nodes):
-        paths = data.get("paths") or {}
+        paths = data["paths"] if isinstance(data["paths"], Mapping) else {}
         path = paths.get(CONTAINMENT) or next(iter(paths.values()), "")
         vertex = tree.at(path) if isinstance(path, str) else None
         where = f"graph.nodes[{i}]"

@@ -70,9 +70,11 @@ def _line(row: Row, modes: tuple[str, str]) -> str:
 def _graph(rows: Sequence[Row], short: bool, sums: Sums | None) -> dict[str, Any]:
     inside: set[int] = set()
     if short:
+        closed = {row[0].ordinal for row in rows if row[2]}
         for vertex, _, _, _, above in reversed(rows):
-            if above is not None and (above.ordinal in inside or _exclusive(rows, above)):
+            if above is not None and above.ordinal in closed:
                 inside.add(vertex.ordinal)
+                closed.add(vertex.ordinal)
     nodes, edges = [], []
     for vertex, units, exclusive, _, above in rows:
         if vertex.ordinal in inside:
@@ -81,10 +83,6 @@ def _graph(rows: Sequence[Row], short: bool, sums: Sums | None) -> dict[str, Any
         if above is not None:
             edges.append({"source": above.outer, "target": vertex.outer})
     return {"graph": {"nodes": nodes, "edges": edges}}
-
-
-def _exclusive(rows: Sequence[Row], vertex: Vertex) -> bool:
-    return any(row[0] is vertex and row[2] for row in rows)
 
 
 def _metadata(vertex: Vertex, units: int, exclusive: bool, sums: Sums | None) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from trees import recipe
 
 from fluxkv.kvs.errors import Rejected
@@ -151,3 +154,52 @@ def test_what_a_tab_offers(files: Path) -> None:
     assert completions(["match", "allocate"], "jo") == ["job.yaml ", "jobs/"]
     assert completions(["update"], "") == ["allocate ", "reserve "]
     assert completions(["partial-cancel", "1"], "r") == ["rv1exec "]
+
+
+JUNK = st.sampled_from([None, True, -1, 0, 1, 10**30, 1.5, "", "x", "node", "0-3", [], {}, [1], {"a": 1}, "\0"])
+PLACES = ("/cluster0", "/cluster0/node1", "/cluster0/node1/core0")
+GRAPH = {
+    "graph": {
+        "nodes": [
+            {"id": str(n), "metadata": {"type": kind, "id": n, "rank": n, "size": 1, "paths": {"containment": PLACES[n]}}}
+            for n, kind in enumerate(("cluster", "node", "core"))
+        ],
+        "edges": [{"source": "0", "target": "1", "metadata": {}}, {"source": "1", "target": "2"}],
+    }
+}  # fmt: skip
+LITE = {"R_lite": [{"rank": "0-1", "children": {"core": "0-1"}}], "nodelist": ["node[0-1]"], "starttime": 0, "expiration": 0}
+LINES = (
+    "match allocate job", "match allocate_orelse_reserve job", "update allocate jgf graph 7 0 9", "update reserve rv1exec R 8 1 9",
+    "update allocate jgf_shorthand graph 9 20 1", "partial-cancel 1 jgf graph", "partial-cancel 2 rv1exec R stats", "attach graph",
+    "remove [0] false", "remove /cluster0/node1 true", "find sched-now=free", "cancel 1", "set-status /cluster0/node1 down", "list",
+)  # fmt: skip
+
+
+def spoilt(value: Any, where: list[int], junk: Any) -> Any:
+    """A copy of a document with one value in it replaced."""
+    value = copy.deepcopy(value)
+    inner = value
+    for n, step in enumerate(where):
+        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+        key = keys[step % len(keys)]
+        if n == len(where) - 1 or not isinstance(inner[key], (dict, list)) or not inner[key]:
+            inner[key] = junk
+            break
+        inner = inner[key]
+    return value
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["graph", "R", "job"]), st.lists(st.integers(0, 5), min_size=1, max_size=6), JUNK,
+    st.lists(st.sampled_from(LINES), max_size=8), st.sampled_from(["simple", "jgf", "rv1"]),
+)  # fmt: skip
+def test_no_file_brings_a_session_down(which: str, where: list[int], junk: Any, commands: list[str], form: str) -> None:
+    slot = {"type": "slot", "count": 1, "with": [{"type": "node", "count": 1, "with": [{"type": "core", "count": 2}]}]}
+    documents = {"graph": GRAPH, "R": {"version": 1, "execution": LITE}, "job": {"resources": [slot]}}
+    for name, document in documents.items():
+        Path(name).write_text(json.dumps(spoilt(document, where, junk) if name == which else document))
+    done = typed("\n".join(commands), "-F", form)
+    assert done.exit_code == 0
+    loaded = CliRunner().invoke(cli, ["resource", "query", "-L", "graph", "-f", "jgf"], input="find status=up\n")
+    assert loaded.exception is None or isinstance(loaded.exception, (Rejected, SystemExit)), loaded.exc_info

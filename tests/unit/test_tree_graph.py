@@ -122,6 +122,7 @@ def test_what_is_written_as_jgf_is_read_again() -> None:
         (lambda g: g["edges"].append({"source": ["0"], "target": "1"}), "graph.edges[3].source names no vertex"),
         (lambda g: g["nodes"].append({"id": "0", "metadata": {"type": "x"}}), "graph.nodes[6].id '0' is there twice"),
         (lambda g: g["nodes"][1]["metadata"].update(size=-1), "graph.nodes[1].metadata.size must not be negative"),
+        (lambda g: g["nodes"][1]["metadata"].update(size=None, rank="0"), "graph.nodes[1].metadata.rank must not be '0'"),
         (lambda g: g["nodes"][1]["metadata"].pop("type"), "graph.nodes[1].metadata.type"),
     ],
 )
@@ -249,6 +250,11 @@ def test_imposing_what_was_allocated_before() -> None:
     assert outcome.selection is not None
     document = json.loads(write("jgf", outcome.selection, first.subsystems))
     again = System(tree(), "high")
+    for path in (True, {}, {"containment": 3}, {"containment": "/cluster0/nowhere"}):
+        bad = json.loads(json.dumps(document))
+        bad["graph"]["nodes"][2]["metadata"]["paths"] = path
+        with pytest.raises(Rejected, match=r"graph.nodes\[2\]"):
+            named_in(again.tree, bad)
     wanted = {v.ordinal: (v, units, x) for v, units, x in named_in(again.tree, document)}
     imposed = again.impose(7, wanted, RESERVED, 50, 100)
     assert write("simple", imposed.selection, again.subsystems) == write("simple", outcome.selection, first.subsystems)
