@@ -24,6 +24,7 @@ from .calls import KEEP_S, Outcome, Results, mark_of, read_result, remove, sweep
 from .follow import JobResult
 from .futures import JobFuture
 from .hub import Hub
+from .stopped import OrderlyStop
 from .submission import CHUNK, Environment, Submitter
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 BY = "executor"  # who the journal says caused the commits
 STOPPED_S = 10.0  # how long after an orderly stop the instance may be started again before futures fail
+HINT = "its pending jobs go on when it is started again, and attach(id) finds them"
 IDLE_S = 5.0  # when nothing is left to follow, the subscription is kept this long
 SWEEP_EVERY_S = 3600.0
 _log = logging.getLogger("fluxkv")
@@ -53,10 +55,11 @@ class Core:
         self.results: Results | None = None
         self._uri = uri
         self._patience_s, self._keep_results = patience_s, keep_results
-        self._store = open_store(uri, patience_s=patience_s)
+        self._stop = OrderlyStop(uri)
+        self._store = open_store(uri, patience_s=patience_s, hopeless=self._stopped)
+        self._hub = Hub(self._store)
         self.strict = self._store.meta().durability == "strict"
         self._submitter = Submitter(self._store, BY, patience_s=patience_s)
-        self._hub = Hub(self._store)
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -266,8 +269,9 @@ class Core:
                 self._commit(wanted[:half])
                 self._commit(wanted[half:])
                 return
+            why = self._why(error)
             for work in wanted:
-                work.future.fail(error)
+                work.future.fail(why)
                 if isinstance(error, Rejected):  # else its job may be in the journal
                     self.ended(work.future)
             return
@@ -289,7 +293,7 @@ class Core:
         except FluxkvError as error:
             for future in futures:
                 self._hub.drop(future)
-                future.fail(error)
+                future.fail(self._why(error))
 
     def _cancel(self, cancels: list[tuple[JobFuture, str]]) -> None:
         """Note whose jobs are to be cancelled."""
@@ -338,12 +342,23 @@ class Core:
         except FluxkvError as error:  # another history, or another instance; an outage is waited for below
             self._give_up(error)
             return
-        hint = "its pending jobs go on when it is started again, and attach(id) finds them"
-        if hub.stopped_at and time.monotonic() - hub.stopped_at > STOPPED_S:
-            self._give_up(Unavailable(f"{self._uri}: the instance was stopped", code="stopped", hint=hint))
+        if self._stopped():
+            self._give_up(Unavailable(f"{self._uri}: the instance was stopped", code="stopped", hint=HINT))
         elif hub.lost_s > self._patience_s:
             why = f"{self._uri}: the server has been away for {hub.lost_s:.0f} s"
-            self._give_up(Unavailable(why, code="disconnected", hint=hint))
+            self._give_up(Unavailable(why, code="disconnected", hint=HINT))
+
+    def _stopped(self) -> bool:
+        """Whether the instance was stopped in order, and has had its time to come back."""
+        since = self._hub.stopped_at or self._stop.since()
+        return bool(since) and time.monotonic() - since > STOPPED_S
+
+    def _why(self, error: FluxkvError) -> FluxkvError:
+        """What to tell of jobs that could not be submitted or found."""
+        if isinstance(error, Unavailable) and self._stopped():
+            unknown = "; whether the job was submitted before is not known" if error.code == "outcome-unknown" else ""
+            return Unavailable(f"{self._uri}: the instance was stopped{unknown}", code="stopped", hint=HINT)
+        return error
 
     def _give_up(self, error: FluxkvError) -> None:
         self._fail_all(error)

@@ -50,11 +50,13 @@ class RedisStore:
     server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id
     with the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends,
     0 for none. expected: whether a server that does not answer at the first call will soon; without it that is not waited for.
+    hopeless: asked between tries; once it says so, a server that does not answer is waited for no longer.
     """
 
     def __init__(
         self, server: str | Connector, namespace: str = "/", *, patience_s: float = 5.0, fenced: bool = True,
         memory_limit: int = 0, expected: Callable[[], bool] = lambda: False,
+        hopeless: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.namespace = namespace
         self.keys = Keys(namespace)
@@ -65,7 +67,7 @@ class RedisStore:
         self._connection: Connection | None = None
         self._pid = 0
         self._was_connected = False
-        self._expected = expected
+        self._expected, self._hopeless = expected, hopeless
         self._uid = ""
 
     # -- identity ------------------------------------------------------------------------------------------
@@ -381,7 +383,7 @@ class RedisStore:
         """Sleep before each further try; False when patience is over. Who never was connected waits for what is expected."""
         deadline = time.monotonic() + self.patience_s
         pause = _SHORT_S
-        while (self._was_connected or self._expected()) and time.monotonic() < deadline:
+        while (self._was_connected or self._expected()) and time.monotonic() < deadline and not self._hopeless():
             time.sleep(pause * (0.5 + os.urandom(1)[0] / 510))
             pause = min(_LONG_S, pause * 2)
             yield True

@@ -18,6 +18,7 @@ from typing import Any
 import live
 import pytest
 
+from fluxkv.instances import executor_thread
 from fluxkv.instances.executor import Executor
 from fluxkv.instances.futures import JobException, JobFuture
 from fluxkv.kvs.errors import Unavailable
@@ -175,8 +176,6 @@ def test_a_script_ends_when_its_jobs_have(calm: Any, tmp_path: Path) -> None:
 
 
 def test_an_instance_that_is_stopped_and_one_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluxkv.instances import executor_thread
-
     with live.site(tmp_path, "-s", "1", "--cores", "1") as site:
         first = Executor(site.uri, env=site.env)
         held = first.with_options(urgency=0).submit_command(["true"])
@@ -205,3 +204,31 @@ def test_an_instance_that_is_stopped_and_one_that_is_killed(tmp_path: Path, monk
             waiting.result(PATIENCE_S)
         first.shutdown()
         other.shutdown()
+
+
+def test_submitting_to_a_stopped_instance_fails_soon_and_works_once_it_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_thread, "STOPPED_S", 60.0)
+    with live.site(tmp_path, "-s", "1", "--cores", "1") as site, Executor(site.uri, env=site.env) as executor:
+        assert executor.submit_command(["true"]).result(PATIENCE_S) == 0
+        following = executor.with_options(urgency=0).submit_command(["true"])
+        following.jobid(PATIENCE_S)
+        site.stop()
+        late = executor.submit_command(["true"])  # the thread waits for the server, and for the time that a restart may take
+        site.up()
+        assert late.result(PATIENCE_S) == 0
+        site.client.cancel([following.jobid()])
+        assert following.exception(PATIENCE_S) is not None
+        monkeypatch.setattr(executor_thread, "STOPPED_S", 0.2)
+        site.stop()
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="the instance was stopped") as caught:
+                executor.submit_command(["true"]).result(PATIENCE_S)
+            assert caught.value.code == "stopped"
+        with pytest.raises(Unavailable, match="the instance was stopped"):
+            executor.attach(following.jobid()).result(PATIENCE_S)
+        assert time.monotonic() - began < 30.0  # its patience is 300 s
+        site.up()
+        assert executor.submit_command(["true"]).result(PATIENCE_S) == 0
