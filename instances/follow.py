@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ..journal.ids import f58
 from ..journal.job import CLEANUP, INACTIVE, NEW, Job, Result
-from ..journal.wire import Commit, read_commit
+from ..journal.wire import LATEST, Commit, read_commit
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Entry, Message, Store, Subscription
@@ -193,7 +193,14 @@ class Follower:
 
 def well_formed(events: Iterable[Any]) -> Iterator[Any]:
     """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does."""
-    return (event for event in events if isinstance(event, list) and len(event) == 4 and isinstance(event[1], int | str))
+    return (event for event in events if isinstance(event, list) and len(event) == 4 and _is_event(*event))
+
+
+def _is_event(name: Any, subject: Any, timestamp: Any, context: Any) -> bool:
+    return (
+        isinstance(name, str) and isinstance(subject, int | str) and isinstance(timestamp, int | float)
+        and 0.0 <= timestamp <= LATEST and (context is None or isinstance(context, dict))
+    )  # fmt: skip
 
 
 def end_job(job: Job, name: str, timestamp: float) -> JobResult:
@@ -213,10 +220,14 @@ def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -
         elif name == "start":
             job.t_run = timestamp
         elif name == "finish":
-            job.status, job.t_finish, job.state = int(context["status"]), timestamp, CLEANUP
+            status = context["status"]
+            if type(status) is int and 0 <= status <= 0xFFFF:
+                job.status, job.t_finish, job.state = status, timestamp, CLEANUP
         elif name == "exception" and context["severity"] == 0 and job.exception is None:
-            job.exception = [context["type"], context["note"]]
-    except (KeyError, TypeError, ValueError):
+            kind, note = context["type"], context["note"]
+            if isinstance(kind, str) and isinstance(note, str):
+                job.exception = [kind, note]
+    except KeyError:
         pass
 
 

@@ -10,6 +10,7 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances.cron import Cron
+from fluxkv.instances.follow import Follower, bare_job
 from fluxkv.journal import snapshot
 from fluxkv.journal.catalogue import CATALOGUE
 from fluxkv.journal.cron import CronTable
@@ -186,6 +187,30 @@ def test_nobody_dies_or_goes_round_in_circles(name: str) -> None:
     assert rig.state.digest() == rig.journal.at().digest()
     assert isinstance(driver.table, CronTable)
     assert driver.table.dump() == rig.state.cron.dump()
+
+
+def test_who_follows_jobs_passes_over_the_same() -> None:
+    """The Python API's futures, `run` and `wait` read events without a fold; none of them may die of one either."""
+    rig = busy_site()
+    id = next(iter(rig.state.keeping))
+    good = [["start", id, 5.0, None], ["finish", id, 6.0, {"status": 256}], ["clean", id, 7.0, None]]
+    for name in ("submit", "start", "finish", "exception", "memo"):
+        example = CATALOGUE["job", name].example
+        bad = [[name, id, 1.0, context] for context in odd(example, 1) if not isinstance(context, dict)]
+        bad += [[name, id, ts, example] for ts in (None, "x", float("nan"))]
+        if name in ("finish", "exception"):
+            bad += [[name, id, 1.0, {**(example or {}), key: one}] for key in example or {} for one in (None, *ODD)]
+        bad += [[[name], id, 1.0, example], [name, [id], 1.0, example], [name, id, 1.0], 5]
+        events = unpack(pack([*(event for event in bad if not _says_something(event)), *good]))
+        (result,) = Follower([bare_job(id)]).take(Commit(1, 5, "", 0, 0, 2.0, events, {}))
+        assert (result.status, result.exception, result.runtime) == (256, None, 1.0), name
+
+
+def _says_something(event: Any) -> bool:
+    """An exception is one whatever its userid."""
+    return isinstance(event, list) and event[0] == "exception" and len(event) == 4 and isinstance(event[3], dict) and (
+        event[2] == 1.0 and isinstance(event[3]["type"], str) and event[3]["severity"] == 0 and isinstance(event[3]["note"], str)
+    )
 
 
 def test_events_that_change_nothing_are_known() -> None:
