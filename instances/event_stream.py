@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..journal.wire import Commit, Event
-from .follow import Tail, timed_out, well_formed
+from ..journal.wire import Commit, Event, well_formed
+from .follow import Tail, timed_out
 
 if TYPE_CHECKING:
     from .client import Instance

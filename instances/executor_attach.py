@@ -5,10 +5,9 @@ from __future__ import annotations
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.log import Journal, no_such_job
-from ..journal.wire import read_commit
+from ..journal.wire import read_commit, well_formed
 from ..kvs.errors import Unavailable
 from .calls import mark_of
-from .follow import well_formed
 from .futures import JobFuture
 
 READ = 500

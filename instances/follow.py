@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ..journal.ids import f58
 from ..journal.job import CLEANUP, INACTIVE, NEW, Job, Result
-from ..journal.wire import LATEST, Commit, read_commit
+from ..journal.wire import Commit, read_commit, well_formed
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Entry, Message, Store, Subscription
@@ -189,18 +189,6 @@ class Follower:
             else:
                 note_event(job, name, timestamp, context or {})
         return ended
-
-
-def well_formed(events: Iterable[Any]) -> Iterator[Any]:
-    """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does."""
-    return (event for event in events if isinstance(event, list) and len(event) == 4 and _is_event(*event))
-
-
-def _is_event(name: Any, subject: Any, timestamp: Any, context: Any) -> bool:
-    return (
-        isinstance(name, str) and isinstance(subject, int | str) and isinstance(timestamp, int | float)
-        and 0.0 <= timestamp <= LATEST and (context is None or isinstance(context, dict))
-    )  # fmt: skip
 
 
 def end_job(job: Job, name: str, timestamp: float) -> JobResult:

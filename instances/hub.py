@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from ..journal.wire import read_commit
+from ..journal.wire import read_commit, well_formed
 from ..kvs.errors import Unavailable
 from ..kvs.port import Store
-from .follow import Tail, well_formed
+from .follow import Tail
 
 READ = 500
 

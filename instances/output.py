@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from ..journal.ids import f58
 from ..journal.job import Job
-from ..journal.wire import Commit, pack, unpack
+from ..journal.wire import Commit, pack, unpack, well_formed
 from ..kvs.keys import Keys
 from ..kvs.port import Message, Store
 from .follow import Follower, JobResult, Tail, result_of, timed_out
@@ -226,7 +226,7 @@ class Attachment:
 
     def _tell(self, commit: Commit) -> None:
         if self._on_event is not None:
-            for name, subject, timestamp, context in commit.events:
+            for name, subject, timestamp, context in well_formed(commit.events):
                 if subject == self.id:
                     self._on_event(name, timestamp, context or {})
 

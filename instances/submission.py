@@ -235,8 +235,11 @@ def complete(jobspec: dict[str, Any], env: Environment) -> dict[str, Any]:
     """A jobspec with its environment in it, and the limits that came with that where Flux has them: inverse of `prepare`."""
     from .rlimits import VARIABLE, from_text
 
-    attributes = jobspec["attributes"]
-    system = dict(attributes.get("system") or {})
+    attributes = jobspec.get("attributes")
+    system = attributes.get("system") or {} if isinstance(attributes, Mapping) else None
+    if not isinstance(attributes, Mapping) or not isinstance(system, Mapping):
+        return jobspec  # somebody wrote it by hand, and the worker has refused it
+    system = dict(system)
     variables = {**env, **(system.get("environment") or {})}
     limits = variables.pop(VARIABLE, None)
     system["environment"] = variables

@@ -22,7 +22,7 @@ from .ids import f58
 from .job import INACTIVE, Job
 from .retired import records, versions_of
 from .state import State
-from .wire import Commit, Event, pack, pack_events, read_commit
+from .wire import Commit, Event, pack, pack_events, read_commit, well_formed
 
 READ = 500
 TOGETHER = 2_000  # decisions that share a commit
@@ -175,7 +175,7 @@ class Journal:
         found = []
         for entry in self.store.entries(versions):
             commit = read_commit(entry)
-            for event in commit.events:
+            for event in well_formed(commit.events):
                 if subject is None or event[1] == subject:
                     found.append((commit, Event(*event)))
         return found

@@ -7,7 +7,7 @@ store's script appends the last element. Payload: a codec byte, then msgpack [[n
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -92,6 +92,18 @@ def unpack_events(payload: bytes) -> list[Any]:
         return events
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException) as error:
         raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {error}", code="bad-payload") from None
+
+
+def well_formed(events: Iterable[Any]) -> Iterator[Any]:
+    """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does."""
+    return (event for event in events if isinstance(event, list) and len(event) == 4 and _is_event(*event))
+
+
+def _is_event(name: Any, subject: Any, timestamp: Any, context: Any) -> bool:
+    return (
+        isinstance(name, str) and isinstance(subject, int | str) and isinstance(timestamp, int | float)
+        and 0.0 <= timestamp <= LATEST and (context is None or isinstance(context, dict))
+    )  # fmt: skip
 
 
 def whole(value: Any) -> int:

@@ -201,6 +201,7 @@ def follow(
 def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | None) -> int:
     """Wait until each of these fresh jobs has had an event; 1 if one ended without it."""
     from ..instances.follow import Tail, timed_out
+    from ..journal.wire import well_formed
 
     deadline = None if timeout is None else time.monotonic() + timeout
     waiting = set(ids)
@@ -212,7 +213,7 @@ def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | 
             if left <= 0:
                 raise timed_out(f"{len(waiting)} job{'s' if len(waiting) > 1 else ''} had no event {event}")
             for commit in tail.each(left):
-                for name, subject, _, _ in commit.events:
+                for name, subject, _, _ in well_formed(commit.events):
                     if subject in waiting and name in (event, "clean", "invalidate"):
                         waiting.discard(subject)
                         if name != event:

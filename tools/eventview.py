@@ -15,12 +15,15 @@ from typing import Any
 
 from ..journal.ids import f58
 from ..journal.wire import Commit, Event
+from ..kvs.errors import Rejected
 from ..kvs.tree import size_of
 from .reading import user_name
 
 _ID_KEYS = frozenset(("via", "job"))
 _ID_LISTS = frozenset(("jobs",))
 _RECORDS = frozenset(("same", "each"))  # of a retire event: what the jobs' own events have said already
+# What a view meets in an event that somebody wrote by hand: it shows that as it stands.
+ODD = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, Rejected)
 # Of a report: where ids stand.
 _ID_ROWS = {"start": (0,), "over": (0, 6), "unstarted": (0,), "timeout": (0,), "script": (0,), "exit": (0,)}
 
@@ -50,25 +53,30 @@ def context_document(name: str, context: Mapping[str, Any]) -> dict[str, Any]:
     """A context as JSON, with job ids as text, without the records of retired jobs."""
     document = {}
     for key, value in context.items():
-        if key in _ID_KEYS and isinstance(value, int):
-            value = f58(value)
-        elif name == "retire" and key in _RECORDS:
+        if name == "retire" and key in _RECORDS:
             continue
-        elif name == "retire" and key in _ID_LISTS:
-            value = [f58(id) for id in value]
-        elif name == "report" and key in _ID_ROWS:
-            places = _ID_ROWS[key]
-            value = [
-                [
-                    f58(cell) if at in places and cell else (None if at in places else plain(cell))
-                    for at, cell in enumerate(row)
-                ]
-                for row in value
-            ]
-        else:
-            value = plain(value)
-        document[key] = value
+        document[str(key)] = plain(value)
+        with suppress(*ODD):
+            document[str(key)] = _with_ids(name, key, value)
     return document
+
+
+def _with_ids(name: str, key: str, value: Any) -> Any:
+    """A value of a context as JSON, with job ids as text."""
+    if key in _ID_KEYS and isinstance(value, int):
+        return f58(value)
+    if name == "retire" and key in _ID_LISTS:
+        return [f58(id) for id in value]
+    if name == "report" and key in _ID_ROWS:
+        places = _ID_ROWS[key]
+        return [
+            [
+                f58(cell) if at in places and cell else (None if at in places else plain(cell))
+                for at, cell in enumerate(row)
+            ]
+            for row in value
+        ]
+    return plain(value)
 
 
 def event_document(commit: Commit, event: Event) -> dict[str, Any]:
@@ -119,7 +127,13 @@ def claims_text(claims: list[Any], hosts: Mapping[int, str]) -> str:
 
 
 def describe(event: Event, hosts: Mapping[int, str]) -> str:
-    """What an event says beyond its name, in words; "" if nothing."""
+    """What an event says beyond its name, in words; "" if nothing. One that somebody wrote badly by hand, as it stands."""
+    with suppress(*ODD):
+        return _described(event, hosts)
+    return str(plain(event.context))
+
+
+def _described(event: Event, hosts: Mapping[int, str]) -> str:
     name, context = event.name, event.context or {}
     if name == "submit":
         return _submitted(context)
@@ -153,8 +167,7 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
         held = context.get("held") or []
         return f"from {context.get('host')}, boot {context.get('boot')}, holds {len(held)} attempts"
     if name in ("cron-create", "cron-fire", "cron-skip"):
-        with suppress(TypeError, ValueError, AttributeError, LookupError, OverflowError):  # else as it stands
-            return _cron(name, context)
+        return _cron(name, context)
     if name == "housekeeping-start":
         return claims_text(context.get("claims") or [], hosts)
     if name == "retire":

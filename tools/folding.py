@@ -15,7 +15,7 @@ from ..journal.catalogue import CATALOGUE, SCHEMA, check_context
 from ..journal.ids import f58
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, STATE_NAMES
 from ..journal.state import State
-from ..journal.wire import Commit, read_commit
+from ..journal.wire import Commit, read_commit, well_formed
 from ..kvs.errors import Corrupt, Rejected
 
 if TYPE_CHECKING:
@@ -159,6 +159,9 @@ class Fold:
                 self.folding = False
                 continue
             name, subject, _, context = event
+            if not (context is None or isinstance(context, dict)):
+                self._fault(commit.id, "bad-event", f"the context of {name} is no object")
+                continue
             kind = "job" if isinstance(subject, int) else str(subject).partition("/")[0]
             if (kind, name) not in CATALOGUE:
                 self.unknown[name] = self.unknown.get(name, 0) + 1
@@ -171,7 +174,7 @@ class Fold:
     def _check_order(self, commit: Commit) -> None:
         """RFC 21's order of each job's events within and before this commit, on states as they change."""
         states: dict[int, tuple[int, bool]] = {}
-        for name, subject, _, context in commit.events:
+        for name, subject, _, context in well_formed(commit.events):
             if not isinstance(subject, int):
                 continue
             if subject in states:

@@ -35,10 +35,10 @@ def journal() -> None:
 
 
 def _events(commits: Iterable[Commit], job: int | None = None) -> Iterator[Pair]:
-    from ..journal.wire import Event
+    from ..journal.wire import Event, well_formed
 
     for commit in commits:
-        for event in commit.events:
+        for event in well_formed(commit.events):
             if job is None or event[1] == job:
                 yield commit, Event(*event)
 
@@ -211,7 +211,7 @@ def stats(as_json: bool, uri: str | None, state_dir: str | None) -> None:
 
 
 def _measure(source: Journal) -> dict[str, Any]:
-    from ..journal.wire import ZLIB, pack, read_commit, unpack
+    from ..journal.wire import ZLIB, pack, read_commit, unpack, well_formed
 
     names: dict[str, int] = {}
     commits = events = stored = unpacked = compressed = 0
@@ -224,7 +224,7 @@ def _measure(source: Journal) -> dict[str, Any]:
             commit = read_commit(entry)
             commits += 1
             events += len(commit.events)
-            for event in commit.events:
+            for event in well_formed(commit.events):
                 names[event[0]] = names.get(event[0], 0) + 1
             stored += len(entry.header) + len(entry.payload)
             compressed += entry.payload[:1] == ZLIB

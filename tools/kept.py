@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Rejected
@@ -15,7 +16,7 @@ def kept_jobspec(instance: Instance, record: Job, *, original: bool = False) -> 
     """The jobspec (without environment) of a job of any age, with its updates, or as it was submitted. Raises `Rejected`."""
     from ..journal import fold_jobs
     from ..journal.job import Job
-    from ..journal.state import State
+    from ..journal.state import MALFORMED, State
 
     if record.jobspec and not original:
         return record.jobspec
@@ -23,9 +24,11 @@ def kept_jobspec(instance: Instance, record: Job, *, original: bool = False) -> 
     state = State()
     for commit, event in instance.journal.story(record.commits, record.id):
         if event.name == "submit" and event.context is not None:
-            scratch.jobspec = event.context.get("jobspec") or {}
+            found = event.context.get("jobspec")
+            scratch.jobspec = found if isinstance(found, dict) else {}
         elif event.name == "jobspec-update" and not original:
-            fold_jobs.jobspec_update(state, scratch, event.timestamp, event.context or {}, commit.version)
+            with suppress(*MALFORMED):  # the fold has passed over it, too
+                fold_jobs.jobspec_update(state, scratch, event.timestamp, event.context or {}, commit.version)
     if scratch.jobspec is None:
         raise Rejected("its jobspec is no more in the journal", code="archived", hint="look into the archive")
     return scratch.jobspec

@@ -298,6 +298,7 @@ def eventlog(
     """
     from ..instances.follow import Tail, timed_out
     from ..journal.catalogue import CATALOGUE
+    from ..journal.wire import well_formed
     from .eventlines import EventLines
     from .options import timeout_of
     from .render import out
@@ -312,7 +313,7 @@ def eventlog(
         version = 0
         for commit in journal.commits():
             version = commit.version
-            if any(_tell(event, lines, out) and event[0] == wanted for event in commit.events):
+            if any(_tell(event, lines, out) and event[0] == wanted for event in well_formed(commit.events)):
                 return
         if not following and wanted is None:
             return
@@ -326,7 +327,7 @@ def eventlog(
                     error.hint = ""
                     raise error
                 for commit in tail.poll(left)[0]:
-                    if any(_tell(event, lines, out) and event[0] == wanted for event in commit.events):
+                    if any(_tell(event, lines, out) and event[0] == wanted for event in well_formed(commit.events)):
                         return
                 sys.stdout.flush()
         finally:

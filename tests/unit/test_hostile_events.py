@@ -20,8 +20,10 @@ from fluxkv.journal.fold_kvs import KvsState
 from fluxkv.journal.job import CLEANUP, INACTIVE
 from fluxkv.journal.log import make_append
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit, pack, unpack
+from fluxkv.journal.wire import Commit, Event, pack, unpack
 from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.tools.eventview import context_document, describe
+from fluxkv.tools.journal_cmd import _events
 
 ODD: tuple[Any, ...] = (None, (1 << 64) - 1, float("inf"), float("nan"), "9" * 30, [], {"a": 1})
 FEW = (None, float("inf"), "9" * 30)  # inside of others
@@ -211,6 +213,25 @@ def _says_something(event: Any) -> bool:
     return isinstance(event, list) and event[0] == "exception" and len(event) == 4 and isinstance(event[3], dict) and (
         event[2] == 1.0 and isinstance(event[3]["type"], str) and event[3]["severity"] == 0 and isinstance(event[3]["note"], str)
     )
+
+
+def test_a_badly_written_event_is_shown_as_it_stands() -> None:
+    rig = busy_site()
+    for event in bad_events(rig):
+        (name, subject, ts, context) = unpack(pack(event))
+        if context is None or isinstance(context, dict):
+            assert isinstance(describe(Event(name, subject, ts, context), {}), str), event
+            assert isinstance(context_document(name, context or {}), dict), event
+
+
+def test_what_is_no_event_hides_none_of_those_beside_it() -> None:
+    rig = busy_site()
+    id = rig.submit(jobspec(queue="batch"))
+    version = rig.say(5, ["memo"], ["memo", id, 1.0, {"a": 1}], ["memo", id, 1.0, [1]])
+    rig.turn()
+    assert [event.context for _, event in rig.journal.story([version], id)] == [{"a": 1}]
+    assert [event.context for _, event in _events(rig.commits(), id) if event.name == "memo"] == [{"a": 1}]
+    assert rig.job(id).memo == {"a": 1}
 
 
 def test_events_that_change_nothing_are_known() -> None:
