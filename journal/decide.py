@@ -187,9 +187,11 @@ def undrain(state: State, ranks: Iterable[int], reason: str, now: float, force: 
 
 
 def change_queue(name: str, verb: str, reason: str, now: float) -> Decision:
-    """verb: start, stop (allocation), enable, disable (submission)."""
+    """verb: start, stop (allocation), enable, disable (submission). The queue must be there: a config that takes it away in
+    between would else leave a mark that keeps a later queue of this name closed."""
     context = {"reason": reason} if verb in ("stop", "disable") else None
-    decision = Decision([[f"queue-{verb}", f"queue/{name}", now, context]], bumps=[f"queue/{name}", f"plan/{name}"])
+    event = [f"queue-{verb}", f"queue/{name}", now, context]
+    decision = Decision([event], since=["config/load"], bumps=[f"queue/{name}", f"plan/{name}"])
     if verb == "disable":
         decision.bumps.append(f"closed/{name}")
     if verb == "enable":

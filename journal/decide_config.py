@@ -43,10 +43,10 @@ def load(state: State, document: dict[str, Any], source: str, userid: int, now: 
     if document == old and (source == state.config_source or not source):
         return Decision([])
     _check_hosts(document, [node.host for node in state.nodes.values()])
-    gone = sorted(state.queues.keys() - set(rules.names))
+    moved = sorted(state.queues.keys() ^ set(rules.names))  # a queue that is new is open
     decision = _decision(document, source, userid, now, sorted(state.queues.keys() | set(rules.names)))
     decision.since += [LOAD, "resource"]
-    decision.clears += [f"closed/{name}" for name in gone]
+    decision.clears += [f"closed/{name}" for name in moved]
     return decision
 
 

@@ -158,6 +158,7 @@ def _change(
             for one in _named(state, name or option, every):
                 part = change_queue(one.name, verb, reason, now)
                 whole.events += part.events
+                whole.since = part.since
                 whole.bumps += part.bumps
                 whole.clears += part.clears
             return whole

@@ -444,6 +444,19 @@ def test_a_waiting_jobs_reason_is_that_of_now(shell: Any, tmp_path: Path) -> Non
     assert reasons()["small"] == "queue default is stopped: fan"
 
 
+def test_a_queue_is_not_closed_behind_the_back_of_a_config() -> None:
+    """The mark would outlive the queue, and refuse submissions to one of that name which says that it is open."""
+    rig = Rig(config=SHARED)
+    seen = rig.store.meta().version
+    rig.configure({"queues": {"a": {}}, "policy": DEFAULT})
+    answer = rig.journal.append(decide.change_queue("b", "disable", "", rig.now), seen)
+    assert isinstance(answer, Conflicted)
+    rig.configure(SHARED)
+    rig.turn()
+    id = rig.submit(jobspec(queue="b"))
+    assert rig.job(id).state == RUN
+
+
 def test_nothing_is_placed_behind_the_back_of_a_stop() -> None:
     """Whatever queue it is in: a job placed at that moment would be ended by the stop instead of waiting for the next start."""
     rig = Rig(config=SHARED)
