@@ -108,6 +108,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         document["execution"]["expiration"] = expiration
     return {
         "created": time.time(), "uri": child_uri(here.parent, here.job), "parent": here.parent, "job": f58(here.job),
+        "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": durability,
         "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
     }  # fmt: skip

@@ -22,12 +22,13 @@ FEW = 4096
 class Deadlines:
     """Jobs by when they are overdue."""
 
-    __slots__ = ("_exits", "_heap", "_known")
+    __slots__ = ("_exits", "_heap", "_instance_end", "_known")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int]] = []
         self._known: dict[int, float] = {}
         self._exits: dict[int, float] = {}  # job -> when exit-timeout ends it
+        self._instance_end = 0.0  # that running jobs are in step with
 
     def note(self, job: Job) -> None:
         """A running job: remember its deadline, if it has one and it is new. While its prolog goes on it has none."""
@@ -59,7 +60,7 @@ class Deadlines:
         """Exceptions for jobs that are overdue and still run."""
         if len(self._heap) > FEW and len(self._heap) > 4 * len(state.nodes) + 4 * state.count(RUN):
             self._forget_ended(state)
-        groups = []
+        groups = self._in_step(state, now) if state.expiration != self._instance_end else []
         while self._heap and self._heap[0][0] <= now:
             at, id = heappop(self._heap)
             job = state.jobs.get(id)
@@ -78,6 +79,23 @@ class Deadlines:
             if job.exception is None and not job.timed_out and _runs(job):
                 context = {"type": "timeout", "severity": 0, "note": "resource allocation expired (its node is silent)"}
                 groups.append(_ended(job, context, now))
+        return groups
+
+
+    def _in_step(self, state: State, now: float) -> list[Group]:
+        """The instance's own end has moved: so do those of jobs that end with it. Asked again until there is nothing to say."""
+        end, groups = state.expiration, []
+        for id in sorted({id for node in state.nodes.values() for id in node.jobs}):
+            job = state.jobs[id]
+            if job.state != RUN or not _runs(job) or (job.script is not None and job.script[0]):
+                continue
+            own = max(job.expiration, job.t_alloc + job.duration) if job.duration else 0.0  # what it has if the instance lives on
+            wanted = min(own, end) if own and end else own or end
+            if wanted != job.expiration:
+                thing = f"job/{id}"
+                groups.append(Group([["resource-update", id, now, {"expiration": wanted}]], [thing], [thing]))
+        if not groups:
+            self._instance_end = end
         return groups
 
 

@@ -11,10 +11,12 @@ import select
 import selectors
 import signal
 import time
+from collections.abc import Callable
 
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
+from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from . import boot
@@ -172,10 +174,18 @@ class Keeper(ServerCare):
         if self.store is not None and self.settings.get("lead", True):
             self.cron = Cron(self.store, duties, self.log.say)
             duties.add("cron", LOOK_S, self._cron)
+            if self.child:
+                duties.add("parent", LOOK_S, self._parent_limit(self.store))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
         duties.start()
         self._cron()  # what fell due while nobody was there
         return duties
+
+    def _parent_limit(self, store: Store) -> Callable[[], None]:
+        from .parent_limit import ParentLimit
+
+        parent = open_store(self.settings["parent"], patience_s=0.0)
+        return ParentLimit(parent, self.settings, lambda events: boot.say(store, events)).look
 
     def _cron(self) -> None:
         if self.cron is not None and not self.lost:

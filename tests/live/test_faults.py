@@ -18,8 +18,12 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.client import connect
 from fluxkv.journal.decide import Decision
+from fluxkv.journal.ids import f58
 from fluxkv.journal.job import INACTIVE, SCHED
+from fluxkv.kvs.keys import Keys
 
 pytestmark = pytest.mark.live
 
@@ -400,6 +404,27 @@ def test_children_three_levels_deep(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (5, "deep\n"), (done, site.logs())
         left = {pid: line for pid, line in site.processes().items() if live.inside(pid)}
         assert not left, left
+
+
+def test_a_child_s_end_moves_with_its_job_s_and_with_it_those_inside(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "2") as site:
+        (tmp_path / "command").write_text(f"{CHILD} submit --quiet sleep 1000; echo up >{tmp_path}/up; exec sleep 1000")
+        job = site.submit(f"exec {CHILD} start sh {tmp_path}/command", cores_per_task=2, duration=600)
+        site.written(tmp_path / "up")
+        site.kill("worker-0")  # of the parent: the update is its submitter's, and the child's keeper reads it
+        done = site.run("update", f58(job), "duration=20m")
+        assert done.returncode == 0, done.stderr
+        end = site.client.state().jobs[job].expiration
+        with contextlib.closing(connect(child_uri(site.uri, job))) as inside:
+            state = inside.state()
+            position = {Keys(inside.store.namespace).journal: f"{state.version}-{state.epoch}"}
+            deadline = time.monotonic() + live.PATIENCE_S
+            with contextlib.closing(inside.store.subscribe(position)) as subscription:
+                while not (state.expiration == end and {one.expiration for one in state.active()} == {end}):
+                    assert time.monotonic() < deadline, (state.expiration, end, site.logs())
+                    subscription.poll(1.0)
+                    inside.journal.catch_up(state)
+        site.sound()
 
 
 def test_a_child_outlives_a_restart_of_the_server(tmp_path: Path) -> None:

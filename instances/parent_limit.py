@@ -1,0 +1,71 @@
+"""A child instance's end: its job's expiration in the parent's journal, said in the child's own when it moves.
+
+The leading keeper of a child asks about once a second when its job was last bumped: two small questions, whatever else goes
+on at the parent. Only when it was, the commits since then are read. Writes only the child's journal; saying the same twice
+does no harm, so nothing is kept on disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..journal.ids import parse_id
+from ..journal.log import Journal
+from ..journal.wire import read_commit
+from ..kvs.errors import FluxkvError
+from ..kvs.port import Store
+
+FAR = 2_000  # commits; above that a fold is cheaper than reading them
+UNSURE_S = 60.0  # guards are pruned: one that is gone is looked behind this often
+PRUNED = 200  # commits behind the tip at which a guard may be pruned
+
+
+class ParentLimit:
+    """say: puts events into the child's journal. settings: the child's, as `child.make_settings` made them."""
+
+    def __init__(self, parent: Store, settings: Mapping[str, Any], say: Callable[[list[list[Any]]], None]) -> None:
+        self._parent, self._say = parent, say
+        self._job = parse_id(settings["job"])
+        self._seen = int(settings.get("since") or 0)  # what follows has not been read
+        self._end = float(settings["R"]["execution"].get("expiration") or 0.0)
+        self._sure = time.monotonic()
+
+    def look(self) -> None:
+        """Say the new end if it has moved. A parent that does not answer is asked again the next time."""
+        try:
+            tip = self._parent.meta().version  # before the bumps, so that none before it is missed
+            (bumped,) = self._parent.bumps([f"job/{self._job}"])
+            found: float | None = None
+            if bumped > self._seen:
+                found = self._fold() if bumped - self._seen > FAR else self._read(bumped)
+            elif not bumped and tip - self._seen > PRUNED and time.monotonic() - self._sure > UNSURE_S:
+                found = self._fold()
+            elif not bumped and tip - self._seen > PRUNED:
+                return  # what has been passed over so far stays to be looked behind
+            if found is not None and found != self._end:
+                self._say([["resource-update", "resource", time.time(), {"expiration": found}]])
+                self._end = found
+            self._seen = max(tip, bumped)
+        except FluxkvError:
+            return
+
+    def _read(self, until: int) -> float | None:
+        """The last end that the commits up to a version name, or None."""
+        found, version = None, self._seen
+        while version < until:
+            entries = self._parent.read(version, until - version)
+            if not entries:
+                break
+            for entry in entries:
+                version = entry.version
+                for name, subject, _, context in read_commit(entry).events:
+                    if subject == self._job and name == "resource-update":
+                        found = float(context["expiration"])
+        return found
+
+    def _fold(self) -> float | None:
+        self._sure = time.monotonic()
+        job = Journal(self._parent).look().jobs.get(self._job)
+        return job.expiration if job is not None and job.holds else None

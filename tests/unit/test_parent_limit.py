@@ -1,0 +1,118 @@
+"""A child instance's end follows its job's in the parent, and what runs inside follows the child's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.instances import parent_limit
+from fluxkv.instances.parent_limit import ParentLimit
+from fluxkv.instances.reactor import Lead
+from fluxkv.journal import decide_update
+from fluxkv.journal.ids import f58
+from fluxkv.kvs.errors import Unavailable
+from tests.support.worker_rig import T0, Rig, jobspec
+
+
+class Child:
+    """A job that is an instance, and what its keeper puts into the child's journal."""
+
+    def __init__(self) -> None:
+        self.rig = Rig()
+        self.id = self.rig.submit(jobspec(duration=100.0))
+        self.rig.started(self.id)
+        self.ends: list[float] = []
+        job = self.rig.job(self.id)
+        self.settings: dict[str, Any] = {
+            "job": f58(self.id), "since": job.attempt, "R": {"execution": {"expiration": job.expiration}},
+        }  # fmt: skip
+        self.limit = self.keeper()
+
+    def keeper(self) -> ParentLimit:
+        return ParentLimit(self.rig.store, self.settings, lambda events: self.ends.append(events[0][3]["expiration"]))
+
+    def update(self, seconds: float) -> float:
+        state = self.rig.journal.load()
+        changes = [decide_update.parse_change(f"duration={seconds}")]
+        self.rig.do(decide_update.update(state, state.jobs[self.id], changes, 1, self.rig.now))
+        self.rig.turn()
+        return self.rig.job(self.id).expiration
+
+
+@pytest.fixture
+def child() -> Child:
+    return Child()
+
+
+def test_each_move_is_said_once_whatever_came_between(child: Child) -> None:
+    child.limit.look()
+    assert child.ends == []
+    first = child.update(500.0)
+    child.rig.say(["memo", child.id, child.rig.now, {"a": 1}])
+    child.limit.look()
+    child.limit.look()
+    assert child.ends == [first]
+    child.update(900.0)
+    last = child.update(300.0)
+    child.limit.look()
+    assert child.ends == [first, last]
+    again = child.keeper()  # a keeper that is new says it once more, which changes nothing
+    again.look()
+    again.look()
+    assert child.ends == [first, last, last]
+
+
+@pytest.mark.parametrize("how", ["far", "pruned"])
+def test_a_guard_that_is_gone_and_a_journal_that_is_long(child: Child, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    child.limit.look()
+    wanted = child.update(500.0)
+    if how == "far":
+        monkeypatch.setattr(parent_limit, "FAR", 0)
+    else:
+        meta = child.rig.store.meta()
+        monkeypatch.setattr(parent_limit, "PRUNED", 0)
+        child.rig.store.prune_guards(meta.uid, meta.epoch, meta.version)
+        assert child.rig.store.bumps([f"job/{child.id}"]) == [0]
+        child.limit.look()
+        assert child.ends == []  # not every second
+        monkeypatch.setattr(parent_limit, "UNSURE_S", 0.0)
+    child.limit.look()
+    assert child.ends == [wanted]
+
+
+def test_a_parent_that_is_away_is_asked_again(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = child.update(500.0)
+
+    def away(*_: Any) -> Any:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(child.rig.store, "bumps", away)
+        child.limit.look()
+    child.limit.look()
+    assert child.ends == [wanted]
+
+
+def test_jobs_that_end_with_the_instance_move_with_it() -> None:
+    rig = Rig(nodes=2)
+    end = T0 + 1000.0
+
+    def move(at: float) -> None:
+        rig.say(["resource-update", "resource", rig.now, {"expiration": at}])
+        rig.turn()
+
+    move(end)
+    endless, long, short, over = (rig.submit(jobspec(duration=seconds)) for seconds in (0.0, 5000.0, 50.0, 0.0))
+    rig.started(endless, long, short, over)
+    assert [rig.job(id).expiration == end for id in (endless, long, short)] == [True, True, False]
+    before = rig.job(short).expiration
+    rig.over(over)
+    for at, ends in ((end + 1000.0, (end + 1000.0, end + 1000.0)), (0.0, (0.0, rig.job(long).t_alloc + 5000.0)), (end, (end, end))):
+        move(at)
+        assert (rig.job(endless).expiration, rig.job(long).expiration, rig.job(short).expiration) == (*ends, before)
+    assert "resource-update" not in rig.names(short) + rig.names(over)
+    count = rig.store.meta().version
+    rig.worker = rig.new_worker()
+    rig.turn(Lead(True))
+    assert rig.store.meta().version == count  # nothing is left to say
