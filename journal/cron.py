@@ -23,7 +23,7 @@ Track = list[Any]
 def on_behalf_of(environ: Mapping[str, str]) -> int:
     """The entry whose job a process with this environment is part of, 0 for none: what it commits starts no entry."""
     text = environ.get("FLUX_CRON_ID", "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
 
 
 class CronEntry:

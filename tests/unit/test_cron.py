@@ -10,7 +10,7 @@ import pytest
 
 from fluxkv.instances.cron import Cron
 from fluxkv.journal import decide, decide_config, decide_cron, snapshot
-from fluxkv.journal.cron import DONE_KEPT, OWED_LIMIT, CronTable
+from fluxkv.journal.cron import DONE_KEPT, OWED_LIMIT, CronTable, on_behalf_of
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.log import Journal, make_append
@@ -532,3 +532,8 @@ def test_a_run_is_seen_by_the_plug_ins_of_its_day(site: Site) -> None:
     site.driver.step(T0 + 10)
     entry = site.fold().cron.entries[1]
     assert (entry.runs, entry.skips, "time limit" in entry.note) == (0, 1, True)
+
+
+@pytest.mark.parametrize(("text", "entry"), [("", 0), ("7", 7), ("x", 0), ("-7", 0), ("9" * 30, 0), ("9" * 5000, 0)])
+def test_on_whose_behalf_a_process_writes(text: str, entry: int) -> None:
+    assert on_behalf_of({"FLUX_CRON_ID": text}) == entry
