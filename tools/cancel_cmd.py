@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
+from .named_jobs import choose, counted, job_options, names_jobs, parse_ids
 from .render import out, say
-from .selection import choose, counted, names_jobs, parse_ids, selection_options
 
 if TYPE_CHECKING:
     from ..journal.state import State
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
-@selection_options("Cancel")
+@job_options("Cancel")
 @click.option("-m", "--message", metavar="NOTE", default="", help="Why; it stays in the job's record.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say which jobs would be cancelled.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")

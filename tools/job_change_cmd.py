@@ -13,9 +13,9 @@ import click
 
 from ..journal.ids import f58, parse_id
 from ..kvs.errors import Rejected
+from .named_jobs import counted, parse_ids, userid_of
 from .options import urgency_of
 from .render import say
-from .selection import counted, parse_ids, userid_of
 from .target import open_journal
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def raiseall(
       fluxkv job raiseall --force --severity=0 --states=pending cancel
     """
     from ..journal import decide
-    from .selecting import parse_states
+    from .job_filter import parse_states
 
     mask, results = parse_states(states)
     if results:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..journal.ids import FORMS, encode, f58, parse_id
+from .named_jobs import parse_ids
 from .options import timeout_of
 from .render import out, say
-from .selection import parse_ids
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """`fluxkv jobs`: which jobs, in which order, in which form. Reads snapshot and tail; asks no daemon.
 
-What is chosen is `selecting`'s to say, what a column shows `jobfields`'. The table is plain text; rich is not needed.
+What is chosen is `job_filter`'s to say, what a column shows `jobfields`'. The table is plain text; rich is not needed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
+from .job_filter import DEFAULT_COUNT, filter_options
 from .reading import at_option, load
-from .selecting import DEFAULT_COUNT, filter_options
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -128,24 +128,24 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
     """The jobs asked for, in order."""
     from ..journal.ids import parse_id
     from . import render
+    from .job_filter import JobFilter
     from .jobview import View
-    from .selecting import Selection
 
     view = View(state, now, journal)
     named = bool(options["ids"])
     everything = named or options["all_states"] or bool(options["since"])
-    selection = Selection(view)
-    selection.states(options["states"] or (_FAILED if options["failed"] else None), everything=everything)
+    wanted = JobFilter(view)
+    wanted.states(options["states"] or (_FAILED if options["failed"] else None), everything=everything)
     if options["user"] or not named:
-        selection.users(options["user"], everyone=options["all_users"])
-    selection.queues(options["queue"]).active_since(options["since"]).on_nodes(options["include"])
-    selection.constraint({"name": [options["name"]]} if options["name"] else {}).constraint_text(options["constraint"])
+        wanted.users(options["user"], everyone=options["all_users"])
+    wanted.queues(options["queue"]).active_since(options["since"]).on_nodes(options["include"])
+    wanted.constraint({"name": [options["name"]]} if options["name"] else {}).constraint_text(options["constraint"])
     count = DEFAULT_COUNT if options["count"] is None else options["count"]
     if named:
         found = journal.known_jobs(state, [parse_id(text) for text in options["ids"]])
-        chosen = [job for job in found if selection.wants(job)]
+        chosen = [job for job in found if wanted.wants(job)]
     else:  # one more than shown, to know whether there are more
-        chosen = selection.find(journal, 0 if options["sort"] or not count else count + 1)
+        chosen = wanted.find(journal, 0 if options["sort"] or not count else count + 1)
     if options["sort"]:
         _sort(chosen, view, options["sort"])
     if count and len(chosen) > count:

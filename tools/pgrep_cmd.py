@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..kvs.errors import Rejected
+from .job_filter import DEFAULT_COUNT, filter_options
 from .reading import load
-from .selecting import DEFAULT_COUNT, filter_options
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -102,18 +102,18 @@ def pkill(**options: Any) -> int:
 def _find(
     journal: Journal, matches: Callable[[Job], bool], options: dict[str, Any], everything: bool
 ) -> tuple[list[Job], View]:
+    from .job_filter import JobFilter
     from .jobview import View
-    from .selecting import Selection
 
     state, now = load(journal)
     view = View(state, now, journal)
-    selection = Selection(view).states(options["states"], everything=everything)
-    selection.users(options["user"], everyone=options["all_users"]).queues(options["queue"])
+    wanted = JobFilter(view).states(options["states"], everything=everything)
+    wanted.users(options["user"], everyone=options["all_users"]).queues(options["queue"])
     if options["max_entries"]:
-        found = list(filter(matches, selection.find(journal, options["max_entries"])))
+        found = list(filter(matches, wanted.find(journal, options["max_entries"])))
     else:
-        selection.tests.append(matches)
-        found = selection.find(journal, options["count"])
+        wanted.tests.append(matches)
+        found = wanted.find(journal, options["count"])
     return (found[: options["count"]] if options["count"] else found), view
 
 

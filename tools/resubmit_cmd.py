@@ -87,7 +87,7 @@ def resubmit(ids: tuple[str, ...], failed: bool, since: str | None, uri: str | N
 
 
 def _named(instance: Instance, ids: tuple[str, ...]) -> list[Job]:
-    from .selection import parse_ids
+    from .named_jobs import parse_ids
 
     found = instance.journal.known_jobs(instance.state(), list(dict.fromkeys(parse_ids(list(ids)))))
     return sorted(found, key=lambda job: job.order)  # who waits for another of them comes after it
@@ -97,12 +97,12 @@ def _failed(instance: Instance, since: str | None) -> list[Job]:
     """This user's jobs that failed or timed out, in the order they were submitted."""
     import time
 
+    from .job_filter import JobFilter
     from .jobview import View
-    from .selecting import Selection
 
     state = instance.state()
-    selection = Selection(View(state, time.time(), instance.journal)).states("failed,timeout").users(None)
-    found = selection.active_since(since).find(instance.journal, 0)
+    wanted = JobFilter(View(state, time.time(), instance.journal)).states("failed,timeout").users(None)
+    found = wanted.active_since(since).find(instance.journal, 0)
     return sorted(found, key=lambda job: job.order)
 
 

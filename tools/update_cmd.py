@@ -10,9 +10,9 @@ import click
 
 from ..journal.ids import f58
 from ..kvs.errors import FluxkvError, Rejected
+from .named_jobs import choose, counted, job_options, names_jobs, parse_ids
 from .reading import uri_option
 from .render import print_json, say
-from .selection import choose, counted, names_jobs, parse_ids, selection_options
 from .target import open_journal
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[ID]... KEY=VALUE...")
-@selection_options("Update")
+@job_options("Update")
 @click.option("-n", "--dry-run", is_flag=True, help="Only print, as JSON, what would be set.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what was changed.")
 @uri_option
@@ -68,7 +68,7 @@ def update(words: tuple[str, ...], chosen: dict[str, Any], dry_run: bool, verbos
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
-@selection_options("Hold")
+@job_options("Hold")
 @uri_option
 def hold(ids: tuple[str, ...], chosen: dict[str, Any], uri: str | None) -> int:
     """Hold jobs that wait: they do not run until they are released.
@@ -89,7 +89,7 @@ def hold(ids: tuple[str, ...], chosen: dict[str, Any], uri: str | None) -> int:
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID...]")
-@selection_options("Release")
+@job_options("Release")
 @uri_option
 def release(ids: tuple[str, ...], chosen: dict[str, Any], uri: str | None) -> int:
     """Release held jobs: back to the urgency they had before, or the default one.

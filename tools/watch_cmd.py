@@ -49,7 +49,7 @@ def watch(ids: tuple[str, ...], everyone: bool, queue: str | None, uri: str | No
             if not jobs.ids:
                 say("fluxkv: no job is active")
         else:
-            from .selection import parse_ids
+            from .named_jobs import parse_ids
 
             words = [*(word for word in ids if word != "-"), *(sys.stdin.read().split() if "-" in ids else ())]
             jobs.ids = list(dict.fromkeys(parse_ids(words)))

@@ -24,9 +24,9 @@ from fluxkv.tools.cancel_cmd import cancel
 from fluxkv.tools.environment import environment, overlay_of
 from fluxkv.tools.eventlines import EventLines, matches
 from fluxkv.tools.job_cmd import job
+from fluxkv.tools.named_jobs import parse_ids
 from fluxkv.tools.options import copies, flags_of, time_limit, timeout_of
 from fluxkv.tools.render import duration_text, human_time, table
-from fluxkv.tools.selection import parse_ids
 from fluxkv.tools.submit_cmd import run, submit
 from fluxkv.tools.target import Moment, open_journal, parse_moment
 

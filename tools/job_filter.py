@@ -1,4 +1,4 @@
-"""Which jobs a listing command shows, in which order: the options of `jobs` and `pgrep`, and the search they ask for.
+"""Which jobs a listing command shows, in which order: the filter options of `jobs` and `pgrep`, and the search they ask for.
 
 Order as in Flux: pending jobs as they stand in line, then running ones, the latest first, then inactive ones of any age,
 the latest first. Decides what is read: nothing of the past that the limit does not ask for.
@@ -39,7 +39,7 @@ def filter_options(command: F) -> F:
     return command
 
 
-class Selection:
+class JobFilter:
     """What was asked for. Build it, narrow it down, then `find`."""
 
     def __init__(self, view: View) -> None:
@@ -52,7 +52,7 @@ class Selection:
 
     # -- narrowing down
 
-    def states(self, text: str | None, *, everything: bool = False) -> Selection:
+    def states(self, text: str | None, *, everything: bool = False) -> JobFilter:
         """States and results by their names; by default the active ones, or all."""
         from ..journal.job import ACTIVE, INACTIVE, NEW
 
@@ -62,20 +62,20 @@ class Selection:
             self.mask = ACTIVE | NEW | (INACTIVE if everything else 0)
         return self
 
-    def users(self, user: str | None, *, everyone: bool = False) -> Selection:
+    def users(self, user: str | None, *, everyone: bool = False) -> JobFilter:
         """One user's jobs ("all": everyone's), by default one's own."""
         if not everyone and user != "all":
             wanted = self.userid = user_id(user) if user else os.getuid()
             self.tests.append(lambda job: job.userid == wanted)
         return self
 
-    def queues(self, text: str | None) -> Selection:
+    def queues(self, text: str | None) -> JobFilter:
         if text:
             names = set(text.split(","))
             self.tests.append(lambda job: job.queue in names)
         return self
 
-    def active_since(self, when: str | None) -> Selection:
+    def active_since(self, when: str | None) -> JobFilter:
         """Only jobs that are active, or ended after a moment."""
         if when:
             from ..journal.job import INACTIVE
@@ -90,20 +90,20 @@ class Selection:
             self.tests.append(lambda job: job.state != INACTIVE or job.t_inactive > since)
         return self
 
-    def on_nodes(self, targets: str | None) -> Selection:
+    def on_nodes(self, targets: str | None) -> JobFilter:
         """Only jobs that hold or held something on these hosts or ranks."""
         if targets:
             self.constraint({"ranks" if set(targets) <= set("0123456789,-[]") else "hostlist": [targets]})
         return self
 
-    def constraint(self, constraint: Any) -> Selection:
+    def constraint(self, constraint: Any) -> JobFilter:
         """Only jobs that match (RFC 43)."""
         from ..journal.job_constraint import compile
 
         self.tests.append(compile(constraint, self.view.hosts, user_id))
         return self
 
-    def constraint_text(self, text: str | None) -> Selection:
+    def constraint_text(self, text: str | None) -> JobFilter:
         """A constraint as JSON, or as a query (RFC 35)."""
         if not text:
             return self

@@ -1,4 +1,4 @@
-"""Which jobs a command is about: ids, or all that some options choose. Decides only that."""
+"""Which jobs a command acts on: those named by id, or all that some options choose. Decides only that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MAX_LISTED = 1_000_000
 
 
-def selection_options(verb: str) -> Callable[[F], F]:
+def job_options(verb: str) -> Callable[[F], F]:
     """Adds ids and the options that choose jobs (the command gets `ids` and `chosen`, see `wanted`)."""
 
     def add(command: F) -> F:
