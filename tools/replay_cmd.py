@@ -116,7 +116,7 @@ def _show(document: dict[str, Any]) -> None:
     )
     render.out(f"events    {document['events']} in {took}, {document['events_per_s']} events/s")
     if document["skipped"]:
-        render.out(f"skipped   {document['skipped']} events this program does not know")
+        render.out(f"skipped   {document['skipped']} events that this program does not know, or that are none")
     results = ", ".join(f"{number} {name}" for name, number in sorted(document["results"].items()))
     render.out(f"jobs      {jobs}" + (f" ({results})" if results else ""))
     if document["retired"]:

@@ -140,7 +140,7 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
         if not queue.started:
             problems.append(f"queue {queue.name} is stopped: {queue.stop_reason or 'no reason given'}")
     if state.skipped:
-        problems.append(f"{state.skipped} events are unknown to this program: a newer fluxkv wrote them")
+        problems.append(f"{state.skipped} events are passed over: a newer fluxkv wrote them, or somebody by hand")
 
 
 def _daemon_part(directory: StateDir, document: dict[str, Any]) -> None:
