@@ -17,6 +17,8 @@ from .waitstatus import from_exit, shell_exit_code
 
 HOLD, EXPEDITE = 0, 31
 EXPEDITE_PRIORITY = 4294967295
+SIGTERM = 15
+OUT_OF_TIME = (128 + 14) << 8  # of a job that went when its time was up, as in Flux, whose tasks get SIGALRM then
 
 
 @dataclass(slots=True)
@@ -168,6 +170,8 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
             named = failed.get("wait_status")
     elif status == 0:
         status = 1 << 8
+    if status == SIGTERM and (job.timed_out or (job.exception is not None and job.exception[0] == "timeout")):
+        status = OUT_OF_TIME
     if named:  # the status of the task that is the reason for all, as RFC 21 wants it
         status = from_exit(shell_exit_code(named))
     events.append(["finish", id, ended, {"status": status}])

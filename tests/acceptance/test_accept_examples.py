@@ -73,7 +73,7 @@ SIMS_RUNNING = {"stop", "restart"}  # they end or disturb the instance they spea
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
-    "fluxkv run -t 1s sleep 60": 143,  # as a shell says it: ended by SIGTERM, its time is over
+    "fluxkv run -t 1s sleep 60": 142,  # Flux's exit code of a job whose time is over
 }
 ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow)")
 

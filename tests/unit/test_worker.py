@@ -232,8 +232,17 @@ def test_a_timeout_is_known_by_its_fact_or_by_its_end(rig: Rig, told: bool) -> N
         assert rig.job(id).state == CLEANUP
     rig.over(id, 15, "timeout")
     rig.turn()
-    assert rig.job(id).result == Result.TIMEOUT
+    assert (rig.job(id).result, rig.job(id).returncode) == (Result.TIMEOUT, 142)
     assert rig.names(id).count("exception") == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(9, 137), (3 << 8, 3), (0, 1)])
+def test_what_a_job_says_for_itself_when_its_time_is_up_stands(rig: Rig, status: int, code: int) -> None:
+    id = rig.submit(jobspec(duration=5.0))
+    rig.started(id)
+    rig.over(id, status, "timeout")
+    rig.turn()
+    assert (rig.job(id).result, rig.job(id).returncode) == (Result.TIMEOUT, code)
 
 
 # -- slot grants ahead ---------------------------------------------------------------------------------------------
