@@ -18,7 +18,8 @@ class OrderlyStop:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._directory: StateDir | None = None
+        self._directory: StateDir | None = None  # looked for once, while the instance is there
+        self._sought = False
         self._looked = 0.0
         self._since = 0.0
 
@@ -31,5 +32,7 @@ class OrderlyStop:
         return self._since
 
     def _stopped(self) -> bool:
-        directory = self._directory = self._directory or state_dir_of(self._uri)
+        if not self._sought:
+            self._directory, self._sought = state_dir_of(self._uri), True
+        directory = self._directory
         return directory is not None and os.path.exists(directory.join("run", "stopping")) and not directory.running()
