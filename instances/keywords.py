@@ -15,14 +15,14 @@ from .shell_options import parse_warning
 FILES_BYTES = 1 << 20  # all of a job's files, which travel in its jobspec
 
 
-def apply_keywords(options: dict[str, Any], shell: dict[str, Any], limit_s: float) -> None:
+def apply_keywords(options: dict[str, Any], shell: dict[str, Any]) -> None:
     """Take `submission.KEYWORDS` out of the options and put what they mean into `shell` and the other options. Raises `Rejected`.
 
     begin_time: Unix seconds or a datetime. files: name -> contents (bytes), or the path of a file that is read now. rlimit:
     name -> value, or rules as of --rlimit. signal: "USR1@60s". taskmap: "cyclic:2".
     """
     if (signal := options.pop("signal", None)) is not None:
-        shell["signal.signum"], shell["signal.timeleft"] = parse_warning(signal, limit_s)
+        shell["signal.signum"], shell["signal.timeleft"] = parse_warning(signal)
     if (rlimit := options.pop("rlimit", None)) is not None:
         shell["rlimit"] = _limits(rlimit)
     if (taskmap := options.pop("taskmap", None)) is not None:

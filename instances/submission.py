@@ -285,7 +285,7 @@ def build_jobspec(
     if not KEYWORDS.isdisjoint(options):
         from .keywords import apply_keywords
 
-        apply_keywords(options, shell, seconds)
+        apply_keywords(options, shell)
         shell_options = {**shell, **(shell_options or {})}
     if shell_options:
         shell.update(shell_options)

@@ -71,14 +71,29 @@ class SubmitRules:
         stale = self._pool is not None
         urgencies = [16] * len(jobspecs) if urgencies is None else urgencies
         try:
-            return self._honoured(jobspecs, urgencies, flags)
+            return self._checked(jobspecs, urgencies, flags)
         except Rejected:
             before = self.version
             self.learn()
             if self.version == before and not stale:
                 raise
         self._pool = None
-        return self._honoured(jobspecs, urgencies, flags)
+        return self._checked(jobspecs, urgencies, flags)
+
+    def _checked(
+        self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int], flags: int
+    ) -> Sequence[dict[str, Any]]:
+        """As `_honoured`; a signal before the time limit is refused where there is none, neither the job's nor the config's."""
+        found = self._honoured(jobspecs, urgencies, flags)
+        for jobspec in found:
+            system = jobspec["attributes"].get("system") or {}
+            if not system.get("duration") and _asks_for_signal(system):
+                raise Rejected(
+                    "there is no time limit to signal before",
+                    code="bad-shell-option",
+                    hint="add -t, from Python duration",
+                )
+        return found
 
     def _honoured(
         self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int], flags: int
@@ -120,3 +135,10 @@ class SubmitRules:
         except Rejected as error:
             return str(error)
         return "" if self._pool.satisfiable(request) is None else explain(request, self._pool).text
+
+
+def _asks_for_signal(system: Mapping[str, Any]) -> bool:
+    """Whether a job says which signal it wants before its time limit; what is malformed the agent refuses by its name."""
+    shell = system.get("shell")
+    options = shell.get("options") if isinstance(shell, Mapping) else None
+    return isinstance(options, Mapping) and isinstance(options.get("signal"), Mapping)

@@ -166,10 +166,11 @@ class Rules:
         for name, asked_for, least, most in zip(SIZES, sizes(jobspec), limits.least, limits.most, strict=True):
             what = name[1:]
             if most is not None and asked_for > most:
-                raise _over(f"{where}{asked_for} {what} are more than the {most} allowed", f"limits.job-size.max.{name}")
+                hint = f"ask for fewer (limits.job-size.max.{name})"
+                raise _over(f"{where}{asked_for} {what} are more than the {most} allowed", hint)
             if least is not None and asked_for < least:
                 why = "names no number of nodes" if name == "nnodes" and not asked_for else f"asks for {asked_for} {what}"
-                raise _over(f"{where}the job {why}; the least is {least}", f"limits.job-size.min.{name}")
+                raise _over(f"{where}the job {why}; the least is {least}", f"ask for more (limits.job-size.min.{name})")
 
     def constrained(self, jobspec: dict[str, Any], queue: str) -> dict[str, Any]:
         """The job with its queue's constraint: what a matcher has to heed. The same object where there is none."""

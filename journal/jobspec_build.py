@@ -53,7 +53,10 @@ def from_options(
     by_resource = (cores, tasks_per_node, tasks_per_core, gpus_per_node)
     if any(number is not None for number in by_resource):
         if ntasks is not None or cores_per_task != 1 or gpus_per_task or memory_mb_per_task:
-            raise usage("sizes by resource (cores, tasks per node or core, GPUs per node) exclude those by task")
+            raise usage(
+                "sizes by resource (cores, tasks per node or core, GPUs per node) exclude those by task",
+                hint="leave out -n, -c, -g and the memory per task, or the others",
+            )
         resource, count, sized = per_resource(nodes, *by_resource, exclusive)
     else:
         resource, count, sized = per_task(nodes, ntasks, cores_per_task, gpus_per_task, memory_mb_per_task, exclusive)

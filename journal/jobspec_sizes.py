@@ -64,10 +64,12 @@ def per_resource(
             raise usage(f"{number} {name}: the number is too small")
     if tasks_per_node is not None and tasks_per_core is not None:
         raise usage("tasks per node and tasks per core exclude each other")
+    if nodes is None and gpus_per_node:
+        raise usage("GPUs per node need a node count", hint="add -N; for each task it is -g")
     if nodes is None and cores is None:
         raise usage("tasks per node or core need nodes or cores to count by", hint="add -N or --cores")
-    if nodes is None and (gpus_per_node or exclusive):
-        raise usage("GPUs per node and exclusive need a node count", hint="add -N")
+    if nodes is None and exclusive:
+        raise usage("exclusive needs a node count", hint="add -N")
     kind, each = ("node", tasks_per_node) if tasks_per_node is not None else ("core", tasks_per_core or 1)
     options = {"per-resource": {"type": kind, "count": each}}
     if nodes is None:

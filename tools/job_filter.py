@@ -79,16 +79,33 @@ class JobFilter:
         """Only jobs that are active, or ended after a moment."""
         if when:
             from ..journal.job import INACTIVE
-            from .target import parse_moment
 
-            moment = parse_moment(when, self.view.now)
-            if moment.time is None:
-                raise Rejected("--since takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30")
-            if moment.time > self.view.now:
-                raise Rejected(f"--since {when} is in the future", code="bad-moment", hint="such as -1h or 10:30")
-            self.since = since = moment.time
+            self.since = since = self._moment("--since", when)
             self.tests.append(lambda job: job.state != INACTIVE or job.t_inactive > since)
         return self
+
+    def ended_by(self, when: str | None) -> JobFilter:
+        """Only jobs that had ended at a moment."""
+        if when:
+            from ..journal.job import INACTIVE
+
+            until = self._moment("--until", when)
+            if until < self.since:
+                raise Rejected(
+                    f"--until {when} is before --since", code="bad-moment", hint="such as --since -2d --until -1d"
+                )
+            self.tests.append(lambda job: job.state == INACTIVE and job.t_inactive <= until)
+        return self
+
+    def _moment(self, option: str, when: str) -> float:
+        from .target import parse_moment
+
+        moment = parse_moment(when, self.view.now)
+        if moment.time is None:
+            raise Rejected(f"{option} takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30")
+        if moment.time > self.view.now:
+            raise Rejected(f"{option} {when} is in the future", code="bad-moment", hint="such as -1h or 10:30")
+        return moment.time
 
     def on_nodes(self, targets: str | None) -> JobFilter:
         """Only jobs that hold or held something on these hosts or ranks."""

@@ -32,6 +32,7 @@ _FAILED = "failed,canceled,timeout"
 @click.option("--name", metavar="NAME", help="Only jobs of this name.")
 @click.option("-i", "--include", metavar="HOSTS|RANKS", help="Only jobs that hold or held something on these nodes.")
 @click.option("--since", metavar="WHEN", help="Only jobs that are active or ended after WHEN; implies -a.")
+@click.option("--until", metavar="WHEN", help="Only jobs that ended by WHEN; implies -a.")
 @click.option("--constraint", metavar="QUERY|JSON", help='RFC 43: "states:run & host:n[0-3]", or such an object.')
 @click.option("-c", "--count", metavar="N", type=click.IntRange(0),
               help=f"At most N jobs (default {DEFAULT_COUNT}; 0: all).")  # fmt: skip
@@ -56,6 +57,7 @@ def jobs(**options: Any) -> None:
     Examples:
       fluxkv jobs                                   what waits and runs, and why it waits
       fluxkv jobs --failed --since -1d              what went wrong since yesterday, and its cause
+      fluxkv jobs --failed --since -2d --until -1d  what went wrong the day before
       fluxkv jobs --no-header --format '{id} {status_abbrev}'
       fluxkv jobs -a --since -1h --sort -runtime    the last hour's jobs, the longest first
       fluxkv jobs -a -i 0 -c 20                     the last twenty jobs on rank 0
@@ -133,12 +135,13 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
 
     view = View(state, now, journal)
     named = bool(options["ids"])
-    everything = named or options["all_states"] or bool(options["since"])
+    everything = named or options["all_states"] or bool(options["since"] or options["until"])
     wanted = JobFilter(view)
     wanted.states(options["states"] or (_FAILED if options["failed"] else None), everything=everything)
     if options["user"] or not named:
         wanted.users(options["user"], everyone=options["all_users"])
-    wanted.queues(options["queue"]).active_since(options["since"]).on_nodes(options["include"])
+    wanted.queues(options["queue"]).active_since(options["since"]).ended_by(options["until"])
+    wanted.on_nodes(options["include"])
     wanted.constraint({"name": [options["name"]]} if options["name"] else {}).constraint_text(options["constraint"])
     count = DEFAULT_COUNT if options["count"] is None else options["count"]
     if named:

@@ -65,7 +65,12 @@ def jobspec_of_file(path: str) -> tuple[dict[str, Any], Mapping[str, str | None]
 
 
 def _decoded(line: bytes) -> dict[str, Any]:
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise Rejected(
+            f"not JSON: {error}", code="bad-jobspec", hint="one jobspec a line, as fluxkv submit --dry-run prints it"
+        ) from None
     if not isinstance(value, dict):
         raise Rejected("not a JSON object", code="bad-jobspec")
     return value

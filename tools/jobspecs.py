@@ -31,7 +31,7 @@ def jobspec_of(v: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
         from .depopts import dependencies_of
 
         options["dependencies"] = dependencies_of(v.get("dependency") or (), v.get("begin_time"))
-    shell = _shell_options(v, options["duration"])
+    shell = _shell_options(v)
     if v.get("setopt"):
         shell.update(settings("--setopt", v["setopt"]))
         _remark(shell)
@@ -75,11 +75,11 @@ def _file(path: str | None) -> str:
     return "" if path is None or path in ("none", "kvs") else path
 
 
-def _shell_options(v: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+def _shell_options(v: Mapping[str, Any]) -> dict[str, Any]:
     """The shell options that have an option of their own here."""
     found: dict[str, Any] = {}
     if v.get("signal"):
-        found["signal.signum"], found["signal.timeleft"] = warning(v["signal"], limit_s)
+        found["signal.signum"], found["signal.timeleft"] = warning(v["signal"])
     if v.get("taskmap"):
         from .taskmaps import taskmap_option
 
@@ -135,12 +135,12 @@ def memory_mb(text: str | None) -> int:
     return int(number) * unit
 
 
-def warning(text: str, limit_s: float) -> tuple[int, float]:
+def warning(text: str) -> tuple[int, float]:
     """See `shell_options.parse_warning`. Raises click.BadParameter."""
     from ..instances.shell_options import parse_warning
 
     try:
-        return parse_warning(text, limit_s)
+        return parse_warning(text)
     except Rejected as error:
         raise bad("--signal", error) from None
 

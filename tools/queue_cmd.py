@@ -138,6 +138,11 @@ def list_queues(
     if fmt == "default" and not state.config.get("queues") and not state.config.get("policy"):
         fmt = "status"
     text = queueview.FORMATS.get(fmt, fmt)
+    if "{" not in text:
+        raise Rejected(
+            f"no output format is called {fmt!r}", code="bad-format",
+            hint=f"there are {', '.join(queueview.FORMATS)}; or write {{queue}} {{limits.timelimit}}",
+        )  # fmt: skip
     for line in Format(text, queueview.FIELDS).lines(found, None, header=not no_header):
         render.out(line)
 

@@ -150,7 +150,7 @@ def ranks_of(state: State, targets: str) -> list[int]:
     try:
         ranks = list(parse(targets.strip("[]")))
     except Rejected:
-        from ..journal.hostlist import expand
+        from ..journal.hostlist import compress, expand
 
         by_host: dict[str, list[int]] = {}
         for node in state.nodes.values():
@@ -158,7 +158,7 @@ def ranks_of(state: State, targets: str) -> list[int]:
         ranks = []
         for host in expand(targets):
             if host not in by_host:
-                known = ", ".join(sorted(by_host)[:5])
+                known = compress(by_host)
                 raise Rejected(
                     f"{host}: no such node", code="no-such-node", hint=f"there are {known}"
                 ) from None

@@ -31,6 +31,8 @@ WRONG = [
     (["--memory-per-task=5x", "true"], "'--memory-per-task'"),
     (["--signal=XX@1s", "-t1m", "true"], "there is no such signal"),
     (["--signal=USR1", "true"], "add -t"),
+    (["--gpus-per-node=1", "true"], "GPUs per node need a node count\n  add -N"),
+    (["--cores=4", "-n2", "true"], "leave out -n"),
     (["-o", "cpu-affinity=sideways", "true"], "on, off or per-task"),
     (["-o", "kill-timeout=abc", "true"], "kill-timeout='abc'"),
     (["-o", "output=foo", "true"], "output='foo'"),

@@ -181,3 +181,22 @@ def test_reasons_and_config_survive_a_restart_and_replay_is_equal(user: Any, pla
     assert user("job", "wait", waiting, "-t", "60s").code == 0
     assert "equal" in user.ok("replay", "--diff", "live")
     assert "config" in user.ok("journal", "show")
+
+
+def test_a_signal_before_a_time_limit_that_the_config_sets(user: Any) -> None:
+    loop = "trap 'exit 7' USR1; while :; do sleep 0.1; done"
+    assert user("run", "--signal=USR1@299s", "sh", "-c", loop).code == 7  # one second after its start: the limit is 5 minutes
+
+
+def test_a_format_of_queues_that_is_none(user: Any) -> None:
+    done = user("queue", "list", "-o", "nosuch")
+    assert (done.code, done.out) == (1, "")
+    hint = "  there are default, status, users, nodes; or write {queue} {limits.timelimit}\n"
+    assert done.err == "fluxkv: no output format is called 'nosuch'\n" + hint
+
+
+def test_what_is_above_a_limit_is_told_what_to_do(user: Any) -> None:
+    done = user("submit", "-n5", "true")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.endswith("5 cores are more than the 4 allowed\n  ask for fewer (limits.job-size.max.ncores)\n")
+    assert "there are n[0-1]" in user("resource", "drain", "nosuch", "fan").err

@@ -43,7 +43,7 @@ def test_they_become_what_the_command_s_options_become(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"signal": "INT"}, "no time limit"),
+        ({"signal": "INT@soon", "duration": 5}, "bad duration"),
         ({"signal": "NOSUCH", "duration": 5}, "no such signal"),
         ({"rlimit": {"x": 1}}, "no such limit"),
         ({"rlimit": {"nofile": "many"}}, "neither a number"),

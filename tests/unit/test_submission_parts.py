@@ -73,6 +73,7 @@ def test_nodes_by_resource_without_cores_are_whole() -> None:
     ("options", "why"),
     [
         ({"cores": 4, "ntasks": 2}, "exclude those by task"), ({"tasks_per_node": 2}, "need nodes or cores"),
+        ({"gpus_per_node": 1}, "need a node count"),
         ({"cores": 2, "gpus_per_node": 1}, "need a node count"), ({"nodes": 2, "cores": 3}, "the same number"),
         ({"nodes": 1, "tasks_per_node": 1, "tasks_per_core": 1}, "exclude each other"), ({"cores": 0}, "too small"),
     ],

@@ -255,6 +255,24 @@ def test_ids_keep_their_order_and_obey_filters(shell: Any) -> None:
 
 def test_a_moment_to_come_is_no_since(shell: Any) -> None:
     assert "in the future" in shell("jobs", "--since", "@1900000000")[2]
+    assert "--until @1900000000 is in the future" in shell("jobs", "--until", "@1900000000")[2]
+
+
+def test_since_and_until_enclose_the_moments_at_which_jobs_ended(shell: Any) -> None:
+    def ended(*args: str) -> list[tuple[str, float]]:
+        lines = shell.out("jobs", "-n", "-o", "{name} {t_inactive}", *args).splitlines()
+        return [(name, float(time)) for name, time in (line.split() for line in lines)]
+
+    every = ended("-f", "inactive")
+    middle = every[len(every) // 2][1]
+    early = [one for one in every if one[1] <= middle]
+    assert 0 < len(early) < len(every)
+    assert ended("--until", f"@{middle}") == early  # it is the end of the period, that moment included; no active jobs
+    assert ended("-f", "inactive", "--since", f"@{middle}") == [one for one in every if one[1] > middle]
+    first = early[-1][1]
+    assert ended("--since", f"@{first}", "--until", f"@{middle}") == [one for one in early if one[1] > first]
+    assert ended("-c", "1", "--until", f"@{middle}") == early[:1]
+    assert "is before --since" in shell("jobs", "--since", f"@{middle}", "--until", f"@{middle - 1}")[2]
 
 
 def test_a_stopped_queue_is_the_reason(shell: Any) -> None:
