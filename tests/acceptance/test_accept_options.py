@@ -232,7 +232,7 @@ def test_jobspecs_on_standard_input(site: Any) -> None:
     assert wrong.code == 2
     assert "standard input, line 3: not a JSON object" in wrong.err
     assert "line 1: bad jobspec: version: is required" in site("submit", "-", given="{}\n").err
-    assert "line 1: not JSON: Expecting value" in site("submit", "-", given="true\n").err
+    assert "line 1: not JSON: Expecting value" in site("submit", "-", given="sim\n").err
     assert site("submit", "-", given="").out == ""
 
 
