@@ -130,7 +130,8 @@ def describe(event: Event, hosts: Mapping[int, str]) -> str:
     """What an event says beyond its name, in words; "" if nothing. One that somebody wrote badly by hand, as it stands."""
     with suppress(*ODD):
         return _described(event, hosts)
-    return str(plain(event.context))
+    context = plain(event.context)
+    return " ".join(f"{key}={value}" for key, value in context.items()) if isinstance(context, dict) else str(context)
 
 
 def _described(event: Event, hosts: Mapping[int, str]) -> str:
