@@ -8,12 +8,12 @@ from typing import Any
 
 from ...journal import constraint as constraints
 from ...journal.duration import parse_duration
+from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
 from ...kvs.errors import Rejected
 from ..request import MEMORY_UNITS
 
 MAX_DEPTH = 64
 MAX_VERTICES = 4096
-MAX_COUNT = 1 << 53
 SLOTS = ("slot", "xor_slot")
 FOREVER_S = 1 << 40
 
@@ -28,17 +28,14 @@ _KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Need:
-    """One vertex of a request. low to high units are asked for, in steps of `operator` and `operand`.
+    """One vertex of a request. amount: how many units may be given.
 
     exclusive: None where the jobspec is silent. least: type -> units that one of it needs at the very least, at
     and below it.
     """
 
     type: str
-    low: int
-    high: int
-    operator: str
-    operand: int
+    amount: Range | Choice
     exclusive: bool | None
     unit: str
     label: str
@@ -50,21 +47,19 @@ class Need:
         """A slot of any kind is a bundle, not a resource."""
         return self.type in SLOTS
 
+    @property
+    def low(self) -> int:
+        """The least that will do."""
+        return self.amount.min
+
+    @property
+    def high(self) -> int:
+        """The most that is of use."""
+        return self.amount.max or MAX_COUNT
+
     def count(self, available: int) -> int:
         """The largest count that is allowed and there; 0 where not even the least is."""
-        if available < self.low:
-            return 0
-        most = min(self.high, available)
-        if self.high == self.low:
-            return self.low
-        if self.operator == "+":
-            return self.low + (most - self.low) // self.operand * self.operand
-        count = self.low
-        while True:
-            more = count * self.operand if self.operator == "*" else count**self.operand
-            if more > most or more <= count:
-                return count
-            count = more
+        return self.amount.largest(available)
 
 
 def ratio(asked: str, there: str) -> tuple[int, int] | None:
@@ -143,7 +138,10 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
         raise fault(f"{path}.with", "must be a list with at least one entry")
     if slot and not below:
         raise fault(f"{path}.with", "a slot must have something in it")
-    low, high, operator, operand = _count(value.get("count", 1), f"{path}.count")
+    try:
+        amount = parse_count(value.get("count", 1))
+    except Rejected as error:
+        raise fault(f"{path}.count", f"is a {error}") from None
     children = tuple(
         _need(one, f"{path}.with[{i}]", depth + 1, in_slot or slot, known, room) for i, one in enumerate(below or ())
     )
@@ -151,7 +149,7 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
         if not isinstance(value.get(key, ""), str):
             raise fault(f"{path}.{key}", "must be a string")
     return Need(
-        kind, low, high, operator, operand, exclusive, value.get("unit", ""), value.get("label", ""), children,
+        kind, amount, exclusive, value.get("unit", ""), value.get("label", ""), children,
         _least(kind, slot or bool(value.get("unit")), children),
     )  # fmt: skip
 
@@ -166,34 +164,6 @@ def _least(kind: str, silent: bool, children: tuple[Need, ...]) -> dict[str, int
         for below, units in child.least.items():
             least[below] = least.get(below, 0) + units * child.low
     return least
-
-
-def _count(value: Any, path: str) -> tuple[int, int, str, int]:
-    if isinstance(value, int):
-        return _whole(value, path), value, "+", 1
-    if not isinstance(value, Mapping):
-        raise fault(path, "must be a whole number or an object with min")
-    for key in value:
-        if key not in ("min", "max", "operator", "operand"):
-            raise fault(path, f"has an unknown key {str(key)[:40]!r}")
-    low = _whole(value.get("min"), f"{path}.min")
-    operator = value.get("operator", "+")
-    if operator not in ("+", "*", "^"):
-        raise fault(f"{path}.operator", "must be +, * or ^")
-    operand = _whole(value.get("operand", 1), f"{path}.operand")
-    high = value.get("max")
-    high = MAX_COUNT if high is None else _whole(high, f"{path}.max")
-    if high < low:
-        raise fault(f"{path}.max", "must not be less than min")
-    if operator != "+" and operand < 2 and high > low:
-        raise fault(f"{path}.operand", f"must be at least 2 with {operator}")
-    return low, high, operator, operand
-
-
-def _whole(value: Any, path: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_COUNT:
-        raise fault(path, "must be a whole number greater than 0")
-    return value
 
 
 def fault(path: str, why: str) -> Rejected:

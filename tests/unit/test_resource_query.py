@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from trees import recipe
 
 from fluxkv.kvs.errors import Rejected
+from fluxkv.schedulers.tree.policies import POLICIES
+from fluxkv.schedulers.tree.writers import FORMATS
+from fluxkv.tools import resource_query_cmd
 from fluxkv.tools.main import cli
 from fluxkv.tools.query_session import COMMANDS
 from fluxkv.tools.resource_query_cmd import completions
@@ -139,6 +142,12 @@ def test_an_allocation_is_imposed_as_it_was_written() -> None:
 def test_options_that_cannot_be(options: tuple[str, ...], error: str) -> None:
     with pytest.raises((Rejected, FileNotFoundError), match=error):
         typed("", *options)
+
+
+def test_options_offer_what_there_is() -> None:
+    """They are named twice so that --help need not load the matcher."""
+    assert tuple(POLICIES) == resource_query_cmd.POLICIES
+    assert FORMATS == resource_query_cmd.FORMATS
 
 
 def test_help_names_every_command() -> None:
