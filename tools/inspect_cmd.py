@@ -278,6 +278,8 @@ def node(
         begin, end = (parse_moment(text, now).time if text else None for text in (since, until))
         if (since and begin is None) or (until and end is None):
             raise Rejected("--since and --until take times, not versions", code="bad-moment", hint="such as -1h or 10:30")
+        if begin and end and end < begin:
+            raise Rejected(f"--until {until} is before --since {since}", code="bad-moment", hint="such as --since -2d --until -1d")
         jobs = jobs_on(journal, state, found.rank, begin or 0.0, end or now, limit)
         history = node_events(journal, found, begin or 0.0, end or now)
     if as_json:

@@ -91,9 +91,7 @@ class JobFilter:
 
             until = self._moment("--until", when)
             if until < self.since:
-                raise Rejected(
-                    f"--until {when} is before --since", code="bad-moment", hint="such as --since -2d --until -1d"
-                )
+                raise Rejected(f"--until {when} is before --since", code="bad-moment", hint="such as --since -2d --until -1d")
             self.tests.append(lambda job: job.state == INACTIVE and job.t_inactive <= until)
         return self
 

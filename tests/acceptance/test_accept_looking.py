@@ -99,6 +99,8 @@ def test_what_is_wrong_is_said(site: Any) -> None:
         (("job", "purge"), 2, "name jobs"),
         (("job", "last", "none"), 2, "is no number"),
         (("inspect", "node", "0", "--since", "tomorrow"), 1, "bad moment"),
+        (("inspect", "node", "0", "--since", "-1m", "--until", "-1h"), 1, "--until -1h is before --since -1m"),
+        (("jobs", "--since", "-1m", "--until", "-1h"), 1, "--until -1h is before --since"),
     ):
         done = site(*words)
         assert (done.code, text in done.err) == (code, True), (words, done)
