@@ -277,15 +277,15 @@ def sweep_old(but: str) -> None:
             shutil.rmtree(directory.path, ignore_errors=True)
 
 
-def find_directory(state_dir: str | None) -> Any:
-    """The state directory named, or that of the instance FLUXKV_URI or `find_uri` names."""
+def find_directory(state_dir: str | None, uri: str | None) -> Any:
+    """The state directory named, or that of the instance at a URI: the given one, or what `find_uri` finds."""
     from ..instances.paths import StateDir, find_uri, state_dir_of
 
     if state_dir:
         directory = StateDir(os.path.abspath(state_dir))
         directory.read()
         return directory
-    uri = find_uri()
+    uri = find_uri(uri)
     found = state_dir_of(uri)
     if found is None:
         raise Rejected(
@@ -295,9 +295,10 @@ def find_directory(state_dir: str | None) -> Any:
 
 
 @click.command()
+@click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
 @click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
 @click.option("--timeout", default="60s", metavar="FSD", help="Give up waiting after this long.")
-def stop(state_dir: str | None, timeout: str) -> None:
+def stop(uri: str | None, state_dir: str | None, timeout: str) -> None:
     """End the instance: running jobs get TERM, then KILL; pending ones stay for the next start.
 
     \b
@@ -308,13 +309,14 @@ def stop(state_dir: str | None, timeout: str) -> None:
     from ..instances import start as starting
     from ..journal.duration import parse_duration
 
-    starting.stop(find_directory(state_dir), parse_duration(timeout))
+    starting.stop(find_directory(state_dir, uri), parse_duration(timeout))
 
 
 @click.command()
+@click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
 @click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
 @click.option("--timeout", default="20s", metavar="FSD", help="Give up waiting after this long.")
-def restart(state_dir: str | None, timeout: str) -> None:
+def restart(uri: str | None, state_dir: str | None, timeout: str) -> None:
     """Replace the instance's daemons while its tasks run on.
 
     \b
@@ -324,7 +326,7 @@ def restart(state_dir: str | None, timeout: str) -> None:
     from ..instances import start as starting
     from ..journal.duration import parse_duration
 
-    directory = find_directory(state_dir)
+    directory = find_directory(state_dir, uri)
     pid = starting.keeper_pid(directory)
     if not pid:
         raise Rejected(

@@ -140,7 +140,7 @@ def test_restart_replaces_daemons_while_tasks_run_on(user: Any, place: Path) -> 
     job = here.submit("sh", "-c", "echo $$; read x < go; echo $x; exit 4")
     here.ok("job", "wait-event", "-t", "30s", job, "start")
     before = {role: here.pid(role) for role in ROLES}
-    here.ok("restart")
+    here.ok("restart", "--uri", here.uri)
     after = {role: here.pid(role) for role in ROLES}
     assert before["worker"] != after["worker"]
     assert before["agent"] != after["agent"]
@@ -213,6 +213,7 @@ def test_bad_starts(user: Any, place: Path) -> None:
         (["start", "--detach", "true"], 2, "--detach takes no command"),
         (["stop", "--state-dir", str(place)], 1, "no instance"),
         (["restart"], 3, "no instance is running"),
+        (["stop", "--uri", "unix:/no/such.sock"], 1, "unix:/no/such.sock: its state directory is not on this host"),
         (["resource", "list", "--state-dir", str(place)], 1, str(place)),
     ]:
         done = user(*words)
