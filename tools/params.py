@@ -352,7 +352,7 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {
 # Numbers, times and prose: nothing can be offered.
 FREE = {
     "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
-    "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "force", "severity",
+    "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
     "reason", "count", "name",
 }  # fmt: skip
 
