@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..journal import decide_cron
@@ -44,9 +44,8 @@ class Cron:
     """table: None until the journal has had a cron entry: an instance without any pays one question a look."""
 
     def __init__(self, store: Store, timers: Timers, say: Callable[[str, str], None]) -> None:
-        self.journal = Journal(store, by="cron")
+        self.store = store
         self.rules = SubmitRules(store)
-        self.journal.patience_s = 0.0  # the keeper is the one who takes a restarted server up
         self.timers = timers
         self.say = say
         self.table: CronTable | None = None
@@ -55,6 +54,13 @@ class Cron:
         self.often = False
         self.failed = ""
         self._ids: IdSource | None = None
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Made at the first look: the server may be away when the keeper begins its duties."""
+        journal = Journal(self.store, by="cron")
+        journal.patience_s = 0.0  # the keeper is the one who takes a restarted server up
+        return journal
 
     def look(self) -> None:
         """Follow the journal, fire what is due, set the timers. A server that is away is asked again at the next look."""
@@ -72,7 +78,7 @@ class Cron:
     def step(self, now: float) -> None:
         """One look at this time. Raises what the store and the journal meet."""
         if self.table is None:
-            if not self.journal.store.bumps(["cron"])[0]:
+            if not self.store.bumps(["cron"])[0]:
                 return  # there has never been an entry
             self.table = self.journal.load_cron()
         else:

@@ -164,6 +164,23 @@ def test_an_instance_without_entries_is_asked_one_question(site: Site) -> None:
     assert site.fold().version == 0
 
 
+def test_a_driver_may_begin_while_the_server_is_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper that begins its duties then must live on: it is the one who brings the server back."""
+
+    def away(*_: object) -> None:
+        raise Unavailable("no server answers", code="away")
+
+    store = MemoryStore(site.server)
+    with monkeypatch.context() as patch:
+        for name in ("meta", "bumps", "read"):
+            patch.setattr(store, name, away)
+        driver = Cron(store, site.timers, lambda level, text: site.said.append(text))
+        driver.look()
+    driver.look()
+    assert driver.failed == ""
+    assert site.said == []
+
+
 def test_an_interval_fires_once_at_each_of_its_times(site: Site) -> None:
     site.interval()
     for now in (9.9, 10.0, 10.1, 19.0, 20.3, 30.0):
