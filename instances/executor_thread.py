@@ -351,7 +351,7 @@ class Core:
     def _stopped(self) -> bool:
         """Whether the instance was stopped in order, and has had its time to come back."""
         since = self._hub.stopped_at or self._stop.since()
-        return bool(since) and time.monotonic() - since > STOPPED_S
+        return bool(since) and time.monotonic() - since > STOPPED_S and not self._stop.is_back()
 
     def _why(self, error: FluxkvError) -> FluxkvError:
         """What to tell of jobs that could not be submitted or found."""

@@ -31,6 +31,11 @@ class OrderlyStop:
             self._since = (self._since or now) if self._stopped() else 0.0
         return self._since
 
+    def is_back(self) -> bool:
+        """Whether its state directory, where it has one here, says that it is not stopped now: the journal tells of it later."""
+        stopped = self._stopped()
+        return self._directory is not None and not stopped
+
     def _stopped(self) -> bool:
         if not self._sought:
             self._directory, self._sought = state_dir_of(self._uri), True
