@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .kvs_shared import PRIMARY, SETTINGS, key_of, namespace_option, open_kvs
+from .kvs_shared import PRIMARY, SETTINGS, F, key_of, namespace_option, open_kvs
 from .reading import at_option, uri_option
 from .target import target_options
 
@@ -91,18 +91,25 @@ def readlink(
             click.echo(f"{space}::{target}" if space and not key_only else target)
 
 
+def _from_to(command: F) -> F:
+    """Adds what copy and move take: from where, to where."""
+    command = namespace_option(uri_option(command))
+    command = click.option(
+        "-D", "--dst-namespace", metavar="NAME", default="", help="Where the destination is."
+    )(command)  # fmt: skip
+    command = click.option(
+        "-S", "--src-namespace", metavar="NAME", default="", help="Where the source is."
+    )(command)  # fmt: skip
+    return click.argument("source")(click.argument("destination")(command))
+
+
 def _copied(old: str, new: str, source: str, target: str, namespace: str, uri: str | None, move: bool) -> None:
     with open_kvs(uri, None, target or namespace) as store:
         store.copy(key_of(old), key_of(new), source=source or namespace, move=move)
 
 
 @click.command("copy")
-@click.argument("source")
-@click.argument("destination")
-@click.option("-S", "--src-namespace", metavar="NAME", default="", help="Where the source is.")
-@click.option("-D", "--dst-namespace", metavar="NAME", default="", help="Where the destination is.")
-@namespace_option
-@uri_option
+@_from_to
 def copy(
     source: str, destination: str, src_namespace: str, dst_namespace: str, namespace: str, uri: str | None
 ) -> None:
@@ -116,12 +123,7 @@ def copy(
 
 
 @click.command("move")
-@click.argument("source")
-@click.argument("destination")
-@click.option("-S", "--src-namespace", metavar="NAME", default="", help="Where the source is.")
-@click.option("-D", "--dst-namespace", metavar="NAME", default="", help="Where the destination is.")
-@namespace_option
-@uri_option
+@_from_to
 def move(
     source: str, destination: str, src_namespace: str, dst_namespace: str, namespace: str, uri: str | None
 ) -> None:
