@@ -31,8 +31,10 @@ help:
 demo: $(RUN_STAMP)
 	@$(PY) -m fluxkv.tools.demo --directory demo-results
 
+# Much of the suite waits for real daemons: one file more at a time than there are cores.
+TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 test: $(TEST_STAMP)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(TEST_STAMP)
 	@$(PY) -m ruff check --output-format=concise .
