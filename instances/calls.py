@@ -121,10 +121,12 @@ def search_path(python: str = sys.executable) -> str:
 
 def root_of(uri: str) -> str:
     """The folder of an instance's results. Raises `Unavailable` if its state directory is not on this host."""
+    from ..kvs.uri import public
+
     directory = state_dir_of(uri)
     if directory is None:
         raise Unavailable(
-            f"{uri}: its state directory is not on this host, so results of functions have no place",
+            f"{public(uri)}: its state directory is not on this host, so results of functions have no place",
             code="no-state-dir",
             hint="name a folder that this host and the nodes share: Executor(results=DIR)",
         )

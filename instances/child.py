@@ -20,7 +20,7 @@ from ..kvs.errors import Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Entry, Store
 from ..kvs.redis_store import open_store
-from ..kvs.uri import parse_uri, with_namespace
+from ..kvs.uri import parse_uri, public, with_namespace
 from .discover import Row, make_R
 from .paths import StateDir
 
@@ -149,7 +149,7 @@ def wait_until_started(uri: str, timeout_s: float = 60.0) -> None:
             time.sleep(0.02)
     finally:
         store.close()
-    raise Unavailable(f"{uri}: its leading node has not started it", code="no-instance")
+    raise Unavailable(f"{public(uri)}: its leading node has not started it", code="no-instance")
 
 
 def wait_until_stopped(uri: str) -> None:

@@ -210,7 +210,7 @@ def _comes_back(uri: str) -> bool:
 
 def state_dir_of(uri: str) -> StateDir | None:
     """The state directory on this host of the instance with this URI, or None."""
-    from ..kvs.uri import parse_server, parse_uri
+    from ..kvs.uri import parse_server, parse_uri, same_instance
 
     candidates = list(known())
     inside = os.environ.get("FLUXKV_STATE_DIR", "")
@@ -226,7 +226,7 @@ def state_dir_of(uri: str) -> StateDir | None:
         candidates.extend(_children(directory, named.namespace))
     for directory in candidates:
         try:
-            if os.path.exists(directory.instance_file) and directory.read()["uri"] == uri:
+            if os.path.exists(directory.instance_file) and same_instance(str(directory.read()["uri"]), uri):
                 return directory
         except (Rejected, Unavailable, KeyError):
             continue

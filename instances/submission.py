@@ -20,6 +20,7 @@ from ..journal.wire import pack, pack_events
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from ..kvs.port import Append, Appended, Conflicted, Meta, StaleEpoch, Store
+from ..kvs.uri import PASSWORD_VARIABLE, public
 from .submit_rules import MARK, SubmitRules
 
 if TYPE_CHECKING:
@@ -193,13 +194,20 @@ def _weight(jobspec: Jobspec) -> int:
 def pack_environment(env: Environment) -> bytes:
     """An environment as its blob holds it: msgpack of a map, bytes that are no UTF-8 by surrogate escapes.
 
-    A variable whose value is None is left out.
+    A variable whose value is None is left out, and so is one with a password to the server: the journal is no place for it.
     """
     from msgpack import packb
 
-    kept = {key: value for key, value in env.items() if value is not None}
+    kept = {key: value for key, value in env.items() if value is not None and not _tells(key, value)}
     packed: bytes = packb(kept, use_bin_type=True, unicode_errors="surrogateescape")
     return packed
+
+
+def _tells(name: str, value: str) -> bool:
+    """Whether a variable gives a password away. Tasks have the instance's URI, with its password's file, from their agent."""
+    if name == PASSWORD_VARIABLE:
+        return True
+    return name in ("FLUXKV_URI", "FLUX_URI", "FLUXKV_REDIS_URL") and public(value) != value
 
 
 def prepare(

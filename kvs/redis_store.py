@@ -16,8 +16,9 @@ from .appending import arguments, check_request, header_prefix, parse_answer, sa
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .keys import Keys
 from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription
+from .reach import connector
 from .replies import PASSING, as_entry, as_message, id_pair, next_id, reply_failure
-from .resp import Connection, Connector, ReplyError, RespConnection
+from .resp import Connection, Connector, ReplyError
 from .scripts import script
 from .uri import parse_server, parse_uri
 
@@ -35,10 +36,6 @@ def open_store(uri: str, **options: Any) -> Store:
         from .memory_store import MemoryStore, shared_server
 
         return MemoryStore(shared_server(address.path), parsed.namespace)
-    if address.kind == "tls":
-        from .pyredis import connector
-
-        return RedisStore(connector(parsed.server), parsed.namespace, **options)
     return RedisStore(parsed.server, parsed.namespace, **options)
 
 
@@ -63,7 +60,7 @@ class RedisStore:
         self.patience_s = patience_s
         self.memory_limit = memory_limit
         self.fenced = fenced
-        self._connect: Connector = (lambda: RespConnection(server)) if isinstance(server, str) else server
+        self._connect: Connector = connector(server, namespace) if isinstance(server, str) else server
         self._connection: Connection | None = None
         self._pid = 0
         self._was_connected = False

@@ -16,11 +16,12 @@ from typing import Any, Final, Protocol
 import hiredis
 
 from .errors import Unavailable
-from .uri import ServerAddress, parse_server
+from .uri import ServerAddress, parse_server, secret_of
 
 NOT_YET: Final = object()  # what `try_read` answers while no whole reply is there
 
-_RECEIVE_BYTES = 1 << 17
+RECEIVE_BYTES = 1 << 17
+PASSING_GREETING = ("LOADING", "MASTERDOWN")
 
 
 class ReplyError(Exception):
@@ -57,33 +58,42 @@ Connector = Callable[[], Connection]
 
 
 class RespConnection:
-    """A connected socket to `url` (see `uri.py`), authenticated, with its database selected.
+    """A connected socket to a server (a URL or a parsed one, see `uri.py`), authenticated, with its database selected.
 
     timeout_s bounds each wait for a reply, connect_timeout_s the connecting. Raises Unavailable.
     """
 
     __slots__ = ("_poller", "_reader", "_socket", "address", "sent", "timeout_s")
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, connect_timeout_s: float = 2.0) -> None:
-        parsed = parse_server(url)
+    def __init__(self, url: str | ServerAddress, *, timeout_s: float = 10.0, connect_timeout_s: float = 2.0) -> None:
+        parsed = parse_server(url) if isinstance(url, str) else url
         self.address = str(parsed)
         self.timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=NOT_YET)
         self._poller: Any = None
-        self._socket: socket.socket | None = _connect(parsed, connect_timeout_s)
+        self._socket: socket.socket | None = self._connected(parsed, connect_timeout_s)
         self._socket.settimeout(timeout_s)
         self._greet(parsed)
 
+    def _connected(self, parsed: ServerAddress, timeout_s: float) -> socket.socket:
+        return _connect(parsed, timeout_s)
+
     def _greet(self, parsed: ServerAddress) -> None:
         try:
-            if parsed.password:
-                self.call("AUTH", *([parsed.user] if parsed.user else []), parsed.password)
+            password = secret_of(parsed)
+            if password:
+                self.call("AUTH", *([parsed.user] if parsed.user else []), password)
             if parsed.db:
                 self.call("SELECT", parsed.db)
         except ReplyError as error:
             self.close()
+            if str(error).startswith(PASSING_GREETING):  # it starts, or waits for its primary: not now
+                raise Unavailable(f"{self.address} does not serve yet: {error}", code="not-now") from None
             hint = "check user, password and database in the address"
             raise Unavailable(f"{self.address} let us not in: {error}", code="refused", hint=hint) from None
+        except Unavailable:
+            self.close()
+            raise
 
     @property
     def closed(self) -> bool:
@@ -118,7 +128,7 @@ class RespConnection:
             left = deadline - time.monotonic() if deadline else 0.0
             if not self._readable(max(0.0, left)):
                 return NOT_YET
-            self._receive()
+            self._receive(wait=False)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -150,11 +160,15 @@ class RespConnection:
         except hiredis.HiredisError as error:
             raise self._lost(error) from None
 
-    def _receive(self) -> None:
+    def _receive(self, wait: bool = True) -> None:
+        """Take what comes. wait False: something has come, by the descriptor's word."""
         try:
-            data = self._open().recv(_RECEIVE_BYTES)
+            data = self._open().recv(RECEIVE_BYTES)
         except OSError as error:
             raise self._lost(error) from None
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
         if not data:
             raise self._lost(ConnectionResetError("the server closed the connection"))
         self._reader.feed(data)
@@ -200,7 +214,7 @@ def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:
                 connection.close()
                 raise
             return connection
-        if parsed.kind != "tcp":
+        if parsed.kind not in ("tcp", "tls"):
             raise Unavailable(f"{parsed} can not be reached by a plain connection", code="unreachable")
         connection = socket.create_connection((parsed.host, parsed.port), timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

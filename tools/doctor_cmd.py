@@ -103,7 +103,7 @@ def _packages() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
     found, missing = [], []
-    for name in ("redis", "hiredis", "msgpack", "click", "networkx", "apscheduler"):
+    for name in ("hiredis", "msgpack", "click", "networkx", "apscheduler"):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
@@ -163,6 +163,7 @@ def _store(address: str) -> Iterator[Check]:
     from ..kvs.errors import FluxkvError
     from ..kvs.resp import ReplyError
     from ..kvs.server_choice import check_server
+    from ..kvs.uri import public
     from .daemons import megabytes
     from .servers import connect, server_facts
 
@@ -176,7 +177,7 @@ def _store(address: str) -> Iterator[Check]:
     except FluxkvError as error:
         yield Check("fail", "store", str(error), error.hint)
         return
-    yield Check("ok", "store", f"{address.partition('@')[2] or address} answers in {took * 1000:.1f} ms")
+    yield Check("ok", "store", f"{public(address)} answers in {took * 1000:.1f} ms")
     skew = abs(said - (began + took / 2))
     level = "fail" if skew > SKEW_FAIL_S else "warn" if skew > SKEW_WARN_S + took else "ok"
     yield Check(

@@ -10,19 +10,11 @@ if TYPE_CHECKING:
 
 def connect(uri: str) -> Connection | None:
     """A new connection, or None for a store inside this process. Raises `Unavailable`."""
+    from ..kvs.reach import connect as reach
     from ..kvs.uri import parse_server, parse_uri
 
-    server = parse_uri(uri).server
-    kind = parse_server(server).kind
-    if kind == "memory":
-        return None
-    if kind == "tls":
-        from ..kvs.pyredis import connector
-
-        return connector(server)()
-    from ..kvs.resp import RespConnection
-
-    return RespConnection(server)
+    parsed = parse_uri(uri)
+    return None if parse_server(parsed.server).kind == "memory" else reach(parsed.server, parsed.namespace)
 
 
 def server_facts(connection: Connection, *sections: str) -> dict[str, str]:

@@ -280,6 +280,7 @@ def sweep_old(but: str) -> None:
 def find_directory(state_dir: str | None, uri: str | None) -> Any:
     """The state directory named, or that of the instance at a URI: the given one, or what `find_uri` finds."""
     from ..instances.paths import StateDir, find_uri, state_dir_of
+    from ..kvs.uri import public
 
     if state_dir:
         directory = StateDir(os.path.abspath(state_dir))
@@ -289,7 +290,7 @@ def find_directory(state_dir: str | None, uri: str | None) -> Any:
     found = state_dir_of(uri)
     if found is None:
         raise Rejected(
-            f"{uri}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR"
+            f"{public(uri)}: its state directory is not on this host", code="no-state-dir", hint="name it with --state-dir DIR"
         )
     return found
 

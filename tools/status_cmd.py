@@ -51,6 +51,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
 
     from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..kvs.errors import FluxkvError
+    from ..kvs.uri import public
     from .daemons import disk, given_up, processes
 
     directory: StateDir | None
@@ -61,7 +62,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
         address = find_uri(uri)
         directory = state_dir_of(address)
     document: dict[str, Any] = {
-        "uri": address,
+        "uri": public(address),
         "state_dir": directory.path if directory else None,
         "state": "running",
     }
@@ -75,7 +76,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
         document["state"] = "unreachable"
         problems.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
     if directory is not None:
-        _daemon_part(directory, document)
+        _daemon_part(directory, address, document)
         document["disk"] = disk(directory.path)
         if document["disk"].get("free", FEW_BYTES) < FEW_BYTES:
             problems.insert(
@@ -143,19 +144,19 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
         problems.append(f"{state.skipped} events are passed over: a newer fluxkv wrote them, or somebody by hand")
 
 
-def _daemon_part(directory: StateDir, document: dict[str, Any]) -> None:
+def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) -> None:
     """The daemons, the server among them even where it has no file of its own."""
     from ..kvs.errors import FluxkvError
     from .daemons import server_process
     from .servers import connect
 
     found = document["processes"]
-    if document["uri"] and not any(one["role"] == "server" for one in found):
+    if address and not any(one["role"] == "server" for one in found):
         try:
-            connection = connect(document["uri"])
+            connection = connect(address)
             if connection is not None:
                 try:
-                    server = server_process(connection, document["uri"].startswith("unix:"))
+                    server = server_process(connection, address.startswith("unix:"))
                 finally:
                     connection.close()
                 if server is not None:
@@ -258,6 +259,7 @@ def list_instances(no_header: bool, as_json: bool) -> None:
 
 def _instance(directory: StateDir) -> dict[str, Any]:
     from ..kvs.errors import FluxkvError
+    from ..kvs.uri import public
 
     one: dict[str, Any] = {
         "uri": "",
@@ -268,12 +270,13 @@ def _instance(directory: StateDir) -> dict[str, Any]:
     }
     try:
         values = directory.read()
-        one["uri"] = str(values.get("uri", ""))
+        uri = str(values.get("uri", ""))
+        one["uri"] = public(uri)
         one["started"] = float(values.get("created") or 0.0)
         if not directory.running():
             return one
         one["state"] = "running"
-        with open_journal(one["uri"]) as journal:
+        with open_journal(uri) as journal:
             state = journal.look()
         one["jobs"] = sum(1 for _ in state.active())
         one["started"] = state.instance.get("started") or one["started"]

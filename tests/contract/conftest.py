@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from pyredis import PyRedisConnection
 
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Meta, Store
-from fluxkv.kvs.pyredis import PyRedisConnection
 from fluxkv.kvs.redis_store import RedisStore
 from fluxkv.kvs.resp import RespConnection
 from fluxkv.kvs.server import start_server

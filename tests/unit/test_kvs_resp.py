@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyredis import PyRedisConnection
 
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.port import Append, Appended
-from fluxkv.kvs.pyredis import PyRedisConnection
 from fluxkv.kvs.redis_store import RedisStore
 from fluxkv.kvs.resp import NOT_YET, ReplyError, RespConnection
 from fluxkv.kvs.server import ServerHandle, start_server

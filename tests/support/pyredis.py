@@ -1,4 +1,4 @@
-"""The same small connection, on top of a redis-py client: for TLS, Sentinel, and fakeredis. Retries are off.
+"""The same small connection, on top of a redis-py client: that is how fakeredis is reached. Retries are off.
 
 Takes one raw connection from the client's pool and never lets redis-py reconnect it. The client must speak
 RESP2 (`protocol=2`) and must not decode replies.
@@ -9,27 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import Unavailable
-from .resp import NOT_YET, Connector, ReplyError
-from .uri import parse_server
-
-
-def connector(url: str, *, timeout_s: float = 10.0, connect_timeout_s: float = 2.0) -> Connector:
-    """Connections to a URL through redis-py (`rediss:` too), each from a client of its own."""
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    address = str(parse_server(url))
-
-    def connect() -> PyRedisConnection:
-        client = redis.Redis.from_url(
-            url, protocol=2, socket_timeout=timeout_s, socket_connect_timeout=connect_timeout_s,
-            retry=Retry(NoBackoff(), 0), retry_on_error=[],
-        )  # fmt: skip
-        return PyRedisConnection(client, address)
-
-    return connect
+from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.resp import NOT_YET, ReplyError
 
 
 class PyRedisConnection:

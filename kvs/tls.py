@@ -1,0 +1,67 @@
+"""TLS on our own connection, with the standard library. Decides whom to trust, as the address says; never falls back to plain.
+
+A record is not a reply: the socket may be readable with nothing in it for us (session tickets), so what does not wait asks
+without blocking, and what is decrypted already is looked for before the socket is.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from functools import lru_cache
+
+from .errors import Unavailable
+from .resp import RECEIVE_BYTES, RespConnection
+from .uri import ServerAddress
+
+
+class TlsConnection(RespConnection):
+    """A `RespConnection` over TLS. Raises Unavailable(code="tls") when the two do not trust each other."""
+
+    __slots__ = ()
+
+    def _connected(self, parsed: ServerAddress, timeout_s: float) -> socket.socket:
+        plain = super()._connected(parsed, timeout_s)
+        try:
+            return context(parsed).wrap_socket(plain, server_hostname=parsed.servername or parsed.host)
+        except OSError as error:
+            plain.close()
+            why = getattr(error, "verify_message", "") or error.strerror or str(error)
+            hint = "cacert=FILE in the address says whom to trust, servername=NAME the name in the server's certificate"
+            raise Unavailable(f"no TLS with {parsed}: {why}", code="tls", hint=hint) from None
+
+    def _receive(self, wait: bool = True) -> None:
+        if wait:
+            return super()._receive()
+        connection = self._open()
+        try:
+            connection.settimeout(0.0)
+            data = connection.recv(RECEIVE_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            raise self._lost(error) from None
+        finally:
+            connection.settimeout(self.timeout_s)
+        return self._feed(data)
+
+    def _readable(self, timeout_s: float) -> bool:
+        connection = self._open()
+        return bool(isinstance(connection, ssl.SSLSocket) and connection.pending()) or super()._readable(timeout_s)
+
+
+@lru_cache(maxsize=8)
+def context(parsed: ServerAddress) -> ssl.SSLContext:
+    """The TLS context an address asks for; files are read once. Raises `Unavailable(code="tls")`."""
+    try:
+        made = ssl.create_default_context(cafile=parsed.cacert or None)
+        if parsed.insecure not in ("", "0"):
+            made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+        if parsed.cert:
+            made.load_cert_chain(parsed.cert, parsed.key or None)
+        return made
+    except (OSError, ValueError) as error:
+        files = ", ".join(name for name in (parsed.cacert, parsed.cert, parsed.key) if name)
+        why = getattr(error, "strerror", None) or str(error)
+        hint = "cacert, cert and key in the address are PEM files this user can read"
+        raise Unavailable(f"the TLS files for {parsed} are no use ({files}): {why}", code="tls", hint=hint) from None
