@@ -135,7 +135,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     if files or (words and any(names_tag(text, "tmpdir") for text in texts)):
         attempt["tmpdir_exact"] = True
     if order["nodes"] > 1 and not options.append:
-        attempt["empty_before"] = (host.origin_ms + (id >> 24)) / 1000  # when the job was submitted
+        submitted = (host.origin_ms + (id >> 24)) / 1000
+        attempt["empty_before"] = order.get("since") or submitted  # what is older, another attempt wrote or another job
     if options.warn and duration:
         attempt["warn_s"], attempt["warn_signal"] = options.warn
     if refuse:
@@ -215,6 +216,7 @@ def _environment(host: Host, rank: int, order: dict[str, Any], key: str, tmpdir:
     attempt = key.rpartition(".")[0]
     return {
         "FLUX_JOB_ID": f58(order["job"]),
+        "FLUX_JOB_ATTEMPT": str(order.get("number", 1)),
         "FLUX_JOB_SIZE": str(order["total"]),
         "FLUX_JOB_NNODES": str(order["nodes"]),
         "FLUX_JOB_TMPDIR": tmpdir,

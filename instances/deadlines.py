@@ -43,6 +43,11 @@ class Deadlines:
                 self._exits[job.id] = at
                 heappush(self._heap, (at, job.id))
 
+    def forget(self, id: int) -> None:
+        """A job's attempt is over, and another will have deadlines of its own."""
+        self._known.pop(id, None)
+        self._exits.pop(id, None)
+
     def next(self) -> float:
         """When to look again, 0.0 for never."""
         return self._heap[0][0] if self._heap else 0.0

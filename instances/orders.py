@@ -39,7 +39,8 @@ def launch_orders(
 
     job, user, name, command, system (attributes.system without what only the scheduler needs), env (blob name), claim
     (wire), index (of this node in the job), nodes (how many), total (tasks), first (task rank), count (tasks here), shape, queued.
-    ranks: the task ranks here (idset) when they do not follow each other; refuse: why it can not start, if so.
+    number: which attempt it is, if not the first, and since: when the one before was over. ranks: the task ranks here (idset)
+    when they do not follow each other; refuse: why it can not start, if so.
     The shape of a job on several nodes is "": nobody takes over a part of its seats.
     """
     jobspec = job.jobspec or {}
@@ -62,6 +63,8 @@ def launch_orders(
             "claim": to_wire([claim])[0], "index": index, "nodes": len(claims), "total": total, "first": first,
             "count": counts[index], "shape": shape if len(claims) == 1 else "", "queued": queued,
         }  # fmt: skip
+        if job.requeued is not None:
+            order["number"], order["since"] = job.number, job.requeued[2]
         if ranks is not None:
             order["ranks"] = format_ids(ranks[index])
         if refuse:

@@ -35,7 +35,7 @@ def script_orders(
     for the one that the order's own entry begins."""
     order = {
         "kind": kind, "job": job.id, "user": job.userid, "attempt": attempt, "command": list(script.command),
-        "timeout_s": script.timeout_s, "kill_timeout_s": script.kill_timeout_s, "nodes": format_ids(nodes),
+        "timeout_s": script.timeout_s, "kill_timeout_s": script.kill_timeout_s, "nodes": format_ids(nodes), "number": job.number,
     }  # fmt: skip
     return [(rank, ["script", order]) for rank in ranks]
 
@@ -64,6 +64,7 @@ def build_script(host: Host, rank: int, order: dict[str, Any], key: str) -> dict
         "PATH": PATH, "FLUX_JOB_ID": f58(order["job"]), "FLUX_JOB_USERID": str(order["user"]), "FLUX_URI": host.uri,
         "FLUX_JOB_RANKS": order["nodes"], "FLUXKV_URI": host.uri, "FLUXKV_SCRIPT": order["kind"],
         "FLUXKV_NODE_RANK": str(rank), "FLUXKV_NODE_NAME": host.names[rank], "FLUXKV_STATE_DIR": host.state_dir,
+        "FLUX_JOB_ATTEMPT": str(order.get("number", 1)),
     }  # fmt: skip
     return {
         "key": key, "job": order["job"], "tasks": [[0, [str(word) for word in order["command"]], None, {}]], "env": "",

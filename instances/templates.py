@@ -25,6 +25,7 @@ def job_words(order: Mapping[str, Any], rank: int, host: str, tmpdir: str) -> di
         "id": f58(id), "jobid": f58(id), "name": order["name"], "size": total, "ntasks": total, "nnodes": str(order["nodes"]),
         "node.id": str(order["index"]), "node.name": host, "node.broker_rank": str(rank), "node.cores": cores,
         "node.gpus": gpus, "node.ncores": str(_count(cores)), "node.ngpus": str(_count(gpus)), "tmpdir": tmpdir,
+        "attempt": str(order.get("number", 1)),
     }  # fmt: skip
     for form in FORMS:
         words[f"id.{form}"] = words[f"jobid.{form}"] = encode(id, form)

@@ -183,7 +183,7 @@ class Waiting:
 
     def touched(self, job: Job) -> None:
         """Something happened to a job: whoever waits for that is looked at."""
-        if job.id in self.on_start and job.t_run:
+        if job.id in self.on_start and job.ever_started:
             self._wake(self.on_start.pop(job.id))
         if job.state == INACTIVE and job.id in self.on_end:
             self._wake(self.on_end[job.id])

@@ -26,6 +26,7 @@ from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
 from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
+from .requeued import Requeued
 from .script_orders import HousekeepingCare, add_orders
 from .waiting import Waiting
 
@@ -60,6 +61,7 @@ class Worker:
         self.again = False
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
+        self.requeued = Requeued(self.planner, self.deadlines)
         self.waiting = Waiting(state, self.planner.request_of)
         self.housekeeping = HousekeepingCare()
         self.validate = Validators(self.planner)
@@ -95,8 +97,7 @@ class Worker:
                 if one.leading:
                     self._take_over()
                     outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
-        if epoch and self.state.epoch != epoch:
-            # Somebody took the history up under a new epoch: nodes must speak again before they are used.
+        if epoch and self.state.epoch != epoch:  # history was taken up anew: nodes must speak again before they are used
             if self.state.epoch != self.meta.epoch:
                 self.meta = replace(self.meta, epoch=self.state.epoch)
             self.greet = True
@@ -221,6 +222,7 @@ class Worker:
         state.said_hello.clear()
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
+        self.requeued.due(now)
         ids = take_touched(state, BATCH)
         for id in ids:
             job = state.jobs.get(id)
@@ -238,7 +240,7 @@ class Worker:
         if asks:
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
-        wakes = (self.planner.say_at, self.deadlines.next(), self.waiting.next(), self.housekeeping.next())
+        wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next())
         self.due = min(filter(None, wakes), default=0.0)
         if self.due:
             outputs.append(WakeAt(self.due))
@@ -269,6 +271,8 @@ class Worker:
                 if group is not None:
                     groups.append(group)
                     return
+            if job.state == PRIORITY and job.requeued is not None and self.requeued.rests(job, now):
+                return
             step = self.waiting.step(job, now) if job.state & (NEW | DEPEND) else None
             group = advance(job, now, step, scripts=self.state.rules.scripts)
             if job.state & RUN and job.holds:
@@ -414,5 +418,3 @@ class Worker:
 
 def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:
     return ["exception", job.id, now, {"type": "alloc", "severity": 0, "note": str(error)}]
-
-

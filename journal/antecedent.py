@@ -29,6 +29,7 @@ class Antecedent(NamedTuple):
     started: bool
     status: int | None
     exception: tuple[str, str] | None
+    begun: bool = False  # it has started, in its last attempt or one before
 
     @property
     def result(self) -> Result:
@@ -62,8 +63,8 @@ def antecedent_of(job: Job) -> Antecedent:
     """What a job's record says."""
     found = job.exception
     return Antecedent(
-        job.userid, job.order, job.state == INACTIVE, bool(job.t_alloc), bool(job.t_run), job.status,
-        (found[0], found[1]) if found is not None else None,
+        job.userid, job.order, job.state == INACTIVE, bool(job.t_alloc) or job.requeued is not None, bool(job.t_run), job.status,
+        (found[0], found[1]) if found is not None else None, job.ever_started,
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _after(one: Dependency, job: Job, other: Antecedent | Unknown | None) -> Ver
     if other.order >= job.order:
         whose = "this job itself" if one.job == job.id else f"job {name} was submitted later"
         return Verdict(False, f"{one.uri} cannot be met: {whose}")
-    if scheme in ("after", "afterstart") and other.started:
+    if scheme in ("after", "afterstart") and (other.started or other.begun):
         return MET
     if not other.ended:
         return NOT_YET

@@ -12,7 +12,7 @@ from ..kvs.errors import Rejected
 from .event_check import check_values
 
 # Of what the state holds and its digest covers. A digest or snapshot of another schema is not compared: it is folded anew.
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Kind(NamedTuple):
@@ -71,6 +71,10 @@ _add(_job, "RFC 21", "memo", {"key": "value"}, "merged into the job's memo", "ke
 _add(_job, "fluxkv", "grant", {"rank": 0, "shape": "a1"},
      "placed ahead: may take over a seat of this shape on this node; holds no resources yet")  # fmt: skip
 _add(_job, "fluxkv", "recall", None, "a grant is asked back; its node answers with a report")
+_add(_job, "fluxkv", "requeue",
+     {"attempt": 2, "cause": "exit=75", "note": "exit code 75", "retry": 1, "limit": 3, "after": 1700000060.0},
+     "in place of clean: its attempt is over, and this one will follow, not before a time; retry and limit if by its policy",
+     "retry", "limit", "after")  # fmt: skip
 _add(_job, "fluxkv", "end", {"cause": "cancel"}, "its node is told to end the process tree")
 _add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")
 _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "why it is pending")

@@ -31,8 +31,8 @@ _DEFAULTS = {name: getattr(Job(0), name) for name in HASHED}
 _QUICK = (
     "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
     "exception_status", "exceptions", "exits", "expiration", "flags", "granted", "holds", "id", "memo", "met", "name",
-    "ncores", "next", "nnodes", "ntasks", "order", "over",
-    "priority", "queue", "reason", "recalled", "script", "seat_of", "spec_hash", "started", "state", "status", "t_alloc",
+    "ncores", "next", "nnodes", "ntasks", "order", "over", "priority", "queue",
+    "reason", "recalled", "requeued", "script", "seat_of", "spec_hash", "started", "state", "status", "t_alloc",
     "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out", "urgency", "urgency_before", "userid",
     "waiting",
 )  # fmt: skip
@@ -111,7 +111,8 @@ def _quick(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:
             job.exception, job.exception_status, job.exceptions, job.exits, job.expiration, job.flags, job.granted,
             job.holds, job.id, job.memo, job.met, job.name,
             job.ncores, job.next, job.nnodes, job.ntasks, job.order, job.over, job.priority, job.queue, job.reason,
-            job.recalled, job.script, job.seat_of, job.spec_hash, job.started, job.state, job.status, job.t_alloc, job.t_cleanup,
+            job.recalled, job.requeued, job.script,
+            job.seat_of, job.spec_hash, job.started, job.state, job.status, job.t_alloc, job.t_cleanup,
             job.t_depend, job.t_finish, job.t_inactive, job.t_run, job.t_submit, job.timed_out, job.urgency,
             job.urgency_before, job.userid, job.waiting, job._spec,
         ) = row  # fmt: skip

@@ -97,14 +97,20 @@ def raise_exception(
 
 
 def cancel_each(jobs: Iterable[Job], note: str, userid: int, now: float) -> list[Decision]:
-    """Cancel jobs, a decision each; those already inactive or ending are left out. Their records must be true as of what it is
-    decided on."""
+    """Cancel jobs, a decision each; those already inactive or ending for good are left out. Their records must be true as of
+    what it is decided on."""
     context = {"type": "cancel", "severity": 0, "note": note, "userid": userid}
     return [
         Decision([["exception", job.id, now, context]], since=[f"job/{job.id}"], bumps=[f"job/{job.id}"])
         for job in jobs
-        if job.state != INACTIVE and job.exception is None and job.status is None
+        if job.state != INACTIVE and ((job.exception is None and job.status is None) or _may_return(job))
     ]
+
+
+def _may_return(job: Job) -> bool:
+    from .retry import may_return
+
+    return may_return(job)
 
 
 def change_urgency(state: State, id: int, urgency: int, userid: int, now: float) -> Decision:

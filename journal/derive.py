@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
+from .retry import OOM, REQUEUE, again
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
 from .task_exits import failure
 from .waitstatus import from_exit, shell_exit_code
@@ -18,6 +19,7 @@ from .waitstatus import from_exit, shell_exit_code
 HOLD, EXPEDITE = 0, 31
 EXPEDITE_PRIORITY = 4294967295
 SIGTERM = 15
+EXPIRED = "resource allocation expired"
 OUT_OF_TIME = (128 + 14) << 8  # of a job that went when its time was up, as in Flux, whose tasks get SIGALRM then
 
 
@@ -105,6 +107,8 @@ def _toward_sched(job: Job, now: float, group: Group, step: Step) -> None:
     if state == PRIORITY:
         if job.granted is not None and job.seat_of:
             return  # it runs already: `hand_over` says this too
+        if job.requeued is not None and job.requeued[2] > now:
+            return  # it is begun again, and not yet
         events.append(["priority", id, now, {"priority": priority_of(job.urgency)}])
         group.ready = True
 
@@ -118,8 +122,7 @@ def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
         return
     ranks = job.ranks
     if job.timed_out and job.exception is None:
-        note = "resource allocation expired"
-        group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": note}])
+        group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": EXPIRED}])
     if all(rank in job.over for rank in ranks):
         finish(job, ranks, now, group, scripts)
         return
@@ -157,7 +160,7 @@ def _scripted(job: Job, now: float, group: Group, scripts: Scripts) -> None:
 def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Scripts = NO_SCRIPTS) -> None:
     """Everything from the last rank's end to clean, or to what has to come before that."""
     id, events = job.id, group.events
-    over = job.over
+    over, exception = job.over, job.exception
     if not job.t_run and any(job.started.values()):
         events.append(["start", id, max(job.started.values()), None])
     status = max((one[0] for one in over.values()), default=0)
@@ -168,23 +171,36 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         if failed is not None:
             events.append(["exception", id, ended, failed])
             named = failed.get("wait_status")
+            exception = [failed["type"], failed["note"]]
     elif status == 0:
         status = 1 << 8
-    if status == SIGTERM and (job.timed_out or (job.exception is not None and job.exception[0] == "timeout")):
+    if job.timed_out and exception is None:
+        exception = ["timeout", EXPIRED]
+    if status == SIGTERM and exception is not None and exception[0] == "timeout":
         status = OUT_OF_TIME
     if named:  # the status of the task that is the reason for all, as RFC 21 wants it
         status = from_exit(shell_exit_code(named))
+    starved = [rank for rank in sorted(over) if over[rank][2] == OOM]
+    if starved:
+        note = f"rank {starved[0]}: out of memory, the kernel ended a process"
+        events.append(["exception", id, ended, {"type": OOM, "severity": 1, "note": note}])
     events.append(["finish", id, ended, {"status": status}])
     events.append(["release", id, ended, {"ranks": "all", "final": True}])
     if scripts is not NO_SCRIPTS:
         from . import derive_scripts
 
-        derive_scripts.conclude(job, now, group, scripts)
+        derive_scripts.conclude(job, now, group, scripts, status, exception)
         return
-    events.append(["free", id, now, None])
-    events.append(["clean", id, now, None])
+    free_and_close(job, now, group, status, exception)
     group.frees.extend(ranks)
     group.clears.append(f"attempt/{id}")
+
+
+def free_and_close(job: Job, now: float, group: Group, status: int, exception: Sequence[Any] | None) -> None:
+    """`free`, and `clean` or, where its attempt is to be followed by another, `requeue`. status, exception: how it ended."""
+    group.events.append(["free", job.id, now, None])
+    context = again(job, status, exception, now)
+    group.events.append([REQUEUE, job.id, now, context] if context else ["clean", job.id, now, None])
 
 
 def _cleaning(job: Job, now: float, group: Group, scripts: Scripts) -> None:
@@ -237,7 +253,7 @@ def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> No
                 group.events.append(["start", id, max(successor.started.values()), None])
             return
         if successor.timed_out and successor.exception is None:
-            context = {"type": "timeout", "severity": 0, "note": "resource allocation expired"}
+            context = {"type": "timeout", "severity": 0, "note": EXPIRED}
             group.events.append(["exception", id, now, context])
         finish(successor, ranks, now, group)
         previous, following = successor, successor.next

@@ -6,10 +6,10 @@ every node they were begun on. A failed prolog ends its job; whatever script fai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .derive import Group
+from .derive import Group, free_and_close
 from .hostlist import compress
 from .ids import f58
 from .idset import format_ids
@@ -51,10 +51,11 @@ def with_prolog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     """A job whose prolog is going on, in RUN or (ended by an exception) in CLEANUP."""
     assert job.script is not None
     _, _, ranks, results = job.script
-    failed = failures(results)
+    failed, exception = failures(results), job.exception
     if failed and job.exception is None:
         rank = min(failed)
         note = f"prolog on rank {rank}: {failed[rank]}"
+        exception = [PROLOG, note]
         group.events.append(["exception", job.id, now, {"type": PROLOG, "severity": 0, "note": note}])
     if not all(rank in results for rank in ranks):
         if job.exception is not None and not job.ending and (scripts.prolog is None or scripts.prolog.cancel_on_exception):
@@ -64,7 +65,7 @@ def with_prolog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     if not failed and job.exception is None:
         group.run = "launch"
     else:
-        conclude(job, now, group, scripts)
+        conclude(job, now, group, scripts, 0, exception)
 
 
 def with_epilog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
@@ -73,7 +74,7 @@ def with_epilog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     _, _, ranks, results = job.script
     if all(rank in results for rank in ranks):
         _finish_event(job, EPILOG, results, now, group)
-        free(job, now, group, scripts)
+        free(job, now, group, scripts, job.status or 0, job.exception)
 
 
 def _finish_event(job: Job, kind: str, results: dict[int, list[Any]], now: float, group: Group) -> None:
@@ -91,8 +92,10 @@ def _end(job: Job, kind: str, cause: str, now: float, group: Group) -> None:
             group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], cause]))
 
 
-def conclude(job: Job, now: float, group: Group, scripts: Scripts) -> None:
-    """The job's tasks are over, or will not be: its epilog, or what comes after that.
+def conclude(
+    job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None
+) -> None:
+    """The job's tasks are over (so, by that exception), or will not be: its epilog, or what comes after that.
 
     A job whose seat has been taken over keeps nothing back any more: it was placed before there were scripts.
     """
@@ -101,14 +104,15 @@ def conclude(job: Job, now: float, group: Group, scripts: Scripts) -> None:
         ranks = job.ranks if scripts.epilog.per_rank else job.ranks[:1]
         group.events.append(start_event(job.id, EPILOG, ranks, now))
     else:
-        free(job, now, group, scripts)
+        free(job, now, group, scripts, status, exception)
 
 
-def free(job: Job, now: float, group: Group, scripts: Scripts) -> None:
-    """`free` and `clean`; with housekeeping the job is over, and its nodes are looked after before others have them."""
+def free(
+    job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None
+) -> None:
+    """`free` and `clean` (or `requeue`); with housekeeping its nodes are looked after before others have them."""
     id = job.id
-    group.events.append(["free", id, now, None])
-    group.events.append(["clean", id, now, None])
+    free_and_close(job, now, group, status, exception)
     if scripts.housekeeping is not None and not job.next:
         group.run = HOUSEKEEPING
         context = {"claims": job.claims_wire, "attempt": job.attempt_id}

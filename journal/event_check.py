@@ -82,6 +82,11 @@ _VALUES: dict[tuple[str, str], dict[str, tuple[Test, str]]] = {
         "userid": (_userid, "a user's number"),
         "wait_status": (_status, "a wait status"),
     },
+    ("job", "requeue"): {
+        "attempt": (_integer(2, _MOST), "an integer from 2"), "cause": (_text, "a word"), "note": (_text, "a text"),
+        "retry": (_integer(1, _MOST), "a positive integer"), "limit": (_integer(1, _MOST), "a positive integer"),
+        "after": (_number, "Unix seconds"),
+    },
     ("resource", "resource-update"): {"expiration": (_number, "Unix seconds")},
     ("resource", "drain"): {"idset": (_idset, "an idset"), "overwrite": (_integer(0, 2), "0, 1 or 2")},
     ("resource", "undrain"): {"idset": (_idset, "an idset")},

@@ -25,11 +25,12 @@ from .job import (
     STATE_NAMES,
     Job,
 )
+from .retry import NEVER, REQUEUE, describe
 from .scripts import EPILOG, PROLOG
 from .summary import ntasks_on, summarize
 from .task_exits import wait_word
 from .updates import merge, update_paths
-from .wire import pack
+from .wire import LATEST, pack
 
 if TYPE_CHECKING:
     from .state import State
@@ -301,6 +302,33 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     state.end(job)
 
 
+def requeue(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    """An attempt is over and another will follow: the job is as it was before the first was placed, but for `requeued`."""
+    if job.holds:
+        raise Impossible(f"job {job.id}: requeue in version {version} while it holds resources")
+    if job.state != CLEANUP:
+        return
+    times, retries, _, _, started = job.requeued or NEVER
+    if context["attempt"] != times + 2:
+        raise ValueError(f"attempt {context['attempt']!r} follows attempt {times + 1}")
+    after, retries = _end_time(context.get("after", 0.0)), _integer(context.get("retry", retries))
+    if after > LATEST:
+        raise ValueError("no time")
+    text, size = describe(context), summarize(job.jobspec or {})[3]
+    _ungrant(state, job)
+    job.requeued = [times + 1, retries, max(float(ts), after), text, started or bool(job.t_run)]
+    job.reason = [REQUEUE, text]
+    job.attempt = job.epoch = job.seat_of = job.next = 0
+    job.claims, job.claims_wire = (), []
+    job.nnodes, job.ntasks, job.ncores = size
+    job.started, job.over, job.exits, job.exceptions = {}, {}, {}, []
+    job.status = job.exception = job.exception_status = job.script = None
+    job.ending = ""
+    job.timed_out = False
+    job.t_alloc = job.t_run = job.t_finish = job.t_cleanup = job.expiration = 0.0
+    state.move(job, PRIORITY)
+
+
 def exception(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     kind, severity, note = _text(context["type"]), _integer(context["severity"]), _text(context["note"])
     ended = wait_word(context["wait_status"]) if "wait_status" in context else None
@@ -368,6 +396,7 @@ HANDLERS: dict[str, Handler] = {
     "release": release,
     "free": free,
     "clean": clean,
+    "requeue": requeue,
     "exception": exception,
     "memo": memo,
     "reason": reason,

@@ -45,6 +45,7 @@ TRANSITIONS: dict[tuple[int, str], int] = {
     (SCHED, "flux-restart"): PRIORITY,
     (RUN, "finish"): CLEANUP,
     (CLEANUP, "clean"): INACTIVE,
+    (CLEANUP, "requeue"): PRIORITY,  # ours: a reader that does not know it sees a long CLEANUP
 }
 FATAL_FROM = DEPEND | PRIORITY | SCHED | RUN
 
@@ -83,6 +84,9 @@ class Job:
     urgency_before: what a held job's urgency was before it was held.
     waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
+    requeued: [how often, how often by its retry policy, not before (Unix seconds), why the last time, whether an attempt
+    before this one started], None if it never was;
+    what else is said of an attempt (started, status, exceptions, ...) is the current one's.
     script: [kind, version, ranks, rank -> [wait status, time, cause]] of the prolog or epilog that is going on, with the commit
     that ordered it; kind "" after a prolog, with the commit that ordered the tasks; None for a job without.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
@@ -93,7 +97,8 @@ class Job:
         "_claims", "_spec", "annotations", "attempt", "claims_wire", "commits", "duration", "ending", "env", "epoch", "exception",
         "exception_status", "exceptions", "exits", "expiration",
         "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
-        "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "script", "seat_of", "spec_hash", "started",
+        "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "requeued",
+        "script", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "urgency_before", "userid", "waiting",
     )  # fmt: skip
@@ -124,6 +129,7 @@ class Job:
         self.exception_status: int | None = None
         self.exceptions: list[list[Any]] = []
         self.exits: dict[str, list[Any]] = {}
+        self.requeued: list[Any] | None = None
         self.reason: list[str] = ["", ""]
         self.waiting: dict[str, None] = {}
         self.met: dict[str, None] = {}
@@ -171,6 +177,16 @@ class Job:
         """Id of the entry that began the current attempt, <version>-<epoch>: how orders name it (an epoch may end
         while it runs)."""
         return f"{self.attempt}-{self.epoch}"
+
+    @property
+    def number(self) -> int:
+        """Which attempt it is in, or waits for: 1, 2, 3, ..."""
+        return 1 if self.requeued is None else 1 + int(self.requeued[0])
+
+    @property
+    def ever_started(self) -> bool:
+        """Whether this attempt has started, or one before it."""
+        return bool(self.t_run) or (self.requeued is not None and bool(self.requeued[4]))
 
     @property
     def ranks(self) -> list[int]:

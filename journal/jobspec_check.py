@@ -250,6 +250,13 @@ def _check_attributes(attributes: Any, v1: bool) -> None:
         raise fault(f"{where}.cwd", "must be an absolute path")
     if "environment" in system:
         _check_environment(system["environment"], f"{where}.environment")
+    if "retry" in system:
+        from .retry import parse_retry
+
+        try:
+            parse_retry(system["retry"])
+        except Rejected as error:
+            raise fault(f"{where}.retry", str(error)) from None
     if "dependencies" in system:
         from .dependency import check_objects
 

@@ -88,6 +88,8 @@ def finish(state: State, subject: str, ts: float, context: Context, version: int
     if len(keeping.back) == len(keeping.claims):
         del state.keeping[id]
         state.keeping_news.pop(id, None)
+        if id in state.jobs:
+            state.attention[id] = None  # it may have been requeued, and waits for this
         state.drop_word(f"housekeeping/{id}")
     else:
         _touch(state, id)

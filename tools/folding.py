@@ -208,6 +208,7 @@ _ALLOWED = {
     "epilog-finish": CLEANUP,
     "free": CLEANUP,
     "clean": CLEANUP,
+    "requeue": CLEANUP,
 }
 
 
@@ -229,8 +230,8 @@ def order_fault(name: str, state: int, holds: bool, context: dict[str, object]) 
         return "alloc while it holds resources"
     if name in ("release", "free") and not holds:
         return f"{name} though it holds nothing"
-    if name == "clean" and holds:
-        return "clean before free"
+    if name in ("clean", "requeue") and holds:
+        return f"{name} before free"
     return ""
 
 

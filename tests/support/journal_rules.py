@@ -22,6 +22,7 @@ DIAGRAM = {
     ("SCHED", "flux-restart"): "PRIORITY",
     ("RUN", "finish"): "CLEANUP",
     ("CLEANUP", "clean"): "INACTIVE",
+    ("CLEANUP", "requeue"): "PRIORITY",
 }
 FATAL = ("DEPEND", "PRIORITY", "SCHED", "RUN")
 # Where an event has its place at all; other events may come in any state but INACTIVE.
@@ -36,7 +37,9 @@ PLACE = {
     "release": ("CLEANUP",),
     "free": ("CLEANUP",),
     "clean": ("CLEANUP",),
+    "requeue": ("CLEANUP",),
 }
+ONCE = ("alloc", "start", "finish", "free")  # in each attempt
 
 
 def ids(text: str) -> set[int]:
@@ -68,6 +71,9 @@ class Rules:
         self.open: dict[int, tuple[str, set[int]]] = {}  # job -> kind of script that is going on, its ranks
         self.unlaunched: set[int] = set()  # jobs whose tasks wait for a prolog, or will never run
         self.keeping: dict[int, list[list[Any]]] = {}  # job that is over -> claims its housekeeping has left
+        self.number: dict[int, int] = {}  # job -> which attempt, where it is not the first
+        self.freed: dict[int, int] = {}  # job -> version of its last free
+        self.before: dict[int, set[str]] = {}  # job -> events of its attempts before this one
 
     def commits(self, commits: Iterable[Commit]) -> None:
         for commit in commits:
@@ -93,8 +99,9 @@ class Rules:
 
     def _housekeeping(self, name: str, job: int, context: dict[str, Any]) -> None:
         if name == "housekeeping-start":
-            if self.seen[job].get("free") != 1:
-                self._fault(job, "housekeeping before free")
+            if self.freed.get(job) != self.version or self.keeping.get(job):
+                self._fault(job, "housekeeping without free, or beside another")
+            self.scripts = {one for one in self.scripts if one[:2] != (job, "h")}
             self.keeping[job] = context["claims"]
             self._take(job, context["claims"])
         elif name == "housekeeping-lost":
@@ -144,7 +151,7 @@ class Rules:
             self._fault(job, "alloc in CLEANUP")
         seen = self.seen[job]
         seen[name] = seen.get(name, 0) + 1
-        for once in ("validate", "depend", "alloc", "start", "finish", "free", "clean"):
+        for once in ("validate", "depend", *ONCE, "clean"):
             if name == once and seen[name] > 1:
                 self._fault(job, f"{name} twice")
         if name in ("prolog-start", "prolog-finish", "epilog-start", "epilog-finish"):
@@ -169,13 +176,33 @@ class Rules:
         elif name == "lost":
             self.over.add((job, self.attempt[job], context["rank"]))
         if name == "alloc":
+            if self.keeping.get(job):
+                self._fault(job, "alloc while the housekeeping of its last attempt goes on")
             self._take(job, context["claims"])
         if name == "free":
+            self.freed[job] = self.version
             self._give(job)
+        if name == "requeue":
+            self._requeue(job, context)
         if name == "exception" and context["severity"] == 0 and state in FATAL:
             self.state[job] = "CLEANUP"
         else:
             self.state[job] = DIAGRAM.get((state, name), state)
+
+    def _requeue(self, job: int, context: dict[str, Any]) -> None:
+        """Attempts are numbered 1, 2, 3; one begins only when the one before is known to be over and has given all back."""
+        seen = self.seen[job]
+        number = self.number.get(job, 1) + 1
+        if context["attempt"] != number:
+            self._fault(job, f"attempt {context['attempt']} follows attempt {number - 1}")
+        if "free" not in seen or job in self.claims or job in self.open:
+            self._fault(job, f"attempt {number} though the one before it is not over")
+        self.number[job] = number
+        self.before.setdefault(job, set()).update(seen)
+        self.seen[job] = {one: seen[one] for one in ("validate", "depend") if one in seen}
+        self.ended.pop(job, None)
+        self.unlaunched.discard(job)
+        self.scripts = {one for one in self.scripts if one[0] != job or one[1] == "h"}
 
     def _waits(self, name: str, job: int, ts: float, context: dict[str, Any]) -> None:
         """RFC 26 as flux-core has it: nobody goes on before what it waits for, nobody ends who could have gone on."""
@@ -210,13 +237,14 @@ class Rules:
         seen = self.seen.get(other)
         if seen is None or other >= job:  # ids grow
             return False
-        if one.scheme == "after" and "start" in seen:
+        before = self.before.get(other, set())
+        if one.scheme == "after" and ("start" in seen or "start" in before):
             return True
         if "clean" not in seen:
             return None
         status, fell = self.ended.get(other, [None, False])
         fine = status == 0 and "start" in seen and not fell
-        ran = "alloc" in seen
+        ran = "alloc" in seen or "alloc" in before
         by_scheme = {"afterany": True, "afterok": fine, "afternotok": ran and not fine, "afterexcept": ran and fell}
         return by_scheme.get(one.scheme, False)
 

@@ -40,6 +40,7 @@ PURE_ROOMS = ("journal", "schedulers")
 PURITY_EXCEPTIONS = {
     ("journal/log.py", "time"): "the thin log over a store: it waits before it tries again",
     ("journal/decide.py", "signal"): "the names of signals, no handler",
+    ("journal/retry.py", "signal"): "the names of signals, no handler",
     ("schedulers/policy.py", "importlib"): "finds installed policies by their entry points",
 }
 # What a pure module may take from kvs: values and the port's types, nothing that speaks. These are held to be pure too.
