@@ -374,7 +374,7 @@ class Agent:
             self._settled(outputs)
         elif isinstance(answer, Conflicted):
             named = dict(one.request.exact)
-            fenced = {(int(thing.partition("/")[2]), named[thing]) for thing in answer.things}
+            fenced = {(int(thing.partition("/")[2]), int(str(named[thing]).partition("-")[0])) for thing in answer.things}
             self._fenced(fenced, outputs)
             outputs.append(Note("warning", f"reports about {len(fenced)} fenced attempts dropped"))
             self._unsend()

@@ -247,6 +247,16 @@ def epoch(state: State, subject: str, ts: float, context: Context, version: int)
         state.dirty_words.add(node.rank)
 
 
+def adopt(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """As after any new epoch; that something is lost is remembered."""
+    first, last = context["lost"]
+    if type(first) is not int or type(last) is not int:
+        raise ValueError("versions are integers")
+    state.instance = {**state.instance, "adopted": [ts, first, last]}
+    state.dirty_words.add("instance")
+    epoch(state, subject, ts, {"new": state.epoch}, version)
+
+
 def said(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """Known, and changes nothing."""
 
@@ -287,6 +297,7 @@ HANDLERS: dict[str, Handler] = {
     "instance-stopping": instance_stopping,
     "instance-stop": instance_stop,
     "epoch": epoch,
+    "adopt": adopt,
     "retire": retire,
     **keeping.HANDLERS,
     **{name: _cron(name) for name in cron.HANDLERS},

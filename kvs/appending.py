@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from .blobs import payload_hash
-from .errors import Corrupt, Rejected, Unavailable
+from .errors import Conflict, Corrupt, Rejected, Unavailable
 from .keys import Keys
-from .port import Answer, Append, Appended, Conflicted, Gap, StaleEpoch
+from .port import Answer, Append, Appended, Conflicted, Gap, StaleEpoch, id_pair
 
 COMPRESS_ABOVE = 300
 MARK = "!"  # reserved in the guard table: the version it is of
@@ -23,7 +23,8 @@ def header_prefix(request: Append) -> bytes:
 
     parts = (
         request.producer, request.seq, request.decided_at, payload_hash(request.payload),
-        pack_things(request.bumps), pack_things(request.clears), [name for name, _ in request.inbox],
+        pack_things((*request.bumps, *(f"{thing}={id}" for thing, id in request.sets))), pack_things(request.clears),
+        [name for name, _ in request.inbox],
     )  # fmt: skip
     body: bytes = packb(parts)
     return b"\x99" + body[1:] + request.extra  # body[0] is the head of an array of seven
@@ -63,8 +64,23 @@ def check_request(request: Append) -> None:
     things = (*request.bumps, *request.clears, *request.since, *request.absent)
     if request.exact:
         things += tuple(thing for thing, _ in request.exact)
+    if request.sets:
+        things += tuple(thing for thing, _ in request.sets)
+        if any(not by_id(thing) or min(id_pair(id)) < 1 for thing, id in request.sets):
+            raise Rejected("only an attempt is set to another branch's entry, by its id", code="bad-append")
     if MARK in things or "" in things or "\n" in "".join(things):
         raise Rejected(f"a thing is neither {MARK!r} nor empty and has no newline", code="bad-append")
+
+
+def by_id(thing: str) -> bool:
+    """Whether the guard table keeps the whole id of what last bumped this thing: exact guards name it, and a version alone
+    would also fit another branch's entry."""
+    return thing == "config" or thing.startswith("attempt/")
+
+
+def same_bump(found: str, wanted: str) -> bool:
+    """Whether two ids are the same; a bare version (of an older program, or of who knows no more) stands for any branch's."""
+    return found == wanted or (("-" not in found or "-" not in wanted) and id_pair(found)[0] == id_pair(wanted)[0])
 
 
 def script_keys(keys: Keys, request: Append) -> list[str]:
@@ -89,7 +105,8 @@ def arguments(request: Append, prefix: bytes, *, fenced: bool, limit: int) -> li
         "1" if fenced else "0", limit if request.refusable else 0,
         join(since - since_bumped), join(since_bumped), join(absent - absent_bumped), join(absent_bumped),
         join(bumped - since_bumped - absent_bumped), join(request.clears),
-        join([thing for thing, _ in request.exact]), join([str(version) for _, version in request.exact]),
+        join([thing for thing, _ in request.exact]), join([str(id) for _, id in request.exact]), request.anchor,
+        join([thing for thing, _ in request.sets]), join([id for _, id in request.sets]),
         *[message for _, message in request.inbox],
     ]  # fmt: skip
 
@@ -116,11 +133,22 @@ def conflicted(request: Append, moved: set[str]) -> Conflicted:
 
 
 def refusal(word: str, why: str, namespace: str) -> Exception:
-    """The error for an answer that is none: GONE, FULL, CORRUPT."""
+    """The error for an answer that is none: GONE, LOST, FORK, FULL, CORRUPT."""
     if word == "GONE":
         return Rejected(
             f"the instance at {namespace} is not the one it was", code="gone",
             hint="it was removed or created anew; start again",
+        )  # fmt: skip
+    if word == "LOST":
+        return Unavailable(
+            f"the journal of {namespace} has lost entries: {why} was in it and is not any more; nothing is written until what "
+            "is left has been adopted", code="forked",
+            hint="fluxkv ops adopt says what is lost and who knows of it; restore the server's files, or let it adopt the rest",
+        )  # fmt: skip
+    if word == "FORK":
+        return Corrupt(
+            f"{namespace}: this was decided on another history than the journal's, which has {why} there", code="forked",
+            hint="read it anew: fluxkv status says whether entries were lost",
         )  # fmt: skip
     if word == "FULL":
         return Unavailable(
@@ -129,6 +157,13 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
             hint="wait for jobs to end, archive, or raise the limit",
         )  # fmt: skip
     return Corrupt(f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log")
+
+
+def moved_on(namespace: str, epoch: int, tip: int, found_epoch: int, found_tip: int) -> Conflict:
+    """The error of who wanted to open an epoch after one (and a tip, unless -1) that is not there any more."""
+    at = f"epoch {found_epoch}" + (f", version {found_tip}" if found_tip >= 0 else "")
+    wanted = f"{epoch}" + (f", {tip}" if tip >= 0 else "")
+    return Conflict(f"{namespace} is at {at}, not at {wanted}", code="epoch", hint="re-read the tail")
 
 
 def safe_to_resend(request: Append) -> bool:

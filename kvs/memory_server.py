@@ -10,6 +10,7 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -39,7 +40,9 @@ class Instance:
     tip: str = "0-0"
     floor: int = 0
     mark: int | None = 0  # the guard table's own version; None: the table is lost
-    guards: dict[str, int] = field(default_factory=dict)
+    epochs: str = ""
+    fork: str = ""
+    guards: dict[str, str] = field(default_factory=dict)  # thing -> version, or entry id (`appending.by_id`)
     producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     snapshot: tuple[bytes, list[bytes]] | None = None
 
@@ -53,6 +56,8 @@ class Instance:
             self.durability,
             SCHEMA,
             self.created,
+            self.epochs,
+            self.fork,
         )
 
 
@@ -69,6 +74,7 @@ class _Tables:
 class MemoryServer:
     """What a server holds. clock: Unix seconds. rng: for uids, epochs, replication ids.
 
+    remember: how many changes `fail_over` can take back (0: none, and nothing is kept for it).
     down: every call raises Unavailable. fault: called with (operation, "before" | "after"); may raise
     Unavailable, which is how a lost request or a lost answer is played. used_memory: what the soft line is
     compared with.
@@ -82,12 +88,38 @@ class MemoryServer:
         self.down = False
         self.used_memory = 0
         self.fault: Callable[[str, str], None] | None = None
+        self.remember = 0
+        self._past: deque[tuple[bool, Callable[[], None]]] = deque()
         self.changed = threading.Condition(threading.RLock())
         self.watchers: weakref.WeakSet[MemorySubscription] = weakref.WeakSet()
 
     def restart(self) -> None:
         """As after a crash: all is there, under another replication id."""
         self.replid = f"{self.rng.getrandbits(160):040x}"
+
+    def took(self, commit: bool, undo: Callable[[], None]) -> None:
+        """Note how a change is taken back. commit: whether it is one of those that `fail_over` counts."""
+        if self.remember:
+            self._past.append((commit, undo))
+            while len(self._past) > self.remember:
+                self._past.popleft()
+
+    def fail_over(self, commits: int) -> int:
+        """A replica that lags by so many commits (of all namespaces, at most `remember`) becomes the server: what they, and
+        all that was changed since in journals, guards, inboxes and snapshots, had written is gone. How many went.
+
+        The replication id is another then: nobody's append is taken until a keeper has compared the history with what it knows
+        (`store.open_epoch` after a loss of nothing, `store.adopt` after a loss).
+        """
+        gone = 0
+        with self.changed:
+            while self._past and (gone < commits or not self._past[-1][0]):
+                counted, undo = self._past.pop()
+                undo()
+                gone += counted
+            self.restart()
+            self.wake()
+        return gone
 
     def copy_tables(self) -> object:
         """All it holds, for `put_back`."""
@@ -97,10 +129,12 @@ class MemoryServer:
         """Hold what `copy_tables` gave: everything since is lost."""
         assert isinstance(tables, _Tables)
         self.tables = copy.deepcopy(tables)
+        self._past.clear()
 
     def wipe(self) -> None:
         """FLUSHDB."""
         self.tables = _Tables()
+        self._past.clear()
 
     def random_epoch(self) -> int:
         return self.rng.getrandbits(48) or 1

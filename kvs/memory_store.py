@@ -8,12 +8,14 @@ copied and put back (a lost tail, a fork).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from .appending import check_request, conflicted, header_prefix, refusal
+from .appending import by_id, check_request, conflicted, header_prefix, refusal, same_bump
 from .blobs import payload_hash
+from .epochs import is_anchored
 from .errors import Conflict, Rejected, Unavailable
 from .keys import Keys
+from .memory_epochs import MemoryEpochs, put_back
 from .memory_server import Instance, MemoryServer, shared_server
 from .memory_streams import MemoryStream, MemorySubscription
 from .port import (
@@ -26,19 +28,17 @@ from .port import (
     Meta,
     StaleEpoch,
     Subscription,
+    id_pair,
 )  # fmt: skip
-from .replies import id_pair
 
 __all__ = ["MemoryServer", "MemoryStore", "shared_server"]
 
 
-class MemoryStore:
+class MemoryStore(MemoryEpochs):
     """A handle on one namespace of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, namespace: str = "/", *, memory_limit: int = 0) -> None:
-        self.server = server
-        self.namespace = namespace
-        self.keys = Keys(namespace)
+        self.server, self.namespace, self.keys = server, namespace, Keys(namespace)
         self.memory_limit = memory_limit
 
     # -- identity ------------------------------------------------------------------------------------------
@@ -54,6 +54,7 @@ class MemoryStore:
                 )  # fmt: skip
             uid = f"{server.rng.getrandbits(96):024x}"
             made = Instance(uid, server.random_epoch(), server.replid, origin_ms, durability, created)
+            made.epochs = f"{made.epoch}:1"
             server.tables.instances[self.namespace] = made
             server.tables.journals[self.namespace] = []
             server.check("create", "after")
@@ -78,23 +79,6 @@ class MemoryStore:
         if found is None or found.uid != uid:
             raise refusal("GONE", "", self.namespace)
         return found
-
-    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
-        with self.server.changed:
-            self.server.check("open_epoch")
-            found = self._named(uid)
-            if (found.epoch, found.version) != (old_epoch, tip):
-                raise Conflict(
-                    f"{self.namespace} is at epoch {found.epoch}, version {found.version}, "
-                    f"not at {old_epoch}, {tip}",
-                    code="epoch", hint="re-read the tail",
-                )  # fmt: skip
-            if self._tip() != found.tip:
-                raise refusal("CORRUPT", f"the journal ends at {self._tip()}, meta says {found.tip}", self.namespace)
-            found.epoch = self.server.random_epoch()
-            found.replid = self.server.replid
-            self.server.check("open_epoch", "after")
-            return found.meta()
 
     # -- the journal ---------------------------------------------------------------------------------------
 
@@ -122,6 +106,8 @@ class MemoryStore:
         if keys.meta in aliens:
             raise refusal("CORRUPT", f"{keys.meta} is of the wrong type", self.namespace)
         found = self._named(request.uid)
+        if found.fork:
+            raise refusal("LOST", found.fork, self.namespace)
         if found.epoch != request.epoch or found.replid != self.server.replid:
             return StaleEpoch(found.epoch)
         tip = self._tip()
@@ -129,6 +115,9 @@ class MemoryStore:
             raise refusal("CORRUPT", f"the journal ends at {tip}, meta says {found.tip}", self.namespace)
         if keys.guards in aliens or found.mark != found.version:
             raise refusal("CORRUPT", f"the guard table is of version {found.mark}", self.namespace)
+        if request.decided_at > found.version or not self._anchored(request.anchor):
+            there = self._entry(request.decided_at)
+            raise refusal("FORK", there.id if there else tip, self.namespace)
         if request.producer:
             if keys.producers in aliens:
                 raise refusal("CORRUPT", f"{keys.producers} is of the wrong type", self.namespace)
@@ -147,6 +136,18 @@ class MemoryStore:
             raise refusal("FULL", str(self.server.used_memory), self.namespace)
         return None
 
+    def _anchored(self, anchor: str) -> bool:
+        """Whether the history has this entry (`epochs.anchor`), or, where it was trimmed, may have had it."""
+        if not anchor:
+            return True
+        at = self._entry(id_pair(anchor.partition(":")[0])[0])
+        return at is None or is_anchored(at, anchor)
+
+    def _entry(self, version: int) -> Entry | None:
+        journal = self.server.tables.journals.get(self.namespace, [])
+        at = bisect_right(journal, version - 1, key=lambda entry: entry.version)
+        return journal[at] if at < len(journal) and journal[at].version == version else None
+
     def _sequence(self, found: Instance, request: Append) -> Answer | None:
         last, name, digest = found.producers.get(request.producer, (0, "", b""))
         if request.seq == last:
@@ -160,10 +161,10 @@ class MemoryStore:
     def _moved(found: Instance, request: Append) -> set[str]:
         guards = found.guards
         forgetful = request.decided_at < found.floor  # what is absent may have been bumped since, and pruned
-        moved = {thing for thing, version in request.exact if guards.get(thing) != version}
+        moved = {thing for thing, id in request.exact if thing not in guards or not same_bump(guards[thing], str(id))}
         moved.update(thing for thing in request.absent if thing in guards)
         for thing in request.since:
-            if guards[thing] > request.decided_at if thing in guards else forgetful:
+            if id_pair(guards[thing])[0] > request.decided_at if thing in guards else forgetful:
                 moved.add(thing)
         return moved
 
@@ -173,9 +174,12 @@ class MemoryStore:
         micros = round(self.server.clock() * 1_000_000)
         header = header_prefix(request) + b"\xb0%016d" % micros
         entry = Entry(version, found.epoch, header, request.payload)
+        if self.server.remember:
+            self.server.took(True, self._undo(found, request))
         tables.journals[self.namespace].append(entry)
         for thing in request.bumps:
-            found.guards[thing] = version
+            found.guards[thing] = entry.id if by_id(thing) else str(version)
+        found.guards.update(request.sets)
         for thing in request.clears:
             found.guards.pop(thing, None)
         for name, message in request.inbox:
@@ -186,6 +190,26 @@ class MemoryStore:
         found.version, found.tip, found.mark = version, entry.id, version
         return Appended(version, found.epoch)
 
+    def _undo(self, found: Instance, request: Append) -> Callable[[], None]:
+        """What takes back a commit that is about to be written."""
+        tables, things = self.server.tables, (*request.bumps, *request.clears, *(thing for thing, _ in request.sets))
+        guards = [(thing, found.guards.get(thing)) for thing in things]
+        before, producer = (found.version, found.tip, found.mark), found.producers.get(request.producer)
+        inboxes = [self.keys.inbox(name) for name, _ in request.inbox]
+        lasts = [tables.streams[key].last if key in tables.streams else (0, 0) for key in inboxes]
+
+        def undo() -> None:
+            tables.journals[self.namespace].pop()
+            put_back(found.guards, guards)
+            put_back(found.producers, [(request.producer, producer)] if request.producer else [])
+            found.version, found.tip, found.mark = before
+            for key, last in zip(inboxes, lasts, strict=True):
+                stream = tables.streams[key]
+                stream.items = [item for item in stream.items if item[0] <= last]
+                stream.last = last
+
+        return undo
+
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
         self.server.check("read")
         journal = self.server.tables.journals.get(self.namespace, [])
@@ -195,7 +219,7 @@ class MemoryStore:
     def bumps(self, things: Sequence[str]) -> list[int]:
         self.server.check("bumps")
         guards = self._instance().guards
-        return [guards.get(thing, 0) for thing in things]
+        return [id_pair(guards.get(thing, "0"))[0] for thing in things]
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         found = []
@@ -209,12 +233,18 @@ class MemoryStore:
 
     # -- snapshots and pruning -----------------------------------------------------------------------------
 
-    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes]) -> bool:
+    def install_snapshot(
+        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = ""
+    ) -> bool:
         with self.server.changed:
             self.server.check("install_snapshot")
             found = self.server.tables.instances.get(self.namespace)
             if found is None or (found.uid, found.epoch, found.replid) != (uid, epoch, self.server.replid):
                 return False
+            ahead = id_pair(anchor.partition(":")[0] or "0")[0] > found.version
+            if found.fork or ahead or not self._anchored(anchor):
+                return False
+            self._undoable(found, "snapshot")
             found.snapshot = (head, list(chunks))
             return True
 
@@ -232,12 +262,19 @@ class MemoryStore:
             if found.epoch != epoch or floor > found.version:
                 what = f"epoch is {found.epoch}" if found.epoch != epoch else f"tip is {found.version}"
                 raise Conflict(f"{self.namespace} can not be pruned to {floor}: its {what}", code="epoch")
+            self._undoable(found, "floor")
             found.floor = max(found.floor, floor)
-            old = [thing for thing, bump in found.guards.items() if thing.startswith("job/") and bump <= floor]
-            for thing in old:
+            old = [
+                (thing, bump) for thing, bump in found.guards.items()
+                if thing.startswith("job/") and id_pair(bump)[0] <= floor
+            ]  # fmt: skip
+            idle = [(name, record) for name, record in found.producers.items() if id_pair(record[1])[0] <= floor]
+            for thing, _ in old:
                 del found.guards[thing]
-            for name in [name for name, (_, tip, _) in found.producers.items() if id_pair(tip)[0] <= floor]:
+            for name, _ in idle:
                 del found.producers[name]
+            self.server.took(False, lambda: put_back(found.guards, old))
+            self.server.took(False, lambda: put_back(found.producers, idle))
             return len(old)
 
     # -- bytes beside the journal --------------------------------------------------------------------------
@@ -276,7 +313,9 @@ class MemoryStore:
                 journal[:] = [entry for entry in journal if (entry.version, entry.epoch) > id_pair(through)]
             elif key in self.server.tables.streams:
                 stream = self.server.tables.streams[key]
+                before = stream.items
                 stream.items = [item for item in stream.items if item[0] > id_pair(through)]
+                self.server.took(False, lambda: setattr(stream, "items", before))
 
     def delete(self, *keys: str) -> None:
         with self.server.changed:

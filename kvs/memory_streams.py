@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from .errors import Corrupt, Rejected
 from .keys import keys_of
-from .port import Entry, Message
-from .replies import id_pair
+from .port import Entry, Message, id_pair
 
 if TYPE_CHECKING:
     from .memory_server import MemoryServer

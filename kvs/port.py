@@ -11,6 +11,18 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
+def id_pair(name: str) -> tuple[int, int]:
+    """A stream id as numbers; "17" is (17, 0)."""
+    major, _, minor = name.partition("-")
+    return int(major), int(minor or 0)
+
+
+def next_id(name: str) -> str:
+    """The smallest stream id above `name`."""
+    major, minor = id_pair(name)
+    return f"{major}-{minor + 1}"
+
+
 class Entry(NamedTuple):
     """One journal entry as stored. `id` is "<version>-<epoch>"."""
 
@@ -37,7 +49,9 @@ class Meta:
 
     uid: random, names this very namespace for ever. epoch: random 48 bits, compared for equality only.
     version: the tip (0: empty journal). floor: guards at or below it may be pruned.
-    origin_ms: the FLUID epoch in Unix ms. durability: "strict" or "local".
+    origin_ms: the FLUID epoch in Unix ms. durability: "strict", "local" or "replicated".
+    epochs: the epochs of this history as a text (see `epochs.py`). fork: the id of an entry somebody knows and this history
+    has not ("" if all is well): nothing is appended until it is adopted.
     """
 
     uid: str
@@ -48,6 +62,8 @@ class Meta:
     durability: str
     schema: int
     created: float
+    epochs: str = ""
+    fork: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +71,13 @@ class Append:
     """One commit, with everything the server checks before it writes anything.
 
     since:  things that must not have been bumped after `decided_at`.
-    exact:  (thing, version) pairs: the thing's last bump must be exactly this version.
+    exact:  (thing, entry id) pairs: the thing's last bump must be by exactly this entry. A bare version stands for any
+            branch's entry of that version.
     absent: things that must have no bump at all (a new job's id; a closed queue's mark).
     bumps:  things whose last bump becomes this commit. clears: things forgotten.
+    sets:   (thing, entry id) pairs: things whose last bump becomes that entry, of another branch (an attempt that is adopted).
+    anchor: the entry at `decided_at` as the caller knows it (`epochs.anchor`), "" if it does not: if the history has another
+            there, the answer is an error.
     inbox:  (name, message) pairs delivered in the same atomic step under the commit's own id.
     producer/seq: exactly-once for pipelines; producer "" means sent once, protected by its guards.
     extra: free msgpack map carried in the header (e.g. the digest of `decided_at`, who caused it).
@@ -71,13 +91,15 @@ class Append:
     producer: str = ""
     seq: int = 0
     since: tuple[str, ...] = ()
-    exact: tuple[tuple[str, int], ...] = ()
+    exact: tuple[tuple[str, int | str], ...] = ()
     absent: tuple[str, ...] = ()
     bumps: tuple[str, ...] = ()
     clears: tuple[str, ...] = ()
     inbox: tuple[tuple[str, bytes], ...] = ()
     extra: bytes = b"\x80"
     refusable: bool = False
+    sets: tuple[tuple[str, str], ...] = ()
+    anchor: str = ""
 
 
 class Appended(NamedTuple):
@@ -158,7 +180,8 @@ class Store(Protocol):
 
     def append(self, request: Append) -> Answer:
         """Append one commit. Sends again after a lost connection only where that is safe; else, or after its
-        patience, raises Unavailable (code "outcome-unknown" if the commit may be in the journal)."""
+        patience, raises Unavailable (code "outcome-unknown" if the commit may be in the journal; "forked" while a history
+        that lost entries is not adopted). Raises Corrupt(code="forked") when it was decided on another history."""
         ...
 
     def append_many(self, requests: Sequence[Append]) -> list[Answer]:
@@ -166,7 +189,24 @@ class Store(Protocol):
         ...
 
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
-        """Draw a new epoch, if epoch and tip are as named; else `Conflict`. For a server that restarted."""
+        """Draw a new epoch, if epoch and tip are as named; else `Conflict`. For a server that restarted.
+
+        Raises Unavailable(code="forked") when somebody knows more than this history has.
+        """
+        ...
+
+    def fence(self, uid: str, epoch: int, known: str) -> str:
+        """Say that an entry of this id was in the journal and is not any more: from now on nothing is appended, until `adopt`.
+
+        The highest id so said. Raises `Conflict` if the epoch is another by now.
+        """
+        ...
+
+    def adopt(self, uid: str, epoch: int, tip: int, lost: int, payload: bytes, extra: bytes = b"\x80") -> Appended:
+        """Go on from what is left: a new epoch that begins with this commit, in one step, if epoch and tip are as named.
+
+        lost: the last version known of what is given up. Raises `Conflict` if somebody was quicker.
+        """
         ...
 
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
@@ -185,8 +225,11 @@ class Store(Protocol):
         """Follow streams: key -> last id seen ("0" from the start, "$" only new)."""
         ...
 
-    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes]) -> bool:
-        """Replace the newest snapshot, if uid and epoch still hold. head is opaque; chunks ≤ 64 kB each."""
+    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = "") -> bool:
+        """Replace the newest snapshot, if uid and epoch still hold. head is opaque; chunks ≤ 64 kB each.
+
+        anchor: the entry it ends with (`epochs.anchor`): False as well if the history has another there.
+        """
         ...
 
     def load_snapshot(self) -> tuple[bytes, list[bytes]] | None: ...

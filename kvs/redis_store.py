@@ -12,19 +12,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from .appending import arguments, check_request, header_prefix, parse_answer, safe_to_resend, script_keys
+from .appending import (
+    arguments,
+    check_request,
+    header_prefix,
+    parse_answer,
+    safe_to_resend,
+    script_keys,
+)
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .keys import Keys
-from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription
+from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
 from .reach import connector
-from .replies import PASSING, as_entry, as_message, id_pair, next_id, reply_failure
+from .redis_epochs import EpochScripts, new_epoch
+from .replies import PASSING, as_entry, as_message, reply_failure
 from .resp import Connection, Connector, ReplyError
 from .scripts import script
 from .uri import parse_server, parse_uri
 
 SCHEMA = 1
 _T = TypeVar("_T")
-_META_FIELDS = ("uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created")
+_META_FIELDS = ("uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork")
 _SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
 
 
@@ -39,7 +47,7 @@ def open_store(uri: str, **options: Any) -> Store:
     return RedisStore(parsed.server, parsed.namespace, **options)
 
 
-class RedisStore:
+class RedisStore(EpochScripts):
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
     For one thread: it is not shared between threads. After a fork the child connects anew.
@@ -55,8 +63,7 @@ class RedisStore:
         memory_limit: int = 0, expected: Callable[[], bool] = lambda: False,
         hopeless: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self.namespace = namespace
-        self.keys = Keys(namespace)
+        self.namespace, self.keys = namespace, Keys(namespace)
         self.patience_s = patience_s
         self.memory_limit = memory_limit
         self.fenced = fenced
@@ -73,7 +80,7 @@ class RedisStore:
         keys, uid, epoch = self.keys, os.urandom(12).hex(), new_epoch()
         fields = {
             "uid": uid, "epoch": str(epoch), "origin_ms": str(origin_ms), "durability": durability,
-            "schema": str(SCHEMA), "created": repr(created),
+            "schema": str(SCHEMA), "created": repr(created), "epochs": f"{epoch}:1",
         }  # fmt: skip
         flat = [part for pair in fields.items() for part in pair]
         answer = self._script(
@@ -89,7 +96,7 @@ class RedisStore:
                     hint="resume it, or choose another namespace",
                 )  # fmt: skip
         self._uid = uid
-        return Meta(uid, epoch, 0, 0, origin_ms, durability, SCHEMA, created)
+        return Meta(uid, epoch, 0, 0, origin_ms, durability, SCHEMA, created, fields["epochs"])
 
     def meta(self) -> Meta:
         found = self._read_meta()
@@ -107,7 +114,7 @@ class RedisStore:
         if values[0] is None:
             return None
         try:
-            uid, epoch, version, floor, origin_ms, durability, schema, created = [v.decode() for v in values]
+            uid, epoch, version, floor, origin_ms, durability, schema, created = [v.decode() for v in values[:8]]
             return Meta(
                 uid,
                 int(epoch),
@@ -117,27 +124,11 @@ class RedisStore:
                 durability,
                 int(schema),
                 float(created),
+                (values[8] or b"").decode(),
+                (values[9] or b"").decode(),
             )
         except (AttributeError, ValueError):
             raise Corrupt(f"the meta table of {self.namespace} is damaged: {values!r}") from None
-
-    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
-        epoch = new_epoch()
-        answer = self._script(
-            "open_epoch", [self.keys.meta, self.keys.journal],
-            [uid, old_epoch, tip, epoch, "1" if self.fenced else "0"], resend=True,
-        )  # fmt: skip
-        if answer[0] == b"GONE":
-            raise self._gone()
-        if answer[0] == b"CORRUPT":
-            raise Corrupt(f"{self.namespace}: {answer[1].decode()}")
-        if answer[0] == b"MOVED" and int(answer[1]) != epoch:
-            raise Conflict(
-                f"{self.namespace} is at epoch {int(answer[1])}, version {int(answer[2])}, "
-                f"not at {old_epoch}, {tip}",
-                code="epoch", hint="re-read the tail",
-            )  # fmt: skip
-        return self.meta()
 
     # -- the journal ---------------------------------------------------------------------------------------
 
@@ -231,7 +222,8 @@ class RedisStore:
         return [as_entry(raw) for raw in self._ask("XRANGE", self.keys.journal, after + 1, "+", "COUNT", limit)]
 
     def bumps(self, things: Sequence[str]) -> list[int]:
-        return [int(bump or 0) for bump in self._ask("HMGET", self.keys.guards, *things)] if things else []
+        found = self._ask("HMGET", self.keys.guards, *things) if things else []
+        return [id_pair(bump.decode())[0] if bump else 0 for bump in found]
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
         journal = self.keys.journal
@@ -245,10 +237,12 @@ class RedisStore:
 
     # -- snapshots and pruning -----------------------------------------------------------------------------
 
-    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes]) -> bool:
+    def install_snapshot(
+        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = ""
+    ) -> bool:
         answer = self._script(
-            "install_snapshot", [self.keys.meta, self.keys.snapshot],
-            [uid, epoch, "1" if self.fenced else "0", head, *chunks], resend=True,
+            "install_snapshot", [self.keys.meta, self.keys.snapshot, self.keys.journal],
+            [uid, epoch, "1" if self.fenced else "0", anchor, head, *chunks], resend=True,
         )  # fmt: skip
         return bool(answer[0] == b"OK")
 
@@ -402,8 +396,3 @@ class RedisStore:
             f"{error}; the commit may be in the journal or not", code="outcome-unknown",
             hint="read the tail of the journal before trying again",
         )  # fmt: skip
-
-
-def new_epoch() -> int:
-    """A random epoch: 48 bits, never 0."""
-    return int.from_bytes(os.urandom(6), "big") or 1

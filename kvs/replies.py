@@ -41,15 +41,3 @@ def as_entry(raw: Any) -> Entry:
 def as_message(raw: Any) -> Message:
     """One message of a plain stream from an XRANGE item."""
     return Message(raw[0].decode(), raw[1][1])
-
-
-def id_pair(name: str) -> tuple[int, int]:
-    """A stream id as numbers; "17" is (17, 0)."""
-    major, _, minor = name.partition("-")
-    return int(major), int(minor or 0)
-
-
-def next_id(name: str) -> str:
-    """The smallest stream id above `name`."""
-    major, minor = id_pair(name)
-    return f"{major}-{minor + 1}"

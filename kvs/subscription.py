@@ -14,8 +14,8 @@ from typing import Any
 
 from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys, keys_of
-from .port import Entry, Message
-from .replies import as_entry, as_message, id_pair, reply_failure
+from .port import Entry, Message, id_pair
+from .replies import as_entry, as_message, reply_failure
 from .resp import NOT_YET, Connection, ReplyError
 
 BLOCK_MS = 1000

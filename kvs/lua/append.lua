@@ -5,10 +5,13 @@
 --       6 producer  7 seq  8 payload hash  9 compare replication ids (0/1)  10 soft memory line in bytes (0: none)
 --       things, joined by newlines, none twice in what is bumped:
 --       11 since  12 since and bumped  13 absent  14 absent and bumped  15 bumped only  16 cleared
---       17 exact  18 their versions (in the same order)
---       19.. inbox messages
+--       17 exact  18 their ids or bare versions (in the same order)
+--       19 anchor: the entry at decided_at as the caller knows it, "<id>:<payload hash>", or "" if it does not
+--       20 things set to the id of an attempt that another branch began  21 those ids (in the same order)
+--       22.. inbox messages
 --
--- Answers {word, ...}: GONE | EPOCH epoch | CORRUPT why | DUP id | GAP last | FULL used | CONFLICT things.. | OK id
+-- Answers {word, ...}: GONE | LOST witness | EPOCH epoch | CORRUPT why | FORK id | DUP id | GAP last | FULL used |
+-- CONFLICT things.. | OK id
 -- An epoch is only ever a string: doubles would do, arithmetic on it never would.
 
 local journal, meta_key, guards, producers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -21,9 +24,10 @@ local function wrong(reply)
 end
 
 -- Who are we, and is history the one the caller knows?
-local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid')
+local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork')
 if wrong(meta) then return {'CORRUPT', 'meta: ' .. wrong(meta)} end
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
+if meta[7] then return {'LOST', meta[7]} end -- until somebody adopts what is left
 local epoch = meta[2]
 if epoch ~= ARGV[2] then return {'EPOCH', epoch} end
 if ARGV[9] == '1' then
@@ -46,6 +50,20 @@ if tonumber(mark or '-1') ~= version then
   return {'CORRUPT', 'the guard table is of version ' .. tostring(mark) .. ', meta says ' .. meta[3]}
 end
 
+-- Was it decided on this very history? Two branches may have the same version, even under one epoch.
+local decided = tonumber(ARGV[3])
+if decided > version then return {'FORK', tip} end
+if ARGV[19] ~= '' then
+  local at = newest[1]
+  if decided ~= version then
+    at = call('XRANGE', journal, ARGV[3], ARGV[3], 'COUNT', '1')[1]
+  end
+  local known, hash = string.match(ARGV[19], '^([^:]+):(%x+)$')
+  hash = string.gsub(hash, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
+  -- one that was trimmed is archived: nobody can tell, and nobody is that late
+  if at and (at[1] ~= known or not string.find(at[2][2], hash, 1, true)) then return {'FORK', at[1]} end
+end
+
 -- Was this sequence taken already?
 local producer = ARGV[6]
 if producer ~= '' then
@@ -66,7 +84,7 @@ if producer ~= '' then
 end
 
 -- Do the premises hold?
-local decided, floor = tonumber(ARGV[3]), tonumber(meta[5] or '0')
+local floor = tonumber(meta[5] or '0')
 local forgetful = decided < floor -- what is absent may have been bumped since, and pruned
 local nsince, nexact, nabsent = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local moved = {}
@@ -99,7 +117,7 @@ local function check_since(things, count)
   for i = 1, count do
     local bump = found[i]
     if bump then
-      if tonumber(bump) > decided then moved[#moved + 1] = things[i] end
+      if tonumber(string.match(bump, '^%d+')) > decided then moved[#moved + 1] = things[i] end
     elseif forgetful then
       moved[#moved + 1] = things[i]
     end
@@ -113,6 +131,13 @@ local function check_absent(things, count)
   end
 end
 
+-- By id. A bare version (in the table of an older program, or of a caller who knows no more) stands for any branch's.
+local function same(found, wanted)
+  if not found or found == wanted then return found ~= false end
+  if string.find(found, '-', 1, true) and string.find(wanted, '-', 1, true) then return false end
+  return string.match(found, '^%d+') == string.match(wanted, '^%d+')
+end
+
 local since_bumped, nsince_bumped = split(ARGV[12])
 local absent_bumped, nabsent_bumped = split(ARGV[14])
 check_since(split(ARGV[11]))
@@ -123,7 +148,7 @@ if ARGV[17] ~= '' then
   local things, count = split(ARGV[17])
   local found, wanted = bumps_of(things, count), split(ARGV[18])
   for i = 1, count do
-    if found[i] ~= wanted[i] then moved[#moved + 1] = things[i] end
+    if not same(found[i], wanted[i]) then moved[#moved + 1] = things[i] end
   end
 end
 if #moved > 0 then
@@ -162,10 +187,13 @@ if wrong(added) then -- the first write: nothing else has happened
   return added
 end
 local row, n = {'!', new}, 2
+local function by_id(thing) -- what exact guards name: a version alone would also fit another branch's entry
+  return thing == 'config' or string.sub(thing, 1, 8) == 'attempt/'
+end
 local function bump(things, count)
   for i = 1, count do
     row[n + 1] = things[i]
-    row[n + 2] = new
+    row[n + 2] = by_id(things[i]) and id or new
     n = n + 2
     if n >= CHUNK then
       call('HSET', guards, unpack(row, 1, n))
@@ -177,12 +205,17 @@ bump(since_bumped, nsince_bumped)
 bump(absent_bumped, nabsent_bumped)
 bump(split(ARGV[15]))
 if n > 0 then call('HSET', guards, unpack(row, 1, n)) end
+local set, nset = split(ARGV[20])
+local ids = split(ARGV[21])
+for i = 1, nset do
+  call('HSET', guards, set[i], ids[i])
+end
 local cleared, ncleared = split(ARGV[16])
 for first = 1, ncleared, CHUNK do
   call('HDEL', guards, unpack(cleared, first, math.min(first + CHUNK - 1, ncleared)))
 end
 for i = 5, #KEYS do
-  call('XADD', KEYS[i], id, 'm', ARGV[i + 14])
+  call('XADD', KEYS[i], id, 'm', ARGV[i + 17])
 end
 if producer ~= '' then
   call('HSET', producers, producer, ARGV[7] .. ' ' .. id .. ' ' .. ARGV[8])

@@ -81,7 +81,7 @@ def test_exact_guard(bench: Any) -> None:
 
 def test_absent_guard_and_clears(bench: Any) -> None:
     bench.append(0, bumps=("closed/default",))
-    assert bench.append(9, absent=("job/5", "closed/default")) == Conflicted(("closed/default",))
+    assert bench.append(1, absent=("job/5", "closed/default")) == Conflicted(("closed/default",))
     bench.append(1, clears=("closed/default", "never/there"))
     assert bench.append(1, absent=("job/5", "closed/default"), bumps=("job/5",)).version == 3
     assert bench.append(3, absent=("job/5",), bumps=("job/5",)) == Conflicted(("job/5",))

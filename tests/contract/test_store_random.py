@@ -11,7 +11,7 @@ import pytest
 from fluxkv.kvs.errors import FluxkvError
 from fluxkv.kvs.port import Append, Appended
 
-THINGS = [f"job/{n}" for n in range(6)] + ["node/0", "node/1", "attempt/1", "closed/q"]
+THINGS = [f"job/{n}" for n in range(6)] + ["node/0", "node/1", "attempt/1", "attempt/2", "config", "closed/q"]
 
 
 def _some(rng: random.Random, most: int) -> tuple[str, ...]:
@@ -26,6 +26,7 @@ def _request(rng: random.Random, tip: int, seqs: dict[str, int]) -> Append:
         "", 0, recent, b"0%d" % rng.randint(0, 2), producer, seq,
         since=_some(rng, 2), exact=tuple((thing, rng.randint(1, tip + 1)) for thing in _some(rng, 1)),
         absent=_some(rng, 1), bumps=_some(rng, 3), clears=_some(rng, 1),
+        sets=(("attempt/2", f"{rng.randint(1, tip + 1)}-7"),) if rng.random() < 0.1 else (),
         inbox=tuple((name, b"m") for name in rng.sample(["0", "1", "2"], rng.choice([0, 0, 1, 2]))),
     )  # fmt: skip
 

@@ -1,0 +1,72 @@
+"""Histories that lost what was acknowledged: noticing it, saying it, and going on from what is left.
+
+Whoever has seen an entry (its own append's answer, what it folded, a cursor) is a witness. A witness whose entry the journal
+does not have *fences* the journal: from then on nobody's append is taken, until somebody *adopts* what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..journal.wire import pack, pack_events
+from ..kvs.epochs import belongs, given_up, is_anchored, lost_beyond
+from ..kvs.errors import Conflict, Corrupt
+from ..kvs.port import Appended, Meta, Store, id_pair
+
+HINT = (
+    "nothing is written to this history. fluxkv ops adopt says what is lost and who knows of it; restore the server's files, or "
+    "let it adopt the rest"
+)
+
+
+def missing(store: Store, known: str, meta: Meta | None = None) -> tuple[int, int] | None:
+    """(first, last) version of what the journal lost, if it does not have this entry ("<id>", or an anchor with what it held);
+    None if it has it, or may have had it before it was trimmed."""
+    meta = meta or store.meta()
+    id = known.partition(":")[0]
+    version, epoch = id_pair(id)
+    if not version:
+        return None
+    if not belongs(meta.epochs, meta.version, version, epoch):
+        return lost_beyond(meta.epochs, meta.version, version, epoch)
+    if epoch:
+        for entry in store.entries([version]):
+            if entry.id != id or (id != known and not is_anchored(entry, known)):
+                return version, version  # where the two part, nobody can tell
+    return None
+
+
+def notice(store: Store, known: str) -> tuple[int, int] | None:
+    """As `missing`; and if the loss has not been adopted, from now on nothing is appended until it is."""
+    id = known.partition(":")[0]
+    while True:
+        meta = store.meta()
+        lost = missing(store, known, meta)
+        if lost is None or given_up(meta.epochs, *id_pair(id)):
+            return None
+        try:
+            store.fence(meta.uid, meta.epoch, id)
+            return lost
+        except Conflict:
+            continue  # somebody opened an epoch meanwhile: look again
+
+
+def history_lost(tip: int, lost: tuple[int, int], who: str) -> Corrupt:
+    """The error of whoever knows more than the journal."""
+    first, last = lost
+    what = f"versions {first} to {last} are lost" if first < last else f"version {last} is lost, or another one by now"
+    return Corrupt(
+        f"the journal ends at version {tip}, but {who} knows of version {last}: {what}", code="history-lost", hint=HINT
+    )
+
+
+def adopt(store: Store, lost: int, now: float, by: str, known: Sequence[str] = ()) -> Appended:
+    """Go on from the journal as it is now, in a new epoch. lost: the last version known of what is given up. known: who knew.
+
+    Raises `Conflict` when somebody else has adopted it, or opened an epoch, in the same moment.
+    """
+    meta = store.meta()
+    lost = max(lost, id_pair(meta.fork or "0")[0])
+    context = {"old": meta.epoch, "lost": [min(meta.version + 1, lost), lost], "known": list(known)}
+    payload = pack_events([["adopt", "instance", now, context]])
+    return store.adopt(meta.uid, meta.epoch, meta.version, lost, payload, pack({"by": by}))

@@ -1,0 +1,96 @@
+"""The half of `MemoryStore` that opens epochs, fences and adopts, as the scripts of these names do; and what takes changes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .appending import moved_on, refusal
+from .keys import Keys
+from .memory_server import Instance, MemoryServer
+from .port import Append, Appended, Meta, id_pair
+
+
+class MemoryEpochs:
+    """Answers as `open_epoch.lua`, `fence.lua` and `adopt.lua` do."""
+
+    server: MemoryServer
+    namespace: str
+    keys: Keys
+
+    def _named(self, uid: str) -> Instance:
+        raise NotImplementedError
+
+    def _tip(self) -> str:
+        raise NotImplementedError
+
+    def _write(self, request: Append) -> Appended:
+        raise NotImplementedError
+
+    def _at(self, uid: str, epoch: int, tip: int) -> Instance:
+        """The tables, if they are where a new epoch is to begin."""
+        found = self._named(uid)
+        if (found.epoch, found.version) != (epoch, tip):
+            raise moved_on(self.namespace, epoch, tip, found.epoch, found.version)
+        if self._tip() != found.tip:
+            raise refusal("CORRUPT", f"the journal ends at {self._tip()}, meta says {found.tip}", self.namespace)
+        return found
+
+    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        with self.server.changed:
+            self.server.check("open_epoch")
+            if self._named(uid).fork:
+                raise refusal("LOST", self._named(uid).fork, self.namespace)
+            found = self._at(uid, old_epoch, tip)
+            self._undoable(found, "epoch", "replid", "epochs")
+            found.epoch = self.server.random_epoch()
+            found.replid = self.server.replid
+            found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}".lstrip()
+            self.server.check("open_epoch", "after")
+            return found.meta()
+
+    def fence(self, uid: str, epoch: int, known: str) -> str:
+        with self.server.changed:
+            self.server.check("fence")
+            found = self._named(uid)
+            if found.epoch != epoch:
+                raise moved_on(self.namespace, epoch, -1, found.epoch, -1)
+            if id_pair(known)[0] > id_pair(found.fork or "0")[0]:
+                self._undoable(found, "fork")
+                found.fork = known
+            self.server.check("fence", "after")
+            return found.fork
+
+    def adopt(self, uid: str, epoch: int, tip: int, lost: int, payload: bytes, extra: bytes = b"\x80") -> Appended:
+        with self.server.changed:
+            self.server.check("adopt")
+            found = self._at(uid, epoch, tip)
+            if found.mark != tip:
+                raise refusal("CORRUPT", f"the guard table is of version {found.mark}", self.namespace)
+            self._undoable(found, "epoch", "replid", "epochs", "fork")
+            found.epoch, found.replid, found.fork = self.server.random_epoch(), self.server.replid, ""
+            found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}!{lost}".lstrip()
+            answer = self._write(Append(uid, found.epoch, tip, payload, extra=extra))
+            self.server.wake()
+            self.server.check("adopt", "after")
+            return answer
+
+    def _undoable(self, found: Instance, *names: str) -> None:
+        """These attributes of the tables are about to change."""
+        if self.server.remember:
+            before = [(name, getattr(found, name)) for name in names]
+
+            def undo() -> None:
+                for name, value in before:
+                    setattr(found, name, value)
+
+            self.server.took(False, undo)
+
+
+def put_back(table: dict[str, Any], values: Iterable[tuple[str, Any]]) -> None:
+    """Set what a table had before, None for nothing."""
+    for name, value in values:
+        if value is None:
+            table.pop(name, None)
+        else:
+            table[name] = value

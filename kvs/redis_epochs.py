@@ -1,0 +1,62 @@
+"""The half of `RedisStore` that opens epochs, fences and adopts. Decides nothing: the scripts do."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .appending import header_prefix, moved_on, refusal
+from .keys import Keys
+from .port import Append, Appended, Meta
+
+
+class EpochScripts:
+    """Calls the scripts about epochs, each a compare-and-set that may be sent again."""
+
+    namespace: str
+    keys: Keys
+    fenced: bool
+
+    def meta(self) -> Meta:
+        raise NotImplementedError
+
+    def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
+        raise NotImplementedError
+
+    def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        epoch = new_epoch()
+        answer = self._script(
+            "open_epoch", [self.keys.meta, self.keys.journal],
+            [uid, old_epoch, tip, epoch, "1" if self.fenced else "0"], resend=True,
+        )  # fmt: skip
+        self._refused(answer, old_epoch, tip)
+        return self.meta()
+
+    def fence(self, uid: str, epoch: int, known: str) -> str:
+        answer = self._script("fence", [self.keys.meta], [uid, epoch, known], resend=True)
+        self._refused(answer, epoch)
+        found: str = answer[1].decode()
+        return found
+
+    def adopt(self, uid: str, epoch: int, tip: int, lost: int, payload: bytes, extra: bytes = b"\x80") -> Appended:
+        new = new_epoch()
+        prefix = header_prefix(Append(uid, new, tip, payload, extra=extra))
+        answer = self._script(
+            "adopt", [self.keys.meta, self.keys.journal, self.keys.guards],
+            [uid, epoch, tip, new, "1" if self.fenced else "0", lost, prefix, payload], resend=True,
+        )  # fmt: skip
+        self._refused(answer, epoch, tip)
+        return Appended(tip + 1, new)
+
+    def _refused(self, answer: list[Any], epoch: int, tip: int = -1) -> None:
+        """Raise what an answer of a script about epochs means that is not OK."""
+        word = answer[0].decode()
+        if word == "MOVED":
+            raise moved_on(self.namespace, epoch, tip, int(answer[1]), int(answer[2]) if len(answer) > 2 else -1)
+        if word != "OK":
+            raise refusal(word, answer[1].decode() if len(answer) > 1 else "", self.namespace)
+
+
+def new_epoch() -> int:
+    """A random epoch: 48 bits, never 0."""
+    return int.from_bytes(os.urandom(6), "big") or 1

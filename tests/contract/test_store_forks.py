@@ -1,0 +1,170 @@
+"""A history that lost what was acknowledged: said once and for all, written to by nobody, gone on from by adoption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.kvs.blobs import payload_hash
+from fluxkv.kvs.epochs import anchor, belongs, given_up, is_anchored, lost_beyond, settle, spans
+from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
+from fluxkv.kvs.port import Append, Appended, Conflicted, StaleEpoch
+
+
+def _code(work: Any) -> str:
+    with pytest.raises((Unavailable, Corrupt, Conflict)) as caught:
+        work()
+    return str(caught.value.code)
+
+
+def test_nobody_writes_to_a_history_that_lost_something(bench: Any) -> None:
+    bench.append(0)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    assert bench.store.fence(uid, epoch, f"9-{epoch}") == f"9-{epoch}"
+    assert bench.store.fence(uid, epoch, f"4-{epoch}") == f"9-{epoch}"  # the highest is kept
+    with pytest.raises(Unavailable) as caught:
+        bench.append(1)
+    assert caught.value.code == "forked"
+    assert f"9-{epoch}" in str(caught.value)
+    assert "adopt" in caught.value.hint
+    assert _code(lambda: bench.store.open_epoch(uid, epoch, 1)) == "forked"
+    assert not bench.store.install_snapshot(uid, epoch, b"h", [])
+    assert bench.store.meta().fork == f"9-{epoch}"
+    assert [entry.version for entry in bench.store.read(0)] == [1]  # reading goes on
+
+
+def test_adoption_is_one_step_that_one_process_wins(bench: Any) -> None:
+    bench.append(0)
+    bench.append(1)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    bench.store.fence(uid, epoch, f"9-{epoch}")
+    assert _code(lambda: bench.store.adopt(uid, epoch, 1, 9, b"0a")) == "epoch"  # not the tip
+    made = bench.store.adopt(uid, epoch, 2, 9, b"0adopted", b"\x81\xa2by\xa1x")
+    assert made.version == 3
+    assert made.epoch != epoch
+    assert _code(lambda: bench.store.adopt(uid, epoch, 2, 9, b"0a")) == "epoch"  # somebody was quicker
+    meta = bench.store.meta()
+    assert (meta.version, meta.epoch, meta.fork) == (3, made.epoch, "")
+    assert [(one.epoch, one.first, one.lost) for one in spans(meta.epochs)] == [(epoch, 1, 0), (made.epoch, 3, 9)]
+    assert bench.store.read(2)[0].payload == b"0adopted"
+    assert bench.append(3) == StaleEpoch(made.epoch)  # whoever decided on the old history decides again
+    assert bench.append(3, epoch=made.epoch) == Appended(4, made.epoch)
+    assert _code(lambda: bench.store.fence(uid, epoch, f"9-{epoch}")) == "epoch"  # late news of what was adopted
+
+
+def test_a_gone_instance_is_neither_fenced_nor_adopted(bench: Any) -> None:
+    with pytest.raises(Rejected):
+        bench.store.fence("other", bench.meta.epoch, "9-1")
+    with pytest.raises(Rejected):
+        bench.store.adopt("other", bench.meta.epoch, 0, 9, b"0a")
+
+
+def test_every_epoch_is_remembered(bench: Any) -> None:
+    bench.append(0)
+    meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)
+    assert spans(meta.epochs) == [(bench.meta.epoch, 1, 0), (meta.epoch, 2, 0)]
+    again = bench.store.open_epoch(meta.uid, meta.epoch, 1)
+    assert again.epoch not in (meta.epoch, bench.meta.epoch)
+
+
+def test_what_was_decided_on_another_tail_of_the_same_epoch_is_refused(bench: Any) -> None:
+    """HAZARD 15: the tail was cut and has grown again under the same epoch: ids fit, what stands there does not."""
+    bench.append(0, b"0ours", bumps=("a",))
+    entry = bench.store.read(0)[0]
+    ours, theirs = (anchor(1, entry.epoch, payload_hash(payload)) for payload in (b"0ours", b"0theirs"))
+    assert is_anchored(entry, ours)
+    assert not is_anchored(entry, theirs)
+    assert _code(lambda: bench.append(1, anchor=theirs)) == "forked"
+    assert _code(lambda: bench.append(2)) == "forked"  # decided on a tip that is not there any more
+    assert bench.append(1, anchor=ours).version == 2
+    assert bench.append(1, anchor=ours).version == 3  # one that is not the tip is looked up
+    assert _code(lambda: bench.append(1, anchor=theirs)) == "forked"
+    bench.store.trim(bench.keys.journal, f"1-{entry.epoch}")
+    assert bench.append(1, anchor=theirs).version == 4  # archived: nothing to compare with
+
+
+def test_a_bare_version_of_another_branch_matches_no_attempt(bench: Any) -> None:
+    """HAZARD 15: a report about attempt 1 of the lost branch must not pass for attempt 1 of this one."""
+    bench.append(0, bumps=("attempt/5", "config", "job/5"))
+    epoch = bench.meta.epoch
+    for thing in ("attempt/5", "config"):
+        assert bench.append(1, exact=((thing, f"1-{epoch}"),)).version
+        assert bench.append(1, exact=((thing, f"1-{epoch + 1}"),)) == Conflicted((thing,))
+        assert bench.append(1, exact=((thing, 1),)).version  # as an older program names it
+        assert bench.append(1, exact=((thing, 2),)) == Conflicted((thing,))
+    assert bench.store.bumps(["attempt/5", "config", "job/5"]) == [1, 1, 1]
+    assert bench.append(1, since=("attempt/5",)).version
+
+
+def test_an_attempt_can_be_set_to_another_branch_s(bench: Any) -> None:
+    tip = bench.append(0, sets=(("attempt/5", "77-123"),)).version
+    assert bench.append(tip, exact=(("attempt/5", "77-123"),)).version == 2
+    assert bench.append(tip, exact=(("attempt/5", f"1-{bench.meta.epoch}"),)) == Conflicted(("attempt/5",))
+    header = bench.store.read(0)[0].header
+    assert b"attempt/5=77-123" in header  # the table can be made again from the headers
+    for wrong in (("job/5", "77-1"), ("attempt/5", "77"), ("attempt/5", "0-0")):
+        with pytest.raises(Rejected):
+            bench.append(tip, sets=(wrong,))
+
+
+def test_a_snapshot_of_another_branch_is_not_installed(bench: Any) -> None:
+    """HAZARD 19."""
+    bench.append(0, b"0x")
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    there = anchor(1, epoch, payload_hash(b"0x"))
+    assert bench.store.install_snapshot(uid, epoch, b"h", [b"c"], there)
+    assert not bench.store.install_snapshot(uid, epoch, b"no", [], there.replace("1-", "2-", 1))  # ahead
+    assert not bench.store.install_snapshot(uid, epoch, b"no", [], f"1-{epoch}:0011223344556677")  # another entry
+    assert not bench.store.install_snapshot(uid, epoch, b"no", [], anchor(1, epoch + 1, payload_hash(b"0x")))
+    assert bench.store.load_snapshot() == (b"h", [b"c"])
+
+
+def test_a_fail_over_of_the_memory_server_takes_back_the_last_commits() -> None:
+    server = MemoryServer()
+    server.remember = 50
+    store = MemoryStore(server)
+    meta = store.create(durability="strict", origin_ms=0, created=0.0)
+
+    def append(version: int, **fields: Any) -> Any:
+        return store.append(Append(meta.uid, store.meta().epoch, version, b"0x", **fields))
+
+    append(0, bumps=("job/1", "attempt/1"), producer="w", seq=1)
+    append(1, bumps=("job/1",), inbox=(("node/0", b"first"),))
+    before = server.copy_tables()
+    watcher = store.subscribe({store.keys.journal: f"2-{meta.epoch}"})
+    append(2, bumps=("job/2",), clears=("job/1",), sets=(("attempt/1", "9-9"),), producer="w", seq=2)
+    append(3, bumps=("job/3",), inbox=(("node/0", b"lost"),))
+    assert store.install_snapshot(meta.uid, meta.epoch, b"h", [])
+    store.trim(store.keys.inbox("node/0"), f"2-{meta.epoch}")
+    store.prune_guards(meta.uid, meta.epoch, 3)
+    assert server.fail_over(2) == 2
+    assert server.tables == before  # journal, guards, producers, inboxes, snapshot, floor
+    assert store.append(Append(meta.uid, meta.epoch, 2, b"0x")) == StaleEpoch(meta.epoch)
+    made = store.adopt(meta.uid, meta.epoch, 2, 4, b"0adopt")
+    assert append(3, producer="w", seq=2) == Appended(4, made.epoch)
+    watcher.close()
+
+
+def test_positions_and_epochs() -> None:
+    """`settle`: whoever reads on after a fork goes on at the last entry both branches have."""
+    text, tip = "70:1 80:11 90:21!33 95:26", 40
+    assert belongs(text, tip, 10, 70)
+    assert belongs(text, tip, 20, 80)
+    assert not belongs(text, tip, 21, 80)  # regrown
+    assert not belongs(text, tip, 41, 95)
+    assert not belongs(text, tip, 15, 81)
+    assert belongs(text, tip, 0, 0)
+    assert settle(text, tip, "15-80") == "15-80"
+    assert settle(text, tip, "30-80") == "20-80"
+    assert settle(text, tip, "33-99") == "20-80"  # an epoch that only the lost branch had
+    assert settle(text, tip, "60-95") == "40-95"
+    assert lost_beyond(text, tip, 33, 80) == (21, 33)
+    assert lost_beyond(text, tip, 60, 95) == (41, 60)
+    assert given_up(text, 33, 80)
+    assert given_up(text, 33, 99)
+    assert not given_up(text, 60, 95)
+    assert not given_up("70:1 80:11", 15, 70)  # taken up by somebody who knew of no loss
+    assert belongs("90:21!33", 40, 15, 7)  # of what lies before the first line nothing is known
+    assert settle("", 40, "41-7") == "40-7"
