@@ -20,6 +20,7 @@ from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import Validators, admit
+from .aside import set_aside
 from .attention import is_stopping, take_touched
 from .commits import assemble, without_losers
 from .deadlines import Deadlines
@@ -206,6 +207,10 @@ class Worker:
         touched = [word for word in state.dirty_words if isinstance(word, int)]
         if self.planner.sync(touched):
             self._look_again()
+        aside = set_aside(state, now, BATCH, outputs)
+        if aside:  # in a commit of their own: nothing else is said of these jobs in it, nothing placed on nodes in doubt
+            self.again = True
+            return self._write([*aside, *recall_unusable(state, touched, now)], outputs)
         self.admitted.clear()
         if state.retired != self.retired:
             self.retired = state.retired

@@ -81,6 +81,12 @@ _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "
 _add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot", "script": "prolog"},
      "an attempt on this rank, or a script around it, is known to be over", "script")  # fmt: skip
 
+for _subject in ("job", "resource", "housekeeping", "instance"):
+    _add(_subject, "fluxkv", "quarantine",
+         {"version": 17, "event": "alloc", "reason": "version 17: alloc in state DEPEND", "ranks": "0"},
+         "set aside: that event contradicts the state, and nothing of it has happened; ranks: nodes that it leaves in doubt",
+         "ranks")  # fmt: skip
+
 _add("resource", "RFC 44", "restart", {"ranks": "0", "online": "", "nodelist": "h"}, "instance started")
 _add("resource", "RFC 44", "resource-define", {"method": "dynamic-discovery", "R": {"version": 1}},
      "the inventory", "R")  # fmt: skip

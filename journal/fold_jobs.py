@@ -1,7 +1,8 @@
 """How each job event changes a job (RFC 21 and ours). Pure: the fold's job half, one small function an event.
 
-A handler gets (state, job, time, context, version). It never decides: an event that cannot follow from the state
-raises `Impossible`, any other unexpected one is a no-op, as RFC 21's table says.
+A handler gets (state, job, time, context, version), and a job in a state where its event has a place. It never decides: an
+event that cannot follow from the state raises `Impossible` before it has changed anything, any other unexpected one is a
+no-op, as RFC 21's table says.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ..kvs.errors import Corrupt
 from .claims import Claim, from_wire
 from .idset import ids_of_mask, mask_of
 from .job import (
@@ -18,13 +18,12 @@ from .job import (
     DEPEND,
     FATAL_FROM,
     INACTIVE,
-    NEW,
     PRIORITY,
     RUN,
     SCHED,
-    STATE_NAMES,
     Job,
 )
+from .quarantine import Impossible
 from .retry import NEVER, REQUEUE, describe
 from .scripts import EPILOG, PROLOG
 from .summary import ntasks_on, summarize
@@ -41,10 +40,22 @@ HOLD = 0
 EXPEDITE_PRIORITY = 4294967295
 
 
-class Impossible(Corrupt):
-    """An event that cannot follow from the state: the journal or the fold is wrong. Names the subject."""
+def misplaced(job: Job, name: str, context: Context, attempt: str) -> Impossible:
+    """Of an event in a state where it has no place. One that allots a node leaves it in doubt: its agent may have been told."""
+    if name == "alloc":
+        return _impossible_alloc("state", job.state, _ranks_of(context), context, attempt)
+    if name == "grant":
+        return Impossible("state", job.state, [_integer(context["rank"])], attempt)
+    return Impossible("state", job.state)
 
-    default_code = "impossible-event"
+
+def _ranks_of(context: Context) -> list[int]:
+    return [claim.rank for claim in from_wire(context["claims"])]
+
+
+def _impossible_alloc(code: str, number: int, ranks: list[int], context: Context, attempt: str) -> Impossible:
+    """A granted job's alloc begins no attempt: its grant has."""
+    return Impossible(code, number, ranks, "" if "attempt" in context else attempt)
 
 
 def submit(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -71,27 +82,23 @@ def set_jobspec(job: Job, jobspec: dict[str, Any]) -> None:
 
 
 def validate(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if job.state == NEW:
-        job.t_depend = ts
-        state.move(job, DEPEND)
+    job.t_depend = ts
+    state.move(job, DEPEND)
 
 
 def invalidate(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if job.state == NEW:
-        state.forget(job)
+    state.forget(job)
 
 
 def depend(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if job.state == DEPEND:
-        state.move(job, PRIORITY)
+    state.move(job, PRIORITY)
 
 
 def dependency_add(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if job.state & (NEW | DEPEND):
-        description = _text(context["description"])
-        if description in job.met:
-            raise ValueError(f"dependency {description} is met")
-        job.waiting[description] = None
+    description = _text(context["description"])
+    if description in job.met:
+        raise ValueError(f"dependency {description} is met")
+    job.waiting[description] = None
 
 
 def dependency_remove(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -170,17 +177,18 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     wire = context["claims"]
     claims, expiration = from_wire(wire), _end_time(context.get("expiration", 0.0))
     annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
+    begins = f"{version}-{state.epoch}"
     if job.holds:
-        raise Impossible(f"job {job.id}: alloc in version {version} while it holds resources")
-    if job.state != SCHED and not (job.state == CLEANUP and job.granted is not None):
-        raise Impossible(f"job {job.id}: alloc in version {version} in state {STATE_NAMES[job.state]}")
+        raise _impossible_alloc("holds", 0, _ranks_of(context), context, begins)
+    if job.state == CLEANUP and job.granted is None:
+        raise _impossible_alloc("state", job.state, _ranks_of(context), context, begins)
     taken: list[Claim] = []
     for claim in claims:
         node = state.nodes.get(claim.rank)
         if node is None or not node.take(claim, job.id):
             for earlier in taken:
                 state.nodes[earlier.rank].give(earlier, job.id)
-            raise Impossible(f"job {job.id}: alloc in version {version} takes what is not free on rank {claim.rank}")
+            raise _impossible_alloc("not-free", claim.rank, _ranks_of(context), context, begins)
         taken.append(claim)
         state.dirty_words.add(claim.rank)
     job.claims, job.claims_wire, job.holds = claims, wire, True
@@ -202,15 +210,16 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
 
 
 def grant(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if job.state != SCHED or job.granted is not None:
-        raise Impossible(f"job {job.id}: grant in version {version} in state {STATE_NAMES[job.state]}, {job.granted}")
-    job.granted = [_integer(context["rank"]), _text(context["shape"])]
+    rank, shape = _integer(context["rank"]), _text(context["shape"])
+    if job.granted is not None:
+        raise Impossible("again", 0, [rank], f"{version}-{state.epoch}")
+    job.granted = [rank, shape]
     if state.usage is not None:
         state.usage.count_running(job, 1)
     job.recalled = False
     job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0
     job.started, job.over, job.exits = {}, {}, {}
-    node = state.nodes.get(context["rank"])
+    node = state.nodes.get(rank)
     if node is not None:
         node.grants.add(job.id)
         state.dirty_words.add(node.rank)
@@ -258,6 +267,10 @@ def script_finish(kind: str) -> Handler:
 
 
 def start(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if not job.holds:
+        raise Impossible("holds-nothing")
+    if job.t_run:
+        raise Impossible("again")
     job.t_run = ts
 
 
@@ -265,6 +278,10 @@ def finish(state: State, job: Job, ts: float, context: Context, version: int) ->
     status = _integer(context["status"])
     if not 0 <= status <= 0xFFFF:
         raise ValueError(f"{status} is no wait status")
+    if not job.holds:
+        raise Impossible("holds-nothing")
+    if job.status is not None:
+        raise Impossible("again")
     job.status = status
     job.t_finish = ts
     if job.state == RUN:
@@ -274,11 +291,16 @@ def finish(state: State, job: Job, ts: float, context: Context, version: int) ->
 
 def release(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     """Says that process trees are gone; resources go back with `free`."""
+    if not job.holds:
+        raise Impossible("holds-nothing")
 
 
 def free(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if not job.holds:
-        raise Impossible(f"job {job.id}: free in version {version} though it holds nothing")
+        raise Impossible("holds-nothing")
+    left = [rank for rank in job.started if rank not in job.over]
+    if left:
+        raise Impossible("not-over", min(left))
     job.holds = False
     if state.usage is not None:
         state.usage.count_running(job, -1)
@@ -291,9 +313,7 @@ def free(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 def clean(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.holds:
-        raise Impossible(f"job {job.id}: clean in version {version} while it holds resources")
-    if job.state != CLEANUP:
-        return
+        raise Impossible("holds")
     job.t_inactive = float(ts)
     _ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
@@ -305,9 +325,7 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
 def requeue(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     """An attempt is over and another will follow: the job is as it was before the first was placed, but for `requeued`."""
     if job.holds:
-        raise Impossible(f"job {job.id}: requeue in version {version} while it holds resources")
-    if job.state != CLEANUP:
-        return
+        raise Impossible("holds")
     times, retries, _, _, started = job.requeued or NEVER
     if context["attempt"] != times + 2:
         raise ValueError(f"attempt {context['attempt']!r} follows attempt {times + 1}")
@@ -347,6 +365,10 @@ def memo(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     job.reason = [_text(context["code"]), _text(context["text"])]
+
+
+def quarantine(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    state.answered(job.id)
 
 
 def end(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -400,6 +422,7 @@ HANDLERS: dict[str, Handler] = {
     "exception": exception,
     "memo": memo,
     "reason": reason,
+    "quarantine": quarantine,
     "end": end,
     "lost": lost,
 }

@@ -11,8 +11,9 @@ from .fold_jobs import return_grant, script_result
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
+from .quarantine import Impossible
 from .retired import index_line
-from .rset import parse_R
+from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
 from .task_exits import note_exit
 from .wire import LATEST
@@ -29,6 +30,7 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     if document is None:
         return
     inventory = parse_R(document)
+    _check_in_use(state, {one.rank: one for one in inventory.nodes})
     state.R = document
     before = dict(state.nodes)
     for rank in before:
@@ -44,6 +46,17 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     state.expiration = inventory.expiration
     state.dirty_words.add("instance")
     set_memberships(state)
+
+
+def _check_in_use(state: State, after: dict[int, NodeRecord]) -> None:
+    """What a job holds stays: whoever loads an inventory guards the nodes that go or shrink."""
+    for rank, node in state.nodes.items():
+        one = after.get(rank)
+        if node.busy and (
+            one is None or one.host != node.host or node.used_cores & ~one.cores or node.used_gpus & ~one.gpus
+            or node.used_memory_mb > one.memory_mb
+        ):  # fmt: skip
+            raise Impossible("in-use", rank)
 
 
 def resource_update(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -218,6 +231,8 @@ def _of_kvs(name: str) -> Handler:
 
 
 def instance_create(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    if "created" in state.instance:
+        raise Impossible("again")
     state.instance = {**state.instance, **context, "created": ts}
     state.dirty_words.add("instance")
 
@@ -269,6 +284,10 @@ def retire(state: State, subject: str, ts: float, context: Context, version: int
         state.dirty_words.add("retired")
 
 
+def quarantine(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    state.answered(subject)
+
+
 def _cron(name: str) -> Handler:
     def handler(state: State, subject: str, ts: float, context: Context, version: int) -> None:
         state.cron.handle(name, subject, ts, context)
@@ -299,6 +318,7 @@ HANDLERS: dict[str, Handler] = {
     "epoch": epoch,
     "adopt": adopt,
     "retire": retire,
+    "quarantine": quarantine,
     **keeping.HANDLERS,
     **{name: _cron(name) for name in cron.HANDLERS},
 }

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from .claims import from_wire
 from .idset import ids_of_mask, mask_of
+from .quarantine import Impossible
+from .scripts import HOUSEKEEPING, LETTERS
 from .wire import whole
 
 if TYPE_CHECKING:
@@ -64,7 +66,8 @@ def start(state: State, subject: str, ts: float, context: Context, version: int)
         if node is None or not node.keep(claim, id):
             for earlier in taken:
                 state.nodes[earlier.rank].unkeep(earlier, id)
-            raise ValueError("it takes what is not free")
+            begun = f"{context['attempt']}{LETTERS[HOUSEKEEPING]}"
+            raise Impossible("not-free", claim.rank, [one.rank for one in claims], begun)
         taken.append(claim)
     keeping = state.keeping[id] = Keeping(id)
     keeping.attempt, keeping.epoch, keeping.order = attempt, epoch, version

@@ -24,6 +24,7 @@ from .cron import CronTable
 from .job import INACTIVE, Job
 from .keeping import Keeping
 from .node import Node, Queue
+from .quarantine import Quarantine, entry_word
 from .state import PLAIN, State
 from .wire import pack, unpack
 
@@ -45,6 +46,8 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         "housekeeping": [keeping.value() for keeping in state.keeping.values()],
         **{name: getattr(state, name) for name in PLAIN},
     }
+    if state.quarantine:
+        rest["quarantine"] = state.quarantine.dump()
     parts = [zlib.compress(pack(rest), 1)]
     table: list[list[Any]] = [["state", 0, 0.0, 0.0, 0, len(parts[0]), payload_hash(parts[0])]]
     for data in state.kvs.dump(lambda value: zlib.compress(pack(value), 1)):
@@ -174,6 +177,9 @@ def _take_rest(state: State, rest: dict[str, Any]) -> None:
         state.keeping[keeping.job] = keeping
         state.keeping_news[keeping.job] = None
         state.dirty_words.add(f"housekeeping/{keeping.job}")
+    state.quarantine = Quarantine.load(rest.get("quarantine"))
+    if state.quarantine:
+        state.dirty_words.update(("quarantine", *map(entry_word, state.quarantine.table)))
     state.dirty_words.discard(f"queue/{DEFAULT}")
     state.dirty_words.update(f"queue/{name}" for name in state.queues)
     for value in rest["nodes"]:

@@ -1,7 +1,7 @@
 """The fold: all of an instance's state, made only by `apply`. Pure; the same lines live, at restart and in replay.
 
-Decides nothing. An event that cannot follow raises `Impossible`; an unknown one is skipped and counted. The digest is
-the sum modulo 2**128 of a hash of each subject's value; a commit re-hashes only what it touched.
+Decides nothing. An event that cannot follow sets its subject aside (`quarantine`); an unknown one is skipped and counted.
+The digest is the sum modulo 2**128 of a hash of each subject's value; a commit re-hashes only what it touched.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
+from .quarantine import PLACE, Impossible, Quarantine, entry_word, subject_of
 from .usage import Usage
 from .wire import LATEST, Commit, pack, unpack
 
@@ -36,6 +37,7 @@ class State:
 
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
+    quarantine: what impossible events have set aside.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
     config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs;
     usage: jobs per user, None unless the rules limit them.
@@ -59,6 +61,7 @@ class State:
         self.cron = CronTable()
         self.keeping: dict[int, Keeping] = {}
         self.keeping_news: dict[int, None] = {}
+        self.quarantine = Quarantine()
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
         self.expiration = 0.0
@@ -90,6 +93,7 @@ class State:
         self.version, self.epoch, self.time = version, commit.epoch, commit.time
         jobs, dirty, attention = self.jobs, self.dirty_jobs, self.attention
         handlers = fold_jobs.HANDLERS
+        place = PLACE
         empty: dict[str, Any] = {}
         index = 0
         for event in commit.events:
@@ -108,7 +112,7 @@ class State:
                         job.order = version << 24 | index
                         self.counts[NEW] = self.counts.get(NEW, 0) + 1
                     elif name == "submit":
-                        raise fold_jobs.Impossible(f"job {subject}: submitted again in version {version}")
+                        raise Impossible("again")
                     elif job.state == INACTIVE:
                         self.fresh[subject] = None
                     dirty.add(subject)
@@ -117,19 +121,41 @@ class State:
                     if not commits or commits[-1] != version:
                         commits.append(version)
                     handler = handlers.get(name)
+                    if name in place and not job.state & place[name]:
+                        raise fold_jobs.misplaced(job, name, context or empty, f"{version}-{commit.epoch}")
                     if handler is not None:
                         handler(self, job, ts, context or empty, version)
                 else:
-                    word = fold_words.HANDLERS.get(name)
-                    if word is None:
+                    say = fold_words.HANDLERS.get(name)
+                    if say is None:
                         self.skipped += 1
                     else:
-                        word(self, subject, ts, context or empty, version)
+                        say(self, subject, ts, context or empty, version)
             except MALFORMED:  # what one client wrote badly by hand stops nobody: every fold skips the same
                 self.skipped += 1
+            except Impossible as why:  # well-formed, and contradicts what is: nothing of it happens
+                if subject.__class__ is int or subject.__class__ is str:
+                    self._set_aside(subject, index, name, why)
+                else:
+                    self.skipped += 1
         self.events += index
         if self.cron:
             self.cron.observe(commit)
+
+    def _set_aside(self, subject: int | str, index: int, name: str, why: Impossible) -> None:
+        why.doubt = [rank for rank in why.doubt if rank in self.nodes]
+        self.quarantine.put(subject, self.version, index, name, why)
+        self.dirty_words.add("quarantine")
+        if subject in self.quarantine.table:
+            self.dirty_words.add(entry_word(subject))
+        job = self.jobs.get(subject) if isinstance(subject, int) else None
+        if job is not None:
+            self.touch(job, self.version)
+
+    def answered(self, subject: int | str) -> None:
+        """A worker has said that it is set aside."""
+        if self.quarantine.answered(subject, self.version):
+            self.dirty_words.add(entry_word(subject))
 
     def _leave_epoch(self, new: int) -> None:
         """History may have forked: no node is used before its agent has said what it holds (HAZARD 2)."""
@@ -173,6 +199,8 @@ class State:
         self.dirty_jobs.discard(job.id)
         self.attention.pop(job.id, None)
         self.fresh.pop(job.id, None)
+        if job.id in self.quarantine.table:
+            self._not_aside(job.id)
         del self.jobs[job.id]
 
     def leave(self, ids: list[int]) -> dict[int, float]:
@@ -184,6 +212,8 @@ class State:
             t = lazy.leave(id) if lazy is not None else None
             if t is not None:
                 self.counts[INACTIVE] -= 1
+                if id in self.quarantine.table:
+                    self._not_aside(id)
             else:
                 job = jobs.get(id)
                 if job is None or job.state != INACTIVE:
@@ -192,6 +222,12 @@ class State:
                 self.forget(job)
             ended[id] = t
         return ended
+
+    def _not_aside(self, id: int) -> None:
+        """A job that was set aside has left the state; the journal has its story."""
+        del self.quarantine.table[id]
+        self.quarantine.news.pop(id, None)
+        self.drop_word(entry_word(id))
 
     def drop_node(self, rank: int) -> None:
         """Take a node out of the inventory."""
@@ -300,7 +336,7 @@ class State:
 
     def word_value(self, word: int | str) -> Any:
         """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "cron/<id>", "cron", "config",
-        "retired" or "instance"."""
+        "quarantine", "quarantine/<subject>", "retired" or "instance"."""
         if word.__class__ is int:
             return self.nodes[word].value()
         if word == "config":
@@ -313,7 +349,11 @@ class State:
             return ["results", self.results]
         if word == "cron":
             return ["cron", *self.cron.value()]
+        if word == "quarantine":
+            return ["quarantine", self.quarantine.total]
         kind, _, name = str(word).partition("/")
+        if kind == "quarantine":
+            return [kind, self.quarantine.table[subject_of(name)].value()]
         if kind == "cron":
             return self.cron.entries[int(name)].value()
         if kind == "housekeeping":
@@ -331,6 +371,9 @@ class State:
         if self.config_entry is not None:
             found["config"] = self.word_value("config")
         found.update({f"housekeeping/{id}": keeping.value() for id, keeping in self.keeping.items()})
+        if self.quarantine:
+            found["quarantine"] = self.word_value("quarantine")
+            found.update({entry_word(subject): aside.value() for subject, aside in self.quarantine.table.items()})
         if self.cron.last:
             found.update({f"cron/{id}": entry.value() for id, entry in self.cron.entries.items()})
             found["cron"] = self.word_value("cron")

@@ -263,6 +263,11 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return
+    from ..journal.quarantine import listed
+
+    for aside in listed(state.quarantine.table):
+        mend = "fluxkv journal verify lists what contradicts; fluxkv resource drain says which nodes are in doubt"
+        yield Check("warn", "set aside", f"{aside.what}: {aside.why}", mend)
     yield Check(
         "ok",
         "journal",

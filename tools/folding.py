@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.catalogue import CATALOGUE, SCHEMA, check_context
 from ..journal.ids import f58
-from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, STATE_NAMES
+from ..journal.job import INACTIVE
+from ..journal.quarantine import PLACE
 from ..journal.state import State
 from ..journal.wire import Commit, read_commit, well_formed
 from ..kvs.errors import Corrupt, Rejected
@@ -36,7 +37,8 @@ class Fault(NamedTuple):
 class Fold:
     """A fold from version 1 without snapshots. checked/unchecked: commits whose digest was (not) compared.
 
-    strict: also check contexts and order, and go on after a fault (without folding) to find further ones.
+    strict: also check contexts and order, and go on after a fault (without folding) to find further ones. aside: impossible
+    events that have been set aside, and a `quarantine` event has said so.
     """
 
     def __init__(self, journal: Journal, *, strict: bool = False) -> None:
@@ -48,6 +50,10 @@ class Fold:
         self.unknown: dict[str, int] = {}
         self.bytes = 0
         self.folding = True
+        self.aside: list[Fault] = []
+        self._unanswered: dict[int | str, list[Fault]] = {}
+        if strict:
+            self.state.quarantine.heard = []
         self._digests: dict[int, bytes] = {0: self.state.digest()}
 
     def run(
@@ -142,6 +148,8 @@ class Fold:
             self._fault(entry.id, getattr(error, "code", "fold"), f"the fold cannot go on: {error}")
             self.folding = False
             return
+        if self.strict:
+            self._check_aside(commit)
         if commit.version in wanted:
             digests[commit.version] = state.digest()
             if len(digests) > 4 * BATCH:
@@ -172,82 +180,37 @@ class Fold:
                 self._fault(commit.id, error.code, str(error))
 
     def _check_order(self, commit: Commit) -> None:
-        """RFC 21's order of each job's events within and before this commit, on states as they change."""
-        states: dict[int, tuple[int, bool]] = {}
-        for name, subject, _, context in well_formed(commit.events):
-            if not isinstance(subject, int):
+        """Events about jobs that are not there yet, or over: the fold passes them over, or takes them in as notes."""
+        new: set[int] = set()
+        for name, subject, _, _ in well_formed(commit.events):
+            if not isinstance(subject, int) or subject in new:
                 continue
-            if subject in states:
-                state, holds = states[subject]
-            else:
-                job = self.state.jobs.get(subject)
-                state, holds = (job.state, job.holds) if job is not None else (0, False)
-            why = order_fault(name, state, holds, context or {})
-            if why:
-                self._fault(commit.id, "order", f"job {f58(subject)}: {why}")
-            states[subject] = after_event(name, state, holds, context or {})
+            job = self.state.jobs.get(subject)
+            if name == "submit":
+                new.add(subject)
+            elif job is None:
+                self._fault(commit.id, "order", f"job {f58(subject)}: {name} before submit")
+            elif job.state == INACTIVE and name not in PLACE and name != "quarantine":
+                self._fault(commit.id, "order", f"job {f58(subject)}: {name} after clean")
+
+    def _check_aside(self, commit: Commit) -> None:
+        """What this commit has set aside, and what it says of what was: that is no fault any more."""
+        heard = self.state.quarantine.heard or []
+        for aside in heard:
+            fault = Fault(commit.id, "impossible", f"{aside.what}: {aside.why}")
+            self._unanswered.setdefault(aside.subject, []).append(fault)
+        heard.clear()
+        for name, subject, _, _ in well_formed(commit.events):
+            if name == "quarantine":
+                self.aside += self._unanswered.pop(subject, [])
+
+    @property
+    def all_faults(self) -> list[Fault]:
+        """Those, and impossible events of which no `quarantine` event has spoken."""
+        return self.faults + [fault for some in self._unanswered.values() for fault in some]
 
     def _fault(self, entry: str, code: str, text: str) -> None:
         self.faults.append(Fault(entry, code, text))
-
-
-# Where RFC 21 allows an event: states as a mask. What is not here may come in any state but before submit
-# or after clean.
-_ALLOWED = {
-    "validate": NEW,
-    "invalidate": NEW,
-    "dependency-add": NEW | DEPEND,
-    "depend": DEPEND,
-    "priority": PRIORITY | SCHED,
-    "grant": SCHED,
-    "alloc": SCHED,
-    "start": RUN,
-    "finish": RUN | CLEANUP,
-    "release": CLEANUP,
-    "epilog-start": CLEANUP,
-    "epilog-finish": CLEANUP,
-    "free": CLEANUP,
-    "clean": CLEANUP,
-    "requeue": CLEANUP,
-}
-
-
-def order_fault(name: str, state: int, holds: bool, context: dict[str, object]) -> str:
-    """Why this event may not come in this state (0: no such job), or ""."""
-    if state == 0:
-        return "" if name == "submit" else f"{name} before submit"
-    if name == "submit":
-        return "submit came twice"
-    if state == INACTIVE:
-        return f"{name} after clean"
-    allowed = _ALLOWED.get(name, 0)
-    # A job that took over a seat may be told to end before the journal says that it was allocated.
-    if state == CLEANUP and ((name == "alloc" and context.get("via")) or (name == "start" and holds)):
-        allowed |= CLEANUP
-    if allowed and not state & allowed:
-        return f"{name} in state {STATE_NAMES[state]}"
-    if name == "alloc" and holds:
-        return "alloc while it holds resources"
-    if name in ("release", "free") and not holds:
-        return f"{name} though it holds nothing"
-    if name in ("clean", "requeue") and holds:
-        return f"{name} before free"
-    return ""
-
-
-def after_event(name: str, state: int, holds: bool, context: dict[str, object]) -> tuple[int, bool]:
-    """(state, whether it holds resources) after an event, by RFC 21's table."""
-    from ..journal.job import FATAL_FROM, TRANSITIONS
-
-    if name == "submit":
-        return NEW, False
-    if name == "alloc":
-        holds = True
-    elif name == "free":
-        holds = False
-    if name == "exception" and context.get("severity") == 0 and state & FATAL_FROM:
-        return CLEANUP, holds
-    return TRANSITIONS.get((state, name), state), holds
 
 
 def first_difference(one: State, other: State) -> tuple[str, object, object] | None:

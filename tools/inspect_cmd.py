@@ -101,18 +101,19 @@ def job_steps(found: Job, story: list[tuple[Commit, Event]], hosts: dict[int, st
     """One object an event: timestamp, offset, name, by, entry, state after it, what it says, context."""
     from ..journal.job import STATE_NAMES
     from .eventview import caused_by, context_document, describe
-    from .folding import after_event
     from .reading import user_name
 
     steps = []
-    state, holds = 0, False
+    state = 0
     began = story[0][1].timestamp if story else 0.0
+    aside = {(one.context.get("version"), one.context.get("event")) for _, one in story if one.name == "quarantine" and one.context}
     for commit, event in story:
         context = event.context or {}
         if event.name == "report":
             what = _told(event, found.id, hosts)
         else:
-            state, holds = after_event(event.name, state, holds, context)
+            if (commit.version, event.name) not in aside:  # of what was set aside nothing has happened
+                state = _after(event.name, state, context)
             what = describe(event, hosts)
         by = caused_by(commit)
         if "userid" in context:
@@ -125,6 +126,17 @@ def job_steps(found: Job, story: list[tuple[Commit, Event]], hosts: dict[int, st
             "context": context_document(event.name, about),
         })  # fmt: skip
     return steps
+
+
+def _after(name: str, state: int, context: dict[str, Any]) -> int:
+    """A job's state after an event, by RFC 21's table."""
+    from ..journal.job import CLEANUP, FATAL_FROM, NEW, TRANSITIONS
+
+    if name == "submit":
+        return NEW
+    if name == "exception" and context.get("severity") == 0 and state & FATAL_FROM:
+        return CLEANUP
+    return TRANSITIONS.get((state, name), state)
 
 
 def _told(event: Event, id: int, hosts: dict[int, str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..instances.paths import StateDir
     from ..journal.log import Journal
 
+ASIDE_SHOWN = 5
 FEW_BYTES = 200_000_000  # of free disk below which status warns
 
 
@@ -91,6 +92,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
 
 def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
     from ..journal.job import STATE_NAMES
+    from ..journal.quarantine import listed
 
     state = journal.look()
     meta = journal.meta
@@ -98,7 +100,8 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         "namespace": journal.store.namespace, "uid": meta.uid, "version": state.version, "epoch": meta.epoch,
         "durability": meta.durability, "created": meta.created, "started": state.instance.get("started", 0.0),
         "owner": state.instance.get("owner"), "time": state.time, "events": state.events,
-        "retired": state.retired,
+        "retired": state.retired, "impossible": state.quarantine.total,
+        "aside": [aside.document() for aside in listed(state.quarantine.table)],
     }  # fmt: skip
     results = {result.name.lower(): number for result, number in state.ended().items()}
     document["jobs"] = {
@@ -125,6 +128,7 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
 
 def _journal_problems(document: dict[str, Any], state: Any) -> None:
     from ..journal.hostlist import compress
+    from ..journal.quarantine import listed
 
     problems = document["problems"]
     down = [node.host for _, node in sorted(state.nodes.items()) if not node.online]
@@ -140,6 +144,11 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
             problems.append(f"queue {queue.name} takes no jobs: {queue.disable_reason or 'no reason given'}")
         if not queue.started:
             problems.append(f"queue {queue.name} is stopped: {queue.stop_reason or 'no reason given'}")
+    for aside in listed(state.quarantine.table)[:ASIDE_SHOWN]:
+        more = f" ({aside.count - 1} more like it)" if aside.count > 1 else ""
+        problems.append(f"{aside.what} is set aside: {aside.why}{more}")
+    if len(state.quarantine.table) > ASIDE_SHOWN:
+        problems.append(f"{len(state.quarantine.table) - ASIDE_SHOWN} more are set aside (fluxkv journal verify names them)")
     if state.skipped:
         problems.append(f"{state.skipped} events are passed over: a newer fluxkv wrote them, or somebody by hand")
 

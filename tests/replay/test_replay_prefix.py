@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from fluxkv.journal import fold_jobs, snapshot
 from fluxkv.journal.catalogue import SCHEMA
-from fluxkv.journal.fold_jobs import Impossible
 from fluxkv.journal.job import ACTIVE, INACTIVE, job_value
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack, unpack
@@ -225,35 +224,6 @@ def test_unknown_events_and_subjects_are_skipped() -> None:
     assert state.jobs[1].commits == [1, 3]
     apply(state, ["start", 99, 2.0, None])  # a job nobody knows: retired, or another's
     assert 99 not in state.jobs
-
-
-@pytest.mark.parametrize(
-    ("name", "context"),
-    [
-        ("submit", {"urgency": 16, "userid": 1, "flags": 0, "version": 1}),
-        ("free", None),
-        ("alloc", {"claims": [[0, "0", "", 0, 1]]}),
-        ("grant", {"rank": 0, "shape": "s"}),
-    ],
-)
-def test_impossible_events_are_refused(name: str, context: dict[str, Any] | None) -> None:
-    with pytest.raises(Impossible, match="job 1"):
-        apply(submitted(1), [name, 1, 2.0, context])
-
-
-def test_two_allocs_of_one_core_are_refused_and_nothing_is_taken(sims: list[Any]) -> None:
-    inventory = next(e for c in sims[0].cli.commits() for e in c.events if e[0] == "resource-define")
-    state = submitted(1, 2)
-    apply(state, inventory)
-    for id in (1, 2):
-        apply(state, ["validate", id, 2.0, None], ["depend", id, 2.0, None], ["priority", id, 2.0, {"priority": 1}])
-    apply(state, ["alloc", 1, 2.0, {"claims": [[0, "0-1", "", 0, 1]]}])
-    with pytest.raises(Impossible, match=r"job 2.*rank 0"):
-        apply(state, ["alloc", 2, 2.0, {"claims": [[1, "0", "", 0, 1], [0, "1", "", 0, 1]]}])
-    assert state.nodes[1].used_cores == 0
-    assert state.nodes[1].jobs == set()
-    with pytest.raises(Impossible, match="clean"):
-        apply(state, ["clean", 1, 2.0, None])
 
 
 def test_a_gap_is_refused() -> None:

@@ -287,6 +287,8 @@ class Sim:
                         if job.urgency == 0:
                             self._say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, self.now))
                 elif not self.view.count(ACTIVE | NEW) and not any(one.reactor.inflight for one in self.agents):
+                    if self.view.quarantine:  # nobody here writes what is impossible
+                        raise Broken(f"set aside: {[one.why for one in self.view.quarantine.table.values()]}", 0)
                     if not self.view.keeping:
                         return
                 elif any(node.drain for node in self.view.nodes.values()):  # by a script that failed before it was calm

@@ -80,12 +80,12 @@ def test_a_wrong_digest_is_a_fault(shell: Any) -> None:
 @pytest.mark.parametrize(
     ("event", "fault"),
     [
-        (["finish", "m", 1.0, {"status": 0}], "order: job ƒ6jJ62Vm: finish in state SCHED"),
-        (["free", "j", 1.0, None], "order: job ƒ5QcTB5H: free in state RUN"),
+        (["finish", "m", 1.0, {"status": 0}], "impossible: job ƒ6jJ62Vm: version 88: finish in state SCHED"),
+        (["free", "j", 1.0, None], "impossible: job ƒ5QcTB5H: version 88: free in state RUN"),
         (["memo", "a", 1.0, {"x": 1}], "order: job ƒSZYcoq: memo after clean"),
         (["urgency", "m", 1.0, {"urgency": 3}], "bad-event: event urgency: context lacks userid (RFC 21)"),
         (["alloc", "m", 1.0, {"claims": [[1, "0", "", 0, 1]], "expiration": 0.0}],
-        "impossible-event: the fold cannot go on"),
+        "impossible: job ƒ6jJ62Vm: version 88: alloc takes what is not free on rank 1"),
     ],
 )  # fmt: skip
 def test_verify_names_each_fault(shell: Any, event: list[Any], fault: str) -> None:
@@ -96,6 +96,21 @@ def test_verify_names_each_fault(shell: Any, event: list[Any], fault: str) -> No
     assert text.startswith(f"entry {version}-")
     assert fault in text
     assert "FAULTS" in text
+
+
+def test_what_has_been_set_aside_is_listed_and_no_fault(shell: Any) -> None:
+    version = append(shell, ["finish", shell.ids["m"], 1.0, {"status": 0}])
+    assert f"! job ƒ6jJ62Vm is set aside: version {version}: finish in state SCHED" in shell.out("status")
+    assert "warn set aside: job ƒ6jJ62Vm: version 88: finish in state SCHED" in shell("doctor")[1]
+    append(shell, ["quarantine", shell.ids["m"], 1.0, {"version": version, "event": "finish", "reason": "r"}])
+    text = shell.out("journal", "verify")
+    assert f"entry {version}-" in text
+    assert "set aside: job ƒ6jJ62Vm: version 88: finish in state SCHED" in text
+    assert text.endswith("sound\n")
+    (one,) = json.loads(shell.out("status", "--json"))["aside"]
+    assert (one["subject"], one["event"], one["count"], one["said"]) == (shell.ids["m"], "finish", 1, version + 1)
+    steps = json.loads(shell.out("inspect", "job", str(shell.ids["m"]), "--json"))["story"]
+    assert [step["state"] for step in steps[-2:]] == ["SCHED", "SCHED"]
 
 
 def test_verify_finds_a_flipped_bit_and_goes_on(shell: Any) -> None:
