@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..journal.catalogue import SCHEMA
 from ..journal.derive import Group
 from ..journal.state import State
 from ..journal.wire import pack, pack_events
 from ..kvs.port import Append, Meta
+
+if TYPE_CHECKING:
+    from .planner import Planner
+    from .waiting import Waiting
 
 
 def assemble(groups: Iterable[Group], meta: Meta, state: State, producer: str, seq: int) -> Append:
@@ -62,3 +66,44 @@ def without_losers(groups: Iterable[Group], things: set[str]) -> tuple[list[Grou
         else:
             kept.append(group)
     return kept, dropped
+
+
+def look_again(
+    groups: Iterable[Group], state: State, planner: Planner, waiting: Waiting, inactive: dict[int, None]
+) -> bool:
+    """Nothing of these groups happened: look at their jobs and nodes again. True: nodes are to be asked to speak.
+
+    inactive: jobs that are over, in the order in which they are retired.
+    """
+    greet = False
+    for group in groups:
+        for event in group.events:
+            name, subject = event[0], event[1]
+            if isinstance(subject, int):
+                job = state.jobs.get(subject)
+                if job is None:
+                    continue
+                state.attention[subject] = None
+                waiting.forget(subject)
+                if name == "alloc" and not job.holds:
+                    planner.unseated(subject)
+                elif name == "priority":
+                    planner.dequeue(subject)  # it was lined up on the strength of this
+                elif name == "reason":
+                    planner.said.pop(subject, None)
+                    planner.parked.discard(subject)
+                elif name == "recall" and job.granted is not None:
+                    state.dirty_words.add(job.granted[0])
+            elif name == "housekeeping-finish":
+                state.keeping_news[int(subject.partition("/")[2])] = None
+            elif name == "retire":  # in front again: the oldest go first
+                others = list(inactive)
+                inactive.clear()
+                inactive.update(dict.fromkeys([*(id for id in event[3]["jobs"] if id in state.jobs), *others]))
+        if group.hello >= 0:
+            state.said_hello[group.hello] = None
+        elif not group.events:
+            greet = True
+        planner.resync.update(group.frees)
+        planner.resync.update(group.takes)
+    return greet

@@ -22,7 +22,7 @@ from ..schedulers.policy import Policy
 from .admission import Validators, admit
 from .aside import set_aside
 from .attention import is_stopping, take_touched
-from .commits import assemble, without_losers
+from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
@@ -165,36 +165,7 @@ class Worker:
             self._write(kept, outputs)
 
     def _requeue(self, groups: list[Group]) -> None:
-        """Nothing of these groups happened: look at their jobs and nodes again."""
-        state, planner = self.state, self.planner
-        for group in groups:
-            for event in group.events:
-                name, subject = event[0], event[1]
-                if isinstance(subject, int):
-                    job = state.jobs.get(subject)
-                    if job is None:
-                        continue
-                    state.attention[subject] = None
-                    self.waiting.forget(subject)
-                    if name == "alloc" and not job.holds:
-                        planner.unseated(subject)
-                    elif name == "priority":
-                        planner.dequeue(subject)  # it was lined up on the strength of this
-                    elif name == "reason":
-                        planner.said.pop(subject, None)
-                        planner.parked.discard(subject)
-                    elif name == "recall" and job.granted is not None:
-                        state.dirty_words.add(job.granted[0])
-                elif name == "housekeeping-finish":
-                    state.keeping_news[int(subject.partition("/")[2])] = None
-                elif name == "retire":  # in front again: the oldest go first
-                    self.inactive = dict.fromkeys([*(id for id in event[3]["jobs"] if id in state.jobs), *self.inactive])
-            if group.hello >= 0:
-                state.said_hello[group.hello] = None
-            elif not group.events:
-                self.greet = True
-            planner.resync.update(group.frees)
-            planner.resync.update(group.takes)
+        self.greet |= look_again(groups, self.state, self.planner, self.waiting, self.inactive)
 
     # -- one pass -------------------------------------------------------------------------------------------------
 
@@ -210,7 +181,8 @@ class Worker:
         aside = set_aside(state, now, BATCH, outputs)
         if aside:  # in a commit of their own: nothing else is said of these jobs in it, nothing placed on nodes in doubt
             self.again = True
-            return self._write([*aside, *recall_unusable(state, touched, now)], outputs)
+            self._write([*aside, *recall_unusable(state, touched, now)], outputs)
+            return
         self.admitted.clear()
         if state.retired != self.retired:
             self.retired = state.retired

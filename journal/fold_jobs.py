@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from .claims import Claim, from_wire
+from .fold_alloc import alloc, free, grant, recall, ungrant
 from .idset import ids_of_mask, mask_of
 from .job import (
     CLEANUP,
@@ -26,9 +26,10 @@ from .job import (
 from .quarantine import Impossible
 from .retry import NEVER, REQUEUE, describe
 from .scripts import EPILOG, PROLOG
-from .summary import ntasks_on, summarize
+from .summary import summarize
 from .task_exits import wait_word
-from .updates import merge, update_paths
+from .updates import update_paths
+from .values import end_time, integer, text
 from .wire import LATEST, pack
 
 if TYPE_CHECKING:
@@ -38,24 +39,6 @@ Context = dict[str, Any]
 Handler = Callable[["State", Job, float, Context, int], None]
 HOLD = 0
 EXPEDITE_PRIORITY = 4294967295
-
-
-def misplaced(job: Job, name: str, context: Context, attempt: str) -> Impossible:
-    """Of an event in a state where it has no place. One that allots a node leaves it in doubt: its agent may have been told."""
-    if name == "alloc":
-        return _impossible_alloc("state", job.state, _ranks_of(context), context, attempt)
-    if name == "grant":
-        return Impossible("state", job.state, [_integer(context["rank"])], attempt)
-    return Impossible("state", job.state)
-
-
-def _ranks_of(context: Context) -> list[int]:
-    return [claim.rank for claim in from_wire(context["claims"])]
-
-
-def _impossible_alloc(code: str, number: int, ranks: list[int], context: Context, attempt: str) -> Impossible:
-    """A granted job's alloc begins no attempt: its grant has."""
-    return Impossible(code, number, ranks, "" if "attempt" in context else attempt)
 
 
 def submit(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -95,7 +78,7 @@ def depend(state: State, job: Job, ts: float, context: Context, version: int) ->
 
 
 def dependency_add(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    description = _text(context["description"])
+    description = text(context["description"])
     if description in job.met:
         raise ValueError(f"dependency {description} is met")
     job.waiting[description] = None
@@ -106,27 +89,8 @@ def dependency_remove(state: State, job: Job, ts: float, context: Context, versi
     job.met[context["description"]] = None
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{type(value).__name__} is no text")
-    return value
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{type(value).__name__} is no integer")
-    return value
-
-
-def _end_time(value: Any) -> float:
-    """When something is to be over, Unix seconds; 0.0 for never."""
-    if not value >= 0:  # nor is NaN, which would keep its place before all others in a heap
-        raise ValueError(f"{value} is no time")
-    return float(value)
-
-
 def priority(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.priority = _integer(context["priority"])
+    job.priority = integer(context["priority"])
     if job.state == PRIORITY:
         state.move(job, SCHED)
 
@@ -165,87 +129,12 @@ def jobspec_update(state: State, job: Job, ts: float, context: Context, version:
 
 
 def resource_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.expiration = _end_time(context["expiration"])
+    job.expiration = end_time(context["expiration"])
 
 
 def set_flags(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if "debug" in context["flags"]:
         job.flags |= 2
-
-
-def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    wire = context["claims"]
-    claims, expiration = from_wire(wire), _end_time(context.get("expiration", 0.0))
-    annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
-    begins = f"{version}-{state.epoch}"
-    if job.holds:
-        raise _impossible_alloc("holds", 0, _ranks_of(context), context, begins)
-    if job.state == CLEANUP and job.granted is None:
-        raise _impossible_alloc("state", job.state, _ranks_of(context), context, begins)
-    taken: list[Claim] = []
-    for claim in claims:
-        node = state.nodes.get(claim.rank)
-        if node is None or not node.take(claim, job.id):
-            for earlier in taken:
-                state.nodes[earlier.rank].give(earlier, job.id)
-            raise _impossible_alloc("not-free", claim.rank, _ranks_of(context), context, begins)
-        taken.append(claim)
-        state.dirty_words.add(claim.rank)
-    job.claims, job.claims_wire, job.holds = claims, wire, True
-    job.script = None
-    if state.usage is not None:
-        state.usage.count_running(job, 1)
-    job.nnodes = len(claims)
-    job.ntasks = ntasks_on(job.jobspec, claims) or job.ntasks
-    job.expiration = expiration
-    job.t_alloc = ts
-    job.annotations = annotations
-    job.reason = ["", ""]
-    _ungrant(state, job)
-    if "attempt" not in context:  # a granted job keeps the attempt its grant began
-        job.attempt, job.epoch = version, state.epoch
-        job.started, job.over, job.exits, job.next = {}, {}, {}, 0
-    if job.state == SCHED:
-        state.move(job, RUN)
-
-
-def grant(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    rank, shape = _integer(context["rank"]), _text(context["shape"])
-    if job.granted is not None:
-        raise Impossible("again", 0, [rank], f"{version}-{state.epoch}")
-    job.granted = [rank, shape]
-    if state.usage is not None:
-        state.usage.count_running(job, 1)
-    job.recalled = False
-    job.attempt, job.epoch, job.seat_of, job.next = version, state.epoch, 0, 0
-    job.started, job.over, job.exits = {}, {}, {}
-    node = state.nodes.get(rank)
-    if node is not None:
-        node.grants.add(job.id)
-        state.dirty_words.add(node.rank)
-
-
-def recall(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.recalled = True
-
-
-def _ungrant(state: State, job: Job) -> None:
-    if job.granted is not None:
-        node = state.nodes.get(job.granted[0])
-        if node is not None:
-            node.grants.discard(job.id)
-            state.dirty_words.add(node.rank)
-        job.granted = None
-        job.recalled = False
-        if state.usage is not None:
-            state.usage.count_running(job, -1)
-
-
-def return_grant(state: State, job: Job) -> None:
-    """A grant came back unstarted: the job is plainly pending again (or may be cleaned)."""
-    _ungrant(state, job)
-    job.attempt = 0
-    job.seat_of = 0
 
 
 def script_start(kind: str) -> Handler:
@@ -275,7 +164,7 @@ def start(state: State, job: Job, ts: float, context: Context, version: int) -> 
 
 
 def finish(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    status = _integer(context["status"])
+    status = integer(context["status"])
     if not 0 <= status <= 0xFFFF:
         raise ValueError(f"{status} is no wait status")
     if not job.holds:
@@ -295,27 +184,11 @@ def release(state: State, job: Job, ts: float, context: Context, version: int) -
         raise Impossible("holds-nothing")
 
 
-def free(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    if not job.holds:
-        raise Impossible("holds-nothing")
-    left = [rank for rank in job.started if rank not in job.over]
-    if left:
-        raise Impossible("not-over", min(left))
-    job.holds = False
-    if state.usage is not None:
-        state.usage.count_running(job, -1)
-    for claim in job.claims:
-        node = state.nodes.get(claim.rank)
-        if node is not None:
-            node.give(claim, job.id)
-            state.dirty_words.add(claim.rank)
-
-
 def clean(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.holds:
         raise Impossible("holds")
     job.t_inactive = float(ts)
-    _ungrant(state, job)
+    ungrant(state, job)
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
     job.started, job.over, job.exits, job.reason, job.waiting, job.met, job.script = {}, {}, {}, ["", ""], {}, {}, None
@@ -329,13 +202,13 @@ def requeue(state: State, job: Job, ts: float, context: Context, version: int) -
     times, retries, _, _, started = job.requeued or NEVER
     if context["attempt"] != times + 2:
         raise ValueError(f"attempt {context['attempt']!r} follows attempt {times + 1}")
-    after, retries = _end_time(context.get("after", 0.0)), _integer(context.get("retry", retries))
+    after, retries = end_time(context.get("after", 0.0)), integer(context.get("retry", retries))
     if after > LATEST:
         raise ValueError("no time")
-    text, size = describe(context), summarize(job.jobspec or {})[3]
-    _ungrant(state, job)
-    job.requeued = [times + 1, retries, max(float(ts), after), text, started or bool(job.t_run)]
-    job.reason = [REQUEUE, text]
+    cause, size = describe(context), summarize(job.jobspec or {})[3]
+    ungrant(state, job)
+    job.requeued = [times + 1, retries, max(float(ts), after), cause, started or bool(job.t_run)]
+    job.reason = [REQUEUE, cause]
     job.attempt = job.epoch = job.seat_of = job.next = 0
     job.claims, job.claims_wire = (), []
     job.nnodes, job.ntasks, job.ncores = size
@@ -348,7 +221,7 @@ def requeue(state: State, job: Job, ts: float, context: Context, version: int) -
 
 
 def exception(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    kind, severity, note = _text(context["type"]), _integer(context["severity"]), _text(context["note"])
+    kind, severity, note = text(context["type"]), integer(context["severity"]), text(context["note"])
     ended = wait_word(context["wait_status"]) if "wait_status" in context else None
     job.exceptions = [*job.exceptions, [kind, severity, note]]
     if severity == 0:
@@ -364,7 +237,7 @@ def memo(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 
 def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.reason = [_text(context["code"]), _text(context["text"])]
+    job.reason = [text(context["code"]), text(context["text"])]
 
 
 def quarantine(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -372,7 +245,7 @@ def quarantine(state: State, job: Job, ts: float, context: Context, version: int
 
 
 def end(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.ending = _text(context["cause"])
+    job.ending = text(context["cause"])
 
 
 def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, result: list[Any]) -> bool:
@@ -385,7 +258,7 @@ def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, re
 
 
 def lost(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    rank = _integer(context["rank"])
+    rank = integer(context["rank"])
     if "script" in context:
         script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}"])
         return

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import cron, fold_kvs, keeping
+from .fold_alloc import return_grant
 from .fold_config import config, set_memberships
-from .fold_jobs import return_grant, script_result
+from .fold_jobs import script_result
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue

@@ -14,7 +14,7 @@ from typing import Any
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.namespaces import PRIMARY, Namespaces
 from ..kvs.tree import Tree
-from . import fold_jobs, fold_words
+from . import fold_alloc, fold_jobs, fold_words
 from .blocks import Block, LazyJobs
 from .config import DEFAULT, Rules
 from .cron import CronTable
@@ -122,7 +122,7 @@ class State:
                         commits.append(version)
                     handler = handlers.get(name)
                     if name in place and not job.state & place[name]:
-                        raise fold_jobs.misplaced(job, name, context or empty, f"{version}-{commit.epoch}")
+                        raise fold_alloc.misplaced(job, name, context or empty, f"{version}-{commit.epoch}")
                     if handler is not None:
                         handler(self, job, ts, context or empty, version)
                 else:

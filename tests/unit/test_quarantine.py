@@ -233,3 +233,17 @@ def test_a_conflict_or_a_new_worker_loses_nothing_of_it() -> None:
     rig.do(Decision([["memo", id, rig.now, {"a": 1}]], bumps=[f"job/{id}"]))
     settled(rig)
     assert rig.names(id).count("quarantine") == 1
+
+
+def test_no_retry_policy_covers_it() -> None:
+    """Whatever made its history contradict itself would do so again."""
+    rig = Rig()
+    spec = jobspec()
+    spec["attributes"]["system"]["retry"] = {"limit": 3, "on": ["any"]}
+    id = rig.submit(spec)
+    rig.started(id)
+    rig.say(["start", id, rig.now, None])
+    rig.turn()
+    rig.over(id, status=15, cause="ended")
+    settled(rig)
+    assert (rig.job(id).state, rig.job(id).result) == (INACTIVE, Result.FAILED)
