@@ -3,7 +3,7 @@
 [[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
 [resource] fake = true       nodes that only pretend to run jobs
 [queue] policy = "fcfs"      how the instance plans
-[queues.NAME], [policy], [ingest], [job-manager]: see `journal.config`.
+[queues.NAME], [policy], [ingest], [job-manager], [archive], [retention]: see `journal.config`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def tell_past(journal: Journal, futures: list[JobFuture]) -> tuple[list[JobFutur
 
 def _tell(journal: Journal, known: dict[int, list[JobFuture]], versions: list[int]) -> None:
     for start in range(0, len(versions), READ):
-        for entry in journal.store.entries(versions[start : start + READ]):
+        for entry in journal.history.entries(versions[start : start + READ]):
             for name, subject, timestamp, context in well_formed(read_commit(entry).events):
                 for future in known.get(subject, ()):
                     if name == "submit":

@@ -20,6 +20,8 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from . import boot
+from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
+from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
 from .daemon import KEPT, RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
@@ -46,6 +48,7 @@ class Keeper(ServerCare):
         self.owner_fd = -1
         self.restart_asked = False
         self.cron: Cron | None = None
+        self.archiving: ArchiveDuty | None = None
         self.roles: list[Role] = []
         if self.settings.get("lead", True):
             for number in range(int(self.settings.get("workers", 1))):
@@ -165,6 +168,8 @@ class Keeper(ServerCare):
         finally:
             if duties is not None:
                 duties.stop()
+            if self.archiving is not None:
+                self.archiving.stop()
         self.shut_down()
 
     def _begin_duties(self) -> Duties:
@@ -174,6 +179,8 @@ class Keeper(ServerCare):
         if self.store is not None and self.settings.get("lead", True):
             self.cron = Cron(self.store, duties, self.log.say)
             duties.add("cron", LOOK_S, self._cron)
+            self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
+            duties.add("archive", ARCHIVE_LOOK_S, self._archive)
             if self.child:
                 duties.add("parent", LOOK_S, self._parent_limit(self.store))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
@@ -190,6 +197,10 @@ class Keeper(ServerCare):
     def _cron(self) -> None:
         if self.cron is not None and not self.lost:
             self.cron.look()
+
+    def _archive(self) -> None:
+        if self.archiving is not None and not self.lost:
+            self.archiving.look()
 
     def _restart_told(self, signum: int, frame: object) -> None:
         self.restart_asked = True

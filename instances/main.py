@@ -32,6 +32,10 @@ def main(argv: list[str]) -> int:
             from .run_agent import main as run_agent
 
             run_agent(state_dir, name, log)
+        elif role == "archiver":
+            from .run_archiver import main as run_archiver
+
+            run_archiver(state_dir, log)
         else:
             raise SystemExit(f"unknown role {role}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
+from .archive_config import check as check_archive
 from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
 from .scripts import NO_SCRIPTS, Scripts, parse_scripts
@@ -292,7 +293,7 @@ def _plan_with(value: Any, path: str) -> None:
 
 _TABLES: dict[str, Callable[[Any, str], None]] = {
     "resource": _only("config", "fake"), "queue": _plan_with, "queues": _any, "policy": _any, "ingest": check_ingest,
-    "job-manager": _only("prolog", "epilog", "housekeeping"),
+    "archive": check_archive, "retention": check_archive, "job-manager": _only("prolog", "epilog", "housekeeping"),
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from .blocks import LazyJobs
 from .columns import Sieve, Wanted
 from .cron import CronTable
 from .decide import Decision, together
+from .history import History
 from .ids import f58
 from .job import INACTIVE, Job
 from .retired import records, versions_of
@@ -94,6 +95,7 @@ class Journal:
         self.by = by
         self.cron = cron
         self.patience_s = 5.0
+        self.history = History(store)
         self.meta = store.meta()
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -101,7 +103,7 @@ class Journal:
     def commits(self, after: int = 0, until: int | None = None) -> Iterator[Commit]:
         """Commits with after < version <= until, in order, checked one by one."""
         while True:
-            entries = self.store.read(after, READ)
+            entries = self.history.read(after, READ)
             for entry in entries:
                 if entry.version != after + 1:
                     raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
@@ -168,12 +170,12 @@ class Journal:
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""
         head, chunks = snapshots.dump(state)
-        return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks)
+        return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks, version=state.version)
 
     def story(self, versions: Sequence[int], subject: int | str | None = None) -> list[tuple[Commit, Event]]:
         """The events in these commits, those about `subject` only when it is given."""
         found = []
-        for entry in self.store.entries(versions):
+        for entry in self.history.entries(versions):
             commit = read_commit(entry)
             for event in well_formed(commit.events):
                 if subject is None or event[1] == subject:

@@ -166,6 +166,26 @@ def moved_on(namespace: str, epoch: int, tip: int, found_epoch: int, found_tip: 
     return Conflict(f"{namespace} is at {at}, not at {wanted}", code="epoch", hint="re-read the tail")
 
 
+def trim_refusal(word: str, why: str, namespace: str, through: str) -> Exception:
+    """The error for a journal that was not trimmed: GONE, EPOCH, TIP, SNAPSHOT, OTHER."""
+    if word == "GONE":
+        return refusal("GONE", "", namespace)
+    if word == "TIP":
+        return Rejected(f"the tip of {namespace} is never trimmed", code="bad-trim")
+    if word == "SNAPSHOT":
+        return Conflict(
+            f"{namespace} can not be trimmed to {through}: the newest snapshot is of version {why}", code="no-snapshot",
+            hint="try again when the worker has taken another",
+        )  # fmt: skip
+    what = f"its epoch is {why}" if word == "EPOCH" else f"the entry there is {why}"
+    return Conflict(f"{namespace} can not be trimmed to {through}: {what}", code="epoch", hint="read the tail again")
+
+
+def no_plain_stream(namespace: str) -> Rejected:
+    """The error for a journal handled as a stream of messages."""
+    return Rejected(f"the journal of {namespace} is trimmed only by what has archived it", code="bad-trim")
+
+
 def safe_to_resend(request: Append) -> bool:
     """Whether this commit can not be taken twice: by its sequence, or by its guards on what it bumps."""
     if request.producer:

@@ -49,6 +49,10 @@ class Keys:
         """Capped stream of a job's forwarded output (RFC 24 events)."""
         return f"{self.prefix}output:{job}"
 
+    def named_lease(self, name: str) -> str:
+        """Who does a duty that one process at a time should do; "" is the planner's."""
+        return f"{self.lease}:{name}" if name else self.lease
+
     def input(self, job: int) -> str:
         """Stream of a job's standard input, from whoever is attached."""
         return f"{self.prefix}input:{job}"

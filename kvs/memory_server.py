@@ -45,6 +45,9 @@ class Instance:
     guards: dict[str, str] = field(default_factory=dict)  # thing -> version, or entry id (`appending.by_id`)
     producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     snapshot: tuple[bytes, list[bytes]] | None = None
+    snapshot_version: int = 0
+    trimmed: str = "0-0"
+    archive: str = ""
 
     def meta(self) -> Meta:
         return Meta(
@@ -58,6 +61,8 @@ class Instance:
             self.created,
             self.epochs,
             self.fork,
+            self.trimmed,
+            self.archive,
         )
 
 

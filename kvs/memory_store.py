@@ -10,7 +10,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-from .appending import by_id, check_request, conflicted, header_prefix, refusal, same_bump
+from .appending import (
+    by_id,
+    check_request,
+    conflicted,
+    header_prefix,
+    no_plain_stream,
+    refusal,
+    same_bump,
+    trim_refusal,
+)  # fmt: skip
 from .blobs import payload_hash
 from .epochs import is_anchored
 from .errors import Conflict, Rejected, Unavailable
@@ -22,6 +31,7 @@ from .port import (
     Answer,
     Append,
     Appended,
+    Depot,
     Entry,
     Gap,
     Message,
@@ -234,7 +244,7 @@ class MemoryStore(MemoryEpochs):
     # -- snapshots and pruning -----------------------------------------------------------------------------
 
     def install_snapshot(
-        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = ""
+        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = "", version: int = 0
     ) -> bool:
         with self.server.changed:
             self.server.check("install_snapshot")
@@ -242,10 +252,10 @@ class MemoryStore(MemoryEpochs):
             if found is None or (found.uid, found.epoch, found.replid) != (uid, epoch, self.server.replid):
                 return False
             ahead = id_pair(anchor.partition(":")[0] or "0")[0] > found.version
-            if found.fork or ahead or not self._anchored(anchor):
+            if found.fork or ahead or not self._anchored(anchor) or version < id_pair(found.trimmed)[0]:
                 return False
-            self._undoable(found, "snapshot")
-            found.snapshot = (head, list(chunks))
+            self._undoable(found, "snapshot", "snapshot_version")
+            found.snapshot, found.snapshot_version = (head, list(chunks)), version
             return True
 
     def load_snapshot(self) -> tuple[bytes, list[bytes]] | None:
@@ -254,6 +264,39 @@ class MemoryStore(MemoryEpochs):
         if found is None or found.snapshot is None:
             return None
         return found.snapshot[0], list(found.snapshot[1])
+
+    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
+        with self.server.changed:
+            self.server.check("trim_journal")
+            found, (last, _) = self._named(uid), id_pair(through)
+            journal = self.server.tables.journals[self.namespace]
+            at = bisect_right(journal, last - 1, key=lambda entry: entry.version)
+            here = journal[at].id if at < len(journal) and journal[at].version == last else "none"
+            word, why = "", ""
+            if found.fork or (found.epoch, found.replid) != (epoch, self.server.replid):
+                word, why = "EPOCH", str(found.epoch)
+            elif last >= found.version:
+                word = "TIP"
+            elif last > found.snapshot_version:
+                word, why = "SNAPSHOT", str(found.snapshot_version)
+            elif last > id_pair(found.trimmed)[0]:
+                if here == through:
+                    self._undoable(found, "trimmed", "archive")
+                    gone = journal[: at + 1]
+                    self.server.took(False, lambda: journal.__setitem__(slice(0, 0), gone))
+                    found.trimmed, found.archive = through, archive
+                    del journal[: at + 1]
+                else:
+                    word, why = "OTHER", here
+            if word:
+                raise trim_refusal(word, why, self.namespace, through)
+            self.server.check("trim_journal", "after")
+            return found.meta()
+
+    def depot(self, url: str, *, to_read: bool = False) -> Depot:
+        from .depot import open_depot
+
+        return open_depot(url, to_read=to_read)
 
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
         with self.server.changed:
@@ -307,11 +350,8 @@ class MemoryStore(MemoryEpochs):
         with self.server.changed:
             self.server.check("trim")
             if key == self.keys.journal:
-                if id_pair(through)[0] >= self._instance().version:
-                    raise Rejected(f"the tip of {self.namespace} is never trimmed", code="bad-trim")
-                journal = self.server.tables.journals[self.namespace]
-                journal[:] = [entry for entry in journal if (entry.version, entry.epoch) > id_pair(through)]
-            elif key in self.server.tables.streams:
+                raise no_plain_stream(self.namespace)
+            if key in self.server.tables.streams:
                 stream = self.server.tables.streams[key]
                 before = stream.items
                 stream.items = [item for item in stream.items if item[0] > id_pair(through)]
@@ -331,7 +371,7 @@ class MemoryStore(MemoryEpochs):
                 elif key == self.keys.blobs:
                     tables.blobs.pop(self.namespace, None)
                 elif key == self.keys.lease:
-                    tables.leases.pop(self.namespace, None)
+                    tables.leases.pop(key, None)
                 elif self.namespace in tables.instances:
                     self._delete_table(tables.instances[self.namespace], key)
 
@@ -342,19 +382,20 @@ class MemoryStore(MemoryEpochs):
         elif key == self.keys.producers:
             found.producers.clear()
         elif key == self.keys.snapshot:
-            found.snapshot = None
+            found.snapshot, found.snapshot_version = None, 0
 
-    def lease(self, owner: str, ttl_ms: int) -> bool:
+    def lease(self, owner: str, ttl_ms: int, name: str = "") -> bool:
         with self.server.changed:
             self.server.check("lease")
             now = self.server.clock()
-            holder, until = self.server.tables.leases.get(self.namespace, ("", 0.0))
+            key = self.keys.named_lease(name)
+            holder, until = self.server.tables.leases.get(key, ("", 0.0))
             if holder not in ("", owner) and now < until:
                 return False
             if ttl_ms <= 0:
-                self.server.tables.leases.pop(self.namespace, None)
+                self.server.tables.leases.pop(key, None)
             else:
-                self.server.tables.leases[self.namespace] = (owner, now + ttl_ms / 1000)
+                self.server.tables.leases[key] = (owner, now + ttl_ms / 1000)
             return True
 
     def now(self) -> float:

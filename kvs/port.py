@@ -52,6 +52,7 @@ class Meta:
     origin_ms: the FLUID epoch in Unix ms. durability: "strict", "local" or "replicated".
     epochs: the epochs of this history as a text (see `epochs.py`). fork: the id of an entry somebody knows and this history
     has not ("" if all is well): nothing is appended until it is adopted.
+    trimmed: id of the last entry that was moved out of the server, "0-0" if none was; archive: the URL below which it lies.
     """
 
     uid: str
@@ -64,6 +65,13 @@ class Meta:
     created: float
     epochs: str = ""
     fork: str = ""
+    trimmed: str = "0-0"
+    archive: str = ""
+
+    @property
+    def first(self) -> int:
+        """The first version that the server itself holds (of a journal that has any)."""
+        return int(self.trimmed.partition("-")[0]) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,36 @@ class Subscription(Protocol):
     def close(self) -> None: ...
 
 
+TRIM_STEP = 5_000  # entries at most that go in one step: a server does nothing else meanwhile
+
+
+class Depot(Protocol):
+    """A place for files outside the server: a directory, or what fsspec knows. Names are relative, with `/` between folders.
+
+    Raises `Unavailable(code="archive")`, which names the place, for whatever the place says but that a file is not there.
+    """
+
+    url: str
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all, and durably: it is there under its name only when all of it is on disk."""
+        ...
+
+    def get(self, name: str) -> bytes | None:
+        """A file's bytes, None if there is no such file."""
+        ...
+
+    def names(self, folder: str = "") -> list[str]:
+        """The names of all files below a folder, sorted; [] if it is not there."""
+        ...
+
+    def has(self, name: str) -> bool: ...
+
+    def delete(self, name: str) -> None:
+        """Remove a file that may be gone."""
+        ...
+
+
 class Store(Protocol):
     """One instance's namespace on a server. Raises `Unavailable` when the server cannot be reached,
     `Corrupt` when the server finds its own tables at odds, `Rejected(code="gone")` when the namespace is not
@@ -225,10 +263,28 @@ class Store(Protocol):
         """Follow streams: key -> last id seen ("0" from the start, "$" only new)."""
         ...
 
-    def install_snapshot(self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = "") -> bool:
+    def install_snapshot(
+        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = "", version: int = 0
+    ) -> bool:
         """Replace the newest snapshot, if uid and epoch still hold. head is opaque; chunks ≤ 64 kB each.
 
-        anchor: the entry it ends with (`epochs.anchor`): False as well if the history has another there.
+        anchor: the entry it ends with (`epochs.anchor`): False as well if the history has another there. version: of the state
+        in it. One from before the first entry that is left is refused (False): nobody could go on from it.
+        """
+        ...
+
+    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
+        """Drop the journal's entries up to and including this id, noting where they are now. One step at a time: see `TRIM_STEP`.
+
+        Refused as `Conflict`: uid, epoch or the entry are not as named, or no snapshot is as new (code "no-snapshot"). As
+        `Rejected(code="bad-trim")`: the tip.
+        """
+        ...
+
+    def depot(self, url: str, *, to_read: bool = False) -> Depot:
+        """The place a URL names, for what is moved out of the server. Raises `Rejected(code="bad-archive")`.
+
+        to_read: or the place that FLUXKV_ARCHIVE names instead, for one that has moved.
         """
         ...
 
@@ -254,13 +310,13 @@ class Store(Protocol):
     def messages(self, key: str, after: str = "0", limit: int = 1000) -> list[Message]: ...
 
     def trim(self, key: str, through: str) -> None:
-        """Drop a plain stream's entries up to and including this id."""
+        """Drop a plain stream's entries up to and including this id. A journal is trimmed by `trim_journal` alone."""
         ...
 
     def delete(self, *keys: str) -> None: ...
 
-    def lease(self, owner: str, ttl_ms: int) -> bool:
-        """Take or renew the planner's lease (compare-and-expire). Never what keeps us safe."""
+    def lease(self, owner: str, ttl_ms: int, name: str = "") -> bool:
+        """Take or renew a lease (compare-and-expire): the planner's, or the one of this name. Never what keeps us safe."""
         ...
 
     def now(self) -> float:

@@ -16,23 +16,24 @@ from .appending import (
     arguments,
     check_request,
     header_prefix,
+    no_plain_stream,
     parse_answer,
     safe_to_resend,
     script_keys,
+    trim_refusal,
 )
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .keys import Keys
-from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
+from .port import Answer, Append, Appended, Depot, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
 from .reach import connector
 from .redis_epochs import EpochScripts, new_epoch
-from .replies import PASSING, as_entry, as_message, reply_failure
+from .replies import META_FIELDS, PASSING, as_entry, as_message, as_meta, reply_failure
 from .resp import Connection, Connector, ReplyError
 from .scripts import script
 from .uri import parse_server, parse_uri
 
 SCHEMA = 1
 _T = TypeVar("_T")
-_META_FIELDS = ("uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork")
 _SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
 
 
@@ -110,25 +111,7 @@ class RedisStore(EpochScripts):
         return found
 
     def _read_meta(self) -> Meta | None:
-        values = self._ask("HMGET", self.keys.meta, *_META_FIELDS)
-        if values[0] is None:
-            return None
-        try:
-            uid, epoch, version, floor, origin_ms, durability, schema, created = [v.decode() for v in values[:8]]
-            return Meta(
-                uid,
-                int(epoch),
-                int(version),
-                int(floor),
-                int(origin_ms),
-                durability,
-                int(schema),
-                float(created),
-                (values[8] or b"").decode(),
-                (values[9] or b"").decode(),
-            )
-        except (AttributeError, ValueError):
-            raise Corrupt(f"the meta table of {self.namespace} is damaged: {values!r}") from None
+        return as_meta(self._ask("HMGET", self.keys.meta, *META_FIELDS), self.namespace)
 
     # -- the journal ---------------------------------------------------------------------------------------
 
@@ -238,11 +221,11 @@ class RedisStore(EpochScripts):
     # -- snapshots and pruning -----------------------------------------------------------------------------
 
     def install_snapshot(
-        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = ""
+        self, uid: str, epoch: int, head: bytes, chunks: Sequence[bytes], anchor: str = "", version: int = 0
     ) -> bool:
         answer = self._script(
             "install_snapshot", [self.keys.meta, self.keys.snapshot, self.keys.journal],
-            [uid, epoch, "1" if self.fenced else "0", anchor, head, *chunks], resend=True,
+            [uid, epoch, "1" if self.fenced else "0", anchor, version, head, *chunks], resend=True,
         )  # fmt: skip
         return bool(answer[0] == b"OK")
 
@@ -255,6 +238,21 @@ class RedisStore(EpochScripts):
             return found[b"head"], [found[b"%d" % index] for index in range(int(found[b"chunks"]))]
         except KeyError as error:
             raise Corrupt(f"the snapshot of {self.namespace} lacks {error}", code="bad-snapshot") from None
+
+    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
+        version = id_pair(through)[0]
+        answer = self._script(
+            "trim_journal", [self.keys.meta, self.keys.journal, self.keys.snapshot],
+            [uid, epoch, "1" if self.fenced else "0", through, version, next_id(through), archive], resend=True,
+        )  # fmt: skip
+        if answer[0] != b"OK":
+            raise trim_refusal(answer[0].decode(), answer[1].decode() if len(answer) > 1 else "", self.namespace, through)
+        return self.meta()
+
+    def depot(self, url: str, *, to_read: bool = False) -> Depot:
+        from .depot import open_depot
+
+        return open_depot(url, to_read=to_read)
 
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
         gone = 0
@@ -296,16 +294,16 @@ class RedisStore(EpochScripts):
         return [as_message(raw) for raw in self._ask("XRANGE", key, "(" + after, "+", "COUNT", limit)]
 
     def trim(self, key: str, through: str) -> None:
-        if key == self.keys.journal and id_pair(through)[0] >= self.meta().version:
-            raise Rejected(f"the tip of {self.namespace} is never trimmed", code="bad-trim")
+        if key == self.keys.journal:
+            raise no_plain_stream(self.namespace)
         self._ask("XTRIM", key, "MINID", next_id(through))
 
     def delete(self, *keys: str) -> None:
         if keys:
             self._ask("DEL", *keys)
 
-    def lease(self, owner: str, ttl_ms: int) -> bool:
-        return bool(self._script("lease", [self.keys.lease], [owner, max(0, ttl_ms)], resend=True))
+    def lease(self, owner: str, ttl_ms: int, name: str = "") -> bool:
+        return bool(self._script("lease", [self.keys.named_lease(name)], [owner, max(0, ttl_ms)], resend=True))
 
     def now(self) -> float:
         seconds, micros = self._ask("TIME")

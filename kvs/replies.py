@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import Corrupt, FluxkvError, Rejected, Unavailable
-from .port import Entry, Message
+from .port import Entry, Message, Meta
 from .resp import ReplyError
 
 # Replies that mean "not now": the command has not run and may be sent again.
@@ -36,6 +36,24 @@ def as_entry(raw: Any) -> Entry:
     if len(fields) == 4 and fields[0] == b"h":
         return Entry(int(version), int(epoch), fields[1], fields[3])
     raise Corrupt(f"journal entry {name.decode()} has the fields {fields[::2]!r}", code="bad-entry")
+
+
+META_FIELDS = (
+    "uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork", "trimmed", "archive",
+)  # fmt: skip
+
+
+def as_meta(values: list[Any], namespace: str) -> Meta | None:
+    """An instance's identity and tip from the `META_FIELDS` of its table, None if there is none."""
+    if values[0] is None:
+        return None
+    try:
+        uid, epoch, version, floor, origin_ms, durability, schema, created = [value.decode() for value in values[:8]]
+        epochs, fork, trimmed, archive = [value.decode() if value is not None else "" for value in values[8:]]
+        numbers = int(epoch), int(version), int(floor), int(origin_ms)
+        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, trimmed or "0-0", archive)
+    except (AttributeError, ValueError):
+        raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None
 
 
 def as_message(raw: Any) -> Message:

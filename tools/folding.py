@@ -81,7 +81,7 @@ class Fold:
         after = 0
         ahead: deque[tuple[list[tuple[Entry, Commit | None]], set[int]]] = deque()
         while True:
-            entries = self.journal.store.read(after, BATCH)
+            entries = self.journal.history.read(after, BATCH)
             if version is not None:
                 entries = [entry for entry in entries if entry.version <= version]
             batch: list[tuple[Entry, Commit | None]] = []

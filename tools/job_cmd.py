@@ -5,7 +5,6 @@ Waiting commands end with 1 and "timed out" when --timeout is over, as Flux's do
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..journal.ids import FORMS, encode, f58, parse_id
+from .lazy_group import LazyCommands
 from .named_jobs import parse_ids
 from .options import timeout_of
 from .render import out, say
@@ -60,26 +60,7 @@ _MORE = {
 }
 
 
-class _JobGroup(click.Group):
-    """The commands of this module, and those of others, imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_MORE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MORE:
-            return super().get_command(ctx, cmd_name)
-        module, name, _ = _MORE[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"..{module}_cmd", __name__), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)]
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted([*rows, *((name, found[2]) for name, found in _MORE.items())]))
-
-
-@click.group(cls=_JobGroup)
+@click.group(cls=LazyCommands, more=_MORE)
 def job() -> None:
     """Look at one job, wait for it, or change it.
 

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
+from .lazy_group import LazyCommands
 from .reading import bound, commits_until, gc_paused
 from .target import open_journal, target_options
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 Pair = tuple["Commit", "Event"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# Command: (module under tools/, object, one line of help)
+_MORE = {
+    "archive": ("archive", "archive", "Copy history to the archive; with --trim, free the server of it."),
+}
+
+
+@click.group(cls=LazyCommands, more=_MORE, context_settings={"help_option_names": ["-h", "--help"]})
 def journal() -> None:
     """Show, follow, check and export the journal.
 
@@ -164,7 +171,7 @@ def _new_commits(source: Journal, after: int | None) -> Iterator[Commit]:
     for commit in source.commits(version):
         version = commit.version
         yield commit
-    known = source.store.entries([version])
+    known = source.history.entries([version])
     position = known[0].id if known else "0"
     subscription = source.store.subscribe({Keys(source.store.namespace).journal: position})
     try:
@@ -218,7 +225,7 @@ def _measure(source: Journal) -> dict[str, Any]:
     first = last = 0.0
     after = 0
     while True:
-        entries = source.store.read(after, 500)
+        entries = source.history.read(after, 500)
         for entry in entries:
             after = entry.version
             commit = read_commit(entry)

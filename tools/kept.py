@@ -38,5 +38,5 @@ def kept_environment(instance: Instance, record: Job) -> dict[str, str]:
     """The environment a job was submitted with; {} if it is lost."""
     from ..instances.wire import unpack
 
-    (data,) = instance.store.get_blobs([record.env]) if record.env else [None]
+    (data,) = instance.journal.history.blobs([record.env]) if record.env else [None]
     return unpack(data) if data is not None else {}

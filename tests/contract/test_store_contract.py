@@ -329,11 +329,31 @@ def test_capped_stream(bench: Any) -> None:
 
 def test_the_journal_keeps_its_tip(bench: Any) -> None:
     answers = [bench.append(n) for n in range(4)]
-    bench.store.trim(bench.keys.journal, answers[1].id)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    with pytest.raises(Rejected, match="only by what has archived it"):
+        bench.store.trim(bench.keys.journal, answers[1].id)
+    with pytest.raises(Conflict, match="snapshot is of version 0"):
+        bench.store.trim_journal(uid, epoch, answers[1].id, "place")
+    assert bench.store.install_snapshot(uid, epoch, b"head", [], version=3)
+    for wrong in (f"2-{epoch + 1}", f"4-{epoch}"):  # another branch's entry; newer than the snapshot (and the tip)
+        with pytest.raises((Conflict, Rejected)):
+            bench.store.trim_journal(uid, epoch, wrong, "place")
+    with pytest.raises(Conflict, match="its epoch is"):
+        bench.store.trim_journal(uid, epoch + 1, answers[1].id, "place")
+    with pytest.raises(Rejected, match="not the one it was"):
+        bench.store.trim_journal("x", epoch, answers[1].id, "place")
+    assert len(bench.store.read(0)) == 4
+    for _ in range(2):  # a lost answer: the same again
+        meta = bench.store.trim_journal(uid, epoch, answers[1].id, "place")
+        assert (meta.trimmed, meta.first, meta.archive, meta.version) == (answers[1].id, 3, "place", 4)
     assert [entry.version for entry in bench.store.read(0)] == [3, 4]
-    with pytest.raises(Rejected):
-        bench.store.trim(bench.keys.journal, answers[3].id)
+    assert [entry.version for entry in bench.store.entries([1, 2, 3])] == [3]
+    assert bench.store.install_snapshot(uid, epoch, b"four", [], version=4)
+    assert not bench.store.install_snapshot(uid, epoch, b"one", [], version=1)  # its next entry is gone
+    with pytest.raises(Rejected, match="the tip"):
+        bench.store.trim_journal(uid, epoch, answers[3].id, "place")
     assert bench.append(4).version == 5
+    assert bench.store.meta().first == 3
 
 
 def test_lease(bench: Any) -> None:

@@ -81,7 +81,8 @@ def test_what_was_decided_on_another_tail_of_the_same_epoch_is_refused(bench: An
     assert bench.append(1, anchor=ours).version == 2
     assert bench.append(1, anchor=ours).version == 3  # one that is not the tip is looked up
     assert _code(lambda: bench.append(1, anchor=theirs)) == "forked"
-    bench.store.trim(bench.keys.journal, f"1-{entry.epoch}")
+    assert bench.store.install_snapshot(bench.meta.uid, entry.epoch, b"head", [], version=2)
+    bench.store.trim_journal(bench.meta.uid, entry.epoch, f"1-{entry.epoch}", "place")
     assert bench.append(1, anchor=theirs).version == 4  # archived: nothing to compare with
 
 

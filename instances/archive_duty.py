@@ -1,0 +1,69 @@
+"""The keeper's part in archiving: starts the archiver as often as the instance's config says. Decides when, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from ..journal.archive_config import ArchiveRules, archive_rules
+from ..journal.decide_config import LOAD
+from ..journal.log import Journal
+from ..kvs.errors import FluxkvError
+from ..kvs.port import Store
+from .daemon import spawn_role
+from .paths import StateDir
+
+LOOK_S = 5.0
+
+
+class ArchiveDuty:
+    """say: the keeper's log. An instance whose config has neither [archive] nor [retention] costs one question each look."""
+
+    def __init__(self, store: Store, state_dir: StateDir, say: Callable[[str, str], None]) -> None:
+        self.store = store
+        self.state_dir = state_dir
+        self.say = say
+        self.rules = ArchiveRules()
+        self.pid = 0
+        self._version = -1  # of the config that `rules` are of
+        self._due = 0.0
+
+    def look(self) -> None:
+        """Start the archiver if it is due and not at work."""
+        self._reap()
+        try:
+            self._learn()
+        except FluxkvError:
+            return  # the server is away, or the config is none: said by others
+        now = time.monotonic()
+        if not self.rules.on or self.pid or now < self._due:
+            return
+        self._due = now + self.rules.every_s
+        try:
+            self.pid = spawn_role(self.state_dir, "archiver")
+        except OSError as error:
+            self.say("error", f"the archiver could not be started: {error}")
+
+    def _learn(self) -> None:
+        (version,) = self.store.bumps([LOAD])
+        if version != self._version:
+            self.rules = archive_rules(Journal(self.store).look().config) if version else ArchiveRules()
+            self._version = version
+            self._due = 0.0
+
+    def _reap(self) -> None:
+        if self.pid:
+            try:
+                if os.waitpid(self.pid, os.WNOHANG)[0]:
+                    self.pid = 0
+            except ChildProcessError:
+                self.pid = 0
+
+    def stop(self) -> None:
+        """End an archiver at work: what it has not finished is done next time."""
+        self._reap()
+        if self.pid:
+            os.kill(self.pid, signal.SIGTERM)
+            self.pid = 0

@@ -1,0 +1,250 @@
+"""Archiving an instance: what of its journal goes to an archive, and what of that may then leave the server.
+
+Decides that nothing leaves before it has been read back from the archive and found equal, below a snapshot that was read and
+checked, too. One process at a time does this for an instance (a lease); two would only do the same twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..journal.archive import Archive
+from ..journal.archive_config import ArchiveRules
+from ..journal.blob_refs import names_in_entries
+from ..journal.log import Journal
+from ..journal.segment import SEGMENT_ENTRIES, Part, check_whole, decode, header_time, runs
+from ..kvs.errors import Conflict, Corrupt, Unavailable
+from ..kvs.port import TRIM_STEP, Entry, Meta
+from .paths import StateDir
+
+LEASE = "archive"
+LEASE_MS = 120_000
+SMALL_BYTES = 1_000_000  # a last segment below it is written anew with what has come since
+READ = 1_000
+KEPT_SETTINGS = ("durability", "fake", "keep_s", "policy", "workers")
+
+
+@dataclass(slots=True)
+class Done:
+    """What a run did, or (dry_run) would have done. Ranges of versions are (first, last), None for nothing.
+
+    lost: what of the archive was of a branch the instance did not keep. kept_why: why nothing (more) was trimmed.
+    """
+
+    url: str
+    dry_run: bool = False
+    archived: tuple[int, int] | None = None
+    segments: list[Part] = field(default_factory=list)
+    blobs: int = 0
+    lost: tuple[int, int] | None = None
+    trimmed: tuple[int, int] | None = None
+    kept_why: str = ""
+
+
+class Archiver:
+    """Archives one instance's journal at a URL. settings: of its state directory, for whoever brings it up elsewhere."""
+
+    def __init__(self, journal: Journal, url: str, settings: dict[str, Any] | None = None, *, dry_run: bool = False) -> None:
+        self.journal = journal
+        self.store = journal.store
+        self.archive = Archive(self.store.depot(url), journal.meta.uid, self.store.namespace)
+        self.settings = {key: settings[key] for key in KEPT_SETTINGS if key in settings} if settings else {}
+        self.dry_run = dry_run
+        self.done = Done(self.archive.depot.url, dry_run)
+        self._owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
+
+    def __enter__(self) -> Archiver:
+        self._hold()
+        self.archive.load()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.store.lease(self._owner, 0, LEASE)
+
+    def _hold(self) -> None:
+        if not self.dry_run and not self.store.lease(self._owner, LEASE_MS, LEASE):
+            raise Unavailable(
+                "this instance is being archived by another process now", code="busy", hint="wait for it, then try again"
+            )
+
+    # -- into the archive -----------------------------------------------------------------------------------------
+
+    def add(self, through: int) -> None:
+        """Archive what comes after the archive's end, up to this version."""
+        self._leave_lost_branch()
+        manifest = self.archive.manifest
+        if self.settings and manifest.settings != self.settings and not self.dry_run:
+            manifest = replace(manifest, settings=self.settings)
+            self.archive.manifest = manifest  # written with the next segment
+        first = manifest.last + 1
+        through = min(through, self.store.meta().version)
+        if through < first:
+            return
+        self.done.archived = (first, through)
+        if self.dry_run:
+            return
+        instead, again = self._small_end()
+        for run in runs(self._entries(again, through)):
+            self._hold()
+            self._add_blobs(run)
+            self.done.segments.append(self.archive.add(run, instead))
+            instead = 0
+
+    def _small_end(self) -> tuple[int, int]:
+        """(segments to write anew, the version after which to begin): the last one, if it is small."""
+        manifest = self.archive.manifest
+        last = manifest.parts[-1] if manifest.parts else None
+        if last is None or last.dropped or last.size >= SMALL_BYTES or last.count >= SEGMENT_ENTRIES:
+            return 0, manifest.last
+        return 1, last.first - 1
+
+    def _entries(self, after: int, through: int) -> Iterator[Entry]:
+        """The entries to archive: of the archive's own end from there, so that its links come out, else of the journal."""
+        for part in self.archive.manifest.parts:
+            if part.first > after:
+                yield from self.archive.segment(part).entries()
+                after = part.last
+        while after < through:
+            some = self.journal.history.read(after, min(READ, through - after))
+            for entry in some:
+                if entry.version != after + 1:
+                    raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
+                after = entry.version
+                yield entry
+            if not some:
+                raise Corrupt(f"version {after + 1} is missing", code="version-gap")
+
+    def _add_blobs(self, entries: list[Entry]) -> None:
+        """What these entries name goes with them; a name that is none of a blob's has nothing to go."""
+        names = sorted(names_in_entries(entries))
+        for at in range(0, len(names), 100):
+            some = names[at : at + 100]
+            for name, data in zip(some, self.journal.history.blobs(some), strict=True):
+                if data is not None:
+                    self.done.blobs += self.archive.put_blob(name, data)
+
+    def _leave_lost_branch(self) -> None:
+        """Set aside what the archive has of a history that the server took another way from. Raises `Corrupt` where the
+        server has merely less: nobody has decided yet that this is lost."""
+        manifest, meta = self.archive.manifest, self.store.meta()
+        last = manifest.last
+        if not last:
+            return
+        shared = self._shared(meta, min(last, meta.version))
+        if shared == last:
+            return
+        if shared == meta.version:
+            raise Corrupt(
+                f"the journal ends at version {meta.version}, the archive {self.archive.where} at {last}: the server has lost "
+                f"versions {meta.version + 1} to {last}", code="history-lost",
+                hint="fluxkv journal salvage makes a state directory of both",
+            )  # fmt: skip
+        self.done.lost = (shared + 1, last)
+        if not self.dry_run:
+            self.archive.cut(shared)
+
+    def _shared(self, meta: Meta, last: int) -> int:
+        """The last version up to which archive and server have the same history."""
+        trimmed = meta.first - 1
+        if last < trimmed:
+            return last  # the archive is behind one that is in use: it will be brought on from there
+        if self._same(meta, last):
+            return last
+        low, high = trimmed, last  # the same at low (what was trimmed was compared then), another at high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._same(meta, middle) else (low, middle)
+        return low
+
+    def _same(self, meta: Meta, version: int) -> bool:
+        if version == meta.first - 1:
+            part = next((one for one in self.archive.manifest.parts if one.last >= version), None)
+            return version == 0 or (part is not None and f"{version}-{part.epoch_of(version)}" == meta.trimmed)
+        return list(self.archive.entries([version])) == self.store.entries([version])
+
+    # -- out of the server ----------------------------------------------------------------------------------------
+
+    def trim(self, through: int) -> None:
+        """Take what is archived out of the server, up to this version at most, after it was read back and compared."""
+        meta = self.store.meta()
+        archived = self.done.archived[1] if self.dry_run and self.done.archived else self.archive.manifest.last
+        last = min(through, archived, meta.version - 1)
+        if last < meta.first:
+            self.done.kept_why = "all that is left is too recent"
+            return
+        self.done.trimmed = (meta.first, last)
+        if self.dry_run:
+            return
+        self.done.trimmed = None
+        last = min(last, self._snapshot(last))
+        first = meta.first
+        while first <= last:
+            step = min(last, first + TRIM_STEP - 1)
+            tail = self._compared(first, step)
+            self._hold()
+            meta = self.store.trim_journal(self.journal.meta.uid, self.journal.meta.epoch, tail.id, self.done.url)
+            self.done.trimmed = (self.done.trimmed[0] if self.done.trimmed else first, step)
+            first = step + 1
+
+    def _snapshot(self, wanted: int) -> int:
+        """The version of a snapshot that was read, digest and all: the newest, or, where that is too old, one made now."""
+        state = self.journal.snapshot()
+        if state is None or state.version < wanted:
+            state = self.journal.load()
+            self.journal.meta = self.store.meta()
+            if not self.journal.save_snapshot(state):
+                raise Conflict("the epoch has changed while a snapshot was taken", code="epoch", hint="try again")
+            state = self.journal.snapshot()
+        return state.version if state is not None else 0
+
+    def _compared(self, first: int, last: int) -> Entry:
+        """The last of these entries, once the archive was read anew and has all of them as the server has them."""
+        here = {entry.version: entry for entry in self.store.read(first - 1, last - first + 1)}
+        for part in self.archive.manifest.parts:
+            if part.last < first or part.first > last:
+                continue
+            data = self.archive.depot.get(f"{self.archive.uid}/{part.name}")
+            segment = decode(part.name, data or b"")
+            check_whole(segment)
+            for entry in segment.entries(first - 1):
+                if entry.version > last:
+                    break
+                if here.pop(entry.version, None) != entry:
+                    raise Corrupt(
+                        f"the archive {self.archive.where} has another entry {entry.id} than the server: nothing was trimmed",
+                        code="bad-segment", hint="fluxkv journal verify",
+                    )  # fmt: skip
+                tail = entry
+        if here:
+            raise Corrupt(f"the archive {self.archive.where} lacks version {min(here)}: nothing was trimmed", code="bad-segment")
+        return tail
+
+
+def run(archiver: Archiver, rules: ArchiveRules, now: float, *, all_of_it: bool = False, trim: bool = False) -> Done:
+    """Archive what is old enough (or all), then, if asked, trim what the rules let go."""
+    with archiver:
+        meta = archiver.store.meta()
+        archiver.add(meta.version if all_of_it else version_at(archiver.journal, now - rules.after_s))
+        if trim:
+            tip = archiver.store.meta().version
+            archiver.trim(min(tip - rules.keep_commits, version_at(archiver.journal, now - rules.keep_s)))
+    return archiver.done
+
+
+def version_at(journal: Journal, moment: float) -> int:
+    """The last version in the server whose server time is not after a moment; what was trimmed is before it."""
+    meta = journal.store.meta()
+    low, high = meta.first - 1, meta.version + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = journal.store.entries([middle])
+        low, high = (middle, high) if found and header_time(found[0]) <= moment else (low, middle)
+    return low
+
+
+def place_of(rules: ArchiveRules, meta: Meta, directory: StateDir | None) -> str:
+    """An instance's archive: as its config says, or where trimmed history went, or in its state directory; "" if nowhere."""
+    return rules.url or meta.archive or (directory.join("archive") if directory is not None else "")

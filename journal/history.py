@@ -1,0 +1,103 @@
+"""A journal's entries wherever they are: in the server, or in the archive that its meta names. Pure but for store and depot.
+
+The server is asked first: only versions that were trimmed from it are looked for in the archive, and the entry at the seam
+must be the one that was trimmed. So a command about what is recent works with the archive away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..kvs.blobs import checked_blob
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.port import Entry, Meta, Store
+from .archive import Archive
+
+
+class History:
+    """beside: where the archive may be if it is not where it was (a state directory that was moved)."""
+
+    def __init__(self, store: Store, beside: str = "") -> None:
+        self.store = store
+        self.beside = beside
+        self._archive: Archive | None = None
+        self._of = ""
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """Entries with version > after, in order, `limit` at most; fewer only where the journal ends (or has a gap)."""
+        found = self.store.read(after, limit)
+        if found and found[0].version == after + 1:
+            return found
+        meta = self.store.meta()
+        if after + 1 >= meta.first:
+            return found
+        last = min(meta.first - 1, after + limit)
+        archived = self._from(meta, after + 1, last).read(after, limit, meta.first - 1)
+        if archived and archived[-1].version == meta.first - 1 and len(archived) < limit:
+            self._check_seam(archived[-1], meta)
+            archived += self.store.read(meta.first - 1, limit - len(archived))
+        return archived
+
+    def entries(self, versions: Sequence[int]) -> list[Entry]:
+        """The entries of these versions that exist, in the order asked."""
+        found = {entry.version: entry for entry in self.store.entries(versions)}
+        missing = [version for version in versions if version not in found]
+        if missing:
+            meta = self.store.meta()
+            missing = [version for version in missing if 0 < version < meta.first]
+        if missing:
+            archive = self._from(meta, min(missing), max(missing))
+            found.update((entry.version, entry) for entry in archive.entries(sorted(missing)))
+        return [found[version] for version in versions if version in found]
+
+    def blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        """Blobs by name, those no longer in the server from the archive; None for one that is nowhere (or out of reach)."""
+        found = self.store.get_blobs(names)
+        if None in found:
+            meta = self.store.meta()
+            if meta.archive:
+                try:
+                    archive = self._from(meta, 1, meta.first - 1)
+                    found = [archive.blob(name) if data is None else data for name, data in zip(names, found, strict=True)]
+                except FluxkvError:
+                    pass
+        return [data if data is None else checked_blob(name, data) for name, data in zip(names, found, strict=True)]
+
+    def archive(self) -> Archive | None:
+        """The archive that holds what was trimmed, None if nothing was. Raises `Unavailable` if it cannot be read."""
+        meta = self.store.meta()
+        return self._from(meta, 1, meta.first - 1) if meta.first > 1 else None
+
+    def _from(self, meta: Meta, first: int, last: int) -> Archive:
+        """The archive, opened; who needs it for these versions is told when it is not there."""
+        if self._archive is not None and self._of == meta.archive:
+            return self._archive
+        missing: FluxkvError | None = None
+        for url in filter(None, (meta.archive, self.beside)):
+            archive = Archive(self.store.depot(url, to_read=True), meta.uid, self.store.namespace)
+            try:
+                archive.load()
+            except FluxkvError as error:
+                missing = missing or error
+                continue
+            if archive.manifest.last >= meta.first - 1:
+                self._archive, self._of = archive, meta.archive
+                return archive
+        why = str(missing) if missing is not None else f"the archive {meta.archive} has no history of this instance"
+        raise Unavailable(
+            f"{_versions(first, last)} no longer in the server, and {why}", code="archive",
+            hint=getattr(missing, "hint", "") or f"versions up to {meta.first - 1} belong below {meta.archive}/{meta.uid}; "
+            "restore them, or name another place with FLUXKV_ARCHIVE",
+        ) from None  # fmt: skip
+
+    @staticmethod
+    def _check_seam(entry: Entry, meta: Meta) -> None:
+        if entry.id != meta.trimmed:
+            raise Corrupt(
+                f"the archive {meta.archive} has the entry {entry.id} where {meta.trimmed} was trimmed: it is of another history",
+                code="bad-chain", hint="fluxkv journal verify",
+            )  # fmt: skip
+
+
+def _versions(first: int, last: int) -> str:
+    return f"version {first} is" if first == last else f"versions {first} to {last} are"
