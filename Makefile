@@ -15,12 +15,13 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench man ci clean
+.PHONY: help demo test soak lint types bench man ci clean
 .SUFFIXES:
 
 help:
 	@echo 'make demo    install into $(VENV) and run an ensemble of real jobs, then replay its journal'
 	@echo 'make test    install what the tests need and run them'
+	@echo 'make soak    hours of the same: SOAK_ROUNDS=1000 of kill -9, SOAK_S=3600 of endurance, SOAK=chaos for one part'
 	@echo 'make lint    ruff check'
 	@echo 'make types   mypy --strict'
 	@echo 'make bench   measure speed against bare processes on this machine'
@@ -35,6 +36,14 @@ demo: $(RUN_STAMP)
 TEST_JOBS ?= $(shell expr $$(nproc) + 1)
 test: $(TEST_STAMP)
 	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# Each part is a file tests/soak/soak_<part>.py; what a part does how often it reads from the environment (FLUXKV_SOAK_*).
+SOAK ?= *
+SOAK_ROUNDS ?= 1000
+SOAK_S ?= 3600
+soak: $(TEST_STAMP)
+	@FLUXKV_SOAK_ROUNDS=$(SOAK_ROUNDS) FLUXKV_SOAK_S=$(SOAK_S) \
+		$(PY) -m pytest -s -p no:cacheprovider -o timeout=0 $(SOAK_ARGS) tests/soak/soak_$(SOAK).py
 
 lint: $(TEST_STAMP)
 	@$(PY) -m ruff check --output-format=concise .

@@ -1,7 +1,7 @@
 """The keeper: brings an instance's daemons up, restarts whichever dies, ends them in order. Never schedules.
 
-Each role is whoever holds its lock, so a new keeper takes over daemons it did not start. Three deaths of a role within
-30 s stop its restarts, with the reason in `run/<role>.failed`, which `status` shows.
+Each role is whoever holds its lock, so a new keeper takes over daemons it did not start. A role that ends three times within
+30 s by its own doing is not started again; the reason is in `run/<role>.failed`, which `status` shows. One that is killed is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from .duties import Duties
 from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
 from .server_care import SERVER_AGAIN_S, ServerCare
-from .supervised import Role, keep_owner, owner_file, remove, write_word
+from .supervised import WITHIN_S, Role, keep_owner, owner_file, remove, write_word
 
-CRASHES, WITHIN_S = 3, 30.0
 WITNESS_S = 1.0
 CHECK_S = 1.0
 SETTLE_S = 0.5
@@ -220,29 +219,22 @@ class Keeper(ServerCare):
             self.selector.unregister(role.pidfd)
             os.close(role.pidfd)
             role.pidfd = -1
-        role.how = ""
         if role.pid:
-            try:
-                status = os.waitpid(role.pid, os.WNOHANG)[1]
-                if os.WIFSIGNALED(status):
-                    role.how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-            except (ChildProcessError, ValueError):
-                pass
-            role.pid = 0
+            role.ended(self.state_dir.run_file(role.name))
 
     def _died(self, role: Role) -> None:
         self._unwatch(role)
-        now = time.monotonic()
-        role.deaths = [t for t in role.deaths if now - t < WITHIN_S] + [now]
-        if len(role.deaths) >= CRASHES + (0 if role.name != "launcher" else 2):
+        if role.count(time.monotonic()):
             role.failed = f"{role.name} died {len(role.deaths)} times within {WITHIN_S:.0f} s: {self._last_words(role)}"
             write_word(self.state_dir.join("run", f"{role.name}.failed"), role.failed)
             self.log.say("error", role.failed)
             if role.name == "agent":
                 self._nodes_offline(role.failed)
             return
-        self.log.say("warning", f"{role.name} died ({self._last_words(role)}); starting it again")
-        self._spawn(role)
+        pause = f" in a moment, since that was {len(role.kills)} times within {WITHIN_S:.0f} s" if role.again_at else ""
+        self.log.say("warning", f"{role.name} died ({self._last_words(role)}); starting it again{pause}")
+        if not role.again_at:
+            self._spawn(role)
 
     def _nodes_offline(self, why: str) -> None:
         """Nobody serves this host's nodes: say so, so that pending jobs can name the reason."""
@@ -275,8 +267,12 @@ class Keeper(ServerCare):
                 self._server_back()
         else:
             self._take_up()
+        self._missing()
+
+    def _missing(self) -> None:
+        """Roles that nobody has, and whose turn has come: found by their locks."""
         for role in self.roles:
-            if role.pid or role.failed:
+            if role.pid or role.failed or role.again_at > time.monotonic():
                 continue
             if lock_held(role.lock):
                 self._adopt(role)
@@ -348,6 +344,7 @@ class Keeper(ServerCare):
                 self._died(key.data)
         if not self.child and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
             self._server_back()
+        self._missing()
 
 
 def _ended_within(pidfd: int, timeout_s: float) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import selectors
 import time
 from functools import partial
 from typing import Any
@@ -71,7 +70,7 @@ class AgentRunner(Runner):
         self.client = LaunchClient(spool)
         self.fake = FakeLauncher()
         self.fake_keys: set[str] = set()
-        self.client_fd = -1
+        self.sources.append(self.client.fileno)
         self.input = JobInput(self.keys, self.forwarder, lambda: self.reactor.placed, self.client.send)
         self.ready: list[Input] = []
         names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
@@ -141,20 +140,7 @@ class AgentRunner(Runner):
             return
         if self.client.try_connect():
             self.ready.append(LauncherLost(False))
-            self._watch_client()
             self.wake_at = time.time()
-
-    def _watch_client(self) -> None:
-        fd = self.client.fileno()
-        if fd != self.client_fd:
-            if self.client_fd >= 0:
-                try:
-                    self.selector.unregister(self.client_fd)
-                except (KeyError, ValueError):
-                    pass
-            if fd >= 0:
-                self.selector.register(fd, selectors.EVENT_READ, None)
-            self.client_fd = fd
 
     def gather(self) -> list[Input]:
         inputs, self.ready = self.ready, []
@@ -164,7 +150,6 @@ class AgentRunner(Runner):
             if events and events[-1][0] == "gone":
                 events.pop()
                 inputs.append(LauncherLost(True))
-                self._watch_client()
                 self.log.say("warning", "the launcher is gone; its tasks go on or are reported when it is back")
             if events:
                 self._before_reports(events)

@@ -6,8 +6,9 @@ has answered); what waits is a subscription, the launcher's socket, or a time.
 
 from __future__ import annotations
 
+import math
 import os
-import selectors
+import select
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -30,17 +31,15 @@ class Core(Protocol):
 
 
 class Runner:
-    """Loop of one reactor. `perform` handles outputs other than Write, WakeAt and Note; `extra` fds are polled by name."""
+    """Loop of one reactor. `perform` handles outputs other than Write, WakeAt and Note."""
 
     def __init__(self, daemon: Daemon, store: Store, log: Log, reactor: Core) -> None:
         self.daemon = daemon
         self.store = store
         self.log = log
         self.reactor = reactor
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(daemon.wake_read, selectors.EVENT_READ, daemon.drain_wakeups)
         self.subscription: Subscription | None = None
-        self.registered = -1
+        self.sources: list[Callable[[], int]] = [self._subscribed]  # descriptors to wait for, -1: none now
         self.names: dict[str, str] = {}  # stream key -> name of an inbox
         self.wake_at = 0.0
         self.every: list[list[Any]] = []  # [period_s, next time, function]
@@ -89,31 +88,30 @@ class Runner:
             if self.wake_at:
                 timeout = min(timeout, self.wake_at - time.time())
             timeout = min(max(0.0, timeout), LONGEST_WAIT_S)
-        self._register()
-        for key, _ in self.selector.select(timeout):
-            if callable(key.data):
-                key.data()
+        self._sleep(timeout)
         if self.wake_at and time.time() >= self.wake_at:
             self.wake_at = 0.0
         return [*self.poll(), *self.gather()]
 
-    def _register(self) -> None:
-        """The subscription's descriptor changes when it reconnects."""
-        if self.subscription is None:
-            return
+    def _sleep(self, timeout_s: float) -> None:
+        """Until a signal, a source with news, or the time is over.
+
+        The descriptors are asked for each time: one that was closed may have its number in another's hands by now.
+        """
+        poller = select.poll()
+        poller.register(self.daemon.wake_read, select.POLLIN)
+        for source in self.sources:
+            if (fd := source()) >= 0:
+                poller.register(fd, select.POLLIN)
+        if any(fd == self.daemon.wake_read for fd, _ in poller.poll(math.ceil(timeout_s * 1000))):
+            self.daemon.drain_wakeups()
+
+    def _subscribed(self) -> int:
+        """The subscription's descriptor, which changes when it reconnects; -1 while it is away."""
         try:
-            fd = self.subscription.fileno()
+            return self.subscription.fileno() if self.subscription is not None else -1
         except Unavailable:
-            fd = -1
-        if fd != self.registered:
-            if self.registered >= 0:
-                try:
-                    self.selector.unregister(self.registered)
-                except (KeyError, ValueError):
-                    pass
-            if fd >= 0:
-                self.selector.register(fd, selectors.EVENT_READ, None)
-            self.registered = fd
+            return -1
 
     def poll(self) -> list[Input]:
         """What the subscription has."""

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 from . import proctree
 from .paths import StateDir, write_json
 
 GONE = -1  # an owner that has ended
+DEATHS, WITHIN_S = 3, 30.0  # so many in so long: given up, or, if it was killed by somebody, started again with pauses
+PAUSE_S = 0.5
 
 
 class Role:
-    """One supervised daemon. pidfd: -1 while it is not watched."""
+    """One supervised daemon. pidfd: -1 while it is not watched. again_at: not started before (monotonic clock)."""
 
-    __slots__ = ("deaths", "failed", "how", "lock", "name", "options", "pid", "pidfd")
+    __slots__ = ("again_at", "deaths", "failed", "how", "killed", "kills", "lock", "name", "options", "pid", "pidfd")
 
     def __init__(self, name: str, lock: str, *options: str) -> None:
         self.name = name
@@ -25,9 +28,43 @@ class Role:
         self.options = options
         self.pid = 0
         self.pidfd = -1
-        self.deaths: list[float] = []
+        self.deaths: list[float] = []  # by its own doing
+        self.kills: list[float] = []  # by somebody's kill -9, the kernel's when memory is short
         self.failed = ""
         self.how = ""  # how it ended last, when that was by a signal
+        self.killed = False
+        self.again_at = 0.0
+
+    def ended(self, run_file: str) -> None:
+        """Learn how it ended: by its wait status, or, where it is not our child, by what it left behind."""
+        self.how, self.killed = "", False
+        try:
+            status = os.waitpid(self.pid, os.WNOHANG)[1]
+            if os.WIFSIGNALED(status):
+                self.how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+                self.killed = os.WTERMSIG(status) == signal.SIGKILL
+        except ChildProcessError:
+            self.killed = self.name != "launcher" and _run_file_of(run_file, self.pid)  # who leaves by itself takes it along
+            self.how = "killed" if self.killed else ""
+        except ValueError:
+            pass
+        self.pid = 0
+
+    def count(self, now: float) -> bool:
+        """One more death, at `now`; whether it is to be given up: one that was killed never is, only started less eagerly."""
+        of = self.kills if self.killed else self.deaths
+        of[:] = [t for t in of if now - t < WITHIN_S] + [now]
+        often = len(of) >= DEATHS + (2 if self.name == "launcher" else 0)
+        self.again_at = now + PAUSE_S if often else 0.0
+        return often and not self.killed
+
+
+def _run_file_of(path: str, pid: int) -> bool:
+    try:
+        with open(path) as file:
+            return bool(json.load(file)["pid"] == pid)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def write_word(path: str, text: str) -> None:

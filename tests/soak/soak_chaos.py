@@ -1,0 +1,48 @@
+"""A thousand rounds of kill -9 (`make soak SOAK=chaos`), 50 to an instance: the launcher spared, among the victims, everything.
+
+FLUXKV_SOAK_ROUNDS: how many; FLUXKV_SOAK_SEED: the first instance's seed, each next one's is one more.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from chaos import SPARED, Chaos, p99
+from live import site
+
+ROUNDS = int(os.environ.get("FLUXKV_SOAK_ROUNDS", "1000"))
+SEED = int(os.environ.get("FLUXKV_SOAK_SEED", "1"))
+EACH = 50  # rounds of one instance, whose journal is folded anew at its end
+TAKE_OVER_S = 5.0
+TAKEN: dict[str, list[float]] = {}
+
+
+@pytest.mark.parametrize("number", range(-(-ROUNDS // EACH)))
+def test_rounds(number: int, tmp_path: Path) -> None:
+    kind = ("spared", "spared", "spared", "launcher", "everything")[number % 5]
+    with site(tmp_path, "--cores", "8") as one, Chaos(one, SEED + number) as chaos:
+        for count in range(1, min(EACH, ROUNDS - number * EACH) + 1):
+            roles = chaos.draw()
+            if kind == "launcher":
+                roles = [*roles[: chaos.random.randrange(3)], "launcher"]
+            elif kind == "everything":
+                roles = [*SPARED, "launcher"]
+            chaos.one_round(roles, wait=chaos.random.random() < 0.7)
+            if count % 10 == 0:
+                chaos.audit(whole=kind == "spared")
+        chaos.audit(whole=kind == "spared")
+        one.sound()
+        print(f"\n{kind}: {chaos.report()}", flush=True)
+        for role, taken in chaos.taken_s.items():
+            TAKEN.setdefault(role, []).extend(taken)
+
+
+def test_take_over() -> None:
+    """After all rounds: what p99 was, role by role."""
+    for role, taken in sorted(TAKEN.items()):
+        print(f"\n{role}: {len(taken)} take-overs, median {sorted(taken)[len(taken) // 2]:.2f} s, p99 {p99(taken):.2f} s, "
+              f"slowest {max(taken):.2f} s", flush=True)  # fmt: skip
+    slow = {role: p99(taken) for role, taken in TAKEN.items() if p99(taken) > TAKE_OVER_S}
+    assert not slow, slow
