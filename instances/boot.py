@@ -43,6 +43,8 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
                 hint="use another state directory",
             )  # fmt: skip
         if meta.version:
+            if not settings.get("uid") and settings.get("outside"):
+                _refuse_others(store, settings)
             return store, False
     except Unavailable as error:
         if error.code != "no-instance":
@@ -53,6 +55,8 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
     first = {"uid": meta.uid, "owner": os.getuid(), "namespace": store.namespace, "schema": SCHEMA}
     if settings.get("parent"):
         first["parent"] = settings["parent"]
+    if settings.get("home"):
+        first["home"] = settings["home"]
     method = "job-info" if settings.get("parent") else "configuration" if settings.get("config") else "dynamic-discovery"
     document = settings.get("config_document") or {}
     hosts = [node.host for node in parse_R(settings["R"]).nodes] if document else []
@@ -67,9 +71,22 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
         bumps=["instance", "resource", *config.bumps],
     )
     answer = store.append(make_append(meta, decision, 0))
-    if not isinstance(answer, Appended) and store.meta().version == 0:
-        raise Corrupt(f"the first events could not be written: {answer}", code="create")
+    if not isinstance(answer, Appended):
+        if store.meta().version == 0:
+            raise Corrupt(f"the first events could not be written: {answer}", code="create")
+        if settings.get("outside"):
+            _refuse_others(store, settings)  # somebody else was quicker
     return store, True
+
+
+def _refuse_others(store: Store, settings: dict[str, Any]) -> None:
+    """On a server that several share, an instance belongs to the state directory that made it. Raises `Rejected`."""
+    home = str(Journal(store).look().instance.get("home", ""))
+    if home != settings.get("home"):
+        raise Rejected(
+            f"there is an instance at {store.namespace} on this server already, made by {home or 'somebody'}", code="exists",
+            hint="fluxkv start --detach --state-dir DIR there brings it up; or name another namespace behind the #",
+        )  # fmt: skip
 
 
 def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:

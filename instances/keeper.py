@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 
 from ..journal.log import Journal
-from ..kvs.errors import FluxkvError, Unavailable
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
-from . import boot
+from . import boot, outside
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -70,11 +70,14 @@ class Keeper(ServerCare):
         launcher = next((role for role in self.roles if role.name == "launcher"), None)
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
-        if not self.child:
+        if self.embedded:
             self.server = boot.start_or_attach_server(self.state_dir, self.settings)
             self._watch_server()
             if self.server.repaired:
                 self.log.say("warning", self.server.repaired)
+        elif not self.child:
+            for problem in outside.check(self.settings):
+                self.log.say("warning", f"the server: {problem}")
         store, new = boot.ensure_instance(self.settings)
         self.store = store
         self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)
@@ -262,7 +265,7 @@ class Keeper(ServerCare):
 
     def _check(self) -> None:
         """Whatever was missed: a server that did not come back, roles whose death left no trace (found by their locks)."""
-        if not self.child and self.server_fd < 0:
+        if self.embedded and self.server_fd < 0:
             if time.monotonic() - self.server_started >= SERVER_AGAIN_S:
                 self._server_back()
         else:
@@ -342,7 +345,7 @@ class Keeper(ServerCare):
                 self._server_died()
             elif isinstance(key.data, Role) and key.fd == key.data.pidfd:
                 self._died(key.data)
-        if not self.child and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
+        if self.embedded and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
             self._server_back()
         self._missing()
 
@@ -371,7 +374,7 @@ def _take_place(state_dir: StateDir, ready_fd: int) -> Daemon | None:
 
 
 def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
-    """Body of the keeper's process. Writes one line to `ready_fd`: "ready" or "error: ..."."""
+    """Body of the keeper's process. Writes one line to `ready_fd`: "ready", "error: ..." or "refused: ..."."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if ready_fd >= 0:
@@ -391,7 +394,7 @@ def main(state_dir: StateDir, log: Log, owner: int, ready_fd: int) -> None:
         known = isinstance(error, FluxkvError | OSError)
         what = f"{error}" if known else f"this is a fault in fluxkv: {type(error).__name__}: {error}"
         write_word(state_dir.join("run", "keeper.failed"), f"{what} ({hint})" if hint else what)
-        _tell(ready_fd, f"error: {what}\n{hint}")
+        _tell(ready_fd, f"{'refused' if isinstance(error, Rejected) else 'error'}: {what}\n{hint}")
         keeper.daemon.stopping = True
         for role in keeper.roles:
             keeper._end(role, signal.SIGTERM, 2.0)

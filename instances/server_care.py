@@ -30,6 +30,7 @@ class ServerCare:
         self.settings = settings
         self.selector = selectors.DefaultSelector()
         self.child = bool(settings.get("parent"))
+        self.embedded = not self.child and not settings.get("outside")  # whether the server is ours to start
         self.store: Store | None = None
         self.server: ServerHandle | None = None
         self.server_fd = -1

@@ -37,7 +37,7 @@ def prepare(state_dir: StateDir, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
-    """Start the keeper and wait until all is up. Raises `Unavailable` with what stood in the way.
+    """Start the keeper and wait until all is up. Raises `Unavailable` (or `Rejected`) with what stood in the way.
 
     If somebody else is starting it in the same moment, wait for theirs. owner: a process whose death ends the instance (0: none).
     """
@@ -61,7 +61,10 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
     finally:
         os.close(read)
     if not answer.startswith("ready"):
-        text, _, hint = answer.removeprefix("error: ").partition("\n")
+        word, _, rest = answer.partition(": ")
+        text, _, hint = rest.partition("\n")
+        if word == "refused":
+            raise Rejected(f"the instance did not start: {text}", code="start-refused", hint=hint.strip())
         why = text or f"its keeper ended without a word; see {state_dir.log_file('keeper')}"
         raise Unavailable(f"the instance did not start: {why}", code="start-failed", hint=hint.strip())
 

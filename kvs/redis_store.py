@@ -34,6 +34,7 @@ from .uri import parse_server, parse_uri
 
 SCHEMA = 1
 _T = TypeVar("_T")
+FAILOVER_S = 20.0  # how long a fail-over is waited for, unless somebody says otherwise
 _SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
 
 
@@ -45,7 +46,10 @@ def open_store(uri: str, **options: Any) -> Store:
         from .memory_store import MemoryStore, shared_server
 
         return MemoryStore(shared_server(address.path), parsed.namespace)
-    return RedisStore(parsed.server, parsed.namespace, **options)
+    connect = connector(parsed.server, parsed.namespace)
+    if address.kind in ("sentinel", "cluster"):
+        options = {"patience_s": FAILOVER_S, **options, "expected": lambda: connect.reached}  # there will be a primary
+    return RedisStore(connect, parsed.namespace, **options)
 
 
 class RedisStore(EpochScripts):

@@ -9,7 +9,16 @@ from .port import Entry, Message, Meta
 from .resp import ReplyError
 
 # Replies that mean "not now": the command has not run and may be sent again.
-PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS")
+PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED", "MOVED", "ASK")
+_MEANS = {  # what to do about each of them when it does not pass
+    "LOADING": "the server reads its files: wait",
+    "READONLY": "this server is a replica now: name the primary, or its sentinels (redis+sentinel://)",
+    "MASTERDOWN": "this replica has lost its primary: wait for the fail-over, or name the primary",
+    "NOREPLICAS": "the server has fewer replicas than min-replicas-to-write: bring one back; nothing was written",
+    "MOVED": "this server is part of a cluster: redis+cluster://HOST:PORT finds the node",
+    "CLUSTERDOWN": "the cluster has slots that nobody serves: redis-cli --cluster check HOST:PORT",
+}
+_REFUSED = "check user and password (redis://USER@HOST?password_file=FILE), and what the server's ACL lets the user do"
 
 
 def reply_failure(error: ReplyError, where: str) -> FluxkvError:
@@ -23,9 +32,9 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
     if word == "MISCONF":
         return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
     if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
-        return Rejected(f"{where}: {text}", code="refused", hint="check the user and the ACL")
+        return Rejected(f"{where}: {text}", code="refused", hint=_REFUSED)
     if word in PASSING:
-        return Unavailable(f"{where}: {text}", code="not-now", hint="wait until the server is ready")
+        return Unavailable(f"{where}: {text}", code="not-now", hint=_MEANS.get(word, "wait until the server is ready"))
     return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
 
 

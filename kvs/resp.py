@@ -57,13 +57,25 @@ class Connection(Protocol):
 Connector = Callable[[], Connection]
 
 
+class Watcher(Protocol):
+    """Knows when a connection's server is the wrong one (another is the primary now). See `sentinel.Watch`."""
+
+    def wait(self, descriptor: int, timeout_s: float) -> bool: ...
+
+    def look(self) -> None: ...
+
+    def epoll(self, descriptor: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class RespConnection:
     """A connected socket to a server (a URL or a parsed one, see `uri.py`), authenticated, with its database selected.
 
     timeout_s bounds each wait for a reply, connect_timeout_s the connecting. Raises Unavailable.
     """
 
-    __slots__ = ("_poller", "_reader", "_socket", "address", "sent", "timeout_s")
+    __slots__ = ("_poller", "_reader", "_socket", "address", "timeout_s", "watch")
 
     def __init__(self, url: str | ServerAddress, *, timeout_s: float = 10.0, connect_timeout_s: float = 2.0) -> None:
         parsed = parse_server(url) if isinstance(url, str) else url
@@ -71,6 +83,7 @@ class RespConnection:
         self.timeout_s = timeout_s
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=NOT_YET)
         self._poller: Any = None
+        self.watch: Watcher | None = None
         self._socket: socket.socket | None = self._connected(parsed, connect_timeout_s)
         self._socket.settimeout(timeout_s)
         self._greet(parsed)
@@ -101,7 +114,8 @@ class RespConnection:
 
     def fileno(self) -> int:
         """The socket's descriptor. Raises Unavailable when closed."""
-        return self._open().fileno()
+        descriptor = self._open().fileno()
+        return self.watch.epoll(descriptor) if self.watch is not None else descriptor
 
     def call(self, *args: Any) -> Any:
         self._write(hiredis.pack_command(args))
@@ -126,8 +140,12 @@ class RespConnection:
                     raise reply
                 return reply
             left = deadline - time.monotonic() if deadline else 0.0
-            if not self._readable(max(0.0, left)):
-                return NOT_YET
+            try:
+                if not self._readable(max(0.0, left)):
+                    return NOT_YET
+            except Unavailable:
+                self.close()
+                raise
             self._receive(wait=False)
 
     def close(self) -> None:
@@ -135,6 +153,9 @@ class RespConnection:
             self._socket.close()
             self._socket = None
             self._poller = None
+            if self.watch is not None:
+                self.watch.close()
+                self.watch = None
 
     def _open(self) -> socket.socket:
         if self._socket is None:
@@ -162,6 +183,11 @@ class RespConnection:
 
     def _receive(self, wait: bool = True) -> None:
         """Take what comes. wait False: something has come, by the descriptor's word."""
+        if self.watch is not None and wait:
+            self._wait_watching()
+        self._received()
+
+    def _received(self) -> None:
         try:
             data = self._open().recv(RECEIVE_BYTES)
         except OSError as error:
@@ -173,7 +199,19 @@ class RespConnection:
             raise self._lost(ConnectionResetError("the server closed the connection"))
         self._reader.feed(data)
 
+    def _wait_watching(self) -> None:
+        """Wait for an answer of the server, but no longer than it is the right one."""
+        try:
+            if self._readable(self.timeout_s):
+                return
+        except Unavailable:
+            self.close()
+            raise
+        raise self._lost(TimeoutError())
+
     def _readable(self, timeout_s: float) -> bool:
+        if self.watch is not None:
+            return self.watch.wait(self._open().fileno(), timeout_s)
         if self._poller is None:
             self._poller = select.poll()
             self._poller.register(self._open().fileno(), select.POLLIN)

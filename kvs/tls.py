@@ -32,7 +32,9 @@ class TlsConnection(RespConnection):
 
     def _receive(self, wait: bool = True) -> None:
         if wait:
-            return super()._receive()
+            if self.watch is not None:
+                self._wait_watching()
+            return self._received()
         connection = self._open()
         try:
             connection.settimeout(0.0)

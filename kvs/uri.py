@@ -21,7 +21,7 @@ Files are absolute paths: daemons live elsewhere. An address with `password_file
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import Rejected, Unavailable
@@ -62,6 +62,7 @@ class ServerAddress:
     key: str = ""
     servername: str = ""
     insecure: str = ""
+    keyless: bool = False  # no password but one that stands here: never the variable's
 
     @property
     def host(self) -> str:
@@ -153,7 +154,9 @@ def secret_of(address: ServerAddress) -> str:
         return address.password
     if address.password_file:
         return read_secret(address.password_file)
-    return os.environ.get(PASSWORD_VARIABLE, "") if address.kind != "unix" or address.user else ""
+    if address.keyless or (address.kind == "unix" and not address.user):
+        return ""
+    return os.environ.get(PASSWORD_VARIABLE, "")
 
 
 def read_secret(path: str) -> str:
@@ -204,6 +207,17 @@ def parse_server(url: str) -> ServerAddress:
     return ServerAddress(
         kind, hosts=hosts, name=_unquote(name), secure=secure, password=_unquote(password), db=int(db or 0), **words,
     )  # fmt: skip
+
+
+def at_host(address: ServerAddress, host: str, port: int) -> ServerAddress:
+    """One server of those behind an address, reached in the same way."""
+    return replace(address, kind="tls" if address.secure else "tcp", hosts=((host, port),), name="")
+
+
+def sentinel_at(address: ServerAddress, host: str, port: int) -> ServerAddress:
+    """One of an address' sentinels, which have users of their own."""
+    own = replace(at_host(address, host, port), user=address.sentinel_user, db=0, password="")
+    return replace(own, password_file=address.sentinel_password_file, keyless=True)
 
 
 def unix_url(path: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..kvs.errors import FluxkvError, Rejected
+from ..kvs.uri import PASSWORD_VARIABLE
 
 INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
 
@@ -38,6 +39,8 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
     type=click.Choice(["strict", "local"]),
     help="When a write counts as kept: on disk, or within a second.",
 )
+@click.option("--redis", metavar="URL", help="Live on this server instead of one of its own (default: FLUXKV_REDIS_URL).")
+@click.option("--unsafe-server", is_flag=True, help="Take that server even if it may lose or evict what it holds.")
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
 @click.option("--policy", metavar="NAME", help="Queue policy.")
 @click.option(
@@ -51,7 +54,7 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
-    durability: str | None, workers: int | None, policy: str | None,
+    durability: str | None, redis: str | None, unsafe_server: bool, workers: int | None, policy: str | None,
     keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
@@ -63,10 +66,14 @@ def start(
       fluxkv start -s 4 --cores 8 make            four nodes of eight cores on this machine
       fluxkv start --fake -s 1000 --cores 64      a big cluster that only pretends
       fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
+      fluxkv start --redis redis://head:6379      on a server that is there, beside other instances
     """
+    from ..instances import outside
     from ..instances import start as starting
     from ..instances.paths import StateDir, lock_held
 
+    if redis:
+        outside.hide_password(redis, sys.orig_argv)
     if detach and command:
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
@@ -79,6 +86,8 @@ def start(
 
         here = place(os.environ)
         if here is not None:
+            if redis or unsafe_server:
+                raise Rejected("--redis does not go with a child instance: it lives on its parent's server", code="child")
             sys.exit(start_child(here, options, list(command)))
     from ..journal.duration import parse_duration
 
@@ -97,8 +106,16 @@ def start(
             )  # fmt: skip
         settings = directory.read()
     else:
-        settings = starting.prepare(directory, {**new_settings(options), "keep_s": keep_s, "detached": detach})
+        made = {**new_settings(options), "keep_s": keep_s, "detached": detach}
+        if url := redis or os.environ.get(outside.VARIABLE, ""):
+            made.update(outside.settings_for(url, directory, unsafe=unsafe_server))
+        settings = starting.prepare(directory, made)
     running = lock_held(directory.lock_file("keeper"))
+    if known and redis and not running:
+        settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe_server)
+        directory.write(settings)
+    for name in (PASSWORD_VARIABLE, outside.VARIABLE):  # the password stands in a file now; what runs inside need not know it
+        os.environ.pop(name, None)
     if running and not detach:
         raise Rejected(
             f"{directory.path}: this instance is running already ({settings['uri']})", code="running",

@@ -74,9 +74,10 @@ def _locate(state_dir: str) -> tuple[str, Any]:
     named = None
     folders = _server_folders(path)
     if os.path.exists(os.path.join(path, "instance.json")) or not _holds_journal(path):
-        named = parse_uri(str(StateDir(path).read()["uri"]))
+        settings = StateDir(path).read()
+        named = parse_uri(str(settings["uri"]))
         address = parse_server(named.server)
-        if address.kind != "unix":
+        if address.kind != "unix" or settings.get("outside"):
             return str(named), None
         folders.append(os.path.dirname(address.path))
     namespace = named.namespace if named is not None else "/"

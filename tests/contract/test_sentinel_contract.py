@@ -1,0 +1,141 @@
+"""Sentinels: three servers and three sentinels on loopback. The primary is killed, hangs, is replaced; who writes goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import NAME, Group
+
+from fluxkv.kvs.errors import FluxkvError, Unavailable
+from fluxkv.kvs.port import Append, Appended, StaleEpoch
+from fluxkv.kvs.reach import connect
+from fluxkv.kvs.redis_store import RedisStore, open_store
+from fluxkv.kvs.resp import ReplyError
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    with Group(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def keep() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def made(group: Group, keep: ExitStack) -> Any:
+    store = keep.enter_context(closing(open_store(group.url + "#/a")))
+    meta = store.create(durability="strict", origin_ms=0, created=0.0)
+    return store, meta
+
+
+def taken(store: Any, epoch: int, uid: str, number: int) -> tuple[Any, int]:
+    """One commit; under a new epoch, once the history has been looked at as the keeper does."""
+    while True:
+        answer = store.append(Append(uid, epoch, 0, b"0%d" % number, producer="p", seq=number))
+        if not isinstance(answer, StaleEpoch):
+            return answer, epoch
+        meta = store.meta()
+        assert meta.version >= number - 1, f"{number - 1 - meta.version} acknowledged commits are lost"
+        epoch = store.open_epoch(uid, meta.epoch, meta.version).epoch
+
+
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
+def test_writing_goes_on_when_the_primary_is_gone(group: Group, keep: ExitStack, fate: int) -> None:
+    store, meta = made(group, keep)
+    watcher = keep.enter_context(closing(store.subscribe({store.keys.journal: "0"})))
+    epoch = meta.epoch
+    for number in range(1, 51):
+        answer, epoch = taken(store, epoch, meta.uid, number)
+    for server in group.servers:
+        server.until(lambda one=server: one.ask("XLEN", store.keys.journal) == 50)
+    old = group.primary
+    began = time.monotonic()
+    old.signal(fate)
+    for number in range(51, 101):
+        answer, epoch = taken(store, epoch, meta.uid, number)
+        assert isinstance(answer, Appended)
+    took = time.monotonic() - began
+    assert took < 9.0, "a time-out of ten seconds was waited for"
+    assert group.primary is not old
+    assert epoch != meta.epoch
+    seen: list[bytes] = []
+    deadline = time.monotonic() + 20
+    while len(seen) < 100:
+        assert time.monotonic() < deadline
+        try:
+            seen += [entry.payload for _, entries in watcher.poll(0.5) for entry in entries]
+        except Unavailable:
+            time.sleep(0.02)
+    assert seen == [b"0%d" % number for number in range(1, 101)]
+    if fate == signal.SIGKILL:
+        return
+    old.signal(signal.SIGCONT)
+    # The sentinels would make it a replica within ten seconds. Whoever knows it by its address alone is told.
+    old.ask("REPLICAOF", "127.0.0.1", group.primary.port)
+    late = keep.enter_context(closing(RedisStore(old.url, "/a", patience_s=0.0)))
+    with pytest.raises(Unavailable) as caught:
+        late.append(Append(meta.uid, epoch, 0, b"0x", producer="q", seq=1))
+    assert caught.value.code in ("not-now", "disconnected")
+    assert store.meta().version == 100
+
+
+def test_a_switch_is_known_at_once_and_a_lost_sentinel_replaced(group: Group, keep: ExitStack) -> None:
+    store, meta = made(group, keep)
+    connection = keep.enter_context(closing(connect(group.url)))
+    first = next(one for one in group.sentinels if f":{one.port}" in group.url.split(",")[0])
+    first.kill()  # the one that is listened to
+    assert connection.call("PING") == b"PONG"
+    other = keep.enter_context(closing(connect(group.url)))
+    # Nobody has died; the sentinels name another.
+    group.sentinels[1].until(lambda: group.sentinels[1].ask("SENTINEL", "FAILOVER", NAME) == b"OK")
+    group.sentinels[1].until(lambda: group.primary is not group.servers[0])
+    with pytest.raises(Unavailable) as caught:
+        all(iter(lambda: other.call("PING"), b""))
+    assert caught.value.code in ("switched", "disconnected")
+    epoch = meta.epoch
+    answer, epoch = taken(store, epoch, meta.uid, 1)
+    assert isinstance(answer, Appended)
+
+
+def test_no_sentinel_or_no_such_name(group: Group) -> None:
+    for url in (group.url.replace(f"/{NAME}", "/other"), "redis+sentinel://127.0.0.1:1/fluxkv"):
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            open_store(url).meta()
+        assert caught.value.code == "no-primary"
+        assert time.monotonic() - began < 3, "nothing is waited for"
+
+
+def test_a_primary_that_is_cut_off_acknowledges_nothing(group: Group, keep: ExitStack) -> None:
+    """Its replicas hear nothing of it: within min-replicas-max-lag it refuses, though nobody has told it anything."""
+    _, meta = made(group, keep)
+    old = group.primary
+    old.ask("CONFIG", "SET", "min-replicas-max-lag", "1")
+    for sentinel in group.sentinels:
+        sentinel.signal(signal.SIGSTOP)
+    for server in group.servers[1:]:
+        server.signal(signal.SIGSTOP)
+    alone = keep.enter_context(closing(RedisStore(old.url, "/a", patience_s=0.0)))
+    refused: FluxkvError | None = None
+    deadline = time.monotonic() + 10
+    number = 0
+    while refused is None and time.monotonic() < deadline:
+        try:
+            alone.append(Append(meta.uid, meta.epoch, 0, b"0x", producer="p", seq=number + 1))
+            number += 1
+        except Unavailable as error:
+            refused = error
+    assert refused is not None
+    assert "min-replicas-to-write" in refused.hint
+    with pytest.raises(ReplyError, match="NOREPLICAS"):
+        old.ask("SET", "x", "1")
+    assert alone.meta().version == number, "what was refused was not written"

@@ -1,0 +1,124 @@
+"""Instances on servers that somebody else runs: beside one another, with a password nobody sees, through the loss of a primary."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from live import Site, site
+from servers import Group, Served
+
+pytestmark = pytest.mark.live
+SECRET = "geheim+/@:"
+QUOTED = "geheim%2B%2F%40%3A"
+
+
+def shown_anywhere(made: Site, served: Served) -> list[str]:
+    """Where the password can be read, files of ours but its own and those of the server left aside."""
+    found = []
+    for path in made.folder.rglob("*"):
+        if path.is_file() and path.name != "password" and (SECRET in (text := path.read_text(errors="replace")) or QUOTED in text):
+            found.append(str(path))
+    for pid in made.processes():
+        for name in ("cmdline", "environ"):
+            try:
+                data = Path(f"/proc/{pid}/{name}").read_bytes()
+            except OSError:
+                continue
+            if SECRET.encode() in data or QUOTED.encode() in data:
+                found.append(f"{name} of {pid}")
+    for key in served.ask("KEYS", "*"):
+        if SECRET.encode() in served.ask("DUMP", key) or QUOTED.encode() in served.ask("DUMP", key):
+            found.append(key.decode())
+    return found
+
+
+def test_two_instances_on_a_server_with_a_password(tmp_path: Path) -> None:
+    with (
+        Served(tmp_path / "s", "--requirepass", SECRET, user=f":{QUOTED}@") as served,
+        site(tmp_path / "a", start=False) as one,
+        site(tmp_path / "b", start=False) as two,
+    ):
+        # The password among the words, and as a variable.
+        one.up("--redis", served.url, "--cores", "2")
+        two.env["FLUXKV_REDIS_PASSWORD"] = SECRET
+        two.env["FLUXKV_REDIS_URL"] = f"valkey://{served.place}#/site/b"
+        two.up("--cores", "2")
+        assert two.uri.endswith("#/site/b")
+        for made in (one, two):
+            done = made.run("submit", "--wait", "sh", "-c", "env; cat /proc/$PPID/cmdline")
+            assert done.returncode == 0, done.stderr
+            for words in (["status"], ["status", "--json"], ["list"], ["dmesg"], ["journal", "show"], ["doctor"]):
+                done = made.run(*words)
+                assert done.returncode == 0, done.stdout + done.stderr
+                assert SECRET not in done.stdout + done.stderr, words
+                assert QUOTED not in done.stdout + done.stderr, words
+            assert os.stat(made.dir.join("password")).st_mode & 0o777 == 0o600
+            assert shown_anywhere(made, served) == []
+        # Whoever names another's place is refused; the own one is taken up again.
+        refused = two.run("start", "--state-dir", str(tmp_path / "c"), "true")
+        assert refused.returncode == 1
+        assert "made by" in refused.stderr
+        assert str(two.dir.path) in refused.stderr
+        del two.env["FLUXKV_REDIS_URL"], two.env["FLUXKV_REDIS_PASSWORD"]
+        one.stop()
+        assert two.results([two.submit("true")]) == [0]
+        one.up()
+        assert one.results([one.submit("true")]) == [0]
+        one.sound()
+
+
+def test_a_server_that_may_lose_things_is_refused(tmp_path: Path) -> None:
+    evicting = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    with Served(tmp_path / "s", *evicting) as served, site(tmp_path / "a", start=False) as made:
+        served.ask("CONFIG", "SET", "appendonly", "no")
+        refused = made.run("start", "--redis", served.url, "--state-dir", made.dir.path, "true")
+        assert refused.returncode == 1
+        for mend in ("appendonly yes", "maxmemory-policy noeviction", "--unsafe-server"):
+            assert mend in refused.stderr
+        served.ask("CONFIG", "SET", "appendonly", "yes")
+        served.ask("CONFIG", "SET", "appendfsync", "everysec")
+        served.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        refused = made.run("start", "--state-dir", made.dir.path, "true")
+        assert refused.returncode == 1
+        assert "appendfsync is everysec" in refused.stderr
+        assert served.ask("DBSIZE") == 0, "nothing was written"
+        done = made.run("start", "--redis", served.url, "--unsafe-server", "--state-dir", made.dir.path, "echo", "taken")
+        assert (done.returncode, done.stdout) == (0, "taken\n"), done.stderr
+
+
+def test_a_server_that_is_restarted_is_taken_up_again(tmp_path: Path) -> None:
+    with Served(tmp_path / "s") as served, site(tmp_path / "a", start=False) as made:
+        made.up("--redis", served.url, "--cores", "2")
+        before = made.submit("true")
+        assert made.results([before]) == [0]
+        epoch = made.client.store.meta().epoch
+        served.kill()
+        made.said("server.failed", "no server answers")
+        status = made.run("status")
+        assert "no server answers" in status.stdout
+        assert status.returncode == 3
+        served.start()
+        made.until(lambda state: state.epoch != epoch, "a new epoch")
+        assert made.results([made.submit("true")]) == [0]
+        assert not os.path.exists(made.dir.join("run", "server.failed"))
+        made.sound()
+
+
+def test_a_primary_is_lost_under_a_stream_of_submissions(tmp_path: Path) -> None:
+    """What was acknowledged is there, or its loss is reported: with one replica that must have it, nothing is lost here."""
+    with Group(tmp_path / "g") as group, site(tmp_path / "a", start=False) as made:
+        made.up("--redis", group.url, "--cores", "2")
+        made.client.store.patience_s = 30.0
+        old = group.primary
+        ids = []
+        for number in range(60):
+            ids.append(made.submit("true"))
+            if number == 20:
+                old.signal(signal.SIGKILL)
+        assert group.primary is not old
+        state = made.until(lambda state: all(id in state.jobs and state.jobs[id].t_inactive for id in ids), "all ended", 40)
+        assert {state.jobs[id].status for id in ids} == {0}
+        made.sound()
