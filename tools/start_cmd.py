@@ -95,15 +95,7 @@ def start(
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
     known = os.path.exists(directory.instance_file)
     if known:
-        given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
-        if given:
-            what = "-s" if given[0] == "size" else f"--{given[0]}"
-            changes = "config" if given[0].startswith("conf") else "resources"
-            raise Rejected(
-                f"{directory.path} holds an instance already, and {what} cannot change its {changes}", code="exists",
-                hint="fluxkv config load changes the config of a running instance" if changes == "config"
-                else "leave it out, or choose another --state-dir",
-            )  # fmt: skip
+        _refuse_changes(directory, options)
         settings = directory.read()
     else:
         made = {**new_settings(options), "keep_s": keep_s, "detached": detach}
@@ -131,6 +123,19 @@ def start(
         click.echo(settings["uri"])
         return
     sys.exit(run_inside(directory, settings["uri"], list(command)))
+
+
+def _refuse_changes(directory: Any, options: dict[str, Any]) -> None:
+    """What an instance that is there already keeps, whatever the command line says."""
+    given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
+    if given:
+        what = "-s" if given[0] == "size" else f"--{given[0]}"
+        changes = "config" if given[0].startswith("conf") else "resources"
+        raise Rejected(
+            f"{directory.path} holds an instance already, and {what} cannot change its {changes}", code="exists",
+            hint="fluxkv config load changes the config of a running instance" if changes == "config"
+            else "leave it out, or choose another --state-dir",
+        )  # fmt: skip
 
 
 def _is_default(name: str) -> bool:
