@@ -19,7 +19,7 @@ from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
-from . import boot, outside
+from . import boot
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -70,14 +70,7 @@ class Keeper(ServerCare):
         launcher = next((role for role in self.roles if role.name == "launcher"), None)
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
-        if self.embedded:
-            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
-            self._watch_server()
-            if self.server.repaired:
-                self.log.say("warning", self.server.repaired)
-        elif not self.child:
-            for problem in outside.check(self.settings):
-                self.log.say("warning", f"the server: {problem}")
+        self._server_up()
         store, new = boot.ensure_instance(self.settings)
         self.store = store
         self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)

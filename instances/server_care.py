@@ -13,7 +13,7 @@ from typing import Any
 from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.port import Store
 from ..kvs.server import ServerHandle
-from . import boot
+from . import boot, outside
 from .daemon import Log
 from .paths import StateDir
 from .supervised import remove, write_word
@@ -37,6 +37,17 @@ class ServerCare:
         self.server_started = 0.0  # when it was last started again
         self.server_failed = ""
         self.lost = False
+
+    def _server_up(self) -> None:
+        """The server at the beginning: ours is started, somebody else's looked at. Raises what is wrong with it."""
+        if self.embedded:
+            self.server = boot.start_or_attach_server(self.state_dir, self.settings)
+            self._watch_server()
+            if self.server.repaired:
+                self.log.say("warning", self.server.repaired)
+        elif not self.child:
+            for problem in outside.check(self.settings):
+                self.log.say("warning", f"the server: {problem}")
 
     def _watch_server(self) -> None:
         assert self.server is not None
