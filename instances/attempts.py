@@ -13,6 +13,7 @@ from typing import Any
 from ..journal.file_archive import read_archive
 from ..journal.ids import f58
 from ..journal.idset import ids_of_mask, mask_of
+from ..journal.retry import parse_retry
 from ..kvs.errors import Rejected
 from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options
 from .staging import Row, rows_of
@@ -125,6 +126,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "index": order["index"],
         "total": total,
         **_output(options, words, ranks, total, system.get("cwd") or "/"),
+        **_attempts(order, system),
     }
     if options.exits:
         attempt["first_exits"] = True
@@ -146,6 +148,14 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         if pretended.status:
             attempt["fake_status"] = pretended.status
     return attempt
+
+
+def _attempts(order: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, Any]:
+    """What there is to say where others came before this attempt, or may follow it."""
+    found: dict[str, Any] = {"number": order["number"]} if "number" in order else {}
+    if "retry" in system and order.get("number", 1) <= parse_retry(system["retry"]).limit:
+        found["keep_input"] = True  # another attempt may want it
+    return found
 
 
 def _read(system: Mapping[str, Any]) -> tuple[ShellOptions, Pretended | None, list[Row], str]:

@@ -211,6 +211,8 @@ def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -
             status = context["status"]
             if type(status) is int and 0 <= status <= 0xFFFF:
                 job.status, job.t_finish, job.state = status, timestamp, CLEANUP
+        elif name == "requeue":  # the attempt is over, and the job is not
+            job.state, job.status, job.exception, job.t_run, job.t_finish = NEW, None, None, 0.0, 0.0
         elif name == "exception" and context["severity"] == 0 and job.exception is None:
             kind, note = context["type"], context["note"]
             if isinstance(kind, str) and isinstance(note, str):

@@ -24,19 +24,23 @@ from .spool import input_path, output_paths
 LOOK_S = 0.05
 DEAF = 4  # looks after which a pipe without a reader is given up
 CHUNK = 64 * 1024
-LIMIT = 4 * 1024 * 1024  # bytes of one stream of one rank that are forwarded
+LIMIT = 4 * 1024 * 1024  # bytes of one stream of one rank that are forwarded, of all attempts of a job together
+LEAST = 64 * 1024  # that are forwarded of each attempt whatever those before it wrote
 
 
 class _Tail:
-    """One growing file. taken: bytes read so far; partial: bytes of an unfinished character."""
+    """One growing file. taken: bytes read so far, of `limit`; partial: bytes of an unfinished character. base: bytes that the
+    target had before this attempt."""
 
-    __slots__ = ("fd", "line", "partial", "path", "ranks", "stream", "taken", "target", "truncated")
+    __slots__ = ("base", "fd", "limit", "line", "partial", "path", "ranks", "stream", "taken", "target", "truncated")
 
-    def __init__(self, path: str, stream: str, ranks: str, target: str) -> None:
+    def __init__(self, path: str, stream: str, ranks: str, target: str, base: int = 0) -> None:
         self.path = path
         self.stream = stream
         self.ranks = ranks
         self.target = target  # a user's file that labelled lines are copied to, or ""
+        self.base = base
+        self.limit = LIMIT
         self.fd = -1
         self.taken = 0
         self.partial = b""
@@ -45,11 +49,15 @@ class _Tail:
 
 
 class Watched:
-    """An attempt whose output is forwarded."""
+    """An attempt whose output is forwarded. number: which of its job's."""
 
-    __slots__ = ("deaf", "dropped", "fifo", "index", "job", "key", "noted", "pending", "tails", "taken", "total", "unsure")
+    __slots__ = (
+        "deaf", "dropped", "fifo", "index", "job", "key", "noted", "number", "pending", "tails", "taken", "total", "unsure",
+    )  # fmt: skip
 
-    def __init__(self, job: int, key: str, tails: list[_Tail], fifo: dict[str, int], index: int, total: int) -> None:
+    def __init__(
+        self, job: int, key: str, tails: list[_Tail], fifo: dict[str, int], index: int, total: int, number: int = 1
+    ) -> None:
         self.job = job
         self.key = key
         self.tails = tails
@@ -60,8 +68,9 @@ class Watched:
         self.dropped = 0  # bytes before it, which all have
         self.taken = dict.fromkeys(fifo, 0)  # pipe -> bytes its task has taken
         self.deaf: dict[str, int] = {}  # pipe -> how often nobody was there to read it
-        self.noted = False
-        self.unsure = False  # whether the last push may have arrived or not
+        self.number = number
+        self.noted = number > 1
+        self.unsure = number > 1  # whether the last push may have arrived, or what attempts before it wrote is not known
 
 
 class Forwarder:
@@ -74,14 +83,16 @@ class Forwarder:
         self.host = host
         self.watched: dict[str, Watched] = {}
         self.fresh: dict[str, dict[str, Any]] = {}
-        self.asking: list[tuple[int, str]] = []
+        self.asking: list[tuple[int, str, bool]] = []
         self.young: dict[str, float] = {}  # started, and not looked at yet: when
 
     def add(self, attempt: dict[str, Any]) -> None:
         """An attempt goes to the launcher. Costs nothing until it is looked at."""
         self.fresh[attempt["key"]] = attempt
         if attempt["stdin"] == "fifo":
-            self.asking.append((attempt["job"], attempt["key"]))
+            self.asking.append((attempt["job"], attempt["key"], attempt.get("keep_input", False)))
+        if attempt.get("number", 1) > 1:
+            self._note(attempt)  # or an agent after us would take for this one's what an earlier attempt has put out
 
     def _watch(self, attempt: dict[str, Any]) -> Watched:
         job, key = attempt["job"], attempt["key"]
@@ -98,12 +109,12 @@ class Forwarder:
             users = files.get(text) or both
             for stream, path, gone, wanted in zip(("stdout", "stderr"), (out, err), users, target, strict=True):
                 if not gone:
-                    tails.append(_Tail(path, stream, text, wanted))
+                    tails.append(_Tail(path, stream, text, wanted, (attempt.get("base") or {}).get(wanted, 0)))
         fifo = {}
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
             fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in ranks}
-        return Watched(job, key, tails, fifo, attempt["index"], attempt["total"])
+        return Watched(job, key, tails, fifo, attempt["index"], attempt["total"], attempt.get("number") or 1)
 
     def adopt(self, job: int, key: str) -> None:
         """An attempt that an earlier agent watched: go on behind what that one forwarded."""
@@ -115,7 +126,7 @@ class Forwarder:
             watched.noted = True
         else:
             watched = Watched(job, key, self._found(job, key), {input_path(self.spool, job, key): 0}, 1, 1)
-        self._recount(job, watched.tails)
+        self._recount(watched)
         for tail in watched.tails:
             if tail.target:
                 tail.taken = _copied(tail)
@@ -137,17 +148,19 @@ class Forwarder:
                 tails.append(_Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
         return tails
 
-    def _note(self, watched: Watched, attempt: dict[str, Any]) -> None:
+    def _note(self, attempt: dict[str, Any]) -> bool:
         """Write down what an agent after us could not find out from the files: whose they are, and where copies go."""
-        names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files")
+        names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files", "number")
         kept = {name: attempt.get(name) for name in names}
+        if attempt.get("label") and attempt.get("append"):
+            attempt["base"] = kept["base"] = {path: _size(path) for path in attempt["label_files"]}
         kept["tasks"] = [[task[0]] for task in attempt["tasks"]]
         try:
             os.makedirs(os.path.join(self.spool, "watch"), mode=0o700, exist_ok=True)
-            write_json(self._note_file(watched.key), kept)
-            watched.noted = True
+            write_json(self._note_file(attempt["key"]), kept)
         except OSError:
-            pass  # on a full disk an agent after us sees to what it can
+            return False  # on a full disk an agent after us sees to what it can
+        return True
 
     def _note_file(self, key: str) -> str:
         return os.path.join(self.spool, "watch", key)
@@ -161,22 +174,25 @@ class Forwarder:
         except (OSError, ValueError):
             return None
 
-    def _recount(self, job: int, tails: list[_Tail]) -> None:
+    def _recount(self, watched: Watched) -> None:
         """Begin again behind what the store has of these files."""
         sizes: dict[tuple[str, str], int] = {}
-        for message in self.store.messages(self.keys.output(job), limit=100_000):
+        earlier: dict[tuple[str, str], int] = {}  # of other attempts
+        for message in self.store.messages(self.keys.output(watched.job), limit=100_000):
             name, context = unpack(message.data)
             if name != "data" or not context.get("data"):
                 continue
             text = context["data"]
             size = len(base64.b64decode(text)) if context.get("encoding") == "base64" else len(text.encode())
             whose = (context["stream"], str(context["rank"]))
-            sizes[whose] = sizes.get(whose, 0) + size
-        for tail in tails:
+            those = sizes if context.get("attempt", 1) == watched.number else earlier
+            those[whose] = those.get(whose, 0) + size
+        for tail in watched.tails:
             if not tail.target:
                 tail.taken = sizes.get((tail.stream, tail.ranks), 0)
                 tail.partial = b""
-                tail.truncated = tail.taken >= LIMIT
+                tail.limit = max(LEAST, LIMIT - earlier.get((tail.stream, tail.ranks), 0))
+                tail.truncated = tail.taken >= tail.limit
 
     def collect(self, keys: list[str] | None = None) -> None:
         """Forward what has grown: of all attempts, or of these."""
@@ -186,8 +202,8 @@ class Forwarder:
             if key in self.fresh:
                 attempt = self.fresh.pop(key)
                 watched = self.watched[key] = self._watch(attempt)
-                if watched.total > 1 or attempt.get("label"):
-                    self._note(watched, attempt)
+                if not watched.noted and (watched.total > 1 or attempt.get("label")):
+                    watched.noted = self._note(attempt)
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
 
@@ -213,7 +229,9 @@ class Forwarder:
 
     def unstarted(self, key: str) -> None:
         """It came back and never ran: there is nothing to look at."""
-        self.fresh.pop(key, None)
+        attempt = self.fresh.pop(key, None)
+        if attempt is not None and attempt.get("number", 1) > 1:
+            _unlink(self._note_file(key))
         self.watched.pop(key, None)
 
     def started(self, key: str) -> None:
@@ -240,13 +258,13 @@ class Forwarder:
     def _forward(self, watched: Watched, last: bool) -> bool:
         """Push what is new. Raises `Unavailable`; the next call then asks the store what it has got."""
         if watched.unsure:
-            self._recount(watched.job, watched.tails)
+            self._recount(watched)
             watched.unsure = False
         events: list[Any] = []
         wrote = False
         fresh = not any(tail.taken for tail in watched.tails)
         for tail in watched.tails:
-            self._read(tail, events, last)
+            self._read(tail, events, last, watched.number)
             wrote = wrote or tail.taken > 0
         if events:
             if fresh and not watched.index:  # RFC 24: a header comes first, from the job's first node
@@ -264,7 +282,7 @@ class Forwarder:
                     _unlink(tail.path)
         return wrote
 
-    def _read(self, tail: _Tail, events: list[Any], last: bool) -> None:
+    def _read(self, tail: _Tail, events: list[Any], last: bool, number: int) -> None:
         if tail.fd < 0:
             try:
                 tail.fd = os.open(tail.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -278,8 +296,8 @@ class Forwarder:
             if tail.target:
                 self._copy(tail, data, events)
                 continue
-            full = tail.taken >= LIMIT
-            events.append(self._event(tail, data, last=full))
+            full = tail.taken >= tail.limit
+            events.append(self._event(tail, data, full, number))
             if full:
                 tail.truncated = True
                 where = f"all of it is in {self.host}:{tail.path}"
@@ -287,11 +305,11 @@ class Forwarder:
                 rest = {"stream": tail.stream, "rank": tail.ranks, "path": tail.path, "offset": tail.taken}
                 events.append(["log", {**stdio.log(4, note), "rest": rest}])  # readers here go on in the file
         if last and tail.partial:
-            events.append(self._event(tail, b"", last=True))
+            events.append(self._event(tail, b"", True, number))
         if last and tail.line:
             self._copy(tail, b"\n", events)
 
-    def _event(self, tail: _Tail, data: bytes, last: bool) -> Any:
+    def _event(self, tail: _Tail, data: bytes, last: bool, number: int) -> Any:
         data = tail.partial + data
         tail.partial = b""
         if not last:
@@ -300,7 +318,8 @@ class Forwarder:
             except UnicodeDecodeError as error:  # a character cut in two waits for its other half
                 if error.reason == "unexpected end of data" and error.start >= len(data) - 3:
                     data, tail.partial = data[: error.start], data[error.start :]
-        return ["data", stdio.data(tail.stream, tail.ranks, data)]
+        found = stdio.data(tail.stream, tail.ranks, data)
+        return ["data", {**found, "attempt": number} if number > 1 else found]
 
     def _copy(self, tail: _Tail, data: bytes, events: list[Any]) -> None:
         """Labelled lines to the user's file: "<task>: line".
@@ -325,8 +344,9 @@ class Forwarder:
 
     # -- standard input -------------------------------------------------------------------------------------------
 
-    def wants_input(self) -> list[tuple[int, str]]:
-        """(job, key) of new attempts that read standard input from whoever is attached; each is told once."""
+    def wants_input(self) -> list[tuple[int, str, bool]]:
+        """(job, key, whether another attempt may want it too) of new attempts that read standard input from whoever is
+        attached; each is told once."""
         asking, self.asking = self.asking, []
         return asking
 
@@ -375,7 +395,15 @@ def _copied(tail: _Tail) -> int:
     label = tail.ranks.encode() + b": "
     try:
         with open(tail.target, "rb") as file:
+            file.seek(tail.base)
             return sum(len(line) - len(label) for line in file if line.startswith(label))
+    except OSError:
+        return 0
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
     except OSError:
         return 0
 

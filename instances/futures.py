@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..journal.catalogue import CATALOGUE
 from ..journal.ids import f58
 from ..journal.job import INACTIVE, Job
+from ..journal.retry import KEY, REQUEUE, may_return
 from ..journal.wire import Event
 from ..kvs.errors import FluxkvError
 from .follow import JobResult, end_job, note_event, result_of
@@ -76,10 +77,11 @@ class Owner(Protocol):
 class JobFuture(Future[Any]):
     """A job as a future; made by an `Executor`.
 
-    It is pending until its job starts, running while it runs, and done when its processes have ended (`finish`), or at its
-    end if it never ran. `result()` of a function is its value, or raises what it raised; of a command it is the exit code,
-    or -N if signal N ended it (as Flux and `subprocess` have it; `job_result().returncode` is 128 + N). A job that ended by
-    an exception (RFC 21: cancelled by somebody else, timed out, refused, lost) raises `JobException`.
+    It is pending until its job starts, running while it runs, and done when its processes have ended (`finish`; those of its
+    last attempt, if there are several), or at its end if it never ran. `result()` of a function is its value, or raises what it
+    raised; of a command it is the exit code, or -N if signal N ended it (as Flux and `subprocess` have it;
+    `job_result().returncode` is 128 + N). A job that ended by an exception (RFC 21: cancelled by somebody else, timed out,
+    refused, lost) raises `JobException`.
 
         import fluxkv
 
@@ -242,6 +244,8 @@ class JobFuture(Future[Any]):
         note_event(job, name, timestamp, context)
         if name == "start":
             self.begin()
+        elif name == "submit":
+            self._note_retry(context.get("jobspec"))
         with self._lock:
             self._events.append(event)
             callbacks = tuple(self._event_callbacks.get(name, ()))
@@ -249,15 +253,28 @@ class JobFuture(Future[Any]):
             self._call(callback, event)
         if last:
             self._end(end_job(job, name, timestamp))
-        elif name == "finish" and job.status is not None:
+        elif name == "finish" and job.status is not None and not self._may_go_on():
             job.state = INACTIVE  # of its processes nothing more is to be learnt
             self._end(result_of(job))
         return last
 
+    def _note_retry(self, jobspec: Any) -> None:
+        """Its first failure may not be its last."""
+        try:
+            if KEY in jobspec["attributes"]["system"]:
+                self.job.jobspec = jobspec
+        except (LookupError, TypeError):
+            pass  # somebody wrote it by hand
+
+    def _may_go_on(self) -> bool:
+        """Whether another attempt may follow the one that has just ended: then only `clean` is the end."""
+        job = self.job
+        return (bool(job.status) or job.exception is not None) and may_return(job)
+
     @property
     def ending(self) -> bool:
-        """Whether its job is over, or told to end, as far as is known."""
-        return self.job.exception is not None or self.job.state == INACTIVE
+        """Whether its job is over, or told to end for good, as far as is known."""
+        return self.job.state == INACTIVE or (self.job.exception is not None and not may_return(self.job))
 
     @property
     def wants_events(self) -> bool:
@@ -293,7 +310,12 @@ class JobFuture(Future[Any]):
             self.set_result(outcome.value)
 
     def _job_exception(self, result: JobResult, kind: str, note: str) -> JobException:
-        at = [e for e in self.events() if e.name == "exception" and (e.context or {}).get("severity") == 0]
+        at: list[Event] = []
+        for event in self.events():
+            if event.name == REQUEUE:
+                at.clear()
+            elif event.name == "exception" and (event.context or {}).get("severity") == 0:
+                at.append(event)
         timestamp = at[0].timestamp if at else result.t_finish
         return JobException(result.id, kind, note, timestamp=timestamp, returncode=result.returncode)
 

@@ -27,26 +27,33 @@ class JobInput:
         self._forwarder = forwarder
         self._placed = placed
         self._send = send
+        self._kept: set[str] = set()  # attempts whose failure may not be their job's end
         self._ending: dict[str, None] = {}  # attempts whose input has ended, but is not read yet
 
     def follow(self, subscription: Subscription | None) -> None:
         """Take up the attempts that are new."""
-        for job, key in self._forwarder.wants_input():
+        for job, key, kept in self._forwarder.wants_input():
             stream = self._keys.input(job)
+            if kept:
+                self._kept.add(key)
             if stream not in self.streams and subscription is not None:
                 subscription.follow(stream, "0")
             self.streams.setdefault(stream, {})[key] = None
 
-    def leave(self, key: str, subscription: Subscription | None) -> list[str]:
-        """An attempt reads no more (it is over, or came back): the streams that nobody here reads any more."""
+    def leave(self, key: str, subscription: Subscription | None, failed: bool = False) -> list[str]:
+        """An attempt reads no more (it is over, or came back): the streams that nobody will read any more. What an attempt
+        that failed has read, the next one may want: who wrote it takes it away at the job's end."""
         self._ending.pop(key, None)
+        kept = failed and key in self._kept
+        self._kept.discard(key)
         done = []
         for stream, readers in list(self.streams.items()):
             if key in readers:
                 del readers[key]
                 if not readers:
                     del self.streams[stream]
-                    done.append(stream)
+                    if not kept:
+                        done.append(stream)
                     if subscription is not None:
                         subscription.forget(stream)
         return done

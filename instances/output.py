@@ -40,6 +40,7 @@ class OutputWriter:
         self._prefix = prefix
         self._partial: dict[tuple[str, str], bytes] = {}
         self._rests: list[_Rest] = []
+        self._attempt = 1
         self.redirects: list[tuple[str, str]] = []
         self.said: set[str] = set()  # our own lines in the job's output: why a task could not start
 
@@ -69,18 +70,24 @@ class OutputWriter:
         for file in self._rests:
             os.close(file.fd)
         self._rests.clear()
+        self._end_lines()
+        for target in self._streams.values():
+            target.flush()
+
+    def _end_lines(self) -> None:
         for (stream, rank), rest in self._partial.items():
             if rest:
                 self._emit(stream, self._mark(rank) + rest + b"\n")
         self._partial.clear()
-        for target in self._streams.values():
-            target.flush()
 
     def _data(self, context: dict[str, Any]) -> None:
         text = data_of(context)
         if not text:
             return
         stream, rank = str(context.get("stream", "stdout")), str(context.get("rank", "0"))
+        if (attempt := context.get("attempt", 1)) != self._attempt:  # the one before may have left a line without its end
+            self._attempt = attempt
+            self._end_lines()
         if text.startswith(OURS) and len(self.said) < MOST_SAID:
             self.said.add(text[len(OURS) :].decode(errors="replace").rstrip("\n"))
         if not self._label:
@@ -169,6 +176,7 @@ class Attachment:
         self._seen = "0"
         self._tail = Tail(store, *tail_at, streams={self._output: "0"})
         self._served: dict[int, Callable[[], None]] = {}
+        self._wrote = self._input_over = False
 
     def serve(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call back whenever the descriptor is readable."""
@@ -186,7 +194,9 @@ class Attachment:
             except OSError:
                 data = b""
             self._store.push(self._input, [pack(["data", data, *for_whom]) if data else pack(["eof"])])
+            self._wrote = True
             if not data:
+                self._input_over = True
                 self._served.pop(descriptor, None)
 
         self.serve(descriptor, forward)
@@ -215,6 +225,8 @@ class Attachment:
             self._tail.close()
 
     def _ended(self, result: JobResult) -> JobResult:
+        if self._wrote:
+            self._store.delete(self._input)  # kept for another attempt, if it is there still
         read_output(self._store, self.id, self._writer, self._seen)
         self._writer.flush()
         return result
@@ -225,9 +237,11 @@ class Attachment:
             self._seen = message.id
 
     def _tell(self, commit: Commit) -> None:
-        if self._on_event is not None:
-            for name, subject, timestamp, context in well_formed(commit.events):
-                if subject == self.id:
+        for name, subject, timestamp, context in well_formed(commit.events):
+            if subject == self.id:
+                if name == "requeue" and self._input_over:
+                    self._store.push(self._input, [pack(["eof"])])  # the next attempt may find no more than that
+                if self._on_event is not None:
                     self._on_event(name, timestamp, context or {})
 
     def _wait(self, timeout_s: float) -> None:

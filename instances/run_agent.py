@@ -172,7 +172,7 @@ class AgentRunner(Runner):
                     tell(self.reactor.host, self.spool, event, self.log.say)
             elif event[0] == "over":
                 self.insist(partial(forwarder.finish, event[1]))
-                for stream in self.input.leave(event[1], self.subscription):
+                for stream in self.input.leave(event[1], self.subscription, failed=event[2] != 0):
                     self.insist(partial(self.store.delete, stream))
             elif event[0] == "unstarted":
                 for key in event[1]:

@@ -242,7 +242,7 @@ class CronTable:
 
     def _follow(self, id: int, name: str, context: Context) -> None:
         """A job of cron goes on: remember how it ended for its entry."""
-        if name not in ("finish", "exception", "clean", "invalidate"):
+        if name not in ("finish", "exception", "clean", "invalidate", "requeue"):
             return
         self.changed = True  # first: an event that breaks off half-way may have changed something
         track = self.jobs[id]
@@ -250,6 +250,8 @@ class CronTable:
             track[1] = context["status"]
         elif track is not None and name == "exception" and context["severity"] == 0 and track[1] is None:
             track[2] = track[2] or context["type"]
+        elif track is not None and name == "requeue":
+            track[1], track[2] = None, ""  # its last attempt will tell
         elif name in ("clean", "invalidate"):
             del self.jobs[id]
             if track is not None and track[0] in self.entries:

@@ -170,14 +170,13 @@ def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) ->
     """
     if exception is None and not status:
         return None
-    fatal = [one[0] for one in job.exceptions if one[1] == 0]
+    if not AGAIN.issuperset(one[0] for one in job.exceptions if one[1] == 0):
+        return None  # it was cancelled, if only after it had failed
     times, retries, *_ = job.requeued or NEVER
     if exception is not None and exception[0] == REQUEUE:
-        if not all(kind in AGAIN for kind in fatal):
-            return None  # somebody has thought better of it
         return {"attempt": times + 2, "cause": REQUEUE, "note": exception[1]}
     retry = retry_of(job)
-    if retry is None or retries >= retry.limit or not all(kind in AGAIN for kind in fatal):
+    if retry is None or retries >= retry.limit:
         return None
     end = end_of(exception, status, [one[2] for one in job.over.values()])
     cause = covers(retry.on, end.words)
@@ -196,7 +195,8 @@ AGAIN = frozenset(("lost", "node-failure", "prolog", "timeout", "shutdown", "exe
 
 def may_return(job: Job) -> bool:
     """Whether a job that is ending may be begun again: whoever wants it gone must say so."""
-    if not all(kind in AGAIN for kind, severity, _ in job.exceptions if severity == 0):
+    fatal = [kind for kind, severity, _ in job.exceptions if severity == 0]
+    if not AGAIN.issuperset([*fatal, *([job.exception[0]] if job.exception is not None else [])]):
         return False
     if job.exception is not None and job.exception[0] == REQUEUE:
         return True

@@ -39,6 +39,8 @@ def attach_job(
             if context["note"] in writer.said and not verbose:
                 return  # it could not start, and its output says why
             say(exception_line(id, context["type"], context["note"], context["severity"]))
+        elif name == "requeue" and not verbose:
+            say(requeue_line(id, context))
         elif verbose:
             say(lines.text(name, timestamp, context))
         if name == until:
@@ -119,6 +121,13 @@ class Interrupts:
 def exception_line(id: int, kind: str, note: str, severity: int = 0) -> str:
     """How an exception is shown, on one line."""
     return f"fluxkv: {f58(id)}: exception: type={kind} severity={severity} note={' '.join(str(note).split())}"
+
+
+def requeue_line(id: int, context: dict[str, Any]) -> str:
+    """How it is said that another attempt follows."""
+    from ..journal.retry import describe
+
+    return f"fluxkv: {f58(id)}: attempt {context.get('attempt')}: {' '.join(describe(context).split())}"
 
 
 def writers(label: bool, many: bool) -> Callable[[int], OutputWriter]:
