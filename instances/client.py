@@ -165,6 +165,7 @@ class Instance:
         env: Environment | None = None,
         urgency: int = 16,
         flags: int = 0,
+        key: str = "",
         **options: Any,
     ) -> JobHandle:
         """Submit one job: a command (a list of words, or one text for the shell) or a jobspec.
@@ -174,11 +175,12 @@ class Instance:
         "5m"), signal ("USR1@60s" before that), name, queue, bank, cwd, constraint (as --requires),
         dependencies (one or several, f"afterok:{job}" or RFC 26 objects), begin_time (Unix seconds or a
         datetime), output, error, input (files; templates such as {{id}}), label_io, files (name -> bytes, or a
-        path that is read now), rlimit (name -> value, or rules), taskmap ("cyclic"), shell_options and
-        attributes (dotted name -> value). env: its environment (default: this process's). urgency: 0 (held)
-        to 31. Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
+        path that is read now), rlimit (name -> value, or rules), taskmap ("cyclic"), retry (how often),
+        retry_on ("oom,exit=75"), retry_delay, shell_options and attributes (dotted name -> value). key: as --id, a job
+        that has it already is the one; "key-taken" if that asked for something else. env: its environment (default:
+        this process's). urgency: 0 (held) to 31. Raises `Rejected` for what can never be taken, e.g. code "queue-closed".
         """
-        (id,) = self.submit_many([command], env=env, urgency=urgency, flags=flags, **options)
+        (id,) = self.submit_many([command], env=env, urgency=urgency, flags=flags, keys=[key], **options)
         return JobHandle(self, id)
 
     def submit_many(
@@ -188,6 +190,7 @@ class Instance:
         env: Environment | None = None,
         urgency: int = 16,
         flags: int = 0,
+        keys: Iterable[str] = (),
         **options: Any,
     ) -> list[int]:
         """Submit many jobs, about a thousand in each commit; their ids in the same order.
@@ -195,12 +198,12 @@ class Instance:
         All or nothing only within a commit: `Rejected` may come after earlier chunks were taken. `env` and
         the options are as in `submit`, for all of them. A dependency may name an earlier job of the same call:
         "afterok:#0" the first, "afterok:#-1" each time the one before: a chain (what would lie before the first
-        job is no dependency).
+        job is no dependency). keys: one for each ("": none), as `submit`'s.
         """
         from .submission import prepare
 
         shared: Environment = dict(os.environ) if env is None else dict(env)
-        return self.submitter.submit((prepare(job, options, shared) for job in jobs), urgency, flags)
+        return self.submitter.submit((prepare(job, options, shared) for job in jobs), urgency, flags, keys)
 
     @property
     def submitter(self) -> Submitter:

@@ -19,8 +19,11 @@ def apply_keywords(options: dict[str, Any], shell: dict[str, Any]) -> None:
     """Take `submission.KEYWORDS` out of the options and put what they mean into `shell` and the other options. Raises `Rejected`.
 
     begin_time: Unix seconds or a datetime. files: name -> contents (bytes), or the path of a file that is read now. rlimit:
-    name -> value, or rules as of --rlimit. signal: "USR1@60s". taskmap: "cyclic:2".
+    name -> value, or rules as of --rlimit. signal: "USR1@60s". taskmap: "cyclic:2". retry: how often at most, or a whole policy
+    (see `journal.retry`); retry_on: causes, retry_delay: seconds or a duration, beside a number.
     """
+    if (policy := _retry(*(options.pop(name, None) for name in ("retry", "retry_on", "retry_delay")))) is not None:
+        options["attributes"] = {**(options.get("attributes") or {}), "system.retry": policy}
     if (signal := options.pop("signal", None)) is not None:
         shell["signal.signum"], shell["signal.timeleft"] = parse_warning(signal)
     if (rlimit := options.pop("rlimit", None)) is not None:
@@ -32,6 +35,20 @@ def apply_keywords(options: dict[str, Any], shell: dict[str, Any]) -> None:
         options["dependencies"] = [*_several(options.get("dependencies")), f"begin-time:{_moment(begin)!r}"]
     if (files := options.pop("files", None)) is not None:
         options["attributes"] = {**(options.get("attributes") or {}), "system.files": _files(files)}
+
+
+def _retry(limit: Any, on: Any, delay: Any) -> dict[str, Any] | None:
+    if limit is None:
+        if on is None and delay is None:
+            return None
+        raise Rejected("retry_on and retry_delay need retry", code="bad-retry", hint="retry=3")
+    from ..journal.retry import attribute, parse_retry
+
+    if not isinstance(limit, Mapping):
+        limit = {"limit": limit, **({"on": on} if on is not None else {}), **({"delay": delay} if delay is not None else {})}
+    elif on is not None or delay is not None:
+        raise Rejected("retry is a whole policy: retry_on and retry_delay belong into it", code="bad-retry")
+    return attribute(parse_retry(limit))
 
 
 def _several(given: Any) -> list[Any]:

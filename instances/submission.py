@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from ..journal.cron import on_behalf_of
@@ -25,9 +25,11 @@ from .submit_rules import MARK, SubmitRules
 
 if TYPE_CHECKING:
     from ..journal.decide import Decision
+    from .submit_keys import Keys
 
 CHUNK = 1000  # jobs per commit
-KEYWORDS = frozenset(("begin_time", "files", "rlimit", "signal", "taskmap"))  # options that `keywords` takes apart
+# Options that `keywords` takes apart.
+KEYWORDS = frozenset(("begin_time", "files", "retry", "retry_delay", "retry_on", "rlimit", "signal", "taskmap"))
 CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
 ENVIRONMENTS = 10_000  # remembered as being in the store
 REMEMBERED = 100_000  # jobs, the newest, that can be waited for without a fold
@@ -36,7 +38,8 @@ PATIENCE_S = 10.0
 Command = str | Sequence[str]
 Jobspec = Mapping[str, Any]
 Environment = Mapping[str, str | None]
-Item = tuple[dict[str, Any], Environment, int]  # jobspec, environment, urgency
+Item = tuple[dict[str, Any], Environment, int, str]  # jobspec, environment, urgency, key ("": none)
+Chunk = list[tuple[dict[str, Any], str, int, str]]
 
 
 class Submitter:
@@ -60,23 +63,28 @@ class Submitter:
         self.rules = SubmitRules(store)
 
     def submit(
-        self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int
+        self, jobs: Iterable[tuple[dict[str, Any], Environment]], urgency: int, flags: int, keys: Iterable[str] = ()
     ) -> list[int]:
-        """Checked jobspecs with their environments, about a thousand in a commit; their ids."""
-        return [id for ids in self.stream(((*job, urgency) for job in jobs), flags) for id in ids]
+        """Checked jobspecs with their environments, about a thousand in a commit; their ids. keys: of the first of them."""
+        items = ((*job, urgency, key) for job, key in zip(jobs, chain(keys, repeat("")), strict=False))
+        return [id for ids in self.stream(items, flags) for id in ids]
 
     def stream(self, jobs: Iterable[Item], flags: int) -> Iterator[list[int]]:
-        """The same for jobs as they come, each with its urgency; the ids of each commit once it is taken.
+        """The same for jobs as they come, each with its urgency and key; the ids of each commit once it is taken.
 
+        A key that a job has already stands for that job, if it was asked for the same; else `Rejected` (code key-taken).
         A dependency may name another of these jobs, an earlier one: #3 by its number from 0, #-1 the one before.
         """
         before: list[int] = []
-        chunk: list[tuple[dict[str, Any], str, int]] = []
+        chunk: Chunk = []
+        used: set[str] = set()
         fresh: dict[str, bytes] = {}  # environments the store may not have
         last: Environment | None = None
         blob = ""
         size = 0
-        for jobspec, env, urgency in jobs:
+        for jobspec, env, urgency, key in jobs:
+            if key:
+                _use(key, used)
             if type(urgency) is not int or not 0 <= urgency <= 31:
                 raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
             if env is not last:
@@ -85,7 +93,7 @@ class Submitter:
                 if blob not in self._blobs and blob not in fresh:
                     fresh[blob] = data
                     size += len(data)
-            chunk.append((jobspec, blob, urgency))
+            chunk.append((jobspec, blob, urgency, key))
             size += _weight(jobspec)
             if len(chunk) >= CHUNK or size > CHUNK_BYTES:
                 ids = self._commit(chunk, fresh, flags, before)
@@ -96,30 +104,44 @@ class Submitter:
             yield self._commit(chunk, fresh, flags, before)
 
     def _commit(
-        self, chunk: list[tuple[dict[str, Any], str, int]], fresh: dict[str, bytes], flags: int, before: Sequence[int]
+        self, chunk: Chunk, fresh: dict[str, bytes], flags: int, before: Sequence[int]
     ) -> list[int]:
         if fresh:
             self._store.put_blobs(fresh)
             if len(self._blobs) >= ENVIRONMENTS:
                 self._blobs.clear()
             self._blobs.update(fresh)
-        jobspecs = [jobspec for jobspec, _, _ in chunk]
-        envs = [env for _, env, _ in chunk]
-        urgencies = [urgency for _, _, urgency in chunk]
         from ..journal import decide
+
+        keys = self._keys_of(chunk)
 
         meta = self._meta or self._store.meta()
         for _ in range(TRIES):
             self._meta = meta
             source = self._ids = self._ids or new_source(meta.origin_ms)
-            ids = source.take(len(jobspecs))
-            jobs = list(zip(ids, self.rules.honour(_with_ids(jobspecs, before, ids), urgencies, flags), strict=True))
-            decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version)
+            ids = source.take(len(chunk))
+            new, named = list(range(len(chunk))), None
+            if keys is not None:
+                for at, id in keys.known.items():
+                    ids[at] = id
+                new = [at for at in range(len(chunk)) if at not in keys.known]
+                named = {number: (chunk[at][3], keys.things[at], keys.asked[at]) for number, at in enumerate(new) if chunk[at][3]}
+                if not new:
+                    return ids
+            whole = _with_ids([jobspec for jobspec, *_ in chunk], before, ids)
+            urgencies = [chunk[at][2] for at in new]
+            honoured = self.rules.honour([whole[at] for at in new], urgencies, flags)
+            jobs = list(zip([ids[at] for at in new], honoured, strict=True))
+            envs = [chunk[at][1] for at in new]
+            decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version, named)
             answer = self._store.append(self._request(meta, decision))
             if isinstance(answer, Appended):
-                self._remember(ids, answer.version - 1)
+                self._remember([id for id, _ in jobs], answer.version - 1)
                 return ids
             if isinstance(answer, Conflicted):
+                if keys is not None and keys.look():  # somebody was quicker, or it was we, and the answer was lost
+                    self._ids = None
+                    continue
                 closed = [thing for thing in answer.things if thing.startswith("closed/")]
                 if MARK in answer.things:  # there is a config, or another one
                     self.rules.learn()
@@ -142,6 +164,16 @@ class Submitter:
                 )
             meta = newer
         raise Conflict("new job ids keep colliding with others'", hint="try again")
+
+    def _keys_of(self, chunk: Chunk) -> Keys | None:
+        keys = [key for *_, key in chunk]
+        if not any(keys):
+            return None
+        from .submit_keys import Keys
+
+        found = Keys(self._store, os.getuid(), keys, [jobspec for jobspec, *_ in chunk])
+        found.look()
+        return found
 
     def _remember(self, ids: list[int], version: int) -> None:
         self.submitted.update(dict.fromkeys(ids, version))
@@ -172,6 +204,16 @@ class Submitter:
             code="queue-closed",
             hint=f"fluxkv queue enable {queue} opens it, or choose another with --queue",
         )
+
+
+def _use(key: str, used: set[str]) -> None:
+    from .submit_keys import check_key
+
+    if check_key(key) in used:
+        raise Rejected(
+            f"--id {key}: more than one of these jobs would have it", code="key-taken", hint="put {cc} or {} into it"
+        )
+    used.add(key)
 
 
 def _with_ids(jobspecs: list[dict[str, Any]], before: Sequence[int], ids: Sequence[int]) -> Sequence[dict[str, Any]]:

@@ -60,6 +60,9 @@ SETTINGS: dict[str, Setting] = {
     "submit.error": _submit("error", "where standard error goes"),
     "submit.env": _submit("env", "rules for the environment", many=True),
     "submit.env-remove": _submit("env_remove", "variables your jobs do not get", many=True),
+    "submit.retry": _submit("retry", "how often your jobs are tried again"),
+    "submit.retry-on": _submit("retry_on", "after which causes, where they are"),
+    "submit.retry-delay": _submit("retry_delay", "and how long they wait before"),
     "submit.setopt": _submit("setopt", "shell options", many=True),
     "submit.setattr": _submit("setattr", "attributes", many=True),
     "start.durability": Setting(

@@ -35,8 +35,10 @@ def _add(subject: str, source: str, name: str, example: dict[str, Any] | None, m
 
 _job = "job"
 _add(_job, "RFC 21", "submit",
-     {"urgency": 16, "userid": 1000, "flags": 0, "version": 1, "jobspec": {"version": 1}, "env": "b2-00"},
-     "created; jobspec without its environment, env names the blob that holds it", "jobspec", "env")  # fmt: skip
+     {"urgency": 16, "userid": 1000, "flags": 0, "version": 1, "jobspec": {"version": 1}, "env": "b2-00", "key": "nightly",
+      "asked": "0a1b"},
+     "created; jobspec without its environment, env names the blob that holds it; key: no other job has it, asked: hash of what "
+     "was asked for with it", "jobspec", "env", "key", "asked")  # fmt: skip
 _add(_job, "RFC 21", "validate", None, "accepted")
 _add(_job, "RFC 21", "invalidate", None, "rejected; the job is deleted")
 _add(_job, "RFC 21", "jobspec-update", {"attributes.system.duration": 60.0}, "dotted paths and new values",

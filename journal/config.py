@@ -15,6 +15,7 @@ from ..kvs.errors import Rejected
 from .archive_config import check as check_archive
 from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
+from .retry import Retry, attribute, parse_retry
 from .scripts import NO_SCRIPTS, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
@@ -47,7 +48,8 @@ NO_LIMITS = Limits()
 class QueueRules:
     """One queue. requires: properties its nodes have. hosts: its nodes, as the config has them ("": not given that way).
 
-    parent: of a virtual queue. duration_s: default time limit. running, active: how many jobs a user may have in it.
+    parent: of a virtual queue. duration_s: default time limit. retry: default retry policy.
+    running, active: how many jobs a user may have in it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class QueueRules:
     limits: Limits = NO_LIMITS
     running: int | None = None
     active: int | None = None
+    retry: Retry | None = None
 
     @property
     def line(self) -> str:
@@ -138,6 +141,8 @@ class Rules:
             added["queue"] = queue.name
         if queue.duration_s and not system.get("duration"):
             added["duration"] = queue.duration_s
+        if queue.retry is not None and "retry" not in system:
+            added["retry"] = attribute(queue.retry)
         return added
 
     def honour(self, jobspec: dict[str, Any]) -> dict[str, Any]:
@@ -347,7 +352,7 @@ def _queue(
         if "parent" in tables[parent]:
             raise fault(f"{path}.parent", f"names {parent}, which is a virtual queue itself")
         made = _policy(policy, f"{path}.policy", name, known[parent])
-        return QueueRules(name, (), "", parent, made.duration_s, made.limits, made.running, made.active)
+        return QueueRules(name, (), "", parent, made.duration_s, made.limits, made.running, made.active, made.retry)
     requires, hosts = table.get("requires"), table.get("hosts")
     if requires is not None and hosts is not None:
         raise fault(path, "has both hosts and requires: one of them says which nodes it has")
@@ -365,7 +370,7 @@ def _queue(
         _hosts(hosts, f"{path}.hosts")
     made = _policy(policy, f"{path}.policy", name, general)
     return QueueRules(
-        name, tuple(requires or ()), hosts or "", "", made.duration_s, made.limits, made.running, made.active
+        name, tuple(requires or ()), hosts or "", "", made.duration_s, made.limits, made.running, made.active, made.retry
     )
 
 
@@ -389,7 +394,7 @@ def _policy(policy: Mapping[str, Any], path: str, name: str, base: QueueRules, *
     _only("jobspec", "limits", *_NOT_YET)(policy, path)
     jobspec = _table(policy, "jobspec", path, "defaults")
     defaults = _table(jobspec, "defaults", f"{path}.jobspec", "system")
-    system = _table(defaults, "system", f"{path}.jobspec.defaults", "duration", *keys)
+    system = _table(defaults, "system", f"{path}.jobspec.defaults", "duration", "retry", *keys)
     limits, where = _table(policy, "limits", path, "duration", "job-size", *_PER_USER), f"{path}.limits"
     size = _table(limits, "job-size", where, "max", "min")
     bounds = []
@@ -399,4 +404,13 @@ def _policy(policy: Mapping[str, Any], path: str, name: str, base: QueueRules, *
     running, active = (_number(limits, key, where) for key in _PER_USER)
     made = Limits(_seconds(limits, where, base.limits.duration_s), *bounds)
     return QueueRules(name, duration_s=_seconds(system, f"{path}.jobspec.defaults.system", base.duration_s), limits=made,
-                      running=running, active=active)  # fmt: skip
+                      running=running, active=active, retry=_retry(system, path, base.retry))  # fmt: skip
+
+
+def _retry(system: Mapping[str, Any], path: str, without: Retry | None) -> Retry | None:
+    if "retry" not in system:
+        return without
+    try:
+        return parse_retry(system["retry"])
+    except Rejected as error:
+        raise fault(f"{path}.jobspec.defaults.system.retry", f"is not valid: {error}", error.hint) from None

@@ -7,7 +7,7 @@ pool it draws on (a report bumps nothing, see ARCHITECTURE.md).
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,20 +52,24 @@ def together(decisions: Iterable[Decision]) -> Decision:
 
 def submit(
     jobs: Sequence[tuple[int, dict[str, Any]]], env: str | Sequence[str], urgency: int | Sequence[int], userid: int, flags: int,
-    now: float, config: int = 0,
+    now: float, config: int = 0, keys: Mapping[int, tuple[str, str, str]] | None = None,
 ) -> Decision:  # fmt: skip
     """New jobs (id, jobspec without environment). env: the environment's blob, urgency: 0..31; of all, or of each.
 
     Needs no state: ids are guarded as absent, and so is the mark of a closed queue. config: the version of the config they
-    were made to honour, 0 for none.
+    were made to honour, 0 for none. keys: index -> (the key a job is to have alone, its guard, what it asked for).
     """
     events: list[list[Any]] = []
+    context: dict[str, Any]
     things = []
     queues = set()
     envs = [env] * len(jobs) if isinstance(env, str) else env
     urgencies = [urgency] * len(jobs) if isinstance(urgency, int) else urgency
     for (id, jobspec), blob, level in zip(jobs, envs, urgencies, strict=True):
         context = {"urgency": level, "userid": userid, "flags": flags, "version": 1, "jobspec": jobspec, "env": blob}
+        if keys and len(events) in keys:
+            context["key"], thing, context["asked"] = keys[len(events)]
+            things.append(thing)
         events.append(["submit", id, now, context])
         things.append(f"job/{id}")
         queues.add(((jobspec.get("attributes") or {}).get("system") or {}).get("queue") or "default")

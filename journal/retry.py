@@ -11,12 +11,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from .duration import parse_duration
-from .job import Job
 from .shown import shown
+
+if TYPE_CHECKING:  # a submit pays for no record
+    from .job import Job
 
 KEY = "retry"  # in attributes.system
 REQUEUE = "requeue"  # the event, and the type of the exception by which a person asks for it
@@ -54,6 +56,11 @@ def parse_retry(value: Any) -> Retry:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= MOST:
         raise _bad(f"retry.limit is {shown(limit)}", f"a number from 0 to {MOST}")
     return Retry(limit, causes_of(table.get("on", DEFAULT_ON)), _delay(table.get("delay", 0.0)))
+
+
+def attribute(retry: Retry) -> dict[str, Any]:
+    """A policy as a jobspec holds it; what is left to the default is written out, since that may change."""
+    return {"limit": retry.limit, "on": list(retry.on), **({"delay": retry.delay_s} if retry.delay_s else {})}
 
 
 def _delay(value: Any) -> float:

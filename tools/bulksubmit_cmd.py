@@ -17,7 +17,7 @@ from .stencil import SPLIT, Stencil
 from .submit_cmd import SETTINGS, Beside, connected, primed
 
 _SHORT = {"nodes": "-N", "ntasks": "-n", "cores_per_task": "-c", "gpus_per_task": "-g", "time_limit": "-t", "queue": "-q",
-          "bank": "-B", "setopt": "-o "}  # fmt: skip
+          "bank": "-B", "setopt": "-o ", "key": "--id="}  # fmt: skip
 
 
 @click.command(cls=SubmissionCommand, context_settings=SETTINGS)
@@ -80,7 +80,7 @@ def _jobs(
         overlay["FLUX_JOB_CC"] = "{cc}"
     stencil = Stencil(values, command, overlay, filler.varies)
     beside = Beside(values, filler.varies)
-    shown = [*stencil.varying, *(name for name in ("env", "urgency", "cc", "bcc", "log", "log_stderr") if values[name])]
+    shown = [*stencil.varying, *(name for name in ("env", "urgency", "cc", "bcc", "log", "log_stderr", "key") if values[name])]
     for seq, row in enumerate(rows):
         filler.set(row, seq)
         cc, bcc = (filler(values[name]) if values[name] else None for name in ("cc", "bcc"))

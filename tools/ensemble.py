@@ -33,6 +33,7 @@ class Piece(NamedTuple):
     env: Mapping[str, str | None]
     urgency: int
     log: tuple[str, str] = ("", "")
+    key: str = ""
 
 
 class Ensemble:
@@ -52,7 +53,7 @@ class Ensemble:
         """Submit them as they come; ids are printed as soon as their commit is taken. blobs: fills as jobs are made."""
         logs: list[tuple[str, str]] = []
 
-        def items() -> Iterator[tuple[dict[str, Any], Mapping[str, str | None], int]]:
+        def items() -> Iterator[tuple[dict[str, Any], Mapping[str, str | None], int, str]]:
             for piece in pieces:
                 if blobs:  # before the job that names them
                     put_blobs(self._instance, blobs)
@@ -60,7 +61,7 @@ class Ensemble:
                     self._logs.stdout(piece.log)  # a file that cannot be opened is said before its job is submitted
                     self._logs.stderr(piece.log)
                     logs.append(piece.log)
-                yield piece.jobspec, piece.env, piece.urgency
+                yield piece.jobspec, piece.env, piece.urgency, piece.key
 
         try:
             for ids in self._instance.submitter.stream(items(), flags):
@@ -206,7 +207,19 @@ def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | 
     deadline = None if timeout is None else time.monotonic() + timeout
     waiting = set(ids)
     without: list[int] = []
-    tail = Tail(instance.store, min(instance.submitter.submitted[id] for id in ids))
+    since = instance.submitter.submitted
+    old = [id for id in waiting if id not in since]  # they had their keys before: what has happened to them is in the journal
+    versions = [since[id] for id in waiting if id in since]
+    if old:
+        state = instance.state()
+        versions.append(state.version)
+        for job in instance.journal.known_jobs(state, old):
+            names = {one.name for _, one in instance.journal.story(job.commits, job.id)}
+            if not names.isdisjoint((event, "clean")):
+                waiting.discard(job.id)
+                if event not in names:
+                    without.append(job.id)
+    tail = Tail(instance.store, min(versions))
     try:
         while waiting:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())

@@ -42,6 +42,11 @@ def jobspec_of(v: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
         from .add_file import files_of
 
         attributes["system.files"] = files_of(v["add_file"], v.get("blobs"))
+    if v.get("retry") is not None or v.get("retry_on") is not None or v.get("retry_delay") is not None:
+        from .retryopts import retry_of
+
+        if (policy := retry_of(v)) is not None:
+            attributes["system.retry"] = policy
     if v.get("overlay"):
         attributes["system.environment"] = dict(v["overlay"])
     if attributes:

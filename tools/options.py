@@ -54,6 +54,13 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--dependency",), {"multiple": True, "metavar": "SCHEME:VALUE",
                          "help": "Wait: afterok:ID, afterany:ID, any(after:ID,...), singleton, ...; repeat for more."}),
     (("--begin-time",), {"metavar": "+FSD|DATETIME", "help": 'Not before then: +2h, 18:00, "tomorrow 6:00", ...'}),
+    (("--retry",), {"metavar": "N", "help": "Try it again when it fails, N times at most."}),
+    (("--retry-on",), {"metavar": "CAUSE,...",
+                       "help": "After which: node-failure, oom, exit, exit=75, signal=KILL, timeout, any, ... "
+                               "(default: all but timeout)."}),
+    (("--retry-delay",), {"metavar": "FSD", "help": "How long it waits before it is in line again."}),
+    (("--id", "key"), {"metavar": "KEY",
+                       "help": "Submit it once: if there is a job with this key, of any age, its id is printed."}),
     (("-S", "--setattr"), {"multiple": True, "metavar": "KEY=VAL",
                            "help": "Set an attribute; VAL may be JSON, and of ^KEY it is a file of JSON."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option (VAL: JSON)."}),

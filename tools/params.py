@@ -259,6 +259,12 @@ def flags(known: Known, typed: str) -> Values:
     return ((name, "") for name in FLAGS)
 
 
+def causes(known: Known, typed: str) -> Values:
+    from ..journal.retry import PLAIN
+
+    return ((name, "") for name in PLAIN)
+
+
 def roles(known: Known, typed: str) -> Values:
     return ((name, "") for name in getattr(known.module(), "ROLES", ()))
 
@@ -339,6 +345,7 @@ LIMITS = ("core=", "cpu=", "fsize=", "memlock", "nofile=", "nproc=", "stack=", "
 BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
     "requires": constraints, "hosts": nodes, "wait_event": events, "add_file": file,
+    "retry_on": causes, "key": nothing,
     "taskmap": _words("block", "cyclic", "manual:", "hostfile:"), "rlimit": _words(*LIMITS), "define": nothing, "sep": nothing,
 }  # fmt: skip
 BY_COMMAND: dict[tuple[str, str], Kind] = {

@@ -12,6 +12,7 @@ from ..kvs.errors import Rejected
 from .ensemble import Ensemble, Piece, ensemble_options
 from .options import bad, time_limit, timeout_of, urgency_of
 from .render import out, print_json, say
+from .retryopts import retry_of
 from .submit_cmd import connected
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ _CHANGES: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--job-name",), {"metavar": "NAME", "help": "Under another name."}),
     (("--urgency",), {"metavar": "URGENCY", "help": "With another urgency (default: the one it had)."}),
     (("--env",), {"multiple": True, "metavar": "RULE", "help": "Change its environment, as in submit."}),
+    (("--retry",), {"metavar": "N", "help": "Try them again when they fail, N times at most; 0: not at all."}),
+    (("--retry-on",), {"metavar": "CAUSE,...", "help": "After which causes, as in submit; with --retry."}),
+    (("--retry-delay",), {"metavar": "FSD", "help": "How long they wait before they are in line again; with --retry."}),
     (("-S", "--setattr"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set an attribute."}),
     (("-o", "--setopt"), {"multiple": True, "metavar": "KEY=VAL", "help": "Set a shell option."}),
     (("--dry-run",), {"is_flag": True, "help": "Print the jobspecs and submit nothing."}),
@@ -145,6 +149,8 @@ def _changed(jobspec: dict[str, Any], values: Mapping[str, Any], numbers: Mappin
         system["queue"] = values["queue"]
     if values["job_name"]:
         system["job"] = {**(system.get("job") or {}), "name": values["job_name"]}
+    if (policy := retry_of(values)) is not None:
+        system["retry"] = policy
     for name, value in settings("--setattr", values["setattr"]).items():
         set_attribute(made, name, value)
     for name, value in settings("--setopt", values["setopt"]).items():

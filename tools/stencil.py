@@ -12,7 +12,7 @@ from .jobspecs import jobspec_of
 
 Fill = Callable[[str], str]
 FREE = frozenset(("job_name", "input", "output", "error"))  # they stand in the jobspec as they are typed
-OTHER = frozenset(("cc", "bcc", "env", "urgency", "flags", "uri", "blobs", "log", "log_stderr", "wait_event", "timeout"))
+OTHER = frozenset(("cc", "bcc", "env", "urgency", "flags", "uri", "blobs", "log", "log_stderr", "wait_event", "timeout", "key"))
 MODELS = 1024
 SPLIT = "\x1e"  # a word that becomes several has this between them
 

@@ -47,6 +47,8 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit --cc=1-10 --dependency=afterok:#-1 ./simulate {cc}    one after another
       fluxkv submit --wait --progress --cc=1-1000 true
       fluxkv submit -N2 --tasks-per-node=2 --taskmap=cyclic hostname
+      fluxkv submit --retry=3 --retry-on=node-failure,oom,exit=75 ./simulate
+      fluxkv submit --id=nightly-7 ./report         again: the same job, the same id
       fluxkv submit --add-file=input.dat ./simulate {{tmpdir}}/input.dat
       fluxkv submit --dry-run true | fluxkv submit -
     """
@@ -107,7 +109,10 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
     with connected(uri) as instance:
         if values["blobs"]:
             put_blobs(instance, values["blobs"])
-        (id,) = instance.submitter.submit([(piece.jobspec, piece.env)], piece.urgency, flags)
+        (id,) = instance.submitter.submit([(piece.jobspec, piece.env)], piece.urgency, flags, [piece.key])
+        if id not in instance.submitter.submitted:
+            say(f"fluxkv: {f58(id)} has this key" + ("; it gets no input from here" if forwarded is not None else ""))
+            forwarded = None
         if values["verbose"]:
             say(f"fluxkv: job {f58(id)}")
         return attach_job(
@@ -141,7 +146,8 @@ def _single(values: dict[str, Any], words: tuple[str, ...]) -> Piece:
     """The job of a command without copies."""
     jobspec = jobspec_of(values, words)
     env = shared_environment(values["env"], values["rlimit"])
-    return Piece(jobspec, env, urgency_of(values["urgency"]), (values.get("log") or "", values.get("log_stderr") or ""))
+    log = (values.get("log") or "", values.get("log_stderr") or "")
+    return Piece(jobspec, env, urgency_of(values["urgency"]), log, values["key"] or "")
 
 
 def _copies(values: dict[str, Any], words: tuple[str, ...], numbers: list[str]) -> Iterator[Piece]:
@@ -166,19 +172,19 @@ def _copies(values: dict[str, Any], words: tuple[str, ...], numbers: list[str]) 
 
 
 class Beside:
-    """What goes with a job beside its jobspec: urgency, and the files of --log and --log-stderr."""
+    """What goes with a job beside its jobspec: urgency, the files of --log and --log-stderr, its key."""
 
     def __init__(self, values: Mapping[str, Any], varies: Callable[[str], bool]) -> None:
-        self._texts = values["urgency"], values["log"] or "", values["log_stderr"] or ""
+        self._texts = values["urgency"], values["log"] or "", values["log_stderr"] or "", values["key"] or ""
         self._same = None if any(map(varies, self._texts)) else self._read(*self._texts)
 
-    def __call__(self, put: Callable[[str], str]) -> tuple[int, tuple[str, str]]:
+    def __call__(self, put: Callable[[str], str]) -> tuple[int, tuple[str, str], str]:
         """Of one job, whose texts `put` fills in."""
         return self._same or self._read(*map(put, self._texts))
 
     @staticmethod
-    def _read(urgency: str, log: str, log_stderr: str) -> tuple[int, tuple[str, str]]:
-        return urgency_of(urgency), (log, log_stderr)
+    def _read(urgency: str, log: str, log_stderr: str, key: str) -> tuple[int, tuple[str, str], str]:
+        return urgency_of(urgency), (log, log_stderr), key
 
 
 def print_jobspec(piece: Piece) -> None:

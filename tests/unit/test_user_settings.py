@@ -128,7 +128,7 @@ def test_commands_honour_them(
     assert jobspec["attributes"]["system"]["duration"] == 3600.0
     status, out, _ = run(monkeypatch, capsys, "config", "show", "submit", "-n")
     assert status == 0
-    assert "submit.urgency    20" in out
+    assert "submit.urgency 20" in " ".join(out.split())
     assert f"{files.own}:6" in out
     files.own.write_text("nonsense = 1\n")
     status, _, err = run(monkeypatch, capsys, "jobs")
