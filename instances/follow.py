@@ -99,12 +99,13 @@ class Tail:
         patience_s: float = PATIENCE_S,
     ) -> None:  # fmt: skip
         self.version = version
+        self.position = position or str(version)  # the id of the last commit handed on, where it is known
         self.patience_s = patience_s
         self._journal = Keys(store.namespace).journal
         self._store = store
         self._lost_at = 0.0
         self.subscription: Subscription = store.subscribe(
-            {self._journal: position or str(version), **(streams or {})}
+            {self._journal: self.position, **(streams or {})}
         )
 
     def poll(self, timeout_s: float = 0.0) -> tuple[list[Commit], list[tuple[str, list[Message]]]]:
@@ -147,7 +148,7 @@ class Tail:
                     hint="it was archived and trimmed meanwhile; read from the newest snapshot",
                 )
             commit = read_commit(entry)
-            self.version = entry.version
+            self.version, self.position = entry.version, entry.id
             yield commit
 
     @property

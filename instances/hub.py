@@ -35,6 +35,7 @@ class Hub:
         self._store = store
         self._tail: Tail | None = None
         self._version = 0
+        self._position = ""  # the id of that version, where it is known
         self._lost_at = 0.0
         self._from: dict[Watcher, int] = {}  # those who know more than the tail has brought so far
 
@@ -53,7 +54,7 @@ class Hub:
     def add(self, watcher: Watcher, version: int) -> None:
         """Hand on the events of its job in commits after `version`. Raises what reading the journal raises."""
         if not self.watching and self._tail is None:
-            self._version = version
+            self._version, self._position = version, ""
         elif version < self.version:
             if self._catch_up(watcher, version):
                 return
@@ -75,7 +76,7 @@ class Hub:
         `lost_s`. Raises `Corrupt` or `Rejected` when the history that was followed is not there any more."""
         if self._tail is None:
             try:
-                self._tail = Tail(self._store, self._version, patience_s=float("inf"))
+                self._tail = Tail(self._store, self._version, self._position, patience_s=float("inf"))
             except Unavailable:
                 self._lost_at = self._lost_at or time.monotonic()
                 return False
@@ -83,7 +84,7 @@ class Hub:
         commits, _ = self._tail.poll(timeout_s)
         for commit in commits:
             self._hand_on(commit.version, commit.events)
-        self._version = self._tail.version
+        self._version, self._position = self._tail.version, self._tail.position
         return bool(commits)
 
     def fileno(self) -> int:

@@ -101,6 +101,7 @@ class CronTable:
     def __init__(self) -> None:
         self.version = 0
         self.epoch = 0
+        self.tail = b""
         self.last = 0
         self.entries: dict[int, CronEntry] = {}
         self.jobs: dict[int, Track | None] = {}
@@ -126,7 +127,7 @@ class CronTable:
                 continue  # a full fold counts it
         if self:
             self.observe(commit)
-        self.version, self.epoch = commit.version, commit.epoch
+        self.version, self.epoch, self.tail = commit.version, commit.epoch, commit.digest
 
     def handle(self, name: str, subject: str, ts: float, context: Context) -> None:
         """Fold an event about an entry. Raises what `State.apply` takes for malformed."""

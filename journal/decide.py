@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Rejected
+from ..kvs.port import Append, Meta
 from .ids import f58
 from .idset import format_ids
 from .job import INACTIVE, NEW, PENDING, RUN, Job
-from .wire import pack
+from .wire import pack, pack_events
 
 if TYPE_CHECKING:  # a submit pays for no fold
     from .node import Node
@@ -34,6 +35,36 @@ class Decision:
     clears: list[str] = field(default_factory=list)
     inbox: list[tuple[str, bytes]] = field(default_factory=list)
     refusable: bool = False
+
+
+def make_append(
+    meta: Meta,
+    decision: Decision,
+    decided_at: int,
+    *,
+    producer: str = "",
+    seq: int = 0,
+    extra: Mapping[str, Any] | None = None,
+    there: str = "",
+) -> Append:
+    """A decision as a store request."""
+    return Append(
+        uid=meta.uid,
+        epoch=meta.epoch,
+        decided_at=decided_at,
+        payload=pack_events(decision.events),
+        producer=producer,
+        seq=seq,
+        since=tuple(decision.since),
+        exact=tuple(decision.exact),
+        absent=tuple(decision.absent),
+        bumps=tuple(decision.bumps),
+        clears=tuple(decision.clears),
+        inbox=tuple(decision.inbox),
+        refusable=decision.refusable,
+        extra=pack(extra) if extra else b"\x80",
+        anchor=there,
+    )
 
 
 def together(decisions: Iterable[Decision]) -> Decision:

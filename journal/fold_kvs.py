@@ -39,18 +39,19 @@ HANDLERS: dict[str, Callable[[Namespaces, float, Context, int], Touched]] = {
 class KvsState:
     """The user's KVS alone, as of a commit: what a client keeps that asks about nothing else."""
 
-    __slots__ = ("epoch", "kvs", "version")
+    __slots__ = ("epoch", "kvs", "tail", "version")
 
     def __init__(self, kvs: Namespaces, version: int = 0, epoch: int = 0) -> None:
         self.kvs = kvs
         self.version = version
         self.epoch = epoch
+        self.tail = b""
 
     def apply(self, commit: Commit) -> Touched:
         """Take what a commit says about the KVS, exactly as the fold does; the places that changed."""
         if commit.version != self.version + 1:
             raise Corrupt(f"version {commit.version} follows version {self.version}: history has a gap", code="version-gap")
-        self.version, self.epoch = commit.version, commit.epoch
+        self.version, self.epoch, self.tail = commit.version, commit.epoch, commit.digest
         touched: Touched = []
         for event in commit.events:
             try:

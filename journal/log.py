@@ -6,55 +6,29 @@ Readers never ask the worker: any process folds snapshot and tail.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from ..kvs.epochs import anchor, belongs, given_up, is_anchored
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
-from ..kvs.port import Answer, Append, Appended, Conflicted, Entry, Meta, StaleEpoch, Store
+from ..kvs.port import Answer, Appended, Conflicted, Entry, StaleEpoch, Store
 from . import snapshot as snapshots
 from .blocks import LazyJobs
 from .columns import Sieve, Wanted
 from .cron import CronTable
 from .decide import Decision, together
+from .decide import make_append as make_append
 from .history import History
 from .ids import f58
 from .job import INACTIVE, Job
 from .retired import records, versions_of
 from .state import State
-from .wire import Commit, Event, pack, pack_events, read_commit, well_formed
+from .wire import Commit, Event, read_commit, well_formed
 
 READ = 500
 TOGETHER = 2_000  # decisions that share a commit
-
-
-def make_append(
-    meta: Meta,
-    decision: Decision,
-    decided_at: int,
-    *,
-    producer: str = "",
-    seq: int = 0,
-    extra: Mapping[str, Any] | None = None,
-) -> Append:
-    """A decision as a store request."""
-    return Append(
-        uid=meta.uid,
-        epoch=meta.epoch,
-        decided_at=decided_at,
-        payload=pack_events(decision.events),
-        producer=producer,
-        seq=seq,
-        since=tuple(decision.since),
-        exact=tuple(decision.exact),
-        absent=tuple(decision.absent),
-        bumps=tuple(decision.bumps),
-        clears=tuple(decision.clears),
-        inbox=tuple(decision.inbox),
-        refusable=decision.refusable,
-        extra=pack(extra) if extra else b"\x80",
-    )
 
 
 @contextmanager
@@ -76,6 +50,7 @@ class Folded(Protocol):
 
     version: int
     epoch: int
+    tail: bytes
 
     def apply(self, commit: Commit) -> object: ...
 
@@ -102,8 +77,10 @@ class Journal:
 
     def commits(self, after: int = 0, until: int | None = None) -> Iterator[Commit]:
         """Commits with after < version <= until, in order, checked one by one."""
+        return self._commits(after, until, self.history.read(after, READ), READ)
+
+    def _commits(self, after: int, until: int | None, entries: list[Entry], full: int) -> Iterator[Commit]:
         while True:
-            entries = self.history.read(after, READ)
             for entry in entries:
                 if entry.version != after + 1:
                     raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
@@ -111,8 +88,26 @@ class Journal:
                     return
                 after = entry.version
                 yield read_commit(entry)
-            if len(entries) < READ:
+            if len(entries) < full:
                 return
+            entries, full = self.history.read(after, READ), READ
+
+    def following(self, state: Folded) -> Iterator[Commit]:
+        """Commits after those that were folded. Raises `Corrupt(code="forked")` if the journal has others up to there: it lost
+        history, and has perhaps grown again."""
+        if not state.version:
+            return self.commits()
+        entries = self.store.read(state.version - 1, READ)
+        if not entries or entries[0].version == state.version:
+            known = anchor(state.version, state.epoch, state.tail)
+            if not entries or (not is_anchored(entries[0], known) if known else entries[0].epoch != state.epoch):
+                there = f"is {entries[0].id} there" if entries else "ends before"
+                raise Corrupt(
+                    f"what was read up to version {state.version}-{state.epoch} is not this journal, which {there}: it lost "
+                    "history", code="forked", hint="read it anew; fluxkv ops adopt says what is lost",
+                )  # fmt: skip
+            return self._commits(state.version, None, entries[1:], READ - 1)
+        return self.commits(state.version)  # the entry itself has been archived and trimmed
 
     def load(self) -> State:
         """The live state, to go on from: newest snapshot, its digest checked, then the tail."""
@@ -138,7 +133,7 @@ class Journal:
     def catch_up(self, state: Folded) -> int:
         """Apply what came since; the number of commits."""
         before = state.version
-        for commit in self.commits(state.version):
+        for commit in self.following(state):
             state.apply(commit)
         return state.version - before
 
@@ -163,14 +158,21 @@ class Journal:
         if found is None:
             return None
         head = snapshots.read_head(found[0])
-        if head["version"] > self.store.meta().version:
-            raise Corrupt("the snapshot is ahead of the journal: history was lost", code="snapshot-ahead")
+        meta = self.store.meta()
+        if not belongs(meta.epochs, meta.version, head["version"], head["epoch"]):
+            if given_up(meta.epochs, head["version"], head["epoch"]):
+                return None  # taken on a branch that was lost, and adopted: the journal itself is right
+            raise Corrupt(
+                f"the snapshot is ahead of the journal: it knows version {head['version']}-{head['epoch']}, the journal ends at "
+                f"{meta.version}: history was lost", code="snapshot-ahead", hint="fluxkv ops adopt says what is lost",
+            )  # fmt: skip
         return (head, found[1]) if snapshots.usable(head) else None
 
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""
         head, chunks = snapshots.dump(state)
-        return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks, version=state.version)
+        there = anchor(state.version, state.epoch, state.tail)
+        return self.store.install_snapshot(self.meta.uid, self.meta.epoch, head, chunks, there, state.version)
 
     def story(self, versions: Sequence[int], subject: int | str | None = None) -> list[tuple[Commit, Event]]:
         """The events in these commits, those about `subject` only when it is given."""
@@ -287,9 +289,9 @@ class Journal:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def append(self, decision: Decision, decided_at: int) -> Answer:
-        """One try. `Conflicted` and the rest are the caller's to answer."""
-        return self.store.append(make_append(self.meta, decision, decided_at, extra=self.extra()))
+    def append(self, decision: Decision, decided_at: int, there: str = "") -> Answer:
+        """One try. `Conflicted` and the rest are the caller's to answer. there: anchor of the entry at `decided_at`, if known."""
+        return self.store.append(make_append(self.meta, decision, decided_at, extra=self.extra(), there=there))
 
     def extra(self) -> dict[str, Any]:
         """Who writes, for the header."""
@@ -303,7 +305,15 @@ class Journal:
 
         Raises `Rejected` from `decide`, `Conflict` when it never settles, `Corrupt` when history forked.
         """
-        return self.settle_in(state if state is not None else self.look(), decide, tries)
+        if state is not None:
+            return self.settle_in(state, decide, tries)
+        while True:
+            state = self.look()
+            try:
+                return self.settle_in(state, decide, tries)
+            except Corrupt as error:
+                if error.code != "forked" or not given_up(self.store.meta().epochs, state.version, state.epoch):
+                    raise  # else what is left has been adopted meanwhile: decide on that
 
     def settle_in(self, state: _F, decide: Callable[[_F], Decision], tries: int = 50) -> Appended:
         """As `settle`, against whatever has been folded from this journal."""
@@ -311,7 +321,7 @@ class Journal:
             decision = decide(state)
             if not decision.events:
                 return Appended(state.version, state.epoch)
-            answer = self.append(decision, state.version)
+            answer = self.append(decision, state.version, anchor(state.version, state.epoch, state.tail))
             if isinstance(answer, Appended):
                 return answer
             self.cope(answer)

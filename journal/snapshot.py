@@ -67,7 +67,7 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         ])  # fmt: skip
     head = {
         "schema": SCHEMA, "body": BODY, "version": state.version, "epoch": state.epoch, "time": state.time,
-        "digest": state.digest(), "sections": table,
+        "digest": state.digest(), "sections": table, "tail": state.tail,
     }  # fmt: skip
     body = b"".join(parts)
     return pack(head), [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
@@ -117,7 +117,7 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
     lazy: for readers. The state answers everything, its inactive jobs are unpacked when asked for.
     """
     state = State()
-    state.version, state.epoch, state.time = head["version"], head["epoch"], head["time"]
+    state.version, state.epoch, state.time, state.tail = head["version"], head["epoch"], head["time"], head.get("tail", b"")
     bad = Corrupt(f"the snapshot of version {state.version} does not match its digest", code="bad-snapshot")
     body, at = b"".join(chunks), 0
     blocks: list[Block] = []
@@ -162,7 +162,7 @@ def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:
     if kind != "state" or payload_hash(part) != checksum:
         raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
     table = CronTable.load(unpack(zlib.decompress(part)).get("cron"))
-    table.version, table.epoch = head["version"], head["epoch"]
+    table.version, table.epoch, table.tail = head["version"], head["epoch"], head.get("tail", b"")
     return table
 
 

@@ -33,7 +33,7 @@ MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError
 
 
 class State:
-    """version/epoch/time: of the last commit applied. jobs: every job not retired. nodes: by rank.
+    """version/epoch/tail/time: of the last commit applied (tail: its payload's hash). jobs: every job not retired. nodes: by rank.
 
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
@@ -49,6 +49,7 @@ class State:
     def __init__(self) -> None:
         self.version = 0
         self.epoch = 0
+        self.tail = b""
         self.time = 0.0
         self.jobs: dict[int, Job] = {}
         self.nodes: dict[int, Node] = {}
@@ -90,7 +91,7 @@ class State:
             raise Corrupt(f"version {version} follows version {self.version}: history has a gap", code="version-gap")
         if commit.epoch != self.epoch and self.epoch:
             self._leave_epoch(commit.epoch)
-        self.version, self.epoch, self.time = version, commit.epoch, commit.time
+        self.version, self.epoch, self.tail, self.time = version, commit.epoch, commit.digest, commit.time
         jobs, dirty, attention = self.jobs, self.dirty_jobs, self.attention
         handlers = fold_jobs.HANDLERS
         place = PLACE

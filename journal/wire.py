@@ -40,7 +40,8 @@ class Event(NamedTuple):
 class Commit(NamedTuple):
     """One journal entry, decoded. `events` are 4-element sequences in the order of `Event`.
 
-    time: server time of the append, Unix seconds. extra: the producer's free header map.
+    time: server time of the append, Unix seconds. extra: the producer's free header map. digest: the payload's hash, which
+    with the id says which entry of which branch it is (b"": not known).
     """
 
     version: int
@@ -51,6 +52,7 @@ class Commit(NamedTuple):
     time: float
     events: list[Any]
     extra: dict[str, Any]
+    digest: bytes = b""
 
     @property
     def id(self) -> str:
@@ -153,4 +155,4 @@ def read_commit(entry: Entry) -> Commit:
         )
     if not isinstance(extra, dict):  # whoever wrote it by hand has said nothing with it
         extra = {}
-    return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, unpack_events(entry.payload), extra)
+    return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, unpack_events(entry.payload), extra, digest)

@@ -50,7 +50,10 @@ def spans(text: str) -> list[Span]:
 
 
 def belongs(text: str, tip: int, version: int, epoch: int) -> bool:
-    """Whether an entry of this id can be in the history that ends at `tip`."""
+    """Whether an entry of this id can be in the history that ends at `tip`.
+
+    The last version before an epoch may also be named with that epoch: so does who begins to read there.
+    """
     if not version:
         return True
     if version > tip:
@@ -60,7 +63,7 @@ def belongs(text: str, tip: int, version: int, epoch: int) -> bool:
         return True
     last = max((one for one in lines if one.first <= version), key=lambda one: one.first)
     same = [one for one in lines if one.first == last.first]  # an epoch in which nothing was said begins where the next one does
-    return not epoch or any(one.epoch == epoch for one in same)
+    return not epoch or any(one.epoch == epoch for one in (*same, *(one for one in lines if one.first == version + 1)))
 
 
 def settle(text: str, tip: int, position: str) -> str:

@@ -11,9 +11,12 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .errors import Corrupt, Rejected
+from .blobs import payload_hash
+from .epochs import anchor, is_anchored
+from .errors import Rejected
 from .keys import keys_of
 from .port import Entry, Message, id_pair
+from .subscription import check_position, other_entry
 
 if TYPE_CHECKING:
     from .memory_server import MemoryServer
@@ -49,6 +52,7 @@ class MemorySubscription:
         self._server = server
         self._descriptor = -1
         self._uids: dict[str, str] = {}
+        self._anchors: dict[str, str] = {}
         self._closed = False
         self.positions: dict[str, str] = {}
         for key, position in positions.items():
@@ -120,7 +124,9 @@ class MemorySubscription:
                 entries = journal[first : first + COUNT]
                 if entries:
                     batch.append((key, entries))
-                    self.positions[key] = entries[-1].id
+                    last = entries[-1]
+                    self.positions[key] = last.id
+                    self._anchors[key] = anchor(last.version, last.epoch, payload_hash(last.payload))
                 continue
             stream = self._server.tables.streams.get(key)
             messages = stream.after(after, COUNT) if stream is not None else []
@@ -141,19 +147,12 @@ class MemorySubscription:
                 if self._uids[owner.namespace]:
                     raise Rejected(f"the instance at {owner.namespace} is not the one it was", code="gone")
                 self._uids[owner.namespace] = uid
+            check_position(key, position, tip, found.epochs if found is not None else "")
             version, epoch = id_pair(position)
-            if version > tip:
-                raise Corrupt(
-                    f"{key} was read up to {position}, but the journal ends at version {tip}",
-                    code="tail-behind",
-                    hint="the server lost history: re-read from the newest snapshot",
-                )  # fmt: skip
             if key == owner.journal and version and epoch:
                 journal = self._server.tables.journals.get(owner.namespace, [])
                 first = bisect_right(journal, version - 1, key=lambda entry: entry.version)
-                if first < len(journal) and journal[first].version == version and journal[first].epoch != epoch:
-                    raise Corrupt(
-                        f"{key} was read up to {position}, but its entry is {journal[first].id} now",
-                        code="forked",
-                        hint="the server's history is another one: re-read from the newest snapshot",
-                    )  # fmt: skip
+                at = journal[first] if first < len(journal) and journal[first].version == version else None
+                known = self._anchors.get(key, "")
+                if at and (at.id != position or (known.startswith(position + ":") and not is_anchored(at, known))):
+                    raise other_entry(key, position, at.id)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .blobs import payload_hash
+from .epochs import anchor, belongs, is_anchored
 from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys, keys_of
 from .port import Entry, Message, id_pair
@@ -31,6 +33,7 @@ class RedisSubscription:
     def __init__(self, connect: Callable[[], Connection], positions: dict[str, str]) -> None:
         self._connect = connect
         self.positions = dict(positions)
+        self._anchors: dict[str, str] = {}  # journal key -> the entry at its position, where we have read it
         self._uids: dict[str, bytes] = {}
         self._waiting = False
         self._asked_at = 0.0
@@ -147,7 +150,11 @@ class RedisSubscription:
             if items:
                 self.positions[key] = items[-1][0].decode()
             if owner is not None and key == owner.journal:
-                batch.append((key, [as_entry(item) for item in items]))
+                entries = [as_entry(item) for item in items]
+                if entries:
+                    last = entries[-1]
+                    self._anchors[key] = anchor(last.version, last.epoch, payload_hash(last.payload))
+                batch.append((key, entries))
             else:
                 batch.append((key, [as_message(item) for item in items]))
         return batch
@@ -166,33 +173,54 @@ class RedisSubscription:
                 owners.setdefault(owner.namespace, (owner, []))[1].append((key, position))
         if not owners:
             return
-        replies = connection.pipeline([("HMGET", keys.meta, "uid", "version") for keys, _ in owners.values()])
+        asked = [("HMGET", keys.meta, "uid", "version", "epochs") for keys, _ in owners.values()]
+        replies = connection.pipeline(asked)
         for (keys, followed), reply in zip(owners.values(), replies, strict=True):
             if isinstance(reply, ReplyError):
                 raise reply
-            uid, tip = reply
+            uid, tip, epochs = reply
             known = self._uids.get(keys.namespace)
             if known is not None and uid != known:
                 raise Rejected(f"the instance at {keys.namespace} is not the one it was", code="gone")
             if uid is not None:
                 self._uids[keys.namespace] = uid
             for key, position in followed:
-                self._check_position(connection, key, position, int(tip or 0), journal=key == keys.journal)
+                check_position(key, position, int(tip or 0), (epochs or b"").decode())
+                if key == keys.journal:
+                    self._check_entry(connection, key, position)
 
-    @staticmethod
-    def _check_position(connection: Connection, key: str, position: str, tip: int, *, journal: bool) -> None:
+    def _check_entry(self, connection: Connection, key: str, position: str) -> None:
+        """Compare the entry at our position with the one we have read."""
         version, epoch = id_pair(position)
-        if version > tip:
-            raise Corrupt(
-                f"{key} was read up to {position}, but the journal ends at version {tip}", code="tail-behind",
-                hint="the server lost history: re-read from the newest snapshot",
-            )  # fmt: skip
-        if not journal or not epoch or not version:
+        if not version or not epoch:
             return
         found = connection.call("XRANGE", key, version, version, "COUNT", 1)
-        if found and found[0][0].decode() != position:
-            raise Corrupt(
-                f"{key} was read up to {position}, but its entry is {found[0][0].decode()} now",
-                code="forked",
-                hint="the server's history is another one: re-read from the newest snapshot",
-            )  # fmt: skip
+        if not found:
+            return  # archived and trimmed
+        known = self._anchors.get(key, "")
+        if found[0][0].decode() != position or (known.startswith(position + ":") and not is_anchored(as_entry(found[0]), known)):
+            raise other_entry(key, position, found[0][0].decode())
+
+
+def check_position(key: str, position: str, tip: int, epochs: str) -> None:
+    """Raise `Corrupt` if a history with this tip and these epochs has never had an entry of that id."""
+    version, epoch = id_pair(position)
+    if version > tip:
+        raise Corrupt(
+            f"{key} was read up to {position}, but the journal ends at version {tip}", code="tail-behind",
+            hint="the server lost history: fluxkv ops adopt says what",
+        )  # fmt: skip
+    if not belongs(epochs, tip, version, epoch):
+        raise Corrupt(
+            f"{key} was read up to {position}, but the journal has no such entry in that epoch any more", code="forked",
+            hint="the server lost history, and has grown again: fluxkv ops adopt says what is lost",
+        )  # fmt: skip
+
+
+def other_entry(key: str, position: str, there: str) -> Corrupt:
+    """The error of who has read another entry than the one that stands there now."""
+    what = f"its entry is {there} now" if there != position else "an entry with other events stands there now"
+    return Corrupt(
+        f"{key} was read up to {position}, but {what}", code="forked",
+        hint="the server's history is another one: fluxkv ops adopt says what is lost",
+    )  # fmt: skip

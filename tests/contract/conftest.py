@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pyredis import PyRedisConnection
 
+from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Meta, Store
 from fluxkv.kvs.redis_store import RedisStore
@@ -29,6 +30,7 @@ class Backend:
     alien: Callable[[str], None]
     forget: Callable[[str], None]  # delete a key behind the store's back
     raw: Any = None
+    backup: Callable[[str], Callable[[], None]] | None = None  # of a namespace's keys; what puts it back under a running server
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +47,15 @@ def memory_backend() -> Backend:
     def alien(key: str) -> None:
         server.tables.aliens.add(key)
 
+    def backup(namespace: str) -> Callable[[], None]:
+        tables = server.copy_tables()
+        return lambda: server.put_back(tables)
+
     def forget(key: str) -> None:
         MemoryStore(server, key.partition("}")[0].removeprefix("{fluxkv:")).delete(key)
 
     return Backend(
-        "memory", lambda ns="/", **options: MemoryStore(server, ns, **options), alien, forget, server
+        "memory", lambda ns="/", **options: MemoryStore(server, ns, **options), alien, forget, server, backup
     )
 
 
@@ -73,6 +79,7 @@ def fake_backend() -> Backend:
         alien,
         forget,
         connect,
+        lambda namespace: key_backup(connect(), namespace),
     )
 
 
@@ -89,8 +96,24 @@ def real_backend(url: str) -> Backend:
 
     return Backend(
         "real", lambda ns="/", **options: RedisStore(url, ns, **options), alien, forget,
-        lambda: RespConnection(url),
+        lambda: RespConnection(url), lambda namespace: key_backup(RespConnection(url), namespace),
     )  # fmt: skip
+
+
+def key_backup(connection: Any, namespace: str) -> Callable[[], None]:
+    """DUMP of all keys of a namespace, and RESTORE of just these: what an operator may do under a running server."""
+    pattern = Keys(namespace).prefix.replace("{", "[{]") + "*"
+    kept = {key: connection.call("DUMP", key) for key in connection.call("KEYS", pattern)}
+
+    def put_back() -> None:
+        there = connection.call("KEYS", pattern)
+        if there:
+            connection.call("DEL", *there)
+        for key, value in kept.items():
+            connection.call("RESTORE", key, 0, value)
+        connection.close()
+
+    return put_back
 
 
 @pytest.fixture(params=["memory", "fake", "real"])

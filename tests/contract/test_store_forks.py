@@ -122,6 +122,52 @@ def test_a_snapshot_of_another_branch_is_not_installed(bench: Any) -> None:
     assert bench.store.load_snapshot() == (b"h", [b"c"])
 
 
+def _again(watcher: Any) -> Any:
+    """Poll as after a lost connection: positions are compared at once, not after a second of silence."""
+    watcher._drop() if hasattr(watcher, "_drop") else None
+    return watcher.poll(0.0)
+
+
+def test_a_watcher_of_a_tail_that_was_cut_and_has_regrown_is_told(bench: Any) -> None:
+    """HAZARD 15, 20: a backup was put back under a running server: same epoch, same replication id, even the same ids."""
+    for version in range(2):
+        bench.append(version)
+    restore = bench.backend.backup(bench.namespace)
+    for version in range(2, 4):
+        bench.append(version, b"0lost")
+    watcher = bench.store.subscribe({bench.keys.journal: "0"})
+    assert [entry.version for entry in watcher.poll(5.0)[0][1]] == [1, 2, 3, 4]
+    restore()
+    assert _code(lambda: _again(watcher)) == "tail-behind"
+    for version in range(2, 6):
+        bench.append(version, b"0new")
+    assert bench.store.read(3, 1)[0].id == f"4-{bench.meta.epoch}"
+    assert _code(lambda: _again(watcher)) == "forked"
+    watcher.close()
+
+
+def test_an_inbox_cursor_past_the_inbox_s_new_end_is_told(bench: Any) -> None:
+    """HAZARD 20: whoever reads an inbox from there on would wait in silence, or miss what comes."""
+    bench.append(0, inbox=(("node/0", b"one"),))
+    restore = bench.backend.backup(bench.namespace)
+    bench.append(1)
+    bench.append(2, inbox=(("node/0", b"lost"),))
+    inbox = bench.keys.inbox("node/0")
+    watcher = bench.store.subscribe({inbox: f"3-{bench.meta.epoch}"})
+    assert watcher.poll(0.0) == []
+    restore()
+    assert _code(lambda: _again(watcher)) == "tail-behind"
+    made = bench.store.adopt(bench.meta.uid, bench.meta.epoch, 1, 3, b"0adopted")
+    for version in range(2, 6):
+        bench.append(version, epoch=made.epoch, inbox=(("node/0", b"new"),))
+    assert _code(lambda: _again(watcher)) == "forked"  # though the tip is past its position again
+    cursor = settle(bench.store.meta().epochs, 6, f"3-{bench.meta.epoch}")
+    assert cursor == f"1-{bench.meta.epoch}"
+    watcher.follow(inbox, cursor)
+    assert [message.data for message in watcher.poll(5.0)[0][1]] == [b"new"] * 4
+    watcher.close()
+
+
 def test_a_fail_over_of_the_memory_server_takes_back_the_last_commits() -> None:
     server = MemoryServer()
     server.remember = 50
@@ -154,6 +200,8 @@ def test_positions_and_epochs() -> None:
     assert belongs(text, tip, 10, 70)
     assert belongs(text, tip, 20, 80)
     assert not belongs(text, tip, 21, 80)  # regrown
+    assert belongs(text, tip, 20, 90)  # where the next epoch begins
+    assert not belongs(text, tip, 19, 90)
     assert not belongs(text, tip, 41, 95)
     assert not belongs(text, tip, 15, 81)
     assert belongs(text, tip, 0, 0)

@@ -13,6 +13,7 @@ from fluxkv.journal.claims import Claim, from_wire, to_wire
 from fluxkv.journal.ids import IdSource, encode, f58, parse_id
 from fluxkv.journal.node import Node
 from fluxkv.journal.wire import Commit, pack, pack_events, read_commit, read_header, unpack, unpack_events
+from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Appended, Entry
@@ -110,7 +111,7 @@ def test_a_commit_comes_back_from_a_store(bumps: list[str], clears: list[str], r
     assert store.append(request) == Appended(1, meta.epoch)
     entry = store.read(0)[0]
     commit, header = read_commit(entry), read_header(entry)
-    assert commit == Commit(1, meta.epoch, "p", 1, 0, 1234.567891, rows, extra)
+    assert commit == Commit(1, meta.epoch, "p", 1, 0, 1234.567891, rows, extra, payload_hash(entry.payload))
     assert (header.bumps, header.clears, header.inbox) == (bumps, clears, ["node/0", "node/1"])
     assert (header.producer, header.seq, header.extra, header.time) == ("p", 1, extra, 1234.567891)
     flipped = bytes([entry.payload[-1] ^ 1])

@@ -1,0 +1,140 @@
+"""Whoever reads a journal notices that it lost history; adoption, and what follows for snapshots, deciders and agents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.instances import forks
+from fluxkv.journal.decide import Decision, change_queue
+from fluxkv.journal.log import Journal
+from fluxkv.journal.state import State
+from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
+
+NOW = 1_700_000_000.0
+
+
+class World:
+    """A journal on a memory server that can lose its end."""
+
+    def __init__(self) -> None:
+        self.server = MemoryServer()
+        self.server.remember = 100
+        self.store = MemoryStore(self.server)
+        self.store.create(durability="strict", origin_ms=0, created=0.0)
+        self.journal = Journal(self.store, "test")
+        self.journal.patience_s = 0.0
+
+    def say(self, count: int, reason: str = "x") -> None:
+        for _ in range(count):
+            event = ["queue-stop", "queue/default", NOW, {"reason": reason}]
+            self.journal.meta = self.store.meta()
+            self.journal.append(Decision([event], bumps=["queue/default"]), self.journal.meta.version)
+
+    def adopt(self, lost: int) -> int:
+        return forks.adopt(self.store, lost, NOW, "test", ["me"]).version
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def _code(work: Any) -> str:
+    with pytest.raises((Corrupt, Unavailable)) as caught:
+        work()
+    return caught.value.code
+
+
+def test_a_reader_that_has_seen_more_notices(world: World) -> None:
+    world.say(5)
+    state = world.journal.load()
+    world.server.fail_over(2)
+    assert _code(lambda: world.journal.catch_up(state)) == "forked"
+    world.adopt(5)
+    world.say(3)
+    assert _code(lambda: world.journal.catch_up(state)) == "forked"  # longer again, and another
+    assert world.journal.load().version == 7
+
+
+def test_a_reader_notices_a_tail_that_regrew_under_the_same_epoch(world: World) -> None:
+    """HAZARD 15: ids are equal; what stands there is not."""
+    world.say(2)
+    before = world.server.copy_tables()
+    world.say(2, "lost")
+    state = world.journal.load()
+    world.server.put_back(before)
+    world.say(4, "new")
+    assert world.store.read(3)[0].id == f"{state.version}-{state.epoch}"
+    assert _code(lambda: world.journal.catch_up(state)) == "forked"
+    assert forks.missing(world.store, f"4-{state.epoch}:{state.tail.hex()}") == (4, 4)
+    assert forks.missing(world.store, f"2-{state.epoch}") is None
+
+
+def test_what_was_lost_is_said_with_its_range(world: World) -> None:
+    world.say(6)
+    epoch = world.store.meta().epoch
+    world.server.fail_over(3)
+    assert forks.missing(world.store, f"6-{epoch}") == (4, 6)
+    assert forks.notice(world.store, f"6-{epoch}") == (4, 6)
+    assert _code(lambda: world.store.open_epoch(world.store.meta().uid, epoch, 3)) == "forked"
+    assert _code(lambda: world.say(1)) == "forked"
+    error = forks.history_lost(3, (4, 6), "the agent of node/0")
+    assert "versions 4 to 6 are lost" in str(error)
+    assert "adopt" in error.hint
+    version = world.adopt(0)
+    (commit,) = world.journal.commits(version - 1)
+    assert commit.events == [["adopt", "instance", NOW, {"old": epoch, "lost": [4, 6], "known": ["me"]}]]
+    assert world.journal.load().instance["adopted"] == [NOW, 4, 6]
+    assert forks.notice(world.store, f"6-{epoch}") is None  # known, and given up
+
+
+def test_a_loss_that_nobody_adopted_is_noticed_in_a_later_epoch(world: World) -> None:
+    """A keeper whose own witness was older opened an epoch; who knows better stops everybody all the same."""
+    world.say(6)
+    meta = world.store.meta()
+    world.server.fail_over(2)
+    world.store.open_epoch(meta.uid, meta.epoch, 4)
+    world.say(4)
+    assert forks.notice(world.store, f"6-{meta.epoch}") == (5, 6)
+    assert _code(lambda: world.say(1)) == "forked"
+
+
+def test_a_snapshot_of_the_lost_branch_is_passed_over_once_it_is_given_up(world: World) -> None:
+    """HAZARD 19: it was installed before, or came with the files of a backup."""
+    world.say(5)
+    assert world.journal.save_snapshot(world.journal.load())
+    snapshot = world.store.load_snapshot()
+    assert snapshot is not None
+    epoch = world.store.meta().epoch
+    world.server.fail_over(2)
+    world.server.tables.instances["/"].snapshot = snapshot
+    assert _code(world.journal.load) == "snapshot-ahead"
+    world.adopt(5)
+    world.say(4)  # past the snapshot's version
+    state = world.journal.load()
+    assert state.version == 8
+    fresh = State()
+    world.journal.catch_up(fresh)
+    assert state.digest() == fresh.digest()
+    lost = State()
+    lost.version, lost.epoch, lost.tail = 5, epoch, b"x" * 16
+    world.journal.meta = world.store.meta()
+    assert not world.journal.save_snapshot(lost)
+
+
+def test_who_decided_on_the_lost_branch_decides_again(world: World) -> None:
+    world.say(5)
+    seen: list[int] = []
+
+    def decide(state: State) -> Decision:
+        seen.append(state.version)
+        if len(seen) == 1:
+            world.server.fail_over(2)
+            world.adopt(5)
+        return change_queue("default", "start", "", NOW)
+
+    assert world.journal.settle(decide).version == 5
+    assert seen == [5, 4]
