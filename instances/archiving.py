@@ -19,6 +19,7 @@ from ..journal.segment import SEGMENT_ENTRIES, Part, check_whole, decode, header
 from ..kvs.errors import Conflict, Corrupt, Unavailable
 from ..kvs.port import TRIM_STEP, Entry, Meta
 from .paths import StateDir
+from .retention import collect, drop_output
 
 LEASE = "archive"
 LEASE_MS = 120_000
@@ -32,6 +33,7 @@ class Done:
     """What a run did, or (dry_run) would have done. Ranges of versions are (first, last), None for nothing.
 
     lost: what of the archive was of a branch the instance did not keep. kept_why: why nothing (more) was trimmed.
+    unnamed: contents removed since nothing named them. printed: jobs whose output was removed.
     """
 
     url: str
@@ -42,6 +44,8 @@ class Done:
     lost: tuple[int, int] | None = None
     trimmed: tuple[int, int] | None = None
     kept_why: str = ""
+    unnamed: int = 0
+    printed: int = 0
 
 
 class Archiver:
@@ -223,14 +227,19 @@ class Archiver:
         return tail
 
 
-def run(archiver: Archiver, rules: ArchiveRules, now: float, *, all_of_it: bool = False, trim: bool = False) -> Done:
-    """Archive what is old enough (or all), then, if asked, trim what the rules let go."""
+def run(
+    archiver: Archiver, rules: ArchiveRules, now: float, *, all_of_it: bool = False, trim: bool = False, sweep: bool = False
+) -> Done:
+    """Archive what is old enough (or all), then, if asked, trim what the rules let go, and what else may go (`retention`)."""
     with archiver:
         meta = archiver.store.meta()
         archiver.add(meta.version if all_of_it else version_at(archiver.journal, now - rules.after_s))
         if trim:
             tip = archiver.store.meta().version
             archiver.trim(min(tip - rules.keep_commits, version_at(archiver.journal, now - rules.keep_s)))
+        if sweep:
+            archiver.done.printed = drop_output(archiver.journal, rules.keep_output_s, dry_run=archiver.dry_run)
+            archiver.done.unnamed = collect(archiver.journal, rules.unused_blobs_s, dry_run=archiver.dry_run)
     return archiver.done
 
 

@@ -187,6 +187,10 @@ def read_value(store: Store, payload: Payload, offset: int = 0) -> Iterator[byte
         else:
             (found,) = store.get_blobs([part[0]])
             if found is None:
+                from ..journal.history import History
+
+                (found,) = History(store).blobs([part[0]])  # a value of old
+            if found is None:
                 raise Corrupt(f"kvs: the blob {part[0]} of {size} bytes is missing", code="no-blob")
             data = checked_blob(part[0], found)
         yield data[max(0, offset - (at - size)) :]

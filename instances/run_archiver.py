@@ -5,7 +5,9 @@ It is a process of its own: a place that hangs, or a large history, holds up nob
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 from ..journal.archive_config import archive_rules
 from ..journal.log import Journal
@@ -30,7 +32,8 @@ def main(state_dir: StateDir, log: Log) -> None:
         return
     place = place_of(rules, journal.meta, state_dir)
     try:
-        done = run(Archiver(journal, place, settings), rules, store.now(), trim=rules.trims)
+        sweep = rules.trims and time.time() - _swept(state_dir) > rules.unused_blobs_s
+        done = run(Archiver(journal, place, settings), rules, store.now(), trim=rules.trims, sweep=sweep)
     except Unavailable as error:
         if error.code == "busy":
             return
@@ -46,8 +49,24 @@ def main(state_dir: StateDir, log: Log) -> None:
         log.say("info", f"versions {done.archived[0]} to {done.archived[1]} archived in {place} ({size} bytes)")
     if done.trimmed:
         log.say("info", f"versions {done.trimmed[0]} to {done.trimmed[1]} taken out of the server")
-    _note(state_dir, place, None)
+    if done.unnamed or done.printed:
+        log.say("info", f"{done.unnamed} contents that nothing names and the output of {done.printed} jobs removed")
+    _note(state_dir, place, None, sweep)
 
 
-def _note(state_dir: StateDir, place: str, error: FluxkvError | None) -> None:
-    write_json(state_dir.join(NOTE), {"time": time.time(), "url": place, "error": str(error) if error else ""})
+def read_note(state_dir: StateDir) -> dict[str, Any]:
+    """How the last run went: time, url, error ("" if it went well), swept (when what nothing names was removed last)."""
+    try:
+        with open(state_dir.join(NOTE)) as file:
+            return dict(json.load(file))
+    except (OSError, ValueError):
+        return {}
+
+
+def _swept(state_dir: StateDir) -> float:
+    return float(read_note(state_dir).get("swept", 0.0))
+
+
+def _note(state_dir: StateDir, place: str, error: FluxkvError | None, swept: bool = False) -> None:
+    when = time.time() if swept else _swept(state_dir)
+    write_json(state_dir.join(NOTE), {"time": time.time(), "url": place, "error": str(error or ""), "swept": when})

@@ -32,6 +32,7 @@ CHUNK = 1000  # jobs per commit
 KEYWORDS = frozenset(("begin_time", "files", "retry", "retry_delay", "retry_on", "rlimit", "signal", "taskmap"))
 CHUNK_BYTES = 8 << 20  # of jobspecs and new environments, about
 ENVIRONMENTS = 10_000  # remembered as being in the store
+PUT_AGAIN_S = 600.0  # what nothing names is removed from the store some time (at least half an hour) after it was put last
 REMEMBERED = 100_000  # jobs, the newest, that can be waited for without a fold
 TRIES = 20
 PATIENCE_S = 10.0
@@ -59,7 +60,7 @@ class Submitter:
         self._store = store
         self._meta: Meta | None = None
         self._ids: IdSource | None = None
-        self._blobs: set[str] = set()
+        self._blobs: dict[str, float] = {}  # environments -> when they were put last
         self.rules = SubmitRules(store)
 
     def submit(
@@ -78,9 +79,9 @@ class Submitter:
         before: list[int] = []
         chunk: Chunk = []
         used: set[str] = set()
-        fresh: dict[str, bytes] = {}  # environments the store may not have
+        held: dict[str, bytes] = {}  # this chunk's environments
         last: Environment | None = None
-        blob = ""
+        blob, data = "", b""
         size = 0
         for jobspec, env, urgency, key in jobs:
             if key:
@@ -90,27 +91,34 @@ class Submitter:
             if env is not last:
                 data = pack_environment(env)
                 blob, last = blob_name(data), env
-                if blob not in self._blobs and blob not in fresh:
-                    fresh[blob] = data
-                    size += len(data)
+            if blob not in held:
+                held[blob] = data
+                size += 0 if blob in self._blobs else len(data)
             chunk.append((jobspec, blob, urgency, key))
             size += _weight(jobspec)
             if len(chunk) >= CHUNK or size > CHUNK_BYTES:
-                ids = self._commit(chunk, fresh, flags, before)
+                ids = self._commit(chunk, held, flags, before)
                 before += ids
                 yield ids
-                chunk, fresh, size = [], {}, 0
+                chunk, held, size = [], {}, 0
         if chunk:
-            yield self._commit(chunk, fresh, flags, before)
+            yield self._commit(chunk, held, flags, before)
 
-    def _commit(
-        self, chunk: Chunk, fresh: dict[str, bytes], flags: int, before: Sequence[int]
-    ) -> list[int]:
-        if fresh:
-            self._store.put_blobs(fresh)
+    def _put(self, environments: dict[str, bytes]) -> None:
+        """Have these in the store, and not about to leave it, right before the commit that names them (HAZARD 22)."""
+        now = time.monotonic()
+        due = {name: data for name, data in environments.items() if now - self._blobs.get(name, -PUT_AGAIN_S) >= PUT_AGAIN_S}
+        if due:
+            self._store.put_blobs(due)
             if len(self._blobs) >= ENVIRONMENTS:
                 self._blobs.clear()
-            self._blobs.update(fresh)
+            self._blobs.update(dict.fromkeys(due, now))
+
+    def _commit(
+        self, chunk: Chunk, held: dict[str, bytes], flags: int, before: Sequence[int]
+    ) -> list[int]:
+        self._put(held)
+        keep_files(self._store, (jobspec for jobspec, _, _, _ in chunk))
         from ..journal import decide
 
         keys = self._keys_of(chunk)
@@ -359,3 +367,19 @@ def new_source(origin_ms: int) -> IdSource:
     """Where new job ids come from: a random generator of this instance's (RFC 19)."""
     generator = int.from_bytes(os.urandom(2), "big") & 0x3FFF
     return IdSource(origin_ms, generator, lambda: time.time_ns() // 1_000_000)
+
+
+def keep_files(store: Store, jobspecs: Iterable[Jobspec]) -> None:
+    """The contents that jobs name in their files are about to be named again: they stay, or come back from the archive."""
+    files = [system["files"] for one in jobspecs if (system := (one.get("attributes") or {}).get("system") or {}).get("files")]
+    if not files:
+        return
+    from ..journal.blob_refs import names_in
+    from ..journal.history import History
+    from ..journal.wire import pack
+
+    missing = store.touch_blobs(sorted(names_in(pack(files))))
+    found = zip(missing, History(store).blobs(missing), strict=True)
+    for name, data in found:
+        if data is not None:
+            store.put_blobs({name: data})

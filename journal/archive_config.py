@@ -22,6 +22,7 @@ from ..kvs.errors import Rejected
 from .duration import parse_duration
 from .shown import shown
 
+SHORTEST_UNUSED_S = 1_800.0  # submitters put again what they put longer ago than a third of it
 _ARCHIVE = ("url", "after", "every")
 _RETENTION = ("keep", "keep-commits", "keep-output", "unused-blobs")
 
@@ -61,7 +62,7 @@ def archive_rules(document: Mapping[str, Any]) -> ArchiveRules:
         _seconds(archive, "archive.after", default.after_s), _seconds(archive, "archive.every", default.every_s, least=1.0),
         _seconds(ret, "retention.keep", default.keep_s), commits,
         _seconds(ret, "retention.keep-output", default.keep_output_s),
-        _seconds(ret, "retention.unused-blobs", default.unused_blobs_s, least=60.0),
+        _seconds(ret, "retention.unused-blobs", default.unused_blobs_s, least=SHORTEST_UNUSED_S),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ Whoever goes on from a snapshot (a worker) reads all of it and checks the digest
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from ..kvs.blobs import payload_hash
@@ -153,6 +153,17 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
     if state.digest() != head["digest"]:
         raise bad
     return state
+
+
+def parts(head: dict[str, Any], chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Each compressed piece of a body. Raises `Corrupt` for one that does not match its checksum."""
+    body, at = b"".join(chunks), 0
+    for _, _, _, _, names, size, checksum in head["sections"]:
+        part = body[at : at + names + size]
+        if len(part) != names + size or payload_hash(part) != checksum:
+            raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
+        yield from filter(None, (part[:names], part[names:]))
+        at += names + size
 
 
 def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:

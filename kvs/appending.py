@@ -181,6 +181,11 @@ def trim_refusal(word: str, why: str, namespace: str, through: str) -> Exception
     return Conflict(f"{namespace} can not be trimmed to {through}: {what}", code="epoch", hint="read the tail again")
 
 
+def tip_moved(namespace: str, tip: str, found: str) -> Conflict:
+    """The error of who has looked through a journal that has gone on."""
+    return Conflict(f"{namespace} ends at {found} by now, not at {tip}", code="moved", hint="read the tail")
+
+
 def no_plain_stream(namespace: str) -> Rejected:
     """The error for a journal handled as a stream of messages."""
     return Rejected(f"the journal of {namespace} is trimmed only by what has archived it", code="bad-trim")

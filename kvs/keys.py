@@ -26,7 +26,7 @@ class Keys:
     """The keys of one instance. All are plain attributes, computed once."""
 
     __slots__ = ("blobs", "guards", "journal", "lease", "log", "meta", "namespace", "prefix", "producers",
-                 "snapshot", "telemetry")  # fmt: skip
+                 "snapshot", "telemetry", "touched")  # fmt: skip
 
     def __init__(self, namespace: str) -> None:
         self.namespace = check_namespace(namespace)
@@ -40,6 +40,7 @@ class Keys:
         self.lease = prefix + "lease"  # string: who plans now
         self.log = prefix + "log"  # capped stream: the daemons' own log
         self.blobs = prefix + "blobs"  # hash: content hash -> bytes
+        self.touched = prefix + "touched"  # hash: content hash -> when it was put, or wanted, last (Unix seconds)
 
     def inbox(self, name: str) -> str:
         """Stream of messages to one agent's node; entry ids are those of the commits that sent them."""
@@ -48,6 +49,16 @@ class Keys:
     def output(self, job: int) -> str:
         """Capped stream of a job's forwarded output (RFC 24 events)."""
         return f"{self.prefix}output:{job}"
+
+    def streams_of_job(self, job: int) -> tuple[str, str]:
+        """What the server holds of what a job prints and reads."""
+        return self.output(job), self.input(job)
+
+    def job_of_stream(self, key: str) -> int:
+        """The job whose output or input this is, -1 if it is none's."""
+        kind, _, id = key.removeprefix(self.prefix).partition(":")
+        mine = key.startswith(self.prefix) and kind in ("output", "input") and id.isdecimal()
+        return int(id) if mine else -1
 
     def named_lease(self, name: str) -> str:
         """Who does a duty that one process at a time should do; "" is the planner's."""

@@ -72,6 +72,7 @@ class _Tables:
     journals: dict[str, list[Entry]] = field(default_factory=dict)
     streams: dict[str, MemoryStream] = field(default_factory=dict)
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    touched: dict[str, dict[str, float]] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
     aliens: set[str] = field(default_factory=set)  # keys that hold something of the wrong type
 

@@ -18,20 +18,19 @@ from .appending import (
     no_plain_stream,
     refusal,
     same_bump,
-    trim_refusal,
 )  # fmt: skip
 from .blobs import payload_hash
 from .epochs import is_anchored
 from .errors import Conflict, Rejected, Unavailable
 from .keys import Keys
 from .memory_epochs import MemoryEpochs, put_back
+from .memory_keeping import MemoryKeeping
 from .memory_server import Instance, MemoryServer, shared_server
 from .memory_streams import MemoryStream, MemorySubscription
 from .port import (
     Answer,
     Append,
     Appended,
-    Depot,
     Entry,
     Gap,
     Message,
@@ -44,7 +43,7 @@ from .port import (
 __all__ = ["MemoryServer", "MemoryStore", "shared_server"]
 
 
-class MemoryStore(MemoryEpochs):
+class MemoryStore(MemoryEpochs, MemoryKeeping):
     """A handle on one namespace of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, namespace: str = "/", *, memory_limit: int = 0) -> None:
@@ -265,39 +264,6 @@ class MemoryStore(MemoryEpochs):
             return None
         return found.snapshot[0], list(found.snapshot[1])
 
-    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
-        with self.server.changed:
-            self.server.check("trim_journal")
-            found, (last, _) = self._named(uid), id_pair(through)
-            journal = self.server.tables.journals[self.namespace]
-            at = bisect_right(journal, last - 1, key=lambda entry: entry.version)
-            here = journal[at].id if at < len(journal) and journal[at].version == last else "none"
-            word, why = "", ""
-            if found.fork or (found.epoch, found.replid) != (epoch, self.server.replid):
-                word, why = "EPOCH", str(found.epoch)
-            elif last >= found.version:
-                word = "TIP"
-            elif last > found.snapshot_version:
-                word, why = "SNAPSHOT", str(found.snapshot_version)
-            elif last > id_pair(found.trimmed)[0]:
-                if here == through:
-                    self._undoable(found, "trimmed", "archive")
-                    gone = journal[: at + 1]
-                    self.server.took(False, lambda: journal.__setitem__(slice(0, 0), gone))
-                    found.trimmed, found.archive = through, archive
-                    del journal[: at + 1]
-                else:
-                    word, why = "OTHER", here
-            if word:
-                raise trim_refusal(word, why, self.namespace, through)
-            self.server.check("trim_journal", "after")
-            return found.meta()
-
-    def depot(self, url: str, *, to_read: bool = False) -> Depot:
-        from .depot import open_depot
-
-        return open_depot(url, to_read=to_read)
-
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
         with self.server.changed:
             self.server.check("prune_guards")
@@ -321,15 +287,6 @@ class MemoryStore(MemoryEpochs):
             return len(old)
 
     # -- bytes beside the journal --------------------------------------------------------------------------
-
-    def put_blobs(self, blobs: dict[str, bytes]) -> None:
-        self.server.check("put_blobs")
-        self.server.tables.blobs.setdefault(self.namespace, {}).update(blobs)
-
-    def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
-        self.server.check("get_blobs")
-        held = self.server.tables.blobs.get(self.namespace, {})
-        return [held.get(name) for name in names]
 
     def push(self, key: str, data: Sequence[bytes], *, limit: int = 0) -> None:
         with self.server.changed:

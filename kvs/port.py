@@ -298,7 +298,23 @@ class Store(Protocol):
         ...
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
-        """Store content-addressed bytes (name: `blob_name(data)`). Idempotent."""
+        """Store content-addressed bytes (name: `blob_name(data)`). Idempotent. They are kept for a while from now on, then as
+        long as something retained names them: see `collect_blobs`."""
+        ...
+
+    def touch_blobs(self, names: Sequence[str]) -> list[str]:
+        """Say that these are about to be named by a commit, as `put_blobs` would. Returns those that are not there."""
+        ...
+
+    def idle_blobs(self, before: float) -> list[str]:
+        """The names of blobs that were last put or touched before a server time (Unix seconds)."""
+        ...
+
+    def collect_blobs(self, uid: str, tip: str, before: float, names: Sequence[str]) -> int:
+        """Remove those of these blobs that were last touched before a time; how many went.
+
+        tip: id of the journal's last entry that the caller has looked through for names. Raises `Conflict` if it has moved on.
+        """
         ...
 
     def get_blobs(self, names: Sequence[str]) -> list[bytes | None]: ...
@@ -314,6 +330,10 @@ class Store(Protocol):
         ...
 
     def delete(self, *keys: str) -> None: ...
+
+    def outputs(self) -> dict[int, float]:
+        """The jobs whose output (or input) the server holds: id -> when something was added last (Unix seconds)."""
+        ...
 
     def lease(self, owner: str, ttl_ms: int, name: str = "") -> bool:
         """Take or renew a lease (compare-and-expire): the planner's, or the one of this name. Never what keeps us safe."""

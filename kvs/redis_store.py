@@ -20,13 +20,13 @@ from .appending import (
     parse_answer,
     safe_to_resend,
     script_keys,
-    trim_refusal,
 )
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .keys import Keys
-from .port import Answer, Append, Appended, Depot, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
+from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
 from .reach import connector
 from .redis_epochs import EpochScripts, new_epoch
+from .redis_keeping import KeepingScripts
 from .replies import META_FIELDS, PASSING, as_entry, as_message, as_meta, reply_failure
 from .resp import Connection, Connector, ReplyError
 from .scripts import script
@@ -52,7 +52,7 @@ def open_store(uri: str, **options: Any) -> Store:
     return RedisStore(connect, parsed.namespace, **options)
 
 
-class RedisStore(EpochScripts):
+class RedisStore(EpochScripts, KeepingScripts):
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
     For one thread: it is not shared between threads. After a fork the child connects anew.
@@ -243,21 +243,6 @@ class RedisStore(EpochScripts):
         except KeyError as error:
             raise Corrupt(f"the snapshot of {self.namespace} lacks {error}", code="bad-snapshot") from None
 
-    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
-        version = id_pair(through)[0]
-        answer = self._script(
-            "trim_journal", [self.keys.meta, self.keys.journal, self.keys.snapshot],
-            [uid, epoch, "1" if self.fenced else "0", through, version, next_id(through), archive], resend=True,
-        )  # fmt: skip
-        if answer[0] != b"OK":
-            raise trim_refusal(answer[0].decode(), answer[1].decode() if len(answer) > 1 else "", self.namespace, through)
-        return self.meta()
-
-    def depot(self, url: str, *, to_read: bool = False) -> Depot:
-        from .depot import open_depot
-
-        return open_depot(url, to_read=to_read)
-
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
         gone = 0
         for table, kind in ((self.keys.guards, "guards"), (self.keys.producers, "producers")):
@@ -281,13 +266,6 @@ class RedisStore(EpochScripts):
         return gone
 
     # -- bytes beside the journal --------------------------------------------------------------------------
-
-    def put_blobs(self, blobs: dict[str, bytes]) -> None:
-        if blobs:
-            self._ask("HSET", self.keys.blobs, *[part for pair in blobs.items() for part in pair])
-
-    def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
-        return list(self._ask("HMGET", self.keys.blobs, *names)) if names else []
 
     def push(self, key: str, data: Sequence[bytes], *, limit: int = 0) -> None:
         cap = ("MAXLEN", "~", limit) if limit else ()

@@ -55,8 +55,9 @@ def archive(
             rules, keep_s=parse_duration(keep) if keep else rules.keep_s, keep_commits=keep_commits or rules.keep_commits
         )
         done = run(
-            Archiver(journal, place, settings, dry_run=dry_run), rules, journal.store.now(), all_of_it=all_of_it, trim=trim
-        )
+            Archiver(journal, place, settings, dry_run=dry_run), rules, journal.store.now(), all_of_it=all_of_it, trim=trim,
+            sweep=trim,
+        )  # fmt: skip
     _show(done, as_json, trim)
 
 
@@ -84,7 +85,7 @@ def _show(done: Done, as_json: bool, trim: bool) -> None:
         render.print_json({
             "url": done.url, "dry_run": done.dry_run, "archived": done.archived, "trimmed": done.trimmed, "lost": done.lost,
             "segments": [part.name for part in done.segments], "bytes": sum(part.size for part in done.segments),
-            "blobs": done.blobs, "kept_why": done.kept_why,
+            "blobs": done.blobs, "kept_why": done.kept_why, "unnamed": done.unnamed, "printed": done.printed,
         })  # fmt: skip
         return
     would = "would be " if done.dry_run else ""
@@ -98,5 +99,7 @@ def _show(done: Done, as_json: bool, trim: bool) -> None:
         render.out(f"versions {done.archived[0]} to {done.archived[1]} {would}archived in {done.url}{what}")
     if done.trimmed:
         render.out(f"versions {done.trimmed[0]} to {done.trimmed[1]} {would}taken out of the server")
-    elif trim:
+    if done.unnamed or done.printed:
+        render.out(f"{done.unnamed} contents that nothing names, and the output of {done.printed} jobs, {would}removed")
+    if trim and not done.trimmed:
         render.out(f"nothing taken out of the server: {done.kept_why}")

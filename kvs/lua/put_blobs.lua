@@ -1,0 +1,21 @@
+-- Keep blobs, or only say that some are wanted; either way they count as touched now.
+-- KEYS  1 blobs  2 touched
+-- ARGV  1 "put": name, bytes, name, bytes, ...  or "touch": name, name, ...
+-- Answers the names (of "touch") that are not there.
+local now = redis.call('TIME')[1]
+local missing = {}
+if ARGV[1] == 'put' then
+  for i = 2, #ARGV, 2 do
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call('HSET', KEYS[2], ARGV[i], now)
+  end
+else
+  for i = 2, #ARGV do
+    if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then
+      redis.call('HSET', KEYS[2], ARGV[i], now)
+    else
+      missing[#missing + 1] = ARGV[i]
+    end
+  end
+end
+return missing

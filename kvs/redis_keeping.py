@@ -1,0 +1,100 @@
+"""The part of `RedisStore` about what may leave the server: a journal's oldest entries, and blobs. The scripts decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .appending import refusal, tip_moved, trim_refusal
+from .keys import Keys
+from .port import Depot, Meta, id_pair, next_id
+
+BLOB_STEP = 1_000  # names in one command
+
+
+class KeepingScripts:
+    """Calls the scripts, each of which may be sent again."""
+
+    namespace: str
+    keys: Keys
+    fenced: bool
+
+    def meta(self) -> Meta:
+        raise NotImplementedError
+
+    def _ask(self, *command: Any) -> Any:
+        raise NotImplementedError
+
+    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
+        raise NotImplementedError
+
+    def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
+        raise NotImplementedError
+
+    def trim_journal(self, uid: str, epoch: int, through: str, archive: str) -> Meta:
+        version = id_pair(through)[0]
+        answer = self._script(
+            "trim_journal", [self.keys.meta, self.keys.journal, self.keys.snapshot],
+            [uid, epoch, "1" if self.fenced else "0", through, version, next_id(through), archive], resend=True,
+        )  # fmt: skip
+        if answer[0] != b"OK":
+            raise trim_refusal(answer[0].decode(), answer[1].decode() if len(answer) > 1 else "", self.namespace, through)
+        return self.meta()
+
+    def depot(self, url: str, *, to_read: bool = False) -> Depot:
+        from .depot import open_depot
+
+        return open_depot(url, to_read=to_read)
+
+    def outputs(self) -> dict[int, float]:
+        pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self.keys.prefix) + "*put:*"
+        cursor, keys = b"0", list[str]()
+        while True:
+            cursor, some = self._ask("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            keys += [key.decode() for key in some]
+            if cursor == b"0":
+                break
+        keys = sorted({key for key in keys if self.keys.job_of_stream(key) >= 0})
+        found: dict[int, float] = {}
+        replies = self._ask_many([("XREVRANGE", key, "+", "-", "COUNT", 1) for key in keys])
+        for key, reply in zip(keys, replies, strict=True):
+            last = id_pair(reply[0][0].decode())[0] / 1000 if reply else 0.0
+            job = self.keys.job_of_stream(key)
+            found[job] = max(last, found.get(job, 0.0))
+        return found
+
+    def put_blobs(self, blobs: dict[str, bytes]) -> None:
+        if blobs:
+            flat = [part for pair in blobs.items() for part in pair]
+            self._script("put_blobs", [self.keys.blobs, self.keys.touched], ["put", *flat], resend=True)
+
+    def touch_blobs(self, names: Sequence[str]) -> list[str]:
+        missing: list[bytes] = []
+        for at in range(0, len(names), BLOB_STEP):
+            some = names[at : at + BLOB_STEP]
+            missing += self._script("put_blobs", [self.keys.blobs, self.keys.touched], ["touch", *some], resend=True)
+        return [name.decode() for name in missing]
+
+    def idle_blobs(self, before: float) -> list[str]:
+        names = [name.decode() for name in self._ask("HKEYS", self.keys.blobs)]
+        flat = self._ask("HGETALL", self.keys.touched)
+        touched = dict(zip((name.decode() for name in flat[::2]), map(float, flat[1::2]), strict=True))
+        self.touch_blobs([name for name in names if name not in touched])  # of a program that did not note it
+        return [name for name in names if touched.get(name, before) < before]
+
+    def collect_blobs(self, uid: str, tip: str, before: float, names: Sequence[str]) -> int:
+        gone = 0
+        for at in range(0, len(names), BLOB_STEP):
+            answer = self._script(
+                "collect_blobs", [self.keys.meta, self.keys.blobs, self.keys.touched],
+                [uid, tip, repr(before), *names[at : at + BLOB_STEP]], resend=True,
+            )  # fmt: skip
+            if answer[0] == b"GONE":
+                raise refusal("GONE", "", self.namespace)
+            if answer[0] != b"OK":
+                raise tip_moved(self.namespace, tip, answer[1].decode())
+            gone += answer[1]
+        return gone
+
+    def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        return list(self._ask("HMGET", self.keys.blobs, *names)) if names else []
