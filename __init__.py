@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .instances.calls import RemoteError, RemoteTraceback
-    from .instances.client import Instance, JobHandle, connect
+    from .instances.client import Instance, connect
     from .instances.executor import Executor
     from .instances.follow import JobResult
     from .instances.futures import JobException, JobFuture
+    from .instances.handle import JobHandle
     from .instances.kvs_client import Kvs
     from .instances.views import NodeView, QueueView, Resources
     from .journal.job import Job, JobState, Result
@@ -59,10 +60,11 @@ __all__ = [
 
 _HOMES = {
     "instances.calls": ("RemoteError", "RemoteTraceback"),
-    "instances.client": ("Instance", "JobHandle", "connect"),
+    "instances.client": ("Instance", "connect"),
     "instances.executor": ("Executor",),
     "instances.follow": ("JobResult",),
     "instances.futures": ("JobException", "JobFuture"),
+    "instances.handle": ("JobHandle",),
     "instances.kvs_client": ("Kvs",),
     "instances.views": ("NodeView", "QueueView", "Resources"),
     "journal.job": ("Job", "JobState", "Result"),

@@ -23,7 +23,7 @@ from .futures import JobFuture
 from .submission import Command, Environment, Jobspec, build_jobspec, prepare
 
 if TYPE_CHECKING:
-    from .client import JobHandle
+    from .handle import JobHandle
 
 PATIENCE_S = 300.0
 

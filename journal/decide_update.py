@@ -15,9 +15,10 @@ from .config import no_such_queue
 from .decide import Decision
 from .duration import format_duration, parse_duration
 from .ids import f58
-from .job import NEW, PENDING, RUN, Job
+from .job import CLEANUP, INACTIVE, NEW, PENDING, RUN, Job
 from .jobspec_build import parse_setting
 from .jobspec_check import check, check_plain
+from .retry import REQUEUE, may_return
 from .state import State
 from .updates import update_paths
 from .wire import pack, unpack
@@ -191,6 +192,27 @@ def _pending(job: Job, word: str) -> Decision:
     if not job.state & (PENDING | NEW):
         raise _refuse(job, f"is not pending: it can not be {word}", "not-pending")
     return Decision([])
+
+
+def requeue(job: Job, note: str, hold: bool, userid: int, now: float) -> Decision:
+    """End a running job's attempt and have it followed by another, whatever its retry policy. hold: it is held then.
+
+    No events if that is under way. Raises `Rejected` for a job that is pending (not-running), ending or inactive.
+    """
+    if job.state & (PENDING | NEW):
+        raise _refuse(job, "is pending: there is nothing to end", "not-running")
+    if job.state == INACTIVE:
+        raise _refuse(job, "is inactive", "inactive", f"fluxkv resubmit {f58(job.id)} submits it once more")
+    if job.state == CLEANUP:
+        if job.exception is not None and job.exception[0] == REQUEUE and may_return(job):
+            return Decision([])
+        raise _refuse(job, "is ending already", "not-running", f"once it has ended, fluxkv resubmit {f58(job.id)}")
+    thing = f"job/{job.id}"
+    context = {"type": REQUEUE, "severity": 0, "note": note, "userid": userid}
+    events: list[list[Any]] = [["exception", job.id, now, context]]
+    if hold and job.urgency:
+        events.append(["urgency", job.id, now, {"urgency": 0, "userid": userid}])
+    return Decision(events, since=[thing], bumps=[thing])
 
 
 def merge(decisions: Iterable[Decision]) -> Decision:

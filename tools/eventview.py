@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..journal.ids import f58
+from ..journal.retry import describe as requeued
 from ..journal.wire import Commit, Event
 from ..kvs.errors import Rejected
 from ..kvs.tree import size_of
@@ -153,6 +154,9 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         return " ".join(f"{context.get('type')} severity {context.get('severity')}{who}{note}".split())
     if name == "reason":
         return str(context.get("text", ""))
+    if name == "requeue":
+        after = f", not before {precise_time(context['after'])}" if "after" in context else ""
+        return f"attempt {context['attempt']}: {' '.join(requeued(context).split())}{after}"
     if name == "resource-define":
         return str(context.get("method", ""))
     if name == "config":

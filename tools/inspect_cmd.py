@@ -171,11 +171,14 @@ def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) 
     from .eventview import claims_text, status_text
 
     found: list[dict[str, Any]] = []
+    number = 1
     for commit, event in story:
         context = event.context or {}
+        if event.name == "requeue":
+            number += 1
         if event.name == "grant" or (event.name == "alloc" and "attempt" not in context):
             found.append(
-                {"attempt": commit.version, "by": event.name, "at": event.timestamp, "where": "", "end": ""}
+                {"number": number, "attempt": commit.version, "by": event.name, "at": event.timestamp, "where": "", "end": ""}
             )
         if not found:
             continue
@@ -219,10 +222,10 @@ def _show_job(
         render.out("  depends on " + ", ".join(f"{name}{' (met)' if met else ''}" for name, met in waited.items()))
     if found.state & PENDING and found.annotations:
         render.out(f"  annotations {found.annotations}")
-    for number, one in enumerate(tries, 1):
+    for one in tries:
         where = f" on {one['where']}" if one["where"] else ""
         end = f": {one['end']}" if one["end"] else ""
-        render.out(f"  attempt {number} (version {one['attempt']}, by {one['by']}){where}{end}")
+        render.out(f"  attempt {one['number']} (version {one['attempt']}, by {one['by']}){where}{end}")
     render.out("")
     rows = [
         [

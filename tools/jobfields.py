@@ -127,6 +127,7 @@ FIELDS: FieldTable = FieldTable({
     "result": ("RESULT", lambda job, view: job.result.name if job.result is not None else ""),
     "result_emoji": ("RESULT", lambda job, view: _RESULT_EMOJI.get(job.result or 0, "")),
     "result_abbrev": ("RS", lambda job, view: RESULT_ABBREV[job.result] if job.result is not None else ""),
+    "attempt": ("ATTEMPT", lambda job, view: job.number),
     "success": ("SUCCESS", lambda job, view: job.result == 1 if job.state == INACTIVE else ""),
     "waitstatus": ("WSTATUS", lambda job, view: "" if job.status is None else job.status),
     "exception.occurred": ("EXCEPTION-OCCURRED", lambda job, view: bool(job.exceptions)),
@@ -172,6 +173,8 @@ def job_document(job: Job, view: View) -> dict[str, Any]:
             and not (name == "expiration" and not value)
         ):
             document[name] = value
+    if job.requeued is not None:
+        document["attempt"] = job.number
     if job.state & PENDING:
         document["dependencies"] = list(job.waiting)
     document["exception"] = {"occurred": bool(job.exceptions)}

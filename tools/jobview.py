@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..journal.duration import format_duration
 from ..journal.hostlist import compress
 from ..journal.ids import f58
 from ..journal.job import (
@@ -21,6 +22,7 @@ from ..journal.job import (
     Job,
 )
 from ..journal.node import Queue
+from ..journal.retry import REQUEUE
 from ..journal.state import State
 from .reading import user_name
 
@@ -111,14 +113,26 @@ def reason(job: Job, view: View) -> str:
     full = view.state.usage.running_full(job.queue, job.userid, {}) if view.state.usage is not None else ""
     if full:
         return full.replace(f"user {job.userid} ", f"{user_name(job.userid)} ")
+    again = f" ({one_line(job.requeued[3])})" if job.requeued is not None else ""
+    if job.reason[0] == REQUEUE and job.requeued is not None:
+        return _rests(job, view)
     if job.reason[1] and job.reason[0] != "limit":  # what it says of a limit was true then
-        return one_line(job.reason[1])
+        return one_line(job.reason[1]) + again
     if job.state != SCHED:
         return "no worker has taken it up yet"
     head = view.head(job.queue)
     if head == job.id:
         return "first in line"
     return f"behind {f58(head)}" if head else ""
+
+
+def _rests(job: Job, view: View) -> str:
+    """Why a job is tried again, and when it will be in line if it is not yet."""
+    assert job.requeued is not None
+    text, left = one_line(job.requeued[3]), job.requeued[2] - view.now
+    if job.id in view.state.keeping:
+        return f"{text}; its housekeeping goes on"
+    return f"{text}; rests for {format_duration(round(left))}" if left >= 1 else text
 
 
 def signal_name(number: int) -> str:

@@ -33,6 +33,7 @@ COMMANDS = {
     "update": ("update", "update", "Change jobs: duration, queue, name, attributes."),
     "hold": ("update", "hold", "Keep jobs from running until they are released."),
     "release": ("update", "release", "Release held jobs."),
+    "requeue": ("update", "requeue", "End running jobs and have them run again."),
     "jobs": ("jobs", "jobs", "List jobs."),
     "pgrep": ("pgrep", "pgrep", "List jobs by a pattern for their names."),
     "pkill": ("pgrep", "pkill", "Cancel jobs by a pattern for their names."),
@@ -57,7 +58,9 @@ COMMANDS = {
 GROUPS = {
     "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
-    "Looking at jobs and changing them": ("jobs", "pgrep", "job", "watch", "update", "hold", "release", "cancel", "pkill"),
+    "Looking at jobs and changing them": (
+        "jobs", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
+    ),
     "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),
     "Help": ("help", "man", "completion"),

@@ -69,7 +69,7 @@ _WANTED = {
     "cancel": "active", "job attach": "running pending", "job kill": "running", "job raise": "active",
     "job urgency": "pending", "job wait": "active", "job wait-event": "active", "job timeleft": "running",
     "job hostpids": "running", "update": "pending running", "watch": "active", "resubmit": "inactive",
-    "job purge": "inactive", "hold": "pending", "release": "pending",
+    "job purge": "inactive", "requeue": "running", "hold": "pending", "release": "pending",
 }  # fmt: skip
 
 

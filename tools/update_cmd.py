@@ -1,4 +1,4 @@
-"""`fluxkv update`, `hold` and `release`: change jobs. Decides what is said; rules are `journal.decide_update`'s."""
+"""`fluxkv update`, `hold`, `release` and `requeue`: change jobs. Decides what is said; rules are `journal.decide_update`'s."""
 
 from __future__ import annotations
 
@@ -106,6 +106,33 @@ def release(ids: tuple[str, ...], chosen: dict[str, Any], uri: str | None) -> in
         return decide_update.release(job, os.getuid(), now)
 
     return _change(list(ids), chosen, PENDING | NEW, decide, uri, "released")
+
+
+@click.command()
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@job_options("Requeue")
+@click.option("-m", "--message", metavar="NOTE", default="", help="Why; it stays in the job's story.")
+@click.option("--hold", "held", is_flag=True, help="Hold it then: it does not run until it is released.")
+@uri_option
+def requeue(ids: tuple[str, ...], chosen: dict[str, Any], message: str, held: bool, uri: str | None) -> int:
+    """End running jobs and put them back in line: each runs once more, as the same job.
+
+    Its tasks get TERM, then KILL; when all is over the next attempt is pending. It counts for no --retry. A job that has
+    ended is submitted once more with resubmit.
+
+    \b
+    Examples:
+      fluxkv requeue ƒ3kQ
+      fluxkv requeue --hold -m "wrong node" ƒ3kQ
+      fluxkv requeue --all --queue=debug
+    """
+    from ..journal import decide_update
+    from ..journal.job import RUN
+
+    def decide(state: State, job: Job, now: float) -> Decision:
+        return decide_update.requeue(job, message, held, os.getuid(), now)
+
+    return _change(list(ids), chosen, RUN, decide, uri, "requeued")
 
 
 def _change(

@@ -54,6 +54,7 @@ JOB_STATE = {
     "job wait-event": "ending",
     "hold": "pending",
     "release": "pending",
+    "requeue": "running",
     "update": "pending",
 }
 LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled"}

@@ -9,13 +9,19 @@ from journal_rules import Rules
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances.attempts import Host, build_attempt
+from fluxkv.instances.changing import Outcome, change_jobs
 from fluxkv.instances.orders import launch_orders
 from fluxkv.instances.reactor import Lead
-from fluxkv.journal import decide, snapshot
+from fluxkv.journal import decide, decide_update, snapshot
 from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.retry import DEFAULT_ON, again, causes_of, covers, end_of, parse_retry
+from fluxkv.journal.wire import Event
 from fluxkv.kvs.errors import Rejected
+from fluxkv.tools.eventview import describe
+from fluxkv.tools.inspect_cmd import attempts
+from fluxkv.tools.jobfields import FIELDS, job_document
+from fluxkv.tools.jobview import View
 
 FAILED = 75 << 8
 
@@ -397,6 +403,106 @@ def test_a_stop_takes_along_nobody_who_is_tried_again(rig: Rig) -> None:
     assert rig.job(id).number == 2
     assert rig.job(id).requeued[3] == "retry 1 of 2: the instance is being stopped"
     check_rules(rig)
+
+
+# -- by hand -------------------------------------------------------------------------------------------------------
+
+
+def requeue(rig: Rig, *ids: int, hold: bool = False) -> Outcome:
+    found = change_jobs(rig.journal, ids, lambda state, job, now: decide_update.requeue(job, "because", hold, 1, now))
+    rig.turn()
+    return found
+
+
+def test_a_running_job_is_requeued_whatever_its_policy(rig: Rig) -> None:
+    """Its attempt ends first, then the next begins; said twice it is done once; retries are not used up by it."""
+    id, with_policy = rig.submit(jobspec()), rig.submit(spec(1))
+    rig.started(id, with_policy)
+    assert requeue(rig, id, with_policy) == ([id, with_policy], {})
+    job = rig.job(id)
+    assert (job.state, job.number, job.ending) == (CLEANUP, 1, "requeue")
+    assert ["end", id, job.attempt_id, "requeue"] in rig.orders(job.ranks[0])
+    assert requeue(rig, id) == ([], {})
+    fail(rig, id, 15, "requeue")
+    fail(rig, with_policy, 15, "requeue")
+    assert (rig.job(id).state, rig.job(id).number, rig.job(id).requeued[3]) == (RUN, 2, "requeued: because")
+    for number in (2, 3):
+        rig.started(with_policy)
+        assert rig.job(with_policy).number == number
+        fail(rig, with_policy)
+    assert (rig.job(with_policy).state, rig.job(with_policy).number) == (INACTIVE, 3)
+    fail(rig, id)
+    assert rig.job(id).state == INACTIVE
+    check_rules(rig)
+
+
+def test_requeued_and_held(rig: Rig) -> None:
+    id = rig.submit(jobspec())
+    rig.started(id)
+    requeue(rig, id, hold=True)
+    fail(rig, id, 15, "requeue")
+    job = rig.job(id)
+    assert (job.state, job.priority, job.urgency) == (SCHED, 0, 0)
+    change_jobs(rig.journal, [id], lambda state, job, now: decide_update.release(job, 1, now))
+    rig.turn()
+    assert (rig.job(id).state, rig.job(id).urgency) == (RUN, 16)
+    check_rules(rig)
+
+
+def test_what_cannot_be_requeued_says_why(rig: Rig) -> None:
+    running = [rig.submit(jobspec(cores=2)) for _ in range(2)]
+    pending = rig.submit(jobspec(cores=2))
+    fail(rig, running[0], 0)
+    rig.do(decide.raise_exception(rig.state, running[1], "cancel", 0, "", 1, rig.now))
+    rig.turn()
+    waiting = rig.submit(jobspec(nodes=2, cores=2))
+    outcome = requeue(rig, *running, waiting, 99)
+    assert outcome.changed == []
+    found = {id: (error.code, error.hint) for id, error in outcome.refused.items()}
+    assert found[running[0]][0] == "inactive"
+    assert "resubmit" in found[running[0]][1]
+    assert found[running[1]][0] == "not-running"
+    assert found[waiting][0] == "not-running"
+    assert found[99][0] == "no-such-job"
+    assert rig.job(pending).state == RUN
+
+
+def test_cancel_after_requeue_is_the_last_word(rig: Rig) -> None:
+    id = rig.submit(jobspec())
+    rig.started(id)
+    requeue(rig, id)
+    (decision,) = decide.cancel_each([rig.job(id)], "", 1, rig.now)
+    rig.do(decision)
+    rig.turn()
+    fail(rig, id, 15, "requeue")
+    assert rig.job(id).state == INACTIVE
+    assert rig.job(id).number == 1
+    check_rules(rig)
+
+
+def test_listings_tell_the_attempt_and_why(rig: Rig) -> None:
+    id = rig.submit(spec(2, delay=90.0))
+    rig.started(id)
+    fail(rig, id)
+    job = rig.job(id)
+
+    def field(name: str) -> Any:
+        return FIELDS[name][1](job, View(rig.state, rig.now))
+
+    assert field("attempt") == 2
+    assert field("info") == "retry 1 of 2: exit code 75; rests for 1.5m"
+    rig.turn(seconds=90.0)
+    assert job_document(rig.job(id), View(rig.state, rig.now))["attempt"] == 2
+    full = rig.submit(jobspec(nodes=2, cores=2))
+    rig.turn(seconds=1.0)
+    assert "retry" not in FIELDS["info"][1](rig.job(full), View(rig.state, rig.now))
+    story = [(commit, Event(*event)) for commit in rig.commits() for event in commit.events if event[1] == id]
+    assert [(one["number"], one["end"]) for one in attempts(story, id, {})] == [(1, "exit code 75"), (2, "")]
+    (event,) = [event for _, event in story if event.name == "requeue"]
+    assert describe(event, {}).startswith("attempt 2: retry 1 of 2: exit code 75, not before 2023-")
+
+
+# -- what tasks see ------------------------------------------------------------------------------------------------
 
 
 def test_tasks_know_their_attempt(rig: Rig) -> None:
