@@ -13,6 +13,7 @@ from heapq import heapify, heappush
 from typing import Any
 
 from .leftovers import LeftOvers
+from .oom import OomWatch
 from .seats import Seats
 from .spawning import Attempt, Spawner, SpawnError, badness, unlink_if_empty
 from .spool import Lost, Spool, input_path, output_paths, take_lock
@@ -45,6 +46,7 @@ class AttemptTable:
         self.events: list[list[Any]] = []
         self.leftovers = LeftOvers(self.spool.lost, self.spawner.mark(""))
         self.lost = self.leftovers.lost
+        self.oom = OomWatch()
         self.sweep()
 
     def arm(self, attempt: Attempt, kind: str, at: float) -> None:
@@ -196,6 +198,8 @@ class AttemptTable:
             else:
                 worst = max(statuses.values(), key=badness)
                 each = [statuses[task[0]] for task in attempt.tasks]
+            if worst and not attempt.cause and self.oom.ended(statuses.values()):
+                attempt.cause = "oom"
             heir = self.seats.over(key)
             del self.held[key]
             self.conclude(

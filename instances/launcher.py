@@ -133,6 +133,7 @@ class Launcher(AttemptTable):
         late = self.seats.expired(now)
         if late:
             self.give_back(late)
+        self.oom.look(now)
         if self.leftovers.active:
             self.sweep()
         kills = []

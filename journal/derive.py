@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
-from .retry import OOM, REQUEUE, again
+from .retry import LAUNCHER_LOST, OOM, REQUEUE, again
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
 from .task_exits import failure
 from .waitstatus import from_exit, shell_exit_code
@@ -144,7 +144,8 @@ def fatal(job: Job) -> dict[str, Any] | None:
         if what == "spawn":
             return {"type": "exec", "severity": 0, "note": cause.partition(":")[2].strip()}
         if what == "lost":
-            return {"type": "lost", "severity": 0, "note": f"rank {rank}: {cause}"}
+            why = "its launcher died, and its tasks were ended" if cause == LAUNCHER_LOST else cause
+            return {"type": "lost", "severity": 0, "note": f"rank {rank}: {why}"}
     return failure(job) if job.exits else None
 
 
