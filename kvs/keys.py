@@ -78,3 +78,9 @@ def keys_of(key: str) -> Keys | None:
     if not mark or not head.startswith("{fluxkv:"):
         return None
     return Keys(head[len("{fluxkv:") :])
+
+
+def patterns(namespace: str) -> tuple[str, str]:
+    """Glob patterns (as a server's ACL has them) of the keys of an instance, and of those of all instances inside it."""
+    plain = re.sub(r"([*?\[\]\\^])", r"\\\1", check_namespace(namespace))
+    return f"{{fluxkv:{plain}}}:*", f"{{fluxkv:{plain.rstrip('/')}/*}}:*"

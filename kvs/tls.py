@@ -18,12 +18,14 @@ from .uri import ServerAddress
 class TlsConnection(RespConnection):
     """A `RespConnection` over TLS. Raises Unavailable(code="tls") when the two do not trust each other."""
 
-    __slots__ = ()
+    __slots__ = ("_shown",)
 
     def _connected(self, parsed: ServerAddress, timeout_s: float) -> socket.socket:
+        self._shown = bool(parsed.cert)
+        made = context(parsed)
         plain = super()._connected(parsed, timeout_s)
         try:
-            return context(parsed).wrap_socket(plain, server_hostname=parsed.servername or parsed.host)
+            return made.wrap_socket(plain, server_hostname=parsed.servername or parsed.host)
         except OSError as error:
             plain.close()
             why = getattr(error, "verify_message", "") or error.strerror or str(error)
@@ -46,6 +48,12 @@ class TlsConnection(RespConnection):
         finally:
             connection.settimeout(self.timeout_s)
         return self._feed(data)
+
+    def _lost(self, error: Exception) -> Unavailable:
+        made = super()._lost(error)
+        if not self._shown and made.code == "disconnected":  # TLS 1.3 refuses a client only after it has let it in
+            made.hint = "if this server asks for certificates, show it one: cert=FILE&key=FILE in the address"
+        return made
 
     def _readable(self, timeout_s: float) -> bool:
         connection = self._open()

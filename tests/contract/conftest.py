@@ -1,7 +1,9 @@
-"""Three servers behind one contract: the memory model, fakeredis, and a real server."""
+"""Servers behind one contract: the memory model, fakeredis, our embedded Valkey; and those that are not ours: a site's Valkey
+over TLS as a user of its ACL, a cluster of three, and Redis where it is installed."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,11 +12,14 @@ from typing import Any
 
 import pytest
 from pyredis import PyRedisConnection
+from servers import ADMIN, DOCKER, PASSWORDS, Served, TlsFront, certificates, free_port, redis_server, users
+from servers import cluster as make_cluster
 
-from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.keys import Keys, keys_of
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Meta, Store
-from fluxkv.kvs.redis_store import RedisStore
+from fluxkv.kvs.reach import connect
+from fluxkv.kvs.redis_store import RedisStore, open_store
 from fluxkv.kvs.resp import RespConnection
 from fluxkv.kvs.server import start_server
 
@@ -31,6 +36,7 @@ class Backend:
     forget: Callable[[str], None]  # delete a key behind the store's back
     raw: Any = None
     backup: Callable[[str], Callable[[], None]] | None = None  # of a namespace's keys; what puts it back under a running server
+    nodes: Any = None  # of a cluster
 
 
 @pytest.fixture(scope="session")
@@ -116,13 +122,85 @@ def key_backup(connection: Any, namespace: str) -> Callable[[], None]:
     return put_back
 
 
-@pytest.fixture(params=["memory", "fake", "real"])
+def outside_backend(name: str, uri: str, admin: Callable[[], Any]) -> Backend:
+    """Servers that are not ours, reached by their URI; `admin()` gives a connection that may do anything."""
+    def behind(*commands: tuple[str, ...]) -> None:
+        connection = admin()
+        for command in commands:
+            connection.call(*command)
+        connection.close()
+
+    return Backend(
+        name, lambda ns="/", **options: open_store(f"{uri}#{ns}", **options),
+        lambda key: behind(("DEL", key), ("SET", key, "x")), lambda key: behind(("DEL", key)), admin,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """A site's Valkey: docker/server.conf, docker/users.acl, and TLS with certificates on both sides."""
+    folder = tmp_path_factory.mktemp("site")
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(certificates(folder / "tls"))
+        served = stack.enter_context(Served(folder / "s", *users(folder / "users"), user=ADMIN))
+        front = TlsFront(served.port, files)
+        stack.callback(front.close)
+        password = folder / "password"
+        password.write_text(PASSWORDS["fluxkv"] + "\n")
+        words = f"password_file={password}&cacert={files['ca.crt']}&cert={files['client.crt']}&key={files['client.key']}"
+        yield outside_backend("site", f"rediss://fluxkv@localhost:{front.port}?{words}", lambda: RespConnection(served.url))
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Redis itself, where it is installed, by docker/tls.conf."""
+    folder = tmp_path_factory.mktemp("redis")
+    with certificates(folder / "tls") as files:
+        port = free_port()
+        text = (DOCKER / "tls.conf").read_text().replace("/etc/fluxkv/tls", str(folder / "tls"))
+        config = folder / "s" / "tls.conf"
+        config.parent.mkdir()
+        config.write_text(text)
+        (config.parent / "server.conf").write_text((DOCKER / "server.conf").read_text())
+        with Served(folder / "s", "--tls-port", str(port), config=config, program=redis_server()) as served:
+            words = f"cacert={files['ca.crt']}&cert={files['client.crt']}&key={files['client.key']}"
+            yield outside_backend("redis", f"rediss://localhost:{port}?{words}", lambda: RespConnection(served.url))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Three nodes; namespaces are spread over them."""
+    nodes = make_cluster(tmp_path_factory.mktemp("cluster"))
+    uri = "redis+cluster://" + ",".join(node.place for node in nodes)
+
+    class Anywhere:
+        """Each command goes to the node that has its key."""
+
+        def call(self, command: str, key: str, *rest: Any) -> Any:
+            connection = connect(uri, keys_of(key).namespace)  # type: ignore[union-attr]
+            try:
+                return connection.call(command, key, *rest)
+            finally:
+                connection.close()
+
+        def close(self) -> None: ...
+
+    made = outside_backend("cluster", uri, Anywhere)
+    made.nodes = nodes
+    yield made
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture(params=["memory", "fake", "real", "site", "cluster", *(["redis"] if redis_server() else [])])
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "memory":
         return memory_backend()
     if request.param == "fake":
         return fake_backend()
-    return real_backend(request.getfixturevalue("server_url"))
+    if request.param == "real":
+        return real_backend(request.getfixturevalue("server_url"))
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
 class Bench:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import selectors
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +117,20 @@ class Served:
 
 
 NAME = "fluxkv"
+PASSWORDS = {name: f"{name}-pw" for name in ("admin", "fluxkv", "replica", "sentinel")}
+
+
+def users(folder: Path) -> tuple[str, ...]:
+    """docker/users.acl with passwords in it (`PASSWORDS`), as options of a server."""
+    text = (DOCKER / "users.acl").read_text()
+    for name, password in PASSWORDS.items():
+        text = text.replace(f"@{name.upper()}@", hashlib.sha256(password.encode()).hexdigest())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "users.acl").write_text(text)
+    return ("--aclfile", str(folder / "users.acl"))
+
+
+ADMIN = f"admin:{PASSWORDS['admin']}@"
 
 
 class Group:
@@ -120,16 +138,17 @@ class Group:
 
     def __init__(self, folder: Path, down_after_ms: int = 400) -> None:
         self.stack = contextlib.ExitStack()
-        first = Served(folder / "s0", config=DOCKER / "replicated.conf")
-        others = [
-            Served(folder / f"s{n}", "--replicaof", "127.0.0.1", str(first.port), config=DOCKER / "replicated.conf") for n in (1, 2)
-        ]
+        options = (*users(folder / "users"), "--masteruser", "replica", "--masterauth", PASSWORDS["replica"])
+        first = Served(folder / "s0", *options, config=DOCKER / "replicated.conf", user=ADMIN)
+        options = (*options, "--replicaof", "127.0.0.1", str(first.port))
+        others = [Served(folder / f"s{n}", *options, config=DOCKER / "replicated.conf", user=ADMIN) for n in (1, 2)]
         self.servers = [first, *others]
         self.sentinels = [Served(folder / f"t{n}", config=folder / f"t{n}" / "sentinel.conf") for n in range(3)]
         ids = {sentinel.port: os.urandom(20).hex() for sentinel in self.sentinels}
         for sentinel in self.sentinels:
             assert sentinel.config is not None
             text = (DOCKER / "sentinel.conf").read_text().replace("127.0.0.1 6379", f"127.0.0.1 {first.port}")
+            text += f"sentinel auth-user {NAME} sentinel\nsentinel auth-pass {NAME} {PASSWORDS['sentinel']}\n"
             text = text.replace("10000", str(down_after_ms)).replace("port 26379", f"sentinel myid {ids[sentinel.port]}")
             # They would find one another within seconds; here they know at once.
             for port, id in ids.items():
@@ -169,7 +188,7 @@ class Group:
 
     @property
     def url(self) -> str:
-        return f"redis+sentinel://{','.join(one.place for one in self.sentinels)}/{NAME}"
+        return f"redis+sentinel://fluxkv:{PASSWORDS['fluxkv']}@{','.join(one.place for one in self.sentinels)}/{NAME}"
 
     @property
     def primary(self) -> Served:
@@ -179,6 +198,79 @@ class Group:
                 port = int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
                 return next(one for one in self.servers if one.port == port)
         raise AssertionError("no sentinel answers")
+
+
+class TlsFront:
+    """TLS in front of a server that speaks none (the wheel's has no OpenSSL): a proxy that asks for a client's certificate."""
+
+    def __init__(self, behind: int, files: dict[str, Path]) -> None:
+        self.behind = behind
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(files["server.crt"], files["server.key"])
+        self.context.load_verify_locations(files["ca.crt"])
+        self.context.verify_mode = ssl.CERT_REQUIRED
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.socket.getsockname()[1])
+        self.stop_read, self.stop_write = os.pipe()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        """One thread, all connections; `pairs` leads from each socket to its other side."""
+        chosen = selectors.DefaultSelector()
+        pairs: dict[socket.socket, socket.socket] = {}
+        chosen.register(self.stop_read, selectors.EVENT_READ)
+        chosen.register(self.socket, selectors.EVENT_READ)
+
+        def drop(one: socket.socket) -> None:
+            for side in (one, pairs[one]):
+                if side in pairs:
+                    chosen.unregister(side)
+                    del pairs[side]
+                side.close()
+
+        while True:
+            for key, _ in chosen.select():
+                if key.fileobj == self.stop_read:
+                    for one in list(pairs):
+                        one.close()
+                    chosen.close()
+                    return
+                if key.fileobj is self.socket:
+                    plain, _ = self.socket.accept()
+                    plain.settimeout(5.0)
+                    try:
+                        wrapped = self.context.wrap_socket(plain, server_side=True)
+                    except OSError:
+                        plain.close()
+                        continue
+                    other = socket.create_connection(("127.0.0.1", self.behind))
+                    other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    wrapped.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    pairs |= {wrapped: other, other: wrapped}
+                    for side in (wrapped, other):
+                        chosen.register(side, selectors.EVENT_READ)
+                    continue
+                one = key.fileobj
+                if not isinstance(one, socket.socket) or one not in pairs:
+                    continue
+                try:
+                    data = one.recv(1 << 17)
+                    if data:
+                        pairs[one].sendall(data)
+                except ssl.SSLWantReadError:
+                    continue
+                except OSError:
+                    data = b""
+                if not data:
+                    drop(one)
+
+    def close(self) -> None:
+        os.write(self.stop_write, b"x")
+        self.thread.join()
+        self.socket.close()
+        os.close(self.stop_read)
+        os.close(self.stop_write)
 
 
 @contextlib.contextmanager
@@ -201,3 +293,28 @@ def certificates(folder: Path) -> Iterator[dict[str, Path]]:
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
                 "-days", "20", "-out", f"{name}.crt", "-extfile", f"{name}.ext")  # fmt: skip
     yield {path.name: path for path in folder.iterdir()}
+
+
+def cluster(folder: Path, count: int = 3) -> list[Served]:
+    """Nodes of one cluster, started, each with its share of the slots."""
+    nodes = [Served(folder / f"n{n}", "--cluster-enabled", "yes", "--cluster-port", str(free_port())) for n in range(count)]
+    for node in nodes:
+        node.begin()
+    for node in nodes:
+        node.until(lambda node=node: node.ask("PING") == b"PONG")
+    share = 16384 // count
+    for number, node in enumerate(nodes):
+        last = 16383 if number == count - 1 else (number + 1) * share - 1
+        node.ask("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        if number:
+            bus = nodes[0].options[nodes[0].options.index("--cluster-port") + 1]
+            node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus)
+    for node in nodes:
+        node.until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))
+    return nodes
+
+
+def redis_server() -> str:
+    """A redis-server on PATH (or FLUXKV_TEST_REDIS_SERVER), "" if there is none."""
+    return os.environ.get("FLUXKV_TEST_REDIS_SERVER") or shutil.which("redis-server") or ""
