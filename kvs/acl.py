@@ -14,9 +14,10 @@ from .keys import patterns
 SERVER = ("auth", "hello", "ping", "select", "info", "role", "time", "wait", "config|get", "client|setname", "client|id",
           "cluster|slots")  # fmt: skip
 SCRIPTS = ("eval", "evalsha", "script|load")
-HASHES = ("hget", "hset", "hdel", "hmget", "hgetall", "hscan", "hlen", "hexists", "hincrby")
+HASHES = ("hget", "hset", "hdel", "hmget", "hgetall", "hscan", "hkeys", "hlen", "hexists", "hincrby")
 STREAMS = ("xadd", "xrange", "xrevrange", "xread", "xtrim", "xlen", "xdel", "xinfo|stream")
-OTHERS = ("get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking")
+# SCAN finds the instance's own streams; it shows the names (and nothing else) of other keys, too.
+OTHERS = ("scan", "get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking")
 COMMANDS = (*SERVER, *SCRIPTS, *HASHES, *STREAMS, *OTHERS)
 
 

@@ -122,8 +122,9 @@ def key_backup(connection: Any, namespace: str) -> Callable[[], None]:
     return put_back
 
 
-def outside_backend(name: str, uri: str, admin: Callable[[], Any]) -> Backend:
-    """Servers that are not ours, reached by their URI; `admin()` gives a connection that may do anything."""
+def outside_backend(name: str, uri: str, admin: Callable[[], Any], node: Callable[[str], Any] | None = None) -> Backend:
+    """Servers that are not ours, reached by their URI. admin: a connection that may do anything; node: one for a namespace."""
+
     def behind(*commands: tuple[str, ...]) -> None:
         connection = admin()
         for command in commands:
@@ -133,6 +134,7 @@ def outside_backend(name: str, uri: str, admin: Callable[[], Any]) -> Backend:
     return Backend(
         name, lambda ns="/", **options: open_store(f"{uri}#{ns}", **options),
         lambda key: behind(("DEL", key), ("SET", key, "x")), lambda key: behind(("DEL", key)), admin,
+        lambda namespace: key_backup(node(namespace) if node else admin(), namespace),
     )  # fmt: skip
 
 
@@ -185,7 +187,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
         def close(self) -> None: ...
 
-    made = outside_backend("cluster", uri, Anywhere)
+    made = outside_backend("cluster", uri, Anywhere, lambda namespace: connect(uri, namespace))
     made.nodes = nodes
     yield made
     for node in nodes:
