@@ -5,7 +5,6 @@ Used by the keeper only. A child instance uses its parent's server under its own
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Any
@@ -16,12 +15,12 @@ from ..journal.decide import Decision
 from ..journal.log import Journal, make_append
 from ..journal.rset import parse_R
 from ..kvs.errors import Corrupt, Rejected, Unavailable
-from ..kvs.port import Append, Appended, StaleEpoch, Store
+from ..kvs.port import Appended, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
+from . import witness
 from .paths import StateDir, write_json
 
-NOTHING = "nothing"  # a guard that no event bumps
 PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is away: it is the one to bring it back
 
 
@@ -32,8 +31,11 @@ def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> Ser
     return handle
 
 
-def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
-    """The instance's store, its namespace created with its first events if it is new (True)."""
+def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None) -> tuple[Store, bool]:
+    """The instance's store, its namespace created with its first events if it is new (True).
+
+    Raises `Corrupt(code="history-lost")` if there was one and the server has nothing of it any more.
+    """
     store = open_store(settings["uri"], patience_s=PATIENCE_S)
     try:
         meta = store.meta()
@@ -49,6 +51,8 @@ def ensure_instance(settings: dict[str, Any]) -> tuple[Store, bool]:
     except Unavailable as error:
         if error.code != "no-instance":
             raise
+        if settings.get("uid") and state_dir is not None and settings.get("on_fork") != witness.ADOPT:
+            raise witness.all_lost(state_dir, store.namespace) from None
         now = time.time()
         meta = store.create(durability=settings.get("durability", "strict"), origin_ms=int(now * 1000), created=now)
     now = time.time()
@@ -100,44 +104,16 @@ def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:
         journal.cope(answer)
 
 
-def is_current(store: Store) -> bool:
-    """Whether appends are taken as things are: False after a restart of the server until `take_up`."""
-    meta = store.meta()
-    probe = Append(uid=meta.uid, epoch=meta.epoch, decided_at=meta.version, payload=b"", exact=((NOTHING, 1),))
-    return not isinstance(store.append(probe), StaleEpoch)  # it conflicts: nothing has that guard, nothing is written
+def take_up(store: Store, state_dir: StateDir, reason: str, on_fork: str = witness.REFUSE) -> str:
+    """See to it that the journal may be written to (see `witness.take_up`); what was done, in words, "" if there was nothing to do.
 
-
-def take_up(store: Store, state_dir: StateDir, reason: str) -> int:
-    """After the server was restarted: check that its history is whole, then open a new epoch. The new epoch.
-
-    Raises `Corrupt` naming the missing range when the journal ends before what was known to be in it.
+    Raises `Corrupt` naming the missing range when the journal lacks what was known to be in it, and it is not to be adopted.
     """
-    meta = store.meta()
-    witness = read_witness(state_dir)
-    if witness > meta.version:
-        raise Corrupt(
-            f"the journal ends at version {meta.version}, but version {witness} was acknowledged: versions "
-            f"{meta.version + 1} to {witness} are lost",
-            code="history-lost",
-            hint="nothing is allocated on this history; restore the server's files, or take the loss with a new instance",
-        )
-    new = store.open_epoch(meta.uid, meta.epoch, meta.version)
-    say(store, [["epoch", "instance", time.time(), {"old": meta.epoch, "new": new.epoch, "reason": reason}]])
-    return new.epoch
-
-
-def read_witness(state_dir: StateDir) -> int:
-    """The highest version the keeper has seen acknowledged, 0 if it has seen none."""
-    try:
-        with open(state_dir.join("tip")) as file:
-            return int(json.load(file)["version"])
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def write_witness(state_dir: StateDir, store: Store) -> None:
-    """Remember the tip outside the server; never an older one than is remembered."""
-    meta = store.meta()
-    if meta.version < read_witness(state_dir):
-        return
-    write_json(state_dir.join("tip"), {"version": meta.version, "epoch": meta.epoch})
+    old = store.meta().epoch
+    done = witness.take_up(store, state_dir, on_fork)
+    if isinstance(done, Appended):
+        return f"history was lost; what is left has been adopted in version {done.version}"
+    if done is None:
+        return ""
+    say(store, [["epoch", "instance", time.time(), {"old": old, "new": done.epoch, "reason": reason}]])
+    return "history is whole"

@@ -29,9 +29,9 @@ def missing(store: Store, known: str, meta: Meta | None = None) -> tuple[int, in
         return None
     if not belongs(meta.epochs, meta.version, version, epoch):
         return lost_beyond(meta.epochs, meta.version, version, epoch)
-    if epoch:
+    if id != known:  # a bare position may also be named with the epoch that begins behind it
         for entry in store.entries([version]):
-            if entry.id != id or (id != known and not is_anchored(entry, known)):
+            if not is_anchored(entry, known):
                 return version, version  # where the two part, nobody can tell
     return None
 
@@ -54,18 +54,21 @@ def notice(store: Store, known: str) -> tuple[int, int] | None:
 def history_lost(tip: int, lost: tuple[int, int], who: str) -> Corrupt:
     """The error of whoever knows more than the journal."""
     first, last = lost
-    what = f"versions {first} to {last} are lost" if first < last else f"version {last} is lost, or another one by now"
     return Corrupt(
-        f"the journal ends at version {tip}, but {who} knows of version {last}: {what}", code="history-lost", hint=HINT
-    )
+        f"the journal ends at version {tip}, but {who} knows of version {last}: versions {first} to {last} are lost",
+        code="history-lost", hint=HINT,
+    )  # fmt: skip
 
 
-def adopt(store: Store, lost: int, now: float, by: str, known: Sequence[str] = ()) -> Appended:
-    """Go on from the journal as it is now, in a new epoch. lost: the last version known of what is given up. known: who knew.
+def adopt(
+    store: Store, lost: int, now: float, by: str, known: Sequence[str] = (), meta: Meta | None = None
+) -> Appended:
+    """Go on from the journal as it is (as `meta` has it, if given), in a new epoch. lost: the last version known of what is
+    given up. known: who knew.
 
-    Raises `Conflict` when somebody else has adopted it, or opened an epoch, in the same moment.
+    Raises `Conflict` when somebody else has adopted it, or opened an epoch, in the meantime.
     """
-    meta = store.meta()
+    meta = meta or store.meta()
     lost = max(lost, id_pair(meta.fork or "0")[0])
     context = {"old": meta.epoch, "lost": [min(meta.version + 1, lost), lost], "known": list(known)}
     payload = pack_events([["adopt", "instance", now, context]])

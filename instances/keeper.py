@@ -19,7 +19,7 @@ from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
-from . import boot
+from . import boot, witness
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -71,15 +71,15 @@ class Keeper(ServerCare):
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
         self._server_up()
-        store, new = boot.ensure_instance(self.settings)
+        store, new = boot.ensure_instance(self.settings, self.state_dir)
         self.store = store
         self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)
         meta = store.meta()
         if self.settings.get("uid") != meta.uid:
             self.settings["uid"] = meta.uid
             self.state_dir.write(self.settings)
-        if self.settings.get("lead", True) and not boot.is_current(store):
-            boot.take_up(store, self.state_dir, "server started")
+        if self.settings.get("lead", True) and (done := self._taken_up("server started")):
+            self.log.say("info", done)
         for name in ("keeper", "server"):
             remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True):
@@ -318,7 +318,7 @@ class Keeper(ServerCare):
             try:
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:
-                    boot.write_witness(self.state_dir, self.store)
+                    witness.write_tip(self.state_dir, self.store, self.store.meta())
             except (FluxkvError, OSError):
                 pass
         self.log.say("info", "stopped")

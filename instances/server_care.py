@@ -13,7 +13,7 @@ from typing import Any
 from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.port import Store
 from ..kvs.server import ServerHandle
-from . import boot, outside
+from . import boot, outside, witness
 from .daemon import Log
 from .paths import StateDir
 from .supervised import remove, write_word
@@ -79,22 +79,41 @@ class ServerCare:
         self._take_up()
 
     def _take_up(self) -> None:
-        """Open a new epoch if the server has been restarted since the last one was, and its history is whole."""
-        if self.store is None or self.lost or not self.settings.get("lead", True):
+        """Open a new epoch if the server has been restarted since the last one was, and its history is whole.
+
+        If it is not: adopt what is left where the instance is set so, else say it, and wait for an operator who does.
+        """
+        if self.store is None or not self.settings.get("lead", True):
             return
         try:
-            if not boot.is_current(self.store):
-                boot.take_up(self.store, self.state_dir, "server restarted")
-                self.log.say("warning", "the server is back, history is whole")
+            if self.lost and self.store.meta().fork:
+                return
+            done = "" if witness.is_current(self.store) else self._taken_up("server restarted")
+            if self.lost:
+                self.lost = False
+                witness.write_tip(self.state_dir, self.store, self.store.meta())
+                done = done or "what is left of the history has been adopted"
+            if done:
+                self.log.say("warning", f"the server is back, {done}")
             if self.server_failed:
                 self.server_failed = ""
                 remove(self.state_dir.join("run", "server.failed"))
         except Corrupt as error:
-            self.lost = True
-            self._server_fails(f"{error} ({error.hint})")
+            self._lost_history(error)
         except FluxkvError as error:
-            if not self.child:
+            if error.code in ("no-instance", "gone") and self.settings.get("uid"):
+                self._lost_history(witness.all_lost(self.state_dir, self.store.namespace))
+            elif not self.child:
                 self._server_fails(f"the server does not take writes: {error}")
+
+    def _taken_up(self, reason: str) -> str:
+        """As `boot.take_up`, the way this instance is set."""
+        assert self.store is not None
+        return boot.take_up(self.store, self.state_dir, reason, self.settings.get("on_fork") or witness.REFUSE)
+
+    def _lost_history(self, error: Corrupt) -> None:
+        self.lost = True
+        self._server_fails(f"{error} ({error.hint})")
 
     def _server_fails(self, text: str) -> None:
         if text == self.server_failed:
@@ -107,7 +126,12 @@ class ServerCare:
         if self.store is None or self.lost or not self.settings.get("lead", True):
             return
         try:
-            boot.write_witness(self.state_dir, self.store)
+            witness.watch(self.store, self.state_dir)
+        except Corrupt as error:
+            if self.settings.get("on_fork") == witness.ADOPT:
+                self._take_up()
+            else:
+                self._lost_history(error)
         except FluxkvError:
             pass  # said by whoever brings the server back
         except OSError as error:

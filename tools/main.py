@@ -47,6 +47,7 @@ COMMANDS = {
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
+    "ops": ("ops", "ops", "What only an operator decides: to go on after a loss of history."),
     "dmesg": ("dmesg", "dmesg", "The daemons' own log."),
     "help": ("man", "help_", "Show the manual of a command."),
     "man": ("man", "man", "Print a man page, or write all of them."),
@@ -56,7 +57,7 @@ COMMANDS = {
 
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
-    "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg"),
+    "Instances": ("start", "stop", "restart", "status", "list", "doctor", "dmesg", "ops"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
     "Looking at jobs and changing them": (
         "jobs", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",

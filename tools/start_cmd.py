@@ -41,6 +41,10 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
 )
 @click.option("--redis", metavar="URL", help="Live on this server instead of one of its own (default: FLUXKV_REDIS_URL).")
 @click.option("--unsafe-server", is_flag=True, help="Take that server even if it may lose or evict what it holds.")
+@click.option(
+    "--on-fork", type=click.Choice(["refuse", "adopt"]),
+    help="When acknowledged history is lost: wait for fluxkv ops adopt (the default), or go on from what is left.",
+)
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
 @click.option("--policy", metavar="NAME", help="Queue policy.")
 @click.option(
@@ -54,7 +58,7 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
-    durability: str | None, redis: str | None, unsafe_server: bool, workers: int | None, policy: str | None,
+    durability: str | None, redis: str | None, unsafe_server: bool, on_fork: str | None, workers: int | None, policy: str | None,
     keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
@@ -102,6 +106,9 @@ def start(
         if url := redis or os.environ.get(outside.VARIABLE, ""):
             made.update(outside.settings_for(url, directory, unsafe=unsafe_server))
         settings = starting.prepare(directory, made)
+    if on_fork and settings.get("on_fork") != on_fork:  # it may be changed at each start
+        settings = {**settings, "on_fork": on_fork}
+        directory.write(settings)
     running = lock_held(directory.lock_file("keeper"))
     if known and redis and not running:
         settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe_server)

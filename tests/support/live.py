@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fluxkv.instances.boot import read_witness
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.paths import StateDir, lock_held, lock_holder
+from fluxkv.instances.witness import read_tip
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import FluxkvError, Unavailable
 from fluxkv.kvs.keys import Keys
@@ -218,7 +218,7 @@ class Site:
     def witnessed(self, version: int, patience_s: float = PATIENCE_S) -> None:
         """Waits until the keeper has noted a version outside the server."""
         deadline = time.monotonic() + patience_s
-        while read_witness(self.dir) < version:
+        while (tip := read_tip(self.dir)) is None or tip.version < version:
             assert time.monotonic() < deadline, "the tip is not noted"
             time.sleep(0.02)
 

@@ -1,0 +1,99 @@
+"""`fluxkv ops`: what an operator decides that no daemon may. Renders; rules live in `instances`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from ..kvs.errors import Corrupt
+
+if TYPE_CHECKING:
+    from ..instances.adopting import Report
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def ops() -> None:
+    """What only an operator decides: to go on after a loss of history.
+
+    \b
+    Examples:
+      fluxkv ops adopt              what is lost, if anything, and who knows of it
+      fluxkv ops adopt --force      go on without it
+    """
+
+
+@ops.command("adopt")
+@click.option("--force", is_flag=True, help="Do it. Without this the report is all.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running).")
+@click.option("--state-dir", metavar="DIR", help="The instance whose state is in DIR; it need not be running.")
+def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) -> None:
+    """Say what the journal has lost, and go on from what is left.
+
+    A server that comes back with less than was acknowledged (its files were cut or restored, a replica that lagged was
+    promoted, the database was flushed) is written to by nobody: restore its files if you can. If not, --force opens a new
+    epoch on what is left. Then each node says what it runs: attempts of jobs that the journal knows are adopted, if what they
+    run on is still free; all others are ended, each with an event. Ends that were lost are reported again.
+
+    Exit status 0 if nothing is lost, or it has been adopted; 4 if something is lost.
+
+    \b
+    Examples:
+      fluxkv ops adopt
+      fluxkv ops adopt --json --state-dir ~/sims
+      fluxkv ops adopt --force
+    """
+    from ..instances import adopting
+    from ..instances.paths import StateDir, find_uri, state_dir_of
+    from . import render
+
+    if state_dir and not uri:
+        directory: StateDir | None = StateDir(os.path.abspath(os.path.expanduser(state_dir)))
+        assert directory is not None
+        address = str(directory.read()["uri"])
+    else:
+        address = find_uri(uri)
+        directory = state_dir_of(address)
+    with adopting.opened(address, directory) as store:
+        report = adopting.examine(store, directory)
+        if as_json:
+            render.print_json(report.document())
+        elif report.loss is None or not force:
+            _show(report)
+        if report.loss is None:
+            return
+        if force:
+            version = adopting.adopt(store, directory, report, "cli")
+            lost = f"versions {report.loss.first} to {report.loss.last}"
+            render.say(f"adopted in version {version}: {lost} are given up")
+            if directory is not None and not directory.running():
+                render.say(f"fluxkv start --detach --state-dir {directory.path} brings the instance up")
+            return
+    raise Corrupt(
+        f"versions {report.loss.first} to {report.loss.last} are lost", code="history-lost",
+        hint="nothing has been changed. Restore the server's files, or go on without: fluxkv ops adopt --force",
+    )  # fmt: skip
+
+
+def _show(report: Report) -> None:
+    """The report as lines."""
+    from . import render
+
+    at = f" ({render.human_time(report.time)})" if report.time else ""
+    if report.loss is None:
+        render.out(f"nothing is lost: the journal of {report.namespace} ends at version {report.version}{at},")
+        render.out("and nobody here knows of more")
+        return
+    if report.fresh:
+        render.out(f"the server has no journal of {report.namespace} any more; adopting begins a new one")
+    else:
+        render.out(f"the journal of {report.namespace} ends at version {report.version}{at}")
+    render.out(f"lost: versions {report.loss.first} to {report.loss.last}, known by")
+    for line in report.loss.known:
+        render.out(f"  {line}")
+    render.out(f"jobs that run by the journal: {report.running}")
+    render.out("tasks on this host that the journal does not know:" + ("" if report.tasks else " none"))
+    for task in report.tasks:
+        render.out(f"  {task.job} (attempt {task.attempt}, since {render.human_time(task.since)}) {task.what}")
