@@ -1,7 +1,7 @@
 """A child instance: a job whose task is an instance. Its resources are what the parent granted, ranks renumbered from 0.
 
-Each side writes only its own journal. The child's namespace is the parent's path and the job's id; its first node leads
-(server client, worker, keeper), other nodes of the job bring an agent each and follow.
+Each side writes only its own journal. The child's namespace is the parent's path and the job's id (of a later attempt with its
+number); its first node leads (server client, worker, keeper), other nodes of the job bring an agent each and follow.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from .discover import Row, make_R
 from .paths import StateDir
 
 ALLOC_WAIT_S = 30.0
+SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
 
 class Place(NamedTuple):
-    """Where in a parent's job this process stands. node: index of this node in the job; local: task on this node."""
+    """Where in a parent's job this process stands. node: index of this node in the job; local: task on this node; number: which
+    attempt of the job."""
 
     parent: str
     job: int
@@ -37,6 +39,7 @@ class Place(NamedTuple):
     nodes: int
     local: int
     state_dir: str
+    number: int = 1
 
 
 def place(environ: Mapping[str, str]) -> Place | None:
@@ -49,16 +52,32 @@ def place(environ: Mapping[str, str]) -> Place | None:
         job, _, entry = attempt.partition(".")
         return Place(
             parent, int(job), int(entry.partition("-")[0]), int(environ["FLUXKV_JOB_NODE"]), int(environ["FLUX_JOB_NNODES"]),
-            int(environ["FLUX_TASK_LOCAL_ID"]), environ.get("FLUXKV_STATE_DIR", ""),
+            int(environ["FLUX_TASK_LOCAL_ID"]), environ.get("FLUXKV_STATE_DIR", ""), int(environ.get("FLUX_JOB_ATTEMPT", 1)),
         )  # fmt: skip
     except (KeyError, ValueError):
         return None
 
 
-def child_uri(parent: str, job: int) -> str:
-    """The child's URI: the parent's server, its path and the job's id."""
+def child_uri(parent: str, job: int, number: int = 1) -> str:
+    """The child's URI: the parent's server, its path and the job's id; each attempt but the first adds its number.
+
+    Two attempts share nothing: neither journal nor inboxes, whatever a cut-off node still runs of the first.
+    """
     path = parse_uri(parent).namespace.rstrip("/")
-    return with_namespace(parent, f"{path}/{f58(job)}")
+    return with_namespace(parent, f"{path}/{f58(job)}" + (f".{number}" if number > 1 else ""))
+
+
+def seal_earlier(here: Place) -> None:
+    """Refuse writes of the children of earlier attempts: one that a healed network brings back decides nothing any more."""
+    for number in range(max(1, here.number - SEALED), here.number):
+        store = open_store(child_uri(here.parent, here.job, number), patience_s=1.0)
+        try:
+            store.seal(store.meta().uid)
+        except (Rejected, Unavailable) as error:
+            if error.code not in ("gone", "no-instance"):  # somebody was quicker; that attempt made no instance
+                raise
+        finally:
+            store.close()
 
 
 def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
@@ -99,6 +118,8 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     finally:
         store.close()
     rows: list[Row] = []
+    if here.node == 0 and here.number > 1:
+        seal_earlier(here)
     for claim in sorted(claims):
         node = nodes[claim.rank]
         kept = tuple(name for name in node.properties if not name.startswith("+"))
@@ -107,7 +128,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     if expiration:
         document["execution"]["expiration"] = expiration
     return {
-        "created": time.time(), "uri": child_uri(here.parent, here.job), "parent": here.parent, "job": f58(here.job),
+        "created": time.time(), "uri": child_uri(here.parent, here.job, here.number), "parent": here.parent, "job": f58(here.job),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": durability,
         "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,

@@ -1,4 +1,4 @@
-"""The half of `MemoryStore` that opens epochs, fences and adopts, as the scripts of these names do; and what takes changes back."""
+"""The half of `MemoryStore` that opens epochs, fences, adopts and seals, as the scripts do; and what takes changes back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .port import Append, Appended, Meta, id_pair
 
 
 class MemoryEpochs:
-    """Answers as `open_epoch.lua`, `fence.lua` and `adopt.lua` do."""
+    """Answers as `open_epoch.lua`, `fence.lua`, `adopt.lua` and `seal.lua` do."""
 
     server: MemoryServer
     namespace: str
@@ -74,6 +74,14 @@ class MemoryEpochs:
             self.server.wake()
             self.server.check("adopt", "after")
             return answer
+
+    def seal(self, uid: str) -> None:
+        with self.server.changed:
+            self.server.check("seal")
+            found = self._named(uid)
+            self._undoable(found, "uid")
+            found.uid = f"{self.server.rng.getrandbits(96):024x}"
+            self.server.check("seal", "after")
 
     def _undoable(self, found: Instance, *names: str) -> None:
         """These attributes of the tables are about to change."""

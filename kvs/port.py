@@ -247,6 +247,13 @@ class Store(Protocol):
         """
         ...
 
+    def seal(self, uid: str) -> None:
+        """Whoever writes to this instance is refused from now on (`Rejected(code="gone")`); it can be read as before.
+
+        Raises that if it is sealed already.
+        """
+        ...
+
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
         """Journal entries with version > after, in order."""
         ...

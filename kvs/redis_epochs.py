@@ -1,4 +1,4 @@
-"""The half of `RedisStore` that opens epochs, fences and adopts. Decides nothing: the scripts do."""
+"""The half of `RedisStore` that opens epochs, fences, adopts and seals. Decides nothing: the scripts do."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ class EpochScripts:
         )  # fmt: skip
         self._refused(answer, epoch, tip)
         return Appended(tip + 1, new)
+
+    def seal(self, uid: str) -> None:
+        answer = self._script("seal", [self.keys.meta], [uid, os.urandom(12).hex()], resend=True)
+        self._refused(answer, 0)
 
     def _refused(self, answer: list[Any], epoch: int, tip: int = -1) -> None:
         """Raise what an answer of a script about epochs means that is not OK."""

@@ -61,6 +61,21 @@ def test_a_gone_instance_is_neither_fenced_nor_adopted(bench: Any) -> None:
         bench.store.adopt("other", bench.meta.epoch, 0, 9, b"0a")
 
 
+def test_a_sealed_instance_is_read_and_written_by_nobody(bench: Any) -> None:
+    bench.append(0)
+    uid = bench.meta.uid
+    bench.store.seal(uid)
+    with pytest.raises(Rejected) as caught:
+        bench.append(1)
+    assert caught.value.code == "gone"
+    assert bench.store.meta().uid != uid
+    assert [entry.version for entry in bench.store.read(0)] == [1]
+    with pytest.raises(Rejected):
+        bench.store.seal(uid)
+    with pytest.raises(Rejected):
+        bench.store.open_epoch(uid, bench.meta.epoch, 1)
+
+
 def test_every_epoch_is_remembered(bench: Any) -> None:
     bench.append(0)
     meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)
