@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from ..journal.claims import Claim, to_wire
+from ..journal.claims import Claim, from_wire, to_wire
 from ..journal.config import no_such_queue
 from ..journal.derive import Group
 from ..journal.derive_scripts import start_event
@@ -20,7 +20,7 @@ from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
-from ..schedulers.policy import Code, Pending, Place, Policy, Wait
+from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
 from .layout import TASKS_MAX, needs_claims
@@ -242,6 +242,7 @@ class Planner:
         feeds = self._feeds()
         placed: list[int] = []
         unseen = self.state.attention  # touched since the line was made, and not looked at yet
+        self.pool.timeline, self.pool.holders = None, self._holders
         for decision in in_turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now)):
             if isinstance(decision, Place):
                 placed.append(decision.job)
@@ -252,7 +253,7 @@ class Planner:
                 if len(placed) >= limit:
                     break
             else:
-                yield from self._wait(decision, now)
+                yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
         for feed in feeds:
             for entry, why in feed.limited:
                 yield from self._wait(Wait(entry.job, Code.LIMIT, why, ""), now)
@@ -260,6 +261,15 @@ class Planner:
             self.dequeue(id)
         if len(placed) < limit and len(self.lines):
             yield from self._grants(now, limit - len(placed))
+
+    def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
+        """Who holds something, and until when as far as is known (0: for ever): for policies that look ahead."""
+        state = self.state
+        for id in sorted({id for node in state.nodes.values() for id in node.jobs}):
+            job = state.jobs[id]
+            yield id, job.expiration, job.claims
+        for id, keeping in sorted(state.keeping.items()):
+            yield id, keeping.started, from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
 
     def _feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from ..journal.claims import Claim
 from ..kvs.errors import Rejected
@@ -85,7 +85,23 @@ class Wait(NamedTuple):
     blocking: str
 
 
-Decision = Place | Wait
+class Reserve(NamedTuple):
+    """The job waits, and this plan keeps these claims for it from `start` (Unix seconds) on. code, text, blocking: as in `Wait`."""
+
+    job: int
+    claims: tuple[Claim, ...]
+    start: float
+    code: str
+    text: str
+    blocking: str
+
+    @property
+    def wait(self) -> Wait:
+        """Why it waits."""
+        return Wait(self.job, self.code, self.text, self.blocking)
+
+
+Decision = Place | Wait | Reserve
 
 
 @runtime_checkable
@@ -112,20 +128,29 @@ def ahead_of(job: int, head: int) -> Wait:
     return Wait(job, Code.AHEAD, "waits for the job ahead of it", f"job/{head}")
 
 
+BUILT_IN = {
+    "fcfs": ("fcfs", "Fcfs"),
+    "easy": ("backfill", "Easy"),
+    "hybrid": ("backfill", "Hybrid"),
+    "conservative": ("backfill", "Conservative"),
+}
+
+
 def load_policy(name: str) -> Policy:
     """A policy by its entry-point name. Raises Rejected (code "no-such-policy") with the names there are.
 
-    The built-in name is found without reading the metadata of every installed package.
+    The built-in ones are found without reading the metadata of every installed package.
     """
-    if name == "fcfs":
-        from .fcfs import Fcfs
+    if name in BUILT_IN:
+        from importlib import import_module
 
-        return Fcfs()
+        module, word = BUILT_IN[name]
+        return cast(Policy, getattr(import_module(f".{module}", __package__), word)())
     from importlib.metadata import entry_points
 
     found = {point.name: point for point in entry_points(group=GROUP)}
     if name not in found:
-        known = ", ".join(sorted({"fcfs", *found}))
+        known = ", ".join(sorted({*BUILT_IN, *found}))
         raise Rejected(
             f"no queue policy is called {name!r}", code="no-such-policy", hint=f"there are: {known}"
         )

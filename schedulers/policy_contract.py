@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ..journal.claims import Claim
 from ..journal.rset import NodeRecord
-from .policy import Decision, Pending, Place, Policy, Wait
+from .policy import Decision, Pending, Place, Policy, Reserve, Wait
 from .request import Request, compile_request
 from .resources import Pool
 
@@ -58,27 +58,37 @@ def check_policy(make: Callable[[], Policy], rng: Choice, rounds: int = 20) -> i
     pool = Pool(nodes)
     away: set[int] = set()
     running: dict[int, tuple[Claim, ...]] = {}
+    ends: dict[int, float] = {}
     waiting: list[Pending] = []
     placed = 0
+
+    def holders() -> list[tuple[int, float, tuple[Claim, ...]]]:
+        return [(job, ends[job], claims) for job, claims in running.items()]
+
     for number in range(rounds):
         for k in range(rng.randrange(0, 6)):
             request, priority = random_request(rng), rng.randrange(0, 4)
             job = 10 * number + k
-            waiting.append(Pending(job, priority, job, request, 60.0, held=not priority))
+            duration_s = 15.0 * rng.randrange(0, 5)
+            waiting.append(Pending(job, priority, job, request, duration_s, held=not priority))
         for job in [job for job in running if not rng.randrange(0, 3)]:
             pool.give(running.pop(job))
         _toggle(nodes, rng, away)
         _synchronise(pool, nodes, running, away)
         waiting.sort(key=lambda entry: entry.sort_key)
-        decisions = list(policy.plan(iter(waiting), pool, 1000.0 + number))
+        now = 1000.0 + 10.0 * number
+        pool.timeline, pool.holders = None, holders
+        decisions = list(policy.plan(iter(waiting), pool, now))
         again = Pool(nodes)
+        again.holders = holders
         _synchronise(again, nodes, running, away)
-        repeated = list(make().plan(iter(waiting), again, 1000.0 + number))
+        repeated = list(make().plan(iter(waiting), again, now))
         assert decisions == repeated, "the same pending jobs and resources must give the same plan"
         got = check_decisions(decisions, waiting, nodes, running, away)
         for node in nodes:
             _check_pool(pool, node, {**running, **got})
         running.update(got)
+        ends.update({entry.job: entry.duration_s and now + entry.duration_s for entry in waiting if entry.job in got})
         placed += len(got)
         waiting = [entry for entry in waiting if entry.job not in got]
     return placed
@@ -97,11 +107,11 @@ def check_decisions(
     got: dict[int, tuple[Claim, ...]] = {}
     named: set[int] = set()
     for decision in decisions:
-        assert isinstance(decision, Place | Wait), f"a decision is a Place or a Wait, not {decision!r}"
+        assert isinstance(decision, Place | Wait | Reserve), f"a decision is a Place, a Wait or a Reserve, not {decision!r}"
         assert decision.job in entries, f"job {decision.job} is not pending"
         assert decision.job not in named, f"job {decision.job} is decided twice in one plan"
         named.add(decision.job)
-        if isinstance(decision, Wait):
+        if isinstance(decision, Wait | Reserve):
             assert decision.code, f"job {decision.job} waits without a reason"
             assert decision.text, f"job {decision.job} waits without a word why"
             continue

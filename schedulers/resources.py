@@ -13,7 +13,7 @@ and go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -91,7 +91,7 @@ class Pool:
 
     __slots__ = (
         "_constraints", "_idle", "_ranks", "_satisfiable", "_usable", "all_bits", "core_free", "down", "free",
-        "gpu_free", "index", "nodes", "total",
+        "gpu_free", "holders", "index", "nodes", "timeline", "total",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node]) -> None:
@@ -114,6 +114,22 @@ class Pool:
         self._usable = self._idle = self.all_bits
         self._constraints: dict[bytes, int] = {}
         self._satisfiable: dict[bytes, Unmatched | None] = {}
+        #: Who holds claims, as (job, when it ends or 0, claims): asked by policies that look ahead.
+        self.holders: Callable[[], Iterable[tuple[int, float, tuple[Claim, ...]]]] = tuple
+        #: What the plans of one pass share (`timeline.timeline_of`); the owner sets it to None before each pass.
+        self.timeline: object = None
+
+    def copy(self) -> Pool:
+        """One that can be changed by itself. What follows from the inventory alone is shared."""
+        new = Pool.__new__(Pool)
+        new.nodes, new.index, new._ranks, new.total, new.all_bits = (
+            self.nodes, self.index, self._ranks, self.total, self.all_bits,
+        )  # fmt: skip
+        new._constraints, new._satisfiable, new.holders, new.timeline = self._constraints, self._satisfiable, tuple, None
+        new.core_free, new.gpu_free, new.down = list(self.core_free), list(self.gpu_free), dict(self.down)
+        new._usable, new._idle = self._usable, self._idle
+        new.free = Stocks(*(stock.copy() for stock in self.free))
+        return new
 
     def _stocks(self) -> Stocks:
         nodes = self.nodes

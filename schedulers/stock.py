@@ -80,6 +80,16 @@ class Stock:
             by_level.setdefault(count, []).append(i)
         self.levels = {count: set_of(members, len(self.counts)) for count, members in by_level.items()}
 
+    def copy(self) -> Stock:
+        """One that can be changed by itself."""
+        new = Stock.__new__(Stock)
+        new.counts, new.levels = list(self.counts), dict(self.levels)
+        return new
+
+    def total(self) -> int:
+        """What all positions have together."""
+        return sum(count * members.bit_count() for count, members in self.levels.items())
+
     def at_least(self, n: int) -> int:
         """The set of positions with `n` or more."""
         found = 0

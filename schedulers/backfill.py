@@ -1,0 +1,85 @@
+"""Queue policies that look ahead: EASY, hybrid and conservative backfill. They differ in how many jobs get a reservation.
+
+A job that does not fit now gets the earliest window in which it will (at most `reservations` of them, in the order of the queue);
+any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is planned for the
+first k depends on those before them only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
+
+Plans are made anew from facts each time; a reservation is what this plan promises, not something that is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .explain import explain
+from .policy import Code, Decision, Pending, Place, Reserve, Wait, held
+from .resources import Pool, Unmatched
+from .timeline import timeline_of
+
+QUEUE_DEPTH = 100_000  # jobs looked at in one plan
+HYBRID_RESERVATIONS = 64
+CONSERVATIVE_DEPTH = 256
+
+
+class Backfill:
+    """reservations: how many of the jobs that must wait get one. depth: how many jobs a plan looks at."""
+
+    __slots__ = ("depth", "reservations")
+
+    def __init__(self, reservations: int = 1, depth: int = QUEUE_DEPTH) -> None:
+        self.reservations = reservations
+        self.depth = depth
+
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+        """Yield a Place for each job that fits now beside what is reserved, a Reserve for the first that wait for their window."""
+        timeline = timeline_of(pool, now)
+        left = self.reservations
+        for seen, entry in enumerate(pending):
+            if entry.priority <= 0 or seen >= self.depth:  # held, as are all that follow; there may be very many
+                return
+            if entry.held:
+                yield held(entry.job)
+                continue
+            got = timeline.match_now(entry.request, entry.duration_s)
+            if not isinstance(got, Unmatched):
+                timeline.placed(entry.job, got, entry.duration_s)
+                yield Place(entry.job, got)
+                continue
+            if not left:
+                continue
+            reason = explain(entry.request, pool)
+            code, text, blocking = reason
+            if code == Code.READY:
+                code, text, blocking = Code.AHEAD, "what is free is reserved for jobs ahead of it", ""
+            span = None
+            if code in (Code.RESOURCES, Code.AHEAD):
+                span = timeline.reserve(entry.job, entry.request, entry.duration_s)
+            if span is None:  # it waits for nodes that are down or drained, or for ever, not for time: nobody waits for it
+                yield Wait(entry.job, code, text, blocking)
+                continue
+            left -= 1
+            yield Reserve(entry.job, span.claims, span.start, code, text, blocking)
+
+
+class Easy(Backfill):
+    """One reservation: for the first job that does not fit."""
+
+    __slots__ = ()
+
+
+class Hybrid(Backfill):
+    """A reservation for each of the first `reservations` jobs that do not fit."""
+
+    __slots__ = ()
+
+    def __init__(self, reservations: int = HYBRID_RESERVATIONS, depth: int = QUEUE_DEPTH) -> None:
+        super().__init__(reservations, depth)
+
+
+class Conservative(Backfill):
+    """A reservation for every job looked at: nobody is delayed by anybody after him."""
+
+    __slots__ = ()
+
+    def __init__(self, depth: int = CONSERVATIVE_DEPTH) -> None:
+        super().__init__(depth, depth)

@@ -1,0 +1,204 @@
+"""The pool over time: who ends when, what is reserved for whom, and when a request fits next. Pure.
+
+Decides how time enters a plan: a job holds its ids from its start until its limit, a reservation is the same in the future, and
+a job that begins at `t` for `d` seconds gets only ids that nobody holds or has reserved in all of [t, t+d). A job without a
+limit is taken to run for ten years: it blocks what it holds, not the order of the queue. A job past its limit still holds what
+it holds (until `free`); it is expected to be over a second from now, and goes on to be.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ..journal.claims import Claim
+from .request import Request
+from .resources import Pool, Unmatched
+
+NO_ROOM = Unmatched("resources", "slot", 1, 0)
+FOREVER_S = 10 * 365 * 86400.0
+OVERDUE_S = 1.0
+
+
+class Span(NamedTuple):
+    """Claims held in [start, end), Unix seconds."""
+
+    start: float
+    end: float
+    job: int
+    claims: tuple[Claim, ...]
+
+
+def length_of(duration_s: float) -> float:
+    """How long a job of this limit (0: none) is taken to run."""
+    return duration_s or FOREVER_S
+
+
+class Timeline:
+    """What is to come, seen from one plan. pool: what is free now, changed by the plan as it goes on.
+
+    holders: (job, when it ends or 0, claims) of those that run. What the plan itself places is told by `placed`.
+    """
+
+    def __init__(self, pool: Pool, now: float, holders: Iterable[tuple[int, float, tuple[Claim, ...]]]) -> None:
+        self.pool = pool
+        self.now = now
+        self._spans = sorted(
+            Span(now, max(end, now + OVERDUE_S) if end else now + FOREVER_S, job, claims) for job, end, claims in holders
+        )
+        self._spans.sort(key=lambda span: span.end)
+        self.reserved: list[Span] = []  # by start
+        self._views: dict[int, _Window] = {}  # number of reservations it respects -> what is free now besides them
+        self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
+
+    # -- now ------------------------------------------------------------------------------------------------------
+
+    def match_now(self, request: Request, duration_s: float) -> tuple[Claim, ...] | Unmatched:
+        """What the request would get now without touching what is reserved before it ends. Nothing is taken."""
+        until = self.now + length_of(duration_s)
+        if self._refused.get(request.key, until + 1.0) <= until:
+            return NO_ROOM
+        count = bisect_left(self.reserved, until, key=lambda span: span.start)
+        pool = self.pool
+        if count:
+            view = self._views.get(count)
+            if view is None:
+                view = self._views[count] = _Window(pool)
+                view.withhold(self.reserved[:count])
+            pool = view.pool
+        got = pool.match(request)
+        if isinstance(got, Unmatched):
+            self._refused[request.key] = until
+        return got
+
+    def placed(self, job: int, claims: tuple[Claim, ...], duration_s: float) -> None:
+        """A job begins now: what it holds is taken from the pool and from every view of it."""
+        self.pool.take(claims)
+        for view in self._views.values():
+            view.take(claims)
+        insort(self._spans, Span(self.now, self.now + length_of(duration_s), job, claims), key=lambda span: span.end)
+
+    # -- later ----------------------------------------------------------------------------------------------------
+
+    def reserve(self, job: int, request: Request, duration_s: float) -> Span | None:
+        """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
+        length = length_of(duration_s)
+        window = _Window(self.pool)
+        ends = sorted({span.end for span in self._spans} | {span.end for span in self.reserved})
+        done, entered, held = 0, 0, list[Span]()
+        need = _least(request)
+        for start in ends:
+            while done < len(self._spans) and self._spans[done].end <= start:
+                window.give(self._spans[done].claims)
+                done += 1
+            changed = [span for span in held if span.end <= start]
+            held = [span for span in held if span.end > start]
+            while entered < len(self.reserved) and self.reserved[entered].start < start + length:
+                span = self.reserved[entered]
+                entered += 1
+                if span.end > start:
+                    held.append(span)
+                    changed.append(span)
+            if changed:
+                window.withhold(held, changed)
+            if window.pool.free.cores.total() < need:
+                continue
+            claims = window.pool.match(request)
+            if not isinstance(claims, Unmatched):
+                span = Span(start, start + length, job, claims)
+                insort(self.reserved, span, key=lambda one: one.start)
+                self._views.clear()
+                return span
+        return None
+
+
+def _least(request: Request) -> int:
+    """A number of cores without which the request cannot fit, whatever else there is."""
+    flat = request.flat
+    return flat.nslots * flat.cores if flat is not None and not flat.exclusive else 0
+
+
+def timeline_of(pool: Pool, now: float) -> Timeline:
+    """The timeline that all plans of one pass on this pool share: queues respect one another's reservations."""
+    found = pool.timeline
+    if not isinstance(found, Timeline):
+        found = pool.timeline = Timeline(pool, now, pool.holders())
+    return found
+
+
+class _Window:
+    """A copy of a pool in which some ids are withheld, whether they are free or not."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool.copy()
+        self._cores = list(pool.core_free)
+        self._gpus = list(pool.gpu_free)
+        self._memory = list(pool.free.memory.counts)
+        self._held: dict[int, tuple[int, int, int]] = {}
+
+    def withhold(self, spans: Sequence[Span], changed: Sequence[Span] | None = None) -> None:
+        """These are withheld now, and no others. changed: those that came or went (None: all of them came)."""
+        touched = {claim.rank for span in (spans if changed is None else changed) for claim in span.claims}
+        self._held = {} if changed is None else {rank: held for rank, held in self._held.items() if rank not in touched}
+        by_rank: dict[int, list[tuple[Span, Claim]]] = {}
+        for span in spans:
+            for claim in span.claims:
+                if claim.rank in touched:
+                    by_rank.setdefault(claim.rank, []).append((span, claim))
+        for rank, pairs in by_rank.items():
+            cores = gpus = 0
+            for _, claim in pairs:
+                cores |= claim.cores
+                gpus |= claim.gpus
+            self._held[rank] = (cores, gpus, _most_memory(pairs))
+        for rank in touched:
+            self._refresh(rank)
+
+    def give(self, claims: Iterable[Claim]) -> None:
+        """Somebody ends."""
+        for rank, cores, gpus, memory_mb, _ in claims:
+            i = self.pool.index.get(rank)
+            if i is None:
+                continue
+            node = self.pool.nodes[i]
+            self._cores[i] |= cores & node.cores
+            self._gpus[i] |= gpus & node.gpus
+            self._memory[i] = min(node.memory_mb, self._memory[i] + memory_mb)
+            self._refresh(rank)
+
+    def take(self, claims: Iterable[Claim]) -> None:
+        """Somebody begins, perhaps on what is withheld here."""
+        for rank, cores, gpus, memory_mb, _ in claims:
+            i = self.pool.index[rank]
+            self._cores[i] &= ~cores
+            self._gpus[i] &= ~gpus
+            self._memory[i] -= memory_mb
+            self._refresh(rank)
+
+    def _refresh(self, rank: int) -> None:
+        pool = self.pool
+        i = pool.index.get(rank)
+        if i is None:  # reserved on a node that has left the inventory
+            return
+        node = pool.nodes[i]
+        cores, gpus, memory_mb = self._held.get(rank, (0, 0, 0))
+        whole = (
+            rank not in self._held
+            and self._cores[i] == node.cores
+            and self._gpus[i] == node.gpus
+            and self._memory[i] == node.memory_mb
+        )
+        pool.set_node(
+            rank, self._cores[i] & ~cores, self._gpus[i] & ~gpus, self._memory[i] - memory_mb,
+            bool(pool.usable >> i & 1), whole, pool.down.get(i, ""),
+        )  # fmt: skip
+
+
+def _most_memory(pairs: Sequence[tuple[Span, Claim]]) -> int:
+    """The most memory of one node that is withheld at any one time."""
+    if len(pairs) == 1:
+        return pairs[0][1].memory_mb
+    return max(
+        sum(claim.memory_mb for span, claim in pairs if span.start <= moment.start < span.end) for moment, _ in pairs
+    )
