@@ -12,6 +12,7 @@ import time
 from heapq import heapify, heappush
 from typing import Any
 
+from ..kvs.failpoints import ARMED, reach
 from .leftovers import LeftOvers
 from .oom import OomWatch
 from .seats import Seats
@@ -62,7 +63,12 @@ class AttemptTable:
 
     def write_down(self) -> None:
         try:
+            said = bool(ARMED) and self.spool.pending
+            if said:
+                reach("spool.before")
             self.spool.flush()
+            if said:
+                reach("spool.after")
             if self.spool.wants_rewrite:
                 self.spool.rewrite(self.records())
         except OSError as error:  # disk full: the facts stay in memory, the next rewrite mends the file
@@ -98,6 +104,8 @@ class AttemptTable:
                 attempt.spec.get("tmpdir", ""),
             )
             self.spawner.start(attempt, self.seats.seat(attempt.key), self.trees.owner)
+            if ARMED:
+                reach("spawn.after")
         except SpawnError as error:
             self.spawn_failed(attempt, str(error), error.status)
         except OSError as error:

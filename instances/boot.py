@@ -15,6 +15,7 @@ from ..journal.decide import Decision
 from ..journal.log import Journal, make_append
 from ..journal.rset import parse_R
 from ..kvs.errors import Corrupt, Rejected, Unavailable
+from ..kvs.failpoints import ARMED, reach
 from ..kvs.port import Appended, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
@@ -115,5 +116,7 @@ def take_up(store: Store, state_dir: StateDir, reason: str, on_fork: str = witne
         return f"history was lost; what is left has been adopted in version {done.version}"
     if done is None:
         return ""
+    if ARMED:
+        reach("epoch.after", Unavailable)
     say(store, [["epoch", "instance", time.time(), {"old": old, "new": done.epoch, "reason": reason}]])
     return "history is whole"

@@ -26,7 +26,7 @@ RETRY_S = 0.05
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no fault of ours
 RUNNING = "running"  # the error code of a lock that somebody else holds
 KEPT: list[object] = []  # what is not taken apart before the process ends: where a state is large that takes many seconds
-KEEPER_AGAIN_S = 5.0  # a keeper that could not bring the instance up is not started again before
+KEEPER_AGAIN_S = 2.0  # a keeper that could not bring the instance up is not started again before
 
 
 _T = TypeVar("_T")

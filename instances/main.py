@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ..kvs import failpoints
 from .daemon import Log, guarded, leave
 from .paths import StateDir
 
@@ -12,6 +13,7 @@ def main(argv: list[str]) -> int:
     """Run one role until it ends; its exit status."""
     role, options = argv[0], dict(zip(argv[1::2], argv[2::2], strict=True))
     state_dir = StateDir(options["--state-dir"])
+    failpoints.arm(options.get("--role", role))
     if role == "launcher":
         from .launcher import main as run_launcher
 

@@ -12,6 +12,7 @@ from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
 from ..journal.wire import pack
 from ..kvs.errors import Unavailable
+from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
@@ -226,6 +227,8 @@ class AgentRunner(Runner):
         if what == "launch":
             return self._launch(message[1])
         if what == "ack":
+            if ARMED:
+                reach("ack.before")
             if not self._save_cursors():
                 self.unsaved += message[1]  # an agent after us would read those orders again: the launcher must know them
                 return []
@@ -238,6 +241,9 @@ class AgentRunner(Runner):
             real = message[1] if not fake else sorted(set(message[1]).difference(fake))
             if real:
                 self.client.send(["ack", real])
+            if ARMED:
+                self.client.flush()
+                reach("ack.after")
             return []
         keys = message[1] if what == "recall" else [message[1]]
         fake = [key for key in keys if key in self.fake_keys]
@@ -266,7 +272,12 @@ class AgentRunner(Runner):
                     self.client.environment(attempt["env"], self._environment(attempt["env"]))
         self.input.follow(self.subscription)
         if real:
+            if ARMED:
+                reach("launch.before")
             self.client.send(["launch", real])
+            if ARMED:
+                self.client.flush()
+                reach("launch.after")
         if fake:
             now = time.time()
             self.fake.handle(["launch", fake], now)

@@ -6,6 +6,7 @@ import time
 
 from ..journal.log import Journal
 from ..kvs.errors import Conflict, Unavailable
+from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
@@ -56,7 +57,11 @@ class WorkerRunner(Runner):
         if isinstance(output, Snapshot):
             try:
                 self.journal.meta = self.reactor.meta
+                if ARMED:
+                    reach("snapshot.before", Unavailable)
                 self.journal.save_snapshot(self.reactor.state)
+                if ARMED:
+                    reach("snapshot.after", Unavailable)
                 self.store.prune_guards(self.meta.uid, self.reactor.meta.epoch, output.floor)
             except (Unavailable, Conflict) as error:
                 self.log.say("warning", f"no snapshot: {error}")

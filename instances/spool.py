@@ -21,6 +21,7 @@ from typing import Any
 import msgpack
 
 from ..kvs.errors import Unavailable
+from ..kvs.failpoints import ARMED, reach
 from .wire import pack
 
 FORMAT = 1
@@ -200,8 +201,12 @@ class Spool(Record):
         self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str
     ) -> None:
         """On disk when this returns, with all that was added before: a spawn may follow."""
+        if ARMED:
+            reach("intent.before")
         self._buffer.append(pack(("i", key, job, t_unix, t_boot, ranks, tmpdir)))
         self.flush()
+        if ARMED:
+            reach("intent.after")
 
     def flush(self) -> None:
         """Hand everything added to the kernel (it then survives us, not the machine).
@@ -221,6 +226,11 @@ class Spool(Record):
                     0,
                 )  # maybe half a record: only a rewrite mends that
                 raise
+
+    @property
+    def pending(self) -> bool:
+        """Whether something was added that `flush` has not written."""
+        return bool(self._buffer)
 
     @property
     def wants_rewrite(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..journal.ids import f58
 from ..kvs.epochs import anchor, given_up
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.failpoints import ARMED, reach
 from ..kvs.port import Append, Appended, Meta, StaleEpoch, Store, id_pair
 from . import forks
 from .paths import StateDir, write_json
@@ -68,7 +69,11 @@ def write_tip(state_dir: StateDir, store: Store, meta: Meta) -> None:
     tip: dict[str, Any] = {"version": meta.version, "epoch": found[0].epoch if found else meta.epoch}
     if found:
         tip["digest"] = read_header(found[0]).payload_hash.hex()
+    if ARMED:
+        reach("witness.before")
     write_json(state_dir.join("tip"), tip)
+    if ARMED:
+        reach("witness.after")
 
 
 def _cursors(state_dir: StateDir) -> Iterator[Witness]:
@@ -149,7 +154,11 @@ def take_up(store: Store, state_dir: StateDir, on_fork: str = REFUSE) -> Appende
         loss = find_loss(store, meta, witnesses(state_dir))
         try:
             if loss is None:
-                return None if is_current(store) else store.open_epoch(meta.uid, meta.epoch, meta.version)
+                if is_current(store):
+                    return None
+                if ARMED:
+                    reach("epoch.before", Unavailable)
+                return store.open_epoch(meta.uid, meta.epoch, meta.version)
             if on_fork == ADOPT:
                 made = forks.adopt(store, loss.last, time.time(), "keeper", loss.known)
                 write_tip(state_dir, store, store.meta())

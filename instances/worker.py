@@ -56,7 +56,7 @@ class Worker:
         self.admitted: dict[tuple[str, int], int] = {}  # (scope, user) -> jobs taken in by this pass
         self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
-        self.snapshot_events = state.events + state.kvs.operations
+        self.snapshot_events = state.settled  # the tail behind it may be long already: a worker before us died
         self.moved = 0.0  # when something came last
         self.inactive: dict[int, None] = {}
         self.again = False
@@ -382,14 +382,10 @@ class Worker:
 
     @property
     def _tail(self) -> int:
-        return self._folded() - self.snapshot_events
-
-    def _folded(self) -> int:
-        """Events folded; of the user's KVS each operation counts, as folding it costs as much."""
-        return self.state.events + self.state.kvs.operations
+        return self.state.folded - self.snapshot_events
 
     def _snapshot(self, outputs: list[Output]) -> None:
-        self.snapshot_events = self._folded()
+        self.snapshot_events = self.state.folded
         outputs.append(Snapshot(floor=max(0, self.state.version - 200)))
 
 

@@ -152,6 +152,7 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
     state.dirty_jobs.update(state.jobs)
     if state.digest() != head["digest"]:
         raise bad
+    state.settled = state.folded
     return state
 
 

@@ -70,6 +70,7 @@ class State:
         self.retirements: list[list[Any]] = []
         self.results: dict[str, list[int]] = {}
         self.events = 0
+        self.settled = 0  # `folded` of the snapshot that this was loaded from
         self.skipped = 0
         self.counts: dict[int, int] = {}
         self.attention: dict[int, None] = {}  # in the order of the journal
@@ -81,6 +82,11 @@ class State:
         self.fresh: dict[int, None] = {}
         self.partial = False
         self._word_hash: dict[int | str, int] = {}
+
+    @property
+    def folded(self) -> int:
+        """Events folded; of the user's KVS each operation counts, as folding it costs as much."""
+        return self.events + self.kvs.operations
 
     # -- applying -------------------------------------------------------------------------------------------------
 

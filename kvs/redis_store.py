@@ -22,6 +22,7 @@ from .appending import (
     script_keys,
 )
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
+from .failpoints import ARMED, reach
 from .keys import Keys
 from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
 from .reach import connector
@@ -149,7 +150,11 @@ class RedisStore(EpochScripts, KeepingScripts):
                     raise (self._outcome_unknown(error) if unknown else error) from None
                 continue
             try:
+                if ARMED:
+                    reach("append.before", Unavailable)
                 replies = self._send_appends(connection, commands[len(answers) :])
+                if ARMED:
+                    reach("append.after", Unavailable)
             except Unavailable as error:
                 self.close()
                 unknown = True

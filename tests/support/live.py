@@ -55,11 +55,15 @@ class Site:
         return subprocess.Popen([*PROGRAM, *args], env=self.env, text=True, stdin=subprocess.DEVNULL, **more)
 
     def up(self, *args: str) -> Site:
-        """`start --detach`."""
-        done = self.run("start", "--detach", "--state-dir", self.dir.path, *args)
+        """`start --detach`, which must succeed."""
+        done = self.start(*args)
         assert done.returncode == 0, done.stderr
         self.uri = done.stdout.split()[-1]
         return self
+
+    def start(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """`start --detach`."""
+        return self.run("start", "--detach", "--state-dir", self.dir.path, *args)
 
     def stop(self, *args: str) -> float:
         """`stop`; how long it took."""

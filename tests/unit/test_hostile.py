@@ -16,6 +16,7 @@ from fluxkv.instances.forward import Forwarder, Watched
 from fluxkv.instances.job_input import JobInput
 from fluxkv.instances.spawning import Attempt
 from fluxkv.instances.trees import Trees
+from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_kvs, snapshot
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
@@ -174,6 +175,20 @@ def test_others_commits_alone_lead_to_a_snapshot() -> None:
         sim.cli.append(decide_kvs.commit([["put", "a", b"x"]] * 4000, 1.0), 0)
     turn(sim, 4)
     assert worker.snapshot_events > before + 10_000
+
+
+def test_a_tail_that_dead_workers_left_is_counted_by_the_next() -> None:
+    """Found by fail points: workers that died every few thousand events took no snapshot, and each had more to fold."""
+    sim = mini_sim.Sim(1, 0)
+    sim.calm = True
+    turn(sim, 8)
+    first = sim.workers[0].reactor
+    sim.cli.append(Decision([["lively", "resource", 0.0, {"idset": "0"}]] * 11_000), 0)
+    second = Worker(sim.cli.meta, sim.cli.load(), first.planner.policy, "worker-1")
+    assert second._tail > 10_000
+    sim.cli.meta = sim.cli.store.meta()
+    assert sim.cli.save_snapshot(second.state)
+    assert Worker(sim.cli.meta, sim.cli.load(), first.planner.policy, "worker-2")._tail < 100
 
 
 def test_signal_that_is_none_does_not_end_the_launcher() -> None:
