@@ -16,9 +16,11 @@ from ..journal.log import Journal, make_append
 from ..journal.rset import parse_R
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
+from ..kvs.listening import Listen
 from ..kvs.port import Appended, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
+from ..kvs.uri import public
 from . import witness
 from .paths import StateDir, write_json
 
@@ -27,7 +29,8 @@ PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is aw
 
 def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> ServerHandle:
     """The embedded server of this state directory, started if it is not running; its run file is written."""
-    handle = start_server(state_dir.path, settings.get("durability", "strict"))
+    where = settings.get("listen")
+    handle = start_server(state_dir.path, settings.get("durability", "strict"), listen=Listen(*where) if where else None)
     write_json(state_dir.run_file("server"), {"pid": handle.pid, "role": "server", "started": time.time()})
     return handle
 
@@ -92,6 +95,23 @@ def _refuse_others(store: Store, settings: dict[str, Any]) -> None:
             f"there is an instance at {store.namespace} on this server already, made by {home or 'somebody'}", code="exists",
             hint="fluxkv start --detach --state-dir DIR there brings it up; or name another namespace behind the #",
         )  # fmt: skip
+
+
+def joined_store(settings: dict[str, Any]) -> Store:
+    """The store of an instance that this host has joined. One that is out of reach now is waited for by whoever needs it.
+
+    Raises `Rejected` when another instance answers there.
+    """
+    store = open_store(settings["uri"], patience_s=PATIENCE_S)
+    try:
+        if store.meta().uid != settings["uid"]:
+            raise Rejected(
+                f"{public(settings['uri'])} is another instance than the one this host has joined", code="gone",
+                hint="fluxkv agent --join URI with another --state-dir",
+            )  # fmt: skip
+    except Unavailable:
+        pass
+    return store
 
 
 def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:

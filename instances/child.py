@@ -114,7 +114,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         claims, expiration = granted(store, here)
         durability = store.meta().durability
-        nodes = {node.rank: node for node in _parent_nodes(store, here)}
+        nodes = {node.rank: node for node in _parent_nodes(store, here, {claim.rank for claim in claims})}
     finally:
         store.close()
     rows: list[Row] = []
@@ -135,13 +135,15 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _parent_nodes(store: Store, here: Place) -> Any:
+def _parent_nodes(store: Store, here: Place, ranks: set[int]) -> Any:
     """The parent's inventory: from its state directory when that is on this host, else from its journal."""
     if here.state_dir:
         try:
             settings = StateDir(here.state_dir).read()
             if settings.get("uri") == here.parent:
-                return parse_R(settings["R"]).nodes
+                nodes = parse_R(settings["R"]).nodes
+                if ranks <= {node.rank for node in nodes}:  # it knows nothing of hosts that joined later
+                    return nodes
         except (Rejected, Unavailable, KeyError):
             pass
     return Journal(store).look().nodes.values()

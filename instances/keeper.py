@@ -19,7 +19,8 @@ from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
-from . import boot, witness
+from ..kvs.uri import public
+from . import boot, leaving, witness
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -71,12 +72,11 @@ class Keeper(ServerCare):
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
         self._server_up()
-        store, new = boot.ensure_instance(self.settings, self.state_dir)
+        store, new = self._store()
         self.store = store
         self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)
-        meta = store.meta()
-        if self.settings.get("uid") != meta.uid:
-            self.settings["uid"] = meta.uid
+        if not self.joined and self.settings.get("uid") != (uid := store.meta().uid):
+            self.settings["uid"] = uid
             self.state_dir.write(self.settings)
         if self.settings.get("lead", True) and (done := self._taken_up("server started")):
             self.log.say("info", done)
@@ -94,7 +94,8 @@ class Keeper(ServerCare):
                 self._spawn(role)
         if self.owner:
             self._watch_owner()
-        self.log.say("info", f"{'started' if new else 'resumed'} {self.settings['uri']}")
+        what = "joined" if self.joined else "started" if new else "resumed"
+        self.log.say("info", f"{what} {public(self.settings['uri'])}")
 
     def _spawn(self, role: Role) -> None:
         if role.name == "launcher":
@@ -241,7 +242,7 @@ class Keeper(ServerCare):
         try:
             ranks = self.settings.get("ranks")
             if ranks is None:
-                ranks = list(Journal(self.store).look().nodes)
+                ranks = [rank for rank, node in Journal(self.store).look().nodes.items() if not node.joined]
             boot.say(self.store, [["offline", "resource", time.time(), {"idset": format_ids(ranks), "reason": why}]])
         except FluxkvError as error:
             self.log.say("error", f"the nodes could not be marked offline: {error}")
@@ -305,15 +306,14 @@ class Keeper(ServerCare):
         """End running jobs with an exception that says so, then the daemons, then the server."""
         write_word(self.state_dir.join("run", "stopping"), "")
         remove(self.state_dir.join("run", "ready"))
-        if self.settings.get("lead", True):
+        if self.joined:
+            leaving.end_here(self.settings, self.log, self._end_roles)
+        elif self.settings.get("lead", True):
             try:
                 KEPT.append(end_jobs(self.settings["uri"], self.log, self._notice))
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
-        for name in ("agent", "worker", "launcher"):
-            for role in self.roles:
-                if role.name.startswith(name):
-                    self._end(role, signal.SIGTERM, STOP_GRACE_S if name == "launcher" else 10.0)
+        self._end_roles("agent", "worker", "launcher")
         if self.store is not None and self.settings.get("lead", True):
             try:
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
@@ -330,6 +330,12 @@ class Keeper(ServerCare):
         remove(self.state_dir.run_file("server"))
         remove(self.state_dir.run_file("launcher"))
         remove(owner_file(self.state_dir))
+
+    def _end_roles(self, *names: str) -> None:
+        for name in names:
+            for role in self.roles:
+                if role.name.startswith(name):
+                    self._end(role, signal.SIGTERM, STOP_GRACE_S if name == "launcher" else 10.0)
 
     def _notice(self) -> None:
         """While stopping: whoever dies is still needed until the last job is over."""

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ..kvs.errors import Rejected
+from ..kvs.listening import write_secret
 from ..kvs.uri import PASSWORD_VARIABLE, StoreUri, parse_server, parse_uri, quote, with_password_file
 from .paths import StateDir
 
@@ -30,18 +31,23 @@ def settings_for(url: str, directory: StateDir, *, unsafe: bool) -> dict[str, An
         raise Rejected("a store inside one process can not be shared by daemons", code="bad-uri", hint="leave --redis out")
     if "#" not in url:
         parsed = StoreUri(parsed.server, "/" + NAME.sub("_", f"{_user()}-{os.path.basename(directory.path)}"))
-    uri = str(parsed)
+    uri = keep_password(str(parsed), directory)
+    home = f"{os.uname().nodename}:{directory.path}"
+    return {"uri": uri, "outside": True, "unsafe_server": unsafe, "home": home}
+
+
+def keep_password(uri: str, directory: StateDir) -> str:
+    """The URI with its password (or the environment's) in a file of the state directory, which is made if there is one."""
+    parsed = parse_uri(uri)
     path = directory.join("password")
     kept, password = with_password_file(uri, path)
-    if not password and not address.password_file and (password := os.environ.get(PASSWORD_VARIABLE, "")):
+    if not password and not parse_server(parsed.server).password_file and (password := os.environ.get(PASSWORD_VARIABLE, "")):
         mark = "&" if "?" in parsed.server else "?"
         kept = str(StoreUri(f"{parsed.server}{mark}password_file={quote(path)}", parsed.namespace))
     if password:
         directory.create()
-        _write_secret(path, password)
-        uri = kept
-    home = f"{os.uname().nodename}:{directory.path}"
-    return {"uri": uri, "outside": True, "unsafe_server": unsafe, "home": home}
+        write_secret(path, password)
+    return kept if password else uri
 
 
 def at_another_place(settings: dict[str, Any], url: str, directory: StateDir, *, unsafe: bool) -> dict[str, Any]:
@@ -108,11 +114,3 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
-
-
-def _write_secret(path: str, password: str) -> None:
-    scratch = f"{path}.{os.getpid()}"
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(password + "\n")
-    os.replace(scratch, path)

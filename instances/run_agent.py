@@ -11,7 +11,7 @@ from typing import Any
 from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
 from ..journal.wire import pack
-from ..kvs.errors import Unavailable
+from ..kvs.errors import Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.port import Store
@@ -27,9 +27,10 @@ from .job_input import JobInput
 from .launch_client import LaunchClient
 from .paths import StateDir
 from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
-from .runner import Runner, boot_id, instance_id
+from .runner import Runner
 from .script_orders import letter_of
 from .script_output import tell
+from .spool import boot_id, spool_id
 from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 
@@ -55,8 +56,9 @@ class AgentRunner(Runner):
         self.fake_nodes = bool(settings.get("fake"))
         self.settings = settings
         (self.inventory,) = store.bumps(["resource"])
+        self.spool_id = spool_id(spool)
         names, cpus = self._nodes(store)
-        host = Host(names, boot_id(), instance_id(os.path.join(spool, "id")), uri, settings.get("tmp") or spool + "/tmp",
+        host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp",
                     cpus, daemon.state_dir.path, meta.origin_ms)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -86,9 +88,14 @@ class AgentRunner(Runner):
 
     def _nodes(self, store: Store) -> tuple[dict[int, str], dict[int, list[int]]]:
         """The nodes that are ours (rank -> host), and which CPUs their cores are where tasks are bound to them."""
-        ranks = self.settings.get("ranks")
+        ranks, joined = self.settings.get("ranks"), self.spool_id if self.settings.get("join") else ""
         nodes = Journal(store, by="agent").look().nodes
-        names = {rank: node.host for rank, node in nodes.items() if ranks is None or rank in ranks}
+        names = {rank: node.host for rank, node in nodes.items() if node.joined == joined and (ranks is None or rank in ranks)}
+        if joined and not names:
+            raise Rejected(
+                f"rank {ranks} is not this host's any more: it was taken out of the inventory, or joined from elsewhere",
+                code="gone", hint="run fluxkv agent --join again",
+            )  # fmt: skip
         bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
         return names, _binding(nodes[min(names)].cores) if bind else {}
 

@@ -7,7 +7,6 @@ has answered); what waits is a subscription, the launcher's socket, or a time.
 from __future__ import annotations
 
 import math
-import os
 import select
 import time
 from collections.abc import Callable
@@ -193,23 +192,3 @@ class Runner:
         """Restart the keeper if it died."""
         if self.daemon.keeper_revived():
             self.log.say("warning", "the keeper was gone; started a new one")
-
-
-def boot_id() -> str:
-    """This boot of this machine."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def instance_id(path: str) -> str:
-    """A spool's identity, made once: a lost spool gets a new one."""
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        made = os.urandom(8).hex()
-        scratch = f"{path}.{os.getpid()}"
-        with open(scratch, "w") as file:
-            file.write(made + "\n")
-        os.replace(scratch, path)
-        return made

@@ -22,14 +22,18 @@ SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 
 
 class ServerCare:
-    """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up."""
+    """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up.
+
+    child: the server is not this keeper's business: a parent instance's, or (joined) that of the instance this host has joined.
+    """
 
     def __init__(self, state_dir: StateDir, log: Log, settings: dict[str, Any]) -> None:
         self.state_dir = state_dir
         self.log = log
         self.settings = settings
         self.selector = selectors.DefaultSelector()
-        self.child = bool(settings.get("parent"))
+        self.joined = bool(settings.get("join"))
+        self.child = bool(settings.get("parent")) or self.joined
         self.embedded = not self.child and not settings.get("outside")  # whether the server is ours to start
         self.store: Store | None = None
         self.server: ServerHandle | None = None
@@ -48,6 +52,12 @@ class ServerCare:
         elif not self.child:
             for problem in outside.check(self.settings):
                 self.log.say("warning", f"the server: {problem}")
+
+    def _store(self) -> tuple[Store, bool]:
+        """The instance's store, and whether it is new."""
+        if self.joined:
+            return boot.joined_store(self.settings), False
+        return boot.ensure_instance(self.settings, self.state_dir)
 
     def _watch_server(self) -> None:
         assert self.server is not None

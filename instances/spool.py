@@ -32,8 +32,27 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def boot_id() -> str:
+    """This boot of this machine. FLUXKV_BOOT_ID says another: in a container, whose boots are not the machine's, or a test."""
+    said = os.environ.get("FLUXKV_BOOT_ID", "")
+    if said:
+        return said
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def spool_id(spool: str) -> str:
+    """A spool's identity, made once: a lost spool gets a new one."""
+    path = f"{spool}/id"
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        made = os.urandom(8).hex()
+        scratch = f"{path}.{os.getpid()}"
+        with open(scratch, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+        os.replace(scratch, path)
+        return made
 
 
 def spool_tag(spool: str) -> str:

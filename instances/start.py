@@ -70,7 +70,7 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
 
 
 def wait_for_nodes(uri: str, timeout_s: float = NODES_S) -> bool:
-    """Wait until every node's agent has spoken, so that the first command finds them up. False if some did not in time.
+    """Wait until the instance's own agents have spoken, so that the first command finds them up. False if some did not in time.
 
     A server that is being brought back is waited for too; `Unavailable` if it does not answer in time.
     """
@@ -95,7 +95,7 @@ def _nodes_online(uri: str, deadline: float) -> bool:
         state = journal.look()
         subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
         try:
-            while not all(node.online for node in state.nodes.values()):
+            while not all(node.online or node.joined for node in state.nodes.values()):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

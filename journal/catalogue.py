@@ -97,10 +97,13 @@ _add("resource", "RFC 44", "drain", {"idset": "0", "nodelist": "h", "overwrite":
      "no new jobs there", "reason")  # fmt: skip
 _add("resource", "RFC 44", "undrain", {"idset": "0", "nodelist": "h", "reason": "mended"}, "back", "reason")
 _add("resource", "RFC 44", "online", {"idset": "0"}, "its agent has spoken in this epoch")
-_add("resource", "RFC 44", "offline", {"idset": "0", "reason": "agent lost"}, "its agent is gone", "reason")
+_add("resource", "RFC 44", "offline", {"idset": "0", "reason": "no heartbeat for 30s", "heard": 1700000000.0},
+     "its agent is gone; heard: the last time that anything was heard of it", "reason", "heard")  # fmt: skip
 _add("resource", "RFC 44", "torpid", {"idset": "0"}, "not heard from for a while")
 _add("resource", "RFC 44", "lively", {"idset": "0"}, "heard again")
 
+_add("node", "fluxkv", "join", {"host": "h", "spool": "s", "boot": "b"},
+     "an agent on another host serves this node from now on; spool: the identity of its state directory")  # fmt: skip
 _add("node", "fluxkv", "hello",
      {"rank": 0, "host": "h", "boot": "b", "spool": "s", "epoch": 5, "cursor": "7-5", "held": ["12.7-5"]},
      "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has")  # fmt: skip

@@ -12,8 +12,8 @@ from .rset import NodeRecord, ResourceSet, render_set
 from .state import State
 
 
-def reload(state: State, inventory: ResourceSet, now: float) -> tuple[Decision, list[str]]:
-    """A `resource-define` (RFC 44, method reload), and what it changes in words; no events if it changes nothing.
+def reload(state: State, inventory: ResourceSet, now: float, method: str = "reload") -> tuple[Decision, list[str]]:
+    """A `resource-define` (RFC 44), and what it changes in words; no events if it changes nothing.
 
     Raises `Rejected` naming the node and why: in use and to be removed, shrunk below what is in use, or of another host; a host
     that a queue names and that would be gone; an inventory that is a job's.
@@ -42,7 +42,7 @@ def reload(state: State, inventory: ResourceSet, now: float) -> tuple[Decision, 
     plain = inventory._replace(nodes=tuple(
         record._replace(properties=tuple(n for n in record.properties if not n.startswith("+"))) for record in inventory.nodes
     ))  # fmt: skip
-    context = {"method": "reload", "R": render_set(plain)}
+    context = {"method": method, "R": render_set(plain)}
     things = ["resource", *plans, *touched]
     words = [
         f"{what} {format_ids(ranks)} ({compress([hosts[rank] for rank in ranks])})"

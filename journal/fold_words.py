@@ -93,12 +93,29 @@ def undrain(state: State, subject: str, ts: float, context: Context, version: in
 
 def online(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     for node in _each(state, context, version):
-        node.online, node.t_status = True, ts
+        node.online, node.t_status, node.down = True, ts, None
 
 
 def offline(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    reason, heard = _reason(context), context.get("heard")
+    if heard is not None and not 0 <= heard <= LATEST:
+        raise ValueError("no time")
     for node in _each(state, context, version):
         node.online, node.t_status = False, ts
+        if heard is not None:
+            node.down = [float(heard), reason]
+
+
+def join(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    node = state.nodes[int(subject.partition("/")[2])]
+    spool = context["spool"]
+    if not isinstance(spool, str) or not spool:
+        raise ValueError("no agent")
+    if node.joined != spool:  # whoever served it before is another one: this one has not spoken yet
+        node.online, node.t_status = False, ts
+    node.joined = spool
+    node.note(version)
+    state.dirty_words.add(node.rank)
 
 
 def hello(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -304,6 +321,7 @@ HANDLERS: dict[str, Handler] = {
     "undrain": undrain,
     "online": online,
     "offline": offline,
+    "join": join,
     "hello": hello,
     "report": report,
     "queue-start": queue_start,

@@ -16,11 +16,14 @@ class Node:
     hello: [boot id, spool id, epoch, cursor, attempts held] of its agent's last word, None before any.
     drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here;
     keeping: ids of jobs whose housekeeping is going on here.
+    joined: the spool id of the agent on another host that has brought this node along, "" for a node of the instance's own agent.
+    down: [when it was last heard, why] of a node that is offline by its agent's silence or leave, else None.
     commits: the versions of the last commits (at most `STORY`) with an event about the node itself.
     """
 
     __slots__ = (
-        "commits", "cores", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "keeping", "memory_mb", "online",
+        "commits", "cores", "down", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "joined", "keeping", "memory_mb",
+        "online",
         "properties", "rank",
         "t_status", "used_cores", "used_gpus", "used_memory_mb",
     )  # fmt: skip
@@ -41,6 +44,8 @@ class Node:
         self.grants: set[int] = set()
         self.keeping: set[int] = set()
         self.commits: list[int] = []
+        self.joined = ""
+        self.down: list[Any] | None = None
         self.hash = 0
 
     @property
@@ -68,6 +73,7 @@ class Node:
             self.rank, self.host, text_of(self.cores), text_of(self.gpus), self.memory_mb, list(self.properties),
             self.online, self.t_status, self.drain, self.hello, text_of(self.used_cores), text_of(self.used_gpus),
             self.used_memory_mb, sorted(self.jobs), sorted(self.grants), self.commits, sorted(self.keeping),
+            *([self.joined, self.down] if self.joined or self.down else ()),  # as it was where there is no such thing
         ]  # fmt: skip
 
     @classmethod
@@ -77,6 +83,7 @@ class Node:
         node.online, node.t_status, node.drain, node.hello = value[6:10]
         node.used_cores, node.used_gpus, node.used_memory_mb = mask_of(value[10]), mask_of(value[11]), value[12]
         node.jobs, node.grants, node.commits, node.keeping = set(value[13]), set(value[14]), value[15], set(value[16])
+        node.joined, node.down = value[17:19] if len(value) > 17 else ("", None)
         return node
 
     def note(self, version: int) -> None:

@@ -10,6 +10,7 @@ import re
 
 from .errors import Rejected
 
+ALL_KEYS = "{fluxkv:*"  # a pattern: the keys of every instance on a server
 _SEGMENT = re.compile(r"[^/\s{}#?]+")
 
 

@@ -16,12 +16,15 @@ from typing import Any, Final, Protocol
 import hiredis
 
 from .errors import Unavailable
+from .listening import password_beside
 from .uri import ServerAddress, parse_server, secret_of
 
 NOT_YET: Final = object()  # what `try_read` answers while no whole reply is there
 
 RECEIVE_BYTES = 1 << 17
 PASSING_GREETING = ("LOADING", "MASTERDOWN")
+# A host that went away without a word, or a link that was cut, is noticed in some ten seconds and not in hours.
+_CUT = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3), (socket.TCP_USER_TIMEOUT, 10_000))
 
 
 class ReplyError(Exception):
@@ -93,7 +96,7 @@ class RespConnection:
 
     def _greet(self, parsed: ServerAddress) -> None:
         try:
-            password = secret_of(parsed)
+            password = secret_of(parsed) or (password_beside(parsed.path) if parsed.kind == "unix" else "")
             if password:
                 self.call("AUTH", *([parsed.user] if parsed.user else []), password)
             if parsed.db:
@@ -257,6 +260,8 @@ def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:
         connection = socket.create_connection((parsed.host, parsed.port), timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _CUT:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         return connection
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__

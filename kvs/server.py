@@ -13,18 +13,21 @@ import os
 import signal
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from . import listening
 from .errors import Unavailable
 from .resp import Connection, ReplyError, RespConnection
 from .server_choice import check_server as check_server
 from .server_choice import find_server as find_server
+from .server_options import server_args
 from .uri import unix_url
 
 _BACK = "state"  # a link in the folder of a socket that lies elsewhere
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
-_POLICIES = {"strict": "always", "local": "everysec", "replicated": "always", "none": "no"}
 
 
 @dataclass(slots=True)
@@ -104,26 +107,13 @@ def _point_back(state_dir: str) -> None:
         os.replace(scratch, os.path.join(folder, _BACK))
 
 
-def server_args(state_dir: str, durability: str, *, truncated: bool = False) -> list[str]:
-    """The options of a server of ours."""
-    options = {
-        "port": "0", "unixsocket": socket_path(state_dir), "unixsocketperm": "600", "dir": state_dir,
-        "daemonize": "no", "save": "", "appendonly": "yes", "appendfsync": _POLICIES[durability],
-        "aof-load-truncated": "yes" if truncated else "no", "no-appendfsync-on-rewrite": "no",
-        "auto-aof-rewrite-percentage": "100", "auto-aof-rewrite-min-size": "64mb",
-        "maxmemory": "0", "maxmemory-policy": "noeviction", "stream-node-max-bytes": "8192",
-        "stream-node-max-entries": "100", "tcp-keepalive": "60", "timeout": "0",
-        "hash-max-listpack-entries": "32",  # guards are looked up by the hundred: no lists
-        "databases": "1", "loglevel": "notice", "logfile": os.path.join(state_dir, "server.log"),
-    }  # fmt: skip
-    return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-
 def start_server(
     state_dir: str, durability: str = "strict", *, program: str = "", timeout_s: float = 60.0,
-    lock_wait_s: float = 2.0,
+    lock_wait_s: float = 2.0, listen: listening.Listen | None = None,
 ) -> ServerHandle:  # fmt: skip
     """Start a server on `state_dir` (made if missing, mode 0700) and wait until it answers.
+
+    listen: where it is to listen for other hosts, who need a password; else it has its socket file only.
 
     A server that runs there already is returned (`started` False). A torn file is copied aside and cut
     (`repaired` says so). Raises Unavailable: "no-server", "server-died" with the reason, "timeout", "locked".
@@ -142,10 +132,13 @@ def start_server(
             hint=f"look at {state_dir}/server.log",
         )  # fmt: skip
     try:
-        handle = _spawn_and_wait(program, state_dir, durability, lock, timeout_s, truncated=False)
+        if listen is not None:
+            listening.prepare(state_dir)
+        arguments = partial(server_args, state_dir, socket_path(state_dir), durability, listen=listen)
+        handle = _spawn_and_wait(program, state_dir, arguments, lock, timeout_s, truncated=False)
         if handle is None:
             aside = _copy_aside(state_dir)
-            handle = _spawn_and_wait(program, state_dir, durability, lock, timeout_s, truncated=True)
+            handle = _spawn_and_wait(program, state_dir, arguments, lock, timeout_s, truncated=True)
             if handle is None:
                 raise Unavailable(
                     f"the files in {state_dir} stay unreadable even when cut", code="server-died",
@@ -290,7 +283,7 @@ def _lock(state_dir: str, wait_s: float) -> int | None:
 
 
 def _spawn_and_wait(
-    program: str, state_dir: str, durability: str, lock: int, timeout_s: float, *, truncated: bool
+    program: str, state_dir: str, arguments: Callable[..., list[str]], lock: int, timeout_s: float, *, truncated: bool
 ) -> ServerHandle | None:
     """Start the program and wait for its first answer; None if it refused its files as torn."""
     log = os.path.join(state_dir, "server.log")
@@ -298,7 +291,7 @@ def _spawn_and_wait(
     begin = os.fstat(out).st_size
     try:
         pid = os.posix_spawn(
-            program, [program, *server_args(state_dir, durability, truncated=truncated)], os.environ,
+            program, [program, *arguments(truncated=truncated)], os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out, 1),
                 (os.POSIX_SPAWN_DUP2, out, 2), (os.POSIX_SPAWN_DUP2, lock, _LOCK_FD),

@@ -345,7 +345,7 @@ LIMITS = ("core=", "cpu=", "fsize=", "memlock", "nofile=", "nproc=", "stack=", "
 BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
     "requires": constraints, "hosts": nodes, "wait_event": events, "add_file": file,
-    "retry_on": causes, "key": nothing,
+    "retry_on": causes, "key": nothing, "address": file, "listen": nothing,
     "taskmap": _words("block", "cyclic", "manual:", "hostfile:"), "rlimit": _words(*LIMITS), "define": nothing, "sep": nothing,
 }  # fmt: skip
 BY_COMMAND: dict[tuple[str, str], Kind] = {
@@ -358,7 +358,7 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {
 }  # fmt: skip
 # Numbers, times and prose: nothing can be offered.
 FREE = {
-    "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
+    "HOST", "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
     "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
     "reason", "count", "name",
 }  # fmt: skip

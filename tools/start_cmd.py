@@ -45,6 +45,10 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
     "--on-fork", type=click.Choice(["refuse", "adopt"]),
     help="When acknowledged history is lost: wait for fluxkv ops adopt (the default), or go on from what is left.",
 )
+@click.option(
+    "--listen", is_flag=False, flag_value="0.0.0.0", metavar="[ADDR[:PORT]]",
+    help="Let other hosts join over TCP (fluxkv agent --join), on all addresses of this host or on this one.",
+)
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
 @click.option("--policy", metavar="NAME", help="Queue policy.")
 @click.option(
@@ -58,8 +62,8 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
-    durability: str | None, redis: str | None, unsafe_server: bool, on_fork: str | None, workers: int | None, policy: str | None,
-    keep: str, command: tuple[str, ...],
+    durability: str | None, redis: str | None, unsafe_server: bool, on_fork: str | None, listen: str | None,
+    workers: int | None, policy: str | None, keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
 
@@ -71,6 +75,7 @@ def start(
       fluxkv start --fake -s 1000 --cores 64      a big cluster that only pretends
       fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
       fluxkv start --redis redis://head:6379      on a server that is there, beside other instances
+      fluxkv start --detach --listen              other hosts may join it: fluxkv uri --remote
     """
     from ..instances import outside
     from ..instances import start as starting
@@ -78,43 +83,30 @@ def start(
 
     if redis:
         outside.hide_password(redis, sys.orig_argv)
+    if redis and listen:
+        raise click.UsageError("--listen is for a server of our own; other hosts reach the one of --redis as we do")
     if detach and command:
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
                "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
-               "workers": workers, "policy": policy}  # fmt: skip
-    for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:
-        del os.environ[name]  # what runs in a new instance is not what cron started in another
+               "workers": workers, "policy": policy, "listen": listen}  # fmt: skip
+    for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:  # what runs inside is not what cron started
+        del os.environ[name]
     if state_dir is None:
         from ..instances.child import place
 
         here = place(os.environ)
         if here is not None:
-            if redis or unsafe_server:
-                raise Rejected("--redis does not go with a child instance: it lives on its parent's server", code="child")
+            if redis or unsafe_server or listen:
+                raise Rejected("--redis and --listen do not go with a child instance: its server is its parent's", code="child")
             sys.exit(start_child(here, options, list(command)))
     from ..journal.duration import parse_duration
 
     keep_s = parse_duration(keep)
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
-    known = os.path.exists(directory.instance_file)
-    if known:
-        _refuse_changes(directory, options)
-        settings = directory.read()
-    else:
-        made = {**new_settings(options), "keep_s": keep_s, "detached": detach}
-        if url := redis or os.environ.get(outside.VARIABLE, ""):
-            made.update(outside.settings_for(url, directory, unsafe=unsafe_server))
-        settings = starting.prepare(directory, made)
-    if on_fork and settings.get("on_fork") != on_fork:  # it may be changed at each start
-        settings = {**settings, "on_fork": on_fork}
-        directory.write(settings)
     running = lock_held(directory.lock_file("keeper"))
-    if known and redis and not running:
-        settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe_server)
-        directory.write(settings)
-    for name in (PASSWORD_VARIABLE, outside.VARIABLE):  # the password stands in a file now; what runs inside need not know it
-        os.environ.pop(name, None)
+    settings = _settings(directory, {**options, "keep_s": keep_s, "detached": detach, "redis": redis, "unsafe": unsafe_server,
+                                     "on_fork": on_fork}, running)  # fmt: skip
     if running and not detach:
         raise Rejected(
             f"{directory.path}: this instance is running already ({settings['uri']})", code="running",
@@ -127,13 +119,48 @@ def start(
         _wake_keeper(starting.keeper_pid(directory))
     starting.wait_for_nodes(settings["uri"])
     if detach:
+        if settings.get("listen"):
+            click.echo("fluxkv: listens on {}:{}; fluxkv uri --remote: what hosts join by".format(*settings["listen"]), err=True)
         click.echo(settings["uri"])
         return
     sys.exit(run_inside(directory, settings["uri"], list(command)))
 
 
+def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[str, Any]:
+    """The settings of the instance in a directory, made if there is none, with what may be changed at each start."""
+    from ..instances import outside
+    from ..instances import start as starting
+
+    redis, unsafe = options["redis"], options["unsafe"]
+    known = os.path.exists(directory.instance_file)
+    if known:
+        _refuse_changes(directory, options)
+        settings: dict[str, Any] = directory.read()
+    else:
+        made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
+        if url := redis or os.environ.get(outside.VARIABLE, ""):
+            made.update(outside.settings_for(url, directory, unsafe=unsafe))
+        settings = starting.prepare(directory, made)
+    if options["on_fork"] and settings.get("on_fork") != options["on_fork"]:
+        settings = {**settings, "on_fork": options["on_fork"]}
+        directory.write(settings)
+    if known and redis and not running:
+        settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe)
+        directory.write(settings)
+    for name in (PASSWORD_VARIABLE, outside.VARIABLE):  # the password stands in a file now; what runs inside need not know it
+        os.environ.pop(name, None)
+    if known and options["listen"]:
+        listen_from_now(directory, settings, options["listen"], running)
+    return settings
+
+
 def _refuse_changes(directory: Any, options: dict[str, Any]) -> None:
     """What an instance that is there already keeps, whatever the command line says."""
+    if directory.read().get("join"):
+        raise Rejected(
+            f"{directory.path} is of a host that has joined an instance", code="joined",
+            hint=f"fluxkv agent --state-dir {directory.path}",
+        )  # fmt: skip
     given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
     if given:
         what = "-s" if given[0] == "size" else f"--{given[0]}"
@@ -149,6 +176,24 @@ def _is_default(name: str) -> bool:
     """Whether an option was not typed but is the user's setting: an instance's config file says more than that."""
     context = click.get_current_context(silent=True)
     return context is not None and context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
+
+
+def listen_from_now(directory: Any, settings: dict[str, Any], listen: str, running: bool) -> None:
+    """Have the server of an instance that is there listen (on another address) from its next start on."""
+    from ..kvs.listening import parse_listen, with_port
+
+    if settings.get("outside"):
+        raise Rejected(f"{directory.path}: its server is not ours to say where it listens", code="outside")
+    wanted, before = parse_listen(listen), settings.get("listen")
+    if before and (not wanted.port or wanted.port == before[1]) and wanted.host == before[0]:
+        return
+    if running:
+        raise Rejected(
+            f"{directory.path}: this instance is running, and its server does not listen there", code="running",
+            hint="fluxkv stop first, then start it with --listen",
+        )  # fmt: skip
+    settings["listen"] = list(with_port(wanted))
+    directory.write(settings)
 
 
 def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
@@ -219,6 +264,10 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         if options[name] and not (name == "policy" and options["policy_is_default"] and config.get("queue", {}).get("policy")):
             settings[name] = options[name]
     load_policy(settings.get("policy", "fcfs"))
+    if options["listen"]:
+        from ..kvs.listening import parse_listen, with_port
+
+        settings["listen"] = list(with_port(parse_listen(options["listen"])))
     settings["R"] = R or discover.inventory(
         options["size"] or 1, options["cores"], options["gpus"], options["memory"], tuple(options["properties"]),
         fake=settings["fake"],

@@ -5,6 +5,7 @@ The examples are read off the click tree, so a new command's are tested without 
   Before each example it is put in order: nodes in service, queues open, no job but those below;
 * a job id stands for a job made for the example, in the state `JOB_STATE` says its command needs;
 * a time (10:30, 'yesterday 17:00') stands for now, since nothing is older here; redis://head:6379 for its URI;
+* what is about hosts that join speaks to an instance that listens, whose address is in join.uri (`JOINED` says what came before);
 * `~/old` is the state directory of an instance that is down, `~/sims` one that is running where `SIMS_RUNNING` says so;
 * the programs and files they name are in the current directory, fresh for each (`FILES`).
 An example must exit with 0 (else `STATUS` says with what, and why) and leave no error on stderr. One that goes on until
@@ -70,13 +71,17 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "cron delete": (_TIDY,),
     "cron dump": (_TIDY,),
 }
-SIMS_RUNNING = {"stop", "restart"}  # they end or disturb the instance they speak to, so it is one of their own
+SIMS_RUNNING = {"stop", "restart", "agent", "uri"}  # they end or disturb the instance they speak to, so it is one of their own
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
     "fluxkv run -t 1s sleep 60": 142,  # Flux's exit code of a job whose time is over
 }
-ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow)")
+ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow|agent (--join join.uri|--state-dir ~/node)$)")
+JOINED = {
+    "--leave": "fluxkv agent --join join.uri --detach",
+    "--state-dir ~/node": "fluxkv agent --join join.uri --detach --state-dir ~/node && fluxkv stop --state-dir ~/node",
+}
 
 QUEUES = """
 [queues.batch]
@@ -377,8 +382,13 @@ def test_example_does_what_it_says(example: Example, world: World, tmp_path: Pat
             os.makedirs(env["HOME"])
             del env["FLUXKV_URI"]
             if command in SIMS_RUNNING:
-                uri = world.shell.ok("start", "--detach", "--state-dir", world.home / "own" / "sims").split()[-1]
-                env["FLUXKV_URI"] = uri
+                sims = world.home / "own" / "sims"
+                listens = ["--listen=127.0.0.1", "--config", world.home / "cluster.toml"] if command in ("agent", "uri") else []
+                env["FLUXKV_URI"] = world.shell.ok("start", "--detach", "--state-dir", sims, *listens).split()[-1]
+                if command == "agent":
+                    _write(tmp_path / "join.uri", world.shell.ok("uri", "--remote", "--state-dir", sims))
+                    for words in [words for part, words in JOINED.items() if part in line]:
+                        assert run_to_the_end(words, env, tmp_path)[0] == 0, words
         else:
             world.put_in_order()
             line = world.typed(example)
