@@ -62,6 +62,7 @@ class Agent:
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
+        self.strangers: set[str] = set()  # attempts that a worker does not know; when they are gone we say hello again
         self.last_report = 0.0
         self.bucket = 0.0
         self.trims: dict[int, str] = {}
@@ -92,8 +93,7 @@ class Agent:
                 self.hello_due = True
             elif isinstance(one, LauncherLost):
                 self.held = None
-                if not one.lost:
-                    self.hello_due = True
+                self.hello_due |= not one.lost
         if self.inflight is None and self.held is not None:
             self._write(now, outputs)
         return outputs
@@ -157,6 +157,8 @@ class Agent:
 
     def _unplace(self, key: str) -> Placed | None:
         placed = self.placed.pop(key, None)
+        self.hello_due |= self.strangers == {key}
+        self.strangers.discard(key)
         if placed is not None:
             self.names.pop((placed.job, placed.version, placed.rank, placed.letter), None)
         return placed
@@ -172,6 +174,8 @@ class Agent:
         if what == "forget":
             key = f"{order[1]}.{rank}"
             outputs.append(ToLauncher(["end", key, "fenced"]))
+            self.strangers.update({key} & self.placed.keys())
+            self.hello_due |= not self.strangers
             return
         key = f"{order[1]}.{order[2]}.{rank}"
         known = key in self.placed
@@ -368,9 +372,7 @@ class Agent:
             self.seq = one.request.seq
             if self.sent_hello:
                 self.sent_hello = False
-                for rank, cursor in self.cursors.items():
-                    if self.trims.get(rank) != cursor:
-                        self.trims[rank] = cursor
+                self.trims.update(self.cursors)
             self._settled(outputs)
         elif isinstance(answer, Conflicted):
             named = dict(one.request.exact)

@@ -50,12 +50,14 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
             group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
+    strangers = False
     for key in sorted(listed - known):
         ended = state.jobs.get(split_attempt(key))
         if ended is not None and ended.key == key:
             continue  # over and settled: its node will hear so
         group.to_nodes.append((rank, ["forget", key]))
-    if not node.online:
+        strangers = True
+    if not node.online and not strangers:  # its agent speaks once more when they are gone: what they use is not sold before
         group.events.append(["online", "resource", now, {"idset": str(rank)}])
     return group if group.events or group.to_nodes else None
 

@@ -38,7 +38,7 @@ def state_at(journal: Journal, version: int | None = None, moment: float | None 
     """
     if version is not None and version > (tip := journal.store.meta().version):
         raise Rejected(f"version {version} is not there yet: the journal ends at {tip}", code="bad-moment")
-    found = journal.snapshot(lazy=True)
+    found = journal.base.lazy()
     state = KvsState(Namespaces())
     if found is not None and (found.version <= version if version is not None else found.time <= (moment or 0.0)):
         state = KvsState(found.kvs, found.version, found.epoch)

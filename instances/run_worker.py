@@ -18,6 +18,7 @@ from .worker import Worker
 
 LEASE_MS = 3000
 PATIENCE_S = 1.0
+FAR = 1 << 60
 
 
 class WorkerRunner(Runner):
@@ -30,8 +31,11 @@ class WorkerRunner(Runner):
         keys = Keys(store.namespace)
         log.store, log.keys = open_store(uri, patience_s=0.0), keys
         self.journal = Journal(store, by=daemon.role)
+        self.journal.warn = lambda text: log.say("warning", text)
         state = self.journal.load()
         super().__init__(daemon, store, log, Worker(self.journal.meta, state, load_policy(policy), daemon.role))
+        if self.journal.base.damaged is not None:
+            self.reactor.snapshot_events = -FAR  # another one is due at once
         position = f"{state.version}-{state.epoch}" if state.version else "0"
         self.follow(open_store(uri).subscribe({keys.journal: position}), {})
         self.leading = False

@@ -57,6 +57,7 @@ class Worker:
         self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.settled  # the tail behind it may be long already: a worker before us died
+        state.misread = 0
         self.moved = 0.0  # when something came last
         self.inactive: dict[int, None] = {}
         self.again = False
@@ -83,6 +84,8 @@ class Worker:
                     if entry.version > self.state.version:
                         self.state.apply(read_commit(entry))
                         self.again = True
+                if self.state.misread:  # what we go on from has an entry that everybody else goes on without
+                    raise Corrupt(f"version {self.state.misread} was set aside: the state is folded anew", code="entry-aside")
             elif isinstance(one, Answered):
                 self._answered(one, now, outputs)
             elif isinstance(one, Found):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..kvs.errors import Rejected
+from ..kvs.errors import Corrupt, Rejected
 from .event_check import check_values
 
 # Of what the state holds and its digest covers. A digest or snapshot of another schema is not compared: it is folded anew.
@@ -83,7 +83,7 @@ _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "
 _add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot", "script": "prolog"},
      "an attempt on this rank, or a script around it, is known to be over", "script")  # fmt: skip
 
-for _subject in ("job", "resource", "housekeeping", "instance"):
+for _subject in ("job", "resource", "housekeeping", "instance", "entry"):
     _add(_subject, "fluxkv", "quarantine",
          {"version": 17, "event": "alloc", "reason": "version 17: alloc in state DEPEND", "ranks": "0"},
          "set aside: that event contradicts the state, and nothing of it has happened; ranks: nodes that it leaves in doubt",
@@ -167,6 +167,14 @@ _add("instance", "fluxkv", "retire",
      {"jobs": [1, 2], "same": {"userid": 1000}, "each": {"name": ["a", "b"]}},
      "inactive jobs leave the state; the journal keeps them: their records, as columns (see journal/retired.py)",
      "same", "each")  # fmt: skip
+
+
+def newer_schema(what: str, schema: object) -> Corrupt:
+    """The error for whoever is to act on what a newer program wrote: it may say what this one cannot see."""
+    return Corrupt(
+        f"{what} is of schema {schema}, this fluxkv knows {SCHEMA}", code="newer-schema",
+        hint="install the newer fluxkv that this instance was run with, then fluxkv restart",
+    )  # fmt: skip
 
 
 def check_context(subject: str, name: str, context: dict[str, Any] | None) -> None:

@@ -17,6 +17,7 @@ from .retired import index_line
 from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
 from .task_exits import note_exit
+from .unreadable import version_of
 from .wire import LATEST
 
 if TYPE_CHECKING:
@@ -303,7 +304,11 @@ def retire(state: State, subject: str, ts: float, context: Context, version: int
 
 
 def quarantine(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    state.answered(subject)
+    entry = version_of(subject)
+    if entry:
+        state.set_entry_aside(entry)
+    else:
+        state.answered(subject)
 
 
 def _cron(name: str) -> Handler:

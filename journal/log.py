@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..kvs.epochs import anchor, belongs, given_up, is_anchored
-from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from ..kvs.epochs import anchor, given_up, is_anchored
+from ..kvs.errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.port import Answer, Appended, Conflicted, Entry, StaleEpoch, Store
 from . import snapshot as snapshots
 from .blocks import LazyJobs
@@ -23,11 +23,12 @@ from .decide import make_append as make_append
 from .history import History
 from .ids import f58
 from .job import INACTIVE, Job
+from .newest import NewestSnapshot
 from .retired import records, versions_of
 from .state import State
+from .unreadable import READ, Reader
 from .wire import Commit, Event, read_commit, well_formed
 
-READ = 500
 TOGETHER = 2_000  # decisions that share a commit
 
 
@@ -62,6 +63,7 @@ class Journal:
     """An instance's journal. `by` names the caller in each header ("cli", "worker", ...).
 
     patience_s: how long a write waits for somebody to take up the history of a restarted server.
+    warn: called with what is wrong and does not stop a reader. base: the snapshot to begin with.
     cron: the cron entry on whose behalf this process writes (it is part of a job that entry started), 0 for none.
     """
 
@@ -71,26 +73,16 @@ class Journal:
         self.cron = cron
         self.patience_s = 5.0
         self.history = History(store)
+        self.reader = Reader(self.history.read)
+        self.warn: Callable[[str], object] = lambda text: None
+        self.base = NewestSnapshot(store, lambda text: self.warn(text))
         self.meta = store.meta()
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def commits(self, after: int = 0, until: int | None = None) -> Iterator[Commit]:
         """Commits with after < version <= until, in order, checked one by one."""
-        return self._commits(after, until, self.history.read(after, READ), READ)
-
-    def _commits(self, after: int, until: int | None, entries: list[Entry], full: int) -> Iterator[Commit]:
-        while True:
-            for entry in entries:
-                if entry.version != after + 1:
-                    raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
-                if until is not None and entry.version > until:
-                    return
-                after = entry.version
-                yield read_commit(entry)
-            if len(entries) < full:
-                return
-            entries, full = self.history.read(after, READ), READ
+        return self.reader.commits(after, until)
 
     def following(self, state: Folded) -> Iterator[Commit]:
         """Commits after those that were folded. Raises `Corrupt(code="forked")` if the journal has others up to there: it lost
@@ -106,29 +98,32 @@ class Journal:
                     f"what was read up to version {state.version}-{state.epoch} is not this journal, which {there}: it lost "
                     "history", code="forked", hint="read it anew; fluxkv ops adopt says what is lost",
                 )  # fmt: skip
-            return self._commits(state.version, None, entries[1:], READ - 1)
+            return self.reader.commits(state.version, None, entries[1:], READ - 1)
         return self.commits(state.version)  # the entry itself has been archived and trimmed
 
     def load(self) -> State:
         """The live state, to go on from: newest snapshot, its digest checked, then the tail."""
         with no_collection():
-            state = self.snapshot() or State()
-            self.catch_up(state)
-        return state
+            return self._up_to_date(self.base.whole() or State())
 
     def look(self) -> State:
         """The live state, to look at: as `load`, but inactive jobs are unpacked when asked for, and checksums suffice."""
         with no_collection():
-            state = self.snapshot(lazy=True) or State()
-            self.catch_up(state)
-        return state
+            return self._up_to_date(self.base.lazy() or State())
 
     def load_cron(self) -> CronTable:
         """The cron table alone, live: from the newest snapshot's, then the tail."""
-        found = self._snapshot()
-        table = snapshots.load_cron(*found) if found else CronTable()
-        self.catch_up(table)
-        return table
+        return self._up_to_date(self.base.cron() or CronTable())
+
+    def _up_to_date(self, state: _F) -> _F:
+        try:
+            self.catch_up(state)
+        except FluxkvError as error:
+            if self.base.damaged is None or error.code not in ("version-gap", "archive", "bad-chain") or state.version:
+                raise
+            raise Corrupt(f"{self.base.damaged}, and nothing is left to make it anew: {error}", code="bad-snapshot",
+                          hint=error.hint) from None  # fmt: skip
+        return state
 
     def catch_up(self, state: Folded) -> int:
         """Apply what came since; the number of commits."""
@@ -138,35 +133,33 @@ class Journal:
         return state.version - before
 
     def at(self, version: int | None = None, moment: float | None = None) -> State:
-        """The state as of a version, or of a server time (Unix seconds), folded from the first commit."""
+        """The state as of a version, or of a server time (Unix seconds), folded from the first commit.
+
+        From the newest snapshot where an entry before it cannot be read; a moment before that snapshot is out of reach then.
+        """
         state = State()
         with no_collection():
-            for commit in self.commits(0, version):
-                if moment is not None and commit.time > moment:
-                    break
-                state.apply(commit)
+            try:
+                return self._fold(state, version, moment)
+            except Corrupt:
+                newer = self.base.whole()
+                if newer is None or newer.version <= state.version or (version is not None and version < newer.version) or (
+                    moment is not None and moment < newer.time
+                ):
+                    raise
+                self.warn(f"versions {state.version + 1} to {newer.version} are taken from the snapshot: one cannot be read")
+                return self._fold(newer, version, moment)
+
+    def _fold(self, state: State, version: int | None, moment: float | None) -> State:
+        for commit in self.commits(state.version, version):
+            if moment is not None and commit.time > moment:
+                break
+            state.apply(commit)
         return state
 
-    def snapshot(self, *, lazy: bool = False) -> State | None:
-        """The newest snapshot as a state, or None. A snapshot from before the journal's first entry is refused."""
-        found = self._snapshot()
-        return snapshots.load(*found, lazy=lazy) if found else None
-
-    def _snapshot(self) -> tuple[dict[str, Any], list[bytes]] | None:
-        """Head and chunks of the newest snapshot, None if there is none of this program's schema."""
-        found = self.store.load_snapshot()
-        if found is None:
-            return None
-        head = snapshots.read_head(found[0])
-        meta = self.store.meta()
-        if not belongs(meta.epochs, meta.version, head["version"], head["epoch"]):
-            if given_up(meta.epochs, head["version"], head["epoch"]):
-                return None  # taken on a branch that was lost, and adopted: the journal itself is right
-            raise Corrupt(
-                f"the snapshot is ahead of the journal: it knows version {head['version']}-{head['epoch']}, the journal ends at "
-                f"{meta.version}: history was lost", code="snapshot-ahead", hint="fluxkv ops adopt says what is lost",
-            )  # fmt: skip
-        return (head, found[1]) if snapshots.usable(head) else None
+    def snapshot(self) -> State | None:
+        """The newest snapshot as a state, its digest checked, or None. Raises `Corrupt` where `load` does without it."""
+        return self.base.read()
 
     def save_snapshot(self, state: State) -> bool:
         """Install a snapshot of this state; False if the epoch has changed meanwhile."""
@@ -178,7 +171,7 @@ class Journal:
         """The events in these commits, those about `subject` only when it is given."""
         found = []
         for entry in self.history.entries(versions):
-            commit = read_commit(entry)
+            commit = self.reader.commit(entry)
             for event in well_formed(commit.events):
                 if subject is None or event[1] == subject:
                     found.append((commit, Event(*event)))

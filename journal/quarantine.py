@@ -44,6 +44,7 @@ WHY = {
     "holds-nothing": "{name} though it holds nothing",
     "not-free": "{name} takes what is not free on rank {number}",
     "not-over": "{name} while its tasks on rank {number} run",
+    "unreadable": "it cannot be read, and an operator goes on without it",
     "in-use": "{name} takes away rank {number}, which is in use",
 }
 
@@ -113,7 +114,7 @@ class Aside:
     @property
     def what(self) -> str:
         """The subject, for people."""
-        return f"job {f58(self.subject)}" if isinstance(self.subject, int) else self.subject
+        return f"job {f58(self.subject)}" if isinstance(self.subject, int) else self.subject.replace("entry/", "entry ")
 
 
 class Quarantine:
@@ -131,7 +132,7 @@ class Quarantine:
         self.heard: list[Aside] | None = None
 
     def __bool__(self) -> bool:
-        return self.total > 0
+        return bool(self.total or self.table)
 
     def put(self, subject: int | str, version: int, index: int, name: str, why: Impossible) -> None:
         """Note an impossible event."""
@@ -150,6 +151,14 @@ class Quarantine:
                 attempts.append(why.attempt)
         if not aside.said or aside.doubts:
             self.news[subject] = None
+
+    def put_entry(self, subject: str, version: int, said: int) -> bool:
+        """Note an entry that an operator has set aside; False if it was already."""
+        if subject in self.table or len(self.table) >= WORDS:
+            return False
+        aside = self.table[subject] = Aside(subject, version, 0, "entry", "unreadable", 0)
+        aside.count, aside.said = 1, said
+        return True
 
     def answered(self, subject: int | str, version: int) -> bool:
         """A `quarantine` event about it is in the journal; False if nothing of it is set aside."""

@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
+import msgpack
+
 from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt
 from . import fold_config
 from .blocks import Block, LazyJobs
-from .catalogue import SCHEMA
+from .catalogue import SCHEMA, newer_schema
 from .columns import from_columns, to_columns
 from .config import DEFAULT
 from .cron import CronTable
@@ -69,6 +71,7 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         "schema": SCHEMA, "body": BODY, "version": state.version, "epoch": state.epoch, "time": state.time,
         "digest": state.digest(), "sections": table, "tail": state.tail,
     }  # fmt: skip
+    head["check"] = payload_hash(pack(head))
     body = b"".join(parts)
     return pack(head), [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
 
@@ -96,13 +99,19 @@ def _blocks(state: State) -> list[Block]:
 
 
 def read_head(head: bytes) -> dict[str, Any]:
-    """The head as a map; "version", "schema" and "digest" are always there. Raises `Corrupt` for a newer schema."""
-    found = cast("dict[str, Any]", unpack(head))
+    """The head as a map; "version", "schema" and "digest" are always there. Raises `Corrupt`: bad-snapshot for one that cannot be
+    read or does not match its checksum (which older ones have not), newer-schema for one of a newer program."""
+    try:
+        found = cast("dict[str, Any]", unpack(head))
+        check = found.pop("check", None)
+        whole = check is None or check == payload_hash(pack(found))
+        version, _, _ = found["version"], found["digest"], found["epoch"]
+    except (ValueError, TypeError, LookupError, AttributeError, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"the snapshot's head cannot be read: {error!r}", code="bad-snapshot") from None
+    if not whole or type(version) is not int:
+        raise Corrupt("the snapshot's head does not match its checksum", code="bad-snapshot")
     if found.get("schema", 1) > SCHEMA or found.get("body", 1) > BODY:
-        raise Corrupt(
-            f"the snapshot has schema {found.get('schema')}, this program knows {SCHEMA}", code="newer-schema",
-            hint="use a newer fluxkv",
-        )  # fmt: skip
+        raise newer_schema("the snapshot", found.get("schema", 1))
     return found
 
 
@@ -116,6 +125,14 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
 
     lazy: for readers. The state answers everything, its inactive jobs are unpacked when asked for.
     """
+    try:
+        return _load(head, chunks, lazy)
+    except (ValueError, TypeError, LookupError, AttributeError, zlib.error, msgpack.exceptions.UnpackException) as error:
+        text = f"the snapshot of version {head['version']} cannot be read: {error!r}"
+        raise Corrupt(text, code="bad-snapshot") from None
+
+
+def _load(head: dict[str, Any], chunks: Iterable[bytes], lazy: bool) -> State:
     state = State()
     state.version, state.epoch, state.time, state.tail = head["version"], head["epoch"], head["time"], head.get("tail", b"")
     bad = Corrupt(f"the snapshot of version {state.version} does not match its digest", code="bad-snapshot")
@@ -169,8 +186,11 @@ def parts(head: dict[str, Any], chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:
     """The cron table alone, of the snapshot's version."""
-    (kind, _, _, _, names, size, checksum), *_ = head["sections"]
-    part = b"".join(chunks[: -(-(names + size) // CHUNK)])[: names + size]
+    try:
+        (kind, _, _, _, names, size, checksum), *_ = head["sections"]
+        part = b"".join(chunks[: -(-(names + size) // CHUNK)])[: names + size]
+    except (ValueError, TypeError, LookupError) as error:
+        raise Corrupt(f"the snapshot of version {head['version']} cannot be read: {error!r}", code="bad-snapshot") from None
     if kind != "state" or payload_hash(part) != checksum:
         raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
     table = CronTable.load(unpack(zlib.decompress(part)).get("cron"))

@@ -22,6 +22,8 @@ from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
 from .quarantine import PLACE, Impossible, Quarantine, entry_word, subject_of
+from .unreadable import Hole
+from .unreadable import subject as entry_subject
 from .usage import Usage
 from .wire import LATEST, Commit, pack, unpack
 
@@ -37,7 +39,8 @@ class State:
 
     attention: ids of jobs touched since the owner last emptied it. said_hello: ranks whose agent has spoken,
     until the owner takes them. counts: jobs by state. skipped: events of unknown name or subject, or malformed.
-    quarantine: what impossible events have set aside.
+    quarantine: what impossible events have set aside. holes: versions that this fold went past without reading, as an operator
+    has said; misread: one that was set aside after this very fold had read it, 0 for none.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
     config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs;
     usage: jobs per user, None unless the rules limit them.
@@ -63,6 +66,8 @@ class State:
         self.keeping: dict[int, Keeping] = {}
         self.keeping_news: dict[int, None] = {}
         self.quarantine = Quarantine()
+        self.holes: set[int] = set()
+        self.misread = 0
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
         self.expiration = 0.0
@@ -97,7 +102,9 @@ class State:
             raise Corrupt(f"version {version} follows version {self.version}: history has a gap", code="version-gap")
         if commit.epoch != self.epoch and self.epoch:
             self._leave_epoch(commit.epoch)
-        self.version, self.epoch, self.tail, self.time = version, commit.epoch, commit.digest, commit.time
+        self.version, self.epoch, self.tail, self.time = version, commit.epoch, commit.digest, commit.time or self.time
+        if commit.__class__ is Hole:
+            self.holes.add(version)
         jobs, dirty, attention = self.jobs, self.dirty_jobs, self.attention
         handlers = fold_jobs.HANDLERS
         place = PLACE
@@ -158,6 +165,15 @@ class State:
         job = self.jobs.get(subject) if isinstance(subject, int) else None
         if job is not None:
             self.touch(job, self.version)
+
+    def set_entry_aside(self, version: int) -> None:
+        """An operator has set this entry aside, as it cannot be read."""
+        if not 0 < version < self.version:
+            raise ValueError("no entry before this one")
+        if self.quarantine.put_entry(entry_subject(version), version, self.version):
+            self.dirty_words.update(("quarantine", entry_word(entry_subject(version))))
+        if version not in self.holes:
+            self.misread = version
 
     def answered(self, subject: int | str) -> None:
         """A worker has said that it is set aside."""

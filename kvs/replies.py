@@ -39,12 +39,13 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
 
 
 def as_entry(raw: Any) -> Entry:
-    """One journal entry from an XRANGE item `[id, [field, value, ...]]`."""
+    """One journal entry from an XRANGE item `[id, [field, value, ...]]`. One that nobody of us has written has neither header
+    nor payload: whoever reads it says so, and what stands beside it can be read."""
     name, fields = raw
     version, _, epoch = name.partition(b"-")
     if len(fields) == 4 and fields[0] == b"h":
         return Entry(int(version), int(epoch), fields[1], fields[3])
-    raise Corrupt(f"journal entry {name.decode()} has the fields {fields[::2]!r}", code="bad-entry")
+    return Entry(int(version), int(epoch), b"", b"")
 
 
 META_FIELDS = (

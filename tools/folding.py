@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.catalogue import CATALOGUE, SCHEMA, check_context
@@ -16,14 +17,15 @@ from ..journal.ids import f58
 from ..journal.job import INACTIVE
 from ..journal.quarantine import PLACE
 from ..journal.state import State
-from ..journal.wire import Commit, read_commit, well_formed
+from ..journal.unreadable import Hole
+from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Rejected
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
-    from ..kvs.port import Entry
 
 BATCH = 500
+Numbered = tuple[int, str, "Commit | None"]  # version, id of the entry, what it says (None: it cannot be read)
 
 
 class Fault(NamedTuple):
@@ -38,7 +40,8 @@ class Fold:
     """A fold from version 1 without snapshots. checked/unchecked: commits whose digest was (not) compared.
 
     strict: also check contexts and order, and go on after a fault (without folding) to find further ones. aside: impossible
-    events that have been set aside, and a `quarantine` event has said so.
+    events, and unreadable entries, that have been set aside, and a `quarantine` event has said so. passed: first and last of
+    versions that were not folded, since one of them cannot be read and a newer snapshot has them.
     """
 
     def __init__(self, journal: Journal, *, strict: bool = False) -> None:
@@ -51,6 +54,9 @@ class Fold:
         self.bytes = 0
         self.folding = True
         self.aside: list[Fault] = []
+        self.passed: list[tuple[int, int]] = []
+        self._unreadable = Corrupt("")
+        self._unsure_until = 0
         self._unanswered: dict[int | str, list[Fault]] = {}
         if strict:
             self.state.quarantine.heard = []
@@ -64,64 +70,80 @@ class Fold:
     ) -> None:
         """Fold up to a version or a server time, or to the end."""
         for batch, wanted in self._batches(version):
-            for entry, commit in batch:
+            for number, id, commit in batch:
+                if number <= self.state.version:
+                    continue  # the snapshot that was gone on from has it
                 if commit is None:
-                    self.folding = False
+                    self.folding = self._go_on_after(number)
                     continue
                 if moment is not None and commit.time > moment:
                     return
-                self._one(entry, commit, wanted)
+                self._one(id, commit, wanted)
             if progress is not None:
                 progress(self.state.version)
 
-    def _batches(self, version: int | None) -> Iterator[tuple[list[tuple[Entry, Commit | None]], set[int]]]:
-        """Batches of entries and their commits (None: unreadable), each with the versions whose digest is
-        named in it or
-        in the next."""
+    def _go_on_after(self, number: int) -> bool:
+        """Past an entry that cannot be read: from the newest snapshot, if it is newer. False if that cannot be."""
+        newer = self.journal.base.whole() if self.folding else None
+        if newer is None or newer.version < number:
+            if not self.strict:
+                raise self._unreadable
+            return False
+        self.passed.append((self.state.version + 1, newer.version))
+        self.state = newer
+        if self.strict:
+            newer.quarantine.heard = []
+        self._digests = {newer.version: newer.digest()}
+        return True
+
+    def _batches(self, version: int | None) -> Iterator[tuple[list[Numbered], set[int]]]:
+        """Batches of entries, each with the versions whose digest is named in it or in the next."""
         after = 0
-        ahead: deque[tuple[list[tuple[Entry, Commit | None]], set[int]]] = deque()
+        ahead: deque[tuple[list[Numbered], set[int]]] = deque()
         while True:
             entries = self.journal.history.read(after, BATCH)
+            full = len(entries) == BATCH
             if version is not None:
                 entries = [entry for entry in entries if entry.version <= version]
-            batch: list[tuple[Entry, Commit | None]] = []
-            named = set()
+            batch: list[Numbered] = []
             for entry in entries:
-                if entry.version != after + 1:
-                    self._fault(
-                        entry.id, "version-gap", f"versions {after + 1} to {entry.version - 1} are missing"
-                    )
-                    self.folding = False
+                for missing in range(after + 1, entry.version):
+                    batch.append(self._read(missing, f"{missing}-?", partial(self.journal.reader.missing, missing, entry)))
                 after = entry.version
                 self.bytes += len(entry.header) + len(entry.payload)
-                commit = self._read(entry)
-                batch.append((entry, commit))
-                if commit is not None and "digest" in commit.extra:
-                    named.add(commit.decided_at)
+                batch.append(self._read(entry.version, entry.id, partial(self.journal.reader.commit, entry)))
+            named = {commit.decided_at for _, _, commit in batch if commit is not None and "digest" in commit.extra}
             if batch:
                 ahead.append((batch, named))
-            if len(ahead) == 2 or (ahead and len(entries) < BATCH):
+            if len(ahead) == 2 or (ahead and not full):
                 first, wanted = ahead.popleft()
                 yield first, wanted | (ahead[0][1] if ahead else set())
-            if len(entries) < BATCH:
+            if not full or not batch:
                 while ahead:
                     yield ahead.popleft()
                 return
 
-    def _read(self, entry: Entry) -> Commit | None:
+    def _read(self, number: int, id: str, read: Callable[[], Commit]) -> Numbered:
         try:
-            return read_commit(entry)
+            commit = read()
         except Corrupt as error:
-            if not self.strict:
-                raise
-            self._fault(entry.id, error.code, str(error).removeprefix(f"entry {entry.id}: "))
-            return None
+            self._unreadable = error
+            self._fault(id, error.code, str(error).removeprefix(f"entry {id}: "))
+            return number, id, None
+        if isinstance(commit, Hole):
+            said = self.journal.reader.aside[number]
+            self.aside.append(Fault(id, "unreadable", f"it cannot be read, and version {said} has set it aside"))
+            self._unsure_until = max(self._unsure_until, said)
+        return number, id, commit
 
-    def _one(self, entry: Entry, commit: Commit, wanted: set[int]) -> None:
+    def _one(self, id: str, commit: Commit, wanted: set[int]) -> None:
         state, digests = self.state, self._digests
         said = commit.extra.get("digest")
         if said is not None and commit.extra.get("schema", 1) != SCHEMA:
             said = None  # the digest of a state that had other fields
+            self.unchecked += 1
+        elif said is not None and commit.decided_at < self._unsure_until:
+            said = None  # of one who had read what cannot be read any more
             self.unchecked += 1
         if self.strict:
             self._check_contexts(commit)
@@ -137,7 +159,7 @@ class Fold:
                 self.checked += 1
                 if found != said:
                     text = f"its digest of version {commit.decided_at} is {said.hex()}"
-                    self._fault(entry.id, "digest", f"{text}, the fold's is {found.hex()}")
+                    self._fault(id, "digest", f"{text}, the fold's is {found.hex()}")
         if self.strict:
             self._check_order(commit)
         try:
@@ -145,7 +167,7 @@ class Fold:
         except (Corrupt, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             if not self.strict:
                 raise
-            self._fault(entry.id, getattr(error, "code", "fold"), f"the fold cannot go on: {error}")
+            self._fault(id, getattr(error, "code", "fold"), f"the fold cannot go on: {error}")
             self.folding = False
             return
         if self.strict:
@@ -157,7 +179,7 @@ class Fold:
                     del digests[old]
 
     def _check_contexts(self, commit: Commit) -> None:
-        if not commit.events:
+        if not commit.events and not isinstance(commit, Hole):
             self._fault(commit.id, "empty", "a commit without events")
         for event in commit.events:
             if not isinstance(event, list) or len(event) != 4 or not isinstance(event[0], str):

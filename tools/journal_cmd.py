@@ -24,6 +24,7 @@ Pair = tuple["Commit", "Event"]
 # Command: (module under tools/, object, one line of help)
 _MORE = {
     "archive": ("archive", "archive", "Copy history to the archive; with --trim, free the server of it."),
+    "quarantine": ("quarantine", "quarantine", "List what is set aside; set an entry aside that cannot be read."),
 }
 
 
@@ -311,13 +312,15 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
             "digests_checked": fold.checked, "digests_unchecked": fold.unchecked,
             "unknown_events": fold.unknown,
             "snapshot": snapshot, "faults": [fault._asdict() for fault in faults],
-            "aside": [fault._asdict() for fault in fold.aside],
+            "passed": fold.passed, "aside": [fault._asdict() for fault in fold.aside],
         })  # fmt: skip
     else:
         for fault in fold.aside:
             render.out(f"entry {fault.entry}: set aside: {fault.text}")
         for fault in faults:
             render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
+        for first, last in fold.passed:
+            render.out(f"versions {first} to {last}: not folded, taken from the snapshot")
         unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
         late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
         render.out(

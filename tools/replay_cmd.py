@@ -78,7 +78,7 @@ def _document(fold: Fold, digest: bytes, seconds: float) -> dict[str, Any]:
         "digest": digest.hex(), "digests_checked": fold.checked, "digests_unchecked": fold.unchecked,
         "jobs": {STATE_NAMES[key]: number for key, number in sorted(state.counts.items()) if number},
         "results": results, "retired": state.retired, "nodes": len(state.nodes),
-        "faults": [fault._asdict() for fault in fold.faults],
+        "faults": [fault._asdict() for fault in fold.faults], "passed": fold.passed,
     }  # fmt: skip
 
 
@@ -122,13 +122,14 @@ def _show(document: dict[str, Any]) -> None:
     if document["retired"]:
         render.out(f"retired   {document['retired']} jobs")
     checked = f"{document['digests_checked']} commits carried digests that agree"
-    if document["faults"]:
-        checked = (
-            f"{len(document['faults'])} of {document['digests_checked']} digests in commits do NOT agree"
-        )
+    wrong = sum(fault["code"] == "digest" for fault in document["faults"])
+    if wrong:
+        checked = f"{wrong} of {document['digests_checked']} digests in commits do NOT agree"
     render.out(f"digest    {document['digest']}; {checked}")
     for fault in document["faults"][:10]:
         render.out(f"fault     entry {fault['entry']}: {fault['text']}")
+    for first, last in document["passed"]:
+        render.out(f"passed    versions {first} to {last}: taken from the snapshot, as one of them cannot be read")
     diff = document.get("diff")
     if diff is None:
         return

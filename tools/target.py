@@ -48,7 +48,7 @@ def open_journal(
 
         store, _ = open_instance(uri)
         try:
-            yield Journal(store, by, on_behalf_of(os.environ))
+            yield _told(Journal(store, by, on_behalf_of(os.environ)))
         finally:
             store.close()
         return
@@ -56,12 +56,18 @@ def open_journal(
     try:
         store = open_store(address)
         try:
-            yield Journal(store, by, on_behalf_of(os.environ))
+            yield _told(Journal(store, by, on_behalf_of(os.environ)))
         finally:
             store.close()
     finally:
         if copied is not None:
             copied.close()
+
+
+def _told(journal: Journal) -> Journal:
+    """What is wrong and stops nobody is said on standard error."""
+    journal.warn = lambda text: click.echo(f"fluxkv: warning: {text}", err=True)
+    return journal
 
 
 def _locate(state_dir: str) -> tuple[str, Any]:

@@ -344,6 +344,13 @@ def test_a_flipped_byte_is_named_and_stops_readers(tmp_path: Path) -> None:
         site.kill("worker-0")
         site.said("worker-0.failed", "does not match its checksum")
         assert "checksum" in site.run("status").stdout
+        assert "fluxkv journal quarantine 4" in jobs.stderr
+        assert "is set aside" in site.run("journal", "quarantine", "4").stdout  # an operator's word, and all goes on
+        assert site.run("restart").returncode == 0
+        assert site.results([site.submit("exit 3")]) == [3]
+        assert "entry 4" in site.run("journal", "quarantine").stdout
+        verified = site.run("journal", "verify")
+        assert (verified.returncode, "set aside: it cannot be read" in verified.stdout) == (0, True), verified.stdout
 
 
 def test_a_daemon_that_cannot_start_is_given_up_with_its_reason(tmp_path: Path) -> None:

@@ -113,10 +113,11 @@ def test_a_changed_snapshot_is_refused(sims: list[Any]) -> None:
 
 def test_a_snapshot_of_another_schema() -> None:
     head, _ = snapshot.dump(State())
+    plain = {key: value for key, value in unpack(head).items() if key != "check"}
     with pytest.raises(Corrupt, match="schema"):
-        snapshot.read_head(pack({**unpack(head), "schema": SCHEMA + 1}))
+        snapshot.read_head(pack({**plain, "schema": SCHEMA + 1}))
     with pytest.raises(Corrupt, match="schema"):
-        snapshot.read_head(pack({**unpack(head), "body": snapshot.BODY + 1}))
+        snapshot.read_head(pack({**plain, "body": snapshot.BODY + 1}))
     assert snapshot.usable(snapshot.read_head(head))
     assert not snapshot.usable(snapshot.read_head(pack({"version": 1, "epoch": 2, "digest": b""})))
 

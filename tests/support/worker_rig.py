@@ -57,6 +57,11 @@ class Rig:
     def new_worker(self, name: str = "worker-0") -> Worker:
         return Worker(self.store.meta(), self.journal.load(), Fcfs(), name)
 
+    def lead(self) -> None:
+        """A worker that has just been made plans from now on, as its process would have it."""
+        self.journal.meta = self.store.meta()
+        self.turn(Reopened(self.journal.meta), Lead(True))
+
     @property
     def state(self) -> Any:
         return self.worker.state

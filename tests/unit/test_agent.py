@@ -169,7 +169,24 @@ def test_recall_of_a_queued_one_and_of_an_unknown_one(rig: Rig) -> None:
 
 
 def test_forget_ends_what_the_journal_does_not_know(rig: Rig) -> None:
-    assert told(rig.step(rig.orders(12, ["forget", "9.3-1"]))) == [["end", "9.3-1.0", "fenced"]]
+    """And when it is gone, its node is spoken for once more: until then a worker does not use it."""
+    rig.step(rig.launch(9, 11))
+    request = write(rig.step(Launched([["start", "9.11-7.0", 1.0, []]])))
+    assert request is not None
+    outputs = rig.step(Answered(request, Conflicted(("attempt/9",))), rig.orders(12, ["forget", "9.11-7"]))
+    assert told(outputs) == [["end", "9.11-7.0", "fenced"]]
+    assert not said(outputs)
+    request = write(rig.step(Launched([over("9.11-7.0")])))
+    assert request is not None
+    outputs = rig.step(Answered(request, Conflicted(("attempt/9",))))
+    assert [event[0] for event in said(outputs)] == ["hello"]
+    assert said(outputs)[0][3]["held"] == []
+
+
+def test_forget_of_what_is_gone_already(rig: Rig) -> None:
+    outputs = rig.step(rig.orders(12, ["forget", "9.3-1"]))
+    assert told(outputs) == [["end", "9.3-1.0", "fenced"]]
+    assert [event[0] for event in said(outputs)] == ["hello"]
 
 
 def test_a_fenced_attempt_s_report_is_dropped_and_its_end_forgotten(rig: Rig) -> None:

@@ -288,7 +288,7 @@ def test_digests_of_an_older_schema_are_not_compared(shell: Any) -> None:
     assert (document["digests_checked"], document["digests_unchecked"], document["faults"]) == (checked, 1, [])
     state = journal.load()
     head, chunks = dump(state)
-    head = pack({**unpack(head), "schema": SCHEMA - 1})
+    head = pack({**unpack(head), "schema": SCHEMA - 1, "check": None})
     journal.store.install_snapshot(journal.meta.uid, journal.meta.epoch, head, chunks)
     assert journal.snapshot() is None
     assert journal.load().digest() == state.digest()
