@@ -49,7 +49,7 @@ COMMANDS = {
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
-    "ops": ("ops", "ops", "What only an operator decides: to go on after a loss of history."),
+    "ops": ("ops", "ops", "What only an operator decides: adopt a history, fail over, access lists."),
     "dmesg": ("dmesg", "dmesg", "The daemons' own log."),
     "help": ("man", "help_", "Show the manual of a command."),
     "man": ("man", "man", "Print a man page, or write all of them."),

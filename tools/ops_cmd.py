@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..kvs.errors import Corrupt
+from .ops_servers import acl, failover
 
 if TYPE_CHECKING:
     from ..instances.adopting import Report
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def ops() -> None:
-    """What only an operator decides: to go on after a loss of history.
+    """What only an operator decides: to go on after a loss of history, to hand over to another server, who may use it.
 
     \b
     Examples:
       fluxkv ops adopt              what is lost, if anything, and who knows of it
       fluxkv ops adopt --force      go on without it
+      fluxkv ops failover --dry-run    how a replica would become the primary
     """
+
+
+ops.add_command(failover)
+ops.add_command(acl)
 
 
 @ops.command("adopt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import NAME, Group
+from servers import ADMIN, NAME, PASSWORDS, Group
 
-from fluxkv.kvs.errors import FluxkvError, Unavailable
+from fluxkv.kvs.errors import FluxkvError, Rejected, Unavailable
+from fluxkv.kvs.failover import FailOver
 from fluxkv.kvs.port import Append, Appended, StaleEpoch
 from fluxkv.kvs.reach import connect
 from fluxkv.kvs.redis_store import RedisStore, open_store
@@ -139,3 +141,73 @@ def test_a_primary_that_is_cut_off_acknowledges_nothing(group: Group, keep: Exit
     with pytest.raises(ReplyError, match="NOREPLICAS"):
         old.ask("SET", "x", "1")
     assert alone.meta().version == number, "what was refused was not written"
+
+
+@pytest.mark.parametrize("coordinated", [None, False], ids=["coordinated", "paused"])
+def test_a_planned_fail_over_loses_nothing_that_was_acknowledged(group: Group, keep: ExitStack, coordinated: bool | None) -> None:
+    """HAZARD 21: while somebody writes without pause, by the old primary's own address."""
+    store, meta = made(group, keep)
+    old = group.primary
+    password = group.servers[0].folder / "admin"
+    password.write_text(PASSWORDS["admin"])
+    said: list[str] = []
+    work = FailOver(
+        group.url + "#/a", user="admin", password_file=str(password), timeout_s=15.0, coordinated=coordinated, say=said.append
+    )
+    acknowledged: list[int] = []
+    over = threading.Event()
+
+    def write() -> None:
+        writer = RedisStore(old.url, "/a", patience_s=0.0)
+        for number in range(1, 100_000):
+            try:
+                if over.is_set() or not isinstance(
+                    writer.append(Append(meta.uid, meta.epoch, 0, b"0%d" % number, producer="p", seq=number)), Appended
+                ):
+                    break
+                acknowledged.append(number)
+            except FluxkvError:
+                break
+        writer.close()
+
+    found = work.survey()
+    assert (found.primary[1], found.coordinated, len(found.replicas), found.warnings) == (old.port, coordinated is None, 2, ())
+    assert len(work.steps(found)) >= 3
+    assert group.primary is old
+    assert said == [], "looking changes nothing"
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while len(acknowledged) < 50:
+            time.sleep(0.005)
+        new = work.run(found)
+    finally:
+        over.set()
+        thread.join()
+    assert new[1] == group.primary.port != old.port
+    assert old.info("replication")["role"] == "slave"
+    there = {entry.payload for entry in store.read(0, 100_000)}
+    lost = [number for number in acknowledged if b"0%d" % number not in there]
+    assert lost == [], f"{len(lost)} of {len(acknowledged)} acknowledged commits are lost"
+    answer, _ = taken(store, meta.epoch, meta.uid, acknowledged[-1] + 1)
+    assert isinstance(answer, Appended)
+
+
+def test_no_fail_over_where_nobody_could_take_over(group: Group, keep: ExitStack) -> None:
+    made(group, keep)
+    for server in group.servers[1:]:
+        server.kill()
+    work = FailOver(group.url.replace(f"fluxkv:{PASSWORDS['fluxkv']}@", ADMIN), timeout_s=1.0)
+    primary = group.servers[0]
+    primary.until(lambda: primary.info("replication")["connected_slaves"] == "0")
+    with pytest.raises(Rejected, match="nobody could take over"):
+        work.survey()
+    primary.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    assert primary.ask("SET", "still", "written") == b"OK"
+
+
+@pytest.mark.parametrize("uri", ["unix:/nowhere", "redis://h", "redis+cluster://h"])
+def test_no_fail_over_without_sentinels(uri: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        FailOver(uri)
+    assert caught.value.hint
