@@ -48,7 +48,7 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
     \b
     Examples:
       fluxkv ops adopt
-      fluxkv ops adopt --json --state-dir ~/sims
+      fluxkv ops adopt --json --state-dir ~/old
       fluxkv ops adopt --force
     """
     from ..instances import adopting

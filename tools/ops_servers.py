@@ -26,7 +26,7 @@ def failover(uri: str | None, dry_run: bool, admin_user: str, admin_password_fil
     \b
     Examples:
       fluxkv ops failover --dry-run
-      fluxkv ops failover --admin-user admin --admin-password-file ~/admin.pw
+      fluxkv ops failover
     """
     import os
 
@@ -88,8 +88,7 @@ def acl(uri: str | None, user: str, password_file: str) -> None:
 
     \b
     Examples:
-      fluxkv ops acl
-      fluxkv ops acl --uri 'redis://head:6379#/sims' --user sims --password-file /etc/site/pw
+      fluxkv ops acl --user sims --password-file pw
     """
     from ..instances.paths import find_uri
     from ..kvs.acl import rule
