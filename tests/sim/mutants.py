@@ -1,0 +1,357 @@
+"""Planted faults: what a tired hand might break in production code, one at a time, in the simulator's process.
+
+The list was fixed before the simulator's invariants were written (see the history of this file). A mutant is caught
+when an invariant of the simulator fails on some seed; no test is written for any of them. `CAUGHT` (in `test_mutants`) names
+the seed that the cheap test plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fluxkv.instances import agent, boot, commits, deadlines, planner, worker
+from fluxkv.instances import cron as cron_driver
+from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
+from fluxkv.journal.node import Node
+from fluxkv.journal.state import State
+from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.kvs.port import Appended, Conflicted
+
+Patch = Callable[[Any, str, Any], None]
+ABSENT = object()  # a built-in that a module sees, but does not hold
+
+
+class Mutant(NamedTuple):
+    """name; what is broken, in words; plant: does it."""
+
+    name: str
+    breaks: str
+    plant: Callable[[Patch], None]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(breaks: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Register a planted fault under its function's name."""
+
+    def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), breaks, plant))
+        return plant
+
+    return register
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The fault is there while the block runs."""
+    before: list[tuple[Any, str, Any]] = []
+
+    def patch(owner: Any, name: str, value: Any) -> None:
+        before.append((owner, name, owner.__dict__.get(name, ABSENT)))
+        setattr(owner, name, value)
+
+    try:
+        mutant.plant(patch)
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            if value is ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
+
+
+# -- guards and the store -----------------------------------------------------------------------------------------
+
+
+@mutant("a worker's commits guard nothing: whatever moved since it decided")
+def guards_dropped(patch: Patch) -> None:
+    honest = commits.assemble
+    patch(worker, "assemble", lambda *args: replace(honest(*args), since=()))
+
+
+@mutant("a worker's allocations guard the node, but neither job nor plan: a stale plan is accepted")
+def stale_plan_accepted(patch: Patch) -> None:
+    honest = commits.assemble
+
+    def assemble(*args: Any) -> Any:
+        request = honest(*args)
+        return replace(request, since=tuple(thing for thing in request.since if thing.startswith("node/")))
+
+    patch(worker, "assemble", assemble)
+
+
+@mutant("reports do not name the attempt they are about")
+def report_guard_dropped(patch: Patch) -> None:
+    honest = agent.Append
+    patch(agent, "Append", lambda **fields: honest(**{**fields, "exact": ()}))
+
+
+@mutant("a submission does not guard its ids as absent")
+def submit_guard_dropped(patch: Patch) -> None:
+    honest = decide.submit
+
+    def submit(*args: Any) -> decide.Decision:
+        decision = honest(*args)
+        decision.absent = [thing for thing in decision.absent if not thing.startswith("job/")]
+        return decision
+
+    patch(decide, "submit", submit)
+
+
+@mutant("the store takes a sequence twice")
+def dedup_dropped(patch: Patch) -> None:
+    honest = MemoryStore._sequence
+
+    def sequence(self: MemoryStore, found: Any, request: Any) -> Any:
+        answer = honest(self, found, request)
+        return None if isinstance(answer, Appended) else answer
+
+    patch(MemoryStore, "_sequence", sequence)
+
+
+@mutant("the store appends under any epoch")
+def epoch_ignored(patch: Patch) -> None:
+    honest = MemoryStore._decide
+
+    def judge(self: MemoryStore, request: Any) -> Any:
+        found = self.server.tables.instances[self.namespace]
+        found.replid = self.server.replid
+        return honest(self, replace(request, epoch=found.epoch))
+
+    patch(MemoryStore, "_decide", judge)
+
+
+@mutant("an absent guard below the floor counts as not bumped")
+def floor_ignored(patch: Patch) -> None:
+    honest = MemoryStore._moved
+
+    def moved(found: Any, request: Any) -> Any:
+        return honest(found, replace(request, decided_at=max(request.decided_at, found.floor)))
+
+    patch(MemoryStore, "_moved", staticmethod(moved))
+
+
+@mutant("past the soft line of memory everything is refused, what ends jobs too")
+def full_store_refuses_all(patch: Patch) -> None:
+    honest = MemoryStore._decide
+    patch(MemoryStore, "_decide", lambda self, request: honest(self, replace(request, refusable=True)))
+
+
+# -- snapshots, folds, positions ----------------------------------------------------------------------------------
+
+
+@mutant("a snapshot is read as if it were of the version after its own")
+def snapshot_off_by_one(patch: Patch) -> None:
+    honest = snapshot.load
+
+    def load(*args: Any, **options: Any) -> State:
+        state = honest(*args, **options)
+        state.version += 1
+        return state
+
+    patch(snapshot, "load", load)
+
+
+@mutant("a change by another subject's event leaves the job's hash as it was")
+def digest_stale(patch: Patch) -> None:
+    honest = State.touch
+
+    def touch(self: State, job: Any, version: int) -> None:
+        clean = job.id not in self.dirty_jobs
+        honest(self, job, version)
+        if clean:
+            self.dirty_jobs.discard(job.id)
+
+    patch(State, "touch", touch)
+
+
+@mutant("the agent keeps its inbox position before it has acted on what it read")
+def cursor_moved_first(patch: Patch) -> None:
+    honest = agent.Agent._messages
+
+    def messages(self: agent.Agent, one: Any, outputs: list[Any]) -> None:
+        at = len(outputs)
+        honest(self, one, outputs)
+        outputs.insert(at, agent.ToLauncher(["ack", []]))
+
+    patch(agent.Agent, "_messages", messages)
+
+
+@mutant("the launcher is told to forget an end before the report is in the journal")
+def acked_before_appended(patch: Patch) -> None:
+    honest = agent.Agent._send
+
+    def send(self: agent.Agent, events: Any, bumps: Any, exact: Any, outputs: list[Any]) -> None:
+        keys = [self.names.get((job, version, rank, letter), "") for rank, rows in self.sent.items()
+                for job, version, letter in rows.ended()]  # fmt: skip
+        if keys:
+            outputs.append(agent.ToLauncher(["ack", keys]))
+        honest(self, events, bumps, exact, outputs)
+
+    patch(agent.Agent, "_send", send)
+
+
+@mutant("what comes again from an inbox is done again")
+def redelivery_not_noticed(patch: Patch) -> None:
+    honest = agent.Agent._messages
+
+    def messages(self: agent.Agent, one: Any, outputs: list[Any]) -> None:
+        rank = int(one.name.rpartition("/")[2])
+        kept = self.cursors.pop(rank, None)
+        honest(self, one, outputs)
+        if kept is not None and rank not in self.cursors:
+            self.cursors[rank] = kept
+
+    patch(agent.Agent, "_messages", messages)
+
+
+# -- the worker's bookkeeping -------------------------------------------------------------------------------------
+
+
+@mutant("what lost a conflict is not looked at again")
+def losers_forgotten(patch: Patch) -> None:
+    patch(worker.Worker, "_requeue", lambda self, groups: None)
+
+
+@mutant("a commit that met a conflict is applied all the same")
+def conflict_loser_applied(patch: Patch) -> None:
+    honest = worker.Worker._answered
+
+    def answered(self: worker.Worker, one: Any, now: float, outputs: list[Any]) -> None:
+        if isinstance(one.answer, Conflicted):
+            one = one._replace(answer=Appended(self.state.version + 1, self.state.epoch))
+        honest(self, one, now, outputs)
+
+    patch(worker.Worker, "_answered", answered)
+
+
+@mutant("whoever would have taken what a loser frees goes in without it")
+def taker_without_giver(patch: Patch) -> None:
+    def without_losers(groups: Any, things: set[str]) -> Any:
+        lost = [group for group in groups if things.intersection(group.things)]
+        return [group for group in groups if group not in lost], lost
+
+    patch(worker, "without_losers", without_losers)
+
+
+@mutant("resources that a successor has taken over are given back to the pool as well")
+def double_free(patch: Patch) -> None:
+    honest = worker.Worker._freed
+
+    def freed(self: worker.Worker, job: Any, group: Any, now: float) -> None:
+        honest(self, job, group, now)
+        if group.takes:
+            self.planner.pool.give(job.claims)
+
+    patch(worker.Worker, "_freed", freed)
+
+
+@mutant("placements are believed as the policy proposes them")
+def policy_believed(patch: Patch) -> None:
+    if hasattr(planner.Planner, "_fault_of"):
+        patch(planner.Planner, "_fault_of", lambda self, *args: "")
+
+
+@mutant("the backstop of a time limit is the worker's own clock, without any allowance")
+def deadline_from_wall_clock(patch: Patch) -> None:
+    patch(deadlines, "BACKSTOP_S", 0.0)
+
+
+# -- ends of jobs -------------------------------------------------------------------------------------------------
+
+
+@mutant("a job is released as soon as one of its nodes is done")
+def released_before_all_ranks(patch: Patch) -> None:
+    patch(derive, "all", lambda values: any(list(values)))
+
+
+@mutant("a job placed ahead that is cancelled is cleaned without its node's word")
+def recall_not_awaited(patch: Patch) -> None:
+    honest = derive._cleaning
+
+    def cleaning(job: Any, now: float, group: Any, scripts: Any) -> None:
+        if job.granted is not None and not job.seat_of:
+            group.events.append(["clean", job.id, now, None])
+            group.clears.append(f"attempt/{job.id}")
+            return
+        honest(job, now, group, scripts)
+
+    patch(derive, "_cleaning", cleaning)
+
+
+@mutant("a report about an attempt is believed whatever attempt is current")
+def late_report_believed(patch: Patch) -> None:
+    honest = fold_words.report
+
+    def report(state: State, subject: str, ts: float, context: Any, version: int) -> None:
+        for kind in ("start", "over", "unstarted"):
+            for row in context.get(kind, ()):
+                job = state.jobs.get(row[0])
+                if job is not None and job.attempt:
+                    row[1] = job.attempt
+        honest(state, subject, ts, context, version)
+
+    patch(fold_words, "HANDLERS", {**fold_words.HANDLERS, "report": report})
+
+
+# -- nodes and epochs ---------------------------------------------------------------------------------------------
+
+
+@mutant("an agent that comes back does not ask what its launcher holds")
+def spool_ignored(patch: Patch) -> None:
+    honest = agent.Agent._held
+    patch(agent.Agent, "_held", lambda self, rows, outputs: honest(self, [], outputs))
+
+
+@mutant("a hello settles nothing: what is gone is not lost, what is unknown is not ended")
+def hello_ignored(patch: Patch) -> None:
+    honest = worker.answer_hello
+
+    def answer_hello(state: State, rank: int, now: float) -> Any:
+        group = honest(state, rank, now)
+        if group is not None:
+            group.events = [event for event in group.events if event[0] == "online"]
+            group.to_nodes = []
+        return group if group is not None and group.events else None
+
+    patch(worker, "answer_hello", answer_hello)
+
+
+@mutant("a node may be used before its agent has spoken under this epoch")
+def used_before_hello(patch: Patch) -> None:
+    patch(Node, "usable", property(lambda self: self.drain is None))
+
+
+@mutant("nodes stay as they were when history goes on under another epoch")
+def epoch_changes_nothing(patch: Patch) -> None:
+    patch(State, "_leave_epoch", lambda self, new: None)
+    patch(fold_words, "HANDLERS", {**fold_words.HANDLERS, "epoch": fold_words.said})
+
+
+@mutant("a server that lost acknowledged history is taken up as if it were whole")
+def witness_ignored(patch: Patch) -> None:
+    patch(boot, "read_witness", lambda state_dir: 0)
+
+
+# -- cron ---------------------------------------------------------------------------------------------------------
+
+
+@mutant("a run of cron does not guard its entry: two drivers fire twice")
+def cron_fires_twice(patch: Patch) -> None:
+    honest = decide_cron.act
+
+    def act(*args: Any, **options: Any) -> Any:
+        decision = honest(*args, **options)
+        if decision is not None:
+            decision.since = []
+        return decision
+
+    patch(cron_driver.decide_cron, "act", act)
+
+
+__all__ = ["MUTANTS", "Mutant", "planted"]
