@@ -75,6 +75,8 @@ class Agent:
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         outputs: list[Output] = []
         self.now = now
+        if any(isinstance(one, LauncherLost) for one in inputs):
+            self.held = None  # orders that came just before wait for the list, too: it may have been made without them
         for one in inputs:
             if isinstance(one, Launched):
                 for event in one.events:

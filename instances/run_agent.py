@@ -23,6 +23,7 @@ from .daemon import Daemon, Log
 from .discover import cpus_by_core
 from .fake_launcher import FakeLauncher
 from .forward import LOOK_S, Forwarder
+from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient
 from .paths import StateDir
@@ -63,7 +64,7 @@ class AgentRunner(Runner):
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size
-        cursors = self._cursors(host.ranks, f"{meta.version}-{meta.epoch}")
+        cursors = self._cursors(host, f"{meta.version}-{meta.epoch}")
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
         self._save_cursors()  # the next agent begins here, whatever came before the first report
         self.unsaved: list[str] = []  # ended attempts whose acknowledgement waits for the cursors
@@ -75,9 +76,10 @@ class AgentRunner(Runner):
         self.fake_keys: set[str] = set()
         self.sources.append(self.client.fileno)
         self.input = JobInput(self.keys, self.forwarder, lambda: self.reactor.placed, self.client.send)
-        self.ready: list[Input] = []
         names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
-        self.follow(open_store(uri).subscribe({key: cursors[int(name[5:])] for key, name in names_of.items()}), names_of)
+        positions = {key: cursors[int(name[5:])] for key, name in names_of.items()}
+        self.ready: list[Input] = [*read_on(store, names_of, positions)]
+        self.follow(open_store(uri).subscribe(positions), names_of)
         if self.fake_nodes:
             self.ready.append(Launched([["held", []]]))
         else:
@@ -117,21 +119,24 @@ class AgentRunner(Runner):
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
-    def _cursors(self, ranks: list[int], tip: str) -> dict[int, str]:
-        """Where to read each inbox from. Without a file the spool is new: what was sent before is not ours to start."""
+    def _cursors(self, host: Host, tip: str) -> dict[int, str]:
+        """Where to read each inbox from. Without a file the spool is new, and after a reboot nothing runs that was ordered
+        before, though some of it may have: what was sent before is not ours to start."""
         try:
             with open(self.cursor_file) as file:
-                kept = {int(rank): str(id) for rank, id in json.load(file).items()}
-        except (OSError, ValueError):
+                found = json.load(file)
+            boot = found.pop("boot", host.boot)
+            kept = {int(rank): str(id) for rank, id in found.items()} if boot == host.boot else {}
+        except (OSError, ValueError, AttributeError):
             kept = {}
-        return {rank: kept.get(rank, tip) for rank in ranks}
+        return {rank: kept.get(rank, tip) for rank in host.ranks}
 
     def _save_cursors(self) -> bool:
         """One small write in place, padded to the length of the last: a process that dies leaves the old or the new.
 
         False when the disk is full.
         """
-        text = json.dumps(self.reactor.cursors).encode()
+        text = json.dumps({"boot": self.reactor.host.boot, **self.reactor.cursors}).encode()
         padded = text.ljust(self.cursor_length)
         self.cursor_length = len(text)
         try:
