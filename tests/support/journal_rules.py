@@ -65,6 +65,9 @@ class Rules:
         self.used: dict[int, dict[int, int]] = {rank: {} for rank in cores}  # rank -> core -> job
         self.over: set[tuple[int, int, int]] = set()  # (job, attempt, rank)
         self.spec: dict[int, dict[str, Any]] = {}
+        self.name: dict[int, str] = {}
+        self.user: dict[int, int] = {}
+        self.late: dict[int, float] = {}  # job -> latest time at which one of its dependencies was said to be met
         self.ended: dict[int, list[Any]] = {}  # job -> [wait status, whether by an exception]
         self.let_go: set[int] = set()  # singletons
         self.scripts: set[tuple[int, str, int]] = set()  # (job, letter, rank) of scripts known to be over
@@ -207,7 +210,12 @@ class Rules:
     def _waits(self, name: str, job: int, ts: float, context: dict[str, Any]) -> None:
         """RFC 26 as flux-core has it: nobody goes on before what it waits for, nobody ends who could have gone on."""
         if name == "submit":
-            self.spec[job] = context["jobspec"]
+            self.spec[job], self.user[job] = context["jobspec"], context["userid"]
+            self.name[job] = (context["jobspec"]["attributes"]["system"].get("job") or {}).get("name", "")
+        elif name == "jobspec-update":
+            self.name[job] = context.get("attributes.system.job.name", self.name[job])
+        elif name == "dependency-remove":
+            self.late[job] = max(ts, self.late.get(job, 0.0))
         elif name == "finish":
             self.ended.setdefault(job, [None, False])[0] = context["status"]
         elif name == "exception" and context["severity"] == 0 and self.state[job] in FATAL:
@@ -218,7 +226,8 @@ class Rules:
         if name == "dependency-remove" and context["description"] == "singleton":
             self._singleton(job)
         if name == "depend" or (name == "exception" and context["type"] == "dependency"):
-            found = [self._holds(one, job, ts) for one in read(waits) if one.scheme != "singleton"]
+            at = max(ts, self.late.get(job, 0.0))  # a clock may have been set back since: what was met stays so
+            found = [self._holds(one, job, at) for one in read(waits) if one.scheme != "singleton"]
             if name == "depend" and not all(found):
                 self._fault(job, f"depend, though of {waits} stands {found}")
             if name == "exception" and False not in found:
@@ -235,7 +244,7 @@ class Rules:
             return True if True in parts else None if None in parts else False
         other = one.job
         seen = self.seen.get(other)
-        if seen is None or other >= job:  # ids grow
+        if seen is None or other >= job or self.user[other] != self.user[job]:  # ids grow
             return False
         before = self.before.get(other, set())
         if one.scheme == "after" and ("start" in seen or "start" in before):
@@ -249,9 +258,9 @@ class Rules:
         return by_scheme.get(one.scheme, False)
 
     def _singleton(self, job: int) -> None:
-        name = self.spec[job]["attributes"]["system"]["job"]["name"]
+        name = self.name[job]
         for other, spec in self.spec.items():
-            if other == job or (spec["attributes"]["system"].get("job") or {}).get("name") != name:
+            if other == job or self.user[other] != self.user[job] or self.name[other] != name:
                 continue
             waiting = any(one["scheme"] == "singleton" for one in of_jobspec(spec) or ()) and other not in self.let_go
             later = other > job and other not in self.let_go  # whether such a one is seen in time is nobody's promise

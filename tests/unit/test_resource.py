@@ -212,7 +212,9 @@ def test_where_to_read_for_a_new_node_is_kept_before_it_speaks(tmp_path: Path) -
     runner._nodes = lambda store: ({0: "a", 2: "c"}, {})  # type: ignore[method-assign]
     runner._adopt(9, "9-7")
     os.close(runner.cursor_fd)
-    assert runner._cursors([0, 2], "50-7") == {0: "3-7", 2: "9-7"}
+    assert runner._cursors(host, "50-7") == {0: "3-7", 2: "9-7"}
+    rebooted = Host({0: "a", 2: "c"}, "another boot", "s", "memory:", "/t", {})
+    assert runner._cursors(rebooted, "50-7") == {0: "50-7", 2: "50-7"}  # nothing of before is started again
 
 
 def test_another_end_of_the_inventory_is_told_and_survives_a_snapshot(shell: Any) -> None:

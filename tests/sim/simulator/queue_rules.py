@@ -1,102 +1,13 @@
-"""The simulator with named queues: overlapping, virtual, limited; jobs of several users that are changed while they wait.
-
-`QueueRules` judges the journal alone: who may be placed where, and when.
-"""
+"""What a journal of a site with queues must obey, judged on its entries alone: who may be placed where, and when."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from mini_sim import RUNS, T0, Sim, jobspec
-
-from fluxkv.journal import decide, decide_config, decide_update
-from fluxkv.journal.decide import Decision
-from fluxkv.journal.ids import compose
-from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 
-HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
-RUNNING, ACTIVE, ALL = 2, 7, 5  # of a user: running in queue c; active in queue a; running anywhere
-CONFIG: dict[str, Any] = {
-    "queues": {
-        "a": {"hosts": "n[0-1]", "policy": {"limits": {"max-active-jobs-per-user": ACTIVE}}},
-        "b": {"hosts": "n[1-3]"},
-        "v": {"parent": "b"},
-        "c": {"policy": {"limits": {"max-running-jobs-per-user": RUNNING}}},
-    },
-    "policy": {"jobspec": {"defaults": {"system": {"queue": "b", "duration": "1h"}}}, "limits": {"max-running-jobs-per-user": ALL}},
-}
-LESS = {**CONFIG, "queues": {name: table for name, table in CONFIG["queues"].items() if name != "a"}}
-USERS = (1, 2, 0)
-
-
-class QueueSim(Sim):
-    """A seed with queues."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed, config=CONFIG)
-
-    def _submit(self) -> None:
-        jobs = []
-        cores, nodes, slots = self.rng.choice(((1, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1), (2, 2, 1), (4, 1, 1)))
-        queue = self.rng.choice(("a", "b", "v", "c", "c", "", "none"))
-        for _ in range(self.rng.choice((1, 2, 6))):
-            id = compose(1 + len(self.ids), 0, 0)
-            self.ids.append(id)
-            self.runs[id] = (self.rng.choice(RUNS), self.rng.choice((0, 0, 256)))
-            jobs.append((id, jobspec(cores, nodes, slots, 0.0, queue)))
-        urgency, user = self.rng.choice((16, 16, 16, 20, 0)), self.rng.choice(USERS)
-        honest = self.rng.random() < 0.7  # else: appended by somebody who asked nobody
-
-        def decision(state: State) -> Decision:
-            mark = state.config_entry[2] if state.config_entry else 0
-            made = [(id, state.rules.honour(spec)) for id, spec in jobs] if honest else jobs
-            return decide.submit(made, "", urgency, user, 0, self.now, mark)
-
-        self._say(decision)
-
-    def _signal(self) -> None:
-        self._queue()
-
-    def _queue(self) -> None:
-        """Stop and start one; or take a queue away, and bring it back."""
-        if self.rng.random() < 0.3:
-            document = self.rng.choice((CONFIG, CONFIG, LESS))
-            self._say(lambda state: decide_config.load(state, document, "", 1, self.now))
-            return
-        name, verb = self.rng.choice(tuple(HOSTS)), self.rng.choice(("stop", "start", "start"))
-        self._say(lambda state: decide.change_queue(name, verb, "x", self.now))
-
-    def _urgency(self) -> None:
-        """Change a job: urgency, queue, duration; hold and release it."""
-        id, luck = self._some_job(), self.rng.random()
-        if luck < 0.3:
-            return super()._urgency()
-        texts = [self.rng.choice(("queue=a", "queue=b", "queue=c", "duration=+1m", "duration=2h", "name=new"))]
-        changes = [decide_update.parse_change(text) for text in texts]
-
-        def decision(state: State) -> Decision:
-            job = state.jobs.get(id)
-            if job is None:
-                return Decision([])
-            if luck < 0.45:
-                return decide_update.hold(job, 1, self.now)
-            if luck < 0.6:
-                return decide_update.release(job, 1, self.now)
-            if decide_update.wait_for_node(job):
-                return decide_update.recall(job, self.now)
-            return decide_update.update(state, job, changes, 1, self.now)
-
-        return self._say(decision)
-
-    def _settle(self) -> None:
-        self._open_epoch()
-        self.cli.catch_up(self.view)  # what is asked for may look done in an old view
-        self._say(lambda state: decide_config.load(state, CONFIG, "", 1, self.now))
-        for name in HOSTS:
-            self._say(lambda state, name=name: decide.change_queue(name, "start", "", self.now))
-        super()._settle()
+from .sites import ACTIVE, ALL, QUEUE_HOSTS, RUNNING
 
 
 class QueueRules:
@@ -108,7 +19,7 @@ class QueueRules:
         self.queue: dict[int, str] = {}
         self.user: dict[int, int] = {}
         self.stopped: set[str] = set()
-        self.there = set(HOSTS)
+        self.there = set(QUEUE_HOSTS)
         self.running: dict[int, set[int]] = {}  # user -> jobs that hold something
         self.active: dict[int, set[int]] = {}  # user -> jobs of queue a that were taken in
         self.taken_in: set[int] = set()
@@ -153,7 +64,7 @@ class QueueRules:
         queue, user = self.queue[id], self.user[id]
         self.counts["placed"] += 1
         ranks = {claim[0] for claim in context["claims"]} if name == "alloc" else {context["rank"]}
-        if not ranks <= HOSTS.get(queue, set()):
+        if not ranks <= QUEUE_HOSTS.get(queue, set()):
             self._fault(version, id, f"{name} of a job in queue {queue or 'none'} on ranks {ranks}")
         parents = {queue, "b"} if queue == "v" else {queue}
         if not context.get("via") and (parents & self.stopped or not parents <= self.there):
@@ -185,6 +96,3 @@ class QueueRules:
 
     def _fault(self, version: int, job: int, what: str) -> None:
         self.wrong.append((version, job, what))
-
-
-__all__ = ["T0", "QueueRules", "QueueSim"]

@@ -1,0 +1,211 @@
+"""What must hold at the end of a seed, read off the journal, the nodes' diaries and what clients were told; nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from journal_rules import Rules
+
+from fluxkv.instances.script_orders import letter_of
+from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from fluxkv.journal.state import State
+from fluxkv.journal.wire import Commit
+
+from .queue_rules import QueueRules
+from .truth import Broken, Run
+
+if TYPE_CHECKING:
+    from .world import World
+
+SLACK_S = 0.001
+BACKSTOP_S = 30.0  # allowance for clocks, after which an instance ends a job whose node should have done so
+SKEW_S = 9.0
+
+
+def audit(world: World) -> None:
+    """Raises `Broken` for whatever does not hold."""
+    commits = list(world.journal.commits())
+    judge(world, commits)
+    whole = folds(world, commits)
+    acknowledged(world, commits)
+    physical(world, commits)
+    no_leak(world, whole)
+    happened(world, commits)
+
+
+def happened(world: World, commits: list[Commit]) -> None:
+    """Count what this seed had, for who asks whether rare things happen."""
+    found = world.happened
+    for commit in commits:
+        for name, _, _, context in commit.events:
+            found[name] += 1
+            if name == "exception":
+                found[f"{context['type']} exceptions"] += 1
+    found["handed over"] += world.diary.handed
+    found["look-ups"] += world.lookups
+    found["snapshots"] += world.snapshots
+    found["full"] += world.clients.full
+    found["conflicts"] += world.conflicts
+    found["crashes"] += sum(process.deaths for process in world.processes())
+    found["moves"] += world.moves
+
+
+def judge(world: World, commits: list[Commit]) -> None:
+    """Nothing is impossible. RFC 21, claims, attempts, dependencies, queues: each by rules written apart from the fold."""
+    for commit in commits:
+        for name, subject, _, context in commit.events:
+            if name == "quarantine":
+                what = f"version {context['version']}: {context['event']} of {subject} is impossible: {context['reason']}"
+                raise Broken(what, subject if isinstance(subject, int) else 0)
+    rules = Rules({rank: set(range(world.cores)) for rank in range(4)})
+    rules.commits(commits)
+    judges: list[Rules | QueueRules] = [rules]
+    if world.site.kind == "queues":
+        judges.append(QueueRules())
+        judges[1].check_active(commits)  # type: ignore[union-attr]
+    for one in judges:
+        if one.wrong:
+            version, job, what = one.wrong[0]
+            raise Broken(f"version {version}, job {job}: {what}", job)
+    left = {job: state for job, state in rules.state.items() if state != "INACTIVE"}
+    if left:
+        raise Broken(f"jobs that never ended: {left}", next(iter(left)))
+    if any(rules.used.values()):
+        raise Broken(f"claims that nobody gave back: {rules.used}")
+
+
+def folds(world: World, commits: list[Commit]) -> State:
+    """Each worker commit has the digest of the state it was decided on; every process has the state that the journal folds to."""
+    whole, digests = State(), dict[int, bytes]()
+    for commit in commits:
+        if "digest" in commit.extra and digests.get(commit.decided_at) != commit.extra["digest"]:
+            raise Broken(f"{commit.producer}'s commit {commit.id} has the digest of another state at {commit.decided_at}")
+        whole.apply(commit)
+        digests[commit.version] = whole.digest()
+    found = {
+        **{worker.name: worker.reactor.state for worker in world.workers if worker.up},
+        "snapshot and tail": world.journal.load(),
+        "a reader": world.journal.look(),
+        "a client": world.clients.view,
+    }
+    for name, state in found.items():
+        same(name, state, whole)
+    table = world.journal.load_cron()
+    if table.value() != whole.cron.value():
+        raise Broken("cron's own fold differs")
+    return whole
+
+
+def same(name: str, state: State, whole: State) -> None:
+    if (state.version, state.epoch) == (whole.version, whole.epoch) and state.digest() == whole.digest():
+        return
+    ours, theirs = whole.subjects(), state.subjects()
+    differing = [subject for subject in sorted({*ours, *theirs}) if ours.get(subject) != theirs.get(subject)]
+    first = differing[0] if differing else "nothing but the digest"
+    raise Broken(
+        f"{name} is at {state.version}-{state.epoch}, the journal at {whole.version}-{whole.epoch}; {first} differs: "
+        f"{theirs.get(first)} is not {ours.get(first)}",
+        int(first[4:]) if first.startswith("job/") else 0,
+    )
+
+
+def acknowledged(world: World, commits: list[Commit]) -> None:
+    """What was answered is in the journal, once; what a fail-over took away was noticed; what was refused is not there."""
+    clients = world.clients
+    by_id = {(commit.version, commit.epoch): commit for commit in commits}
+    entries = {entry.version: entry for entry in world.store.read(0, 1_000_000)}
+    submitted = {event[1] for commit in commits for event in commit.events if event[0] == "submit"}
+    for one in clients.acknowledged:
+        if (one.version, one.epoch) in by_id:
+            if entries[one.version].payload != one.payload:
+                raise Broken(f"version {one.version} is not what was acknowledged")
+        elif not any(f"{one.version}-{one.epoch}" in fork.lost for fork in world.forks):
+            raise Broken(f"version {one.version}, epoch {one.epoch}, was acknowledged and is not in the journal")
+    for kept, lost, witness in world.forks:
+        if witness > kept and not any(code == "history-lost" for _, _, code in world.detections):
+            raise Broken(f"{len(lost)} versions after {kept} were lost, {witness} was witnessed, and it was taken up in silence")
+    for id in sorted(clients.refused & submitted):
+        raise Broken(f"job {id} was refused, and is there", id)
+
+
+def physical(world: World, commits: list[Commit]) -> None:
+    """What was given back ran no more; nobody ran longer than he may, or was ended for it sooner."""
+    diary = world.diary
+    for run in diary.running.values():
+        raise Broken(f"{run.key} still runs", run.job)
+    limited: dict[int, Run] = {}
+    for run in diary.runs.values():
+        if run.limit_s and not letter_of(run.key):
+            limited.setdefault(run.job, run)
+    allocated: dict[int, float] = {}
+    changed = {event[1] for commit in commits for event in commit.events if event[0] in ("jobspec-update", "resource-update")}
+    for commit in commits:
+        at = world.times[commit.id]
+        for name, job, _, context in commit.events:
+            if name == "free":
+                for run in diary.by_job.get(job, ()):
+                    if run.key.rpartition(".")[0][-1:] != "h" and run.begun <= at < run.over - SLACK_S:
+                        raise Broken(f"free of job {job} in version {commit.version} while {run.key} runs", job)
+            elif name == "alloc":
+                allocated[job] = at
+            elif name == "exception" and context["type"] == "timeout" and job in limited and job not in changed:
+                run = limited[job]
+                silent = at > allocated.get(job, at) + run.limit_s + BACKSTOP_S - 2 * SKEW_S  # its node may not have been heard
+                if not silent and not world.faults.on("jump") and at < run.begun + run.limit_s - SLACK_S:
+                    raise Broken(f"job {job} is ended by its limit of {run.limit_s} s after {at - run.begun:.3f} s", job)
+
+
+def no_leak(world: World, whole: State) -> None:
+    """Nobody keeps anything of jobs that are over."""
+    for node in whole.nodes.values():
+        held = node.jobs | node.grants | node.keeping
+        if held or node.used_cores:
+            raise Broken(f"rank {node.rank} holds {held}")
+    for machine in world.machines:
+        agent, launcher = machine.agent.reactor, machine.launcher
+        kept = [*agent.placed, *agent.names, *launcher._runs, *launcher._waiting, *launcher._over]
+        if kept or any(agent.rows.values()):
+            raise Broken(f"{machine.agent.name} keeps {kept}", world.job_in(str(kept)))
+    for worker in world.workers:
+        if not (worker.up and worker.reactor.leading):
+            continue
+        planner, waiting = worker.reactor.planner, worker.reactor.waiting
+        for name in ("said", "seats", "seat_by_job", "ahead", "parked"):
+            if getattr(planner, name):
+                raise Broken(f"{worker.name}'s planner keeps {name}: {getattr(planner, name)}")
+        if len(planner.lines):
+            raise Broken(f"{worker.name}'s line keeps jobs")
+        for name in ("waiters", "on_start", "on_end", "known", "ask", "asking"):
+            if getattr(waiting, name):
+                raise Broken(f"{worker.name} keeps {name}: {getattr(waiting, name)}")
+    left = [thing for thing in world.store._instance().guards if thing.startswith("attempt/")]
+    if left:
+        raise Broken(f"attempts stay guarded: {left}", world.job_in(str(left)))
+
+
+def explanation(state: State, job: Job, now: float) -> str:
+    """Why a job has not ended, in words, from the state alone; "" if there is no reason."""
+    if job.state == NEW:
+        return ""
+    if job.state == DEPEND:
+        return "waits for others" if job.waiting else ""
+    if job.state in (PRIORITY, RUN, CLEANUP):
+        return ""
+    if job.state == SCHED and job.priority == 0:
+        return "held"
+    if not state.may_start(job.queue):
+        return "its queue is stopped, or gone"
+    head = blocked_head(state, job)
+    return f"job {head.id} comes first: {head.reason[1]}" if head is not None else ""
+
+
+def blocked_head(state: State, job: Job) -> Job | None:
+    """The job of this one's queue that has said why nothing goes on there: drained or missing nodes, or a limit."""
+    for other in state.active():
+        if other.state != SCHED or other.state == INACTIVE or not other.reason[0]:
+            continue
+        before = (-other.priority, other.order) <= (-job.priority, job.order)
+        ours, theirs = state.rules.of(job.queue), state.rules.of(other.queue)
+        if before and (other is job or (ours is not None and theirs is not None and ours.line == theirs.line)):
+            return other
+    return None

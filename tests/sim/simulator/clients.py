@@ -1,0 +1,263 @@
+"""People and programs that ask for things: each decides against its own view and appends by itself, over a net that loses.
+
+Every answer is noted in a ledger; the audit holds the journal against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fluxkv.journal import decide, decide_config, decide_cron, decide_inventory, decide_kvs, decide_update
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.ids import compose
+from fluxkv.journal.idset import mask_of
+from fluxkv.journal.job import INACTIVE
+from fluxkv.journal.log import Journal, make_append
+from fluxkv.journal.rset import NodeRecord, ResourceSet
+from fluxkv.journal.state import State
+from fluxkv.kvs.appending import header_prefix, safe_to_resend
+from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.kvs.port import Answer, Append, Appended, Conflicted
+
+if TYPE_CHECKING:
+    from .world import World
+
+SHAPES = ((1, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1), (1, 0, 3), (2, 2, 1), (4, 1, 1), (9, 0, 1))  # cores, nodes, slots
+RUNS = (0.0, 0.001, 0.004, 0.02, 0.02, 0.1, 0.7)
+LONG_RUNS = (0.02, 0.7, 3.0, 12.0)
+TRIES = 4
+
+
+class Acknowledged(NamedTuple):
+    """A command that was answered with a version."""
+
+    version: int
+    epoch: int
+    payload: bytes
+    at: float
+
+
+class ClientStore(MemoryStore):
+    """A store behind a net: a request or its answer may get lost; what may be sent again is, as `RedisStore` does it."""
+
+    world: World
+
+    def append(self, request: Append) -> Answer:
+        world, unknown = self.world, False
+        for _ in range(TRIES):
+            if world.strikes("lost"):
+                unknown = unknown or world.rng.random() < 0.5  # whether it had left, its sender can not know
+            else:
+                answer = super().append(request)
+                if not world.strikes("lost"):
+                    if unknown and isinstance(answer, Conflicted):
+                        return self._ours(request) or answer
+                    return answer
+                unknown = True
+            if not safe_to_resend(request):
+                break
+        raise Unavailable("no answer", code="outcome-unknown" if unknown else "unreachable")
+
+    def _ours(self, request: Append) -> Appended | None:
+        """The commit, if it is in the journal already."""
+        prefix = header_prefix(request)
+        for entry in self.read(request.decided_at):
+            if entry.payload == request.payload and entry.header.startswith(prefix):
+                return Appended(entry.version, entry.epoch, True)
+        return None
+
+
+def jobspec(
+    cores: int = 1, nodes: int = 0, slots: int = 1, duration: float = 0.0, queue: str = "", name: str = "",
+    dependencies: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A version 1 jobspec as it stands in a submit event."""
+    slot = {"type": "slot", "count": slots, "label": "t", "with": [{"type": "core", "count": cores}]}
+    system: dict[str, Any] = {"duration": duration, "cwd": "/"}
+    if queue:
+        system["queue"] = queue
+    if name:
+        system["job"] = {"name": name}
+    if dependencies:
+        system["dependencies"] = dependencies
+    return {
+        "version": 1,
+        "resources": [{"type": "node", "count": nodes, "with": [slot]} if nodes else slot],
+        "tasks": [{"command": ["x"], "slot": "t", "count": {"per_slot": 1}}],
+        "attributes": {"system": system},
+    }
+
+
+class Clients:
+    """All of them. acknowledged: what they were told; refused, unknown: jobs whose submission was refused, or without answer."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.rng = world, world.rng
+        store = ClientStore(world.server, memory_limit=1)
+        store.world = world
+        self.journal = Journal(store, "cli")
+        self.journal.patience_s = 0.0
+        self.view = State()
+        self.forks = 0
+        self.ids: list[int] = []
+        self.acknowledged: list[Acknowledged] = []
+        self.refused: set[int] = set()
+        self.unknown: set[int] = set()
+        self.full = 0
+
+    def say(self, decision: Callable[[State], Decision], jobs: tuple[int, ...] = (), fresh: bool = False) -> bool:
+        """Decide and append. jobs: what it submits. fresh: on a view that has everything. Whether it was acknowledged."""
+        world = self.world
+        try:
+            if self.forks != len(world.forks):
+                self.forks, self.view = len(world.forks), State()
+            if fresh or self.rng.random() < 0.7 or not self.view.version:
+                self.journal.catch_up(self.view)
+            self.journal.meta = self.journal.store.meta()
+            for _ in range(TRIES):
+                made = decision(self.view)
+                if not made.events:
+                    return True
+                request = make_append(self.journal.meta, made, self.view.version, extra=self.journal.extra())
+                answer = self.journal.store.append(request)
+                if isinstance(answer, Appended):
+                    self.acknowledged.append(Acknowledged(answer.version, answer.epoch, request.payload, world.now))
+                    return True
+                self.journal.cope(answer)
+                self.journal.catch_up(self.view)
+            self.refused.update(jobs)
+        except (Rejected, Conflict):
+            self.refused.update(jobs)
+        except Unavailable as error:
+            self.full += error.code == "full"
+            (self.unknown if error.code == "outcome-unknown" else self.refused).update(jobs)
+        return False
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+
+    def submit(self) -> None:
+        rng, site = self.rng, self.world.site
+        cores, nodes, slots = rng.choice(SHAPES)
+        limit = rng.choice((0.0, 0.0, 0.0, 0.05, 8.0))
+        queue = site.some_queue(rng)
+        runs = LONG_RUNS if rng.random() < 0.25 else RUNS
+        jobs = []
+        for _ in range(rng.choice((1, 1, 2, 6, 12))):
+            id = compose(1 + len(self.ids), 0, 0)
+            self.ids.append(id)
+            self.world.runs[id] = (rng.choice(runs), rng.choice((0, 0, 0, 256)))
+            waits = [self._dependency() for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))]
+            name = rng.choice(("", "", "a", "b"))
+            if name and rng.random() < 0.3:
+                waits.append({"scheme": "singleton", "value": ""})
+            jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
+        urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
+        honest = rng.random() < 0.8  # else: appended by somebody who asked nobody
+
+        def decision(state: State) -> Decision:
+            mark = state.config_entry[2] if state.config_entry and state.rules.queues else 0
+            made = [(id, state.rules.honour(spec)) for id, spec in jobs] if honest and mark else jobs
+            found = decide.submit(made, "", urgency, user, 0, self.world.now, mark)
+            found.refusable = True
+            return found
+
+        self.say(decision, tuple(id for id, _ in jobs))
+
+    def _dependency(self, nested: bool = False) -> dict[str, Any]:
+        """On a job of any age, rarely on one that never was; on a time; on several of these."""
+        rng = self.rng
+        luck = rng.random()
+        if luck < 0.1:
+            return {"scheme": "begin-time", "value": f"{self.world.now + rng.choice((-1, 0.05, 0.5, 9.0)):.3f}"}
+        if luck < 0.25 and not nested:
+            parts = [self._dependency(True) for _ in range(rng.choice((1, 2, 3)))]
+            return {"scheme": rng.choice(("any", "all")), "value": ",".join(f"{p['scheme']}:{p['value']}" for p in parts)}
+        id = rng.choice(self.ids[-8:] if rng.random() < 0.7 else self.ids) + (luck > 0.98)
+        schemes = ("after", "afterany", "afterany", "afterok", "afterok", "afterok", "afternotok", "afterexcept")
+        return {"scheme": rng.choice(schemes), "value": str(id)}
+
+    def _some_job(self) -> int:
+        active = [job.id for job in self.view.active()]
+        return self.rng.choice(active) if active else 0
+
+    def cancel(self) -> None:
+        id = self._some_job()
+        self.say(lambda state: decide.raise_exception(state, id, "cancel", 0, "", 1, self.world.now))
+
+    def signal(self) -> None:
+        id = self._some_job()
+        self.say(lambda state: decide.kill(state, id, 15, 1, self.world.now))
+
+    def change(self) -> None:
+        """Urgency, hold, release, queue, name, time limit."""
+        rng, id, now = self.rng, self._some_job(), self.world.now
+        luck = rng.random()
+        if luck < 0.4:
+            urgency = rng.choice((0, 5, 16, 31))
+            self.say(lambda state: decide.change_urgency(state, id, urgency, 1, now))
+            return
+        text = rng.choice(("queue=a", "queue=b", "duration=+1m", "duration=0.1s", "duration=+0.02s", "name=new"))
+        change = [decide_update.parse_change(text)]
+
+        def decision(state: State) -> Decision:
+            job = state.jobs.get(id)
+            if job is None or job.state == INACTIVE:
+                return Decision([])
+            if luck < 0.55:
+                return decide_update.hold(job, 1, now)
+            if luck < 0.7:
+                return decide_update.release(job, 1, now)
+            if decide_update.wait_for_node(job):
+                return decide_update.recall(job, now)
+            return decide_update.update(state, job, change, 1, now)
+
+        self.say(decision)
+
+    # -- the site -------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        rank = self.rng.randrange(4)
+        if self.rng.random() < 0.4:
+            self.say(lambda state: decide.drain(state, [rank], "x", 2, self.world.now))
+        else:
+            self.say(lambda state: decide.undrain(state, [rank], "x", self.world.now, force=True))
+
+    def queue(self) -> None:
+        name = self.rng.choice(self.world.site.queues)
+        verb = self.rng.choice(("stop", "start", "start", "disable", "enable", "enable"))
+        self.say(lambda state: decide.change_queue(name, verb, "x", self.world.now))
+
+    def configure(self) -> None:
+        """Another config, another inventory, or a value in the KVS: whatever the site is about."""
+        world = self.world
+        document, inventory = world.site.another(self.rng)
+        if document is not None:
+            self.say(lambda state: decide_config.load(state, document, "", 1, world.now))
+        elif inventory:
+            self.reload(inventory)
+        else:
+            key = self.rng.choice(("a", "b.c", "b.d"))
+            self.say(lambda state: decide_kvs.commit([["put", key, str(world.now).encode()]], world.now))
+
+    def reload(self, cores: dict[int, int]) -> bool:
+        """An inventory of these ranks with so many cores each."""
+        nodes = [NodeRecord(rank, f"n{rank}", mask_of(f"0-{count - 1}"), 0, 0, ()) for rank, count in cores.items()]
+        inventory = ResourceSet(tuple(nodes))
+        return self.say(lambda state: decide_inventory.reload(state, inventory, self.world.now)[0], fresh=True)
+
+    def cron(self) -> None:
+        """A new entry: an interval, or one that waits for the ends of jobs."""
+        rng, now = self.rng, self.world.now
+        job = {"jobspec": jobspec(), "env": "", "urgency": 16, "flags": 0, "userid": 7}
+        options = {"count": rng.choice((1, 2, 3)), "no_overlap": rng.random() < 0.5,
+                   "missed": rng.choice(("run", "skip")), "stop_on_failure": 0}  # fmt: skip
+        if rng.random() < 0.6:
+            first = now + rng.choice((0.2, 2.0))
+            kind, spec = "interval", {"interval": rng.choice((0.5, 3.0)), "first": first}
+        else:
+            event, subject = decide_cron.find_event("job.finish")
+            kind, first = "event", 0.0
+            spec = {"event": event, "subject": subject, "nth": rng.choice((1, 3)), "after": 0, "min_interval": 0.0}
+        self.say(lambda state: decide_cron.create(state.cron, "x", kind, spec, job, options, first, now))

@@ -1,0 +1,140 @@
+"""What may go wrong, how likely, and the calendar of a storm. Each seed has some of it, so that rare things meet.
+
+Nothing here knows what is right: it only breaks things.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fluxkv.instances import boot
+
+if TYPE_CHECKING:
+    from .world import World
+
+# For each occasion, if the seed has this fault at all.
+CHANCES = {
+    "between": 0.004,  # a crash between two outputs of a reactor
+    "lost": 0.04,  # a request or an answer
+    "twice": 0.02,  # a request arrives once more, up to a minute later
+    "again": 0.05,  # a reader gets what it had already
+    "liar": 0.3,  # a worker believes that it leads
+}
+# What happens at moments of its own: name -> weight.
+BLOWS = {
+    "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
+    "jump": 1.0,
+}  # fmt: skip
+NOT_YET = {"failover"}  # what agents and workers do on a fork is not all there
+SWITCHES = ("slow", "stale", "skew", "two-workers", "two-drivers", "cron")
+
+
+class Fork(NamedTuple):
+    """A fail-over: the version up to which history was kept, ids of the entries that were lost, what the keeper's file knew."""
+
+    kept: int
+    lost: frozenset[str]
+    witness: int
+
+
+class Faults:
+    """The faults a seed has: each with even odds, few seeds have none."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        rng = world.rng
+        quiet = rng.random() < 0.05
+        names = [name for name in (*CHANCES, *BLOWS, *SWITCHES) if name not in NOT_YET]
+        self.chosen = set() if quiet else {name for name in names if rng.random() < 0.5}
+        self.blows = [name for name in BLOWS if name in self.chosen]
+
+    def on(self, name: str) -> bool:
+        return name in self.chosen
+
+    def plan(self, begin: float, length: float, count: int) -> None:
+        """Blows at random moments of the storm."""
+        world = self.world
+        if not self.blows:
+            return
+        weights = [BLOWS[name] for name in self.blows]
+        for name in world.rng.choices(self.blows, weights, k=count):
+            world.after(begin - world.now + world.rng.random() * length, self.strike, name)
+
+    def strike(self, name: str) -> None:
+        if not self.world.calm:
+            getattr(self, f"_{name}")()
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _crash(self) -> None:
+        up = [process for process in self.world.processes() if process.up]
+        if up:
+            self.world.rng.choice(up).die()
+
+    def _launcher(self) -> None:
+        self.world.rng.choice(self.world.machines).kill_launcher()
+
+    def _reboot(self) -> None:
+        self.world.rng.choice(self.world.machines).reboot(wipe=self.world.rng.random() < 0.4)
+
+    def _cut(self) -> None:
+        """A process loses its way to the server; it goes on, and so does what it has started."""
+        rng = self.world.rng
+        process = rng.choice(self.world.processes())
+        process.cut_until = self.world.now + rng.choice((0.2, 3.0, 20.0, 70.0))
+
+    def _freeze(self) -> None:
+        """SIGSTOP."""
+        rng = self.world.rng
+        process = rng.choice(self.world.processes())
+        if process.up:
+            process.frozen_until = self.world.now + rng.choice((0.1, 2.0, 8.0, 40.0))
+
+    def _jump(self) -> None:
+        """Somebody sets a clock."""
+        world = self.world
+        by = world.rng.choice((-90.0, -3.0, 3.0, 60.0))
+        at = world.rng.randrange(1 + len(world.processes()))
+        if at == len(world.processes()):
+            world.server_skew += by
+        else:
+            world.processes()[at].skew += by
+
+    # -- the server -----------------------------------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        server, world = self.world.server, self.world
+        server.restart()
+        server.down = True
+        world.after(world.rng.choice((0.0, 0.1, 2.0)), self.server_back)
+
+    def server_back(self) -> None:
+        self.world.server.down = False
+
+    def _failover(self) -> None:
+        """A replica that is some commits behind becomes the primary."""
+        world, server = self.world, self.world.server
+        before = {entry.id for entry in world.store.read(0, 1_000_000)} if not server.down else set()
+        count = min(world.rng.choice((1, 1, 2, 5, 20, 50)), len(before) - 6)
+        if count < 1:
+            return
+        server.fail_over(count)
+        left = world.store.read(0, 1_000_000)
+        gone = frozenset(before.difference(entry.id for entry in left))
+        world.forks.append(Fork(left[-1].version, gone, boot.read_witness(world.state_dir)))
+
+    def _full(self) -> None:
+        """Past the soft line of memory for a while, or for good."""
+        world = self.world
+        world.server.used_memory = 2
+        world.after(world.rng.choice((1.0, 10.0, 1e9)), self.room)
+
+    def room(self) -> None:
+        self.world.server.used_memory = 0
+
+    def heal(self) -> None:
+        """The storm is over: everything works, at once, and is where it was."""
+        self.server_back()
+        for process in self.world.processes():
+            process.cut_until = 0.0
+            process.frozen_until = min(process.frozen_until, self.world.now)

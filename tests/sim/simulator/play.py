@@ -1,0 +1,199 @@
+"""A seed from its first commit to the audit: storm, calm, and what must hold then."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from journal_rules import story
+
+from fluxkv.instances import agent as agent_module
+from fluxkv.instances import boot, submission
+from fluxkv.instances import worker as worker_module
+from fluxkv.journal import decide, decide_config
+from fluxkv.journal.ids import IdSource
+from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED
+from fluxkv.journal.state import State
+from fluxkv.kvs.errors import Unavailable
+
+from . import audit
+from .sites import CORES
+from .truth import Broken
+from .world import World
+
+SLICE_S = 0.5
+PATIENCE_S = 240.0  # what the calm may take; a seed that needs more does not settle
+CLIENT_MOVES = {
+    "submit": 9.0, "cancel": 3.0, "change": 2.0, "drain": 2.0, "queue": 1.0, "signal": 1.0, "configure": 1.0, "cron": 0.3,
+}  # fmt: skip
+
+
+class Failed(AssertionError):
+    """A seed that broke a promise, with the story of the job it is about."""
+
+
+class _Time:
+    """The module `time` as the world sees it."""
+
+    def __init__(self, world: World) -> None:
+        self.time = lambda: world.now
+        self.monotonic = time.monotonic
+        self.sleep = time.sleep
+
+
+@contextmanager
+def small(world: World) -> Iterator[None]:
+    """Limits so low that a short history reaches them, and no clock or chance but the world's."""
+    rng = world.rng
+    changes: list[tuple[Any, str, Any]] = [
+        (worker_module, "SNAPSHOT_EVENTS", rng.choice((40, 200))),
+        (worker_module, "RETIRE_ABOVE", 15),
+        (worker_module, "RETIRE_CHUNK", 5),
+        (worker_module, "BATCH", rng.choice((3, 12, 1500))),
+        (agent_module, "ROWS", rng.choice((1, 3, 2000))),
+        (boot, "time", _Time(world)),
+        (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def play(seed: int) -> World:
+    """The whole of a seed. Raises `Failed` with seed, fault and story."""
+    world = World(seed)
+    try:
+        with small(world):
+            storm(world)
+            calm(world)
+        audit.audit(world)
+        return world
+    except Failed:
+        raise
+    except Exception as problem:
+        job = getattr(problem, "job", 0) or world.job_in(str(problem))
+        kind = "" if isinstance(problem, Broken) else f"{type(problem).__name__}: "
+        what = f"seed {seed} ({world.site.kind}; {' '.join(sorted(world.faults.chosen))}): {kind}{problem}"
+        raise Failed(f"{what}\n{tell(world, job)}") from problem
+    finally:
+        world.state_dir.remove()
+
+
+def tell(world: World, job: int) -> str:
+    """The story of a job in a journal that may be broken."""
+    world.server.down = False
+    try:
+        return story(world.journal.commits(), job)
+    except Exception as problem:
+        return f"(its journal cannot be read: {problem})"
+
+
+def storm(world: World) -> None:
+    rng, clients = world.rng, world.clients
+    world.begin()
+    length = rng.choice((3.0, 10.0, 40.0))
+    moves = dict(CLIENT_MOVES)
+    if not world.faults.on("cron"):
+        del moves["cron"]
+    count = rng.choice((20, 40, 60))
+    for name in rng.choices(list(moves), list(moves.values()), k=count):
+        world.after(rng.random() * length, getattr(clients, name))
+    world.after(0.0, clients.submit)
+    world.faults.plan(world.now, length, rng.choice((2, 5, 9)))
+    world.run_until(world.now + length)
+
+
+def calm(world: World) -> None:
+    """Everything that is broken is mended; first what people asked for stands, then they let all go on."""
+    clients, faults = world.clients, world.faults
+    world.calm = True
+    faults.heal()
+    if world.seed % 2:
+        settle(world, PATIENCE_S, explained=True)
+    faults.room()
+    let_go(world)
+    settle(world, PATIENCE_S, explained=False)
+    world.run_until(world.now + 65.0)  # what was late arrives
+    clients.journal.catch_up(clients.view)
+
+
+def let_go(world: World) -> None:
+    """Nodes, queues and jobs are let go on; nothing stands in the way of any job."""
+    clients = world.clients
+    for _ in range(40):  # somebody takes up the history first
+        if taken_up(world):
+            break
+        world.run_until(world.now + SLICE_S)
+
+    def surely(*args: Any) -> None:
+        if not clients.say(*args, fresh=True):
+            raise Broken(f"in the calm a command is refused: {args}")
+
+    if world.site.kind == "changing":
+        for _ in range(200):
+            if clients.reload(dict.fromkeys(range(4), CORES)):
+                break
+            world.run_until(world.now + SLICE_S)
+        else:
+            raise Broken("the whole inventory can not be had back")
+    if world.site.kind in ("changing", "queues"):
+        surely(lambda state: decide_config.load(state, world.site.config, "", 1, world.now))
+    for name in world.site.queues:
+        surely(lambda state, name=name: decide.change_queue(name, "start", "", world.now))
+        surely(lambda state, name=name: decide.change_queue(name, "enable", "", world.now))
+    release(world)
+
+
+def release(world: World) -> None:
+    """Who is held is held no more, and what a failing script drained is there again."""
+    clients = world.clients
+    clients.journal.catch_up(clients.view)
+    if any(node.drain is not None for node in clients.view.nodes.values()):
+        clients.say(lambda state: decide.undrain(state, list(state.nodes), "", world.now, force=True), fresh=True)
+    for job in list(clients.view.active()):
+        if job.urgency == 0 and job.state & (NEW | DEPEND | PRIORITY | SCHED):
+            clients.say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, world.now), fresh=True)
+
+
+def settle(world: World, patience_s: float, *, explained: bool) -> None:
+    """Until every job has ended (or, explained: waits for a reason that can be named)."""
+    view, journal = State(), world.journal
+    end = world.now + patience_s
+    while True:
+        world.run_until(world.now + SLICE_S)
+        journal.catch_up(view)
+        left = [job for job in view.active() if job.state != INACTIVE]
+        if explained:
+            left = [job for job in left if not audit.explanation(view, job, world.now)]
+        if not left and taken_up(world) and not view.keeping:
+            return
+        if world.now > end:
+            job = left[0].id if left else 0
+            raise Broken(f"jobs that neither end nor can say why: {[(one.id, one.state, one.reason) for one in left][:5]}", job)
+        if not explained:
+            release(world)
+
+
+def taken_up(world: World) -> bool:
+    """Whether the server takes writes under the epoch that is current."""
+    try:
+        return boot.is_current(world.store)
+    except Unavailable:
+        return False
+
+
+def journal_hash(world: World) -> str:
+    """A hash of all bytes of its journal."""
+    total = hashlib.sha256()
+    for entry in world.store.read(0, 1_000_000):
+        total.update(entry.id.encode() + entry.header + entry.payload)
+    return total.hexdigest()
+

@@ -1,0 +1,243 @@
+"""A process that runs a reactor: its mail, its commit in flight, its clock; it can crash, be cut off, be frozen, come back.
+
+Does what `instances/runner.py` does, in virtual time: sends a commit until it is answered, follows its streams, obeys `WakeAt`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fluxkv.instances.reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
+from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.kvs.port import Append, Conflicted, Message, StaleEpoch
+
+from .truth import Broken
+
+if TYPE_CHECKING:
+    from .world import World
+
+NEVER = float("inf")
+TICK = 1e-6  # what a float of Unix seconds can still tell apart
+
+
+class Process:
+    """life: counts deaths; what was scheduled for an earlier one does not happen. skew: its clock's error, seconds."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.life = 0
+        self.up = False
+        self.skew = world.draw_skew()
+        self.frozen_until = self.cut_until = 0.0
+        self.deaths = 0
+
+    def clock(self) -> float:
+        return self.world.now + self.skew
+
+    def die(self, back_s: float | None = None) -> None:
+        """kill -9. Whoever watches it starts it again after a while."""
+        self.life += 1
+        self.deaths += 1
+        self.up = False
+        self.frozen_until = 0.0
+        self.world.after(self.world.pause() if back_s is None else back_s, self.birth, owner=self)
+
+    def birth(self) -> None:
+        raise NotImplementedError
+
+
+class ReactorProcess(Process):
+    """One reactor, one subscription, at most one commit in flight."""
+
+    reactor: Any
+    subscription: Any
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.reactor = self.subscription = None
+        self.store = world.new_store()
+        self.names: dict[str, str] = {}
+        self.mail: list[Input] = []
+        self.request: Append | None = None
+        self.polling = False
+        self.step_at = NEVER
+
+    def birth(self) -> None:
+        """Begin anew. A server that is away is asked again."""
+        try:
+            self.begin()
+        except Unavailable:
+            self.world.after(0.2, self.birth, owner=self)
+            return
+        except Corrupt as error:
+            self.world.noticed(self.name, error)
+            self.world.after(self.world.pause(), self.birth, owner=self)
+            return
+        self.up = True
+        self.news()
+        self.wake()
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def die(self, back_s: float | None = None) -> None:
+        if self.subscription is not None:
+            self.subscription.close()
+        self.subscription, self.request = None, None
+        self.mail, self.polling, self.step_at = [], False, NEVER
+        super().die(back_s)
+
+    # -- stepping -------------------------------------------------------------------------------------------------
+
+    def wake(self, delay: float = 0.0) -> None:
+        """Step after this delay at the latest."""
+        due = self.world.now + delay
+        if due < self.step_at:
+            self.step_at = due
+            self.world.after(delay, self._step, owner=self)
+
+    def _step(self) -> None:
+        world = self.world
+        if self.step_at > world.now or not self.up:
+            return
+        self.step_at = NEVER
+        if self.request is not None and not world.eager and not any(isinstance(one, Answered) for one in self.mail):
+            return  # it waits for the store: what has come is seen afterwards
+        inputs, self.mail = self.mail, []
+        try:
+            outputs = self.reactor.step(self.clock(), inputs)
+        except Exception as error:
+            if world.excused(error):
+                self.die()
+                return
+            raise Broken(f"{self.name} fell over {type(error).__name__}: {error}", world.job_in(str(error))) from error
+        self._perform(outputs)
+
+    def _perform(self, outputs: list[Output]) -> None:
+        life = self.life
+        for output in outputs:
+            if self.world.strikes("between"):
+                self.die()
+                return
+            if isinstance(output, Write):
+                if self.request is not None:
+                    raise Broken(f"{self.name} has two commits in flight")
+                self.request = output.request
+                self._send(output.request)
+            elif isinstance(output, WakeAt):
+                self.wake(max(0.0, output.time - self.clock()) + TICK)
+            elif not isinstance(output, Note):
+                self.perform(output)
+                if self.life != life:
+                    return
+
+    def perform(self, output: Output) -> None:
+        raise NotImplementedError
+
+    # -- the store ------------------------------------------------------------------------------------------------
+
+    def _send(self, request: Append) -> None:
+        """Over the net: it may be lost, late, or there twice; and again when no answer comes."""
+        world = self.world
+        if self.request is not request:
+            return
+        if world.now >= self.cut_until and not world.strikes("lost"):
+            world.after(world.latency(), self._arrive, request, self.life)
+        if world.strikes("twice"):
+            world.after(world.rng.uniform(0.0, 60.0), self._arrive, request, self.life)
+        world.after(world.rng.uniform(0.05, 2.0) if not world.calm else 2.0, self._send, request, owner=self)
+
+    def _arrive(self, request: Append, life: int) -> None:
+        """At the server, whether its sender still lives or not."""
+        world = self.world
+        try:
+            answer = self.store.append(request)
+        except Unavailable:
+            return  # asked again later
+        except Corrupt as error:
+            if self.life == life and self.request is request:
+                if not self.deaths:
+                    raise Broken(f"{self.name}'s commit was answered: {error}") from error
+                self.die()  # an earlier life's last commit came late, and took the sequence
+            return
+        if not world.strikes("lost") and world.now >= self.cut_until:
+            world.after(world.latency(), self._answer, request, answer, life)
+
+    def _answer(self, request: Append, answer: Any, life: int) -> None:
+        if self.life != life or self.request is not request:
+            return
+        if isinstance(answer, StaleEpoch):
+            self._reopen(request, answer)
+            return
+        self.world.conflicts += isinstance(answer, Conflicted)
+        self.request = None
+        self.mail.insert(0, Answered(request, answer))
+        self.wake()
+
+    def _reopen(self, request: Append, answer: StaleEpoch) -> None:
+        """Wait until somebody has taken up the history."""
+        if self.request is not request:
+            return
+        try:
+            meta = self.store.meta()
+        except Unavailable:
+            meta = None
+        if meta is None or meta.epoch == request.epoch or self.world.now < self.cut_until:
+            self.world.after(0.1, self._reopen, request, answer, owner=self)
+            return
+        self._poll()  # a runner looks at its streams before each turn
+        if self.request is not request:
+            return
+        self.request = None
+        self.mail[:0] = [Answered(request, answer), Reopened(meta)]
+        self.wake()
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def news(self) -> None:
+        """The server has something for somebody."""
+        if self.up and not self.polling:
+            self.polling = True
+            self.world.after(self.world.latency("stale"), self._poll, owner=self)
+
+    def _poll(self) -> None:
+        world = self.world
+        if world.now < self.cut_until:
+            world.after(self.cut_until - world.now, self._poll, owner=self)
+            return
+        self.polling = False
+        try:
+            found = self.subscription.poll()
+        except Unavailable:
+            self.polling = True
+            world.after(0.1, self._poll, owner=self)
+            return
+        except Corrupt as error:
+            world.noticed(self.name, error)
+            self.die()
+            return
+        if not found:
+            return
+        for key, items in found:
+            if isinstance(items[0], Message):
+                self._deliver([Messages(self.names[key], part) for part in self._parts(items)])
+            else:
+                self._deliver([Entries(part) for part in self._parts(items)])
+        self.news()  # there may be more
+        self.wake()
+
+    def _parts(self, items: list[Any]) -> list[list[Any]]:
+        if len(items) > 1 and not self.world.calm and self.world.rng.random() < 0.2:
+            at = self.world.rng.randrange(1, len(items))
+            return [items[:at], items[at:]]
+        return [items]
+
+    def _deliver(self, inputs: list[Any]) -> None:
+        self.mail += inputs
+        if self.world.strikes("again"):  # a reader that reconnected reads some of it once more
+            self.world.after(self.world.latency(), self._redeliver, inputs, owner=self)
+
+    def _redeliver(self, inputs: list[Any]) -> None:
+        if self.up:
+            self.mail += inputs
+            self.wake()

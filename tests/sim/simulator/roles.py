@@ -1,0 +1,322 @@
+"""The processes of an instance: workers, agents with their hosts' launchers, keepers with cron."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+from fluxkv.instances import boot, forks
+from fluxkv.instances.adoption import adopt
+from fluxkv.instances.agent import Agent
+from fluxkv.instances.attempts import Host
+from fluxkv.instances.cron import Cron
+from fluxkv.instances.inbox import read_on
+from fluxkv.instances.reactor import (
+    Found,
+    Launched,
+    LauncherLost,
+    Lead,
+    Lookup,
+    Output,
+    Reopened,
+    Snapshot,
+    ToLauncher,
+    Trim,
+)
+from fluxkv.instances.worker import Worker
+from fluxkv.journal.log import Journal
+from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
+
+from .process import NEVER, Process, ReactorProcess
+from .truth import SimLauncher
+
+if TYPE_CHECKING:
+    from .world import World
+
+LEASE_S = 3.0
+BEAT_S = 2.0
+
+
+class WorkerProcess(ReactorProcess):
+    """What `instances/run_worker.py` is."""
+
+    reactor: Worker
+
+    def begin(self) -> None:
+        world = self.world
+        self.journal = Journal(self.store, by=self.name)
+        state = self.journal.load()
+        self.reactor = Worker(self.journal.meta, state, world.new_policy(), self.name)
+        position = f"{state.version}-{state.epoch}" if state.version else "0"
+        self.subscription = self.store.subscribe({self.store.keys.journal: position})
+        self.leading = False
+        if world.strikes("liar"):  # stopped for long while it led: it believes that it still does
+            self._lead(True)
+        self._renew()
+
+    def _renew(self) -> None:
+        self.world.after(LEASE_S / 3 if not self.world.calm else LEASE_S, self._renew, owner=self)
+        if self.world.now < self.cut_until or self.world.strikes("liar"):
+            return
+        try:
+            self._lead(self.store.lease(self.name, int(LEASE_S * 1000)))
+        except Unavailable:
+            pass
+
+    def _lead(self, leading: bool) -> None:
+        if leading != self.leading:
+            self.leading = leading
+            self.mail.append(Lead(leading))
+            self.wake()
+
+    def perform(self, output: Output) -> None:
+        if isinstance(output, Snapshot):
+            try:
+                self.journal.meta = self.reactor.meta
+                self.journal.save_snapshot(self.reactor.state)
+                self.world.snapshots += 1
+                self.store.prune_guards(self.reactor.meta.uid, self.reactor.meta.epoch, output.floor)
+            except (Unavailable, Conflict):
+                pass
+        elif isinstance(output, Lookup):
+            self.world.lookups += 1
+            self._look_up(output)
+
+    def _look_up(self, output: Lookup) -> None:
+        try:
+            self.mail.append(Found(output.ids, self.journal.find_jobs(self.reactor.state, output.ids)))
+            self.wake()
+        except Unavailable:
+            self.world.after(0.1, self._look_up, output, owner=self)
+
+
+class Machine:
+    """A host: its boots, its disk, its launcher. saved: the cursors on disk, {} when there are none."""
+
+    def __init__(self, world: World, number: int, ranks: tuple[int, ...]) -> None:
+        self.world, self.number, self.ranks = world, number, ranks
+        self.boots = self.spools = 1
+        self.launcher = SimLauncher()
+        self.launcher_up = True
+        self.saved: dict[int, str] = {}
+        self.pump_at = NEVER
+        self.agent = AgentProcess(world, self)
+
+    @property
+    def home(self) -> str:
+        """Names the launcher's spool: an attempt that starts in two of them has started twice."""
+        return f"{self.number}.{self.spools}.{self.boots}"
+
+    def pump(self) -> None:
+        """Have the launcher tell what has happened, and look again when more will have."""
+        world = self.world
+        if self.pump_at > world.now:
+            return
+        self.pump_at = NEVER
+        events = self.launcher.advance(world.now)
+        world.diary.saw(self.home, events, world.now)
+        if events and self.agent.up:
+            self.agent.mail.append(Launched(events))
+            self.agent.wake(0.0 if world.calm else world.rng.choice((0.0, 0.0002, 0.003)))
+        self.look()
+
+    def look(self) -> None:
+        due = self.launcher.due()
+        if due is None:
+            return
+        due = max(due, self.world.now)
+        if due < self.pump_at:
+            self.pump_at = due
+            self.world.after(due - self.world.now + (1e-6 if due > self.world.now else 0.0), self.pump)
+
+    def tell(self, message: list[Any]) -> None:
+        """A message to the launcher; one that is not there hears nothing."""
+        if self.launcher_up:
+            self.launcher.handle(message, self.world.now)
+            self.look()
+
+    def _unheard(self) -> None:
+        """What a launcher says while nobody listens happens all the same."""
+        self.world.diary.saw(self.home, self.launcher.advance(self.world.now), self.world.now)
+
+    def kill_launcher(self) -> None:
+        """Its tasks end with it; the next one, a while later, says so."""
+        if not self.launcher_up:
+            return
+        self._unheard()
+        self.launcher.die(self.world.now, with_spool=False)
+        self.world.diary.died(self.home, self.world.now)
+        self.launcher_up = False
+        if self.agent.up:
+            self.agent.mail.append(LauncherLost(True))
+            self.agent.wake()
+        self.world.after(self.world.pause(), self.launcher_back)
+
+    def launcher_back(self) -> None:
+        if not self.launcher_up:
+            self.launcher_up = True
+            if self.agent.up:
+                self.agent.connect()
+
+    def reboot(self, wipe: bool) -> None:
+        """The whole host goes down and comes back. wipe: with an empty disk."""
+        self._unheard()
+        self.launcher.die(self.world.now, with_spool=True)
+        self.world.diary.died(self.home, self.world.now)
+        self.launcher_up = False
+        self.agent.die(NEVER)
+        self.boots += 1
+        self.saved = {}  # cursors are of a boot: what was ordered before it is not started in this one
+        if wipe:
+            self.spools += 1
+        self.world.after(self.world.pause() * 3, self._boot, self.boots)
+
+    def _boot(self, boot: int) -> None:
+        if boot == self.boots and not self.agent.up:
+            self.launcher_up = True
+            self.agent.birth()
+
+
+class AgentProcess(ReactorProcess):
+    """What `instances/run_agent.py` is. Cursors are kept on disk before the launcher forgets anything."""
+
+    reactor: Agent
+
+    def __init__(self, world: World, machine: Machine) -> None:
+        super().__init__(world, f"agent-{machine.number}")
+        self.machine = machine
+        self.inventory = 0
+
+    def begin(self) -> None:
+        machine, store = self.machine, self.store
+        meta = store.meta()
+        (self.inventory,) = store.bumps(["resource"])
+        here = self.world.nodes_of(machine.ranks)
+        if not here:
+            raise Unavailable("no node of this host is in the inventory")
+        tip = f"{meta.version}-{meta.epoch}"
+        cursors = {rank: machine.saved.get(rank, tip) for rank in here}
+        cpus = {core: [core] for core in range(self.world.cores)}
+        host = Host(here, f"boot{machine.boots}", f"spool{machine.number}.{machine.spools}", "memory:", "/t", cpus)
+        self.names = {store.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in here}
+        positions = {key: cursors[int(name[5:])] for key, name in self.names.items()}
+        self.mail += read_on(store, self.names, positions)
+        self.subscription = store.subscribe(positions)
+        self.reactor = Agent(meta, host, cursors)
+        machine.saved = dict(cursors)
+        if machine.launcher_up:
+            self.connect()
+        self._beat()
+
+    def connect(self) -> None:
+        self.mail.append(LauncherLost(False))
+        self.machine.tell(["list"])
+
+    def _beat(self) -> None:
+        """Notice a new epoch, or another inventory, even when there is nothing to report."""
+        world = self.world
+        world.after(BEAT_S if not world.calm else 5.0, self._beat, owner=self)
+        if world.now < self.cut_until or self.request is not None:
+            return
+        try:
+            meta = self.store.meta()
+            (inventory,) = self.store.bumps(["resource"])
+        except Unavailable:
+            return
+        if inventory != self.inventory:
+            self._adopt(inventory, f"{meta.version}-{meta.epoch}")
+        if meta.epoch != self.reactor.meta.epoch:
+            self.mail.append(Reopened(meta))
+            self.wake()
+
+    def _adopt(self, inventory: int, tip: str) -> None:
+        names = self.world.nodes_of(self.machine.ranks)
+        for rank in adopt(self.reactor, names, tip):
+            key = self.store.keys.inbox(f"node/{rank}")
+            self.names[key] = f"node/{rank}"
+            self.subscription.follow(key, tip)
+        for key in [key for key, name in self.names.items() if int(name[5:]) not in names]:
+            del self.names[key]
+            self.subscription.forget(key)
+        self.mail = [one for one in self.mail if getattr(one, "name", "") in ("", *self.names.values())]
+        self.machine.saved = dict(self.reactor.cursors)
+        self.inventory = inventory
+        self.wake()
+
+    def perform(self, output: Output) -> None:
+        if isinstance(output, Trim):
+            try:
+                self.store.trim(self.store.keys.inbox(output.key), output.through)
+            except Unavailable:
+                pass
+        elif isinstance(output, ToLauncher):
+            message = output.message
+            if message[0] == "ack":
+                self.machine.saved = dict(self.reactor.cursors)
+            elif message[0] == "launch":
+                for attempt in message[1]:
+                    self._pretend(attempt)
+            self.machine.tell(message)
+
+    def _pretend(self, attempt: dict[str, Any]) -> None:
+        """How long it takes and how it ends depends on the seed and its name alone."""
+        world = self.world
+        if "script" in attempt:
+            luck = random.Random(f"{world.seed} {attempt['key']}")
+            attempt["fake_s"] = luck.choice((0.0, 0.002, 0.02, 0.2))
+            attempt["fake_status"] = 256 if luck.random() < 0.05 and not world.calm else 0
+        else:
+            attempt["fake_s"], attempt["fake_status"] = world.runs.get(attempt["job"], (0.01, 0))
+        world.diary.brought(attempt)
+
+
+class Timers:
+    """What cron asks its keeper for; the keeper looks often enough."""
+
+    def add(self, *args: Any) -> None: ...
+    def at(self, *args: Any) -> None: ...
+    def cancel(self, *args: Any) -> None: ...
+
+
+class KeeperProcess(Process):
+    """A keeper's decisions: it takes up a restarted server's history, notes the tip, drives cron."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.store = world.new_store()
+        self.lost = False
+
+    def birth(self) -> None:
+        self.up, self.lost = True, False
+        self.cron = Cron(self.store, Timers(), lambda level, text: self.world.complaints.append(text))
+        self._tick()
+
+    def _tick(self) -> None:
+        world = self.world
+        world.after(1.0 if world.calm else world.rng.choice((0.3, 1.0)), self._tick, owner=self)
+        try:
+            if not self.lost and not boot.is_current(self.store):
+                boot.take_up(self.store, world.state_dir, "server restarted")
+            if not self.lost and world.rng.random() < 0.5:
+                boot.write_witness(world.state_dir, self.store)
+            self.cron.step(self.clock())
+        except (Unavailable, Conflict):
+            pass
+        except Corrupt as error:
+            world.noticed(self.name, error)
+            self.lost = True
+            world.after(world.pause(), self._accept, owner=self)
+        except FluxkvError as error:
+            world.complaints.append(str(error))
+
+    def _accept(self) -> None:
+        """Somebody takes the loss: history goes on from what is there."""
+        try:
+            if not boot.is_current(self.store):
+                answer = forks.adopt(self.store, boot.read_witness(self.world.state_dir), self.clock(), self.name)
+                with open(self.world.state_dir.join("tip"), "w") as file:
+                    json.dump({"version": answer.version, "epoch": answer.epoch}, file)
+            self.lost = False
+        except (Unavailable, Conflict):
+            self.world.after(0.3, self._accept, owner=self)

@@ -1,0 +1,125 @@
+"""What really happens on the nodes: launchers without processes, and the diary of what ran where and when.
+
+The diary is the physical truth that the journal is measured by. It raises `Broken` the moment something runs that must not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fluxkv.instances.attempts import split_key
+from fluxkv.instances.fake_launcher import FakeLauncher
+from fluxkv.instances.script_orders import letter_of
+from fluxkv.instances.seats import Seats
+from fluxkv.journal.scripts import KINDS
+
+
+class Broken(AssertionError):
+    """Something that must never be. job: whose story explains it (0: nobody's)."""
+
+    def __init__(self, what: str, job: int = 0) -> None:
+        super().__init__(what)
+        self.job = job
+
+
+class SimLauncher(FakeLauncher):
+    """A launcher that can die: its tasks end with it, and its spool says so to the next one."""
+
+    def die(self, now: float, *, with_spool: bool) -> None:
+        """Whatever it was about to say is unsaid. with_spool: the whole host went down, and what was not journalled is void."""
+        for run in list(self._runs.values()):
+            over = ["over", run.key, 9, run.started, now, None, "lost", "", 0, 0.0, run.spec["job"]]
+            self._over[run.key] = over
+        self._runs.clear()
+        self._waiting.clear()
+        self._ripe.clear()
+        self._ends.clear()
+        self._events.clear()
+        self._seats = Seats(self._seats.linger_s)
+        if with_spool:
+            self._over.clear()
+
+
+class Run:
+    """One thing that ran. begun, over: true times (over: 0.0 while it runs). limit_s: its time limit, 0.0 for none."""
+
+    __slots__ = ("begun", "cores", "home", "job", "key", "limit_s", "over", "rank", "version")
+
+    def __init__(self, key: str, home: str, cores: frozenset[int], begun: float, limit_s: float) -> None:
+        self.key, self.home, self.cores, self.begun, self.limit_s = key, home, cores, begun, limit_s
+        self.job, self.version, self.rank = split_key(key)
+        self.over = 0.0
+
+
+class Diary:
+    """Every run by its key. started, handed: how many began, how many of them on another's seat."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.running: dict[str, Run] = {}
+        self.by_job: dict[int, list[Run]] = {}
+        self.seats: dict[str, frozenset[int]] = {}
+        self.limits: dict[str, float] = {}
+        self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
+        self.handed = 0
+
+    def brought(self, attempt: dict[str, Any]) -> None:
+        """What a launcher is given; an attempt that is not queued brings its seat."""
+        self.limits[attempt["key"]] = attempt.get("limit_s") or 0.0
+        if not attempt["queued"]:
+            self.seats.setdefault(attempt["key"], frozenset(attempt["seat"]["cpus"]))
+
+    def saw(self, home: str, events: list[list[Any]], now: float) -> None:
+        """What the launcher of a host has to tell."""
+        for event in events:
+            if event[0] == "start":
+                self._start(home, event[1], now)
+            elif event[0] == "over" and event[1] in self.running:
+                self._over(event[1], now)
+                if event[7]:
+                    self.seats[event[7]] = self.seats[event[1]]
+                    self.handed += 1
+
+    def _over(self, key: str, now: float) -> None:
+        self.running.pop(key).over = now
+
+    def died(self, home: str, now: float) -> None:
+        """A launcher and its tasks are gone."""
+        for key in [key for key, run in self.running.items() if run.home == home]:
+            self._over(key, now)
+
+    def _start(self, home: str, key: str, now: float) -> None:
+        job, version, rank = split_key(key)
+        if key in self.runs:
+            if key not in self.running or self.running[key].home != home:
+                raise Broken(f"attempt {key} starts twice", job)
+            return  # told again
+        letter = letter_of(key)
+        self._scripts(key, rank, letter)
+        cores = self.seats[key]
+        run = Run(key, home, cores, now, self.limits.get(key, 0.0))
+        for other in self.running.values():
+            if other.rank == rank and other.cores & cores:
+                raise Broken(f"{key} and {other.key} run on the same cores {sorted(other.cores & cores)} of rank {rank}", job)
+        for other in self.by_job.get(job, ()):
+            if not other.over and other.version != version:
+                raise Broken(f"{key} starts while {other.key} runs: two attempts at once", job)
+        self.runs[key] = self.running[key] = run
+        self.by_job.setdefault(job, []).append(run)
+
+    def _scripts(self, key: str, rank: int, letter: str) -> None:
+        """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
+        job = split_key(key)[0]
+        attempt = key.rpartition(".")[0].rstrip("".join(KINDS))
+        for other in self.by_job.get(job, ()):
+            if other.over:
+                continue
+            theirs = letter_of(other.key)
+            if letter == "" and theirs:
+                raise Broken(f"a task of {job} starts while {other.key} runs", job)
+            if letter and not theirs and (letter != "h" or other.rank == rank):
+                raise Broken(f"{KINDS[letter]} of {job} starts while {other.key} runs", job)
+        if letter == "" and self.later.get(attempt):
+            raise Broken(f"a task of {job} starts after {self.later[attempt]}", job)
+        if letter in ("e", "h"):
+            self.later[attempt] = KINDS[letter]

@@ -1,0 +1,215 @@
+"""A simulated world: one server, the processes of an instance, their clients, and a calendar of what happens when.
+
+Everything is drawn from one seed. Nothing here has a meaning of its own: it only says when, and what goes wrong.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from fluxkv.journal import decide_config
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.idset import mask_of
+from fluxkv.journal.log import Journal
+from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.kvs.errors import Corrupt
+from fluxkv.kvs.memory_server import MemoryServer
+from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.schedulers.fcfs import Fcfs
+from fluxkv.schedulers.policy import Policy
+
+from .clients import Clients
+from .faults import CHANCES, Faults, Fork
+from .process import Process
+from .roles import KeeperProcess, Machine, WorkerProcess
+from .sites import CORES, MACHINES, Site
+from .truth import Broken, Diary
+
+T0 = 1_700_000_000.0
+SKEW_S = 9.0
+KINDS = ("plain", "queues", "plain", "scripts", "plain", "changing")
+MOST = 150_000  # moves of a seed
+
+
+class Server(MemoryServer):
+    """Tells the world when something has come."""
+
+    told: Callable[[], None] = staticmethod(lambda: None)
+
+    def wake(self) -> None:
+        super().wake()
+        self.told()
+
+
+class Folder:
+    """What stands for the keeper's state directory."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="fluxkv-sim-")
+
+    def join(self, *parts: str) -> str:
+        return "/".join((self.path, *parts))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class World:
+    """forks: what each fail-over took away. times: entry id -> true time.
+
+    faults: what may go wrong in this seed, and when. eager: news is delivered while a commit is in flight.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.now = T0
+        self.calendar: list[tuple[float, int, Callable[..., None], tuple[Any, ...], Process | None, int]] = []
+        self.moves = self.lookups = self.snapshots = self.conflicts = 0
+        self.happened: Counter[str] = Counter()
+        self.calm = False
+        self.eager = rng.random() < 0.5
+        self.cores = CORES
+        self.site = Site(KINDS[seed % len(KINDS)], seed // len(KINDS))
+        self.faults = Faults(self)
+        self.server_skew = self.draw_skew()
+        self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
+        self.server.told = self._told
+        self.server.remember = 600 if self.faults.on("failover") else 0
+        self.times: dict[str, float] = {}
+        self.forks: list[Fork] = []
+        self.detections: list[tuple[float, str, str]] = []
+        self.complaints: list[str] = []
+        self.runs: dict[int, tuple[float, int]] = {}
+        self.diary = Diary()
+        self.state_dir = Folder()
+        self.workers: list[WorkerProcess] = []
+        self.machines: list[Machine] = []
+        self.keepers: list[KeeperProcess] = []
+        self.store = self.new_store()
+        self._create()
+        self.journal = Journal(self.store, "audit")
+        self.clients = Clients(self)
+
+    def _create(self) -> None:
+        meta = self.store.create(durability="strict", origin_ms=int(T0 * 1000), created=T0)
+        nodes = tuple(
+            NodeRecord(rank, f"n{rank}", mask_of(f"0-{CORES - 1}"), 0, 0, ()) for ranks in MACHINES for rank in ranks
+        )
+        journal = Journal(self.store, "keeper")
+        first = {"uid": meta.uid, "owner": 1, "namespace": "/", "schema": 1}
+        inventory = render_set(ResourceSet(nodes))
+        journal.append(Decision([
+            ["instance-create", "instance", T0, first],
+            ["resource-define", "resource", T0, {"method": "configuration", "R": inventory}],
+        ], absent=["instance"], bumps=["instance", "resource"]), 0)  # fmt: skip
+        if self.site.config:
+            document = self.site.config
+            journal.settle(lambda state: decide_config.load(state, document, "", 1, T0))
+
+    def begin(self) -> None:
+        """Everybody is started."""
+        for number in range(2 if self.faults.on("two-workers") else 1):
+            self.workers.append(WorkerProcess(self, f"worker-{number}"))
+        self.machines = [Machine(self, number, ranks) for number, ranks in enumerate(MACHINES)]
+        self.keepers = [KeeperProcess(self, f"keeper-{number}") for number in range(2 if self.faults.on("two-drivers") else 1)]
+        for process in self.processes():
+            self.after(self.rng.uniform(0.0, 0.05), process.birth, owner=process)
+
+    def processes(self) -> list[Process]:
+        return [*self.workers, *[machine.agent for machine in self.machines], *self.keepers]
+
+    # -- what processes ask of their world ------------------------------------------------------------------------
+
+    def new_store(self) -> MemoryStore:
+        return MemoryStore(self.server, memory_limit=1)
+
+    def new_policy(self) -> Policy:
+        return Fcfs()
+
+    def nodes_of(self, ranks: tuple[int, ...]) -> dict[int, str]:
+        """The nodes of the inventory that are among these."""
+        state = Journal(self.store).look()
+        return {rank: state.nodes[rank].host for rank in ranks if rank in state.nodes}
+
+    def draw_skew(self) -> float:
+        if not self.faults.on("skew"):
+            return 0.0
+        return self.rng.choice((0.0, 0.0, 0.3, -0.3, SKEW_S, -SKEW_S))
+
+    def strikes(self, what: str) -> bool:
+        """Whether this goes wrong now."""
+        return not self.calm and self.faults.on(what) and self.rng.random() < CHANCES[what]
+
+    def latency(self, slow: str = "slow") -> float:
+        """Seconds on the net. slow: the fault that makes it up to a minute."""
+        if self.calm:
+            return 0.0005
+        luck = self.rng.random()
+        if luck < 0.85:
+            return 0.0002 + 0.002 * self.rng.random()
+        if luck < 0.98:
+            return 0.04 * self.rng.random()
+        if luck < 0.995 or not self.faults.on(slow):
+            return self.rng.random()
+        return 60.0 * self.rng.random()
+
+    def pause(self) -> float:
+        """How long something stays dead."""
+        return 0.05 if self.calm else self.rng.choice((0.01, 0.3, 2.0, 9.0))
+
+    def noticed(self, who: str, error: Corrupt) -> None:
+        """Somebody stops because history is not what it was; without a fork that must not be."""
+        if not self.forks:
+            raise Broken(f"{who}: {error}")
+        self.detections.append((self.now, who, error.code))
+
+    def excused(self, error: Exception) -> bool:
+        """Whether a process may stop by this error."""
+        if self.forks and isinstance(error, Corrupt) and error.code in ("version-gap", "forked", "tail-behind"):
+            self.detections.append((self.now, "", error.code))
+            return True
+        return False
+
+    def job_in(self, text: str) -> int:
+        """A job that a text names."""
+        return next((id for id in self.clients.ids if str(id) in text), 0)
+
+    def _told(self) -> None:
+        tip = self.store._tip()
+        if tip not in self.times:
+            self.times[tip] = self.now
+        for process in (*self.workers, *[machine.agent for machine in self.machines]):
+            process.news()
+
+    # -- the calendar ---------------------------------------------------------------------------------------------
+
+    def after(self, delay: float, do: Callable[..., None], *args: Any, owner: Process | None = None) -> None:
+        """Do something after so many seconds; not if its owner has died by then, later if it is frozen."""
+        if delay == float("inf"):
+            return
+        self.moves += 1
+        if self.moves > MOST:
+            raise Broken("there is no end of it")
+        heappush(self.calendar, (self.now + delay, self.moves, do, args, owner, owner.life if owner else 0))
+
+    def run_until(self, end: float) -> None:
+        """Let happen what is to happen."""
+        calendar = self.calendar
+        while calendar and calendar[0][0] <= end:
+            at, number, do, args, owner, life = heappop(calendar)
+            if owner is not None:
+                if owner.life != life:
+                    continue
+                if owner.frozen_until > at:
+                    heappush(calendar, (owner.frozen_until, number, do, args, owner, life))
+                    continue
+            self.now = max(self.now, at)
+            do(*args)
+        self.now = max(self.now, end)

@@ -1,0 +1,45 @@
+"""What the files of storms share: which seeds are whose, and what has to happen in them now and then."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from simulator.play import Failed, play
+
+SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "240"))
+SHARES = 2  # files, so that several workers of pytest may have one each
+CHUNK = 10
+
+# Not worth much if nothing of the sort happens: (name, how often in 100 seeds at least).
+RARE = {
+    "grant": 50, "handed over": 10, "recall": 1, "lost": 5, "end": 20, "kill": 1, "drain": 20, "urgency": 10, "exception": 50,
+    "epoch": 10, "retire": 50, "snapshots": 50, "look-ups": 5, "dependency-remove": 100, "requeue": 0, "prolog-finish": 20,
+    "epilog-finish": 20, "housekeeping-finish": 20, "cron-fire": 20, "config": 10, "resource-define": 20, "jobspec-update": 5,
+    "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100,
+}  # fmt: skip
+
+
+def firsts(share: int) -> list[int]:
+    """The first seeds of this share's chunks."""
+    return list(range(share * CHUNK, SEEDS, SHARES * CHUNK))
+
+
+def play_chunk(first: int, total: Counter[str]) -> None:
+    """Some seeds; a failure names its seed, and tells the story of the job it is about."""
+    for seed in range(first, min(first + CHUNK, SEEDS)):
+        try:
+            world = play(seed)
+        except Failed as failure:
+            pytest.fail(str(failure), pytrace=False)
+        total.update(world.happened)
+        total["seeds"] += 1
+
+
+def check_rare(total: Counter[str]) -> None:
+    """The rare paths were walked."""
+    if total["seeds"] < 50:
+        pytest.skip("too few seeds were played to tell")
+    missed = {name: total[name] for name, least in RARE.items() if total[name] < least * total["seeds"] / 100}
+    assert not missed, f"in {total['seeds']} seeds"

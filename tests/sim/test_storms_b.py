@@ -1,0 +1,19 @@
+"""Half of the simulator's seeds: storm, calm, audit. See `storms.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import storms
+
+TOTAL: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("first", storms.firsts(1))
+def test_promises_hold_in_any_storm(first: int) -> None:
+    storms.play_chunk(first, TOTAL)
+
+
+def test_rare_paths_were_walked() -> None:
+    storms.check_rare(TOTAL)
