@@ -80,6 +80,8 @@ def _cursors(state_dir: StateDir) -> Iterator[Witness]:
     try:
         with open(os.path.join(state_dir.spool, "cursors.json")) as file:
             for rank, position in json.load(file).items():
+                if rank == "boot":
+                    continue
                 id_pair(str(position))
                 yield Witness(str(position), f"the agent of node/{rank}, which has read its inbox so far")
     except (OSError, ValueError, AttributeError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, boot, commits, deadlines, planner, worker
+from fluxkv.instances import agent, commits, deadlines, planner, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
 from fluxkv.journal.node import Node
@@ -335,7 +335,8 @@ def epoch_changes_nothing(patch: Patch) -> None:
 
 @mutant("a server that lost acknowledged history is taken up as if it were whole")
 def witness_ignored(patch: Patch) -> None:
-    patch(boot, "read_witness", lambda state_dir: 0)
+    patch(witness, "witnesses", lambda state_dir: [])
+    patch(witness, "read_tip", lambda state_dir: None)
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

@@ -121,9 +121,11 @@ def acknowledged(world: World, commits: list[Commit]) -> None:
                 raise Broken(f"version {one.version} is not what was acknowledged")
         elif not any(f"{one.version}-{one.epoch}" in fork.lost for fork in world.forks):
             raise Broken(f"version {one.version}, epoch {one.epoch}, was acknowledged and is not in the journal")
-    for kept, lost, witness in world.forks:
-        if witness > kept and not any(code == "history-lost" for _, _, code in world.detections):
-            raise Broken(f"{len(lost)} versions after {kept} were lost, {witness} was witnessed, and it was taken up in silence")
+    adopted = sum(event[0] == "adopt" for commit in commits for event in commit.events)
+    known = [fork for fork in world.forks if fork.witness in fork.lost]
+    if known and not adopted:
+        one = known[0]
+        raise Broken(f"{len(one.lost)} versions after {one.kept} were lost, {one.witness} was known, and all went on in silence")
     for id in sorted(clients.refused & submitted):
         raise Broken(f"job {id} was refused, and is there", id)
 

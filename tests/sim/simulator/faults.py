@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fluxkv.instances import boot
+from fluxkv.instances import witness
 
 if TYPE_CHECKING:
     from .world import World
@@ -26,7 +26,7 @@ BLOWS = {
     "jump": 1.0,
 }  # fmt: skip
 NOT_YET = {"failover"}  # what agents and workers do on a fork is not all there
-SWITCHES = ("slow", "stale", "skew", "two-workers", "two-drivers", "cron")
+SWITCHES = ("slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 
 class Fork(NamedTuple):
@@ -34,7 +34,7 @@ class Fork(NamedTuple):
 
     kept: int
     lost: frozenset[str]
-    witness: int
+    witness: str
 
 
 class Faults:
@@ -121,7 +121,8 @@ class Faults:
         server.fail_over(count)
         left = world.store.read(0, 1_000_000)
         gone = frozenset(before.difference(entry.id for entry in left))
-        world.forks.append(Fork(left[-1].version, gone, boot.read_witness(world.state_dir)))
+        tip = witness.read_tip(world.state_dir)
+        world.forks.append(Fork(left[-1].version, gone, tip.known.partition(":")[0] if tip else ""))
 
     def _full(self) -> None:
         """Past the soft line of memory for a while, or for good."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from typing import Any
 
 from journal_rules import story
 
+from fluxkv.instances import adopting, boot, submission, witness
 from fluxkv.instances import agent as agent_module
-from fluxkv.instances import boot, submission
 from fluxkv.instances import worker as worker_module
 from fluxkv.journal import decide, decide_config
 from fluxkv.journal.ids import IdSource
@@ -54,7 +55,7 @@ def small(world: World) -> Iterator[None]:
         (worker_module, "RETIRE_CHUNK", 5),
         (worker_module, "BATCH", rng.choice((3, 12, 1500))),
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
-        (boot, "time", _Time(world)),
+        *[(module, "time", _Time(world)) for module in (boot, witness, adopting)],
         (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -84,7 +85,7 @@ def play(seed: int) -> World:
         what = f"seed {seed} ({world.site.kind}; {' '.join(sorted(world.faults.chosen))}): {kind}{problem}"
         raise Failed(f"{what}\n{tell(world, job)}") from problem
     finally:
-        world.state_dir.remove()
+        shutil.rmtree(world.state_dir.path, ignore_errors=True)
 
 
 def tell(world: World, job: int) -> str:
@@ -185,7 +186,7 @@ def settle(world: World, patience_s: float, *, explained: bool) -> None:
 def taken_up(world: World) -> bool:
     """Whether the server takes writes under the epoch that is current."""
     try:
-        return boot.is_current(world.store)
+        return witness.is_current(world.store)
     except Unavailable:
         return False
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from fluxkv.instances import boot, forks
+from fluxkv.instances import adopting
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
@@ -24,12 +23,14 @@ from fluxkv.instances.reactor import (
     ToLauncher,
     Trim,
 )
+from fluxkv.instances.server_care import ServerCare
+from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
 
 from .process import NEVER, Process, ReactorProcess
-from .truth import SimLauncher
+from .truth import Broken, SimLauncher
 
 if TYPE_CHECKING:
     from .world import World
@@ -279,44 +280,57 @@ class Timers:
     def cancel(self, *args: Any) -> None: ...
 
 
+class Said:
+    """A keeper's log."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def say(self, level: str, text: str) -> None:
+        self.world.complaints.append(text)
+
+
 class KeeperProcess(Process):
-    """A keeper's decisions: it takes up a restarted server's history, notes the tip, drives cron."""
+    """A keeper's care for the server's history (`instances/server_care.py` itself), and its cron."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.store = world.new_store()
-        self.lost = False
 
     def birth(self) -> None:
-        self.up, self.lost = True, False
-        self.cron = Cron(self.store, Timers(), lambda level, text: self.world.complaints.append(text))
+        world = self.world
+        self.up = True
+        settings = {"lead": True, "on_fork": ADOPT if world.faults.on("adopts") else REFUSE}
+        self.care = ServerCare(world.state_dir, Said(world), settings)
+        self.care.selector.close()
+        self.care.store = self.store
+        self.cron = Cron(self.store, Timers(), lambda level, text: world.complaints.append(text))
         self._tick()
 
     def _tick(self) -> None:
         world = self.world
-        world.after(1.0 if world.calm else world.rng.choice((0.3, 1.0)), self._tick, owner=self)
+        world.after(2.0 if world.calm else world.rng.choice((0.3, 1.0)), self._tick, owner=self)
+        if world.now < self.cut_until:
+            return
+        self.care._take_up()
+        self.care._witness()
+        if self.care.lost:
+            world.detections.append((world.now, self.name, "history-lost"))
+            world.after(world.pause(), self._adopt, owner=self)
+            return
         try:
-            if not self.lost and not boot.is_current(self.store):
-                boot.take_up(self.store, world.state_dir, "server restarted")
-            if not self.lost and world.rng.random() < 0.5:
-                boot.write_witness(world.state_dir, self.store)
             self.cron.step(self.clock())
-        except (Unavailable, Conflict):
-            pass
-        except Corrupt as error:
-            world.noticed(self.name, error)
-            self.lost = True
-            world.after(world.pause(), self._accept, owner=self)
         except FluxkvError as error:
+            self.cron.table = None
+            if isinstance(error, Corrupt) and not world.forks:
+                raise Broken(f"{self.name}'s cron: {error}") from error
             world.complaints.append(str(error))
 
-    def _accept(self) -> None:
-        """Somebody takes the loss: history goes on from what is there."""
+    def _adopt(self) -> None:
+        """An operator, who has read what is lost."""
         try:
-            if not boot.is_current(self.store):
-                answer = forks.adopt(self.store, boot.read_witness(self.world.state_dir), self.clock(), self.name)
-                with open(self.world.state_dir.join("tip"), "w") as file:
-                    json.dump({"version": answer.version, "epoch": answer.epoch}, file)
-            self.lost = False
+            report = adopting.examine(self.store, self.world.state_dir)
+            if report.loss is not None:
+                adopting.adopt(self.store, self.world.state_dir, report, "operator")
         except (Unavailable, Conflict):
-            self.world.after(0.3, self._accept, owner=self)
+            pass  # still lost at the next look

@@ -5,14 +5,15 @@ Everything is drawn from one seed. Nothing here has a meaning of its own: it onl
 
 from __future__ import annotations
 
+import os
 import random
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from fluxkv.instances.paths import StateDir
 from fluxkv.journal import decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.idset import mask_of
@@ -33,6 +34,7 @@ from .truth import Broken, Diary
 
 T0 = 1_700_000_000.0
 SKEW_S = 9.0
+FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a keeper's tip file is written often
 KINDS = ("plain", "queues", "plain", "scripts", "plain", "changing")
 MOST = 150_000  # moves of a seed
 
@@ -45,19 +47,6 @@ class Server(MemoryServer):
     def wake(self) -> None:
         super().wake()
         self.told()
-
-
-class Folder:
-    """What stands for the keeper's state directory."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="fluxkv-sim-")
-
-    def join(self, *parts: str) -> str:
-        return "/".join((self.path, *parts))
-
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 class World:
@@ -88,7 +77,8 @@ class World:
         self.complaints: list[str] = []
         self.runs: dict[int, tuple[float, int]] = {}
         self.diary = Diary()
-        self.state_dir = Folder()
+        self.state_dir = StateDir(tempfile.mkdtemp(prefix="fluxkv-sim-", dir=FOLDER))
+        self.state_dir.create()
         self.workers: list[WorkerProcess] = []
         self.machines: list[Machine] = []
         self.keepers: list[KeeperProcess] = []
