@@ -34,10 +34,8 @@ from .reactor import (
 from .script_orders import attempt_key, build_script
 
 PROBE = 1 << 40
-LINGER_S = 0.02
-BURST = 5.0
-FEW = 4  # attempts held: no flood can come of so few
-MANY = 300
+LINGER_S, BURST = 0.02, 5.0
+FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
 ROWS = 2000  # facts in one report at most
 
 
