@@ -15,6 +15,7 @@ from ..journal.archive import Archive
 from ..journal.archive_config import ArchiveRules
 from ..journal.blob_refs import names_in_entries
 from ..journal.log import Journal
+from ..journal.restoring import lost_entry
 from ..journal.segment import SEGMENT_ENTRIES, Part, check_whole, decode, header_time, runs
 from ..kvs.errors import Conflict, Corrupt, Unavailable
 from ..kvs.port import TRIM_STEP, Entry, Meta
@@ -55,7 +56,7 @@ class Archiver:
         self.journal = journal
         self.store = journal.store
         self.archive = Archive(self.store.depot(url), journal.meta.uid, self.store.namespace)
-        self.settings = {key: settings[key] for key in KEPT_SETTINGS if key in settings} if settings else {}
+        self.settings = kept_settings(settings, journal.meta) if settings else {}
         self.dry_run = dry_run
         self.done = Done(self.archive.depot.url, dry_run)
         self._owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
@@ -114,8 +115,9 @@ class Archiver:
         while after < through:
             some = self.journal.history.read(after, min(READ, through - after))
             for entry in some:
-                if entry.version != after + 1:
-                    raise Corrupt(f"version {after + 1} is missing; the next is {entry.version}", code="version-gap")
+                for version in range(after + 1, entry.version):
+                    self.journal.reader.missing(version, entry)  # raises, unless an operator has set it aside
+                    yield lost_entry(version, entry.epoch, header_time(entry), "it was missing, and set aside")
                 after = entry.version
                 yield entry
             if not some:
@@ -123,7 +125,7 @@ class Archiver:
 
     def _add_blobs(self, entries: list[Entry]) -> None:
         """What these entries name goes with them; a name that is none of a blob's has nothing to go."""
-        names = sorted(names_in_entries(entries))
+        names = sorted(names_in_entries(entries, strict=False))
         for at in range(0, len(names), 100):
             some = names[at : at + 100]
             for name, data in zip(some, self.journal.history.blobs(some), strict=True):
@@ -216,7 +218,7 @@ class Archiver:
             for entry in segment.entries(first - 1):
                 if entry.version > last:
                     break
-                if here.pop(entry.version, None) != entry:
+                if here.pop(entry.version, entry) != entry:
                     raise Corrupt(
                         f"the archive {self.archive.where} has another entry {entry.id} than the server: nothing was trimmed",
                         code="bad-segment", hint="fluxkv journal verify",
@@ -252,6 +254,11 @@ def version_at(journal: Journal, moment: float) -> int:
         found = journal.store.entries([middle])
         low, high = (middle, high) if found and header_time(found[0]) <= moment else (low, middle)
     return low
+
+
+def kept_settings(settings: dict[str, Any], meta: Meta) -> dict[str, Any]:
+    """What a manifest says of how an instance was started, and what its job ids count from."""
+    return {**{key: settings[key] for key in KEPT_SETTINGS if key in settings}, "origin_ms": meta.origin_ms}
 
 
 def place_of(rules: ArchiveRules, meta: Meta, directory: StateDir | None) -> str:

@@ -180,19 +180,20 @@ class Archive:
 
     def blob(self, name: str) -> bytes | None:
         """A blob's bytes, None if it is not here or damaged."""
-        data = self.depot.get(self._path(_blob_path(name)))
+        data = self.depot.get(self._path(blob_path(name)))
         return data if data is not None and blob_name(data) == name else None
 
     def put_blob(self, name: str, data: bytes) -> bool:
         """Keep a blob; False if it is here already."""
-        path = self._path(_blob_path(name))
+        path = self._path(blob_path(name))
         if self.depot.has(path):
             return False
         self.depot.put(path, data)
         return True
 
 
-def _blob_path(name: str) -> str:
+def blob_path(name: str) -> str:
+    """Where a blob lies in an archive."""
     return f"blobs/{name[:2]}/{name}"
 
 

@@ -27,8 +27,9 @@ def names_in(data: bytes) -> set[str]:
     return found
 
 
-def names_in_entries(entries: Iterable[Entry]) -> set[str]:
-    """Every blob name that the events of these entries may hold. Raises `Corrupt` for a payload that cannot be unpacked."""
+def names_in_entries(entries: Iterable[Entry], *, strict: bool = True) -> set[str]:
+    """Every blob name that the events of these entries may hold. Raises `Corrupt` for a payload that cannot be unpacked, or
+    (not strict: one that was set aside has said nothing) passes it over."""
     found: set[str] = set()
     for entry in entries:
         body = entry.payload[1:]
@@ -36,6 +37,8 @@ def names_in_entries(entries: Iterable[Entry]) -> set[str]:
             try:
                 body = zlib.decompress(body)
             except zlib.error as error:
+                if not strict:
+                    continue
                 raise Corrupt(f"entry {entry.id}: {error}", code="bad-payload") from None
         found |= names_in(body)
     return found

@@ -163,6 +163,8 @@ _add(
 _add("instance", "fluxkv", "adopt", {"old": 1, "lost": [91, 100], "known": ["100-1, of the keeper's tip file"]},
      "history goes on, under the epoch of this very entry, without what was lost: first and last version that somebody knows "
      "of, and who that is", "known")  # fmt: skip
+_add("instance", "fluxkv", "lost", {"version": 7, "reason": "the payload does not match its checksum"},
+     "stands in the place of an entry that could not be read when this history was salvaged")  # fmt: skip
 _add("instance", "fluxkv", "retire",
      {"jobs": [1, 2], "same": {"userid": 1000}, "each": {"name": ["a", "b"]}},
      "inactive jobs leave the state; the journal keeps them: their records, as columns (see journal/retired.py)",

@@ -319,7 +319,7 @@ def _cron(name: str) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("restart", "torpid", "lively"), said),
+    **dict.fromkeys(("restart", "torpid", "lively", "lost"), said),
     "resource-define": resource_define,
     "resource-update": resource_update,
     "drain": drain,

@@ -186,6 +186,11 @@ def tip_moved(namespace: str, tip: str, found: str) -> Conflict:
     return Conflict(f"{namespace} ends at {found} by now, not at {tip}", code="moved", hint="read the tail")
 
 
+def not_restored(namespace: str, tip: str) -> Conflict:
+    """The error of entries put into a journal that is not at the place for them."""
+    return Conflict(f"{namespace} ends at {tip}: these entries can not follow there", code="live")
+
+
 def no_plain_stream(namespace: str) -> Rejected:
     """The error for a journal handled as a stream of messages."""
     return Rejected(f"the journal of {namespace} is trimmed only by what has archived it", code="bad-trim")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from .appending import tip_moved, trim_refusal
+from .appending import not_restored, tip_moved, trim_refusal
 from .keys import Keys
 from .memory_server import Instance, MemoryServer
-from .port import Depot, Meta, id_pair
+from .port import Depot, Entry, Meta, id_pair
 
 
 class MemoryKeeping:
@@ -51,6 +51,32 @@ class MemoryKeeping:
                 raise trim_refusal(word, why, self.namespace, through)
             self.server.check("trim_journal", "after")
             return found.meta()
+
+    def restore(self, uid: str, entries: Sequence[Entry]) -> None:
+        self.server.check("restore")
+        with self.server.changed:
+            found, journal = self._restorable(uid), self.server.tables.journals[self.namespace]
+            for entry in entries:
+                if entry.version > found.version + 1:
+                    raise not_restored(self.namespace, str(found.version))
+                if entry.version == found.version + 1:
+                    journal.append(entry)
+                    found.version = found.mark = entry.version
+                    found.tip = entry.id
+
+    def restored(self, uid: str, guards: dict[str, str], epochs: str) -> Meta:
+        self.server.check("restored")
+        with self.server.changed:
+            found = self._restorable(uid)
+            found.guards.update(guards)
+            found.epochs, found.floor = epochs, found.version
+            return found.meta()
+
+    def _restorable(self, uid: str) -> Instance:
+        found = self._named(uid)
+        if id_pair(found.tip)[1] == found.epoch:
+            raise not_restored(self.namespace, found.tip)
+        return found
 
     def depot(self, url: str, *, to_read: bool = False) -> Depot:
         from .depot import open_depot

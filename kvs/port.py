@@ -288,6 +288,19 @@ class Store(Protocol):
         """
         ...
 
+    def restore(self, uid: str, entries: Sequence[Entry]) -> None:
+        """Put the next entries of another journal into a namespace in which nothing has been appended yet, as they were.
+
+        Entries that are there already are passed over. Raises `Conflict(code="live")` once something has been appended, or
+        for entries that are not the next ones.
+        """
+        ...
+
+    def restored(self, uid: str, guards: dict[str, str], epochs: str) -> Meta:
+        """The end of it. guards: what last bumped which thing, a version or an entry's id (see `appending.by_id`). epochs: the
+        text of a meta table (see `epochs.py`)."""
+        ...
+
     def depot(self, url: str, *, to_read: bool = False) -> Depot:
         """The place a URL names, for what is moved out of the server. Raises `Rejected(code="bad-archive")`.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .appending import refusal, tip_moved, trim_refusal
+from .appending import not_restored, refusal, tip_moved, trim_refusal
 from .keys import Keys
-from .port import Depot, Meta, id_pair, next_id
+from .port import Depot, Entry, Meta, id_pair, next_id
 
 BLOB_STEP = 1_000  # names in one command
 
@@ -40,6 +40,26 @@ class KeepingScripts:
         if answer[0] != b"OK":
             raise trim_refusal(answer[0].decode(), answer[1].decode() if len(answer) > 1 else "", self.namespace, through)
         return self.meta()
+
+    def restore(self, uid: str, entries: Sequence[Entry]) -> None:
+        flat = [part for entry in entries for part in (entry.id, entry.header, entry.payload)]
+        self._restore(uid, ["entries", *flat])
+
+    def restored(self, uid: str, guards: dict[str, str], epochs: str) -> Meta:
+        meta = self.meta()
+        things = list(guards.items())
+        for at in range(0, max(1, len(things)), BLOB_STEP):
+            some = [part for pair in things[at : at + BLOB_STEP] for part in pair]
+            self._restore(uid, ["end", epochs, meta.version, *some])
+        return self.meta()
+
+    def _restore(self, uid: str, values: list[Any]) -> None:
+        keys = self.keys
+        answer = self._script("restore", [keys.journal, keys.meta, keys.guards], [uid, *values], resend=True)
+        if answer[0] == b"GONE":
+            raise refusal("GONE", "", self.namespace)
+        if answer[0] != b"OK":
+            raise not_restored(self.namespace, answer[1].decode())
 
     def depot(self, url: str, *, to_read: bool = False) -> Depot:
         from .depot import open_depot

@@ -11,7 +11,7 @@ import click
 
 from ..kvs.errors import Rejected
 from .lazy_group import LazyCommands
-from .reading import bound, commits_until, gc_paused
+from .reading import bound, commits_until
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ Pair = tuple["Commit", "Event"]
 
 # Command: (module under tools/, object, one line of help)
 _MORE = {
+    "verify": ("verify", "verify", "Check every entry, wherever it is."),
+    "import": ("portable", "import_", "Make an instance from an exported file or an archive."),
+    "fork": ("portable", "fork", "Make an instance whose history is this one up to a moment."),
+    "salvage": ("salvage", "salvage", "Make an instance of what can be had of a damaged one."),
     "archive": ("archive", "archive", "Copy history to the archive; with --trim, free the server of it."),
     "quarantine": ("quarantine", "quarantine", "List what is set aside; set an entry aside that cannot be read."),
 }
@@ -275,87 +279,6 @@ def _guards(source: Journal, uri: str | None) -> int | None:
         connection.close()
 
 
-@journal.command("verify")
-@click.option("--json", "as_json", is_flag=True, help="JSON.")
-@target_options
-def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
-    """Check every entry: checksum, version, contexts, RFC 21's order, the fold, and the digests workers left.
-
-    Exit status 0 only if all is sound; each fault is named with its entry. What was set aside, and a quarantine event has said
-    so, is listed too: nothing of it has happened.
-
-    \b
-    Examples:
-      fluxkv journal verify
-      fluxkv journal verify --state-dir ~/old --json
-    """
-    from . import render
-    from .folding import Fault, Fold
-
-    with open_journal(uri, state_dir) as source:
-        tip = source.store.meta().version
-        fold = Fold(source, strict=True)
-        with gc_paused():
-            fold.run()
-        if fold.folding and fold.state.version < tip:
-            fold.faults.append(
-                Fault(
-                    f"{fold.state.version + 1}-?", "tip", f"meta says version {tip}, the journal ends before"
-                )
-            )
-        snapshot = _check_snapshot(source, fold)
-    faults = fold.all_faults
-    if as_json:
-        render.print_json({
-            "sound": not faults, "version": fold.state.version, "events": fold.state.events,
-            "bytes": fold.bytes,
-            "digests_checked": fold.checked, "digests_unchecked": fold.unchecked,
-            "unknown_events": fold.unknown,
-            "snapshot": snapshot, "faults": [fault._asdict() for fault in faults],
-            "passed": fold.passed, "aside": [fault._asdict() for fault in fold.aside],
-        })  # fmt: skip
-    else:
-        for fault in fold.aside:
-            render.out(f"entry {fault.entry}: set aside: {fault.text}")
-        for fault in faults:
-            render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
-        for first, last in fold.passed:
-            render.out(f"versions {first} to {last}: not folded, taken from the snapshot")
-        unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
-        late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
-        render.out(
-            f"{fold.state.version} commits, {fold.state.events} events, "
-            f"{fold.checked} digests compared{late}{unknown}, "
-            f"snapshot {snapshot}: " + (f"{len(faults)} FAULTS" if faults else "sound")
-        )
-    if faults:
-        raise SystemExit(1)
-
-
-def _check_snapshot(source: Journal, fold: Any) -> str:
-    """Compare the newest snapshot with the history; what to call it. Faults go to the fold's."""
-    from ..kvs.errors import FluxkvError
-    from .folding import Fault
-
-    try:
-        state = source.snapshot()
-    except FluxkvError as error:
-        fold.faults.append(Fault("snapshot", error.code, str(error)))
-        return "bad"
-    if state is None:
-        return "none"
-    if not fold.folding:
-        return f"of version {state.version} (not compared)"
-    with gc_paused():
-        history = source.at(state.version)
-    if history.digest() != state.digest():
-        fold.faults.append(
-            Fault("snapshot", "digest", f"it differs from the history at its version {state.version}")
-        )
-        return "bad"
-    return f"of version {state.version} agrees"
-
-
 @contextmanager
 def writing(output: str) -> Iterator[IO[str]]:
     """The file to write, or stdout for "-". A regular file is whole or not touched: it is written beside and renamed.
@@ -382,18 +305,28 @@ def writing(output: str) -> Iterator[IO[str]]:
     "--after", metavar="VERSION", type=click.IntRange(0), default=0, help="Only what came after this version."
 )
 @click.option("--until", metavar="VERSION|TIME", help="Only up to there.")
+@click.option(
+    "-f", "--format", "form", type=click.Choice(["jsonl", "zip"]), default="jsonl",
+    help="Events to read, or all of the history in a file that journal import takes.",
+)  # fmt: skip
 @target_options
-def export(output: str, after: int, until: str | None, uri: str | None, state_dir: str | None) -> None:
+def export(output: str, after: int, until: str | None, form: str, uri: str | None, state_dir: str | None) -> None:
     """Write events as JSON lines (RFC 18, with subject, version, entry, time and by added; bytes are base64).
+
+    With --format zip, write the whole history with all that it names, checked by folding it: an archive in one file.
 
     \b
     Examples:
       fluxkv journal export --output history.jsonl
+      fluxkv journal export --format zip --output history.zip
       fluxkv journal export --until 'yesterday 18:00' | gzip > day.jsonl.gz
     """
     from .eventview import event_document
     from .render import json_text
 
+    if form == "zip":
+        _export_whole(output, after, until, uri, state_dir)
+        return
     with (
         open_journal(uri, state_dir) as source,
         writing(output) as file,
@@ -401,3 +334,22 @@ def export(output: str, after: int, until: str | None, uri: str | None, state_di
         version, moment = bound(source, until)
         for commit, event in _events(commits_until(source, after, version, moment)):
             file.write(json_text(event_document(commit, event)) + "\n")
+
+
+def _export_whole(output: str, after: int, until: str | None, uri: str | None, state_dir: str | None) -> None:
+    """The whole history as a zip file."""
+    from ..instances.paths import StateDir, find_uri, state_dir_of
+    from ..instances.portable import history_of, write_file
+    from . import render
+    from .portable_cmd import version_of
+
+    if output == "-" or after:
+        raise click.UsageError("--format zip needs --output FILE, and begins with the first commit")
+    with open_journal(uri, state_dir) as journal:
+        directory = StateDir(state_dir) if state_dir else state_dir_of(find_uri(uri))
+        settings = directory.read() if directory is not None else {}
+        try:
+            version, digest = write_file(output, history_of(journal, version_of(journal, until), settings))
+        except OSError as error:
+            raise Rejected(f"{output}: {error.strerror}", code="output", hint="choose another with --output FILE") from None
+    render.say(f"{output}: versions 1 to {version}, digest {digest}")

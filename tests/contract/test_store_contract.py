@@ -356,6 +356,32 @@ def test_the_journal_keeps_its_tip(bench: Any) -> None:
     assert bench.store.meta().first == 3
 
 
+def test_entries_of_another_journal_are_put_in_as_they_were(make_bench: Any, backend: Any) -> None:
+    """A journal made again: ids, times and bytes stay; guards and epochs are given; then it goes on under its own epoch."""
+    one, other = make_bench(backend), make_bench(backend)
+    for n in range(5):
+        one.append(n, b"0%d" % n, bumps=("a", f"job/{n}"))
+    entries = one.store.read(0)
+    with pytest.raises(Conflict, match="can not follow"):
+        other.store.restore(other.meta.uid, entries[1:])
+    other.store.restore(other.meta.uid, entries[:3])
+    other.store.restore(other.meta.uid, entries[1:])  # a lost answer: what is there is passed over
+    with pytest.raises(Rejected, match="not the one it was"):
+        other.store.restore("x", entries)
+    text = f"{one.meta.epoch}:1 {other.meta.epoch}:6"
+    meta = other.store.restored(other.meta.uid, {"a": "5", "attempt/1": entries[2].id}, text)
+    assert (meta.version, meta.floor, meta.epochs) == (5, 5, text)
+    assert other.store.read(0) == entries
+    assert other.store.bumps(["a", "attempt/1", "job/1"]) == [5, 3, 0]
+    assert isinstance(other.append(4, since=("a",)), Conflicted)
+    assert other.append(5, exact=(("attempt/1", entries[2].id),)).version == 6
+    for late in (lambda: other.store.restore(other.meta.uid, entries), lambda: other.store.restored(other.meta.uid, {}, "")):
+        with pytest.raises(Conflict, match="can not follow"):
+            late()
+    one.store.close()
+    other.store.close()
+
+
 def test_lease(bench: Any) -> None:
     assert bench.store.lease("one", 60_000)
     assert bench.store.lease("one", 60_000)
