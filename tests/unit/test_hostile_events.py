@@ -73,7 +73,7 @@ def bad_events(rig: Rig) -> Iterator[list[Any]]:
     huge = "9" * 30
     subjects: dict[str, list[Any]] = {
         "resource": ["resource"], "node": ["node/0"], "queue": ["queue/batch", "queue/none"], "kvs": ["kvs"],
-        "cron": ["cron/1", "cron/3", f"cron/{huge}"], "instance": ["instance"],
+        "cron": ["cron/1", "cron/3", f"cron/{huge}"], "instance": ["instance"], "entry": ["entry/1", f"entry/{huge}"],
         "housekeeping": [f"housekeeping/{kept}", f"housekeeping/{huge}"],
     }  # fmt: skip
     for (kind, name), known in CATALOGUE.items():
