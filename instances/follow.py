@@ -29,7 +29,7 @@ class JobResult:
     status: wait word of its `finish`, None if it never ran. returncode: as a shell gives it (128 + signal).
     result: "COMPLETED", "FAILED", "CANCELED" or "TIMEOUT". exception: (type, note) of its first
     fatal one.
-    t_*: Unix seconds, 0.0 when not reached.
+    t_*: Unix seconds, 0.0 when not reached. attempt: which attempt all this is of, the last one.
     """
 
     id: int
@@ -41,6 +41,7 @@ class JobResult:
     t_run: float = 0.0
     t_finish: float = 0.0
     t_inactive: float = 0.0
+    attempt: int = 1
 
     @property
     def ok(self) -> bool:
@@ -75,6 +76,7 @@ def result_of(job: Job) -> JobResult:
         job.t_run,
         job.t_finish,
         job.t_inactive,
+        job.number,
     )
 
 
@@ -82,7 +84,7 @@ def bare_job(id: int) -> Job:
     """A job of which only the id is known yet, with no more than a result needs: there may be very many."""
     job = Job.__new__(Job)
     job.id, job.state = id, NEW
-    job.status = job.exception = None
+    job.status = job.exception = job.requeued = None
     job.t_submit = job.t_run = job.t_finish = job.t_inactive = 0.0
     return job
 
@@ -213,12 +215,13 @@ def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -
             if type(status) is int and 0 <= status <= 0xFFFF:
                 job.status, job.t_finish, job.state = status, timestamp, CLEANUP
         elif name == "requeue":  # the attempt is over, and the job is not
+            job.requeued = [context["attempt"] - 1, 0, 0.0, "", False]
             job.state, job.status, job.exception, job.t_run, job.t_finish = NEW, None, None, 0.0, 0.0
         elif name == "exception" and context["severity"] == 0 and job.exception is None:
             kind, note = context["type"], context["note"]
             if isinstance(kind, str) and isinstance(note, str):
                 job.exception = [kind, note]
-    except KeyError:
+    except (KeyError, TypeError):
         pass
 
 

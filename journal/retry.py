@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a submit pays for no record
 
 KEY = "retry"  # in attributes.system
 REQUEUE = "requeue"  # the event, and the type of the exception by which a person asks for it
-MOST = 1_000_000
+MOST = 1000  # a job's record names each commit about it
 PLAIN = ("node-failure", "launcher-lost", "oom", "exit", "signal", "timeout", "shutdown", "any")
 DEFAULT_ON = ("node-failure", "oom", "exit", "signal", "shutdown")  # all but the time limit, which would be met again
 LAUNCHER_LOST = "lost"  # of a rank: its launcher died with the task; "lost: ..." is a node's
@@ -118,6 +118,15 @@ def retry_of(job: Job) -> Retry | None:
         return parse_retry(found)
     except (Rejected, LookupError, TypeError, AttributeError):
         return None
+
+
+def retried_without_its_node(system: Mapping[str, Any]) -> bool:
+    """Whether a job with these attributes.system is begun elsewhere when its node is lost: so its tasks must not outlive that."""
+    try:
+        found = parse_retry(system[KEY])
+    except (Rejected, LookupError, TypeError):
+        return False
+    return found.limit > 0 and not {"node-failure", "any"}.isdisjoint(found.on)
 
 
 def end_of(exception: Sequence[Any] | None, status: int, causes: Iterable[str]) -> End:

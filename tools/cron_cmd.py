@@ -15,7 +15,7 @@ from ..kvs.errors import Rejected
 from .cronview import FIELDS, LIST, document
 from .environment import shared_environment
 from .jobspecs import jobspec_of
-from .options import SubmissionCommand, bad, flags_of, submission_options, timeout_of, urgency_of
+from .options import SubmissionCommand, bad, flags_of, no_key, submission_options, timeout_of, urgency_of
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -77,6 +77,7 @@ def _create(values: dict[str, Any], wanted: list[tuple[Any, ...]], kind: str) ->
     from . import render
     from .depopts import check_alone
 
+    no_key(values)
     values["blobs"] = None if values["dry_run"] else {}
     jobspecs = [jobspec_of(values, words) for words, _, _ in wanted]
     if values["dry_run"]:

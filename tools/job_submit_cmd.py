@@ -14,8 +14,9 @@ from .submit_cmd import connected
 @click.argument("file", default="-", metavar="[FILE]")
 @click.option("--urgency", metavar="URGENCY", default="16", help="0 (hold) to 31 (expedite); default 16.")
 @click.option("--flags", multiple=True, metavar="FLAG", help="Job flags: debug, waitable, novalidate.")
+@click.option("--id", "key", metavar="KEY", default="", help="Submit it once: a job with this key is the one.")
 @click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
-def submit(file: str, urgency: str, flags: tuple[str, ...], uri: str | None) -> int:
+def submit(file: str, urgency: str, flags: tuple[str, ...], key: str, uri: str | None) -> int:
     """Submit a jobspec (RFC 14, 25) in JSON or YAML, and print the job's id. - or nothing: from standard input.
 
     Without an environment or a directory in it, the job gets the ones this command has.
@@ -30,6 +31,6 @@ def submit(file: str, urgency: str, flags: tuple[str, ...], uri: str | None) -> 
     level, mask = urgency_of(urgency), flags_of(flags)
     jobspec, env = jobspec_of_file(file)
     with connected(uri) as instance:
-        (id,) = instance.submitter.submit([(jobspec, env)], level, mask)
+        (id,) = instance.submitter.submit([(jobspec, env)], level, mask, [key])
     out(f58(id))
     return 0

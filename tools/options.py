@@ -6,7 +6,7 @@ Each value is kept as text until its copy is made, since {cc} may stand anywhere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -171,6 +171,12 @@ def urgency_of(text: str) -> int:
         return parse_urgency(text)
     except Rejected as error:
         raise bad("--urgency", error) from None
+
+
+def no_key(values: Mapping[str, Any]) -> None:
+    """Refuse --id where one command stands for jobs to come."""
+    if values["key"]:
+        raise bad("--id", "each run is a job of its own, and no key can be all of theirs")
 
 
 def copies(cc: str | None, bcc: str | None) -> list[str] | None:

@@ -115,7 +115,8 @@ def test_what_a_launcher_s_death_ended_is_run_again_by_policy(kill: tuple[str, .
         state = site.client.state()
         assert "launcher died" in state.jobs[plain].exception[1]
         assert state.jobs[other].exception[0] == "lost"
-        assert site.client.wait([id])[0].exception is None  # it is judged by its last attempt
+        (result,) = site.client.wait([id])
+        assert (result.exception, result.attempt) == (None, 2)  # it is judged by its last attempt
         listed = site.run("jobs", "-a", "-n", "-o", "{id.dec} {attempt} {info}").stdout
         assert f"{id} 2 exit code 5" in listed
         assert f"{plain} 1 lost: rank 0: its launcher died, and its tasks were ended" in listed
@@ -202,6 +203,7 @@ def test_requeue_as_typed(shared: Any, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert (future.result(live.PATIENCE_S), tried.result(live.PATIENCE_S)) == (4, 3)
         assert [event.name for event in tried.events()].count("finish") == 3
+        assert (tried.job_result().attempt, future.job_result().attempt) == (3, 2)
     assert (tmp_path / "runs").read_text() == "1\n2\n"
     story = json.loads(shared.run("inspect", "job", f58(id), "--json").stdout)
     assert [(one["number"], one["end"]) for one in story["attempts"]] == [(1, "killed by SIGTERM"), (2, "exit code 4")]
