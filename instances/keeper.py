@@ -221,7 +221,7 @@ class Keeper(ServerCare):
 
     def _died(self, role: Role) -> None:
         self._unwatch(role)
-        if role.count(time.monotonic()):
+        if role.count(time.monotonic(), blameless=self.lost):
             role.failed = f"{role.name} died {len(role.deaths)} times within {WITHIN_S:.0f} s: {self._last_words(role)}"
             write_word(self.state_dir.join("run", f"{role.name}.failed"), role.failed)
             self.log.say("error", role.failed)

@@ -50,13 +50,17 @@ class Role:
             pass
         self.pid = 0
 
-    def count(self, now: float) -> bool:
-        """One more death, at `now`; whether it is to be given up: one that was killed never is, only started less eagerly."""
-        of = self.kills if self.killed else self.deaths
+    def count(self, now: float, *, blameless: bool = False) -> bool:
+        """One more death, at `now`; whether it is to be given up: one that was killed never is, only started less eagerly.
+
+        blameless: it could not live, whatever it did (history is lost, and nobody has adopted what is left).
+        """
+        spared = self.killed or blameless
+        of = self.kills if spared else self.deaths
         of[:] = [t for t in of if now - t < WITHIN_S] + [now]
         often = len(of) >= DEATHS + (2 if self.name == "launcher" else 0)
         self.again_at = now + PAUSE_S if often else 0.0
-        return often and not self.killed
+        return often and not spared
 
 
 def _run_file_of(path: str, pid: int) -> bool:

@@ -25,8 +25,8 @@ def test_twenty_rounds_with_the_launcher_spared(tmp_path: Path) -> None:
         print(chaos.report())
 
 
-def test_the_launcher_killed_among_others(tmp_path: Path) -> None:
-    with site(tmp_path, "--cores", "8") as one, Chaos(one, SEED, gap_s=GAP_S) as chaos:
+def test_the_launcher_killed_among_others_and_jobs_that_try_again(tmp_path: Path) -> None:
+    with site(tmp_path, "--cores", "8") as one, Chaos(one, SEED, gap_s=GAP_S, retry=10) as chaos:
         for _ in range(5):
             others = chaos.draw()[: chaos.random.randrange(3)]
             chaos.one_round([*others, "launcher"])

@@ -90,11 +90,13 @@ def _whose(commit: Commit) -> str:
 class Chaos:
     """One instance that is hurt round after round. `failed` raises with seed, round, and the guilty job's story."""
 
-    def __init__(self, site: Site, seed: int, *, gap_s: tuple[float, float] = (0.2, 2.0)) -> None:
+    def __init__(self, site: Site, seed: int, *, gap_s: tuple[float, float] = (0.2, 2.0), retry: int = 0) -> None:
+        """gap_s: how long after the last one a blow falls, at least and at most. retry: attempts more that a job may have."""
         self.site = site
         self.seed = seed
         self.random = random.Random(seed)
         self.gap_s = gap_s
+        self.options = {"retry": retry} if retry else {}
         self.round = 0
         self.story: list[str] = []  # what was done, round by round
         self.jobs: dict[int, int] = {}  # number of a job -> its id
@@ -130,7 +132,7 @@ class Chaos:
             commands.append(["sh", str(self.task), str(number), f"{seconds:.3f}", str(self.codes[-1]), str(self.root)])
         if commands:
             first = len(self.codes) - len(commands)
-            for number, id in enumerate(self.site.submit_many(commands), first):
+            for number, id in enumerate(self.site.submit_many(commands, **self.options), first):
                 self.jobs[number] = id
 
     def number_active(self) -> list[bool]:
@@ -232,9 +234,11 @@ class Chaos:
         if self.excused and self.excused in str(job.exception):
             return
         lost = job.status != self.codes[number] << 8
-        if lost and (whole or job.status != signal.SIGKILL):
+        if lost and (whole or self.options or job.status != signal.SIGKILL):
             self.failed(f"it ended with status {job.status}, not {self.codes[number] << 8}", number)
-        if not lost and sum(stops.values()) != 1:
+        if not lost and (not lines or lines[-1] != ["stop", lines[-2][1]]):
+            self.failed("it ended well, but its last attempt did not write its last line", number)
+        if not lost and not self.options and sum(stops.values()) != 1:
             self.failed("it ended well, but its last line was not written once", number)
         if whole and sum(starts.values()) != 1:
             self.failed(f"it started {sum(starts.values())} times", number)

@@ -131,12 +131,12 @@ class Site:
         """A shell job."""
         return int(self.client.submit(["sh", "-c", script], env=self.env, **options))
 
-    def submit_many(self, commands: list[list[str]]) -> list[int]:
+    def submit_many(self, commands: list[list[str]], **options: Any) -> list[int]:
         """Jobs in one commit; asks again while a restarted server's history has not been taken up (nothing was taken)."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return self.client.submit_many(commands, env=self.env)
+                return self.client.submit_many(commands, env=self.env, **options)
             except Unavailable as error:
                 if error.code != "epoch" or time.monotonic() > deadline:
                     raise

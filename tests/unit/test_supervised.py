@@ -1,0 +1,51 @@
+"""When a daemon that ended is given up, and when never."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fluxkv.instances.supervised import DEATHS, WITHIN_S, Role
+
+
+def ended(role: Role, path: Path, code: str) -> None:
+    role.pid = os.posix_spawn("/bin/sh", ["sh", "-c", code], {})
+    os.waitid(os.P_PID, role.pid, os.WEXITED | os.WNOWAIT)
+    role.ended(str(path))
+
+
+def test_what_ends_by_itself_is_given_up_and_what_is_killed_is_not(tmp_path: Path) -> None:
+    for code, given_up in (("exit 70", True), ("kill -9 $$", False), ("kill -SEGV $$", True)):
+        role = Role("agent", "")
+        said = []
+        for at in range(2 * DEATHS):
+            ended(role, tmp_path / "agent.json", code)
+            said.append(role.count(float(at)))
+        assert said == [False] * (DEATHS - 1) + [given_up] * (DEATHS + 1), code
+        assert role.again_at > at, "not at once any more"
+        ended(role, tmp_path / "agent.json", code)
+        assert not role.count(at + WITHIN_S + 1), "that was long ago"
+        assert not role.again_at
+
+
+def test_of_a_daemon_that_is_not_our_child_its_run_file_tells(tmp_path: Path) -> None:
+    path = tmp_path / "agent.json"
+    stranger = os.getppid()
+    for text, killed in ((f'{{"pid": {stranger}}}', True), ('{"pid": 1}', False), ("", False), (None, False)):
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        for name, is_killed in (("agent", killed), ("launcher", False)):  # the launcher leaves its file behind in any case
+            role = Role(name, "")
+            role.pid = stranger
+            role.ended(str(path))
+            assert (role.killed, role.pid) == (is_killed, 0)
+
+
+def test_while_history_is_lost_nobody_is_to_blame(tmp_path: Path) -> None:
+    """Found by cut files (seed 4): the agent was given up before its user could adopt, and its nodes stayed offline."""
+    role = Role("agent", "")
+    for at in range(2 * DEATHS):
+        ended(role, tmp_path / "agent.json", "exit 4")
+        assert not role.count(float(at), blameless=True)
+    assert not role.count(float(at)), "nor do those deaths count afterwards"
