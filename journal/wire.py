@@ -155,4 +155,8 @@ def read_commit(entry: Entry) -> Commit:
         )
     if not isinstance(extra, dict):  # whoever wrote it by hand has said nothing with it
         extra = {}
-    return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, unpack_events(entry.payload), extra, digest)
+    try:
+        events = unpack_events(entry.payload)
+    except Corrupt as error:
+        raise Corrupt(f"entry {entry.id}: {error}", code=error.code) from None
+    return Commit(entry.version, entry.epoch, producer, seq, decided_at, time, events, extra, digest)
