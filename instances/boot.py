@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from ..journal import decide_config
-from ..journal.catalogue import SCHEMA
 from ..journal.decide import Decision
 from ..journal.log import Journal, make_append
 from ..journal.rset import parse_R
+from ..journal.schema import SCHEMA, check_schema
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.listening import Listen
@@ -48,7 +48,9 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
                 f"{settings['uri']} is another instance than this state directory's", code="gone",
                 hint="use another state directory",
             )  # fmt: skip
+        check_schema(meta)
         if meta.version:
+            store.raise_schema(meta.uid, SCHEMA)
             if not settings.get("uid") and settings.get("outside"):
                 _refuse_others(store, settings)
             return store, False
@@ -78,6 +80,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         absent=["instance"],
         bumps=["instance", "resource", *config.bumps],
     )
+    store.raise_schema(meta.uid, SCHEMA)
     answer = store.append(make_append(meta, decision, 0))
     if not isinstance(answer, Appended):
         if store.meta().version == 0:

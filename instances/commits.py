@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..journal.catalogue import SCHEMA
 from ..journal.derive import Group
+from ..journal.schema import SCHEMA
 from ..journal.state import State
 from ..journal.wire import pack, pack_events
 from ..kvs.port import Append, Meta

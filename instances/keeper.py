@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..journal.log import Journal
+from ..journal.schema import SCHEMA
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
@@ -83,7 +84,8 @@ class Keeper(ServerCare):
         for name in ("keeper", "server"):
             remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True):
-            events = [["instance-start", "instance", time.time(), {"pid": os.getpid(), "host": os.uname().nodename}]]
+            context = {"pid": os.getpid(), "host": os.uname().nodename, "schema": SCHEMA}
+            events = [["instance-start", "instance", time.time(), context]]
             boot.say(store, events)
         for role in self.roles:
             if role.pid:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
+from ..journal.schema import check_schema
 from ..journal.wire import pack
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
@@ -52,6 +53,7 @@ class AgentRunner(Runner):
         self.keys = Keys(store.namespace)
         log.store, log.keys = open_store(uri, patience_s=0.0), self.keys
         meta = store.meta()
+        check_schema(meta)
         spool = daemon.state_dir.spool
         self.spool = spool
         self.fake_nodes = bool(settings.get("fake"))
@@ -325,6 +327,7 @@ class AgentRunner(Runner):
         try:
             self.store.push(self.keys.telemetry, [beat], limit=TELEMETRY_LIMIT)
             meta = self.store.meta()
+            check_schema(meta)
             (inventory,) = self.store.bumps(["resource"])
             if inventory != self.inventory:
                 self._adopt(inventory, f"{meta.version}-{meta.epoch}")

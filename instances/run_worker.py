@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ..journal.log import Journal
+from ..journal.schema import check_schema
 from ..kvs.errors import Conflict, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
@@ -32,6 +33,7 @@ class WorkerRunner(Runner):
         log.store, log.keys = open_store(uri, patience_s=0.0), keys
         self.journal = Journal(store, by=daemon.role)
         self.journal.warn = lambda text: log.say("warning", text)
+        check_schema(self.journal.meta)
         state = self.journal.load()
         super().__init__(daemon, store, log, Worker(self.journal.meta, state, load_policy(policy), daemon.role))
         if self.journal.base.damaged is not None:

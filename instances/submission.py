@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.cron import on_behalf_of
 from ..journal.ids import IdSource
+from ..journal.schema import check_schema
 from ..journal.wire import pack, pack_events
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
@@ -190,6 +191,7 @@ class Submitter:
                 del self.submitted[id]
 
     def _request(self, meta: Meta, decision: Decision) -> Append:
+        check_schema(meta)
         return Append(
             uid=meta.uid,
             epoch=meta.epoch,

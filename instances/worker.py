@@ -14,10 +14,11 @@ from typing import Any
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.retired import MAX_JOBS, retirement
+from ..journal.schema import SCHEMA, newer_schema
 from ..journal.state import State
 from ..journal.wire import Commit, read_commit
 from ..kvs.errors import Corrupt, Rejected
-from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
+from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import Validators, admit
 from .aside import set_aside
@@ -82,7 +83,7 @@ class Worker:
             if isinstance(one, Entries):
                 for entry in one.entries:
                     if entry.version > self.state.version:
-                        self.state.apply(read_commit(entry))
+                        self.state.apply(self._read(entry))
                         self.again = True
                 if self.state.misread:  # what we go on from has an entry that everybody else goes on without
                     raise Corrupt(f"version {self.state.misread} was set aside: the state is folded anew", code="entry-aside")
@@ -115,6 +116,15 @@ class Worker:
         if self.leading and self.inflight is None and not self.again:
             self._when_quiet(now, outputs)
         return outputs
+
+    @staticmethod
+    def _read(entry: Entry) -> Commit:
+        """Raises `Corrupt` for what a newer program has decided: it may rest on what this one does not see."""
+        commit = read_commit(entry)
+        schema = commit.extra.get("schema", 0)
+        if type(schema) is int and schema > SCHEMA:
+            raise newer_schema(f"entry {entry.id}", schema)
+        return commit
 
     def _take_over(self) -> None:
         """A new leader looks at every active job once, as if each had just been touched."""

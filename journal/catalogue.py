@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..kvs.errors import Corrupt, Rejected
+from ..kvs.errors import Rejected
 from .event_check import check_values
-
-# Of what the state holds and its digest covers. A digest or snapshot of another schema is not compared: it is folded anew.
-SCHEMA = 3
 
 
 class Kind(NamedTuple):
@@ -150,7 +147,8 @@ _add("instance", "fluxkv", "instance-create", {"uid": "u", "owner": 1000, "names
      "first event of every journal")  # fmt: skip
 _add("instance", "fluxkv", "config", {"config": {"queues": {"batch": {}}}, "source": "/etc/fluxkv/site.toml", "userid": 0},
      "the instance's config from now on, whole; source: the file it came from", "source", "userid")  # fmt: skip
-_add("instance", "fluxkv", "instance-start", {"pid": 1, "host": "h"}, "brought up")
+_add("instance", "fluxkv", "instance-start", {"pid": 1, "host": "h", "schema": 3}, "brought up, by a program of this schema",
+     "schema")  # fmt: skip
 _add("instance", "fluxkv", "instance-stopping", None, "no new work is started from now on")
 _add("instance", "fluxkv", "instance-stop", {"reason": "stop"}, "all ended in order", "reason")
 _add(
@@ -169,14 +167,6 @@ _add("instance", "fluxkv", "retire",
      {"jobs": [1, 2], "same": {"userid": 1000}, "each": {"name": ["a", "b"]}},
      "inactive jobs leave the state; the journal keeps them: their records, as columns (see journal/retired.py)",
      "same", "each")  # fmt: skip
-
-
-def newer_schema(what: str, schema: object) -> Corrupt:
-    """The error for whoever is to act on what a newer program wrote: it may say what this one cannot see."""
-    return Corrupt(
-        f"{what} is of schema {schema}, this fluxkv knows {SCHEMA}", code="newer-schema",
-        hint="install the newer fluxkv that this instance was run with, then fluxkv restart",
-    )  # fmt: skip
 
 
 def check_context(subject: str, name: str, context: dict[str, Any] | None) -> None:

@@ -16,6 +16,7 @@ from ..kvs.port import Append, Meta
 from .ids import f58
 from .idset import format_ids
 from .job import INACTIVE, NEW, PENDING, RUN, Job
+from .schema import check_schema
 from .wire import pack, pack_events
 
 if TYPE_CHECKING:  # a submit pays for no fold
@@ -47,7 +48,8 @@ def make_append(
     extra: Mapping[str, Any] | None = None,
     there: str = "",
 ) -> Append:
-    """A decision as a store request."""
+    """A decision as a store request. Raises `Corrupt` (code newer-schema) for a journal of a newer program."""
+    check_schema(meta)
     return Append(
         uid=meta.uid,
         epoch=meta.epoch,

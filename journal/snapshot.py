@@ -19,7 +19,6 @@ from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt
 from . import fold_config
 from .blocks import Block, LazyJobs
-from .catalogue import SCHEMA, newer_schema
 from .columns import from_columns, to_columns
 from .config import DEFAULT
 from .cron import CronTable
@@ -27,6 +26,7 @@ from .job import INACTIVE, Job
 from .keeping import Keeping
 from .node import Node, Queue
 from .quarantine import Quarantine, entry_word
+from .schema import SCHEMA, newer_schema
 from .state import PLAIN, State
 from .wire import pack, unpack
 

@@ -49,6 +49,12 @@ class MemoryEpochs:
             self.server.check("open_epoch", "after")
             return found.meta()
 
+    def raise_schema(self, uid: str, schema: int) -> None:
+        with self.server.changed:
+            self.server.check("raise_schema")
+            found = self._named(uid)
+            found.schema = max(found.schema, schema)
+
     def fence(self, uid: str, epoch: int, known: str) -> str:
         with self.server.changed:
             self.server.check("fence")

@@ -39,6 +39,7 @@ class Instance:
     version: int = 0
     tip: str = "0-0"
     floor: int = 0
+    schema: int = SCHEMA
     mark: int | None = 0  # the guard table's own version; None: the table is lost
     epochs: str = ""
     fork: str = ""
@@ -57,7 +58,7 @@ class Instance:
             self.floor,
             self.origin_ms,
             self.durability,
-            SCHEMA,
+            self.schema,
             self.created,
             self.epochs,
             self.fork,

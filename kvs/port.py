@@ -49,6 +49,7 @@ class Meta:
 
     uid: random, names this very namespace for ever. epoch: random 48 bits, compared for equality only.
     version: the tip (0: empty journal). floor: guards at or below it may be pruned.
+    schema: the highest of any program that has run this instance (`raise_schema`), of which only `journal/` knows the meaning.
     origin_ms: the FLUID epoch in Unix ms. durability: "strict", "local" or "replicated".
     epochs: the epochs of this history as a text (see `epochs.py`). fork: the id of an entry somebody knows and this history
     has not ("" if all is well): nothing is appended until it is adopted.
@@ -210,6 +211,10 @@ class Store(Protocol):
 
     def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
         """Create the namespace (compare-and-set: `Rejected(code="exists")` if there is one)."""
+        ...
+
+    def raise_schema(self, uid: str, schema: int) -> None:
+        """Note in the meta that a program of this schema runs the instance, unless it says a higher one already."""
         ...
 
     def meta(self) -> Meta:

@@ -23,6 +23,9 @@ class EpochScripts:
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
         raise NotImplementedError
 
+    def raise_schema(self, uid: str, schema: int) -> None:
+        self._refused(self._script("raise_schema", [self.keys.meta], [uid, schema], resend=True), 0)
+
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
         epoch = new_epoch()
         answer = self._script(

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..journal.catalogue import CATALOGUE, SCHEMA, check_context
+from ..journal.catalogue import CATALOGUE, check_context
 from ..journal.ids import f58
 from ..journal.job import INACTIVE
 from ..journal.quarantine import PLACE
+from ..journal.schema import SCHEMA
 from ..journal.state import State
 from ..journal.unreadable import Hole
 from ..journal.wire import Commit, well_formed

@@ -66,7 +66,14 @@ def open_journal(
 
 def _told(journal: Journal) -> Journal:
     """What is wrong and stops nobody is said on standard error."""
+    from ..journal.schema import SCHEMA
+
     journal.warn = lambda text: click.echo(f"fluxkv: warning: {text}", err=True)
+    if journal.meta.schema > SCHEMA:
+        journal.warn(
+            f"a newer fluxkv has written this journal (schema {journal.meta.schema}, this one knows {SCHEMA}): what it does not "
+            "know is left out, and it writes nothing"
+        )
     return journal
 
 

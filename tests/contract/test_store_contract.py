@@ -239,6 +239,16 @@ def test_gone(bench: Any) -> None:
     assert caught.value.code == "gone"
 
 
+def test_the_highest_schema_is_kept(bench: Any) -> None:
+    store, meta = bench.store, bench.store.meta()
+    assert meta.schema == 1
+    for schema, expected in ((2, 2), (7, 7), (3, 7)):
+        store.raise_schema(meta.uid, schema)
+        assert store.meta().schema == expected
+    with pytest.raises(Rejected):
+        store.raise_schema("another", 9)
+
+
 def test_stale_epoch_and_open_epoch(bench: Any) -> None:
     bench.append(0, bumps=("a",))
     assert bench.append(1, epoch=bench.meta.epoch + 1) == StaleEpoch(bench.meta.epoch)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fluxkv.journal import snapshot
-from fluxkv.journal.catalogue import SCHEMA
+from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.tools.folding import Fold

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from fluxkv.journal import fold_jobs, snapshot
-from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.job import ACTIVE, INACTIVE, job_value
+from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack, unpack
 from fluxkv.kvs.errors import Corrupt

@@ -4,8 +4,8 @@
     python tests/support/golden.py add warn/odd --uri URI          what an instance has journalled
     python tests/support/golden.py refold                          after SCHEMA was raised: note what they fold to now
 
-A file is gzip of JSON lines, [id, header, payload], the latter two in base64. `golden.json` says of each its checksum, and what it is
-to fold to under each schema. Neither a file nor what is said of it for a schema ever changes or goes.
+A file is gzip of JSON lines, [id, header, payload], the latter two in base64. `golden.json` says of each its checksum, and what it
+is to fold to under each schema. Neither a file nor what is said of it for a schema ever changes or goes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.log import Journal
 from fluxkv.journal.quarantine import listed
+from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore

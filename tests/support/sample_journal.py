@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fluxkv.journal import decide, decide_kvs
-from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.idset import mask_of
 from fluxkv.journal.log import Journal, make_append
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.state import State
 from fluxkv.kvs import memory_server, memory_store
 from fluxkv.kvs.blobs import blob_name

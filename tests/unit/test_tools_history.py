@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fluxkv.journal.catalogue import SCHEMA
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import make_append
+from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.snapshot import dump
 from fluxkv.journal.wire import pack, unpack
 from fluxkv.kvs.keys import Keys
