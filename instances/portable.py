@@ -13,10 +13,10 @@ from typing import Any
 
 from ..journal.archive import Archive, blob_path, pruned_error
 from ..journal.blob_refs import names_in_entries
-from ..journal.catalogue import SCHEMA
 from ..journal.log import Journal
 from ..journal.manifest import NAME, Manifest, to_bytes
 from ..journal.restoring import lost_entry
+from ..journal.schema import SCHEMA
 from ..journal.segment import NO_LINK, Part, check_whole, encode, header_time, runs
 from ..journal.state import State
 from ..journal.unreadable import Reader
