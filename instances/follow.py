@@ -215,7 +215,7 @@ def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -
             if type(status) is int and 0 <= status <= 0xFFFF:
                 job.status, job.t_finish, job.state = status, timestamp, CLEANUP
         elif name == "requeue":  # the attempt is over, and the job is not
-            job.requeued = [context["attempt"] - 1, 0, 0.0, "", False]
+            job.requeued = [context["attempt"] - 1, 0, 0.0, "", False, ""]
             job.state, job.status, job.exception, job.t_run, job.t_finish = NEW, None, None, 0.0, 0.0
         elif name == "exception" and context["severity"] == 0 and job.exception is None:
             kind, note = context["type"], context["note"]

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .fold_alloc import alloc, free, grant, recall, ungrant
-from .idset import ids_of_mask, mask_of
+from .idset import format_ids, ids_of_mask, mask_of
 from .job import (
     CLEANUP,
     DEPEND,
@@ -199,7 +199,7 @@ def requeue(state: State, job: Job, ts: float, context: Context, version: int) -
     """An attempt is over and another will follow: the job is as it was before the first was placed, but for `requeued`."""
     if job.holds:
         raise Impossible("holds")
-    times, retries, _, _, started = job.requeued or NEVER
+    times, retries, _, _, started, before = job.requeued or NEVER
     if context["attempt"] != times + 2:
         raise ValueError(f"attempt {context['attempt']!r} follows attempt {times + 1}")
     after, retries = end_time(context.get("after", 0.0)), integer(context.get("retry", retries))
@@ -207,7 +207,8 @@ def requeue(state: State, job: Job, ts: float, context: Context, version: int) -
         raise ValueError("no time")
     cause, size = describe(context), summarize(job.jobspec or {})[3]
     ungrant(state, job)
-    job.requeued = [times + 1, retries, max(float(ts), after), cause, started or bool(job.t_run)]
+    where = format_ids({*ids_of_mask(mask_of(before)), *job.ranks})
+    job.requeued = [times + 1, retries, max(float(ts), after), cause, started or bool(job.t_run), where]
     job.reason = [REQUEUE, cause]
     job.attempt = job.epoch = job.seat_of = job.next = 0
     job.claims, job.claims_wire = (), []

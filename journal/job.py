@@ -85,7 +85,7 @@ class Job:
     waiting: descriptions of dependencies not met yet, met: of those that are (RFC 26), while it is active.
     ending: cause under which its nodes were told to end it. commits: versions holding an event about it.
     requeued: [how often, how often by its retry policy, not before (Unix seconds), why the last time, whether an attempt
-    before this one started], None if it never was;
+    before this one started, on which ranks those were (an idset)], None if it never was;
     what else is said of an attempt (started, status, exceptions, ...) is the current one's.
     script: [kind, version, ranks, rank -> [wait status, time, cause]] of the prolog or epilog that is going on, with the commit
     that ordered it; kind "" after a prolog, with the commit that ordered the tasks; None for a job without.

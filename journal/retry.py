@@ -204,7 +204,7 @@ def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) ->
     return context
 
 
-NEVER = (0, 0, 0.0, "", False)  # of a job that was never requeued
+NEVER = (0, 0, 0.0, "", False, "")  # of a job that was never requeued
 # Exceptions after which an attempt may be followed by another; any other one is a person's or the scheduler's last word.
 AGAIN = frozenset(("lost", "node-failure", "prolog", "timeout", "shutdown", "exec", REQUEUE))
 

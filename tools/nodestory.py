@@ -15,37 +15,67 @@ if TYPE_CHECKING:
 
 
 def jobs_on(journal: Journal, state: State, rank: int, since: float, until: float, limit: int) -> list[dict[str, Any]]:
-    """The jobs that hold or held something on a node at some time in between, in order of allocation: all that hold it
-    still, and the `limit` (0: all) that ended last."""
+    """The jobs that hold or held something on a node at some time in between, in order of allocation, each attempt by itself:
+    all that hold it still, and those of the `limit` (0: all) jobs that ended last."""
 
     from ..journal.columns import Sieve
+    from ..journal.idset import mask_of
 
     def holds(claims: list[Any], t_alloc: float) -> bool:
         return bool(t_alloc) and t_alloc <= until and any(row[0] == rank for row in claims)
 
+    def held(claims: list[Any], t_alloc: float, requeued: list[Any] | None) -> bool:
+        return holds(claims, t_alloc) or (requeued is not None and bool(mask_of(requeued[5]) >> rank & 1))
+
     def here(job: Job) -> bool:
-        return holds(job.claims_wire, job.t_alloc)
+        return held(job.claims_wire, job.t_alloc, job.requeued)
 
     found = [job for job in state.active() if here(job)]
     found += journal.newest(state, limit, lambda job: here(job) and job.t_inactive >= since, since,
-                            Sieve(("claims_wire", "t_alloc"), holds))  # fmt: skip
-    found.sort(key=lambda job: (job.t_alloc, job.order))
-    return [_document(job, rank) for job in found]
+                            Sieve(("claims_wire", "t_alloc", "requeued"), held))  # fmt: skip
+    rows = [(_document(job, rank), job.order) for job in found if holds(job.claims_wire, job.t_alloc)]
+    for job in found:
+        if job.requeued is not None:
+            rows += [(row, job.order) for row in _earlier(journal, job, rank) if row["alloc"] <= until and row["free"] >= since]
+    return [row for row, _ in sorted(rows, key=lambda pair: (pair[0]["alloc"], pair[1]))]
+
+
+def _earlier(journal: Journal, job: Job, rank: int) -> list[dict[str, Any]]:
+    """The attempts of a job before its last that were on a node: from its story."""
+    rows: list[dict[str, Any]] = []
+    claims: list[Any] = []
+    alloc, status, raised = 0.0, None, ""
+    for _, event in journal.story(job.commits, job.id):
+        context = event.context or {}
+        if event.name == "alloc":
+            claims, alloc = context["claims"], event.timestamp
+        elif event.name == "finish":
+            status = context["status"]
+        elif event.name == "exception" and not context["severity"]:
+            raised = raised or context["type"]
+        elif event.name == "requeue":
+            rows += [_row(job, row, alloc, event.timestamp, status, raised) for row in claims if row[0] == rank]
+            claims, status, raised = [], None, ""
+    return rows
 
 
 def _document(job: Job, rank: int) -> dict[str, Any]:
     """free: when it was over there, None while it holds something."""
     from ..journal.job import INACTIVE
+
+    claim = next(row for row in job.claims_wire if row[0] == rank)
+    free = (job.t_inactive if job.state == INACTIVE else job.t_finish) or None
+    raised = str(job.exception[0]) if job.exception is not None else ""
+    return _row(job, claim, job.t_alloc, None if job.holds else free, job.status, raised)
+
+
+def _row(job: Job, claim: list[Any], alloc: float, free: float | None, status: int | None, raised: str) -> dict[str, Any]:
     from .eventview import status_text
 
-    _, cores, gpus, memory_mb, _ = next(row for row in job.claims_wire if row[0] == rank)
-    end = status_text(job.status) if job.status is not None else ""
-    if not end and job.exception is not None:
-        end = str(job.exception[0])
-    free = (job.t_inactive if job.state == INACTIVE else job.t_finish) or None
+    _, cores, gpus, memory_mb, _ = claim
     return {
-        "id": f58(job.id), "name": job.name, "alloc": job.t_alloc, "free": None if job.holds else free, "cores": cores,
-        "gpus": gpus, "memory_mb": memory_mb, "end": end,
+        "id": f58(job.id), "name": job.name, "alloc": alloc, "free": free, "cores": cores, "gpus": gpus,
+        "memory_mb": memory_mb, "end": status_text(status) if status is not None else raised,
     }  # fmt: skip
 
 

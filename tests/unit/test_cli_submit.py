@@ -356,3 +356,31 @@ def test_a_state_directory_is_read_with_its_server_running_or_not(folder: str, t
         open_journal(None, str(tmp_path / "x")),
     ):
         pass
+
+
+def test_retries_as_typed() -> None:
+    plain = {"limit": 2, "on": ["node-failure", "oom", "exit", "signal", "shutdown"]}
+    assert system("--retry=2", "x")["retry"] == plain
+    found = system("--retry=3", "--retry-on=oom,exit=75,signal=9", "--retry-delay=1.5m", "x")["retry"]
+    assert found == {"limit": 3, "on": ["oom", "exit=75", "signal=KILL"], "delay": 90.0}
+    assert system("--retry=0", "x")["retry"]["limit"] == 0
+    assert "retry" not in system("x")
+    each = [one["attributes"]["system"]["retry"]["limit"] for one in specs("--cc=1-2", "--retry={cc}", "x")]
+    assert each == [1, 2]
+    for words, named in {
+        ("--retry=x",): "'--retry': 'x' is not a number", ("--retry=1001",): "'--retry'", ("--retry=-1",): "'--retry'",
+        ("--retry=1", "--retry-on=bad"): "'--retry-on': 'bad' is no cause", ("--retry-on=oom",): "add --retry=N",
+        ("--retry=1", "--retry-on=exit=0"): "exit codes are 1 to 255", ("--retry-delay=1s",): "'--retry-delay'",
+        ("--retry=1", "--retry-delay=soon"): "'--retry-delay'",
+    }.items():  # fmt: skip
+        with pytest.raises(click.UsageError) as caught:
+            spec(*words, "x")
+        assert named in caught.value.format_message(), words
+
+
+def test_a_user_s_setting_for_retries_needs_no_retry() -> None:
+    """What is set for all jobs that are tried again says nothing of those that are not."""
+    words = ["--dry-run", "--env=-*", "--rlimit=-*", "x"]
+    done = CliRunner().invoke(submit, words, default_map={"retry_on": "oom"})
+    assert done.exit_code == 0, done.output
+    assert "retry" not in json.loads(done.stdout)["attributes"]["system"]

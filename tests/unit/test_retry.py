@@ -13,6 +13,7 @@ from fluxkv.instances.changing import Outcome, change_jobs
 from fluxkv.instances.orders import launch_orders
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide, decide_update, snapshot
+from fluxkv.journal.config import parse_rules
 from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.retry import DEFAULT_ON, again, causes_of, covers, end_of, parse_retry, retried_without_its_node
@@ -22,6 +23,7 @@ from fluxkv.tools.eventview import describe
 from fluxkv.tools.inspect_cmd import attempts
 from fluxkv.tools.jobfields import FIELDS, job_document
 from fluxkv.tools.jobview import View
+from fluxkv.tools.nodestory import jobs_on
 
 FAILED = 75 << 8
 
@@ -81,6 +83,26 @@ def test_what_a_policy_may_be() -> None:
     check(spec())
     with pytest.raises(Rejected, match=r"attributes.system.retry: 'never' is no cause"):
         check(spec(on=["never"]))
+
+
+def test_a_config_s_default_is_for_jobs_that_say_nothing() -> None:
+    """Whoever submits honours it, and so does the worker for what was appended otherwise; a queue may have its own."""
+    policy = {"jobspec": {"defaults": {"system": {"queue": "a", "retry": {"limit": 1, "on": "node-failure, oom", "delay": "1m"}}}}}
+    config = {"policy": policy, "queues": {"a": {}, "b": {"policy": {"jobspec": {"defaults": {"system": {"retry": 0}}}}}}}
+    rules = parse_rules(config)
+    wanted = {"limit": 1, "on": ["node-failure", "oom"], "delay": 60.0}
+    assert rules.honour(jobspec())["attributes"]["system"]["retry"] == wanted
+    assert rules.honour(jobspec(queue="b"))["attributes"]["system"]["retry"]["limit"] == 0
+    assert rules.honour(spec(5))["attributes"]["system"]["retry"] == {"limit": 5}
+    rig = Rig(config=config)
+    id = rig.submit(jobspec())
+    assert rig.job(id).jobspec["attributes"]["system"]["retry"] == wanted
+    fail(rig, id, 9, "lost")
+    assert rig.job(id).number == 2
+    check_rules(rig)
+    for bad in ({"limit": -1}, "often", {"on": ["no"]}):
+        with pytest.raises(Rejected, match=r"policy.jobspec.defaults.system.retry is not valid"):
+            parse_rules({"policy": {"jobspec": {"defaults": {"system": {"retry": bad}}}}})
 
 
 @pytest.mark.parametrize(
@@ -523,6 +545,26 @@ def test_listings_tell_the_attempt_and_why(rig: Rig) -> None:
     assert [(one["number"], one["end"]) for one in attempts(story, id, {})] == [(1, "exit code 75"), (2, "")]
     (event,) = [event for _, event in story if event.name == "requeue"]
     assert describe(event, {}).startswith("attempt 2: retry 1 of 2: exit code 75, not before 2023-")
+
+
+def test_a_node_s_story_has_every_attempt(rig: Rig) -> None:
+    rig.do(decide.drain(rig.state, [1], "x", 0, rig.now))
+    id = rig.submit(spec(2))
+    rig.started(id)
+    fail(rig, id)
+    rig.do(decide.undrain(rig.state, [1], "", rig.now))
+    rig.do(decide.drain(rig.state, [0], "x", 0, rig.now))
+    rig.turn()
+    rig.started(id)
+    fail(rig, id, 3 << 8)
+    assert (rig.job(id).ranks, rig.job(id).number) == ([1], 3)
+    rig.started(id)
+    fail(rig, id, 0)
+    rows = {rank: jobs_on(rig.journal, rig.state, rank, 0.0, rig.now, 0) for rank in (0, 1)}
+    assert {rank: [one["end"] for one in found] for rank, found in rows.items()} == {
+        0: ["exit code 75", "exit code 3"], 1: ["exit code 0"],
+    }  # fmt: skip
+    assert all(one["free"] >= one["alloc"] for found in rows.values() for one in found)
 
 
 # -- what tasks see ------------------------------------------------------------------------------------------------
