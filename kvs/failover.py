@@ -113,10 +113,15 @@ class FailOver:
             self._ask_sentinel(sentinel, "COORDINATED")
         self.say(f"the sentinels have {host_port(*found.primary)} hand over")
         self._until(lambda: self._named() != found.primary, "the sentinels have not named another primary")
+        # It closes its connections when it becomes a replica, so each look is a new one.
+        self._until(lambda: self._role(found.primary) == b"slave", f"{host_port(*found.primary)} has not become a replica")
         with closing(self._at(found.primary)) as old:
-            self._until(lambda: old.call("ROLE")[0] != b"master", f"{host_port(*found.primary)} has not become a replica")
             tip = old.call("HGET", self.keys.meta, "tip") or b"0-0"
         return max(found.tip, str(tip.decode()), key=_version)
+
+    def _role(self, place: Place) -> bytes:
+        with closing(self._at(place)) as connection:
+            return bytes(connection.call("ROLE")[0])
 
     def _paused(self, found: Survey) -> str:
         place = host_port(*found.primary)
@@ -139,20 +144,21 @@ class FailOver:
                 new = self._named()
                 self.say(f"the sentinels call {host_port(*new)} the primary")
                 old.call("REPLICAOF", *new)
-                self._until(lambda: old.call("ROLE")[0] != b"master", f"{place} has not become a replica")
+                self._until(lambda: self._role(found.primary) == b"slave", f"{place} has not become a replica")
                 begun = False
                 return tip
             finally:
                 if begun:
                     self.say(f"{place} stays paused until it is a replica, or for {PAUSE_S:g} s: it must acknowledge nothing now")
-                elif not old.closed:
-                    old.call("CLIENT", "UNPAUSE")
+                else:
+                    with closing(self._at(found.primary)) as again:
+                        again.call("CLIENT", "UNPAUSE")
                     self.say(f"{place} answers again")
 
     def _check(self, new: Place, tip: str) -> None:
         """The new primary has the entry that was the old one's last."""
+        self._until(lambda: self._role(new) == b"master", f"{host_port(*new)} is not a primary yet")
         with closing(self._at(new)) as connection:
-            self._until(lambda: connection.call("ROLE")[0] == b"master", f"{host_port(*new)} is not a primary yet")
             there = connection.call("XRANGE", self.keys.journal, tip, tip) if tip != "0-0" else [tip]
         if not there:
             raise Corrupt(
@@ -162,23 +168,22 @@ class FailOver:
         self.say(f"{host_port(*new)} has entry {tip}, the old primary's last")
 
     def _ask_sentinel(self, sentinel: RespConnection, *how: str) -> None:
-        try:
-            sentinel.call("SENTINEL", "FAILOVER", self.address.name, *how)
-        except ReplyError as error:
-            text = f"the sentinels do not begin a fail-over: {error}"
-            raise Unavailable(text, code="no-failover", hint="try again later") from None
+        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for."""
+        command = ("SENTINEL", "FAILOVER", self.address.name, *how)
+        self._until(lambda: sentinel.call(*command) == b"OK", "the sentinels do not begin a fail-over")
 
     def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + self.timeout_s
+        """Ask until it holds. What is lost or refused on the way is no answer yet, and said when the time is over."""
+        deadline, why = time.monotonic() + self.timeout_s, ""
         while True:
             try:
                 if holds():
                     return
-            except ReplyError as error:
-                otherwise = f"{otherwise} ({error})"
+            except (ReplyError, Unavailable) as error:
+                why = f" ({error})"
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"{otherwise} within {self.timeout_s:g} s", code="no-failover",
+                    f"{otherwise}{why} within {self.timeout_s:g} s", code="no-failover",
                     hint="the sentinels' and servers' logs say why; what they may do is in docker/users.acl",
                 )  # fmt: skip
             time.sleep(POLL_S)

@@ -49,6 +49,12 @@ class TlsConnection(RespConnection):
             connection.settimeout(self.timeout_s)
         return self._feed(data)
 
+    def certificate_ends(self) -> float:
+        """When the server's certificate ends, Unix seconds; 0.0 if it was not looked at (`insecure`)."""
+        connection = self._open()
+        shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+        return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if shown else 0.0
+
     def _lost(self, error: Exception) -> Unavailable:
         made = super()._lost(error)
         if not self._shown and made.code == "disconnected":  # TLS 1.3 refuses a client only after it has let it in

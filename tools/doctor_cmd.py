@@ -8,10 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
+from ..kvs.health import Finding as Check
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
@@ -21,15 +22,6 @@ MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
 TAIL = 100  # entries at the journal's end that are read and checked
-
-
-class Check(NamedTuple):
-    """result: "ok", "warn" or "fail". mend: what to do, "" when ok."""
-
-    result: str
-    name: str
-    text: str
-    mend: str = ""
 
 
 @click.command()
@@ -161,11 +153,10 @@ def _state_home() -> Check:
 def _store(address: str) -> Iterator[Check]:
     """The server behind the address: it answers, may be trusted with a journal, and has our time."""
     from ..kvs.errors import FluxkvError
+    from ..kvs.health import findings
     from ..kvs.resp import ReplyError
-    from ..kvs.server_choice import check_server
-    from ..kvs.uri import public
-    from .daemons import megabytes
-    from .servers import connect, server_facts
+    from ..kvs.uri import parse_server, parse_uri, public
+    from .servers import connect
 
     try:
         with open_journal(address) as journal:
@@ -190,8 +181,8 @@ def _store(address: str) -> Iterator[Check]:
         yield Check("ok", "persistence", "a store inside this process: nothing stays")
         return
     try:
-        problems = check_server(connection, durability)
-        facts = server_facts(connection, "server", "memory")
+        server = parse_server(parse_uri(address).server)
+        yield from findings(server, connection, durability, ours=server.kind == "unix" and not _outside(address))
     except (FluxkvError, ReplyError) as error:
         yield Check(
             "warn",
@@ -199,19 +190,16 @@ def _store(address: str) -> Iterator[Check]:
             f"the server does not say: {error}",
             "allow INFO and CONFIG GET for this user",
         )
-        return
     finally:
         connection.close()
-    for problem in problems:
-        yield Check("fail", "persistence", problem, "change the server's configuration, then restart it")
-    version = facts.get("valkey_version") or facts.get("redis_version", "")
-    used = megabytes(float(facts.get("used_memory", 0)))
-    if not problems:
-        yield Check(
-            "ok",
-            "persistence",
-            f"{durability}, append-only file, no eviction; server {version}, {used} in memory",
-        )
+
+
+def _outside(address: str) -> bool:
+    """Whether the instance lives on a server that somebody else runs."""
+    from ..instances.paths import state_dir_of
+
+    directory = state_dir_of(address)
+    return directory is None or bool(directory.read().get("outside"))
 
 
 def _daemons(directory: StateDir) -> Iterator[Check]:

@@ -12,11 +12,13 @@ from servers import DOCKER, PASSWORDS, Served, TlsFront, certificates, redis_ser
 
 from fluxkv.kvs.acl import rule
 from fluxkv.kvs.errors import Rejected, Unavailable
+from fluxkv.kvs.health import findings
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.port import Append, Appended
 from fluxkv.kvs.reach import connect
 from fluxkv.kvs.redis_store import RedisStore, open_store
 from fluxkv.kvs.resp import NOT_YET, ReplyError
+from fluxkv.kvs.uri import parse_server
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,9 @@ def test_large_replies_and_waiting_over_tls(tls: Any) -> None:
     other = connect(f"rediss://localhost:{front.port}?insecure=1&{shown}")
     other.call("RPUSH", "list", big)
     assert connection.try_read(5.0) == [b"list", big]
+    address = parse_server(f"rediss://localhost:{front.port}?key={files['client.key']}")
+    (ends,) = [one for one in findings(address, connection, "strict", ours=False) if one.name == "tls"]
+    assert (ends.result, "in 19 days" in ends.text or "in 20 days" in ends.text) == ("warn", True)
     connection.close()
     other.close()
 

@@ -15,10 +15,12 @@ from servers import ADMIN, NAME, PASSWORDS, Group
 
 from fluxkv.kvs.errors import FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.failover import FailOver
+from fluxkv.kvs.health import findings
 from fluxkv.kvs.port import Append, Appended, StaleEpoch
 from fluxkv.kvs.reach import connect
 from fluxkv.kvs.redis_store import RedisStore, open_store
 from fluxkv.kvs.resp import ReplyError
+from fluxkv.kvs.uri import parse_server
 
 
 @pytest.fixture
@@ -204,6 +206,32 @@ def test_no_fail_over_where_nobody_could_take_over(group: Group, keep: ExitStack
         work.survey()
     primary.ask("CONFIG", "SET", "min-replicas-to-write", "0")
     assert primary.ask("SET", "still", "written") == b"OK"
+
+
+def test_doctor_s_findings(group: Group, keep: ExitStack) -> None:
+    """Nothing is wrong with servers by the files of docker/; each thing that is not so is found, with what to do."""
+    address = parse_server(group.url)
+    connection = keep.enter_context(closing(connect(group.url)))
+
+    def found(durability: str = "strict") -> dict[tuple[str, str], str]:
+        every = list(findings(address, connection, durability, ours=False))
+        assert all(bool(one.mend) == (one.result != "ok") for one in every), every
+        return {(one.result, one.name): one.text + one.mend for one in every}
+
+    bad = {key: text for key, text in found().items() if key[0] != "ok"}
+    assert set(bad) == {("warn", "memory"), ("warn", "secrets"), ("warn", "sentinels")}, bad
+    assert "down-after-milliseconds" in bad["warn", "sentinels"], "the sentinels of the test are quick"
+    primary = group.primary
+    primary.ask("CONFIG", "SET", "maxmemory", primary.info("memory")["used_memory"])
+    primary.ask("CONFIG", "SET", "appendfsync", "everysec")
+    primary.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    group.sentinels[2].kill()
+    bad = {key: text for key, text in found("replicated").items() if key[0] == "fail"}
+    assert set(bad) == {("fail", name) for name in ("memory", "persistence", "min-replicas", "sentinels")}
+    for server in group.servers[1:]:
+        server.kill()
+    primary.until(lambda: primary.info("replication")["connected_slaves"] == "0")
+    assert "bring a replica back" in found()["fail", "replicas"]
 
 
 @pytest.mark.parametrize("uri", ["unix:/nowhere", "redis://h", "redis+cluster://h"])

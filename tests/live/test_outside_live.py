@@ -118,7 +118,21 @@ def test_a_primary_is_lost_under_a_stream_of_submissions(tmp_path: Path) -> None
             ids.append(made.submit("true"))
             if number == 20:
                 old.signal(signal.SIGKILL)
-        assert group.primary is not old
+        new = group.primary
+        assert new is not old
+        # And once more, in order, while a job runs.
+        sleeper = made.submit("sleep 100")
+        made.running(sleeper)
+        planned = made.run("ops", "failover", "--dry-run")
+        assert (planned.returncode, "COORDINATED" in planned.stdout) == (0, True), planned.stderr
+        assert group.primary is new
+        done = made.run("ops", "failover")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"the primary is {group.primary.place}" in done.stdout
+        assert group.primary is not new
+        ids += [made.submit("true") for _ in range(5)]
+        made.running(sleeper)
+        made.client.cancel([sleeper])
         state = made.until(lambda state: all(id in state.jobs and state.jobs[id].t_inactive for id in ids), "all ended", 40)
         assert {state.jobs[id].status for id in ids} == {0}
         made.sound()

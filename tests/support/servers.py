@@ -136,7 +136,7 @@ ADMIN = f"admin:{PASSWORDS['admin']}@"
 class Group:
     """Three servers, the first the primary, and three sentinels, all by the files of docker/, on one machine."""
 
-    def __init__(self, folder: Path, down_after_ms: int = 400) -> None:
+    def __init__(self, folder: Path, down_after_ms: int = 1500) -> None:
         self.stack = contextlib.ExitStack()
         options = (*users(folder / "users"), "--masteruser", "replica", "--masterauth", PASSWORDS["replica"])
         first = Served(folder / "s0", *options, config=DOCKER / "replicated.conf", user=ADMIN)
