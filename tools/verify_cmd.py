@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..kvs.errors import FluxkvError
 from .reading import gc_paused
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
+    from ..instances.archive_check import Checked
     from ..journal.log import Journal
 
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 @target_options
 def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
     """Check every entry: checksum, version, contexts, RFC 21's order, the fold, and the digests workers left.
+
+    The instance's archive is looked through, too: its segments and their chain, its blobs, and that server and archive have
+    the same history.
 
     Exit status 0 only if all is sound; each fault is named with its entry. What was set aside, and a quarantine event has said
     so, is listed too: nothing of it has happened.
@@ -32,9 +37,18 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
 
     with open_journal(uri, state_dir) as source:
         tip = source.store.meta().version
+        archive = _check_archive(source, uri, state_dir)
         fold = Fold(source, strict=True)
-        with gc_paused():
-            fold.run()
+        if archive is not None:
+            fold.faults += [Fault(*wrong) for wrong in archive.wrong]
+        try:
+            with gc_paused():
+                fold.run()
+        except FluxkvError as error:
+            if archive is None or not archive.wrong:
+                raise
+            fold.faults.append(Fault(f"{fold.state.version + 1}-?", error.code, f"not folded from here on: {error}"))
+            fold.folding = False
         if fold.folding and fold.state.version < tip:
             fold.faults.append(
                 Fault(
@@ -51,6 +65,9 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
             "unknown_events": fold.unknown,
             "snapshot": snapshot, "faults": [fault._asdict() for fault in faults],
             "passed": fold.passed, "aside": [fault._asdict() for fault in fold.aside],
+            "archive": archive and {"place": archive.place, "last": archive.last, "segments": archive.segments,
+                                    "blobs": archive.blobs, "lost": archive.lost, "pruned": archive.pruned,
+                                    "unnamed": archive.unnamed},
         })  # fmt: skip
     else:
         for fault in fold.aside:
@@ -64,15 +81,44 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
         render.out(
             f"{fold.state.version} commits, {fold.state.events} events, "
             f"{fold.checked} digests compared{late}{unknown}, "
-            f"snapshot {snapshot}: " + (f"{len(faults)} FAULTS" if faults else "sound")
+            f"snapshot {snapshot}{_of_archive(archive)}: " + (f"{len(faults)} FAULTS" if faults else "sound")
         )
     if faults:
         raise SystemExit(1)
 
 
+def _check_archive(source: Journal, uri: str | None, state_dir: str | None) -> Checked | None:
+    """The instance's archive, looked through; None if it has none (that is known)."""
+    from ..instances.archive_check import Checked, Wrong, check_archive
+    from ..instances.archiving import place_of
+    from ..instances.paths import StateDir, find_uri, state_dir_of
+    from ..journal.archive import Archive
+    from ..journal.archive_config import archive_rules
+
+    try:
+        directory = StateDir(state_dir) if state_dir else state_dir_of(find_uri(uri))
+        place = place_of(archive_rules(source.look().config), source.meta, directory)
+        archive = source.history.archive() or Archive(source.store.depot(place, to_read=True), source.meta.uid)
+        if source.meta.first == 1:
+            archive.load()
+            if not archive.found:
+                return None
+    except FluxkvError as error:
+        if source.meta.first == 1:
+            return None
+        return Checked(source.meta.archive, wrong=[Wrong("archive", error.code, str(error))])
+    return check_archive(archive, source)
+
+
+def _of_archive(archive: Checked | None) -> str:
+    if archive is None:
+        return ""
+    aside = f", {len(archive.unnamed)} files that no manifest names" if archive.unnamed else ""
+    return f", archive of versions 1 to {archive.last} in {archive.segments} segments, {archive.blobs} blobs{aside}"
+
+
 def _check_snapshot(source: Journal, fold: Any) -> str:
     """Compare the newest snapshot with the history; what to call it. Faults go to the fold's."""
-    from ..kvs.errors import FluxkvError
     from .folding import Fault
 
     try:

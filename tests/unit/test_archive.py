@@ -73,7 +73,7 @@ def test_everything_is_answered_as_before(shell: Any, tmp_path: Path) -> None:
     assert [entry.version for entry in journal.store.read(0)] == [87]
     after = {words: looked(shell, words) for words in LOOKING}
     snapshot = after.pop(("journal", "verify"))
-    assert "snapshot of version 87 agrees: sound" in snapshot[1]
+    assert "snapshot of version 87 agrees, archive of versions 1 to 87 in 1 segments, 1 blobs: sound" in snapshot[1]
     before.pop(("journal", "verify"))
     for words, found in before.items():
         assert after[words] == found, words
@@ -277,6 +277,27 @@ def test_a_damaged_segment_is_noticed_at_the_first_read(shell: Any, tmp_path: Pa
     status, _, error = shell("replay")
     assert status == 4
     assert file.name in error
+
+
+def test_verify_looks_through_the_archive(shell: Any, tmp_path: Path) -> None:
+    """Every file of it: a flipped byte anywhere in a segment or a blob, one that is gone, and one that nobody knows."""
+    journal = shell.sample.journal
+    archive(journal, str(tmp_path))
+    rng = random.Random(4)
+    for file in sorted(file for file in tmp_path.glob("**/*") if file.is_file() and "previous" not in file.name):
+        whole = file.read_bytes()
+        for at in sorted(rng.randrange(len(whole)) for _ in range(8)):
+            flip(file, at)
+            status, text, error = shell("journal", "verify")
+            assert status in (1, 4), (file.name, at, text, error)
+            assert "FAULTS" in text or error
+            file.write_bytes(whole)
+        file.unlink()
+        status, text, error = shell("journal", "verify", "--json")
+        assert (status, json.loads(text)["sound"]) == (1, False) or "/blobs/" in str(file), (file, text)
+        file.write_bytes(whole)
+    (tmp_path / journal.meta.uid / "segments" / "1-2.abc").write_bytes(b"")
+    assert json.loads(shell.out("journal", "verify", "--json"))["archive"]["unnamed"] == [f"{journal.meta.uid}/segments/1-2.abc"]
 
 
 @pytest.mark.parametrize("broken", ["byte", "torn", "empty", "gone"])
