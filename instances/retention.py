@@ -7,7 +7,6 @@ submitter may take from "it is there" to its append.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
 from ..journal import snapshot as snapshots
@@ -45,7 +44,7 @@ def collect(journal: Journal, unused_s: float, *, dry_run: bool = False) -> int:
     if not idle:
         return 0
     meta = store.meta()
-    for data in _snapshot(journal):
+    for data in snapshot_parts(journal):
         idle -= names_in(data)
     after, tip = meta.first - 1, meta.trimmed
     for _ in range(TRIES):
@@ -63,10 +62,9 @@ def collect(journal: Journal, unused_s: float, *, dry_run: bool = False) -> int:
     return 0
 
 
-def _snapshot(journal: Journal) -> Iterator[bytes]:
+def snapshot_parts(journal: Journal) -> Iterator[bytes]:
     """The newest snapshot's contents, unpacked as far as names show."""
     found = journal.store.load_snapshot()
     if found is None:
         return
-    for part in snapshots.parts(snapshots.read_head(found[0]), found[1]):
-        yield zlib.decompress(part)
+    yield from snapshots.unpacked(snapshots.read_head(found[0]), found[1])

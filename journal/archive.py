@@ -12,13 +12,17 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.port import Depot, Entry
 from . import manifest as manifests
-from .manifest import Manifest
+from .manifest import Base, Manifest
 from .segment import NO_LINK, Part, Segment, decode, encode
+from .snapshot import dump, load, read_head, usable
+from .state import State
+from .wire import pack, unpack
 
 KEPT_SEGMENTS = 4  # in memory, the longest unused go first
 
@@ -176,6 +180,33 @@ class Archive:
         self.save(replace(self.manifest, parts=tuple(kept), lost=(*self.manifest.lost, *aside)))
         return aside
 
+    def put_segment(self, part: Part, data: bytes) -> None:
+        """Write a segment's file, for a manifest that is about to name it."""
+        self.depot.put(self._path(part.name), data)
+
+    # -- bases ----------------------------------------------------------------------------------------------------
+
+    def base(self, last: int) -> State:
+        """The state that history after what was pruned (up to `last`) is folded from. Raises `Unavailable`, `Corrupt`."""
+        for base in self.manifest.bases:
+            if base.version == last:
+                state = load_base(self._base_file(base), base.name)
+                if state.version != last or state.digest() != base.digest:
+                    raise Corrupt(f"{base.name} in {self.where} is not the state its manifest names", code="bad-snapshot")
+                return state
+        raise Unavailable(f"the archive {self.where} has no state of version {last}, where it was pruned", code="archive")
+
+    def base_parts(self, base: Base) -> tuple[dict[str, Any], list[bytes]]:
+        """Head and chunks of a base."""
+        head, chunks = unpack(self._base_file(base))
+        return read_head(head), chunks
+
+    def _base_file(self, base: Base) -> bytes:
+        data = self.depot.get(self._path(base.name))
+        if data is None or blob_name(data) != base.name.rpartition(".")[2]:
+            raise Unavailable(f"the archive {self.where} lacks {base.name}, or it is damaged", code="archive")
+        return data
+
     # -- blobs ----------------------------------------------------------------------------------------------------
 
     def blob(self, name: str) -> bytes | None:
@@ -190,6 +221,21 @@ class Archive:
             return False
         self.depot.put(path, data)
         return True
+
+
+def pack_base(state: State) -> bytes:
+    """A state as a file."""
+    head, chunks = dump(state)
+    return pack([head, chunks])
+
+
+def load_base(data: bytes, name: str) -> State:
+    """Inverse of `pack_base`. Raises `Corrupt` for what is none, or of another schema."""
+    head, chunks = unpack(data)
+    known = read_head(head)
+    if not usable(known):
+        raise Corrupt(f"{name} was written by an older program, and what it stands for is pruned", code="older-schema")
+    return load(known, chunks)
 
 
 def blob_path(name: str) -> str:

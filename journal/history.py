@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from ..kvs.blobs import checked_blob
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.port import Entry, Meta, Store
-from .archive import Archive
+from .archive import Archive, pruned_error
+from .state import State
 
 
 class History:
@@ -63,6 +64,31 @@ class History:
                     pass
         return [data if data is None else checked_blob(name, data) for name, data in zip(names, found, strict=True)]
 
+    def begin(self, version: int | None = None, moment: float | None = None) -> State:
+        """What a fold up to a version, or a server time, begins with: nothing, or the state up to which history was pruned.
+
+        Raises `Unavailable` (code pruned) for a version, or a time, before that.
+        """
+        meta = self.store.meta()
+        if meta.first == 1:
+            return State()
+        archive = self._from(meta, 1, meta.first - 1)
+        pruned = archive.manifest.pruned
+        if not pruned:
+            return State()
+        if version is not None and version < pruned:
+            raise pruned_error(version, pruned, archive.where)
+        try:
+            state = archive.base(pruned)
+        except Unavailable:
+            before = archive.manifest
+            if archive.load() == before:
+                raise
+            return self.begin(version, moment)  # more was pruned since the manifest was read
+        if moment is not None and state.time > moment:
+            raise pruned_error(pruned - 1, pruned, archive.where)
+        return state
+
     def archive(self) -> Archive | None:
         """The archive that holds what was trimmed, None if nothing was. Raises `Unavailable` if it cannot be read."""
         meta = self.store.meta()
@@ -84,8 +110,9 @@ class History:
                 self._archive, self._of = archive, meta.archive
                 return archive
         why = str(missing) if missing is not None else f"the archive {meta.archive} has no history of this instance"
-        raise Unavailable(
-            f"{_versions(first, last)} no longer in the server, and {why}", code="archive",
+        kind = Corrupt if isinstance(missing, Corrupt) else Unavailable
+        raise kind(
+            f"{_versions(first, last)} no longer in the server, and {why}", code=missing.code if missing is not None else "archive",
             hint=getattr(missing, "hint", "") or f"versions up to {meta.first - 1} belong below {meta.archive}/{meta.uid}; "
             "restore them, or name another place with FLUXKV_ARCHIVE",
         ) from None  # fmt: skip

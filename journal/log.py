@@ -137,8 +137,8 @@ class Journal:
 
         From the newest snapshot where an entry before it cannot be read; a moment before that snapshot is out of reach then.
         """
-        state = State()
         with no_collection():
+            state = self.history.begin(version, moment)
             try:
                 return self._fold(state, version, moment)
             except Corrupt:
@@ -170,7 +170,10 @@ class Journal:
     def story(self, versions: Sequence[int], subject: int | str | None = None) -> list[tuple[Commit, Event]]:
         """The events in these commits, those about `subject` only when it is given."""
         found = []
-        for entry in self.history.entries(versions):
+        entries = self.history.entries(versions)
+        if len(entries) < len(versions):
+            self.warn(f"{len(versions) - len(entries)} of the commits looked for are no more in the journal: they were pruned")
+        for entry in entries:
             commit = self.reader.commit(entry)
             for event in well_formed(commit.events):
                 if subject is None or event[1] == subject:

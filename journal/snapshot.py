@@ -173,14 +173,14 @@ def _load(head: dict[str, Any], chunks: Iterable[bytes], lazy: bool) -> State:
     return state
 
 
-def parts(head: dict[str, Any], chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Each compressed piece of a body. Raises `Corrupt` for one that does not match its checksum."""
+def unpacked(head: dict[str, Any], chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Each piece of a body, decompressed. Raises `Corrupt` for one that does not match its checksum."""
     body, at = b"".join(chunks), 0
     for _, _, _, _, names, size, checksum in head["sections"]:
         part = body[at : at + names + size]
         if len(part) != names + size or payload_hash(part) != checksum:
             raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
-        yield from filter(None, (part[:names], part[names:]))
+        yield from map(zlib.decompress, filter(None, (part[:names], part[names:])))
         at += names + size
 
 

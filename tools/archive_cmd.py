@@ -50,7 +50,7 @@ def archive(
     if (keep or keep_commits) and not trim:
         raise click.UsageError("--keep and --keep-commits go with --trim")
     with open_journal(uri) as journal:
-        rules, settings, place = _place(journal, uri, url)
+        rules, settings, place = place_of_journal(journal, uri, url)
         rules = replace(
             rules, keep_s=parse_duration(keep) if keep else rules.keep_s, keep_commits=keep_commits or rules.keep_commits
         )
@@ -61,7 +61,7 @@ def archive(
     _show(done, as_json, trim)
 
 
-def _place(journal: Journal, uri: str | None, url: str | None) -> tuple[ArchiveRules, dict[str, Any], str]:
+def place_of_journal(journal: Journal, uri: str | None, url: str | None) -> tuple[ArchiveRules, dict[str, Any], str]:
     """(what the config says, the instance's settings, where its archive is)."""
     from ..instances.archiving import place_of
     from ..instances.paths import find_uri, state_dir_of

@@ -45,23 +45,23 @@ class Fold:
     versions that were not folded, since one of them cannot be read and a newer snapshot has them.
     """
 
-    def __init__(self, journal: Journal, *, strict: bool = False) -> None:
+    def __init__(self, journal: Journal, *, strict: bool = False, begin: State | None = None) -> None:
         self.journal = journal
         self.strict = strict
-        self.state = State()
+        self.state = begin if begin is not None else journal.history.begin()
         self.faults: list[Fault] = []
         self.checked = self.unchecked = 0
         self.unknown: dict[str, int] = {}
         self.bytes = 0
         self.folding = True
         self.aside: list[Fault] = []
-        self.passed: list[tuple[int, int]] = []
+        self.passed: list[tuple[int, int]] = [(1, self.state.version)] if self.state.version else []
         self._unreadable = Corrupt("")
         self._unsure_until = 0
         self._unanswered: dict[int | str, list[Fault]] = {}
         if strict:
             self.state.quarantine.heard = []
-        self._digests: dict[int, bytes] = {0: self.state.digest()}
+        self._digests: dict[int, bytes] = {self.state.version: self.state.digest()}
 
     def run(
         self,
@@ -70,6 +70,8 @@ class Fold:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Fold up to a version or a server time, or to the end."""
+        if self.passed and (version is not None or moment is not None):
+            self.journal.history.begin(version, moment)  # raises for what was pruned
         for batch, wanted in self._batches(version):
             for number, id, commit in batch:
                 if number <= self.state.version:
@@ -99,7 +101,7 @@ class Fold:
 
     def _batches(self, version: int | None) -> Iterator[tuple[list[Numbered], set[int]]]:
         """Batches of entries, each with the versions whose digest is named in it or in the next."""
-        after = 0
+        after = self.state.version
         ahead: deque[tuple[list[Numbered], set[int]]] = deque()
         while True:
             entries = self.journal.history.read(after, BATCH)

@@ -32,13 +32,19 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
       fluxkv journal verify
       fluxkv journal verify --state-dir ~/old --json
     """
+    from ..journal.state import State
     from . import render
     from .folding import Fault, Fold
 
     with open_journal(uri, state_dir) as source:
         tip = source.store.meta().version
         archive = _check_archive(source, uri, state_dir)
-        fold = Fold(source, strict=True)
+        try:
+            fold = Fold(source, strict=True)
+        except FluxkvError:
+            if archive is None or not archive.wrong:
+                raise
+            fold = Fold(source, strict=True, begin=State())
         if archive is not None:
             fold.faults += [Fault(*wrong) for wrong in archive.wrong]
         try:
