@@ -67,6 +67,8 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         first["parent"] = settings["parent"]
     if settings.get("home"):
         first["home"] = settings["home"]
+    if settings.get("policy", "fcfs") != "fcfs":
+        first["policy"] = settings["policy"]  # workers of other hosts plan by it, too
     method = "job-info" if settings.get("parent") else "configuration" if settings.get("config") else "dynamic-discovery"
     document = settings.get("config_document") or {}
     hosts = [node.host for node in parse_R(settings["R"]).nodes] if document else []

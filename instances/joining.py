@@ -80,6 +80,26 @@ def prepare(directory: StateDir, uri: str, options: dict[str, Any]) -> dict[str,
     return settings
 
 
+def prepare_worker(directory: StateDir, uri: str, name: str, workers: int) -> dict[str, Any]:
+    """As `prepare`, for a host that plans and has no node. The policy is the one the instance was made with.
+
+    Raises `Unavailable` where nobody answers: what it is to join has to be known.
+    """
+    settings = prepare(directory, uri, {"name": name})
+    if settings.get("ranks"):
+        raise Rejected(f"{directory.path}: a node has joined from here", code="exists", hint="choose another with --state-dir")
+    store = open_store(settings["uri"])
+    try:
+        meta = store.meta()
+        _same_instance(settings, meta, directory)
+        policy = Journal(store).look().instance.get("policy", "fcfs")
+    finally:
+        store.close()
+    settings |= {"uid": meta.uid, "ranks": [], "lead": True, "workers": workers, "policy": policy}
+    directory.write(settings)
+    return settings
+
+
 def announce(directory: StateDir, settings: dict[str, Any]) -> int:
     """Have this host's node in the inventory; its rank, which the settings keep. Raises what stands in the way."""
     store = open_store(settings["uri"])

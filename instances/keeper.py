@@ -30,7 +30,7 @@ from .duties import Duties
 from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
 from .server_care import SERVER_AGAIN_S, ServerCare
-from .supervised import WITHIN_S, Role, keep_owner, owner_file, remove, write_word
+from .supervised import WITHIN_S, Role, keep_owner, owner_file, remove, roles_of, write_word
 
 WITNESS_S = 1.0
 CHECK_S = 1.0
@@ -50,14 +50,7 @@ class Keeper(ServerCare):
         self.restart_asked = False
         self.cron: Cron | None = None
         self.archiving: ArchiveDuty | None = None
-        self.roles: list[Role] = []
-        if self.settings.get("lead", True):
-            for number in range(int(self.settings.get("workers", 1))):
-                name = f"worker-{number}"
-                self.roles.append(Role(name, state_dir.lock_file(name)))
-        if not self.settings.get("fake"):
-            self.roles.append(Role("launcher", state_dir.lock_file("launcher")))
-        self.roles.append(Role("agent", state_dir.lock_file("agent")))
+        self.roles = roles_of(self.settings, state_dir)
         signal.signal(signal.SIGUSR1, self._restart_told)
         signal.signal(signal.SIGUSR2, self._revive_told)
 
@@ -83,7 +76,7 @@ class Keeper(ServerCare):
             self.log.say("info", done)
         for name in ("keeper", "server"):
             remove(self.state_dir.join("run", f"{name}.failed"))
-        if self.settings.get("lead", True):
+        if self.settings.get("lead", True) and not self.joined:
             context = {"pid": os.getpid(), "host": os.uname().nodename, "schema": SCHEMA}
             events = [["instance-start", "instance", time.time(), context]]
             boot.say(store, events)
@@ -177,9 +170,10 @@ class Keeper(ServerCare):
         if self.store is not None and self.settings.get("lead", True):
             self.cron = Cron(self.store, duties, self.log.say)
             duties.add("cron", LOOK_S, self._cron)
-            self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
-            duties.add("archive", ARCHIVE_LOOK_S, self._archive)
-            if self.child:
+            if not self.joined:
+                self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
+                duties.add("archive", ARCHIVE_LOOK_S, self._archive)
+            if self.settings.get("parent"):
                 duties.add("parent", LOOK_S, self._parent_limit(self.store))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
         duties.start()
@@ -309,14 +303,15 @@ class Keeper(ServerCare):
         write_word(self.state_dir.join("run", "stopping"), "")
         remove(self.state_dir.join("run", "ready"))
         if self.joined:
-            leaving.end_here(self.settings, self.log, self._end_roles)
+            if self.settings.get("ranks"):
+                leaving.end_here(self.settings, self.log, self._end_roles)
         elif self.settings.get("lead", True):
             try:
                 KEPT.append(end_jobs(self.settings["uri"], self.log, self._notice))
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
         self._end_roles("agent", "worker", "launcher")
-        if self.store is not None and self.settings.get("lead", True):
+        if self.store is not None and self.settings.get("lead", True) and not self.joined:
             try:
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from . import proctree
 from .paths import StateDir, write_json
@@ -61,6 +63,18 @@ class Role:
         often = len(of) >= DEATHS + (2 if self.name == "launcher" else 0)
         self.again_at = now + PAUSE_S if often else 0.0
         return often and not spared
+
+
+def roles_of(settings: Mapping[str, Any], state_dir: StateDir) -> list[Role]:
+    """The daemons a state directory has, by its settings, in the order in which they start."""
+    names = []
+    if settings.get("lead", True):
+        # On a host that has joined each plans by a name of its own: it is its lease's owner, and its producer.
+        where = f"@{settings['host']['name']}" if settings.get("join") else ""
+        names += [f"worker-{number}{where}" for number in range(int(settings.get("workers", 1)))]
+    if settings.get("ranks") != []:
+        names += ["agent"] if settings.get("fake") else ["launcher", "agent"]
+    return [Role(name, state_dir.lock_file(name)) for name in names]
 
 
 def _run_file_of(path: str, pid: int) -> bool:

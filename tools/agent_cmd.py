@@ -53,7 +53,7 @@ def agent(
     if leave:
         if address:
             raise click.UsageError("--leave does not go with --join")
-        _leave(_joined_directory(state_dir), timeout)
+        _leave(joined_directory(state_dir), timeout)
         return
     uri = joining.read_address(address) if address else ""
     if state_dir:
@@ -61,12 +61,12 @@ def agent(
     elif uri:
         directory = joining.default_directory(uri, name or host_name())
     else:
-        directory = _joined_directory(None)
+        directory = joined_directory(None)
     if lock_held(directory.lock_file("keeper")):
         raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running", hint="fluxkv status")
     options = {"name": name, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties}
     settings = joining.prepare(directory, uri, options)
-    _hide_password(address, directory, detach)
+    hide_password(address, directory, detach)
     os.environ.pop(PASSWORD_VARIABLE, None)  # it stands in a file now: daemons and tasks need not know it
     try:
         rank = joining.announce(directory, settings)
@@ -76,22 +76,22 @@ def agent(
         click.echo(f"fluxkv: {error}; this host goes on waiting for it", err=True)  # as after a power cut that hit both
         rank = settings["ranks"][0]
     if not detach:
-        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)  # `_stay` takes them, so that what was started is ended in order
+        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)  # `stay` takes them, so that what was started is ended in order
     starting.start_keeper(directory, 0 if detach else os.getpid())
     _say_up(settings, rank, to_stderr=detach)
     if detach:
         click.echo(directory.path)
         return
-    sys.exit(_stay(directory))
+    sys.exit(stay(directory))
 
 
-def _hide_password(address: str | None, directory: Any, detach: bool) -> None:
+def hide_password(address: str | None, directory: Any, detach: bool, command: str = "agent") -> None:
     """A password on the command line would be in `ps` as long as this runs: go on as a command without it."""
     if address and "@" in address and not detach:
         from ..kvs.uri import parse_server, parse_uri
 
         if parse_server(parse_uri(address).server).password:
-            argv = [sys.executable, "-c", "from fluxkv.tools.main import main; main()", "agent", "--state-dir", directory.path]
+            argv = [sys.executable, "-c", "from fluxkv.tools.main import main; main()", command, "--state-dir", directory.path]
             sys.stdout.flush()
             os.execv(sys.executable, argv)
 
@@ -120,7 +120,7 @@ def _say_up(settings: dict[str, Any], rank: int, to_stderr: bool) -> None:
         store.close()
 
 
-def _stay(directory: Any) -> int:
+def stay(directory: Any) -> int:
     """As long as the daemons live, or until told to end, which ends them in order."""
     from ..instances import start as starting
     from ..instances.paths import lock_held
@@ -138,7 +138,7 @@ def _stay(directory: Any) -> int:
     return 128 + signal.SIGINT if word.si_signo == signal.SIGINT else 0
 
 
-def _joined_directory(state_dir: str | None) -> Any:
+def joined_directory(state_dir: str | None) -> Any:
     """The directory named, or the only one of this user from which this host has joined something."""
     from ..instances.paths import StateDir, known
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "stop": ("start", "stop", "End an instance in order."),
     "restart": ("start", "restart", "Replace an instance's daemons while its tasks run on."),
     "agent": ("agent", "agent", "Make this host a node of an instance that runs on another."),
+    "worker": ("worker", "worker", "Plan for an instance that was started on another host."),
     "uri": ("uri", "uri_", "Print the instance's URI, also for hosts that are to join."),
     "status": ("status", "status", "Say how the instance is: daemons, nodes, queue, journal."),
     "list": ("status", "list_instances", "List this user's instances."),
@@ -59,7 +60,7 @@ COMMANDS = {
 
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
-    "Instances": ("start", "stop", "restart", "agent", "uri", "status", "list", "doctor", "dmesg", "ops"),
+    "Instances": ("start", "stop", "restart", "agent", "worker", "uri", "status", "list", "doctor", "dmesg", "ops"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
     "Looking at jobs and changing them": (
         "jobs", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",

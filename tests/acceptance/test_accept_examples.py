@@ -74,7 +74,8 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "cron delete": (_TIDY,),
     "cron dump": (_TIDY,),
 }
-SIMS_RUNNING = {"stop", "restart", "agent", "uri"}  # they end or disturb the instance they speak to, so it is one of their own
+JOINING = {"agent", "worker"}
+SIMS_RUNNING = {"stop", "restart", "uri"} | JOINING  # they end or disturb the instance they speak to: one of their own
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
@@ -83,7 +84,7 @@ STATUS = {
     "fluxkv ops failover": 1,
     "fluxkv ops failover --dry-run": 1,
 }
-ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow|agent (--join join.uri|--state-dir ~/node)$)")
+ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow|(agent|worker) --join join.uri$|agent --state-dir ~/node$)")
 JOINED = {
     "--leave": "fluxkv agent --join join.uri --detach",
     "--state-dir ~/node": "fluxkv agent --join join.uri --detach --state-dir ~/node && fluxkv stop --state-dir ~/node",
@@ -393,9 +394,9 @@ def test_example_does_what_it_says(example: Example, world: World, tmp_path: Pat
             del env["FLUXKV_URI"]
             if command in SIMS_RUNNING:
                 sims = world.home / "own" / "sims"
-                listens = ["--listen=127.0.0.1", "--config", world.home / "cluster.toml"] if command in ("agent", "uri") else []
+                listens = ["--listen=127.0.0.1", "--config", world.home / "cluster.toml"] if command in {"uri"} | JOINING else []
                 env["FLUXKV_URI"] = world.shell.ok("start", "--detach", "--state-dir", sims, *listens).split()[-1]
-                if command == "agent":
+                if command in JOINING:
                     _write(tmp_path / "join.uri", world.shell.ok("uri", "--remote", "--state-dir", sims))
                     for words in [words for part, words in JOINED.items() if part in line]:
                         assert run_to_the_end(words, env, tmp_path)[0] == 0, words
