@@ -7,7 +7,6 @@ so a fenced attempt's word changes nothing. Output files and pipes are the runne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgpack.exceptions import UnpackException
@@ -16,6 +15,7 @@ from ..journal.wire import pack, pack_events, unpack
 from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, hello, split_key
+from .branches import Branches, adopted_lately
 from .facts import Rows, cut, rest
 from .reactor import (
     Answered,
@@ -39,7 +39,7 @@ FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many
 ROWS = 2000  # facts in one report at most
 
 
-class Agent:
+class Agent(Branches):
     """placed: attempts by launcher key. cursors: rank -> last inbox id read. rows: facts to report, by rank.
 
     Facts wait in `rows` until the launcher's list of what it holds has come (after each connect), so that a hello names
@@ -60,12 +60,12 @@ class Agent:
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
-        self.strangers: set[str] = set()  # attempts that a worker does not know; when they are gone we say hello again
         self.last_report = 0.0
         self.bucket = 0.0
         self.trims: dict[int, str] = {}
         self.now = 0.0  # of this step
         self.seq = PROBE
+        super().__init__()
         self.producer = f"agent/{min(host.ranks)}"
 
     # -- the reactor ----------------------------------------------------------------------------------------------
@@ -80,6 +80,7 @@ class Agent:
                 for event in one.events:
                     self._launched(event, outputs)
             elif isinstance(one, Messages):
+                one = self.of_this_history(one)
                 if self.held is None:  # the list to come would not name what is launched now
                     self.unread.append(one)
                 else:
@@ -87,7 +88,7 @@ class Agent:
             elif isinstance(one, Answered):
                 self._answered(one, outputs)
             elif isinstance(one, Reopened):
-                self.meta = one.meta
+                self.reopened(one.meta, outputs)
                 self.inflight = None
                 self.seq = PROBE  # whether the last commit is in the journal, nobody has said
                 self.hello_due = True
@@ -121,8 +122,10 @@ class Agent:
                     if launches:  # keep the order of launches and what is said about them
                         outputs.append(ToLauncher(["launch", launches]))
                         launches = []
-                    if order[0] == "hello":
-                        self._greeted(int(message.id.partition("-")[2]))
+                    if order[0] == "adopted":
+                        self.adopted(f"{order[1]}.{order[2]}.{rank}")
+                    elif order[0] == "hello":
+                        self._greeted()
                     else:
                         self._control(rank, order, outputs)
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -148,6 +151,8 @@ class Agent:
                 self.rows[rank].over.append([job, version, 0.0, self.now, 1 << 8, f"spawn: bad order: {error}", 0])
             return
         placed.fake = "fake_s" in attempt
+        if not placed.letter and not order["queued"]:
+            placed.claim = attempt["held"] = [order["claim"], order["nodes"]]
         self._place(placed)
         launches.append(attempt)
 
@@ -157,25 +162,20 @@ class Agent:
 
     def _unplace(self, key: str) -> Placed | None:
         placed = self.placed.pop(key, None)
-        self.hello_due |= self.strangers == {key}
-        self.strangers.discard(key)
+        self.hello_due |= self.fenced == {key}
+        self.fenced.discard(key)
         if placed is not None:
             self.names.pop((placed.job, placed.version, placed.rank, placed.letter), None)
         return placed
 
-    def _greeted(self, epoch: int) -> None:
-        """A worker asks everybody to speak: history goes on under this epoch."""
-        if epoch != self.meta.epoch:
-            self.meta = replace(self.meta, epoch=epoch)
+    def _greeted(self) -> None:
+        """A worker asks everybody to speak. If history goes on under an epoch we do not know yet, the store will say so."""
         self.hello_due = True
 
     def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:
         what = order[0]
         if what == "forget":
-            key = f"{order[1]}.{rank}"
-            outputs.append(ToLauncher(["end", key, "fenced"]))
-            self.strangers.update({key} & self.placed.keys())
-            self.hello_due |= not self.strangers
+            self.forget(f"{order[1]}.{rank}", outputs)
             return
         key = f"{order[1]}.{order[2]}.{rank}"
         known = key in self.placed
@@ -194,17 +194,23 @@ class Agent:
     def _launched(self, event: list[Any], outputs: list[Output]) -> None:
         what = event[0]
         if what == "over":
-            self._over(event)
+            if event[1] in self.fenced:
+                self.gone(event[1], outputs)
+            else:
+                self._over(event)
         elif what == "start":
             placed = self.placed.get(event[1])
             if placed is not None:
                 placed.t_start = event[2]
-                if not placed.letter:
+                if not placed.letter and placed.key not in self.foreign:
                     self.unsaid[placed.key] = placed
         elif what == "unstarted":
             for key in event[1]:
+                if key in self.fenced:
+                    self.gone(key, outputs)
+                    continue
                 placed = self._unplace(key)
-                if placed is not None:
+                if placed is not None and self.foreign.pop(key, "") == "":
                     self.rows[placed.rank].unstarted.append([placed.job, placed.version])
         elif what in ("timeout", "first-exit"):
             placed = self.placed.get(event[1])
@@ -222,6 +228,11 @@ class Agent:
         placed = self.placed.get(key)
         if placed is None or placed.over:
             return
+        successor = self.placed.get(following or "")
+        if successor is not None:
+            successor.claim = placed.claim  # it has the seat
+        if self.kept_back(event):
+            return
         placed.over = True
         self.unsaid.pop(key, None)
         if placed.letter:
@@ -229,18 +240,20 @@ class Agent:
             self.rows[placed.rank].script.append(row)
             return
         self.rows[placed.rank].exit += placed.untold(*event[11:])
-        successor = split_key(following)[0] if following else 0
-        self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, successor])
+        next_job = split_key(following)[0] if following else 0
+        self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, next_job])
 
     def _held(self, rows: list[list[Any]], outputs: list[Output]) -> None:
         """What the launcher has, after a connect: the truth about attempts on this host."""
         listed = {row[0] for row in rows}
         for placed in [one for one in self.placed.values() if one.key not in listed and not one.over and not one.fake]:
+            fenced = placed.key in self.fenced
             self._unplace(placed.key)  # a queued one that a dead launcher held in memory
-            if placed.letter:
+            if placed.letter or fenced or self.foreign.pop(placed.key, "") != "":
                 continue  # the hello says that it is gone
             self.rows[placed.rank].unstarted.append([placed.job, placed.version])
-        for key, job, state, t_start, _, over in rows:
+        asked = self.recall
+        for key, job, state, t_start, _, over, *claim in rows:
             _, version, rank = split_key(key)
             if rank not in self.rows:
                 continue
@@ -248,13 +261,18 @@ class Agent:
             if known is None:
                 known = Placed(key, job, version, rank)
                 self._place(known)
-            if state == "over":
+                known.claim = claim[0] if claim else None
+                self.note_foreign(key)
+            if state in ("over", "past"):
                 if not known.over:
                     self._over(over)
             elif state == "running" and not known.t_start:
                 known.t_start = t_start
-                if not known.letter:
+                if not known.letter and key not in self.foreign:
                     self.unsaid[key] = known
+        if asked:
+            self.ask_all(outputs)  # that list has these too
+            return
         self.held = list(self.placed)
         self.hello_due = True
         unread, self.unread = self.unread, []
@@ -266,12 +284,13 @@ class Agent:
     def _write(self, now: float, outputs: list[Output]) -> None:
         events: list[list[Any]] = []
         bumps: list[str] = []
-        exact: dict[str, int] = {}
+        exact: dict[str, str] = {}
         if self.hello_due:
             self.hello_due = False
             self.sent_hello = True
             for rank in self.host.ranks:
-                context = hello(self.host, rank, self.meta.epoch, self.cursors.get(rank, "0-0"), self.placed.values())
+                context = hello(self.host, rank, self.meta.epoch, self.cursors.get(rank, "0-0"), self.placed.values(),
+                                claims=adopted_lately(self.meta.epochs))  # fmt: skip
                 events.append(["hello", f"node/{rank}", now, context])
                 bumps.append(f"node/{rank}")
         else:
@@ -323,34 +342,7 @@ class Agent:
             self.rows[placed.rank].start.append([placed.job, placed.version, placed.t_start])
         self.unsaid.clear()
 
-    def _guard(self, exact: dict[str, int], outputs: list[Output]) -> None:
-        """Each attempt named must be its job's current one. Of two of one job only the newer can be."""
-        stale: set[tuple[int, int]] = set()
-        for rows in self.sent.values():
-            for group in (rows.start, rows.over, rows.unstarted, rows.timeout, rows.script, rows.exit):
-                for row in group:
-                    thing, version = f"attempt/{row[0]}", row[1]
-                    known = exact.get(thing, version)
-                    if known != version:
-                        stale.add((row[0], min(known, version)))
-                        version = max(known, version)
-                    exact[thing] = version
-        if stale:
-            self._fenced(stale, outputs)
-
-    def _fenced(self, attempts: set[tuple[int, int]], outputs: list[Output]) -> None:
-        """Nobody wants to hear of these attempts (job, version) any more: drop what was to be said, here and at the
-        launcher."""
-        over = []
-        for rank, rows in self.sent.items():
-            over += [self.names.get((*one[:2], rank, one[2]), "") for one in rows.ended() if one[:2] in attempts]
-            rows.drop(attempts)
-        if over:
-            outputs.append(ToLauncher(["ack", over]))
-            for key in over:
-                self._unplace(key)
-
-    def _send(self, events: list[Any], bumps: list[str], exact: dict[str, int], outputs: list[Output]) -> None:
+    def _send(self, events: list[Any], bumps: list[str], exact: dict[str, str], outputs: list[Output]) -> None:
         request = Append(
             uid=self.meta.uid,
             epoch=self.meta.epoch,

@@ -23,10 +23,11 @@ from .templates import expand, expand_all, has_template, job_words, names_tag, n
 class Placed:
     """An attempt the launcher was given, as the agent remembers it.
 
-    over: its end has been heard. exits: of its first tasks, told already.
+    over: its end has been heard. exits: of its first tasks, told already. claim: [what it holds here (wire), on how many nodes
+    it is], None where that is not known (placed ahead, and not begun).
     """
 
-    __slots__ = ("exits", "fake", "job", "key", "letter", "over", "rank", "t_start", "version")
+    __slots__ = ("claim", "exits", "fake", "job", "key", "letter", "over", "rank", "t_start", "version")
 
     def __init__(self, key: str, job: int, version: int, rank: int, fake: bool = False) -> None:
         self.key = key
@@ -35,10 +36,16 @@ class Placed:
         self.rank = rank
         self.t_start = 0.0
         self.over = False
+        self.claim: list[Any] | None = None
         self.exits: set[tuple[Any, ...]] = set()
         letter = key.rpartition(".")[0][-1:]
         self.letter = letter if letter.isalpha() else ""  # of a script's attempt (`script_orders`)
         self.fake = fake  # held by the launcher that only pretends, in this process
+
+    @property
+    def name(self) -> str:
+        """`<job>.<version>-<epoch>`, with a letter behind it for a script."""
+        return self.key.rpartition(".")[0]
 
     def untold(self, exits: Iterable[list[Any]] = ()) -> list[list[Any]]:
         """Rows of a report about first exits, [task rank, wait status, time], each given once."""
@@ -69,13 +76,19 @@ class Host:
         self.origin_ms = origin_ms  # Unix milliseconds that job ids count from
 
 
-def hello(host: Host, rank: int, epoch: int, cursor: str, placed: Iterable[Placed]) -> dict[str, Any]:
-    """Context of a node's hello: who it is, how far it has read, and every attempt it has."""
-    held = [one.key.rpartition(".")[0] for one in placed if one.rank == rank]
-    return {
+def hello(
+    host: Host, rank: int, epoch: int, cursor: str, placed: Iterable[Placed], *, claims: bool = False
+) -> dict[str, Any]:
+    """Context of a node's hello: who it is, how far it has read, and every attempt it has. claims: also what each holds, for a
+    journal that may not know."""
+    here = [one for one in placed if one.rank == rank]
+    context: dict[str, Any] = {
         "rank": rank, "host": host.names[rank], "boot": host.boot, "spool": host.spool_id, "epoch": epoch, "cursor": cursor,
-        "held": held,
+        "held": [one.name for one in here],
     }  # fmt: skip
+    if claims:
+        context["claims"] = {one.name: [*one.claim, one.t_start] for one in here if one.claim is not None and one.t_start}
+    return context
 
 
 def split_key(key: str) -> tuple[int, int, int]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..journal.derive import Group
+from ..journal.job import Job
 from ..journal.schema import SCHEMA
 from ..journal.state import State
 from ..journal.wire import pack, pack_events
+from ..kvs.epochs import anchor
 from ..kvs.port import Append, Meta
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ def assemble(groups: Iterable[Group], meta: Meta, state: State, producer: str, s
     bumps: dict[str, None] = {}
     clears: list[str] = []
     inbox: dict[int, list[Any]] = {}
+    sets: list[tuple[str, str]] = []
     for group in groups:
         events.extend(group.events)
         since.update(dict.fromkeys(group.things))
         bumps.update(dict.fromkeys(group.bumps))
         clears.extend(group.clears)
+        sets.extend(group.sets)
         for rank, message in group.to_nodes:
             inbox.setdefault(rank, []).append(message)
     if not events:  # a commit has at least one event: say whose word it is
@@ -43,6 +47,8 @@ def assemble(groups: Iterable[Group], meta: Meta, state: State, producer: str, s
         bumps=tuple(bumps),
         clears=tuple(clear for clear in clears if clear not in bumps),
         inbox=tuple((f"node/{rank}", pack(messages)) for rank, messages in inbox.items()),
+        sets=tuple(sets),
+        anchor=anchor(state.version, state.epoch, state.tail),
         extra=pack({"by": producer, "digest": state.digest(), "schema": SCHEMA}),
     )
 
@@ -107,3 +113,14 @@ def look_again(
         planner.resync.update(group.frees)
         planner.resync.update(group.takes)
     return greet
+
+
+def premises(state: State, job: Job) -> list[str]:
+    """What a placement of this job rests on beside the job and its nodes: the plan of its queue, numbers of jobs."""
+    rules = state.rules.of(job.queue)
+    things = [f"plan/{job.queue}"]
+    if rules is not None and rules.parent:
+        things.append(f"plan/{rules.parent}")
+    if state.usage is not None:
+        things += [f"running/{scope}/{job.userid}" for scope, _ in state.rules.running_limits(job.queue)]
+    return things

@@ -16,6 +16,7 @@ from typing import Any
 from .seats import LINGER_S, Seats
 from .wire import Message
 
+RECENT = 1024
 _HARMLESS = frozenset(
     {
         0,
@@ -53,13 +54,14 @@ class _Run:
 class FakeLauncher:
     """`handle` messages, then `advance` to the present; sleep until `due`."""
 
-    __slots__ = ("_count", "_ends", "_events", "_leaving", "_over", "_ripe", "_runs", "_seats", "_waiting")
+    __slots__ = ("_count", "_ends", "_events", "_leaving", "_over", "_recent", "_ripe", "_runs", "_seats", "_waiting")
 
     def __init__(self, *, linger_s: float = LINGER_S) -> None:
         self._seats = Seats(linger_s)
         self._waiting: dict[str, dict[str, Any]] = {}
         self._runs: dict[str, _Run] = {}
         self._over: dict[str, list[Any]] = {}  # not yet acked
+        self._recent: dict[str, list[Any]] = {}  # acked a short while ago
         self._ripe: deque[_Run] = deque()  # over as soon as time is told
         self._ends: list[tuple[float, int, _Run]] = []
         self._events: list[list[Any]] = []
@@ -78,7 +80,11 @@ class FakeLauncher:
             self._launch(message[1], now)
         elif kind == "ack":
             for key in message[1]:
-                self._over.pop(key, None)
+                over = self._over.pop(key, None)
+                if over is not None:
+                    self._recent[key] = over
+            while len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
         elif kind == "recall":
             self._give_back(self._seats.withdraw(message[1]))
         elif kind == "end":
@@ -97,7 +103,7 @@ class FakeLauncher:
             elif message[1] in self._waiting:
                 self._waiting[message[1]]["limit_s"] = message[2]
         elif kind == "list":
-            self._events.append(["held", self._rows()])
+            self._events.append(["held", self._rows(recent=len(message) > 1)])
         elif kind == "shutdown":
             self._leaving = True
             self._give_back(self._seats.withdraw_all())
@@ -229,10 +235,14 @@ class FakeLauncher:
                 del self._waiting[key]
             self._events.append(["unstarted", keys])
 
-    def _rows(self) -> list[list[Any]]:
+    def _rows(self, *, recent: bool = False) -> list[list[Any]]:
         rows: list[list[Any]] = [
             [key, spec["job"], "queued", 0.0, [], None] for key, spec in self._waiting.items()
         ]
-        rows += [[run.key, run.spec["job"], "running", run.started, [], None] for run in self._runs.values()]
+        rows += [
+            [run.key, run.spec["job"], "running", run.started, [], None, run.spec.get("held")] for run in self._runs.values()
+        ]
         rows += [[over[1], over[10], "over", over[3], [], over] for over in self._over.values()]
+        if recent:
+            rows += [[over[1], over[10], "past", over[3], [], over] for over in self._recent.values()]
         return rows

@@ -9,6 +9,7 @@ from ..journal.derive_scripts import tasks_ordered
 from ..journal.job import Job
 from ..journal.scripts import HOUSEKEEPING, LETTERS, PROLOG
 from ..journal.state import State
+from . import foreign
 from .orders import split_attempt
 
 
@@ -37,6 +38,8 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
                 group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
             elif job.recalled and job.granted is not None and not job.seat_of:
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
+            if job.granted is not None:
+                foreign.settle_granted(state, job, rank, group, now)
         elif (job.holds or job.seat_of) and rank not in job.over and 0 < tasks_ordered(job) <= read:
             group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
             group.things.append(f"job/{id}")
@@ -50,16 +53,19 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
             group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
-    strangers = False
+    unknown = []
     for key in sorted(listed - known):
         ended = state.jobs.get(split_attempt(key))
-        if ended is not None and ended.key == key:
-            continue  # over and settled: its node will hear so
-        group.to_nodes.append((rank, ["forget", key]))
-        strangers = True
-    if not node.online and not strangers:  # its agent speaks once more when they are gone: what they use is not sold before
+        if ended is None or ended.key != key:  # else it is over and settled: its node will hear so
+            unknown.append(key)
+    usable = not unknown or foreign.settle(state, rank, unknown, group, now)
+    if any(order[0] == "forget" for _, order in group.to_nodes):
+        if node.online:  # what the journal does not know is still there, on what it would sell
+            reason = "ends what the journal does not know"
+            group.events.append(["offline", "resource", now, {"idset": str(rank), "reason": reason}])
+    elif usable and not node.online:
         group.events.append(["online", "resource", now, {"idset": str(rank)}])
-    return group if group.events or group.to_nodes else None
+    return group if group.events or group.to_nodes or group.later else None
 
 
 def _settle_script(job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float) -> None:

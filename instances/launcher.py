@@ -7,11 +7,12 @@ on a seat is `seats`' word, how a task starts `spawning`'s, what is remembered `
 journals, jobs' meaning or retries. Messages are framed by `wire`.
 
 Agent -> launcher: `["env", ref, {name: value}]`, `["launch", [attempt, ...]]`, `["signal", key, signum]`,
-`["end", key, cause]`, `["limit", key, limit_s]`, `["recall", [keys]]`, `["ack", [keys]]`, `["list"]`,
+`["end", key, cause]`, `["limit", key, limit_s]`, `["recall", [keys]]`, `["ack", [keys]]`,
+`["list"]`, `["list", "recent"]` (also what was acked a short while ago, state "past"),
 `["eof", key]`, `["shutdown", kill]`.
 
-Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over], ...]]`
-in answer to `list` (state "queued", "running" or "over"; over: the over event or None). Events:
+Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over, held], ...]]`
+in answer to `list` (state "queued", "running" or "over"; over: the over event or None; held: as the attempt had it). Events:
 
     ["start", key, t_unix, pids]
     ["exit", key, task_rank, wait_status, t]                 attempts of several tasks only
@@ -250,11 +251,13 @@ class Launcher(AttemptTable):
     def on_list(self, message: Message) -> None:
         rows: list[list[Any]] = []
         for a in self.held.values():
-            rows.append([a.key, a.job, "running" if a.t_start else "queued", a.t_start, a.pids, None])
+            rows.append([a.key, a.job, "running" if a.t_start else "queued", a.t_start, a.pids, None, a.spec.get("held")])
         for lost in self.lost.values():  # still dying
             rows.append([lost.key, lost.job, "running", lost.t_start, lost.pids, None])
         for event in self.over.values():
             rows.append([event[1], event[10], "over", event[3], [], event])
+        if len(message) > 1:
+            rows += [[event[1], event[10], "past", event[3], [], event] for event in self.recent.values()]
         self.write_down()
         self.door.offer(self.events)
         self.door.send(["held", rows])

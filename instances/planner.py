@@ -23,6 +23,7 @@ from ..schedulers.explain import explain
 from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
+from .commits import premises
 from .layout import TASKS_MAX, needs_claims
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
@@ -298,16 +299,11 @@ class Planner:
             yield self.reason(job, wait.code, wait.text, now)
 
     def _premises(self, job: Job) -> list[str]:
-        """What a placement of this job rests on beside the job and its nodes: the plan of its queue, numbers of jobs."""
-        rules = self.state.rules.of(job.queue)
-        things = [f"plan/{job.queue}"]
-        if rules is not None and rules.parent:
-            things.append(f"plan/{rules.parent}")
+        """As `premises`; counted among what this pass places."""
         if self.state.usage is not None:
             for scope, _ in self.state.rules.running_limits(job.queue):
                 self.more[scope, job.userid] = self.more.get((scope, job.userid), 0) + 1
-                things.append(f"running/{scope}/{job.userid}")
-        return things
+        return premises(self.state, job)
 
     def _alloc(self, id: int, claims: tuple[Claim, ...], now: float) -> Group:
         job = self.state.jobs[id]
@@ -316,10 +312,10 @@ class Planner:
         group = Group()
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])
         ranks = [claim.rank for claim in claims]
-        thing, premises = f"job/{id}", self._premises(job)
+        thing, rests = f"job/{id}", self._premises(job)
         nodes = [f"node/{rank}" for rank in ranks]
-        group.things = [thing, *premises, *nodes]
-        group.bumps = [thing, *premises, f"attempt/{id}", *nodes]
+        group.things = [thing, *rests, *nodes]
+        group.bumps = [thing, *rests, f"attempt/{id}", *nodes]
         group.takes = ranks
         prolog = self.state.rules.scripts.prolog
         if prolog is None:
@@ -406,11 +402,11 @@ class Planner:
         flat = entry.request.flat
         slots = flat.nslots if flat is not None and flat.nslots else 1
         claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
-        thing, premises = f"job/{job.id}", self._premises(job)
+        thing, rests = f"job/{job.id}", self._premises(job)
         self.ahead_of(job.id, rank, shape, now)
         return Group(
             events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
-            things=[thing, *premises],
-            bumps=[thing, *premises, f"attempt/{job.id}"],
+            things=[thing, *rests],
+            bumps=[thing, *rests, f"attempt/{job.id}"],
             to_nodes=launch_orders(job, entry.request, (claim,), shape, True, self.state.nodes),
         )

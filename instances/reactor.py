@@ -85,6 +85,13 @@ class Trim(NamedTuple):
     through: str
 
 
+class Follow(NamedTuple):
+    """Read an inbox ("node/3") from another position on: history has lost what it was read up to."""
+
+    name: str
+    position: str
+
+
 class Snapshot(NamedTuple):
     """Install a snapshot of the reactor's state, and prune guards up to this floor."""
 
@@ -110,7 +117,7 @@ class Note(NamedTuple):
     text: str
 
 
-Output = Write | ToLauncher | Trim | Snapshot | Lookup | WakeAt | Note
+Output = Write | ToLauncher | Trim | Follow | Snapshot | Lookup | WakeAt | Note
 
 
 class Reactor(Protocol):

@@ -12,11 +12,14 @@ from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
 from ..journal.schema import check_schema
 from ..journal.wire import pack
+from ..kvs.appending import refusal
+from ..kvs.epochs import settle
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
+from . import forks
 from .adoption import adopt
 from .agent import Agent
 from .attempts import Host
@@ -28,7 +31,7 @@ from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient
 from .paths import StateDir
-from .reactor import Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
+from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner
 from .script_orders import letter_of
 from .script_output import tell
@@ -67,6 +70,11 @@ class AgentRunner(Runner):
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size
         cursors = self._cursors(host, f"{meta.version}-{meta.epoch}")
+        for cursor in set(cursors.values()):
+            forks.notice(store, cursor)
+        if (meta := store.meta()).fork:
+            raise refusal("LOST", meta.fork, store.namespace)  # until it is adopted
+        cursors = {rank: settle(meta.epochs, meta.version, cursor) for rank, cursor in cursors.items()}
         super().__init__(daemon, store, log, Agent(meta, host, cursors))
         self._save_cursors()  # the next agent begins here, whatever came before the first report
         self.unsaved: list[str] = []  # ended attempts whose acknowledgement waits for the cursors
@@ -196,7 +204,9 @@ class AgentRunner(Runner):
                 held = {row[0] for row in event[1]}
                 for key in [key for key in forwarder.fresh if key not in held]:  # a dead launcher had them in its memory
                     self._never_ran(key)
-                for key, job, state, *_, over in event[1]:
+                for key, job, state, _, _, over, *_ in event[1]:
+                    if state == "past":
+                        continue  # its output was handed on then
                     if letter_of(key):
                         if over is not None:
                             tell(self.reactor.host, self.spool, over, self.log.say)
@@ -225,6 +235,9 @@ class AgentRunner(Runner):
 
     # -- performing -----------------------------------------------------------------------------------------------
 
+    def known(self) -> list[str]:
+        return [*super().known(), *set(self.reactor.cursors.values())]
+
     def perform(self, output: Output) -> list[Input]:
         if isinstance(output, ToLauncher):
             return self._to_launcher(output.message)
@@ -233,6 +246,11 @@ class AgentRunner(Runner):
                 self.store.trim(self.keys.inbox(output.key), output.through)
             except Unavailable:
                 pass  # the next one takes these with it
+            return []
+        if isinstance(output, Follow):
+            if self.subscription is not None:
+                self.subscription.follow(self.keys.inbox(output.name), output.position)
+            self._save_cursors()
             return []
         return super().perform(output)
 
@@ -259,6 +277,8 @@ class AgentRunner(Runner):
                 self.client.flush()
                 reach("ack.after")
             return []
+        if what == "list":
+            return self._list(message)
         keys = message[1] if what == "recall" else [message[1]]
         fake = [key for key in keys if key in self.fake_keys]
         if fake:
@@ -266,6 +286,14 @@ class AgentRunner(Runner):
             return []
         self.client.send(message)
         return []
+
+    def _list(self, message: list[Any]) -> list[Input]:
+        """All that the launcher has; on nodes that only pretend it is in this process."""
+        if not self.fake_nodes:
+            self.client.send(message)
+            return []
+        self.fake.handle(message, time.time())
+        return [Launched(self.fake.advance(time.time()))]
 
     def _launch(self, attempts: list[dict[str, Any]]) -> list[Input]:
         real, fake = [], []
@@ -333,7 +361,7 @@ class AgentRunner(Runner):
                 self._adopt(inventory, f"{meta.version}-{meta.epoch}")
         except Unavailable:
             return
-        if meta.epoch != self.reactor.meta.epoch:
+        if meta.epoch != self.reactor.meta.epoch and not meta.fork and not self._say_known():
             self.meta = meta
             self.ready.append(Reopened(meta))
             self.wake_at = time.time()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from ..journal.log import Journal
 from ..journal.schema import check_schema
+from ..kvs.epochs import anchor
 from ..kvs.errors import Conflict, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
+from ..kvs.port import Meta
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
+from . import forks
 from .daemon import KEPT, Daemon, Log
 from .paths import StateDir
 from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
@@ -41,9 +45,29 @@ class WorkerRunner(Runner):
         position = f"{state.version}-{state.epoch}" if state.version else "0"
         self.follow(open_store(uri).subscribe({keys.journal: position}), {})
         self.leading = False
+        self.policy = policy
         self.pending: list[Input] = []
         self.add_timer(LEASE_MS / 3000, self._renew)
         self.add_timer(1.0, self.watch_keeper)
+
+    def known(self) -> list[str]:
+        state = self.reactor.state
+        return [*super().known(), anchor(state.version, state.epoch, state.tail) or f"{state.version}-{state.epoch}"]
+
+    def reopened(self, meta: Meta) -> list[Input]:
+        """Go on, with another fold if the one we have is of a branch that was given up."""
+        if all(self.insist(partial(forks.missing, self.store, one)) is None for one in self.known()):
+            return super().reopened(meta)
+        self.log.say("warning", "what was folded is not this journal's history any more; reading it anew")
+        self.seen, self.seen_seq = "", 0
+        self.journal = self.insist(lambda: Journal(self.store, by=self.daemon.role))
+        state = self.insist(self.journal.load)
+        self.meta = self.journal.meta
+        self.reactor = Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
+        self.reactor.greet = True
+        if self.subscription is not None:
+            self.subscription.follow(Keys(self.store.namespace).journal, f"{state.version}-{state.epoch}")
+        return [Lead(self.leading)]
 
     def _renew(self) -> None:
         try:

@@ -10,14 +10,19 @@ import math
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..kvs.errors import Unavailable
-from ..kvs.port import Answer, Append, Message, Meta, StaleEpoch, Store, Subscription
+from ..kvs.blobs import payload_hash
+from ..kvs.epochs import anchor
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.port import Answer, Append, Appended, Gap, Message, Meta, StaleEpoch, Store, Subscription
+from . import forks
 from .daemon import RETRY_S, Daemon, Log, Stopping
 from .reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
 
 LONGEST_WAIT_S = 1.0
+FORKED = ("forked", "tail-behind", "history-lost", "snapshot-ahead")
 
 
 _T = TypeVar("_T")
@@ -25,6 +30,8 @@ _T = TypeVar("_T")
 
 class Core(Protocol):
     """A reactor, and whatever of its outputs is not the runner's."""
+
+    meta: Meta
 
     def step(self, now: float, inputs: list[Input]) -> list[Output]: ...
 
@@ -43,6 +50,7 @@ class Runner:
         self.wake_at = 0.0
         self.every: list[list[Any]] = []  # [period_s, next time, function]
         self.meta: Meta = store.meta()
+        self.seen, self.seen_seq = "", 0  # our last append that was taken: the entry's anchor, its sequence
         self.away = False  # whether the subscription has lost its server
 
     # -- wiring ---------------------------------------------------------------------------------------------------
@@ -125,6 +133,10 @@ class Runner:
                 else:
                     inputs.append(Entries(items))  # type: ignore[arg-type]
             self.away = False
+        except Corrupt as error:
+            if error.code not in FORKED:
+                raise
+            return self.doubt(error)
         except Unavailable as error:
             if not self.away:
                 self.away = True
@@ -149,11 +161,51 @@ class Runner:
     # -- the store ------------------------------------------------------------------------------------------------
 
     def _append(self, request: Append) -> list[Input]:
-        answer = self._until_answered(request)
+        try:
+            answer = self._until_answered(request)
+        except Corrupt as error:
+            if error.code not in FORKED:
+                raise
+            return self.doubt(error)
+        if isinstance(answer, Appended):
+            self.seen, self.seen_seq = anchor(answer.version, answer.epoch, payload_hash(request.payload)), request.seq
+        elif isinstance(answer, Gap) and answer.last < self.seen_seq:  # forgotten by pruning, or lost
+            self.seen_seq = 0
+            lost = self.insist(lambda: forks.notice(self.store, self.seen))
+            if lost is not None:
+                return self.doubt(forks.history_lost(self.insist(self.store.meta).version, lost, self.daemon.role))
         if not isinstance(answer, StaleEpoch):
             return [Answered(request, answer)]
-        meta = self._new_epoch(request.epoch)
-        return [Answered(request, answer), Reopened(meta)]
+        return [Answered(request, answer), *self._reopened(request.epoch)]
+
+    # -- another history ------------------------------------------------------------------------------------------
+
+    def known(self) -> list[str]:
+        """Entries that this process knows were in the journal: ids, or anchors."""
+        return [self.seen] if self.seen else []
+
+    def doubt(self, error: FluxkvError) -> list[Input]:
+        """The journal is not what it was. Say what we know, so that nobody writes to it, and wait until what is left is adopted."""
+        self.log.say("error", str(error))
+        meta = self.insist(self.store.meta)
+        if not self._say_known() and meta.epoch == self.reactor.meta.epoch and not meta.fork:
+            raise error
+        return self._reopened(self.reactor.meta.epoch)
+
+    def _say_known(self) -> bool:
+        """Whether the journal lacks something we know, and nobody has given it up."""
+        return any(self.insist(partial(forks.notice, self.store, one)) is not None for one in self.known())
+
+    def _reopened(self, old: int) -> list[Input]:
+        """Wait for a new epoch, and go on in it, if it has all that we know or somebody has adopted it without."""
+        while True:
+            meta = self._new_epoch(old)
+            if not self._say_known():
+                return self.reopened(meta)
+
+    def reopened(self, meta: Meta) -> list[Input]:
+        """History goes on under another epoch."""
+        return [Reopened(meta)]
 
     def _until_answered(self, request: Append) -> Answer:
         return self.insist(lambda: self.store.append(request))
@@ -180,7 +232,7 @@ class Runner:
                 raise Stopping
             try:
                 meta = self.store.meta()
-                if meta.epoch != old:
+                if meta.epoch != old and not meta.fork:
                     self.meta = meta
                     return meta
             except Unavailable:

@@ -17,6 +17,7 @@ from ..journal.retired import MAX_JOBS, retirement
 from ..journal.schema import SCHEMA, newer_schema
 from ..journal.state import State
 from ..journal.wire import Commit, read_commit
+from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
@@ -25,6 +26,7 @@ from .aside import set_aside
 from .attention import is_stopping, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
+from .foreign import wait_until
 from .greeting import answer_hello, recall_unusable
 from .planner import Planner
 from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
@@ -82,6 +84,8 @@ class Worker:
         for one in inputs:
             if isinstance(one, Entries):
                 for entry in one.entries:
+                    if entry.version == self.state.version and entry.epoch != self.state.epoch:
+                        raise Corrupt(f"version {entry.id} is in the place of what was folded", code="forked")
                     if entry.version > self.state.version:
                         self.state.apply(self._read(entry))
                         self.again = True
@@ -144,7 +148,8 @@ class Worker:
             self.again = True
             events = [event for group in self.groups for event in group.events]
             if answer.version == self.state.version + 1 and not answer.duplicate:
-                commit = Commit(answer.version, answer.epoch, request.producer, request.seq, request.decided_at, now, events, {})
+                commit = Commit(answer.version, answer.epoch, request.producer, request.seq, request.decided_at, now, events, {},
+                                payload_hash(request.payload))  # fmt: skip
                 self.state.apply(commit)
             self.groups = []
             self.wait_for = answer.version
@@ -205,11 +210,9 @@ class Worker:
             self.greet = False
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
-        for rank in sorted(state.said_hello):
-            group = answer_hello(state, rank, now)
-            if group is not None:
-                groups.append(group)
-        state.said_hello.clear()
+        hellos = [answer_hello(state, rank, now) for rank in sorted(state.said_hello)]
+        state.said_hello = {group.hello: None for group in hellos if group is not None and group.later}
+        groups += [group for group in hellos if group is not None and (group.events or group.to_nodes)]
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
         self.requeued.due(now)
@@ -224,13 +227,15 @@ class Worker:
             self.again = True
         groups.extend(self.deadlines.due(state, now))
         groups.extend(self.housekeeping.due(state, now))
-        if len(groups) < BATCH and state.epoch == self.meta.epoch:
+        pause = wait_until(state, now)
+        if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
         asks = self.waiting.asks()
         if asks:
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
-        wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next())
+        wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next(),
+                 pause)  # fmt: skip
         self.due = min(filter(None, wakes), default=0.0)
         if self.due:
             outputs.append(WakeAt(self.due))

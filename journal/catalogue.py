@@ -49,9 +49,11 @@ _add(_job, "RFC 21", "priority", {"priority": 16}, "the scheduler's order")
 _add(_job, "RFC 21", "urgency", {"urgency": 20, "userid": 1000}, "changed by a person")
 _add(_job, "RFC 21", "flux-restart", None, "the instance was fully stopped; SCHED goes back to PRIORITY")
 _add(_job, "RFC 21", "alloc",
-     {"claims": [[0, "0-3", "", 0, 1]], "expiration": 0.0, "attempt": 17, "via": 99, "annotations": {}},
+     {"claims": [[0, "0-3", "", 0, 1]], "expiration": 0.0, "attempt": 17, "via": 99, "annotations": {},
+      "adopted": "12-5", "since": [[0, 1.5]]},
      "resources committed (claims: rank, cores, gpus, memory MB, slots); attempt and via only for a granted job: the "
-     "version of its grant and the job whose seat it took over", "attempt", "via", "annotations")  # fmt: skip
+     "version of its grant and the job whose seat it took over; adopted and since only for an attempt that a lost branch began: "
+     "the entry that did, and when it started on each rank", "attempt", "via", "annotations", "adopted", "since")  # fmt: skip
 _add(_job, "RFC 21", "prolog-start", {"description": "job-manager.prolog", "ranks": "0-1"},
      "blocks start; ours runs on these ranks", "ranks")  # fmt: skip
 _add(_job, "RFC 21", "prolog-finish", {"description": "x", "status": 0}, "unblocks start")
@@ -75,6 +77,8 @@ _add(_job, "fluxkv", "requeue",
      "in place of clean: its attempt is over, and this one will follow, not before a time; retry and limit if by its policy",
      "retry", "limit", "after")  # fmt: skip
 _add(_job, "fluxkv", "end", {"cause": "cancel"}, "its node is told to end the process tree")
+_add(_job, "fluxkv", "fence", {"rank": 0, "attempt": "12-5", "cause": "what it runs on is not free any more"},
+     "an attempt that a lost branch began is ended on this rank")  # fmt: skip
 _add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")
 _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores"}, "why it is pending")
 _add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot", "script": "prolog"},
@@ -102,8 +106,12 @@ _add("resource", "RFC 44", "lively", {"idset": "0"}, "heard again")
 _add("node", "fluxkv", "join", {"host": "h", "spool": "s", "boot": "b"},
      "an agent on another host serves this node from now on; spool: the identity of its state directory")  # fmt: skip
 _add("node", "fluxkv", "hello",
-     {"rank": 0, "host": "h", "boot": "b", "spool": "s", "epoch": 5, "cursor": "7-5", "held": ["12.7-5"]},
-     "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has")  # fmt: skip
+     {"rank": 0, "host": "h", "boot": "b", "spool": "s", "epoch": 5, "cursor": "7-5", "held": ["12.7-5"],
+      "claims": {"12.7-5": [[0, "0-3", "", 0, 1], 1, 1.5]}},
+     "an agent begins: an epoch, a boot, or after losing its spool; held: attempts it has; claims, after an adoption: what those "
+     "that run hold here, on how many nodes they are, their start", "claims")  # fmt: skip
+_add("node", "fluxkv", "fence", {"rank": 0, "attempt": "7.12-5", "cause": "the journal does not know this job"},
+     "an attempt of a job that is unknown here, or over, is ended")  # fmt: skip
 _add("node", "fluxkv", "report",
      {"rank": 0, "start": [[12, 7, 1.5]], "over": [[12, 7, 1.5, 2.5, 0, "", 0]], "unstarted": [[13, 8]],
       "timeout": [[12, 7, 2.0]], "script": [[12, 7, "p", 1.5, 2.5, 0, ""]], "exit": [[12, 7, 1, 256, 2.5]]},

@@ -25,7 +25,7 @@ OUT_OF_TIME = (128 + 14) << 8  # of a job that went when its time was up, as in 
 
 @dataclass(slots=True)
 class Group:
-    """Events that stand or fall together. things: guarded since and bumped. frees/takes: node ranks.
+    """Events that stand or fall together. things: guarded since and bumped. sets: (thing, entry id). frees/takes: node ranks.
 
     to_nodes: (rank, message) for agents, delivered with the commit.
     """
@@ -34,11 +34,13 @@ class Group:
     things: list[str] = field(default_factory=list)
     bumps: list[str] = field(default_factory=list)
     clears: list[str] = field(default_factory=list)
+    sets: list[tuple[str, str]] = field(default_factory=list)
     frees: list[int] = field(default_factory=list)
     takes: list[int] = field(default_factory=list)
     to_nodes: list[tuple[int, list[Any]]] = field(default_factory=list)
     ready: bool = False  # the job enters (or re-enters) the queue with this group
     hello: int = -1  # the rank whose hello it answers
+    later: bool = False  # not all that was to be decided about that hello can be decided yet
     run: str = ""  # what its nodes are to begin: "launch" (the tasks), or a kind of script
     failed: list[tuple[int, str]] = field(default_factory=list)  # (rank, why): nodes to be drained
 

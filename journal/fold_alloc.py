@@ -13,6 +13,7 @@ from .quarantine import Impossible
 from .summary import ntasks_on
 from .updates import merge
 from .values import end_time, integer, text
+from .wire import whole
 
 if TYPE_CHECKING:
     from .state import State
@@ -38,11 +39,19 @@ def _impossible_alloc(code: str, number: int, ranks: list[int], context: Context
     return Impossible(code, number, ranks, "" if "attempt" in context else attempt)
 
 
+def _entry(value: Any) -> tuple[int, int]:
+    """Version and epoch of an entry's id."""
+    version, _, epoch = text(value).partition("-")
+    return whole(version), whole(epoch)
+
+
 def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     wire = context["claims"]
     claims, expiration = from_wire(wire), end_time(context.get("expiration", 0.0))
     annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
     begins = f"{version}-{state.epoch}"
+    adopted = _entry(context["adopted"]) if "adopted" in context else None  # begun on a branch that is lost
+    started = {integer(rank): end_time(at) for rank, at in context.get("since", ())}
     if job.holds:
         raise _impossible_alloc("holds", 0, _ranks_of(context), context, begins)
     if job.state == CLEANUP and job.granted is None:
@@ -68,8 +77,10 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     job.reason = ["", ""]
     ungrant(state, job)
     if "attempt" not in context:  # a granted job keeps the attempt its grant began
-        job.attempt, job.epoch = version, state.epoch
-        job.started, job.over, job.exits, job.next = {}, {}, {}, 0
+        job.attempt, job.epoch = adopted or (version, state.epoch)
+        job.started, job.over, job.exits, job.next = started, {}, {}, 0
+    else:
+        job.started.update(started)
     if job.state == SCHED:
         state.move(job, RUN)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import cron, fold_kvs, keeping
+from .claims import from_wire
 from .fold_alloc import return_grant
 from .fold_config import config, set_memberships
 from .fold_jobs import script_result
@@ -127,7 +128,12 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     boot, spool, epoch, held = context["boot"], context["spool"], context["epoch"], list(context["held"])
     if not (isinstance(boot, str) and isinstance(spool, str) and type(epoch) is int and all(map(_is_attempt, held))):
         raise ValueError("no hello")
+    claims = dict(context.get("claims") or {})
+    for name, (claim, count, since) in claims.items():
+        if not _is_attempt(name) or from_wire([claim])[0].rank != node.rank or count.__class__ is not int or not since >= 0:
+            raise ValueError("no claim of an attempt")
     node.hello = [boot, spool, epoch, str(context["cursor"]), held]
+    state.said_claims[node.rank] = claims
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = None
     node.note(version)
@@ -138,6 +144,14 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
         if job.key not in listed and job.attempt <= cursor and not (job.seat_of or job.started or job.over):
             return_grant(state, job)
             state.touch(job, version)
+
+
+def fence(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """A part of the node's story; what becomes of the attempt, its next hello says."""
+    node = state.nodes.get(context["rank"])
+    if node is not None:
+        node.note(version)
+        state.dirty_words.add(node.rank)
 
 
 def _is_attempt(key: Any) -> bool:
@@ -286,7 +300,8 @@ def adopt(state: State, subject: str, ts: float, context: Context, version: int)
     first, last = context["lost"]
     if type(first) is not int or type(last) is not int:
         raise ValueError("versions are integers")
-    state.instance = {**state.instance, "adopted": [ts, first, last]}
+    heard = sorted(node.rank for node in state.nodes.values() if node.hello is not None)
+    state.instance = {**state.instance, "adopted": [ts, first, last, heard]}
     state.dirty_words.add("instance")
     epoch(state, subject, ts, {"new": state.epoch}, version)
 
@@ -328,6 +343,7 @@ HANDLERS: dict[str, Handler] = {
     "offline": offline,
     "join": join,
     "hello": hello,
+    "fence": fence,
     "report": report,
     "queue-start": queue_start,
     "queue-stop": queue_stop,

@@ -74,6 +74,8 @@ class RedisSubscription:
                     return []
                 self._waiting = False
                 if reply:
+                    if self._other_epoch(reply):
+                        self._check(connection)  # what comes may stand behind another past than ours
                     return self._handed_on(self._take(reply))
                 self._check(connection)
                 self._ask()
@@ -139,6 +141,18 @@ class RedisSubscription:
         except (Unavailable, Corrupt, Rejected, ReplyError):
             self._drop()  # the next poll connects again, and says what is wrong
         return batch
+
+    def _other_epoch(self, reply: Any) -> bool:
+        """Whether what has come is of another epoch than what we have read last: history was taken up anew in between."""
+        for name, items in reply:
+            key = name.decode()
+            version, epoch = id_pair(self.positions.get(key, "0"))
+            owner = keys_of(key)
+            if not (version and epoch and items) or owner is None or not (key == owner.journal or owner.is_inbox(key)):
+                continue
+            if int(items[0][0].partition(b"-")[2]) != epoch:
+                return True
+        return False
 
     def _take(self, reply: Any) -> Batch:
         batch: Batch = []

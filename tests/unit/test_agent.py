@@ -117,7 +117,7 @@ def test_start_and_end_in_one_report_and_then_the_ack(rig: Rig) -> None:
     assert said(outputs)[0][3] == {"rank": 0, "over": [[5, 12, 1.0, 2.0, 256, "", 0]]}
     request = write(outputs)
     assert request is not None
-    assert request.exact == (("attempt/5", 12),)
+    assert request.exact == (("attempt/5", "12-7"),)
     assert ["ack", [key]] in told(rig.settle(outputs))
     assert not rig.agent.placed
 
@@ -176,9 +176,7 @@ def test_forget_ends_what_the_journal_does_not_know(rig: Rig) -> None:
     outputs = rig.step(Answered(request, Conflicted(("attempt/9",))), rig.orders(12, ["forget", "9.11-7"]))
     assert told(outputs) == [["end", "9.11-7.0", "fenced"]]
     assert not said(outputs)
-    request = write(rig.step(Launched([over("9.11-7.0")])))
-    assert request is not None
-    outputs = rig.step(Answered(request, Conflicted(("attempt/9",))))
+    outputs = rig.step(Launched([over("9.11-7.0")]))  # nobody wants to hear how it ended
     assert [event[0] for event in said(outputs)] == ["hello"]
     assert said(outputs)[0][3]["held"] == []
 
@@ -187,6 +185,19 @@ def test_forget_of_what_is_gone_already(rig: Rig) -> None:
     outputs = rig.step(rig.orders(12, ["forget", "9.3-1"]))
     assert told(outputs) == [["end", "9.3-1.0", "fenced"]]
     assert [event[0] for event in said(outputs)] == ["hello"]
+
+
+def test_a_node_says_hello_again_when_what_was_forgotten_is_gone(rig: Rig) -> None:
+    rig.step(rig.launch(5, 12), rig.launch(6, 13))
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, []], ["start", "6.13-7.0", 1.0, []]])))
+    outputs = rig.step(rig.orders(14, ["forget", "5.12-7"], ["forget", "6.13-7"]))
+    assert told(outputs) == [["end", "5.12-7.0", "fenced"], ["end", "6.13-7.0", "fenced"]]
+    assert write(outputs) is None
+    outputs = rig.step(Launched([over("5.12-7.0", 15)]))
+    assert told(outputs) == [["ack", ["5.12-7.0"]]]
+    assert write(outputs) is None  # nobody wants to hear how it ended, and the other one is still there
+    outputs = rig.step(Launched([over("6.13-7.0", 15)]))
+    assert said(outputs)[0][3]["held"] == []
 
 
 def test_a_fenced_attempt_s_report_is_dropped_and_its_end_forgotten(rig: Rig) -> None:
@@ -213,7 +224,7 @@ def test_facts_about_an_older_attempt_do_not_take_the_newer_one_s_with_them(rig:
     outputs = rig.step(Answered(request, Appended(14, 7)))
     second = write(outputs)
     assert second is not None
-    assert dict(second.exact) == {"attempt/5": 20}
+    assert dict(second.exact) == {"attempt/5": "20-7"}
     assert said(outputs)[0][3] == {"rank": 0, "start": [[5, 20, 3.0]]}
 
 
@@ -226,7 +237,7 @@ def test_two_ranks_of_one_job_in_one_process() -> None:
     assert [event[3]["rank"] for event in said(outputs)] == [0, 1]
     request = write(outputs)
     assert request is not None
-    assert request.exact == (("attempt/5", 12),)
+    assert request.exact == (("attempt/5", "12-7"),)
     assert ["ack", keys] in told(rig.settle(outputs))
 
 

@@ -15,7 +15,7 @@ from fluxkv.journal.wire import pack_events, unpack_events
 from fluxkv.kvs.errors import Rejected
 
 # Facts for people and other programs: they change nothing in the state.
-SILENT = {("job", "kill")}  # counted as known all the same: its job is
+SILENT = {("job", "kill"), ("job", "fence")}  # counted as known all the same: its job is
 
 
 @pytest.mark.parametrize(("subject", "name"), sorted(CATALOGUE))

@@ -87,7 +87,7 @@ def test_what_was_lost_is_said_with_its_range(world: World) -> None:
     version = world.adopt(0)
     (commit,) = world.journal.commits(version - 1)
     assert commit.events == [["adopt", "instance", NOW, {"old": epoch, "lost": [4, 6], "known": ["me"]}]]
-    assert world.journal.load().instance["adopted"] == [NOW, 4, 6]
+    assert world.journal.load().instance["adopted"] == [NOW, 4, 6, []]
     assert forks.notice(world.store, f"6-{epoch}") is None  # known, and given up
 
 

@@ -299,7 +299,7 @@ def test_an_agent_has_scripts_run_beside_the_jobs_and_reports_their_ends() -> No
     outputs = one.step(9.0, [Launched([over])])
     (request,) = [out.request for out in outputs if isinstance(out, Write)]
     assert unpack_events(request.payload)[0][3] == {"rank": 0, "script": [[12, 11, "e", 3.0, 4.0, 15, "timeout"]]}
-    assert request.exact == (("attempt/12", 11),)
+    assert request.exact == (("attempt/12", "11-7"),)
 
 
 def test_a_hello_names_scripts_and_an_end_reaches_them() -> None:

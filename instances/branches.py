@@ -1,0 +1,181 @@
+"""The half of an agent that copes with a history that lost its end: attempts and orders of the branch that was given up.
+
+An attempt of that branch is *foreign*: the journal does not know what began it. The hello of the new epoch names it with what
+it holds, and what becomes of it is not reported, until a worker has said whether it is adopted or forgotten. One that is
+forgotten is ended; when none of these is left, the agent says hello again, and only then is its node used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..kvs.epochs import belongs, settle, spans
+from ..kvs.port import Meta, id_pair
+from .attempts import Placed
+from .facts import Rows
+from .reactor import Follow, Messages, Output, ToLauncher
+
+ANY = 1 << 62  # a tip past all versions
+LATELY = 4  # epochs
+
+
+def adopted_lately(epochs: str) -> bool:
+    """Whether one of the last epochs began by adoption: who was away meanwhile may have to say things again."""
+    return any(one.lost for one in spans(epochs)[-LATELY:])
+
+
+def entry_of(key: str) -> str:
+    """The id of the entry that began an attempt, of its launcher's key."""
+    return key.split(".")[1].rstrip("abcdefghijklmnopqrstuvwxyz")
+
+
+class Branches:
+    """foreign: attempts the journal does not know -> their end, if they have one. fenced: those that are being ended.
+    recall: whether the launcher is still to list what ended a short while ago."""
+
+    meta: Meta
+    cursors: dict[int, str]
+    placed: dict[str, Placed]
+    unsaid: dict[str, Placed]
+    held: list[str] | None
+    trims: dict[int, str]
+    hello_due: bool
+    names: dict[tuple[int, int, int, str], str]
+    sent: dict[int, Rows]
+    _unplace: Callable[[str], Placed | None]
+    _over: Callable[[list[Any]], None]
+
+    def __init__(self) -> None:
+        self.foreign: dict[str, list[Any] | None] = {}
+        self.fenced: set[str] = set()
+        self.recall = adopted_lately(self.meta.epochs)
+
+    def knows(self, id: str) -> bool:
+        """Whether the history may have an entry of this id; of one in an epoch that we have not heard of we cannot say no."""
+        version, epoch = id_pair(id)
+        lines = spans(self.meta.epochs)
+        return all(one.epoch != epoch for one in lines) or belongs(self.meta.epochs, ANY, version, epoch)
+
+    def reopened(self, meta: Meta, outputs: list[Output]) -> None:
+        """History goes on in another epoch. If it lost something: read on from where both branches part, and ask the launcher
+        for everything, what ended a short while ago too."""
+        before = {one.epoch: number for number, one in enumerate(spans(self.meta.epochs))}
+        since = before.get(self.meta.epoch, -1) + 1
+        self.meta = meta
+        lines = spans(meta.epochs)
+        known = [number for number, one in enumerate(lines) if one.epoch in before]
+        if not any(one.lost for one in lines[max(since, *known) if known else 0 :]):
+            return
+        for rank, cursor in self.cursors.items():
+            there = settle(meta.epochs, meta.version, cursor)
+            if there != cursor:
+                self.cursors[rank] = there
+                self.trims.pop(rank, None)
+                outputs.append(Follow(f"node/{rank}", there))
+        queued = [one.key for one in self.placed.values() if not one.t_start and not one.over]
+        if queued:  # what they wait for may never be said: they are placed anew
+            outputs.append(ToLauncher(["recall", queued]))
+        for key in self.placed:
+            self.note_foreign(key)
+        self.ask_all(outputs)
+
+    def ask_all(self, outputs: list[Output]) -> None:
+        """Have the launcher list all it has, and what ended a short while ago; nothing is said before the list is there."""
+        self.recall = False
+        self.held = None
+        outputs.append(ToLauncher(["list", "recent"]))
+
+    def note_foreign(self, key: str) -> None:
+        """Its word is kept back if the journal does not know what began it."""
+        if key not in self.foreign and not self.knows_attempt(key):
+            self.foreign[key] = None
+            self.unsaid.pop(key, None)
+
+    def knows_attempt(self, key: str) -> bool:
+        """Whether the journal may have what began it: of an epoch that this history never had, it has not."""
+        lines = spans(self.meta.epochs)
+        version, epoch = id_pair(entry_of(key))
+        if lines and version >= lines[0].first and all(one.epoch != epoch for one in lines):
+            return False
+        return self.knows(entry_of(key))
+
+    def of_this_history(self, one: Messages) -> Messages:
+        """Without orders of a branch that was given up, which may still be on their way to us."""
+        return Messages(one.name, [message for message in one.messages if self.knows(message.id)])
+
+    def kept_back(self, event: list[Any], outputs: list[Output] | None = None) -> bool:
+        """Whether an end is not to be reported (now)."""
+        key = event[1]
+        if key in self.foreign:
+            self.foreign[key] = event
+            self.placed[key].over = True
+            return True
+        return key in self.fenced
+
+    def forget(self, key: str, outputs: list[Output]) -> None:
+        """The journal does not know it: end it, and say hello again when none of these is left."""
+        ended = self.foreign.pop(key, None)
+        placed = self.placed.get(key)
+        if placed is None or not (ended is not None or placed.over):
+            outputs.append(ToLauncher(["end", key, "fenced"]))
+        if placed is None or placed.over:
+            self.gone(key, outputs)
+        else:
+            self.fenced.add(key)
+
+    def gone(self, key: str, outputs: list[Output]) -> None:
+        """What was forgotten is over."""
+        if self._unplace(key) is not None:
+            outputs.append(ToLauncher(["ack", [key]]))
+        self.hello_due |= not self.fenced
+
+    def adopted(self, key: str) -> None:
+        """The journal knows it from now on: say what there is to say about it."""
+        if key not in self.foreign:
+            return
+        ended = self.foreign.pop(key)
+        placed = self.placed[key]
+        if placed.t_start:
+            self.unsaid[key] = placed
+        if ended is not None:
+            placed.over = False
+            self._over(ended)
+
+    # -- guards ---------------------------------------------------------------------------------------------------
+
+    def _guard(self, exact: dict[str, str], outputs: list[Output]) -> None:
+        """Each attempt named must be its job's current one, of this branch. Of two of one job only the newer can be."""
+        stale: set[tuple[int, int]] = set()
+        versions: dict[str, int] = {}
+        for rank, rows in self.sent.items():
+            for group in (rows.start, rows.over, rows.unstarted, rows.timeout, rows.script, rows.exit):
+                for row in group:
+                    thing, version = f"attempt/{row[0]}", row[1]
+                    known = versions.get(thing, 0)
+                    if known and known != version:
+                        stale.add((row[0], min(known, version)))
+                    if known < version:
+                        versions[thing], exact[thing] = version, self._entry(row[0], version, rank)
+        if stale:
+            self._fenced(stale, outputs)
+
+    def _entry(self, job: int, version: int, rank: int) -> str:
+        """The id of the entry that began an attempt; of one that is not here any more only the version is known."""
+        for letter in ("", "p", "e", "h"):
+            key = self.names.get((job, version, rank, letter))
+            if key is not None:
+                return entry_of(key)
+        return str(version)
+
+    def _fenced(self, attempts: set[tuple[int, int]], outputs: list[Output]) -> None:
+        """Nobody wants to hear of these attempts (job, version) any more: drop what was to be said, here and at the
+        launcher."""
+        over = []
+        for rank, rows in self.sent.items():
+            over += [self.names.get((*one[:2], rank, one[2]), "") for one in rows.ended() if one[:2] in attempts]
+            rows.drop(attempts)
+        if over:
+            outputs.append(ToLauncher(["ack", over]))
+            for key in over:
+                self._unplace(key)
