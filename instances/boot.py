@@ -17,11 +17,12 @@ from ..journal.schema import SCHEMA, check_schema
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.listening import Listen
-from ..kvs.port import Appended, Store
+from ..kvs.port import Appended, Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
 from ..kvs.uri import public
 from . import witness
+from .memory_line import set_line
 from .paths import StateDir, write_json
 
 PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is away: it is the one to bring it back
@@ -50,7 +51,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             )  # fmt: skip
         check_schema(meta)
         if meta.version:
-            store.raise_schema(meta.uid, SCHEMA)
+            _mark(store, meta, settings)
             if not settings.get("uid") and settings.get("outside"):
                 _refuse_others(store, settings)
             return store, False
@@ -82,7 +83,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         absent=["instance"],
         bumps=["instance", "resource", *config.bumps],
     )
-    store.raise_schema(meta.uid, SCHEMA)
+    _mark(store, meta, settings)
     answer = store.append(make_append(meta, decision, 0))
     if not isinstance(answer, Appended):
         if store.meta().version == 0:
@@ -117,6 +118,12 @@ def joined_store(settings: dict[str, Any]) -> Store:
     except Unavailable:
         pass
     return store
+
+
+def _mark(store: Store, meta: Meta, settings: dict[str, Any]) -> None:
+    """Who runs it from now on, and where its soft memory line is."""
+    store.raise_schema(meta.uid, SCHEMA)
+    set_line(store, str(settings.get("memory_limit") or ""))
 
 
 def say(store: Store, events: list[list[Any]], by: str = "keeper") -> None:

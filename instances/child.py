@@ -131,6 +131,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         "created": time.time(), "uri": child_uri(here.parent, here.job, here.number), "parent": here.parent, "job": f58(here.job),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": durability,
+        "memory_limit": options.get("memory_limit") or "",
         "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
     }  # fmt: skip
 

@@ -109,7 +109,7 @@ def submit(
     absent = [*things, *(f"closed/{queue}" for queue in sorted(queues))]
     if not config:
         absent.append("config")
-    return Decision(events, exact=[("config", config)] if config else [], absent=absent, bumps=things)
+    return Decision(events, exact=[("config", config)] if config else [], absent=absent, bumps=things, refusable=True)
 
 
 def _job(state: State, id: int) -> Job:

@@ -102,7 +102,7 @@ def arguments(request: Append, prefix: bytes, *, fenced: bool, limit: int) -> li
     return [
         request.uid, request.epoch, request.decided_at, prefix, request.payload,
         request.producer, request.seq, payload_hash(request.payload).hex(),
-        "1" if fenced else "0", limit if request.refusable else 0,
+        "1" if fenced else "0", (limit or "meta") if request.refusable else 0,
         join(since - since_bumped), join(since_bumped), join(absent - absent_bumped), join(absent_bumped),
         join(bumped - since_bumped - absent_bumped), join(request.clears),
         join([thing for thing, _ in request.exact]), join([str(id) for _, id in request.exact]), request.anchor,
@@ -152,9 +152,9 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
         )  # fmt: skip
     if word == "FULL":
         return Unavailable(
-            f"the server holds {int(why) // 1_000_000} MB, past its soft line: new work is refused",
+            f"{namespace}: the server holds {int(why) >> 20} MiB, past its soft memory line: new work is refused, what runs ends",
             code="full",
-            hint="wait for jobs to end, archive, or raise the limit",
+            hint="fluxkv journal archive --now --trim frees it; fluxkv start --memory-limit moves the line (see fluxkv status)",
         )  # fmt: skip
     return Corrupt(f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log")
 

@@ -49,6 +49,14 @@ class MemoryEpochs:
             self.server.check("open_epoch", "after")
             return found.meta()
 
+    def set_room(self, uid: str, size: int) -> None:
+        with self.server.changed:
+            self.server.check("set_room")
+            self._named(uid).room = size
+
+    def memory(self) -> tuple[int, int, int]:
+        return self.server.used_memory, 0, 0
+
     def raise_schema(self, uid: str, schema: int) -> None:
         with self.server.changed:
             self.server.check("raise_schema")

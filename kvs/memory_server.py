@@ -40,6 +40,7 @@ class Instance:
     tip: str = "0-0"
     floor: int = 0
     schema: int = SCHEMA
+    room: int = 0
     mark: int | None = 0  # the guard table's own version; None: the table is lost
     epochs: str = ""
     fork: str = ""
@@ -64,6 +65,7 @@ class Instance:
             self.fork,
             self.trimmed,
             self.archive,
+            self.room,
         )
 
 

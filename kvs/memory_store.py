@@ -141,7 +141,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
             stream = self.server.tables.streams.get(key)
             if key in aliens or (stream is not None and stream.last[0] > found.version):
                 raise refusal("CORRUPT", f"{key} can not take a message", self.namespace)
-        if request.refusable and 0 < self.memory_limit < self.server.used_memory:
+        if request.refusable and 0 < (self.memory_limit or found.room) < self.server.used_memory:
             raise refusal("FULL", str(self.server.used_memory), self.namespace)
         return None
 

@@ -53,6 +53,7 @@ class Meta:
     origin_ms: the FLUID epoch in Unix ms. durability: "strict", "local" or "replicated".
     epochs: the epochs of this history as a text (see `epochs.py`). fork: the id of an entry somebody knows and this history
     has not ("" if all is well): nothing is appended until it is adopted.
+    room: the soft memory line in bytes, 0 for none: past it refusable commits are refused.
     trimmed: id of the last entry that was moved out of the server, "0-0" if none was; archive: the URL below which it lies.
     """
 
@@ -68,6 +69,7 @@ class Meta:
     fork: str = ""
     trimmed: str = "0-0"
     archive: str = ""
+    room: int = 0
 
     @property
     def first(self) -> int:
@@ -211,6 +213,14 @@ class Store(Protocol):
 
     def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
         """Create the namespace (compare-and-set: `Rejected(code="exists")` if there is one)."""
+        ...
+
+    def set_room(self, uid: str, size: int) -> None:
+        """Draw the soft memory line, in bytes; 0: there is none."""
+        ...
+
+    def memory(self) -> tuple[int, int, int]:
+        """Bytes: what the server uses, its own hard limit (0: none), what its machine has (0: it does not say)."""
         ...
 
     def raise_schema(self, uid: str, schema: int) -> None:

@@ -23,6 +23,9 @@ class EpochScripts:
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
         raise NotImplementedError
 
+    def set_room(self, uid: str, size: int) -> None:
+        self._refused(self._script("set_room", [self.keys.meta], [uid, size], resend=True), 0)
+
     def raise_schema(self, uid: str, schema: int) -> None:
         self._refused(self._script("raise_schema", [self.keys.meta], [uid, schema], resend=True), 0)
 

@@ -292,6 +292,11 @@ class RedisStore(EpochScripts, KeepingScripts):
     def lease(self, owner: str, ttl_ms: int, name: str = "") -> bool:
         return bool(self._script("lease", [self.keys.named_lease(name)], [owner, max(0, ttl_ms)], resend=True))
 
+    def memory(self) -> tuple[int, int, int]:
+        facts = dict(line.partition(":")[::2] for line in self._ask("INFO", "memory").decode(errors="replace").splitlines())
+        used, most, total = (int(facts.get(name) or 0) for name in ("used_memory", "maxmemory", "total_system_memory"))
+        return used, most, total
+
     def now(self) -> float:
         seconds, micros = self._ask("TIME")
         return int(seconds) + int(micros) / 1e6

@@ -28,7 +28,8 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
     if word == "WRONGTYPE":
         return Corrupt(f"{where}: {text}", code="wrong-type")
     if word == "OOM":
-        return Unavailable(f"{where}: the server's memory is full", code="full", hint="archive, or raise maxmemory")
+        return Unavailable(f"{where}: the server's memory is full", code="full",
+                           hint="fluxkv journal archive --now --trim, or raise the server's maxmemory")  # fmt: skip
     if word == "MISCONF":
         return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
     if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
@@ -50,6 +51,7 @@ def as_entry(raw: Any) -> Entry:
 
 META_FIELDS = (
     "uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork", "trimmed", "archive",
+    "room",
 )  # fmt: skip
 
 
@@ -59,9 +61,9 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
         return None
     try:
         uid, epoch, version, floor, origin_ms, durability, schema, created = [value.decode() for value in values[:8]]
-        epochs, fork, trimmed, archive = [value.decode() if value is not None else "" for value in values[8:]]
+        epochs, fork, trimmed, archive, room = [value.decode() if value is not None else "" for value in values[8:]]
         numbers = int(epoch), int(version), int(floor), int(origin_ms)
-        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, trimmed or "0-0", archive)
+        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, trimmed or "0-0", archive, int(room or 0))
     except (AttributeError, ValueError):
         raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None
 

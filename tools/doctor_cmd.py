@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
+MEMORY_WARN = 0.9
 TAIL = 100  # entries at the journal's end that are read and checked
 
 
@@ -231,6 +232,20 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
             )
 
 
+def _memory(line: int, used: int) -> Check:
+    """Where new work is refused, and how far that is."""
+    from .daemons import megabytes
+
+    mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
+    if not line:
+        text = f"{megabytes(used)} used, and no line from which on new work is refused: a full machine ends the server"
+        return Check("warn", "memory", text, "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one")
+    text = f"{megabytes(used)} used; new work is refused from {megabytes(line)}"
+    if used > line:
+        return Check("fail", "memory", text, mend)
+    return Check("warn", "memory", text, mend) if used > MEMORY_WARN * line else Check("ok", "memory", text)
+
+
 def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """The journal's end is readable, and snapshot and tail fold."""
     from ..journal.wire import read_commit
@@ -248,9 +263,11 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
                 yield Check("fail", "journal", f"it ends at {last}, meta says {tip}", mend)
                 return
             state = journal.look()
+            used = journal.store.memory()[0]
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return
+    yield _memory(journal.meta.room, used)
     from ..journal.quarantine import listed
 
     for aside in listed(state.quarantine.table):

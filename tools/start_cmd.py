@@ -11,8 +11,7 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
-
-INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
+from .start_settings import INVENTORY, memory_limit_option
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -49,6 +48,10 @@ INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")
     "--listen", is_flag=False, flag_value="0.0.0.0", metavar="[ADDR[:PORT]]",
     help="Let other hosts join over TCP (fluxkv agent --join), on all addresses of this host or on this one.",
 )
+@click.option(
+    "--memory-limit", metavar="SIZE|PERCENT|none", callback=memory_limit_option,
+    help="From how much memory of the server on new work is refused (default: half of the machine's or its control group's).",
+)
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
 @click.option("--policy", metavar="NAME", help="Queue policy.")
 @click.option(
@@ -63,7 +66,7 @@ def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
     durability: str | None, redis: str | None, unsafe_server: bool, on_fork: str | None, listen: str | None,
-    workers: int | None, policy: str | None, keep: str, command: tuple[str, ...],
+    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
 
@@ -89,7 +92,7 @@ def start(
         raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
                "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
-               "workers": workers, "policy": policy, "listen": listen}  # fmt: skip
+               "workers": workers, "policy": policy, "listen": listen, "memory_limit": memory_limit}  # fmt: skip
     for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:  # what runs inside is not what cron started
         del os.environ[name]
     if state_dir is None:
@@ -130,20 +133,24 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     """The settings of the instance in a directory, made if there is none, with what may be changed at each start."""
     from ..instances import outside
     from ..instances import start as starting
+    from .start_settings import listen_from_now, move_line, refuse_changes
 
     redis, unsafe = options["redis"], options["unsafe"]
     known = os.path.exists(directory.instance_file)
     if known:
-        _refuse_changes(directory, options)
+        refuse_changes(directory, options)
         settings: dict[str, Any] = directory.read()
     else:
         made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
         if url := redis or os.environ.get(outside.VARIABLE, ""):
             made.update(outside.settings_for(url, directory, unsafe=unsafe))
         settings = starting.prepare(directory, made)
-    if options["on_fork"] and settings.get("on_fork") != options["on_fork"]:
-        settings = {**settings, "on_fork": options["on_fork"]}
-        directory.write(settings)
+    for name in ("on_fork", "memory_limit"):
+        if options[name] and settings.get(name) != options[name]:
+            settings = {**settings, name: options[name]}
+            directory.write(settings)
+    if running and options["memory_limit"]:
+        move_line(settings)
     if known and redis and not running:
         settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe)
         directory.write(settings)
@@ -154,46 +161,10 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     return settings
 
 
-def _refuse_changes(directory: Any, options: dict[str, Any]) -> None:
-    """What an instance that is there already keeps, whatever the command line says."""
-    if directory.read().get("join"):
-        raise Rejected(
-            f"{directory.path} is of a host that has joined an instance", code="joined",
-            hint=f"fluxkv agent --state-dir {directory.path}",
-        )  # fmt: skip
-    given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
-    if given:
-        what = "-s" if given[0] == "size" else f"--{given[0]}"
-        changes = "config" if given[0].startswith("conf") else "resources"
-        raise Rejected(
-            f"{directory.path} holds an instance already, and {what} cannot change its {changes}", code="exists",
-            hint="fluxkv config load changes the config of a running instance" if changes == "config"
-            else "leave it out, or choose another --state-dir",
-        )  # fmt: skip
-
-
 def _is_default(name: str) -> bool:
     """Whether an option was not typed but is the user's setting: an instance's config file says more than that."""
     context = click.get_current_context(silent=True)
     return context is not None and context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
-
-
-def listen_from_now(directory: Any, settings: dict[str, Any], listen: str, running: bool) -> None:
-    """Have the server of an instance that is there listen (on another address) from its next start on."""
-    from ..kvs.listening import parse_listen, with_port
-
-    if settings.get("outside"):
-        raise Rejected(f"{directory.path}: its server is not ours to say where it listens", code="outside")
-    wanted, before = parse_listen(listen), settings.get("listen")
-    if before and (not wanted.port or wanted.port == before[1]) and wanted.host == before[0]:
-        return
-    if running:
-        raise Rejected(
-            f"{directory.path}: this instance is running, and its server does not listen there", code="running",
-            hint="fluxkv stop first, then start it with --listen",
-        )  # fmt: skip
-    settings["listen"] = list(with_port(wanted))
-    directory.write(settings)
 
 
 def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
@@ -260,7 +231,7 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         R = discover.config_R(config, options["config"] or "(--conf)")
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
-    for name in ("durability", "workers", "policy"):
+    for name in ("durability", "workers", "policy", "memory_limit"):
         if options[name] and not (name == "policy" and options["policy_is_default"] and config.get("queue", {}).get("policy")):
             settings[name] = options[name]
     load_policy(settings.get("policy", "fcfs"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..journal.log import Journal
 
 ASIDE_SHOWN = 5
+NEARLY = 0.9
 FEW_BYTES = 200_000_000  # of free disk below which status warns
 
 
@@ -103,6 +104,7 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         "retired": state.retired, "impossible": state.quarantine.total,
         "aside": [aside.document() for aside in listed(state.quarantine.table)],
     }  # fmt: skip
+    _memory_part(journal, document)
     results = {result.name.lower(): number for result, number in state.ended().items()}
     document["jobs"] = {
         name.lower(): state.counts.get(number, 0) for number, name in STATE_NAMES.items()
@@ -124,6 +126,26 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         document["state"] = "stopped"
         document["stopped"] = state.instance["stopped"]
     _journal_problems(document, state)
+
+
+def _memory_part(journal: Journal, document: dict[str, Any]) -> None:
+    """How much of the server's memory is used, and from where on new work is refused; "" of a server that does not say."""
+    from ..kvs.errors import Unavailable
+
+    line = journal.meta.room
+    try:
+        used, maxmemory, _ = journal.store.memory()
+    except Unavailable:
+        used = maxmemory = 0
+    document["memory"] = {"used": used, "line": line, "maxmemory": maxmemory}
+    lowest = min(filter(None, (line, maxmemory)), default=0)
+    if lowest and used > lowest:
+        document["problems"].append(
+            f"the server's memory is full ({used >> 20} of {lowest >> 20} MiB): new work is refused, what runs ends "
+            "(fluxkv journal archive --now --trim)"
+        )
+    elif lowest and used > NEARLY * lowest:
+        document["problems"].append(f"the server's memory is nearly full: {used >> 20} of {lowest >> 20} MiB")
 
 
 def _journal_problems(document: dict[str, Any], state: Any) -> None:
@@ -228,6 +250,10 @@ def _show(document: dict[str, Any]) -> None:
         f"journal    version {document['version']}, epoch {document['epoch']}, {document['events']} events, "
         f"{document['durability']}"
     )
+    if "memory" in document:
+        line = document["memory"]["line"]
+        from_where = f"new work is refused from {megabytes(line)}" if line else "without a limit"
+        render.out(f"memory     {megabytes(document['memory']['used'])} of the server's; {from_where}")
     if "free" in document.get("disk", {}):
         render.out(
             f"disk       {megabytes(document['disk']['used_here'])} here, "

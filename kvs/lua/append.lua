@@ -24,7 +24,7 @@ local function wrong(reply)
 end
 
 -- Who are we, and is history the one the caller knows?
-local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork')
+local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork', 'room')
 if wrong(meta) then return {'CORRUPT', 'meta: ' .. wrong(meta)} end
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
 if meta[7] then return {'LOST', meta[7]} end -- until somebody adopts what is left
@@ -86,7 +86,6 @@ end
 -- Do the premises hold?
 local floor = tonumber(meta[5] or '0')
 local forgetful = decided < floor -- what is absent may have been bumped since, and pruned
-local nsince, nexact, nabsent = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local moved = {}
 
 local function split(text)
@@ -171,9 +170,10 @@ for i = 5, #KEYS do
 end
 
 -- Room to finish: only those who ask for it are refused.
-if ARGV[10] ~= '0' then
+local room = ARGV[10] == 'meta' and meta[8] or ARGV[10]
+if (tonumber(room) or 0) > 0 then
   local used = string.match(call('INFO', 'memory'), 'used_memory:(%d+)')
-  if tonumber(used) > tonumber(ARGV[10]) then return {'FULL', used} end
+  if tonumber(used) > tonumber(room) then return {'FULL', used, room} end
 end
 
 -- From here on everything is written.

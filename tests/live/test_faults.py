@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -472,7 +473,7 @@ def test_a_full_disk_stops_nothing_for_good(tmp_path: Path) -> None:
             site.said("keeper", "server")
             assert site.run("status", "--state-dir", site.dir.path).returncode in (0, 3)
             (small / "filler").unlink()
-            site.up()
+            site.said("keeper", "history is whole")  # nobody's word is needed
             load.add(5)
             load.check()
             site.sound()
@@ -490,6 +491,28 @@ def test_full_memory_stops_nothing_for_good(tmp_path: Path) -> None:
         assert "memory is full" in done.stderr
         load.word.touch()
         site.ask("CONFIG", "SET", "maxmemory", "0")
+        load.add(5)
+        load.check()
+        site.sound()
+
+
+def test_past_the_soft_line_new_work_is_refused_and_what_runs_ends(tmp_path: Path) -> None:
+    """By itself as by a word: a line is drawn at half of the machine's memory, and may be moved while the instance runs."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        load = Load(site)
+        load.add_long(1)
+        memory = json.loads(site.run("status", "--json").stdout)["memory"]
+        assert memory["used"] < memory["line"] <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        move = ("start", "--detach", "--state-dir", site.dir.path, "--memory-limit")
+        assert site.run(*move, "1M").returncode == 0
+        done = site.run("submit", "true")
+        assert (done.returncode, "soft memory line" in done.stderr) == (3, True), done.stderr
+        assert "memory is full" in site.run("status").stdout
+        assert "fail memory" in site.run("doctor").stdout
+        assert site.run(*move, "many").returncode in (1, 2)
+        load.word.touch()
+        assert site.results(load.long) == [7]  # its facts pass
+        assert site.run(*move, "none").returncode == 0
         load.add(5)
         load.check()
         site.sound()

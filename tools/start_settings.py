@@ -1,0 +1,68 @@
+"""What `fluxkv start` may change of an instance that is there already, and what it refuses to. Writes settings, nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..kvs.errors import Rejected
+
+INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")  # what stays as it is
+
+
+def memory_limit_option(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Of --memory-limit: refused before there is an instance."""
+    if value is not None:
+        from ..instances.memory_line import parse_line
+
+        parse_line(value)
+    return value
+
+
+def move_line(settings: dict[str, Any]) -> None:
+    """Draw the soft memory line of an instance that runs anew; its keeper draws it only when it starts."""
+    from ..instances.memory_line import set_line
+    from ..kvs.redis_store import open_store
+
+    store = open_store(settings["uri"])
+    try:
+        set_line(store, settings["memory_limit"])
+    finally:
+        store.close()
+
+
+def refuse_changes(directory: Any, options: dict[str, Any]) -> None:
+    """What an instance that is there already keeps, whatever the command line says."""
+    if directory.read().get("join"):
+        raise Rejected(
+            f"{directory.path} is of a host that has joined an instance", code="joined",
+            hint=f"fluxkv agent --state-dir {directory.path}",
+        )  # fmt: skip
+    given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
+    if given:
+        what = "-s" if given[0] == "size" else f"--{given[0]}"
+        changes = "config" if given[0].startswith("conf") else "resources"
+        raise Rejected(
+            f"{directory.path} holds an instance already, and {what} cannot change its {changes}", code="exists",
+            hint="fluxkv config load changes the config of a running instance" if changes == "config"
+            else "leave it out, or choose another --state-dir",
+        )  # fmt: skip
+
+
+def listen_from_now(directory: Any, settings: dict[str, Any], listen: str, running: bool) -> None:
+    """Have the server of an instance that is there listen (on another address) from its next start on."""
+    from ..kvs.listening import parse_listen, with_port
+
+    if settings.get("outside"):
+        raise Rejected(f"{directory.path}: its server is not ours to say where it listens", code="outside")
+    wanted, before = parse_listen(listen), settings.get("listen")
+    if before and (not wanted.port or wanted.port == before[1]) and wanted.host == before[0]:
+        return
+    if running:
+        raise Rejected(
+            f"{directory.path}: this instance is running, and its server does not listen there", code="running",
+            hint="fluxkv stop first, then start it with --listen",
+        )  # fmt: skip
+    settings["listen"] = list(with_port(wanted))
+    directory.write(settings)
