@@ -21,6 +21,7 @@ from .follow import JobResult, Tail, end_job, note_event, result_of, timed_out
 from .hub import Hub
 
 if TYPE_CHECKING:
+    from ..journal.state import State
     from .client import Instance
 
 LOOK_S = 1.0  # how often a subscription that is silent is looked at
@@ -55,6 +56,7 @@ class LoopHub:
         self._fd = -1
         self._timer: asyncio.TimerHandle | None = None
         self._awaited: set[_Awaited] = set()
+        self._seen: State | None = None
 
     @property
     def awaits(self) -> bool:
@@ -63,7 +65,7 @@ class LoopHub:
 
     def watch(self, ids: Iterable[int]) -> list[asyncio.Future[JobResult]]:
         """A future for each job's result. Raises `Rejected` for an unknown id."""
-        known, (version, _) = self._instance.known(list(ids))
+        known, (version, _) = self._instance.known(list(ids), look=self._state)
         found = []
         try:
             for job in known:
@@ -81,8 +83,18 @@ class LoopHub:
                 future.cancel()
             raise
         if self._awaited and self._timer is None:
-            self._look()
+            self._timer = self._loop.call_later(0, self._look)  # not at once: others may begin to wait in this turn of the loop
         return found
+
+    def _state(self) -> State:
+        """The state, read once for all who begin to wait in this turn of the loop: thousands often do."""
+        if self._seen is None:
+            self._seen = self._instance.state()
+            self._loop.call_soon(self._forget)
+        return self._seen
+
+    def _forget(self) -> None:
+        self._seen = None
 
     def _drop(self, awaited: _Awaited, _: object) -> None:
         self._awaited.discard(awaited)
@@ -92,6 +104,7 @@ class LoopHub:
 
     def _look(self) -> None:
         """Take what came, and see to being called again."""
+        self._unregister()  # looking may close the connection, and another's may get its number, or the next one the same
         try:
             self._hub.poll(0.0)
             if self._hub.lost_s > PATIENCE_S:
@@ -101,12 +114,9 @@ class LoopHub:
                 if not awaited.future.done():
                     awaited.future.set_exception(error)
             return
-        fd = self._hub.fileno()
-        if fd != self._fd:
-            self._unregister()
-            if fd >= 0:
-                self._loop.add_reader(fd, self._look)
-            self._fd = fd
+        fd = self._fd = self._hub.fileno()
+        if fd >= 0:
+            self._loop.add_reader(fd, self._look)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(LOOK_S if fd >= 0 else AWAY_S, self._look)

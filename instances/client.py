@@ -194,9 +194,12 @@ class Instance:
         finally:
             tail.close()
 
-    def known(self, ids: list[int], bare: bool = False) -> tuple[list[Job], tuple[int, str]]:
+    def known(
+        self, ids: list[int], bare: bool = False, look: Callable[[], State] | None = None
+    ) -> tuple[list[Job], tuple[int, str]]:
         """Records of these jobs, and the point of the journal (version, entry id) they are of; without a fold for jobs
-        submitted here. bare: of these, only what a `Follower` needs. Raises `Rejected` for an unknown id."""
+        submitted here. bare: of these, only what a `Follower` needs. look: gives the state, if one has been read just now.
+        Raises `Rejected` for an unknown id."""
         from ..journal.job import Job
         from .follow import bare_job
 
@@ -204,7 +207,7 @@ class Instance:
         if ids and all(id in submitted for id in ids):
             make = bare_job if bare else Job
             return [make(id) for id in dict.fromkeys(ids)], (min(submitted[id] for id in ids), "")
-        state = self.state()
+        state = (look or self.state)()
         jobs = self.journal.known_jobs(state, dict.fromkeys(ids))
         return jobs, (state.version, f"{state.version}-{state.epoch}")
 
