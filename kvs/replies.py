@@ -32,7 +32,7 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
                            hint="fluxkv journal archive --now --trim, or raise the server's maxmemory")  # fmt: skip
     if word == "MISCONF":
         return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
-    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS") or "unauthenticated" in text:  # the latter of whatever has many words
         return Rejected(f"{where}: {text}", code="refused", hint=_REFUSED)
     if word in PASSING:
         return Unavailable(f"{where}: {text}", code="not-now", hint=_MEANS.get(word, "wait until the server is ready"))

@@ -13,6 +13,8 @@ from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
 from .start_settings import INVENTORY, memory_limit_option
 
+UNBORN_S = 5.0
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-s", "--test-size", "size", type=click.IntRange(1), metavar="N", help="N nodes on this machine.")
@@ -117,7 +119,12 @@ def start(
         )  # fmt: skip
     sweep_old(directory.path)
     # With one running already this waits until that one is up (or gone), so that the URI is never printed too early.
-    starting.start_keeper(directory, 0 if detach else os.getpid())
+    try:
+        starting.start_keeper(directory, 0 if detach else os.getpid())
+    except FluxkvError as error:
+        if state_dir is None and settings.get("outside") and directory.path not in f"{error}{error.hint}":
+            _forget_unborn(directory)
+        raise
     if running:
         _wake_keeper(starting.keeper_pid(directory))
     starting.wait_for_nodes(settings["uri"])
@@ -142,7 +149,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
         settings: dict[str, Any] = directory.read()
     else:
         made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
-        if url := redis or os.environ.get(outside.VARIABLE, ""):
+        if url := redis or ("" if options["listen"] else os.environ.get(outside.VARIABLE, "")):
             made.update(outside.settings_for(url, directory, unsafe=unsafe))
         settings = starting.prepare(directory, made)
     for name in ("on_fork", "memory_limit"):
@@ -159,6 +166,22 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     if known and options["listen"]:
         listen_from_now(directory, settings, options["listen"], running)
     return settings
+
+
+def _forget_unborn(directory: Any) -> None:
+    """A directory of our own choice whose instance never came to be (no journal was made) is nobody's: not listed, not kept."""
+    import shutil
+    import time
+
+    from ..instances.paths import lock_held
+
+    deadline = time.monotonic() + UNBORN_S
+    while held := any(lock_held(directory.lock_file(role)) for role in ("keeper", "server", "launcher")):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)  # the keeper ends what it has begun
+    if not held and not directory.read().get("uid"):
+        shutil.rmtree(directory.path, ignore_errors=True)
 
 
 def _is_default(name: str) -> bool:

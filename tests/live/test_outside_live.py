@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def test_a_server_that_may_lose_things_is_refused(tmp_path: Path) -> None:
     evicting = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     with Served(tmp_path / "s", *evicting) as served, site(tmp_path / "a", start=False) as made:
         served.ask("CONFIG", "SET", "appendonly", "no")
+        assert made.run("start", "--redis", served.url, "true").returncode == 1
+        assert made.run("list", "--no-header").stdout == "", "what never came to be is not listed"
         refused = made.run("start", "--redis", served.url, "--state-dir", made.dir.path, "true")
         assert refused.returncode == 1
         for mend in ("appendonly yes", "maxmemory-policy noeviction", "--unsafe-server"):
@@ -136,3 +139,37 @@ def test_a_primary_is_lost_under_a_stream_of_submissions(tmp_path: Path) -> None
         state = made.until(lambda state: all(id in state.jobs and state.jobs[id].t_inactive for id in ids), "all ended", 40)
         assert {state.jobs[id].status for id in ids} == {0}
         made.sound()
+
+
+def test_a_fail_over_that_lost_commits_is_reported_and_nobody_goes_on(tmp_path: Path) -> None:
+    """P1: two replicas that had stopped listening; what only the old primary had is known to be lost, with the versions."""
+    with Group(tmp_path / "g") as group, site(tmp_path / "a", start=False) as made:
+        made.up("--redis", group.url, "--cores", "2")
+        assert made.results([made.submit("true")]) == [0]
+        old = group.primary
+        kept = made.client.store.meta().version
+        for server in group.servers:
+            server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        for server in group.servers[1:]:
+            server.until(lambda one=server: int(one.info("replication")["slave_repl_offset"]) >= 0)
+            server.ask("REPLICAOF", "127.0.0.1", "1")
+        lost = [made.submit("true") for _ in range(5)]
+        assert made.results(lost) == [0] * 5
+        tip = made.client.store.meta().version
+        made.witnessed(tip)
+        old.kill()
+        made.said("server.failed", "are lost")
+        status = made.run("status", "--state-dir", made.dir.path).stdout
+        match = re.search(r"versions (\d+) to (\d+) are lost", status)
+        assert match, status
+        first, last = map(int, match.groups())
+        assert first > kept
+        assert last >= tip
+        refused = made.run("submit", "true")
+        assert refused.returncode in (3, 4), refused.stdout
+        looked = made.run("ops", "adopt")
+        assert looked.returncode == 4, looked.stderr
+        done = made.run("ops", "adopt", "--force")
+        assert done.returncode == 0, done.stderr
+        made.until(lambda state: all(node.online for node in state.nodes.values()), "the node speaks again")
+        assert made.results([made.submit("true")]) == [0]
