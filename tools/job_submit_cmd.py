@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..journal.ids import f58
-from .options import flags_of, urgency_of
+from .options import flags_of, key_of, urgency_of
 from .render import out
 from .submit_cmd import connected
 
@@ -14,9 +14,9 @@ from .submit_cmd import connected
 @click.argument("file", default="-", metavar="[FILE]")
 @click.option("--urgency", metavar="URGENCY", default="16", help="0 (hold) to 31 (expedite); default 16.")
 @click.option("--flags", multiple=True, metavar="FLAG", help="Job flags: debug, waitable, novalidate.")
-@click.option("--id", "key", metavar="KEY", default="", help="Submit it once: a job with this key is the one.")
+@click.option("--id", "key", metavar="KEY", help="Submit it once: a job with this key is the one.")
 @click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
-def submit(file: str, urgency: str, flags: tuple[str, ...], key: str, uri: str | None) -> int:
+def submit(file: str, urgency: str, flags: tuple[str, ...], key: str | None, uri: str | None) -> int:
     """Submit a jobspec (RFC 14, 25) in JSON or YAML, and print the job's id. - or nothing: from standard input.
 
     Without an environment or a directory in it, the job gets the ones this command has.
@@ -28,9 +28,9 @@ def submit(file: str, urgency: str, flags: tuple[str, ...], key: str, uri: str |
     """
     from .jobspec_input import jobspec_of_file
 
-    level, mask = urgency_of(urgency), flags_of(flags)
+    level, mask, name = urgency_of(urgency), flags_of(flags), key_of(key)
     jobspec, env = jobspec_of_file(file)
     with connected(uri) as instance:
-        (id,) = instance.submitter.submit([(jobspec, env)], level, mask, [key])
+        (id,) = instance.submitter.submit([(jobspec, env)], level, mask, [name])
     out(f58(id))
     return 0

@@ -173,6 +173,18 @@ def urgency_of(text: str) -> int:
         raise bad("--urgency", error) from None
 
 
+def key_of(text: str | None) -> str:
+    """The key of --id, "" where that is not given; an empty one is a variable that was not set."""
+    if text is None:
+        return ""
+    from ..instances.submit_keys import check_key
+
+    try:
+        return check_key(text)
+    except Rejected as error:
+        raise bad("--id", error) from None
+
+
 def no_key(values: Mapping[str, Any]) -> None:
     """Refuse --id where one command stands for jobs to come."""
     if values["key"]:

@@ -16,7 +16,7 @@ from .attaching import attach_job, forwarded_input, input_ranks
 from .ensemble import Ensemble, Piece, ensemble_options, event_name, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
-from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of, urgency_of
+from .options import SubmissionCommand, copies, fill, flags_of, key_of, submission_options, timeout_of, urgency_of
 from .render import print_json, say
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _single(values: dict[str, Any], words: tuple[str, ...]) -> Piece:
     jobspec = jobspec_of(values, words)
     env = shared_environment(values["env"], values["rlimit"])
     log = (values.get("log") or "", values.get("log_stderr") or "")
-    return Piece(jobspec, env, urgency_of(values["urgency"]), log, values["key"] or "")
+    return Piece(jobspec, env, urgency_of(values["urgency"]), log, key_of(values["key"]))
 
 
 def _copies(values: dict[str, Any], words: tuple[str, ...], numbers: list[str]) -> Iterator[Piece]:
@@ -176,15 +176,15 @@ class Beside:
 
     def __init__(self, values: Mapping[str, Any], varies: Callable[[str], bool]) -> None:
         self._texts = values["urgency"], values["log"] or "", values["log_stderr"] or "", values["key"] or ""
+        self._keyed = values["key"] is not None
         self._same = None if any(map(varies, self._texts)) else self._read(*self._texts)
 
     def __call__(self, put: Callable[[str], str]) -> tuple[int, tuple[str, str], str]:
         """Of one job, whose texts `put` fills in."""
         return self._same or self._read(*map(put, self._texts))
 
-    @staticmethod
-    def _read(urgency: str, log: str, log_stderr: str, key: str) -> tuple[int, tuple[str, str], str]:
-        return urgency_of(urgency), (log, log_stderr), key
+    def _read(self, urgency: str, log: str, log_stderr: str, key: str) -> tuple[int, tuple[str, str], str]:
+        return urgency_of(urgency), (log, log_stderr), key_of(key if self._keyed else None)
 
 
 def print_jobspec(piece: Piece) -> None:

@@ -378,6 +378,14 @@ def test_retries_as_typed() -> None:
         assert named in caught.value.format_message(), words
 
 
+def test_keys_as_typed() -> None:
+    spec("--id=nightly", "x")
+    for words in (["--id="], ["--id=a\tb"], ["--cc=1-2", "--id="], ["--id", "x" * 257]):
+        with pytest.raises(click.UsageError) as caught:
+            specs(*words, "x")
+        assert "'--id'" in caught.value.format_message(), words
+
+
 def test_a_user_s_setting_for_retries_needs_no_retry() -> None:
     """What is set for all jobs that are tried again says nothing of those that are not."""
     words = ["--dry-run", "--env=-*", "--rlimit=-*", "x"]
