@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from client_rig import again, life, play
 
 from fluxkv.instances import submission, submit_keys
+from fluxkv.instances.archiving import Archiver, run
 from fluxkv.instances.client import Instance
 from fluxkv.instances.submit_keys import MAX_LENGTH, asked
+from fluxkv.journal.archive_config import ArchiveRules
 from fluxkv.journal.ids import f58
+from fluxkv.journal.log import Journal
 from fluxkv.journal.retired import retirement
-from fluxkv.kvs.errors import Rejected
+from fluxkv.kvs.errors import FluxkvError, Rejected
 
 
 def submits(instance: Instance) -> int:
@@ -39,6 +44,26 @@ def test_the_same_key_is_the_same_job(instance: Instance) -> None:
         assert other.submit(["sim", "x"], key="run-1", ntasks=2).id == job.id
         assert other.wait([job.id], 5)[0].ok
     assert submits(instance) == 2
+
+
+def test_a_key_s_job_that_is_in_the_archive(instance: Instance, tmp_path: Path) -> None:
+    """The commit that its guard names has left the server."""
+    job = instance.submit(["sim"], key="old")
+    play(instance, life(job.id))
+    play(instance, [["retire", "instance", time.time(), retirement([instance.job(job)])]])
+    journal = Journal(instance.store)
+    journal.save_snapshot(journal.load())
+    rules = ArchiveRules(True, True, after_s=0.0, keep_s=0.0, keep_commits=1)
+    run(Archiver(journal, str(tmp_path)), rules, instance.store.now(), all_of_it=True, trim=True)
+    assert len(instance.store.read(0)) == 1
+    with again(instance) as other:
+        assert other.submit(["sim"], key="old").id == job.id
+        with pytest.raises(Rejected, match="asked for something else"):
+            other.submit(["other"], key="old")
+    shutil.rmtree(tmp_path)
+    with again(instance) as other, pytest.raises(FluxkvError) as caught:  # not: a second job
+        other.submit(["sim"], key="old")
+    assert caught.value.code != "key-taken"
 
 
 @pytest.mark.parametrize("options", [{"ntasks": 3}, {"duration": "1m"}, {"retry": 1}, {"cwd": "/"}, {"name": "n"}])
