@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a submit pays for no record
 KEY = "retry"  # in attributes.system
 REQUEUE = "requeue"  # the event, and the type of the exception by which a person asks for it
 MOST = 1000  # a job's record names each commit about it
+NOTE = 200  # characters of why
 PLAIN = ("node-failure", "launcher-lost", "oom", "exit", "signal", "timeout", "shutdown", "any")
 DEFAULT_ON = ("node-failure", "oom", "exit", "signal", "shutdown")  # all but the time limit, which would be met again
 LAUNCHER_LOST = "lost"  # of a rank: its launcher died with the task; "lost: ..." is a node's
@@ -120,15 +121,6 @@ def retry_of(job: Job) -> Retry | None:
         return None
 
 
-def retried_without_its_node(system: Mapping[str, Any]) -> bool:
-    """Whether a job with these attributes.system is begun elsewhere when its node is lost: so its tasks must not outlive that."""
-    try:
-        found = parse_retry(system[KEY])
-    except (Rejected, LookupError, TypeError):
-        return False
-    return found.limit > 0 and not {"node-failure", "any"}.isdisjoint(found.on)
-
-
 def end_of(exception: Sequence[Any] | None, status: int, causes: Iterable[str]) -> End:
     """How an attempt ended, by its first fatal exception, its wait status and what its ranks said (`Job.over`)."""
     kind, note = (exception[0], exception[1]) if exception else ("", "")
@@ -190,7 +182,7 @@ def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) ->
         return None  # it was cancelled, if only after it had failed
     times, retries, *_ = job.requeued or NEVER
     if exception is not None and exception[0] == REQUEUE:
-        return {"attempt": times + 2, "cause": REQUEUE, "note": exception[1]}
+        return {"attempt": times + 2, "cause": REQUEUE, "note": exception[1][:NOTE]}
     retry = retry_of(job)
     if retry is None or retries >= retry.limit:
         return None
@@ -198,7 +190,7 @@ def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) ->
     cause = covers(retry.on, end.words)
     if not cause:
         return None
-    context = {"attempt": times + 2, "cause": cause, "note": end.text, "retry": retries + 1, "limit": retry.limit}
+    context = {"attempt": times + 2, "cause": cause, "note": end.text[:NOTE], "retry": retries + 1, "limit": retry.limit}
     if retry.delay_s:
         context["after"] = now + retry.delay_s
     return context

@@ -15,7 +15,7 @@ CHUNK = 10
 # Not worth much if nothing of the sort happens: (name, how often in 100 seeds at least).
 RARE = {
     "grant": 50, "handed over": 10, "recall": 1, "lost": 5, "end": 20, "kill": 1, "drain": 20, "urgency": 10, "exception": 50,
-    "epoch": 10, "retire": 50, "snapshots": 50, "look-ups": 5, "dependency-remove": 100, "requeue": 0, "prolog-finish": 20,
+    "epoch": 10, "retire": 50, "snapshots": 50, "look-ups": 5, "dependency-remove": 100, "requeue": 50, "prolog-finish": 20,
     "epilog-finish": 20, "housekeeping-finish": 20, "cron-fire": 20, "config": 10, "resource-define": 20, "jobspec-update": 5,
     "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100,
 }  # fmt: skip

@@ -35,7 +35,7 @@ from fluxkv.instances.reactor import (
 )
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.instances.worker import Worker
-from fluxkv.journal import decide, decide_config, decide_update
+from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.idset import mask_of
@@ -92,7 +92,7 @@ class Diary:
         self.running: dict[str, tuple[int, frozenset[int]]] = {}  # key -> (rank, cores)
         self.seats: dict[str, frozenset[int]] = {}
         self.home: dict[str, int] = {}
-        self.later: dict[tuple[int, int], str] = {}  # (job, attempt) -> what has begun after its tasks
+        self.later: dict[int, str] = {}  # job -> what has begun after its tasks
         self.started = self.handed = 0
 
     def brought(self, attempt: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class Diary:
                     self.seats[event[7]] = self.seats[event[1]]
                     self.handed += 1
 
-    def _scripts(self, job: int, version: int, rank: int, letter: str) -> None:
+    def _scripts(self, job: int, rank: int, letter: str) -> None:
         """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
         for other, (there, _) in self.running.items():
             if split_key(other)[0] != job:
@@ -119,10 +119,10 @@ class Diary:
                 raise Broken(f"a task of {job} starts while {other} runs", job)
             if letter and not letter_of(other) and (letter != "h" or there == rank):
                 raise Broken(f"{KINDS[letter]} of {job} starts while {other} runs", job)
-        if letter == "" and (job, version) in self.later:
-            raise Broken(f"a task of {job} starts after {self.later[job, version]}", job)
+        if letter == "" and self.later.get(job):
+            raise Broken(f"a task of {job} starts after {self.later[job]}", job)
         if letter in ("e", "h"):
-            self.later[job, version] = KINDS[letter]
+            self.later[job] = KINDS[letter]
 
     def _start(self, launcher: int, key: str) -> None:
         job, version, rank = split_key(key)
@@ -130,7 +130,7 @@ class Diary:
             if self.begun[key] != launcher:
                 raise Broken(f"attempt {key} started twice", job)
             return  # told again
-        self._scripts(job, version, rank, letter_of(key))
+        self._scripts(job, rank, letter_of(key))
         self.begun[key] = launcher
         self.home[key] = launcher
         cores = self.seats[key]
@@ -168,11 +168,9 @@ class Sim:
     """`run()` plays a seed to its calm end; then `store` holds the journal to look at."""
 
     def __init__(
-        self, seed: int, actions: int = 400, scripts: dict[str, Any] | None = None, config: dict[str, Any] | None = None,
-        retries: bool = False,
-    ) -> None:  # fmt: skip
-        """retries: half the jobs may be tried again, each attempt ends in its own way, and people requeue."""
-        self.seed, self.actions, self.retries = seed, actions, retries
+        self, seed: int, actions: int = 400, scripts: dict[str, Any] | None = None, config: dict[str, Any] | None = None
+    ) -> None:
+        self.seed, self.actions = seed, actions
         self.rng = random.Random(seed)
         self.now = T0
         self.server = MemoryServer(lambda: self.now, random.Random(seed + 1))
@@ -256,8 +254,7 @@ class Sim:
             moves = [(self._step_any, 60), (self._tick, 18), (self._submit, 9), (self._cancel, 3), (self._urgency, 2),
                      (self._drain, 2), (self._queue, 1), (self._signal, 1), (self._kill_worker, 1.5),
                      (self._second_worker, 1), (self._kill_agent, 1.2), (self._kill_launcher, 0.5),
-                     (self._new_epoch, 0.6), (self._epoch_event, 2),
-                     *([(self._requeue, 3), (self._kill_agent, 4)] if self.retries else [])]  # fmt: skip
+                     (self._new_epoch, 0.6), (self._epoch_event, 2)]  # fmt: skip
             for move in self.rng.choices([one for one, _ in moves], [weight for _, weight in moves], k=self.actions):
                 move()
             self._settle()
@@ -284,11 +281,11 @@ class Sim:
             self._tick()
             if turn % 20 == 19:
                 self.cli.catch_up(self.view)
-                held = [job.id for job in self.view.active() if job.urgency == 0] if not released or self.retries else []
-                if held or not released:
+                if not released:
                     released = True
-                    for id in held:
-                        self._say(lambda state, id=id: decide.change_urgency(state, id, 16, 1, self.now))
+                    for job in list(self.view.jobs.values()):
+                        if job.urgency == 0:
+                            self._say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, self.now))
                 elif not self.view.count(ACTIVE | NEW) and not any(one.reactor.inflight for one in self.agents):
                     if self.view.quarantine:  # nobody here writes what is impossible
                         raise Broken(f"set aside: {[one.why for one in self.view.quarantine.table.values()]}", 0)
@@ -336,10 +333,6 @@ class Sim:
             if name and self.rng.random() < 0.4:
                 waits.append({"scheme": "singleton", "value": ""})
             jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
-            if self.retries and self.rng.random() < 0.6:
-                on = self.rng.choice((["any"], ["exit=75", "node-failure"], ["node-failure"], ["signal=KILL"]))
-                policy = {"limit": self.rng.choice((0, 1, 2, 3)), "on": on, "delay": self.rng.choice((0.0, 0.0, 0.03, 0.4))}
-                jobs[-1][1]["attributes"]["system"]["retry"] = policy
         urgency = self.rng.choice((16, 16, 16, 16, 20, 31, 0))
         self._say(lambda state: decide.submit(jobs, "", urgency, 1, 0, self.now))
 
@@ -363,10 +356,6 @@ class Sim:
     def _cancel(self) -> None:
         id = self._some_job()
         self._say(lambda state: decide.raise_exception(state, id, "cancel", 0, "", 1, self.now))
-
-    def _requeue(self) -> None:
-        id, hold = self._some_job(), self.rng.random() < 0.1
-        self._say(lambda state: decide_update.requeue(state.jobs[id], "", hold, 1, self.now) if id in state.jobs else Decision([]))
 
     def _urgency(self) -> None:
         id, urgency = self._some_job(), self.rng.choice((0, 5, 16, 31))
@@ -533,9 +522,6 @@ class Sim:
                     attempt["fake_status"] = 256 if luck.random() < 0.05 and not self.calm else 0
                 else:
                     attempt["fake_s"], attempt["fake_status"] = self.runs[attempt["job"]]
-                    if self.retries:
-                        luck = random.Random(f"{self.seed} {attempt['key'].rpartition('.')[0]}")
-                        attempt["fake_status"] = luck.choice((0, 0, 256, 75 << 8, 9))
                 self.diary.brought(attempt)
         elif message[0] == "ack":
             actor.saved = dict(actor.reactor.cursors)

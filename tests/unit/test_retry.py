@@ -16,7 +16,7 @@ from fluxkv.journal import decide, decide_update, snapshot
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
-from fluxkv.journal.retry import DEFAULT_ON, again, causes_of, covers, end_of, parse_retry, retried_without_its_node
+from fluxkv.journal.retry import DEFAULT_ON, again, causes_of, covers, end_of, parse_retry
 from fluxkv.journal.wire import Event
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools.eventview import describe
@@ -290,15 +290,6 @@ def test_a_node_that_was_rebooted_has_nothing_more_and_its_jobs_run_again(rig: R
     assert (job.state, job.number, job.requeued[3]) == (RUN, 2, "retry 1 of 2: rank 0: lost: its node no longer has it")
     assert rig.job(plain).state == INACTIVE
     check_rules(rig)
-
-
-def test_which_jobs_must_not_outlive_their_node() -> None:
-    for on, kept in ((["node-failure"], True), (["any"], True), (["oom"], False), (["launcher-lost"], False)):
-        assert retried_without_its_node({"retry": {"limit": 1, "on": on}}) == kept
-    assert retried_without_its_node({"retry": 1})
-    assert not retried_without_its_node({"retry": 0})
-    for none in ({}, {"retry": None}, {"retry": {"on": 5}}):
-        assert not retried_without_its_node(none)
 
 
 def test_memory_that_ran_out_is_told(rig: Rig) -> None:

@@ -191,6 +191,8 @@ def explanation(state: State, job: Job, now: float) -> str:
         return ""
     if job.state == DEPEND:
         return "waits for others" if job.waiting else ""
+    if job.state == PRIORITY and job.requeued is not None and job.requeued[2] > now:
+        return "rests before it is tried again"
     if job.state in (PRIORITY, RUN, CLEANUP):
         return ""
     if job.state == SCHED and job.priority == 0:

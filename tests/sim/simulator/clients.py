@@ -5,6 +5,7 @@ Every answer is noted in a ledger; the audit holds the journal against it.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -153,6 +154,7 @@ class Clients:
             if name and rng.random() < 0.3:
                 waits.append({"scheme": "singleton", "value": ""})
             jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
+            self._may_be_tried_again(id, jobs[-1][1])
         urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
         honest = rng.random() < 0.8  # else: appended by somebody who asked nobody
 
@@ -164,6 +166,14 @@ class Clients:
             return found
 
         self.say(decision, tuple(id for id, _ in jobs))
+
+    def _may_be_tried_again(self, id: int, spec: dict[str, Any]) -> None:
+        """A third of the jobs have a retry policy."""
+        luck = random.Random(f"{self.world.seed} retry {id}")
+        if luck.random() < 0.33:
+            on = luck.choice((["any"], ["exit=1", "node-failure"], ["node-failure"], ["signal=KILL", "timeout"]))
+            policy = {"limit": luck.choice((0, 1, 2, 3)), "on": on, "delay": luck.choice((0.0, 0.0, 0.05, 4.0))}
+            spec["attributes"]["system"]["retry"] = policy
 
     def _dependency(self, nested: bool = False) -> dict[str, Any]:
         """On a job of any age, rarely on one that never was; on a time; on several of these."""
@@ -187,7 +197,13 @@ class Clients:
         self.say(lambda state: decide.raise_exception(state, id, "cancel", 0, "", 1, self.world.now))
 
     def signal(self) -> None:
+        """To a job's tasks; or it is requeued."""
         id = self._some_job()
+        luck = random.Random(f"{self.world.seed} requeue {id} {self.world.now}")
+        if luck.random() < 0.5 and id in self.view.jobs:
+            hold, now = luck.random() < 0.2, self.world.now
+            self.say(lambda state: decide_update.requeue(state.jobs[id], "", hold, 1, now) if id in state.jobs else Decision([]))
+            return
         self.say(lambda state: decide.kill(state, id, 15, 1, self.world.now))
 
     def change(self) -> None:

@@ -269,6 +269,8 @@ class AgentProcess(ReactorProcess):
             attempt["fake_status"] = 256 if luck.random() < 0.05 and not world.calm else 0
         else:
             attempt["fake_s"], attempt["fake_status"] = world.runs.get(attempt["job"], (0.01, 0))
+            if attempt.get("number", 1) > 1:  # each attempt ends in its own way
+                attempt["fake_status"] = random.Random(f"{world.seed} {attempt['key']}").choice((0, 0, 256, 9))
         world.diary.brought(attempt)
 
 
