@@ -15,7 +15,7 @@ from ..kvs.port import Store
 from .daemon import spawn_role
 from .paths import StateDir
 
-LOOK_S = 5.0
+LOOK_S = 1.0
 
 
 class ArchiveDuty:
