@@ -23,7 +23,7 @@ from .paths import StateDir
 from .retention import collect, drop_output
 
 LEASE = "archive"
-LEASE_MS = 120_000
+LEASE_MS = 30_000  # renewed before each segment; after a kill -9 nobody archives for so long
 SMALL_BYTES = 1_000_000  # a last segment below it is written anew with what has come since
 READ = 1_000
 KEPT_SETTINGS = ("durability", "fake", "keep_s", "policy", "workers")
@@ -63,7 +63,11 @@ class Archiver:
 
     def __enter__(self) -> Archiver:
         self._hold()
-        self.archive.load()
+        try:
+            self.archive.load()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,24 +5,23 @@ It is a process of its own: a place that hangs, or a large history, holds up nob
 
 from __future__ import annotations
 
-import json
+import signal
 import time
-from typing import Any
 
 from ..journal.archive_config import archive_rules
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
+from .archive_note import read_note, write_note
 from .archiving import Archiver, place_of, run
-from .daemon import Log
-from .paths import StateDir, write_json
-
-NOTE = "archive.json"  # in the state directory: how the last run went
+from .daemon import Log, Stopping
+from .paths import StateDir
 
 
 def main(state_dir: StateDir, log: Log) -> None:
     """Body of the process."""
+    signal.signal(signal.SIGTERM, _told)
     settings = state_dir.read()
     store = open_store(settings["uri"])
     log.store, log.keys = open_store(settings["uri"], patience_s=0.0), Keys(store.namespace)
@@ -32,15 +31,15 @@ def main(state_dir: StateDir, log: Log) -> None:
         return
     place = place_of(rules, journal.meta, state_dir)
     try:
-        sweep = rules.trims and time.time() - _swept(state_dir) > rules.unused_blobs_s
+        sweep = rules.trims and time.time() - float(read_note(state_dir).get("swept", 0.0)) > rules.unused_blobs_s
         done = run(Archiver(journal, place, settings), rules, store.now(), trim=rules.trims, sweep=sweep)
     except Unavailable as error:
         if error.code == "busy":
             return
-        _note(state_dir, place, error)
+        write_note(state_dir, time.time(), place, str(error), False)
         raise
     except FluxkvError as error:
-        _note(state_dir, place, error)
+        write_note(state_dir, time.time(), place, str(error), False)
         raise
     if done.lost:
         log.say("warning", f"versions {done.lost[0]} to {done.lost[1]} in {place} are of a branch that was lost: set aside")
@@ -51,22 +50,8 @@ def main(state_dir: StateDir, log: Log) -> None:
         log.say("info", f"versions {done.trimmed[0]} to {done.trimmed[1]} taken out of the server")
     if done.unnamed or done.printed:
         log.say("info", f"{done.unnamed} contents that nothing names and the output of {done.printed} jobs removed")
-    _note(state_dir, place, None, sweep)
+    write_note(state_dir, time.time(), place, "", sweep)
 
 
-def read_note(state_dir: StateDir) -> dict[str, Any]:
-    """How the last run went: time, url, error ("" if it went well), swept (when what nothing names was removed last)."""
-    try:
-        with open(state_dir.join(NOTE)) as file:
-            return dict(json.load(file))
-    except (OSError, ValueError):
-        return {}
-
-
-def _swept(state_dir: StateDir) -> float:
-    return float(read_note(state_dir).get("swept", 0.0))
-
-
-def _note(state_dir: StateDir, place: str, error: FluxkvError | None, swept: bool = False) -> None:
-    when = time.time() if swept else _swept(state_dir)
-    write_json(state_dir.join(NOTE), {"time": time.time(), "url": place, "error": str(error or ""), "swept": when})
+def _told(signum: int, frame: object) -> None:
+    raise Stopping  # what is begun is given up: the next run finds all that a manifest names

@@ -52,6 +52,8 @@ def archive_rules(document: Mapping[str, Any]) -> ArchiveRules:
     url = archive.get("url", "")
     if not isinstance(url, str) or any(character in url for character in "\0\n"):
         raise _fault("archive.url", f"is {shown(url)}: a directory or a URL is wanted")
+    if url.startswith("memory:"):
+        raise _fault("archive.url", "names memory, which is gone with the process that writes there", "name a place that stays")
     if url and "://" not in url and not url.startswith(("/", "~")):
         raise _fault("archive.url", f"is {shown(url)}: the daemons need the whole path", "begin it with /")
     commits = ret.get("keep-commits", default.keep_commits)

@@ -137,7 +137,9 @@ class FsspecDepot:
             try:
                 self._fs, root = fsspec.core.url_to_fs(self.url)
             except ImportError as error:
-                raise failed(self.url, str(error)) from None
+                raise Unavailable(
+                    f"the archive {self.url}: {error}", code="archive", hint="install it beside fluxkv, for the daemons too"
+                ) from None
             except Exception as error:
                 raise Rejected(f"bad archive address {self.url}: {error}", code="bad-archive") from None
             self._root = root.rstrip("/")

@@ -75,6 +75,8 @@ def place_of_journal(journal: Journal, uri: str | None, url: str | None) -> tupl
             "this instance has no archive yet, and its state directory is not on this host", code="no-archive",
             hint="name a place with --url, or in its config as [archive] url",
         )  # fmt: skip
+    if place.startswith("memory:") and not find_uri(uri).startswith("memory:"):
+        raise Rejected(f"{place} is gone with this command: nothing would be left of the history", code="bad-archive")
     return rules, directory.read() if directory is not None else {}, place
 
 

@@ -17,6 +17,7 @@ from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..instances.paths import StateDir
+    from ..journal.log import Journal
 
 MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
@@ -246,6 +247,18 @@ def _memory(line: int, used: int) -> Check:
     return Check("warn", "memory", text, mend) if used > MEMORY_WARN * line else Check("ok", "memory", text)
 
 
+def _archive(journal: Journal) -> Check:
+    """What was taken out of the server can be read where it is."""
+    from ..kvs.errors import FluxkvError
+
+    try:
+        archive = journal.history.archive()
+    except FluxkvError as error:
+        return Check("fail", "archive", str(error), error.hint)
+    where = archive.where if archive is not None else journal.meta.archive
+    return Check("ok", "archive", f"{where} has versions 1 to {journal.meta.first - 1}; fluxkv journal verify reads all of it")
+
+
 def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """The journal's end is readable, and snapshot and tail fold."""
     from ..journal.wire import read_commit
@@ -263,6 +276,8 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
                 yield Check("fail", "journal", f"it ends at {last}, meta says {tip}", mend)
                 return
             state = journal.look()
+            if journal.meta.first > 1:
+                yield _archive(journal)
             used = journal.store.memory()[0]
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")

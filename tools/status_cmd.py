@@ -105,6 +105,7 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         "aside": [aside.document() for aside in listed(state.quarantine.table)],
     }  # fmt: skip
     _memory_part(journal, document)
+    _archive_part(journal, state.config, document)
     results = {result.name.lower(): number for result, number in state.ended().items()}
     document["jobs"] = {
         name.lower(): state.counts.get(number, 0) for number, name in STATE_NAMES.items()
@@ -126,6 +127,23 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         document["state"] = "stopped"
         document["stopped"] = state.instance["stopped"]
     _journal_problems(document, state)
+
+
+def _archive_part(journal: Journal, config: dict[str, Any], document: dict[str, Any]) -> None:
+    """What of the history is in the archive only, and how the last run of the archiver went."""
+    from ..instances.archive_note import read_note
+    from ..instances.paths import StateDir
+    from ..journal.archive_config import archive_rules
+
+    meta = journal.meta
+    note = read_note(StateDir(document["state_dir"])) if document["state_dir"] else {}
+    document["archive"] = None
+    if meta.first == 1 and not archive_rules(config).on:
+        return
+    place = meta.archive or note.get("url", "")
+    document["archive"] = {"place": place, "trimmed": meta.first - 1, "last_run": note.get("time", 0.0)}
+    if note.get("error"):
+        document["problems"].append(f"history is not archived: {note['error']}")
 
 
 def _memory_part(journal: Journal, document: dict[str, Any]) -> None:
@@ -250,6 +268,11 @@ def _show(document: dict[str, Any]) -> None:
         f"journal    version {document['version']}, epoch {document['epoch']}, {document['events']} events, "
         f"{document['durability']}"
     )
+    if document.get("archive"):
+        found = document["archive"]
+        when = f", last looked {render.human_time(found['last_run'])}" if found["last_run"] else ""
+        what = f"versions 1 to {found['trimmed']} are only there" if found["trimmed"] else "nothing is only there yet"
+        render.out(f"archive    {found['place'] or 'none yet'}: {what}{when}")
     if "memory" in document:
         line = document["memory"]["line"]
         from_where = f"new work is refused from {megabytes(line)}" if line else "without a limit"

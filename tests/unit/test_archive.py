@@ -317,6 +317,8 @@ def test_a_torn_manifest_is_noticed_or_the_one_before_is_taken(shell: Any, tmp_p
 
 def test_one_at_a_time(shell: Any, tmp_path: Path) -> None:
     journal = shell.sample.journal
+    with pytest.raises(FluxkvError, match="nosuch"), Archiver(Journal(journal.store), "nosuch://x"):
+        pass  # it fails, and holds up nobody
     with Archiver(Journal(journal.store), str(tmp_path)):
         status, _, error = shell("journal", "archive", "--now", "--url", str(tmp_path))
         assert status == 3
@@ -486,7 +488,7 @@ def test_config() -> None:
         ({"archive": 1}, "must be a table"), ({"archive": {"uri": "x"}}, "is no key"), ({"archive": {"url": "x"}}, "whole path"),
         ({"retention": {"keep": "soon"}}, "retention.keep is not valid"), ({"retention": {"keep-commits": 0}}, "from 1 on"),
         ({"archive": {"every": "1ms"}}, "at least 1 s"), ({"retention": {"keep-commits": True}}, "from 1 on"),
-        ({"archive": {"url": 3}}, "a directory or a URL"),
+        ({"archive": {"url": 3}}, "a directory or a URL"), ({"archive": {"url": "memory://x"}}, "names memory"),
     ):  # fmt: skip
         with pytest.raises(Rejected, match=said):
             archive_rules(wrong)
