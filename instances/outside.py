@@ -64,9 +64,12 @@ def at_another_place(settings: dict[str, Any], url: str, directory: StateDir, *,
     return {**settings, **settings_for(moved, directory, unsafe=unsafe or bool(settings.get("unsafe_server")))}
 
 
-def check(settings: dict[str, Any]) -> list[str]:
+def check(settings: dict[str, Any], *, alive: bool) -> list[str]:
     """What is wrong with the instance's outside server, one line each. Raises `Rejected(code="unsafe-server")` for anything,
-    unless the settings accept it; `Unavailable` when the server does not answer."""
+    unless the settings accept it; `Unavailable` when the server does not answer.
+
+    alive: other daemons of the instance live, so it is not left without a keeper, whatever has become of the server.
+    """
     from ..kvs.reach import connect
     from ..kvs.replies import reply_failure
     from ..kvs.resp import ReplyError
@@ -76,11 +79,13 @@ def check(settings: dict[str, Any]) -> list[str]:
     connection = connect(parsed.server, parsed.namespace)
     try:
         problems = check_server(connection, settings.get("durability", "strict"))
+        if parse_server(parsed.server).kind != "cluster" and b"cluster_enabled:1" in connection.call("INFO", "cluster"):
+            problems.append("it is one node of a cluster, and keys move between them (redis+cluster://HOST:PORT)")
     except ReplyError as error:
         raise reply_failure(error, connection.address) from None
     finally:
         connection.close()
-    if problems and not settings.get("unsafe_server"):
+    if problems and not alive and not settings.get("unsafe_server"):
         raise Rejected(
             f"the server at {connection.address} is not to be trusted with a journal: {'; '.join(problems)}", code="unsafe-server",
             hint="change that in its configuration; or take it as it is with --unsafe-server",

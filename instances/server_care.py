@@ -15,7 +15,7 @@ from ..kvs.port import Store
 from ..kvs.server import ServerHandle
 from . import boot, outside, witness
 from .daemon import Log
-from .paths import StateDir
+from .paths import StateDir, lock_held
 from .supervised import remove, write_word
 
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
@@ -50,7 +50,7 @@ class ServerCare:
             if self.server.repaired:
                 self.log.say("warning", self.server.repaired)
         elif not self.child:
-            for problem in outside.check(self.settings):
+            for problem in outside.check(self.settings, alive=lock_held(self.state_dir.lock_file("agent"))):
                 self.log.say("warning", f"the server: {problem}")
 
     def _store(self) -> tuple[Store, bool]:

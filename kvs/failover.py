@@ -20,7 +20,7 @@ from .resp import ReplyError, RespConnection
 from .sentinel import SentinelConnector
 from .uri import ServerAddress, at_host, host_port, parse_server, parse_uri, sentinel_at
 
-PAUSE_S = 90.0  # at most: a pause ends by itself, whatever becomes of whoever asked for it
+PAUSE_S = 90.0  # beyond the time for a step: a pause ends by itself, whatever becomes of whoever asked for it
 POLL_S = 0.02
 LAG_S = 5
 
@@ -103,9 +103,12 @@ class FailOver:
     def run(self, found: Survey) -> Place:
         """Do it. The new primary's place. Raises `Unavailable` when it did not come about (then the old primary goes on), `Corrupt`
         when the new one lacks what was acknowledged."""
-        tip = self._coordinated(found) if found.coordinated else self._paused(found)
-        new = self._named()
-        self._check(new, tip)
+        try:
+            tip = self._coordinated(found) if found.coordinated else self._paused(found)
+            new = self._named()
+            self._check(new, tip)
+        except ReplyError as error:
+            raise Rejected(f"the fail-over was not carried out: {error}", code="no-failover", hint=_RIGHTS) from None
         return new
 
     def _coordinated(self, found: Survey) -> str:
@@ -126,7 +129,8 @@ class FailOver:
     def _paused(self, found: Survey) -> str:
         place = host_port(*found.primary)
         with closing(self._at(found.primary)) as old:
-            old.call("CLIENT", "PAUSE", int((self.timeout_s + PAUSE_S) * 1000), "WRITE")
+            pause_s = self.timeout_s + PAUSE_S
+            old.call("CLIENT", "PAUSE", int(pause_s * 1000), "WRITE")
             self.say(f"{place} takes no writes")
             begun = False  # from then on only a replica may be let go: the sentinels may promote another at any time
             try:
@@ -149,11 +153,17 @@ class FailOver:
                 return tip
             finally:
                 if begun:
-                    self.say(f"{place} stays paused until it is a replica, or for {PAUSE_S:g} s: it must acknowledge nothing now")
+                    self.say(f"{place} stays paused until it is a replica, or for {pause_s:g} s: it must acknowledge nothing now")
                 else:
-                    with closing(self._at(found.primary)) as again:
-                        again.call("CLIENT", "UNPAUSE")
-                    self.say(f"{place} answers again")
+                    self._let_go(found.primary, pause_s)
+
+    def _let_go(self, place: Place, pause_s: float) -> None:
+        try:
+            with closing(self._at(place)) as connection:
+                connection.call("CLIENT", "UNPAUSE")
+            self.say(f"{host_port(*place)} answers again")
+        except (ReplyError, Unavailable) as error:
+            self.say(f"{host_port(*place)} could not be told to go on ({error}): its pause ends by itself within {pause_s:g} s")
 
     def _check(self, new: Place, tip: str) -> None:
         """The new primary has the entry that was the old one's last."""

@@ -69,7 +69,7 @@ def server_version(path: str) -> tuple[int, ...]:
 def check_server(connection: Connection, durability: str) -> list[str]:
     """What is wrong with a server we did not start, one line each; [] if it may be trusted with a journal."""
     facts: dict[str, str] = {}
-    for section in ("server", "persistence", "memory", "replication", "cluster"):
+    for section in ("server", "persistence", "memory", "replication"):
         for line in connection.call("INFO", section).decode(errors="replace").splitlines():
             name, _, value = line.partition(":")
             facts[name] = value

@@ -158,8 +158,11 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
             directory.write(settings)
     if running and options["memory_limit"]:
         move_line(settings)
-    if known and redis and not running:
-        settings = outside.at_another_place(settings, redis, directory, unsafe=unsafe)
+    if known and (redis or unsafe):
+        if running:
+            raise Rejected(f"{directory.path}: this instance is running, and its server can not be changed", code="running",
+                           hint="fluxkv stop first")  # fmt: skip
+        settings = outside.at_another_place(settings, redis or str(settings["uri"]), directory, unsafe=unsafe)
         directory.write(settings)
     for name in (PASSWORD_VARIABLE, outside.VARIABLE):  # the password stands in a file now; what runs inside need not know it
         os.environ.pop(name, None)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from servers import DOCKER, PASSWORDS, Served, TlsFront, certificates, redis_server
 
+from fluxkv.instances import outside
 from fluxkv.kvs.acl import rule
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.health import findings
@@ -163,6 +164,8 @@ def test_a_slot_moves_while_its_instance_writes(cluster: Any) -> None:
             with pytest.raises(Unavailable) as caught:
                 plain.meta()
             assert "redis+cluster://" in caught.value.hint
+        with pytest.raises(Rejected, match=r"redis\+cluster://"):
+            outside.check({"uri": owner.url}, alive=False)
 
 
 @pytest.mark.skipif(not redis_server(), reason="no redis-server on PATH: the contract was not run on it")
