@@ -26,7 +26,7 @@ LEASE = "archive"
 LEASE_MS = 30_000  # renewed before each segment; after a kill -9 nobody archives for so long
 SMALL_BYTES = 1_000_000  # a last segment below it is written anew with what has come since
 READ = 1_000
-KEPT_SETTINGS = ("durability", "fake", "keep_s", "policy", "workers")
+KEPT_SETTINGS = ("durability", "fake", "keep_s", "policy", "replicas", "workers")
 
 
 @dataclass(slots=True)

@@ -61,7 +61,8 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         if settings.get("uid") and state_dir is not None and settings.get("on_fork") != witness.ADOPT:
             raise witness.all_lost(state_dir, store.namespace) from None
         now = time.time()
-        meta = store.create(durability=settings.get("durability", "strict"), origin_ms=int(now * 1000), created=now)
+        durability = settings.get("durability", "strict")
+        meta = store.create(durability=durability, origin_ms=int(now * 1000), created=now, replicas=settings.get("replicas", ""))
     now = time.time()
     first = {"uid": meta.uid, "owner": os.getuid(), "namespace": store.namespace, "schema": SCHEMA}
     if settings.get("parent"):

@@ -113,7 +113,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     store = open_store(here.parent)
     try:
         claims, expiration = granted(store, here)
-        durability = store.meta().durability
+        meta = store.meta()
         nodes = {node.rank: node for node in _parent_nodes(store, here, {claim.rank for claim in claims})}
     finally:
         store.close()
@@ -130,7 +130,8 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "created": time.time(), "uri": child_uri(here.parent, here.job, here.number), "parent": here.parent, "job": f58(here.job),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
-        "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": durability,
+        "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": meta.durability,
+        "replicas": meta.replicas,
         "memory_limit": options.get("memory_limit") or "",
         "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
     }  # fmt: skip

@@ -58,7 +58,7 @@ class Core:
         self._stop = OrderlyStop(uri)
         self._store = open_store(uri, patience_s=patience_s, hopeless=self._stopped)
         self._hub = Hub(self._store)
-        self.strict = self._store.meta().durability == "strict"
+        self.strict = self._store.meta().durability != "local"
         self._submitter = Submitter(self._store, BY, patience_s=patience_s)
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None

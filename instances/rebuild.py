@@ -115,7 +115,8 @@ def _fill(url: str, path: str, source: Source, reason: str, forked: bool) -> tup
     store = open_store(url)
     try:
         durability = str(source.settings.get("durability", "strict"))
-        meta = store.create(durability=durability, origin_ms=source.origin_ms, created=time.time())
+        replicas = str(source.settings.get("replicas", ""))
+        meta = store.create(durability=durability, origin_ms=source.origin_ms, created=time.time(), replicas=replicas)
         restoring = Restoring(store, meta, source.blobs)
         for entry in source.entries:
             restoring.take(entry, source.commit(entry))

@@ -66,7 +66,7 @@ SETTINGS: dict[str, Setting] = {
     "submit.setopt": _submit("setopt", "shell options", many=True),
     "submit.setattr": _submit("setattr", "attributes", many=True),
     "start.durability": Setting(
-        "strict", "when a write counts as kept", ("strict", "local"), options=((("start",), "durability"),)
+        "strict", "when a write counts as kept", ("strict", "local", "replicated"), options=((("start",), "durability"),)
     ),
     "start.policy": Setting("fcfs", "queue policy of a new instance", options=((("start",), "policy"),)),
     "start.workers": Setting("1", "worker processes of a new instance", options=((("start",), "workers"),)),

@@ -26,8 +26,21 @@ def check_namespace(path: str) -> str:
 class Keys:
     """The keys of one instance. All are plain attributes, computed once."""
 
-    __slots__ = ("blobs", "guards", "journal", "lease", "log", "meta", "namespace", "prefix", "producers",
-                 "snapshot", "telemetry", "touched")  # fmt: skip
+    __slots__ = (
+        "blobs",
+        "guards",
+        "journal",
+        "lease",
+        "log",
+        "meta",
+        "namespace",
+        "prefix",
+        "producers",
+        "snapshot",
+        "telemetry",
+        "touched",
+        "waited",
+    )  # fmt: skip
 
     def __init__(self, namespace: str) -> None:
         self.namespace = check_namespace(namespace)
@@ -40,6 +53,7 @@ class Keys:
         self.telemetry = prefix + "telemetry"  # capped stream: heartbeats, utilisation
         self.lease = prefix + "lease"  # string: who plans now
         self.log = prefix + "log"  # capped stream: the daemons' own log
+        self.waited = prefix + "waited"  # string, written before a WAIT about what another connection wrote
         self.blobs = prefix + "blobs"  # hash: content hash -> bytes
         self.touched = prefix + "touched"  # hash: content hash -> when it was put, or wanted, last (Unix seconds)
 

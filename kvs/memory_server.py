@@ -44,6 +44,7 @@ class Instance:
     mark: int | None = 0  # the guard table's own version; None: the table is lost
     epochs: str = ""
     fork: str = ""
+    replicas: str = ""
     guards: dict[str, str] = field(default_factory=dict)  # thing -> version, or entry id (`appending.by_id`)
     producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     snapshot: tuple[bytes, list[bytes]] | None = None
@@ -66,6 +67,7 @@ class Instance:
             self.trimmed,
             self.archive,
             self.room,
+            self.replicas,
         )
 
 
@@ -84,6 +86,7 @@ class MemoryServer:
     """What a server holds. clock: Unix seconds. rng: for uids, epochs, replication ids.
 
     remember: how many changes `fail_over` can take back (0: none, and nothing is kept for it).
+    replicas: how many replicas are there and keep up.
     down: every call raises Unavailable. fault: called with (operation, "before" | "after"); may raise
     Unavailable, which is how a lost request or a lost answer is played. used_memory: what the soft line is
     compared with.
@@ -97,7 +100,7 @@ class MemoryServer:
         self.down = False
         self.used_memory = 0
         self.fault: Callable[[str, str], None] | None = None
-        self.remember = 0
+        self.remember = self.replicas = 0
         self._past: deque[tuple[bool, Callable[[], None]]] = deque()
         self.changed = threading.Condition(threading.RLock())
         self.watchers: weakref.WeakSet[MemorySubscription] = weakref.WeakSet()

@@ -39,6 +39,7 @@ from .port import (
     Subscription,
     id_pair,
 )  # fmt: skip
+from .replicated import check
 
 __all__ = ["MemoryServer", "MemoryStore", "shared_server"]
 
@@ -52,7 +53,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
 
     # -- identity ------------------------------------------------------------------------------------------
 
-    def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
+    def create(self, *, durability: str, origin_ms: int, created: float, replicas: str = "") -> Meta:
         server = self.server
         with server.changed:
             server.check("create")
@@ -63,7 +64,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
                 )  # fmt: skip
             uid = f"{server.rng.getrandbits(96):024x}"
             made = Instance(uid, server.random_epoch(), server.replid, origin_ms, durability, created)
-            made.epochs = f"{made.epoch}:1"
+            made.epochs, made.replicas = f"{made.epoch}:1", replicas
             server.tables.instances[self.namespace] = made
             server.tables.journals[self.namespace] = []
             server.check("create", "after")
@@ -100,6 +101,9 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
                 answer = self._write(request)
                 self.server.wake()
             self.server.check("append", "after")
+            wanted = self._instance().replicas
+            if wanted and isinstance(answer, Appended):
+                check(self.server.replicas, wanted, [answer])
             return answer
 
     def append_many(self, requests: Sequence[Append]) -> list[Answer]:

@@ -55,6 +55,7 @@ class Meta:
     has not ("" if all is well): nothing is appended until it is adopted.
     room: the soft memory line in bytes, 0 for none: past it refusable commits are refused.
     trimmed: id of the last entry that was moved out of the server, "0-0" if none was; archive: the URL below which it lies.
+    replicas: how many are to have each commit before it is acknowledged, and how long they may take (`replicated.wanted`).
     """
 
     uid: str
@@ -70,6 +71,7 @@ class Meta:
     trimmed: str = "0-0"
     archive: str = ""
     room: int = 0
+    replicas: str = ""
 
     @property
     def first(self) -> int:
@@ -211,8 +213,11 @@ class Store(Protocol):
 
     namespace: str
 
-    def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
-        """Create the namespace (compare-and-set: `Rejected(code="exists")` if there is one)."""
+    def create(self, *, durability: str, origin_ms: int, created: float, replicas: str = "") -> Meta:
+        """Create the namespace (compare-and-set: `Rejected(code="exists")` if there is one).
+
+        replicas: how many are to have each commit, and how long to wait for them (`replicated.wanted`), "" for none.
+        """
         ...
 
     def set_room(self, uid: str, size: int) -> None:
@@ -234,7 +239,8 @@ class Store(Protocol):
     def append(self, request: Append) -> Answer:
         """Append one commit. Sends again after a lost connection only where that is safe; else, or after its
         patience, raises Unavailable (code "outcome-unknown" if the commit may be in the journal; "forked" while a history
-        that lost entries is not adopted). Raises Corrupt(code="forked") when it was decided on another history."""
+        that lost entries is not adopted; "not-replicated" when too few
+        replicas have it, so that it is not acknowledged). Raises Corrupt(code="forked") when it was decided on another history."""
         ...
 
     def append_many(self, requests: Sequence[Append]) -> list[Answer]:

@@ -82,12 +82,14 @@ class RedisStore(EpochScripts, KeepingScripts):
 
     # -- identity ------------------------------------------------------------------------------------------
 
-    def create(self, *, durability: str, origin_ms: int, created: float) -> Meta:
+    def create(self, *, durability: str, origin_ms: int, created: float, replicas: str = "") -> Meta:
         keys, uid, epoch = self.keys, os.urandom(12).hex(), new_epoch()
         fields = {
             "uid": uid, "epoch": str(epoch), "origin_ms": str(origin_ms), "durability": durability,
             "schema": str(SCHEMA), "created": repr(created), "epochs": f"{epoch}:1",
         }  # fmt: skip
+        if replicas:
+            fields["replicas"] = replicas
         flat = [part for pair in fields.items() for part in pair]
         answer = self._script(
             "create", [keys.meta, keys.guards, keys.journal, keys.producers, keys.snapshot],
@@ -102,7 +104,7 @@ class RedisStore(EpochScripts, KeepingScripts):
                     hint="resume it, or choose another namespace",
                 )  # fmt: skip
         self._uid = uid
-        return Meta(uid, epoch, 0, 0, origin_ms, durability, SCHEMA, created, fields["epochs"])
+        return Meta(uid, epoch, 0, 0, origin_ms, durability, SCHEMA, created, fields["epochs"], replicas=replicas)
 
     def meta(self) -> Meta:
         found = self._read_meta()
@@ -129,17 +131,9 @@ class RedisStore(EpochScripts, KeepingScripts):
     def _appended(self, requests: Sequence[Append]) -> list[Answer]:
         """Send until each request has an answer."""
         prefixes = [header_prefix(request) for request in requests]
-        for request in requests:
-            check_request(request)
-        append = script("append")
-        commands = [
-            append.command(
-                script_keys(self.keys, request),
-                arguments(request, prefix, fenced=self.fenced, limit=self.memory_limit),
-            )
-            for request, prefix in zip(requests, prefixes, strict=True)
-        ]
+        commands = [self._command(request, prefix) for request, prefix in zip(requests, prefixes, strict=True)]
         answers: list[Answer] = []
+        wanted: bytes | None = None
         unknown = False  # whether those without an answer may have been taken already
         waits = self._waits()
         while True:
@@ -158,6 +152,8 @@ class RedisStore(EpochScripts, KeepingScripts):
             except Unavailable as error:
                 self.close()
                 unknown = True
+                if wanted:
+                    answers.clear()  # who answers next may be another server, and has to have them all
                 safe = all(safe_to_resend(request) for request in requests[len(answers) :])
                 if not safe or not next(waits):
                     raise self._outcome_unknown(error) from None
@@ -171,12 +167,40 @@ class RedisStore(EpochScripts, KeepingScripts):
                         break
                     raise self._failure(reply)
                 answer = parse_answer(reply, requests[index], self.namespace)
+                wanted = (reply[2] if len(reply) == 3 and isinstance(answer, Appended) else None) or wanted
                 if self._may_be_ours(answer, requests[index], unknown):
                     answer = self._find(requests[index], prefixes[index]) or answer
+                    wanted = wanted or self._ask("HGET", self.keys.meta, "replicas")  # the script has not said it then
                 answers.append(answer)
             if len(answers) == len(requests):
                 self._uid = requests[0].uid
-                return answers
+                if not wanted or self._confirmed(connection, wanted.decode(), answers):
+                    return answers
+                answers.clear()
+                unknown = True
+                if not all(map(safe_to_resend, requests)) or not next(waits):
+                    raise self._outcome_unknown(Unavailable("lost the connection while waiting for replicas"))
+
+    def _command(self, request: Append, prefix: bytes) -> list[Any]:
+        check_request(request)
+        values = arguments(request, prefix, fenced=self.fenced, limit=self.memory_limit)
+        return script("append").command(script_keys(self.keys, request), values)
+
+    def _confirmed(self, connection: Connection, wanted: str, answers: list[Answer]) -> bool:
+        """Wait for the replicas that are to have these. False if the connection is lost meanwhile: who answers next may be
+        another server, and is to be asked for the commits themselves."""
+        from .replicated import confirm
+
+        try:
+            confirm(connection, self.keys, wanted, answers)
+        except ReplyError as error:
+            raise self._failure(error) from None
+        except Unavailable as error:
+            if error.code == "not-replicated":
+                raise
+            self.close()
+            return False
+        return True
 
     def _send_appends(self, connection: Connection, commands: list[list[Any]]) -> list[Any]:
         if len(commands) > 1:

@@ -34,6 +34,11 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
         return Unavailable(f"{where}: the server can not write its disk: {text}", code="disk", hint="free some space")
     if word in ("NOAUTH", "NOPERM", "WRONGPASS") or "unauthenticated" in text:  # the latter of whatever has many words
         return Rejected(f"{where}: {text}", code="refused", hint=_REFUSED)
+    if word == "NOREPLICAS":
+        return Unavailable(
+            f"{where}: the server takes no writes: too few of its replicas are there (min-replicas-to-write)",
+            code="not-replicated", hint="nothing was written; bring the replicas back, or wait",
+        )  # fmt: skip
     if word in PASSING:
         return Unavailable(f"{where}: {text}", code="not-now", hint=_MEANS.get(word, "wait until the server is ready"))
     return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
@@ -51,7 +56,7 @@ def as_entry(raw: Any) -> Entry:
 
 META_FIELDS = (
     "uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork", "trimmed", "archive",
-    "room",
+    "room", "replicas",
 )  # fmt: skip
 
 
@@ -61,9 +66,10 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
         return None
     try:
         uid, epoch, version, floor, origin_ms, durability, schema, created = [value.decode() for value in values[:8]]
-        epochs, fork, trimmed, archive, room = [value.decode() if value is not None else "" for value in values[8:]]
+        epochs, fork, trimmed, archive, room, replicas = [value.decode() if value is not None else "" for value in values[8:]]
         numbers = int(epoch), int(version), int(floor), int(origin_ms)
-        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, trimmed or "0-0", archive, int(room or 0))
+        kept = trimmed or "0-0", archive, int(room or 0), replicas
+        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept)
     except (AttributeError, ValueError):
         raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None
 

@@ -37,9 +37,11 @@ UNBORN_S = 5.0
 @click.option("--detach", is_flag=True, help="Leave it running; the last line printed is its URI.")
 @click.option(
     "--durability",
-    type=click.Choice(["strict", "local"]),
-    help="When a write counts as kept: on disk, or within a second.",
+    type=click.Choice(["strict", "local", "replicated"]),
+    help="When a write counts as kept: on disk, within a second, or on disk and with the server's replicas.",
 )
+@click.option("--replicas", type=click.IntRange(1, 16), metavar="N", help="For replicated: how many have to have it (1).")
+@click.option("--replica-timeout", metavar="FSD", help="For replicated: refuse to acknowledge what they have not by then (1s).")
 @click.option("--redis", metavar="URL", help="Live on this server instead of one of its own (default: FLUXKV_REDIS_URL).")
 @click.option("--unsafe-server", is_flag=True, help="Take that server even if it may lose or evict what it holds.")
 @click.option(
@@ -67,7 +69,8 @@ UNBORN_S = 5.0
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
-    durability: str | None, redis: str | None, unsafe_server: bool, on_fork: str | None, listen: str | None,
+    durability: str | None, redis: str | None, unsafe_server: bool, replicas: int | None,
+    replica_timeout: str | None, on_fork: str | None, listen: str | None,
     memory_limit: str | None, workers: int | None, policy: str | None, keep: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
@@ -111,7 +114,8 @@ def start(
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
     running = lock_held(directory.lock_file("keeper"))
     settings = _settings(directory, {**options, "keep_s": keep_s, "detached": detach, "redis": redis, "unsafe": unsafe_server,
-                                     "on_fork": on_fork}, running)  # fmt: skip
+                                     "on_fork": on_fork, "replicas": replicas, "replica_timeout": replica_timeout},
+                         running)  # fmt: skip
     if running and not detach:
         raise Rejected(
             f"{directory.path}: this instance is running already ({settings['uri']})", code="running",
@@ -140,7 +144,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     """The settings of the instance in a directory, made if there is none, with what may be changed at each start."""
     from ..instances import outside
     from ..instances import start as starting
-    from .start_settings import listen_from_now, move_line, refuse_changes
+    from .start_settings import listen_from_now, move_line, refuse_changes, replicated_settings
 
     redis, unsafe = options["redis"], options["unsafe"]
     known = os.path.exists(directory.instance_file)
@@ -151,6 +155,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
         made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
         if url := redis or ("" if options["listen"] else os.environ.get(outside.VARIABLE, "")):
             made.update(outside.settings_for(url, directory, unsafe=unsafe))
+        made.update(replicated_settings(options["durability"], options["replicas"], options["replica_timeout"], bool(url)))
         settings = starting.prepare(directory, made)
     for name in ("on_fork", "memory_limit"):
         if options[name] and settings.get(name) != options[name]:

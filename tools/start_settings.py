@@ -66,3 +66,23 @@ def listen_from_now(directory: Any, settings: dict[str, Any], listen: str, runni
         )  # fmt: skip
     settings["listen"] = list(with_port(wanted))
     directory.write(settings)
+
+
+def replicated_settings(durability: str | None, replicas: int | None, timeout: str | None, outside: bool) -> dict[str, Any]:
+    """What `--durability replicated` adds to a new instance's settings. Raises `Rejected` for what does not go with it."""
+    from ..journal.duration import parse_duration
+    from ..kvs.replicated import MOST_WAIT_MS, wanted
+
+    if durability != "replicated":
+        if replicas or timeout:
+            raise Rejected("--replicas and --replica-timeout go with --durability replicated", code="bad-options")
+        return {}
+    if not outside:
+        raise Rejected(
+            "an instance's own server has no replicas", code="no-replicas",
+            hint="name the primary of servers that replicate: --redis URL --durability replicated",
+        )  # fmt: skip
+    wait_ms = round(parse_duration(timeout or "1s") * 1000)
+    if not 0 < wait_ms <= MOST_WAIT_MS:
+        raise Rejected(f"--replica-timeout {timeout}: not above 0 and at most {MOST_WAIT_MS // 1000}s", code="bad-duration")
+    return {"replicas": wanted(replicas or 1, wait_ms)}

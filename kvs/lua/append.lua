@@ -11,7 +11,7 @@
 --       22.. inbox messages
 --
 -- Answers {word, ...}: GONE | LOST witness | EPOCH epoch | CORRUPT why | FORK id | DUP id | GAP last | FULL used |
--- CONFLICT things.. | OK id
+-- CONFLICT things.. | OK id. Behind OK's and DUP's id stands how many replicas are to have it, and when, if any.
 -- An epoch is only ever a string: doubles would do, arithmetic on it never would.
 
 local journal, meta_key, guards, producers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -24,7 +24,7 @@ local function wrong(reply)
 end
 
 -- Who are we, and is history the one the caller knows?
-local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork', 'room')
+local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork', 'room', 'replicas')
 if wrong(meta) then return {'CORRUPT', 'meta: ' .. wrong(meta)} end
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
 if meta[7] then return {'LOST', meta[7]} end -- until somebody adopts what is left
@@ -77,7 +77,7 @@ if producer ~= '' then
     if not last then return {'CORRUPT', 'producers: no record: ' .. record} end
   end
   if seq == last and id then
-    if hash == ARGV[8] then return {'DUP', id} end
+    if hash == ARGV[8] then return {'DUP', id, meta[9]} end
     return {'CORRUPT', 'producer ' .. producer .. ' used sequence ' .. ARGV[7] .. ' for two payloads'}
   end
   if seq ~= last + 1 then return {'GAP', string.format('%d', last)} end
@@ -221,4 +221,4 @@ if producer ~= '' then
   call('HSET', producers, producer, ARGV[7] .. ' ' .. id .. ' ' .. ARGV[8])
 end
 call('HSET', meta_key, 'version', new, 'tip', id)
-return {'OK', id}
+return {'OK', id, meta[9]}
