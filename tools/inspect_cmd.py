@@ -167,7 +167,8 @@ def _told(event: Event, id: int, hosts: dict[int, str]) -> str:
 
 
 def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) -> list[dict[str, Any]]:
-    """Each attempt to run the job: the version that began it, how, where, and how it ended."""
+    """Each attempt to run the job: its number, the version that began it, how, where, how it ended, why another followed."""
+    from ..journal.retry import describe
     from .eventview import claims_text, status_text
 
     found: list[dict[str, Any]] = []
@@ -176,6 +177,8 @@ def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) 
         context = event.context or {}
         if event.name == "requeue":
             number += 1
+            if found:
+                found[-1]["then"] = " ".join(describe(context).split())
         if event.name == "grant" or (event.name == "alloc" and "attempt" not in context):
             found.append(
                 {"number": number, "attempt": commit.version, "by": event.name, "at": event.timestamp, "where": "", "end": ""}
@@ -225,6 +228,7 @@ def _show_job(
     for one in tries:
         where = f" on {one['where']}" if one["where"] else ""
         end = f": {one['end']}" if one["end"] else ""
+        end += f"; {one['then']}" if "then" in one else ""
         render.out(f"  attempt {one['number']} (version {one['attempt']}, by {one['by']}){where}{end}")
     render.out("")
     rows = [

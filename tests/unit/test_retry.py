@@ -533,7 +533,9 @@ def test_listings_tell_the_attempt_and_why(rig: Rig) -> None:
     rig.turn(seconds=1.0)
     assert "retry" not in FIELDS["info"][1](rig.job(full), View(rig.state, rig.now))
     story = [(commit, Event(*event)) for commit in rig.commits() for event in commit.events if event[1] == id]
-    assert [(one["number"], one["end"]) for one in attempts(story, id, {})] == [(1, "exit code 75"), (2, "")]
+    assert [(one["number"], one["end"], one.get("then")) for one in attempts(story, id, {})] == [
+        (1, "exit code 75", "retry 1 of 2: exit code 75"), (2, "", None),
+    ]  # fmt: skip
     (event,) = [event for _, event in story if event.name == "requeue"]
     assert describe(event, {}).startswith("attempt 2: retry 1 of 2: exit code 75, not before 2023-")
 
