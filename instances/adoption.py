@@ -23,6 +23,7 @@ def adopt(agent: Agent, names: Mapping[int, str], tip: str) -> list[int]:
         agent.trims.pop(rank, None)
         agent.rows.pop(rank, None)
         agent.sent.pop(rank, None)
+    if host.names != names:
+        agent.hello_due = True
     host.names, host.ranks = dict(names), sorted(names)
-    agent.hello_due = True
     return fresh

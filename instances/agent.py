@@ -37,6 +37,7 @@ PROBE = 1 << 40
 LINGER_S, BURST = 0.02, 5.0
 FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
 ROWS = 2000  # facts in one report at most
+LEFT = "lost: its node left the instance"  # the end of what ran on a joined host that is stopped
 
 
 class Agent(Branches):
@@ -233,6 +234,8 @@ class Agent(Branches):
             successor.claim = placed.claim  # it has the seat
         if self.kept_back(event):
             return
+        if self.host.joined and cause == "ended:shutdown":
+            cause = LEFT
         placed.over = True
         self.unsaid.pop(key, None)
         if placed.letter:

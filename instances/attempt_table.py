@@ -13,6 +13,7 @@ from heapq import heapify, heappush
 from typing import Any
 
 from ..kvs.failpoints import ARMED, reach
+from .fence import Fence
 from .leftovers import LeftOvers
 from .oom import OomWatch
 from .seats import Seats
@@ -48,6 +49,7 @@ class AttemptTable:
         self.leftovers = LeftOvers(self.spool.lost, self.spawner.mark(""))
         self.lost = self.leftovers.lost
         self.oom = OomWatch()
+        self.fence = Fence()
         self.sweep()
 
     def arm(self, attempt: Attempt, kind: str, at: float) -> None:
@@ -92,6 +94,10 @@ class AttemptTable:
 
     def start(self, attempt: Attempt) -> bool:
         """Start a holder of a seat; False when nothing of it runs, so that it is over already."""
+        if attempt.spec.get("fence") and self.fence.cut_off(boot_time()):
+            attempt.cause = self.fence.cause()  # it may be known to be over: begun elsewhere
+            attempt.statuses.update(dict.fromkeys((task[0] for task in attempt.tasks), int(signal.SIGKILL)))
+            return False
         attempt.t_start = time.time()
         attempt.start_boot = boot_time()
         try:
@@ -114,6 +120,8 @@ class AttemptTable:
             self.spawn_failed(attempt, f"bad attempt: {error!r}", 1 << 8)
         if not attempt.alive:
             return False
+        if attempt.spec.get("fence"):
+            self.fence.hold(attempt)
         self.spool.add(pack(("p", attempt.key, boot_time(), attempt.pids)))
         self.events.append(["start", attempt.key, attempt.t_start, attempt.pids])
         if attempt.limit_s:
@@ -208,6 +216,7 @@ class AttemptTable:
                 each = [statuses[task[0]] for task in attempt.tasks]
             if worst and not attempt.cause and self.oom.ended(statuses.values()):
                 attempt.cause = "oom"
+            self.fence.held.pop(key, None)
             heir = self.seats.over(key)
             del self.held[key]
             self.conclude(

@@ -58,12 +58,13 @@ class Host:
     """What an agent process knows of its host.
 
     names: rank -> host name. cpus: core id -> CPU numbers of this machine, or {} when tasks are not to be bound.
-    uri: the instance's, for tasks. tmp: folder for job directories. origin_ms: what job ids count from.
+    uri: the instance's, for tasks. tmp: folder for job directories. origin_ms: what job ids count from. joined: whether it has
+    joined from elsewhere, and may leave while the instance goes on.
     """
 
     def __init__(
         self, names: Mapping[int, str], boot: str, spool_id: str, uri: str, tmp: str, cpus: Mapping[int, list[int]],
-        state_dir: str = "", origin_ms: int = 0,
+        state_dir: str = "", origin_ms: int = 0, joined: bool = False,
     ) -> None:  # fmt: skip
         self.names = dict(names)
         self.ranks = sorted(names)
@@ -74,6 +75,7 @@ class Host:
         self.cpus = dict(cpus)
         self.state_dir = state_dir
         self.origin_ms = origin_ms  # Unix milliseconds that job ids count from
+        self.joined = joined
 
 
 def hello(
@@ -141,8 +143,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         **_output(options, words, ranks, total, system.get("cwd") or "/"),
         **_attempts(order, system),
     }
-    if options.exits:
-        attempt["first_exits"] = True
+    attempt.update((name, True) for name, on in (("first_exits", options.exits), ("fence", order.get("fence"))) if on)
     if options.rlimits:
         attempt["rlimits"] = options.rlimits
     if files:

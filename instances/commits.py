@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.derive import Group
 from ..journal.job import Job
+from ..journal.node import REBOOTED
 from ..journal.schema import SCHEMA
 from ..journal.state import State
 from ..journal.wire import pack, pack_events
@@ -107,7 +108,8 @@ def look_again(
                 inactive.clear()
                 inactive.update(dict.fromkeys([*(id for id in event[3]["jobs"] if id in state.jobs), *others]))
         if group.hello >= 0:
-            state.said_hello[group.hello] = None
+            rebooted = any(event[3] and event[3].get("cause") == REBOOTED for event in group.events)
+            state.said_hello[group.hello] = rebooted or state.said_hello.get(group.hello, False)
         elif not group.events:
             greet = True
         planner.resync.update(group.frees)

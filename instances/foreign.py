@@ -52,6 +52,8 @@ def settle(state: State, rank: int, names: list[str], group: Group, now: float) 
     for name in names:
         job = state.jobs.get(split_attempt(name))
         cause = _cause(state, job, name)
+        if not cause and not adopted_at(state):
+            cause = "its node was given up"  # no branch was lost: it has been said to be over, and its job is to begin anew
         if cause == "" and job is not None:
             row = claims.get(name)
             if job.state in (NEW, PRIORITY) and row is not None and (job.requeued is None or job.requeued[2] <= now):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ..journal.derive import Group
 from ..journal.derive_scripts import tasks_ordered
 from ..journal.job import Job
+from ..journal.node import REBOOTED
 from ..journal.scripts import HOUSEKEEPING, LETTERS, PROLOG
 from ..journal.state import State
 from . import foreign
@@ -25,6 +26,7 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
     if epoch != state.epoch:
         return None
     read = int(str(cursor).split("-")[0] or 0)
+    gone = REBOOTED if state.said_hello.get(rank) else "its node no longer has it"
     listed = set(held)
     group = Group(things=[f"node/{rank}"], bumps=[f"node/{rank}"], hello=rank)
     known = set()
@@ -32,16 +34,18 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
         job = state.jobs[id]
         known.add(job.key)
         if job.script is not None and job.script[0] and rank in job.script[2]:
-            _settle_script(job, rank, read, listed, known, group, now)
+            _settle_script(job, rank, read, listed, known, group, now, gone)
         if job.key in listed:
-            if job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
+            if rank in job.over and job.over[rank][2].startswith("lost:"):
+                group.to_nodes.append((rank, ["forget", job.key]))  # it was given up, and must not be there any more
+            elif job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
                 group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
             elif job.recalled and job.granted is not None and not job.seat_of:
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
             if job.granted is not None:
                 foreign.settle_granted(state, job, rank, group, now)
         elif (job.holds or job.seat_of) and rank not in job.over and 0 < tasks_ordered(job) <= read:
-            group.events.append(["lost", id, now, {"rank": rank, "cause": "its node no longer has it"}])
+            group.events.append(["lost", id, now, {"rank": rank, "cause": gone}])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
     for id in sorted(node.keeping):
@@ -49,7 +53,7 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
         name = f"{id}.{keeping.attempt_id}{LETTERS[HOUSEKEEPING]}"
         known.add(name)
         if name not in listed and rank not in keeping.results and keeping.order <= read:
-            context = {"rank": rank, "cause": "its node no longer has it"}
+            context = {"rank": rank, "cause": gone}
             group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
@@ -68,7 +72,9 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
     return group if group.events or group.to_nodes or group.later else None
 
 
-def _settle_script(job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float) -> None:
+def _settle_script(
+    job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float, gone: str
+) -> None:
     """The same for a prolog or epilog that is going on there."""
     assert job.script is not None
     kind, order, _, results = job.script
@@ -80,7 +86,7 @@ def _settle_script(job: Job, rank: int, read: int, listed: set[str], known: set[
         if job.ending and kind == PROLOG:  # an epilog runs to its end, whatever ended the job
             group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], job.ending]))
     elif order <= read:
-        group.events.append(["lost", job.id, now, {"rank": rank, "cause": "its node no longer has it", "script": kind}])
+        group.events.append(["lost", job.id, now, {"rank": rank, "cause": gone, "script": kind}])
         group.things.append(f"job/{job.id}")
         group.bumps.append(f"job/{job.id}")
 

@@ -9,7 +9,7 @@ journals, jobs' meaning or retries. Messages are framed by `wire`.
 Agent -> launcher: `["env", ref, {name: value}]`, `["launch", [attempt, ...]]`, `["signal", key, signum]`,
 `["end", key, cause]`, `["limit", key, limit_s]`, `["recall", [keys]]`, `["ack", [keys]]`,
 `["list"]`, `["list", "recent"]` (also what was acked a short while ago, state "past"),
-`["eof", key]`, `["shutdown", kill]`.
+`["eof", key]`, `["alive", t_boot, fence_s]` (the store answered what was asked then; see `fence`), `["shutdown", kill]`.
 
 Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over, held], ...]]`
 in answer to `list` (state "queued", "running" or "over"; over: the over event or None; held: as the attempt had it). Events:
@@ -69,6 +69,7 @@ class Launcher(AttemptTable):
             "ack": self.on_ack,
             "list": self.on_list,
             "eof": self.on_eof,
+            "alive": self.on_alive,
             "shutdown": self.on_shutdown,
         }
         self.door = Door(folder)
@@ -127,6 +128,8 @@ class Launcher(AttemptTable):
             wait = min(wait, _SETTLE_S)
         if self.leftovers.active:
             wait = min(wait, _SWEEP_S)
+        if self.fence.held:
+            wait = min(wait, self.fence.at() - now)
         return max(wait, 0.0)
 
     def tick(self) -> None:
@@ -137,6 +140,8 @@ class Launcher(AttemptTable):
         self.oom.look(now)
         if self.leftovers.active:
             self.sweep()
+        for attempt in self.fence.due(now):
+            self.begin_end(attempt, self.fence.cause())
         kills = []
         while self.timers and self.timers[0][0] <= now:
             at, _, kind, attempt = heappop(self.timers)
@@ -263,6 +268,9 @@ class Launcher(AttemptTable):
         self.door.send(["held", rows])
         for a in self.held.values():  # whoever asks may not have heard of them
             self.events.extend(["first-exit", a.key, *one] for one in a.exits or ())
+
+    def on_alive(self, message: Message) -> None:
+        self.fence.alive(float(message[1]), float(message[2]))
 
     def on_eof(self, message: Message) -> None:
         attempt = self.held.get(message[1])

@@ -15,6 +15,7 @@ from ..journal.claims import Claim, to_wire
 from ..journal.idset import format_ids
 from ..journal.job import Job
 from ..journal.node import Node
+from ..journal.retry import fenced
 from ..kvs.errors import Rejected
 from ..schedulers.request import Request
 from .layout import counts_of, task_ranks
@@ -40,7 +41,8 @@ def launch_orders(
     job, user, name, command, system (attributes.system without what only the scheduler needs), env (blob name), claim
     (wire), index (of this node in the job), nodes (how many), total (tasks), first (task rank), count (tasks here), shape, queued.
     number: which attempt it is, if not the first, and since: when the one before was over. ranks: the task ranks here (idset)
-    when they do not follow each other; refuse: why it can not start, if so.
+    when they do not follow each other; fence: present where it is to be ended when cut off from the instance; refuse: why it can
+    not start, if so.
     The shape of a job on several nodes is "": nobody takes over a part of its seats.
     """
     jobspec = job.jobspec or {}
@@ -65,6 +67,8 @@ def launch_orders(
         }  # fmt: skip
         if job.requeued is not None:
             order["number"], order["since"] = job.number, job.requeued[2]
+        if fenced(job):
+            order["fence"] = True
         if ranks is not None:
             order["ranks"] = format_ids(ranks[index])
         if refuse:

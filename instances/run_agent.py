@@ -10,8 +10,8 @@ from typing import Any
 
 from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
+from ..journal.node_config import beat_period
 from ..journal.schema import check_schema
-from ..journal.wire import pack
 from ..kvs.appending import refusal
 from ..kvs.epochs import settle
 from ..kvs.errors import Rejected, Unavailable
@@ -22,6 +22,7 @@ from ..kvs.redis_store import open_store
 from . import forks
 from .adoption import adopt
 from .agent import Agent
+from .attempt_table import boot_time
 from .attempts import Host
 from .daemon import Daemon, Log
 from .discover import cpus_by_core
@@ -30,6 +31,7 @@ from .forward import LOOK_S, Forwarder
 from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient
+from .node_watch import Beat, held_sums, pack_beat
 from .paths import StateDir
 from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner
@@ -39,7 +41,7 @@ from .spool import boot_id, spool_id
 from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 
-BEAT_S = 2.0
+INVENTORY = ("resource", "config/load")  # what an agent follows by asking, beat by beat
 PATIENCE_S = 1.0
 TELEMETRY_LIMIT = 2000
 ENVIRONMENTS = 256
@@ -61,11 +63,12 @@ class AgentRunner(Runner):
         self.spool = spool
         self.fake_nodes = bool(settings.get("fake"))
         self.settings = settings
-        (self.inventory,) = store.bumps(["resource"])
+        self.inventory = store.bumps(INVENTORY)
         self.spool_id = spool_id(spool)
+        self.offline_after_s = 0.0
         names, cpus = self._nodes(store)
         host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp",
-                    cpus, daemon.state_dir.path, meta.origin_ms)  # fmt: skip
+                    cpus, daemon.state_dir.path, meta.origin_ms, bool(settings.get("join")))  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size
@@ -95,14 +98,16 @@ class AgentRunner(Runner):
         else:
             self.add_timer(0.05, self._connect)
         self.add_timer(LOOK_S, self._look)
-        self.add_timer(BEAT_S, self._beat)
         self.add_timer(1.0, self.watch_keeper)
+        self.add_timer(beat_period(self.offline_after_s), self._beat)
 
     def _nodes(self, store: Store) -> tuple[dict[int, str], dict[int, list[int]]]:
         """The nodes that are ours (rank -> host), and which CPUs their cores are where tasks are bound to them."""
         ranks, joined = self.settings.get("ranks"), self.spool_id if self.settings.get("join") else ""
-        nodes = Journal(store, by="agent").look().nodes
+        state = Journal(store, by="agent").look()
+        nodes, self.offline_after_s = state.nodes, state.rules.offline_after_s
         names = {rank: node.host for rank, node in nodes.items() if node.joined == joined and (ranks is None or rank in ranks)}
+        self.unheard = not all(nodes[rank].online for rank in names)
         if joined and not names:
             raise Rejected(
                 f"rank {ranks} is not this host's any more: it was taken out of the inventory, or joined from elsewhere",
@@ -111,8 +116,8 @@ class AgentRunner(Runner):
         bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
         return names, _binding(nodes[min(names)].cores) if bind else {}
 
-    def _adopt(self, inventory: int, tip: str) -> None:
-        """Somebody has reloaded the inventory."""
+    def _adopt(self, inventory: list[int], tip: str) -> None:
+        """Somebody has reloaded the inventory, or the config."""
         names, self.reactor.host.cpus = self._nodes(self.store)
         for rank in adopt(self.reactor, names, tip):
             key = self.keys.inbox(f"node/{rank}")
@@ -125,6 +130,7 @@ class AgentRunner(Runner):
                 self.subscription.forget(key)
         self._save_cursors()  # before the hello: who comes after us must not take orders to a new node for old ones
         self.inventory = inventory
+        self.reactor.hello_due = self.reactor.hello_due or self.unheard  # out of the inventory and back, say
         self.wake_at = time.time()
 
     # -- cursors --------------------------------------------------------------------------------------------------
@@ -350,13 +356,16 @@ class AgentRunner(Runner):
 
     def _beat(self) -> None:
         """Say that this host lives; notice a new epoch, or another inventory, even when there is nothing to report."""
-        load = os.getloadavg()[0]
-        beat = pack([self.reactor.host.ranks, time.time(), len(self.reactor.placed), load])
+        self.every[-1][0] = beat_period(self.offline_after_s)
+        ranks, placed, begun = self.reactor.host.ranks, self.reactor.placed, boot_time()
+        held = () if self.fake_nodes or self.reactor.held is None else held_sums(placed.values(), ranks)
+        beat = Beat(tuple(ranks), time.time(), len(placed), os.getloadavg()[0], self.offline_after_s, held)
         try:
-            self.store.push(self.keys.telemetry, [beat], limit=TELEMETRY_LIMIT)
+            self.store.push(self.keys.telemetry, [pack_beat(beat)], limit=TELEMETRY_LIMIT)
+            self.client.send(["alive", begun, self.offline_after_s])
             meta = self.store.meta()
             check_schema(meta)
-            (inventory,) = self.store.bumps(["resource"])
+            inventory = self.store.bumps(INVENTORY)
             if inventory != self.inventory:
                 self._adopt(inventory, f"{meta.version}-{meta.epoch}")
         except Unavailable:

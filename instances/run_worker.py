@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 from ..journal.log import Journal
+from ..journal.node_config import beat_period
 from ..journal.schema import check_schema
 from ..kvs.epochs import anchor
 from ..kvs.errors import Conflict, Unavailable
@@ -16,12 +17,14 @@ from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
 from . import forks
 from .daemon import KEPT, Daemon, Log
+from .node_watch import PULSE, Beat, pack_beat
 from .paths import StateDir
 from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
 from .runner import Runner
 from .worker import Worker
 
 LEASE_MS = 3000
+TELEMETRY_LIMIT = 2000
 PATIENCE_S = 1.0
 FAR = 1 << 60
 
@@ -43,12 +46,23 @@ class WorkerRunner(Runner):
         if self.journal.base.damaged is not None:
             self.reactor.snapshot_events = -FAR  # another one is due at once
         position = f"{state.version}-{state.epoch}" if state.version else "0"
-        self.follow(open_store(uri).subscribe({keys.journal: position}), {})
+        self.keys = keys
+        self.follow(open_store(uri).subscribe({keys.journal: position, keys.telemetry: "$"}), {keys.telemetry: "telemetry"})
         self.leading = False
         self.policy = policy
         self.pending: list[Input] = []
         self.add_timer(LEASE_MS / 3000, self._renew)
         self.add_timer(1.0, self.watch_keeper)
+        self.add_timer(beat_period(state.rules.offline_after_s), self._pulse)
+
+    def _pulse(self) -> None:
+        """Our own beat among those of the nodes: time goes on, and is looked at, as long as it is heard."""
+        self.every[-1][0] = beat_period(self.reactor.state.rules.offline_after_s)
+        if self.leading:
+            try:
+                self.store.push(self.keys.telemetry, [pack_beat(Beat(PULSE, time.time()))], limit=TELEMETRY_LIMIT)
+            except Unavailable:
+                return
 
     def known(self) -> list[str]:
         state = self.reactor.state

@@ -28,6 +28,7 @@ from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
 from .greeting import answer_hello, recall_unusable
+from .node_watch import NodeWatch
 from .planner import Planner
 from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
 from .requeued import Requeued
@@ -69,6 +70,7 @@ class Worker:
         self.requeued = Requeued(self.planner, self.deadlines)
         self.waiting = Waiting(state, self.planner.request_of)
         self.housekeeping = HousekeepingCare()
+        self.watch = NodeWatch()
         self.validate = Validators(self.planner)
         self.greet = self.stopping = False
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
@@ -79,9 +81,11 @@ class Worker:
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         outputs: list[Output] = []
         epoch = self.state.epoch
-        if inputs:
-            self.moved = now
         for one in inputs:
+            if self.watch.take(one, self.state):  # heartbeats
+                self.again = self.again or self.watch.news
+                continue
+            self.moved = now
             if isinstance(one, Entries):
                 for entry in one.entries:
                     if entry.version == self.state.version and entry.epoch != self.state.epoch:
@@ -110,6 +114,7 @@ class Worker:
             if self.state.epoch != self.meta.epoch:
                 self.meta = replace(self.meta, epoch=self.state.epoch)
             self.greet = True
+            self.watch.begin()
         if self.due and now >= self.due:
             self.due = 0.0
             self.again = True
@@ -133,12 +138,13 @@ class Worker:
     def _take_over(self) -> None:
         """A new leader looks at every active job once, as if each had just been touched."""
         self.waiting = Waiting(self.state, self.planner.request_of)
+        self.watch.begin()
         for job in sorted(self.state.active(), key=lambda job: job.order):
             self.state.attention[job.id] = None
         for rank, node in self.state.nodes.items():
             self.planner.resync.add(rank)
             if node.hello is not None:
-                self.state.said_hello[rank] = None
+                self.state.said_hello.setdefault(rank, False)
 
     def _answered(self, one: Answered, now: float, outputs: list[Output]) -> None:
         answer, request = one.answer, one.request
@@ -184,6 +190,7 @@ class Worker:
 
     def _requeue(self, groups: list[Group]) -> None:
         self.greet |= look_again(groups, self.state, self.planner, self.waiting, self.inactive)
+        self.watch.again()
 
     # -- one pass -------------------------------------------------------------------------------------------------
 
@@ -211,7 +218,8 @@ class Worker:
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
         hellos = [answer_hello(state, rank, now) for rank in sorted(state.said_hello)]
-        state.said_hello = {group.hello: None for group in hellos if group is not None and group.later}
+        again = [group.hello for group in hellos if group is not None and group.later]
+        state.said_hello = {rank: state.said_hello[rank] for rank in again}
         groups += [group for group in hellos if group is not None and (group.events or group.to_nodes)]
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
@@ -227,6 +235,8 @@ class Worker:
             self.again = True
         groups.extend(self.deadlines.due(state, now))
         groups.extend(self.housekeeping.due(state, now))
+        if self.watch.news:
+            groups.extend(self.watch.due(state, now))
         pause = wait_until(state, now)
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))

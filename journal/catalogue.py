@@ -98,8 +98,11 @@ _add("resource", "RFC 44", "drain", {"idset": "0", "nodelist": "h", "overwrite":
      "no new jobs there", "reason")  # fmt: skip
 _add("resource", "RFC 44", "undrain", {"idset": "0", "nodelist": "h", "reason": "mended"}, "back", "reason")
 _add("resource", "RFC 44", "online", {"idset": "0"}, "its agent has spoken in this epoch")
-_add("resource", "RFC 44", "offline", {"idset": "0", "reason": "no heartbeat for 30s", "heard": 1700000000.0},
-     "its agent is gone; heard: the last time that anything was heard of it", "reason", "heard")  # fmt: skip
+_add("resource", "RFC 44", "offline", {"idset": "0", "reason": "no heartbeat for 30s", "heard": 1700000000.0, "fence": 30.0},
+     "its agent is gone; heard: the last time that anything was heard of it; fence: how long tasks of jobs that may begin again "
+     "elsewhere live there without the store", "reason", "heard", "fence")  # fmt: skip
+_add("resource", "fluxkv", "fence", {"idset": "0", "reason": "power is off", "userid": 0},
+     "a person's word that nothing runs there any more; what did is lost", "reason")  # fmt: skip
 _add("resource", "RFC 44", "torpid", {"idset": "0"}, "not heard from for a while")
 _add("resource", "RFC 44", "lively", {"idset": "0"}, "heard again")
 

@@ -15,8 +15,9 @@ from ..kvs.errors import Rejected
 from .archive_config import check as check_archive
 from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
+from .node_config import OFFLINE_AFTER_S, offline_after
 from .retry import Retry, attribute, parse_retry
-from .scripts import NO_SCRIPTS, Scripts, parse_scripts
+from .scripts import EPILOG, HOUSEKEEPING, NO_SCRIPTS, PROLOG, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
 
@@ -72,7 +73,8 @@ class QueueRules:
 class Rules:
     """What a config says about jobs. queues: by name, in the config's order; empty: there is only `DEFAULT`.
 
-    general: what holds where no queue is named. running, active: how many jobs a user may have in all queues together.
+    general: what holds where no queue is named. running, active: how many jobs a user may have in all queues together;
+    offline_after_s: how long a node may be silent (0: for ever).
     """
 
     queues: Mapping[str, QueueRules] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Rules:
     running: int | None = None
     active: int | None = None
     scripts: Scripts = NO_SCRIPTS
+    offline_after_s: float = OFFLINE_AFTER_S
 
     @property
     def names(self) -> list[str]:
@@ -248,7 +251,8 @@ def parse_rules(document: Any) -> Rules:
     if len(queues) > 1 and not default:
         raise fault(key, "must name the default queue where there are several (RFC 33)")
     ordered = {name: queues[name] for name in tables}
-    return Rules(ordered, default, general, general.running, general.active, scripts)
+    silence = offline_after(document.get("resource", {}))
+    return Rules(ordered, default, general, general.running, general.active, scripts, silence)
 
 
 def check_plain(value: Any, path: str = "the document", depth: int = 0) -> None:
@@ -285,9 +289,7 @@ def _only(*keys: str) -> Callable[[Any, str], None]:
 
 
 _PER_USER = ("max-running-jobs-per-user", "max-active-jobs-per-user")
-_NOT_YET = {
-    "scheduler": "fluxkv start --policy names the policy of all queues", "access": "an instance belongs to one user",
-}  # fmt: skip
+_NOT_YET = {"scheduler": "fluxkv start --policy names the policy of all queues", "access": "an instance belongs to one user"}
 
 
 def _plan_with(value: Any, path: str) -> None:
@@ -297,8 +299,9 @@ def _plan_with(value: Any, path: str) -> None:
 
 
 _TABLES: dict[str, Callable[[Any, str], None]] = {
-    "resource": _only("config", "fake"), "queue": _plan_with, "queues": _any, "policy": _any, "ingest": check_ingest,
-    "archive": check_archive, "retention": check_archive, "job-manager": _only("prolog", "epilog", "housekeeping"),
+    "resource": _only("config", "fake", "offline-after"), "queue": _plan_with, "queues": _any, "policy": _any,
+    "ingest": check_ingest, "archive": check_archive, "retention": check_archive,
+    "job-manager": _only(PROLOG, EPILOG, HOUSEKEEPING),
 }  # fmt: skip
 
 

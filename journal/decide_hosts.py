@@ -1,18 +1,22 @@
-"""A host joins an instance, or leaves it: a node more or less in the inventory, and nobody else's rank changes. Pure.
+"""A host joins an instance, or leaves it, or somebody says that it is off: what is in the inventory, and what is over. Pure.
 
-The inventory changes as by `resource reload` (a `resource-define`, RFC 44), with method join or leave; an event `join` says in the
-same commit which agent serves the node, so the instance's own agent never takes it for one of its own.
+Nobody else's rank changes. The inventory changes as by `resource reload` (a `resource-define`, RFC 44), with method join or
+leave; an event `join` says in the same commit which agent serves the node, so the instance's own never takes it for one of its own.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from .decide import Decision
 from .decide_inventory import reload
+from .idset import format_ids
+from .job import Job
 from .node import Node
 from .rset import NodeRecord, ResourceSet
+from .scripts import HOUSEKEEPING
 from .state import State
 
 
@@ -83,3 +87,49 @@ def _inventory(state: State, rank: int, record: NodeRecord | None) -> ResourceSe
 
 def _record(node: Node) -> NodeRecord:
     return NodeRecord(node.rank, node.host, node.cores, node.gpus, node.memory_mb, node.properties)
+
+
+def fence(state: State, ranks: Iterable[int], reason: str, userid: int, now: float) -> Decision:
+    """A person's word that nothing runs on these nodes any more: what did is `lost`, and may begin again elsewhere.
+
+    Raises `Rejected` for a node that is online: what runs there is ended by cancelling it, or with its agent.
+    """
+    decision = Decision([])
+    nodes = []
+    for rank in ranks:
+        node = state.nodes.get(rank)
+        if node is None:
+            raise Rejected(f"there is no rank {rank}", code="no-such-node", hint="fluxkv resource list")
+        if node.online:
+            raise Rejected(
+                f"rank {rank} ({node.host}) is online: its agent says by itself what runs there", code="online",
+                hint="cancel its jobs, or stop its agent; a host just switched off is noticed after resource.offline-after",
+            )  # fmt: skip
+        nodes.append(node)
+    context = {"idset": format_ids(node.rank for node in nodes), "reason": reason, "userid": userid}
+    decision.events.append(["fence", "resource", now, context])
+    things = dict.fromkeys(f"node/{node.rank}" for node in nodes)
+    cause = f"node fenced: {reason}" if reason else "node fenced"
+    for node in nodes:
+        for id in sorted(node.jobs | node.grants):
+            job = state.jobs[id]
+            events = _over(job, node.rank, cause, now)
+            decision.events += events
+            things |= dict.fromkeys([f"job/{id}"] if events else [])
+        for id in sorted(node.keeping):
+            if node.rank not in state.keeping[id].results:
+                context = {"rank": node.rank, "cause": cause}
+                decision.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
+                things[f"job/{id}"] = None
+    decision.since += things
+    decision.bumps += things
+    return decision
+
+
+def _over(job: Job, rank: int, cause: str, now: float) -> list[list[Any]]:
+    """What of a job is known to be over there now: its script, if one is going on, and its tasks."""
+    context = {"rank": rank, "cause": cause}
+    if job.script is not None and job.script[0]:
+        _, _, ranks, results = job.script
+        return [["lost", job.id, now, {**context, "script": job.script[0]}]] if rank in ranks and rank not in results else []
+    return [["lost", job.id, now, context]] if rank not in job.over else []

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from .fold_alloc import alloc, free, grant, recall, ungrant
+from .fold_alloc import alloc, free, grant, recall, return_grant, ungrant
 from .idset import format_ids, ids_of_mask, mask_of
 from .job import (
     CLEANUP,
@@ -262,6 +262,9 @@ def lost(state: State, job: Job, ts: float, context: Context, version: int) -> N
     rank = integer(context["rank"])
     if "script" in context:
         script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}"])
+        return
+    if job.granted is not None and not job.holds and not job.seat_of:
+        return_grant(state, job)  # it was placed ahead there, and nobody heard of a start
         return
     job.started.setdefault(rank, ts)
     job.over.setdefault(rank, [9, ts, f"lost: {context['cause']}"])

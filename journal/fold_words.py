@@ -99,13 +99,13 @@ def online(state: State, subject: str, ts: float, context: Context, version: int
 
 
 def offline(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    reason, heard = _reason(context), context.get("heard")
-    if heard is not None and not 0 <= heard <= LATEST:
+    reason, heard, fence = _reason(context), context.get("heard"), context.get("fence", 0.0)
+    if not 0 <= fence <= LATEST or (heard is not None and not 0 <= heard <= LATEST):
         raise ValueError("no time")
     for node in _each(state, context, version):
         node.online, node.t_status = False, ts
         if heard is not None:
-            node.down = [float(heard), reason]
+            node.down = [float(heard), reason, float(fence)]
 
 
 def join(state: State, subject: str, ts: float, context: Context, version: int) -> None:
@@ -132,10 +132,11 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     for name, (claim, count, since) in claims.items():
         if not _is_attempt(name) or from_wire([claim])[0].rank != node.rank or count.__class__ is not int or not since >= 0:
             raise ValueError("no claim of an attempt")
+    rebooted = node.hello is not None and node.hello[0] != boot
     node.hello = [boot, spool, epoch, str(context["cursor"]), held]
     state.said_claims[node.rank] = claims
     state.dirty_words.add(node.rank)
-    state.said_hello[node.rank] = None
+    state.said_hello[node.rank] = rebooted or state.said_hello.get(node.rank, False)
     node.note(version)
     listed = set(held)
     # Grants live in the agent's memory only: those it no longer has, and whose message it has read, are back.
@@ -334,7 +335,7 @@ def _cron(name: str) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("restart", "torpid", "lively", "lost"), said),
+    **dict.fromkeys(("restart", "torpid", "lively", "lost", "fence"), said),
     "resource-define": resource_define,
     "resource-update": resource_update,
     "drain": drain,

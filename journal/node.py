@@ -8,6 +8,7 @@ from .claims import Claim
 from .idset import mask_of, text_of
 
 STORY = 100
+REBOOTED = "node rebooted"  # why what its agent had is lost
 
 
 class Node:
@@ -17,7 +18,8 @@ class Node:
     drain: [time, reason] or None. jobs: ids that hold claims here; grants: ids placed ahead here;
     keeping: ids of jobs whose housekeeping is going on here.
     joined: the spool id of the agent on another host that has brought this node along, "" for a node of the instance's own agent.
-    down: [when it was last heard, why] of a node that is offline by its agent's silence or leave, else None.
+    down: [when it was last heard, why, how long its fenced tasks live without the store (0: for ever)] of a node that is offline
+    by its agent's silence or leave, else None.
     commits: the versions of the last commits (at most `STORY`) with an event about the node itself.
     """
 

@@ -212,6 +212,13 @@ def may_return(job: Job) -> bool:
     return retry is not None and (job.requeued or NEVER)[1] < retry.limit
 
 
+def fenced(job: Job) -> bool:
+    """Whether an attempt that is cut off from the instance is ended by its own launcher, so that the next one may begin elsewhere:
+    the job asks for another one after a node failure. It holds for the whole attempt: no policy changes while a job runs."""
+    retry = retry_of(job)
+    return retry is not None and (job.requeued or NEVER)[1] < retry.limit and bool(covers(retry.on, ("node-failure",)))
+
+
 def describe(context: Mapping[str, Any]) -> str:
     """A `requeue` in words: "retry 2 of 3: exit code 75"."""
     note = str(context.get("note") or context.get("cause") or "")

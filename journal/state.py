@@ -79,7 +79,7 @@ class State:
         self.skipped = 0
         self.counts: dict[int, int] = {}
         self.attention: dict[int, None] = {}  # in the order of the journal
-        self.said_hello: dict[int, None] = {}
+        self.said_hello: dict[int, bool] = {}  # whether its host has been rebooted
         self.said_claims: dict[int, dict[str, list[Any]]] = {}  # by the hellos folded here: rank -> attempt -> what it holds
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default", "retired", "results"}

@@ -54,6 +54,14 @@ class View:
             self._nodelists[ranks] = found
         return found
 
+    def away(self, job: Job) -> str:
+        """Which of the nodes of a job that has not ended are out of reach, and why; "" if none is."""
+        if not job.holds:
+            return ""
+        nodes = [self.state.nodes[rank] for rank in job.ranks if rank in self.state.nodes and rank not in job.over]
+        found = [f"{node.host} is offline: {node.down[1]}" for node in nodes if node.down is not None]
+        return f" ({'; '.join(found[:2])}{'; ...' if len(found) > 2 else ''})" if found else ""
+
     def queues(self, name: str) -> list[Queue]:
         """The queue of that name and its parent, as far as they are there."""
         rules = self.state.rules.of(name)
@@ -195,7 +203,7 @@ def info(job: Job, view: View) -> str:
     if job.state & (PENDING | NEW):
         return reason(job, view)
     if job.state & RUNNING or job.result == 1:
-        return view.nodelist(job) if job.exception is None else cause(job)
+        return (view.nodelist(job) if job.exception is None else cause(job)) + view.away(job)
     return cause(job)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..kvs.errors import Rejected, Unavailable
+from .fence_cmd import fence
 from .reading import at_option, follow, load, ranks_of, uri_option
 from .resource_query_cmd import query
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
@@ -392,4 +393,5 @@ def reload(path: str, uri: str | None) -> None:
             )
 
 
+resource.add_command(fence)
 resource.add_command(query)

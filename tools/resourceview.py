@@ -239,6 +239,8 @@ def status_rows(nodes: list[Node], names: list[str], keep_empty: bool, fields: s
         for name in states:
             if name in names:
                 told = (since, why) if apart and name in ("draining", "drained") else (0.0, "")
+                if apart and name == "offline" and node.down is not None:
+                    told = (node.down[0], node.down[1])
                 groups.setdefault((name, node.online, *told), Row(name, [], node.online, *told)).parts.append(
                     Part(node, node.cores, node.gpus)
                 )
@@ -283,5 +285,6 @@ def node_document(node: Node) -> dict[str, Any]:
         "properties": list(node.properties), "jobs": [f58(id) for id in sorted(node.jobs)],
         "housekeeping": [f58(id) for id in sorted(node.keeping)],
         "drain": {"timestamp": node.drain[0], "reason": node.drain[1]} if node.drain else None,
+        "down": {"heard": node.down[0], "reason": node.down[1]} if node.down else None,
     }  # fmt: skip
 

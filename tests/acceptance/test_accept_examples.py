@@ -83,6 +83,7 @@ STATUS = {
     # An instance with a server of its own has nobody to hand over to; `live/test_outside_live.py` does it behind sentinels.
     "fluxkv ops failover": 1,
     "fluxkv ops failover --dry-run": 1,
+    "fluxkv resource fence 3 power supply": 1,  # the node is up
 }
 ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow|(agent|worker) --join join.uri$|agent --state-dir ~/node$)")
 JOINED = {

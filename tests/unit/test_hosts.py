@@ -89,7 +89,7 @@ def test_a_state_without_such_hosts_is_hashed_as_it_was() -> None:
     before = instance("head").digest()
     assert apply(instance("head"), ["offline", "resource", 2.0, {"idset": "0", "reason": "x"}]).nodes[0].down is None
     down = apply(instance("head"), ["offline", "resource", 2.0, {"idset": "0", "reason": "x", "heard": 1.5}])
-    assert down.nodes[0].down == [1.5, "x"]
+    assert down.nodes[0].down == [1.5, "x", 0.0]
     assert down.digest() != before
     assert apply(down, ["online", "resource", 3.0, {"idset": "0"}]).nodes[0].down is None
 
