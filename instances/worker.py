@@ -218,8 +218,7 @@ class Worker:
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
         hellos = [answer_hello(state, rank, now) for rank in sorted(state.said_hello)]
-        again = [group.hello for group in hellos if group is not None and group.later]
-        state.said_hello = {rank: state.said_hello[rank] for rank in again}
+        state.said_hello = {group.hello: state.said_hello[group.hello] for group in hellos if group is not None and group.later}
         groups += [group for group in hellos if group is not None and (group.events or group.to_nodes)]
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)

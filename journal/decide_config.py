@@ -26,6 +26,11 @@ def first(document: Mapping[str, Any], source: str, hosts: list[str], userid: in
     return _decision(document, source, userid, now, [])
 
 
+def _fixed(table: dict[str, Any]) -> dict[str, Any]:
+    """What of [resource] or [queue] stays as it was when the instance was made."""
+    return {key: value for key, value in table.items() if key != "offline-after"}
+
+
 def load(state: State, document: dict[str, Any], source: str, userid: int, now: float) -> Decision:
     """Another config for an instance that is there. No events if it is the same. Raises `Rejected` with the key at fault."""
     rules = parse_rules(document)
@@ -34,7 +39,7 @@ def load(state: State, document: dict[str, Any], source: str, userid: int, now: 
         ("resource", "the inventory is given when an instance is made; leave [resource] as it was"),
         ("queue", "the policy is given when an instance is made; leave [queue] as it was"),
     ):
-        if table in document and document[table] != old.get(table):
+        if table in document and _fixed(document[table]) != _fixed(old.get(table, {})):
             raise Rejected(
                 f"config: [{table}] is not what the instance was made with, and a reload does not change it",
                 code="bad-config", hint=hint,
