@@ -100,4 +100,9 @@ def _announce(journal: Journal) -> None:
 
 
 def _busy(state: State) -> bool:
-    return bool(state.count(RUN | CLEANUP)) or any(node.busy or node.grants for node in state.nodes.values())
+    """Whether something is still to end. What is on hosts out of reach is not waited for: it ends when they are heard again."""
+    away = {id for node in state.nodes.values() if node.joined and not node.online for id in node.jobs}
+    if state.count(RUN | CLEANUP) > len(away):
+        return True
+    there = (node for node in state.nodes.values() if node.online or not node.joined)
+    return any(node.jobs - away or node.keeping or node.grants for node in there)

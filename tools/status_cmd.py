@@ -174,7 +174,9 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
     down = [node.host for _, node in sorted(state.nodes.items()) if not node.online]
     drained = [node.host for _, node in sorted(state.nodes.items()) if node.drain is not None]
     if down and document["state"] == "running":
-        problems.append(f"{len(down)} of {len(state.nodes)} nodes are down: {compress(down)}")
+        reasons = sorted({node.down[1] for node in state.nodes.values() if node.down is not None})
+        why = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        problems.append(f"{len(down)} of {len(state.nodes)} nodes are down: {compress(down)}{why}")
     if drained:
         problems.append(
             f"{len(drained)} nodes are drained: {compress(drained)} (fluxkv resource drain shows why)"
