@@ -131,7 +131,7 @@ class Archiver:
         """What these entries name goes with them; a name that is none of a blob's has nothing to go."""
         names = sorted(names_in_entries(entries, strict=False))
         for at in range(0, len(names), 100):
-            some = names[at : at + 100]
+            some = [name for name in names[at : at + 100] if not self.archive.has_blob(name)]
             for name, data in zip(some, self.journal.history.blobs(some), strict=True):
                 if data is not None:
                     self.done.blobs += self.archive.put_blob(name, data)
@@ -212,7 +212,9 @@ class Archiver:
 
     def _compared(self, first: int, last: int) -> Entry:
         """The last of these entries, once the archive was read anew and has all of them as the server has them."""
-        here = {entry.version: entry for entry in self.store.read(first - 1, last - first + 1)}
+        found = self.store.read(first - 1, last - first + 1)
+        here = {entry.version: entry for entry in found if entry.version <= last}
+        tail = max(here.values(), key=lambda entry: entry.version)  # what is missing, and set aside, is in the archive only
         for part in self.archive.manifest.parts:
             if part.last < first or part.first > last:
                 continue
@@ -227,7 +229,6 @@ class Archiver:
                         f"the archive {self.archive.where} has another entry {entry.id} than the server: nothing was trimmed",
                         code="bad-segment", hint="fluxkv journal verify",
                     )  # fmt: skip
-                tail = entry
         if here:
             raise Corrupt(f"the archive {self.archive.where} lacks version {min(here)}: nothing was trimmed", code="bad-segment")
         return tail
@@ -255,7 +256,7 @@ def version_at(journal: Journal, moment: float) -> int:
     low, high = meta.first - 1, meta.version + 1
     while high - low > 1:
         middle = (low + high) // 2
-        found = journal.store.entries([middle])
+        found = journal.store.read(middle - 1, 1)  # it, or the next one that is there
         low, high = (middle, high) if found and header_time(found[0]) <= moment else (low, middle)
     return low
 

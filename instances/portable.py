@@ -58,7 +58,7 @@ def version_at(journal: Journal, moment: float) -> int:
     low, high = 0, journal.store.meta().version + 1
     while high - low > 1:
         middle = (low + high) // 2
-        found = journal.history.entries([middle])
+        found = journal.history.read(middle - 1, 1)
         low, high = (middle, high) if found and header_time(found[0]) <= moment else (low, middle)
     return low
 

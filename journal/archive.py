@@ -214,12 +214,14 @@ class Archive:
         data = self.depot.get(self._path(blob_path(name)))
         return data if data is not None and blob_name(data) == name else None
 
+    def has_blob(self, name: str) -> bool:
+        return self.depot.has(self._path(blob_path(name)))
+
     def put_blob(self, name: str, data: bytes) -> bool:
         """Keep a blob; False if it is here already."""
-        path = self._path(blob_path(name))
-        if self.depot.has(path):
+        if self.has_blob(name):
             return False
-        self.depot.put(path, data)
+        self.depot.put(self._path(blob_path(name)), data)
         return True
 
 

@@ -34,9 +34,10 @@ class History:
             return found
         last = min(meta.first - 1, after + limit)
         archived = self._from(meta, after + 1, last).read(after, limit, meta.first - 1)
-        if archived and archived[-1].version == meta.first - 1 and len(archived) < limit:
+        if archived and archived[-1].version == meta.first - 1:
             self._check_seam(archived[-1], meta)
-            archived += self.store.read(meta.first - 1, limit - len(archived))
+            if len(archived) < limit:
+                archived += self.store.read(meta.first - 1, limit - len(archived))
         return archived
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
