@@ -191,6 +191,8 @@ class Archiver:
         self.done.trimmed = None
         last = min(last, self._snapshot(last))
         first = meta.first
+        if last < first:
+            self.done.kept_why = "there is no snapshot as new as that"
         while first <= last:
             step = min(last, first + TRIM_STEP - 1)
             tail = self._compared(first, step)
