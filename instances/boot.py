@@ -51,9 +51,9 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             )  # fmt: skip
         check_schema(meta)
         if meta.version:
-            _mark(store, meta, settings)
             if not settings.get("uid") and settings.get("outside"):
-                _refuse_others(store, settings)
+                _refuse_others(store, settings)  # before anything is written
+            _mark(store, meta, settings)
             return store, False
     except Unavailable as error:
         if error.code != "no-instance":

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import Unavailable
 from .keys import Keys
 from .reach import plain
+from .replies import reply_failure
 from .resp import Connection, ReplyError, RespConnection
 from .uri import ServerAddress, at_host, host_port
 
@@ -58,7 +59,7 @@ class ClusterConnector:
                     continue
                 if word not in ("ASK", "TRYAGAIN"):  # those are the owner's own words
                     connection.close()
-                    raise Unavailable(f"{connection.address}: {error}", code="not-now") from None
+                    raise reply_failure(error, connection.address) from None
             self.reached = True
             if host in self._known:
                 self._known.remove(host)

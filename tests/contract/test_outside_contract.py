@@ -168,6 +168,13 @@ def test_a_slot_moves_while_its_instance_writes(cluster: Any) -> None:
             outside.check({"uri": owner.url}, alive=False)
 
 
+def test_a_cluster_that_lets_us_not_in_says_so(served: Served) -> None:
+    served.ask("ACL", "SETUSER", "nobody", "on", ">pw", "-@all")
+    with pytest.raises(Rejected) as caught:
+        connect(f"redis+cluster://nobody:pw@{served.place}")
+    assert caught.value.code == "refused"
+
+
 @pytest.mark.skipif(not redis_server(), reason="no redis-server on PATH: the contract was not run on it")
 def test_the_contract_was_run_on_redis_itself(redis: Any) -> None:
     connection = redis.raw()

@@ -52,8 +52,8 @@ def taken(store: Any, epoch: int, uid: str, number: int) -> tuple[Any, int]:
         epoch = store.open_epoch(uid, meta.epoch, meta.version).epoch
 
 
-@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
-def test_writing_goes_on_when_the_primary_is_gone(group: Group, keep: ExitStack, fate: int) -> None:
+def test_writing_goes_on_when_the_primary_hangs(group: Group, keep: ExitStack) -> None:
+    """It says nothing any more, so only the sentinels' word ends the wait. (One that is killed: `live/test_outside_live.py`.)"""
     store, meta = made(group, keep)
     watcher = keep.enter_context(closing(store.subscribe({store.keys.journal: "0"})))
     epoch = meta.epoch
@@ -63,7 +63,7 @@ def test_writing_goes_on_when_the_primary_is_gone(group: Group, keep: ExitStack,
         server.until(lambda one=server: one.ask("XLEN", store.keys.journal) == 50)
     old = group.primary
     began = time.monotonic()
-    old.signal(fate)
+    old.signal(signal.SIGSTOP)
     for number in range(51, 101):
         answer, epoch = taken(store, epoch, meta.uid, number)
         assert isinstance(answer, Appended)
@@ -80,8 +80,6 @@ def test_writing_goes_on_when_the_primary_is_gone(group: Group, keep: ExitStack,
         except Unavailable:
             time.sleep(0.02)
     assert seen == [b"0%d" % number for number in range(1, 101)]
-    if fate == signal.SIGKILL:
-        return
     old.signal(signal.SIGCONT)
     # The sentinels would make it a replica within ten seconds. Whoever knows it by its address alone is told.
     old.ask("REPLICAOF", "127.0.0.1", group.primary.port)
@@ -93,6 +91,12 @@ def test_writing_goes_on_when_the_primary_is_gone(group: Group, keep: ExitStack,
 
 
 def test_a_switch_is_known_at_once_and_a_lost_sentinel_replaced(group: Group, keep: ExitStack) -> None:
+    for url in (group.url.replace(f"/{NAME}", "/other"), "redis+sentinel://127.0.0.1:1/fluxkv"):
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            open_store(url).meta()
+        assert caught.value.code == "no-primary"
+        assert time.monotonic() - began < 3, "nothing is waited for"
     store, meta = made(group, keep)
     connection = keep.enter_context(closing(connect(group.url)))
     first = next(one for one in group.sentinels if f":{one.port}" in group.url.split(",")[0])
@@ -108,15 +112,6 @@ def test_a_switch_is_known_at_once_and_a_lost_sentinel_replaced(group: Group, ke
     epoch = meta.epoch
     answer, epoch = taken(store, epoch, meta.uid, 1)
     assert isinstance(answer, Appended)
-
-
-def test_no_sentinel_or_no_such_name(group: Group) -> None:
-    for url in (group.url.replace(f"/{NAME}", "/other"), "redis+sentinel://127.0.0.1:1/fluxkv"):
-        began = time.monotonic()
-        with pytest.raises(Unavailable) as caught:
-            open_store(url).meta()
-        assert caught.value.code == "no-primary"
-        assert time.monotonic() - began < 3, "nothing is waited for"
 
 
 def test_a_primary_that_is_cut_off_acknowledges_nothing(group: Group, keep: ExitStack) -> None:
@@ -139,7 +134,7 @@ def test_a_primary_that_is_cut_off_acknowledges_nothing(group: Group, keep: Exit
         except Unavailable as error:
             refused = error
     assert refused is not None
-    assert "min-replicas-to-write" in refused.hint
+    assert "min-replicas-to-write" in str(refused) + refused.hint
     with pytest.raises(ReplyError, match="NOREPLICAS"):
         old.ask("SET", "x", "1")
     assert alone.meta().version == number, "what was refused was not written"
@@ -199,19 +194,6 @@ def test_a_planned_fail_over_loses_nothing_that_was_acknowledged(group: Group, k
     assert isinstance(answer, Appended)
 
 
-def test_no_fail_over_where_nobody_could_take_over(group: Group, keep: ExitStack) -> None:
-    made(group, keep)
-    for server in group.servers[1:]:
-        server.kill()
-    work = FailOver(group.url.replace(f"fluxkv:{PASSWORDS['fluxkv']}@", ADMIN), timeout_s=1.0)
-    primary = group.servers[0]
-    primary.until(lambda: primary.info("replication")["connected_slaves"] == "0")
-    with pytest.raises(Rejected, match="nobody could take over"):
-        work.survey()
-    primary.ask("CONFIG", "SET", "min-replicas-to-write", "0")
-    assert primary.ask("SET", "still", "written") == b"OK"
-
-
 def test_doctor_s_findings(group: Group, keep: ExitStack) -> None:
     """Nothing is wrong with servers by the files of docker/; each thing that is not so is found, with what to do."""
     address = parse_server(group.url)
@@ -236,6 +218,10 @@ def test_doctor_s_findings(group: Group, keep: ExitStack) -> None:
         server.kill()
     primary.until(lambda: primary.info("replication")["connected_slaves"] == "0")
     assert "bring a replica back" in found()["fail", "replicas"]
+    # And nobody could take over in order.
+    with pytest.raises(Rejected, match="nobody could take over"):
+        FailOver(group.url.replace(f"fluxkv:{PASSWORDS['fluxkv']}@", ADMIN), timeout_s=1.0).survey()
+    assert primary.ask("SET", "still", "written") == b"OK"
 
 
 @pytest.mark.parametrize("uri", ["unix:/nowhere", "redis://h", "redis+cluster://h"])
