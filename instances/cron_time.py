@@ -72,15 +72,15 @@ def parse_field(text: str, name: str, low: int, high: int, names: tuple[str, ...
     def number(word: str) -> int:
         if word.lower() in names:
             return names.index(word.lower()) + low
-        if not word.isdecimal() or not low <= int(word) <= high:
-            raise _bad(line, f"{name}: {word!r} is not in {low}-{high}")
+        if not word.isdecimal() or len(word) > 9 or not low <= int(word) <= high:
+            raise _bad(line, f"{name}: {word[:20]!r} is not in {low}-{high}")
         return int(word)
 
     found: set[int] = set()
     for part in text.split(","):
         span, slash, step = part.partition("/")
-        if slash and (not step.isdecimal() or not int(step)):
-            raise _bad(line, f"{name}: {part!r} has no step above 0")
+        if slash and (not step.isdecimal() or len(step) > 9 or not int(step)):
+            raise _bad(line, f"{name}: {part[:20]!r} has no step above 0")
         if span == "*":
             first, last = low, high if name != "day of week" else 6
         else:

@@ -110,7 +110,7 @@ def _is_limit(text: str) -> bool:
 
 
 def _bad(where: str, why: str) -> Rejected:
-    return Rejected(f"{where}: {why}", code="bad-rlimit")
+    return Rejected(f"{where[:200]}: {why[:400]}", code="bad-rlimit")
 
 
 class Limits:

@@ -31,6 +31,7 @@ _BINDING = ("queues", "policy", "ingest")  # tables that whoever submits has to 
 
 def fault(path: str, why: str, hint: str = "") -> Rejected:
     """The one error for a config that cannot be used: it names the key."""
+    path = path if len(path) <= 200 else path[:200] + "..."
     return Rejected(f"config: {path} {why}", code="bad-config", hint=hint)
 
 

@@ -74,7 +74,7 @@ def read_file(path: Any, value: Any) -> File:
         if key not in _KEYS:
             raise fault(path, f"unknown key {shown(key)}")
     mode, size, encoding, data = value.get("mode"), value.get("size"), value.get("encoding"), value.get("data")
-    if type(mode) is not int or mode < 0:
+    if type(mode) is not int or not 0 <= mode < 1 << 18:
         raise fault(path, "mode, a number, is required")
     mtime = value.get("mtime", 0)
     for name in ("mtime", "ctime"):
@@ -90,7 +90,10 @@ def read_file(path: Any, value: Any) -> File:
             return File(path, "directory", permissions, mtime, b"", (), 0)
         if not isinstance(data, str) or not data or "\0" in data:
             raise fault(path, "a link needs its target as data")
-        return File(path, "symlink", permissions, mtime, data.encode(), (), 0)
+        try:
+            return File(path, "symlink", permissions, mtime, data.encode(), (), 0)
+        except UnicodeEncodeError:
+            raise fault(path, "a link's target is no text") from None
     if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
         raise fault(path, "only files, directories and links travel")
     if encoding == "blobvec":

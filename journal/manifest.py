@@ -119,7 +119,7 @@ def from_bytes(data: bytes, where: str) -> Manifest:
             document["uid"], document["namespace"], tuple(map(_read_part, document["segments"])),
             tuple(map(_read_part, document["lost"])), tuple(map(_read_base, document["bases"])), document["settings"],
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corrupt(
             f"the manifest of {where} can not be read: {error}", code="bad-manifest",
             hint="fluxkv journal salvage reads its segments without it",

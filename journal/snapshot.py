@@ -107,7 +107,7 @@ def read_head(head: bytes) -> dict[str, Any]:
         whole = check is None or check == payload_hash(pack(found))
         version, _, _ = found["version"], found["digest"], found["epoch"]
     except (ValueError, TypeError, LookupError, AttributeError, msgpack.exceptions.UnpackException) as error:
-        raise Corrupt(f"the snapshot's head cannot be read: {error!r}", code="bad-snapshot") from None
+        raise Corrupt(f"the snapshot's head cannot be read: {repr(error)[:200]}", code="bad-snapshot") from None
     if not whole or type(version) is not int:
         raise Corrupt("the snapshot's head does not match its checksum", code="bad-snapshot")
     if found.get("schema", 1) > SCHEMA or found.get("body", 1) > BODY:
@@ -128,7 +128,7 @@ def load(head: dict[str, Any], chunks: Iterable[bytes], *, lazy: bool = False) -
     try:
         return _load(head, chunks, lazy)
     except (ValueError, TypeError, LookupError, AttributeError, zlib.error, msgpack.exceptions.UnpackException) as error:
-        text = f"the snapshot of version {head['version']} cannot be read: {error!r}"
+        text = f"the snapshot of version {head['version']} cannot be read: {repr(error)[:200]}"
         raise Corrupt(text, code="bad-snapshot") from None
 
 
@@ -190,7 +190,8 @@ def load_cron(head: dict[str, Any], chunks: Sequence[bytes]) -> CronTable:
         (kind, _, _, _, names, size, checksum), *_ = head["sections"]
         part = b"".join(chunks[: -(-(names + size) // CHUNK)])[: names + size]
     except (ValueError, TypeError, LookupError) as error:
-        raise Corrupt(f"the snapshot of version {head['version']} cannot be read: {error!r}", code="bad-snapshot") from None
+        text = f"the snapshot of version {head['version']} cannot be read: {repr(error)[:200]}"
+        raise Corrupt(text, code="bad-snapshot") from None
     if kind != "state" or payload_hash(part) != checksum:
         raise Corrupt(f"the snapshot of version {head['version']} does not match its digest", code="bad-snapshot")
     table = CronTable.load(unpack(zlib.decompress(part)).get("cron"))

@@ -14,12 +14,13 @@ import msgpack
 
 from ..kvs.appending import unpack_things
 from ..kvs.blobs import payload_hash
-from ..kvs.errors import Corrupt
+from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Entry
 
 RAW, ZLIB = b"\x00", b"\x01"
 COMPRESS_ABOVE = 300
-MAX_PAYLOAD = 64 * 1024 * 1024
+MAX_PAYLOAD = 16 << 20  # of a commit, unpacked; whoever writes keeps to half of it
+MOST_ITEMS = 1 << 20  # of one list or map: what would unpack to gigabytes is none of ours
 
 Subject = int | str
 LATEST = 253_402_300_799.0  # the last second a calendar knows: no event is later, and whoever says so says nothing
@@ -69,9 +70,16 @@ def unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, raw=False, strict_map_key=False)
 
 
+def _unpack_stored(data: bytes) -> Any:
+    """`unpack` of what somebody else has written."""
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, max_array_len=MOST_ITEMS, max_map_len=MOST_ITEMS)
+
+
 def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
-    """Encode a commit's events as a payload."""
+    """Encode a commit's events as a payload. Raises `Rejected` (code too-large) for what nobody would read again."""
     body: bytes = _packer.pack(events)
+    if len(body) > MAX_PAYLOAD:
+        raise Rejected(f"a commit of {len(body)} bytes is larger than {MAX_PAYLOAD}", code="too-large", hint="write it in parts")
     if len(body) <= COMPRESS_ABOVE:
         return RAW + body
     return ZLIB + zlib.compress(body, 1)
@@ -88,12 +96,12 @@ def unpack_events(payload: bytes) -> list[Any]:
                 raise ValueError("truncated or too large")
         elif codec != RAW:
             raise ValueError(f"unknown codec {codec!r}")
-        events = unpack(body)
+        events = _unpack_stored(body)
         if not isinstance(events, list):
             raise ValueError("not a list of events")
         return events
-    except (ValueError, zlib.error, msgpack.exceptions.UnpackException) as error:
-        raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {error}", code="bad-payload") from None
+    except (ValueError, TypeError, zlib.error, msgpack.exceptions.UnpackException) as error:  # a list is no key of a map
+        raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {str(error)[:200]}", code="bad-payload") from None
 
 
 def well_formed(events: Iterable[Any]) -> Iterator[Any]:
@@ -136,8 +144,8 @@ def read_header(entry: Entry) -> Header:
         producer, seq, decided_at, digest, bumps, clears, inbox, extra, time_us = unpack(entry.header)
         return Header(producer, seq, decided_at, digest, unpack_things(bumps), unpack_things(clears), inbox,
                       extra, int(time_us) / 1e6)  # fmt: skip
-    except (ValueError, TypeError, zlib.error, msgpack.exceptions.UnpackException) as error:
-        raise Corrupt(f"entry {entry.id}: unreadable header: {error}", code="bad-header") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, zlib.error, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"entry {entry.id}: unreadable header: {str(error)[:200]}", code="bad-header") from None
 
 
 def read_commit(entry: Entry) -> Commit:
@@ -145,8 +153,8 @@ def read_commit(entry: Entry) -> Commit:
     try:
         producer, seq, decided_at, digest, _, _, _, extra, time_us = unpack(entry.header)
         time = int(time_us) / 1e6
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise Corrupt(f"entry {entry.id}: unreadable header: {error}", code="bad-header") from None
+    except (ValueError, TypeError, ArithmeticError, msgpack.exceptions.UnpackException) as error:
+        raise Corrupt(f"entry {entry.id}: unreadable header: {str(error)[:200]}", code="bad-header") from None
     if payload_hash(entry.payload) != digest:
         raise Corrupt(
             f"entry {entry.id}: the payload does not match its checksum",

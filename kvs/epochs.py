@@ -15,6 +15,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+from .errors import Corrupt
 from .port import Entry, id_pair
 
 
@@ -42,10 +43,13 @@ def is_anchored(entry: Entry, anchor: str) -> bool:
 def spans(text: str) -> list[Span]:
     """The epochs of a meta table, oldest first."""
     found = []
-    for line in text.split():
-        epoch, _, rest = line.partition(":")
-        first, _, lost = rest.partition("!")
-        found.append(Span(int(epoch), int(first), int(lost or 0)))
+    try:
+        for line in text.split():
+            epoch, _, rest = line.partition(":")
+            first, _, lost = rest.partition("!")
+            found.append(Span(int(epoch), int(first), int(lost or 0)))
+    except ValueError:
+        raise Corrupt(f"the epochs of a meta table cannot be read: {text[:60]!r}") from None
     return found
 
 

@@ -41,8 +41,8 @@ def parse_listen(text: str) -> Listen:
         port = port.removeprefix(":") if closed else "?"
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
-        raise Rejected(f"can not listen on {text!r}: bad port {port!r}", code="bad-listen", hint=_HINT)
+    if port and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
+        raise Rejected(f"can not listen on {text[:60]!r}: bad port {port[:20]!r}", code="bad-listen", hint=_HINT)
     found = Listen("0.0.0.0" if host in ("", "*") else host, int(port or 0))
     _probe(found, text)
     return found

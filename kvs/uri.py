@@ -173,7 +173,7 @@ def read_secret(path: str) -> str:
 def parse_server(url: str) -> ServerAddress:
     """Parse the part before the fragment. Raises `Rejected(code="bad-uri")`, which shows no password."""
     scheme, mark, rest = url.partition(":")
-    shown = public(url)
+    shown = public(url)[:200]
     if not mark:
         raise Rejected(f"bad store address {shown!r}: no scheme", code="bad-uri", hint=_HINT)
     if scheme == "memory":
@@ -187,7 +187,7 @@ def parse_server(url: str) -> ServerAddress:
         return ServerAddress("unix", path=_unquote(path), **words)
     scheme = scheme.replace("valkey", "redis", 1)
     if scheme not in _SCHEMES or not rest.startswith("//"):
-        raise Rejected(f"bad store address {scheme}:…: unknown form", code="bad-uri", hint=_HINT)
+        raise Rejected(f"bad store address {scheme[:40]}:…: unknown form", code="bad-uri", hint=_HINT)
     kind, secure, port = _SCHEMES[scheme]
     where, _, db = rest[2:].partition("/")
     name = ""

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 CONTAINMENT = "containment"
 WRITER = "fluxkv:jgf"
 
-_TRAILING_NUMBER = re.compile(r"[0-9]+$")
+_TRAILING_NUMBER = re.compile(r"[0-9]{1,18}$")
 _FIELDS: dict[str, type] = {
     "basename": str, "exclusive": bool, "id": int, "ids": str, "name": str, "properties": Mapping,
     "rank": int, "size": int, "uniq_id": int, "unit": str, "uuid": str,
 }  # fmt: skip
 _KNOWN = frozenset({"type", "paths", *_FIELDS})
+
+
+def _is_number(text: str) -> bool:
+    """Whether an id is one that counts as a number; thousands of digits are a name like any other."""
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def new_graph() -> MultiDiGraph:
@@ -68,7 +73,7 @@ def _add(graph: MultiDiGraph, parent: str | None, **data: Any) -> str:
 def _vertex(outer: str, ordinal: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """All data of a vertex. Its id is the number at the end of its name; without a name, its unique id."""
     kind = given["type"]
-    uniq_id = given.get("uniq_id", int(outer) if outer.isascii() and outer.isdigit() else ordinal)
+    uniq_id = given.get("uniq_id", int(outer) if _is_number(outer) else ordinal)
     name, number = given.get("name"), given.get("id")
     found = _TRAILING_NUMBER.search(name) if name else None
     if number is None:
@@ -121,7 +126,7 @@ def to_jgf(graph: MultiDiGraph, *, expand: bool = True) -> dict[str, Any]:
     paths = _paths(graph)
     nodes: list[dict[str, Any]] = []
     edges: list[dict[str, Any]] = []
-    fresh = max((int(v) for v in graph if v.isascii() and v.isdigit()), default=-1) + 1
+    fresh = max((int(v) for v in graph if _is_number(v)), default=-1) + 1
     stands_for: dict[str, list[str]] = {}
     for outer, data in graph.nodes(data=True):
         singles = ids_of_mask(mask_of(data["ids"])) if expand and data["ids"] else ()
@@ -134,7 +139,7 @@ def to_jgf(graph: MultiDiGraph, *, expand: bool = True) -> dict[str, Any]:
             name = outer if n == 0 else str(fresh)
             fresh += n > 0
             own = dict(data, name=f"{data['basename']}{single}", id=single, size=1, ids="", uuid=name)
-            own["uniq_id"] = int(name) if name.isascii() and name.isdigit() else data["uniq_id"]
+            own["uniq_id"] = int(name) if _is_number(name) else data["uniq_id"]
             where = {
                 s: f"{path.rpartition('/')[0]}/{own['name']}" for s, path in paths.get(outer, {}).items()
             }

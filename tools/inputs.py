@@ -222,10 +222,16 @@ def separator(text: str) -> str | None:
     """--sep: escapes are read, "none" is any white space."""
     if text.lower() == "none":
         return None
+    import warnings
+
     try:
-        found = text.encode("ascii", "backslashreplace").decode("unicode_escape")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what is no escape is only deprecated in some versions of Python
+            found = text.encode("ascii", "backslashreplace").decode("unicode_escape")
     except UnicodeDecodeError as error:
-        raise bad("--sep", f"{text!r}: {error.reason}") from None
+        raise bad("--sep", f"{text[:40]!r}: {error.reason}") from None
+    except DeprecationWarning:
+        raise bad("--sep", f"{text[:40]!r}: unknown escape") from None
     if not found:
         raise bad("--sep", "an empty separator")
     return found

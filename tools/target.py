@@ -142,7 +142,7 @@ def parse_moment(text: str, now: float | None = None) -> Moment:
     import time
 
     text = text.strip()
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 19:
         return Moment(version=int(text))
     now = time.time() if now is None else now
     if text == "now":

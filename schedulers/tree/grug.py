@@ -38,7 +38,7 @@ def _recipe(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, list[_Edge]
         raise fault("entities are not read", "GraphML")
     try:
         top = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # a lone surrogate is no text that could be parsed
         raise fault(f"not XML: {error}", "GraphML") from None
     names, defaults = _keys(top)
     kinds: dict[str, dict[str, Any]] = {}

@@ -15,7 +15,7 @@ _TYPES = {
 _DEVICES = ("Bridge", "PCIDev", "OSDev", "Misc")
 _BLOCK, _COPROCESSOR = "0", "5"
 _GPU = re.compile(r"(cuda|opencl|rsmi)[0-9]")
-_TRAILING = re.compile(r"[0-9]+\Z")
+_TRAILING = re.compile(r"[0-9]{1,18}\Z")
 _DEPTH = 64
 
 
@@ -28,7 +28,7 @@ def from_hwloc(text: str, allowed: Collection[str] = ()) -> Tree:
         raise fault("entities are not read", "hwloc XML")
     try:
         top = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # a lone surrogate is no text that could be parsed
         raise fault(f"not XML: {error}", "hwloc XML") from None
     machine = top.find("object")
     if top.tag != "topology" or machine is None or machine.get("type") != "Machine":
