@@ -186,7 +186,7 @@ ALLOC = wire.pack_events(
     ]
 )
 BOMBS = (
-    b"\x01" + zlib.compress(b"\xc0" * (200 << 20), 9),
+    b"\x01" + zlib.compress(b"\xc0" * (40 << 20), 9),
     b"\x01" + zlib.compress(b"\xdd\x0f\xff\xff\xff" + b"\xc0" * (40 << 20), 9),
     b"\x00\xdd\xff\xff\xff\xff",
     b"\x00\xdf\xff\xff\xff\xff",
