@@ -24,6 +24,7 @@ from .paths import StateDir, lock_held, write_json
 LOG_LIMIT = 5000
 RETRY_S = 0.05
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no fault of ours
+STARVED = 75  # exit status of a daemon that found no room, memory or descriptors (EX_TEMPFAIL)
 RUNNING = "running"  # the error code of a lock that somebody else holds
 KEPT: list[object] = []  # what is not taken apart before the process ends: where a state is large that takes many seconds
 KEEPER_AGAIN_S = 2.0  # a keeper that could not bring the instance up is not started again before
@@ -151,11 +152,11 @@ def guarded(log: Callable[[], Log | None], body: Callable[[], None]) -> int:
     except Exception as error:
         import traceback
 
-        where = log()
-        text = traceback.format_exc()
+        where = log() or Log("daemon", None, None)
         if isinstance(error, OSError) and error.errno in EXHAUSTED:
-            text = f"{error.filename or 'writing'}: {error.strerror}"
-        (where or Log("daemon", None, None)).say("error", text)
+            where.say("error", f"{error.filename or 'writing'}: {error.strerror}")
+            return STARVED
+        where.say("error", traceback.format_exc())
         return 70
     return 0
 

@@ -23,7 +23,7 @@ from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
 from .runner import Runner
 from .worker import Worker
 
-LEASE_MS = 3000
+LEASE_MS = 3000  # instance.json may say otherwise, as `lease_ms`: tests do not wait so long
 TELEMETRY_LIMIT = 2000
 PATIENCE_S = 1.0
 FAR = 1 << 60
@@ -34,7 +34,7 @@ class WorkerRunner(Runner):
 
     reactor: Worker
 
-    def __init__(self, daemon: Daemon, uri: str, policy: str, log: Log) -> None:
+    def __init__(self, daemon: Daemon, uri: str, policy: str, log: Log, lease_ms: int = LEASE_MS) -> None:
         store = open_store(uri, patience_s=PATIENCE_S)
         keys = Keys(store.namespace)
         log.store, log.keys = open_store(uri, patience_s=0.0), keys
@@ -51,7 +51,8 @@ class WorkerRunner(Runner):
         self.leading = False
         self.policy = policy
         self.pending: list[Input] = []
-        self.add_timer(LEASE_MS / 3000, self._renew)
+        self.lease_ms = lease_ms
+        self.add_timer(lease_ms / 3000, self._renew)
         self.add_timer(1.0, self.watch_keeper)
         self.add_timer(beat_period(state.rules.offline_after_s), self._pulse)
 
@@ -85,7 +86,7 @@ class WorkerRunner(Runner):
 
     def _renew(self) -> None:
         try:
-            leading = self.store.lease(self.daemon.role, LEASE_MS)
+            leading = self.store.lease(self.daemon.role, self.lease_ms)
         except Unavailable:
             return
         if leading != self.leading:
@@ -123,7 +124,8 @@ def main(state_dir: StateDir, role: str, log: Log) -> None:
     daemon = Daemon(state_dir, role)
     settings = state_dir.read()
     try:
-        runner = daemon.reached(lambda: WorkerRunner(daemon, settings["uri"], settings.get("policy", "fcfs"), log))
+        what = (settings["uri"], settings.get("policy", "fcfs"), log, int(settings.get("lease_ms", LEASE_MS)))
+        runner = daemon.reached(lambda: WorkerRunner(daemon, *what))
         KEPT.append(runner)
         runner.run()
     finally:

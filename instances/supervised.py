@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import proctree
+from .daemon import STARVED
 from .paths import StateDir, write_json
 
 GONE = -1  # an owner that has ended
@@ -22,7 +23,7 @@ PAUSE_S = 0.5
 class Role:
     """One supervised daemon. pidfd: -1 while it is not watched. again_at: not started before (monotonic clock)."""
 
-    __slots__ = ("again_at", "deaths", "failed", "how", "killed", "kills", "lock", "name", "options", "pid", "pidfd")
+    __slots__ = ("again_at", "deaths", "failed", "how", "kills", "lock", "name", "options", "pid", "pidfd", "spared")
 
     def __init__(self, name: str, lock: str, *options: str) -> None:
         self.name = name
@@ -31,33 +32,36 @@ class Role:
         self.pid = 0
         self.pidfd = -1
         self.deaths: list[float] = []  # by its own doing
-        self.kills: list[float] = []  # by somebody's kill -9, the kernel's when memory is short
+        self.kills: list[float] = []  # by somebody's kill -9, the kernel's when memory is short, or for want of room
         self.failed = ""
         self.how = ""  # how it ended last, when that was by a signal
-        self.killed = False
+        self.spared = False  # whether it ended by no doing of its own
         self.again_at = 0.0
 
     def ended(self, run_file: str) -> None:
         """Learn how it ended: by its wait status, or, where it is not our child, by what it left behind."""
-        self.how, self.killed = "", False
+        self.how, self.spared = "", False
         try:
             status = os.waitpid(self.pid, os.WNOHANG)[1]
             if os.WIFSIGNALED(status):
                 self.how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-                self.killed = os.WTERMSIG(status) == signal.SIGKILL
+                self.spared = os.WTERMSIG(status) == signal.SIGKILL
+            elif os.WEXITSTATUS(status) == STARVED:
+                self.how, self.spared = "it found no room on the disk, or no memory", True
         except ChildProcessError:
-            self.killed = self.name != "launcher" and _run_file_of(run_file, self.pid)  # who leaves by itself takes it along
-            self.how = "killed" if self.killed else ""
+            self.spared = self.name != "launcher" and _run_file_of(run_file, self.pid)  # who leaves by itself takes it along
+            self.how = "killed" if self.spared else ""
         except ValueError:
             pass
         self.pid = 0
 
     def count(self, now: float, *, blameless: bool = False) -> bool:
-        """One more death, at `now`; whether it is to be given up: one that was killed never is, only started less eagerly.
+        """One more death, at `now`; whether it is to be given up: one that was killed, or starved, never is, only started less
+        eagerly.
 
         blameless: it could not live, whatever it did (history is lost, and nobody has adopted what is left).
         """
-        spared = self.killed or blameless
+        spared = self.spared or blameless
         of = self.kills if spared else self.deaths
         of[:] = [t for t in of if now - t < WITHIN_S] + [now]
         often = len(of) >= DEATHS + (2 if self.name == "launcher" else 0)

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -450,35 +449,24 @@ def test_a_child_outlives_a_restart_of_the_server(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_nothing_for_good(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", small], capture_output=True).returncode:
-        pytest.skip("this test mounts a small file system: it must be root, and may")
-    try:
-        with live.site(small, "--cores", "2") as site:
-            load = Load(site)
-            load.canary, load.word = tmp_path / "canary", tmp_path / "go"
-            load.add_long(1)
-            load.add(5)
-            site.results(load.short)
-            filler = os.open(small / "filler", os.O_WRONLY | os.O_CREAT)
-            with contextlib.suppress(OSError):
-                while os.write(filler, b"x" * 4096):
-                    pass
-            os.close(filler)
-            errors = [site.run("submit", "--quiet", "sh", "-c", "true " + "x" * 20000) for _ in range(2)]
-            assert errors[-1].returncode != 0
-            assert len(errors[-1].stderr.strip().splitlines()) <= 2, errors[-1].stderr
-            load.word.touch()
-            site.said("keeper", "server")
-            assert site.run("status", "--state-dir", site.dir.path).returncode in (0, 3)
-            (small / "filler").unlink()
-            site.said("keeper", "history is whole")  # nobody's word is needed
-            load.add(5)
-            load.check()
-            site.sound()
-    finally:
-        subprocess.run(["umount", "-l", small], check=False)
+    with live.small_disk(tmp_path / "small", "6m") as small, live.site(small, "--cores", "2") as site:
+        load = Load(site)
+        load.canary, load.word = tmp_path / "canary", tmp_path / "go"
+        load.add_long(1)
+        load.add(5)
+        site.results(load.short)
+        live.fill(small / "filler")
+        errors = [site.run("submit", "--quiet", "sh", "-c", "true " + "x" * 20000) for _ in range(2)]
+        assert errors[-1].returncode != 0
+        assert len(errors[-1].stderr.strip().splitlines()) <= 2, errors[-1].stderr
+        load.word.touch()
+        site.said("keeper", "server")
+        assert site.run("status", "--state-dir", site.dir.path).returncode in (0, 3)
+        (small / "filler").unlink()
+        site.said("keeper", "history is whole")  # nobody's word is needed
+        load.add(5)
+        load.check()
+        site.sound()
 
 
 def test_full_memory_stops_nothing_for_good(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,11 @@ def _whose(commit: Commit) -> str:
 class Chaos:
     """One instance that is hurt round after round. `failed` raises with seed, round, and the guilty job's story."""
 
-    def __init__(self, site: Site, seed: int, *, gap_s: tuple[float, float] = (0.2, 2.0), retry: int = 0) -> None:
-        """gap_s: how long after the last one a blow falls, at least and at most. retry: attempts more that a job may have."""
+    def __init__(
+        self, site: Site, seed: int, *, gap_s: tuple[float, float] = (0.2, 2.0), retry: int = 0, root: Path | None = None
+    ) -> None:
+        """gap_s: how long after the last one a blow falls, at least and at most. retry: attempts more that a job may have. root: a
+        folder for the diaries, beside the instance's if none is named."""
         self.site = site
         self.seed = seed
         self.random = random.Random(seed)
@@ -104,7 +108,7 @@ class Chaos:
         self.audited = 0
         self.taken_s: dict[str, list[float]] = {}  # role -> seconds from each kill to its successor's first commit
         self.excused = ""  # words of an exception with which a job may end
-        self.root = site.folder / "chaos"
+        self.root = (root or site.folder) / "chaos"
         for name in ("diary", "lock", "core"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.task = self.root / "task.sh"
@@ -199,6 +203,18 @@ class Chaos:
             self.site.up()  # nobody was left to bring the others back
         if wait:
             self.recovered(roles, since)
+
+    def freeze(self, roles: list[str], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """SIGSTOP for so long under load, then SIGCONT: whoever comes back believes that no time has passed."""
+        self.round += 1
+        self.top_up()
+        self.strike(roles, signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+            meanwhile()
+        finally:
+            self.strike(roles, signal.SIGCONT)
+        self.top_up()
 
     def draw(self, among: tuple[str, ...] = SPARED) -> list[str]:
         """Whom to kill: mostly one, often some, at times all."""

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.paths import StateDir, lock_held, lock_holder
 from fluxkv.instances.witness import read_tip
@@ -316,6 +318,28 @@ def site(folder: Path, *args: str, start: bool = True) -> Iterator[Site]:
         made.no_traceback()
     finally:
         made.end()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, of this size. Skips where none can be mounted."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this test mounts a small file system: it must be root, and may")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while os.write(fd, b"x" * 4096):
+            pass
+    os.close(fd)
 
 
 __all__ = ["FluxkvError", "Site", "ends", "site"]

@@ -15,7 +15,7 @@ def ended(role: Role, path: Path, code: str) -> None:
 
 
 def test_what_ends_by_itself_is_given_up_and_what_is_killed_is_not(tmp_path: Path) -> None:
-    for code, given_up in (("exit 70", True), ("kill -9 $$", False), ("kill -SEGV $$", True)):
+    for code, given_up in (("exit 70", True), ("kill -9 $$", False), ("kill -SEGV $$", True), ("exit 75", False)):
         role = Role("agent", "")
         said = []
         for at in range(2 * DEATHS):
@@ -39,7 +39,7 @@ def test_of_a_daemon_that_is_not_our_child_its_run_file_tells(tmp_path: Path) ->
             role = Role(name, "")
             role.pid = stranger
             role.ended(str(path))
-            assert (role.killed, role.pid) == (is_killed, 0)
+            assert (role.spared, role.pid) == (is_killed, 0)
 
 
 def test_while_history_is_lost_nobody_is_to_blame(tmp_path: Path) -> None:
