@@ -147,13 +147,18 @@ def _newcomer(directory: StateDir, host: dict[str, Any]) -> decide_hosts.Newcome
 
 
 def _must_be_dead(store: Store, state: State, rank: int) -> None:
-    """A name is given to another state directory only when the agent that had it is gone."""
+    """A name is given to another state directory only when the agent that had it is gone, and all that it ran."""
     node = state.nodes[rank]
     heard = last_beats(store).get(rank, 0.0)
     if node.online and store.now() - heard < ALIVE_S:
         raise Rejected(
             f"a host {node.host} has joined already (rank {rank}) and is up", code="host-exists",
             hint="give this host another name with --name, or stop the other one",
+        )  # fmt: skip
+    if node.busy or node.grants:
+        raise Rejected(
+            f"a host {node.host} has joined (rank {rank}) from another state directory, and jobs hold some of it", code="in-use",
+            hint=f"if nothing of them runs any more: fluxkv resource fence {rank}; else give this host another name with --name",
         )  # fmt: skip
 
 

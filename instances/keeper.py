@@ -30,6 +30,7 @@ from .duties import Duties
 from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
 from .server_care import SERVER_AGAIN_S, ServerCare
+from .spool import spool_id
 from .supervised import WITHIN_S, Role, keep_owner, owner_file, remove, roles_of, write_word
 
 WITNESS_S = 1.0
@@ -236,9 +237,9 @@ class Keeper(ServerCare):
         from ..journal.idset import format_ids
 
         try:
-            ranks = self.settings.get("ranks")
-            if ranks is None:
-                ranks = [rank for rank, node in Journal(self.store).look().nodes.items() if not node.joined]
+            ours, ranks = spool_id(self.state_dir.spool) if self.joined else "", self.settings.get("ranks")
+            nodes = Journal(self.store).look().nodes.values()
+            ranks = [node.rank for node in nodes if node.joined == ours and (ranks is None or node.rank in ranks)]
             boot.say(self.store, [["offline", "resource", time.time(), {"idset": format_ids(ranks), "reason": why}]])
         except FluxkvError as error:
             self.log.say("error", f"the nodes could not be marked offline: {error}")

@@ -13,13 +13,13 @@ from typing import Any
 from ..journal.decide import Decision
 from ..journal.idset import format_ids
 from ..journal.log import Journal
+from ..journal.node import STOPPED
 from ..journal.state import State
 from ..kvs.errors import FluxkvError
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
 from .daemon import Log
 
-REASON = "its agent was stopped"
 TOLD_S = 5.0  # how long ends that the launcher has told are waited for in the journal
 
 
@@ -53,7 +53,7 @@ def end_here(settings: dict[str, Any], log: Log, end: Callable[[str], None]) -> 
 
 def _only_those_there(state: State, ranks: list[int]) -> Decision:
     there = [rank for rank in ranks if rank in state.nodes and state.nodes[rank].online]
-    return gone(there, REASON) if there else Decision([])
+    return gone(there, STOPPED) if there else Decision([])
 
 
 def _wait_for_ends(journal: Journal, state: State, ranks: list[int]) -> None:

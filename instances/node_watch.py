@@ -21,7 +21,7 @@ from ..journal.derive import Group
 from ..journal.derive_scripts import tasks_ordered
 from ..journal.duration import format_duration
 from ..journal.job import Job
-from ..journal.node import Node
+from ..journal.node import STOPPED, Node
 from ..journal.node_config import OFFLINE_AFTER_S
 from ..journal.retry import fenced
 from ..journal.state import State
@@ -162,7 +162,8 @@ class NodeWatch:
                     self.asked[rank] = self.odd[rank]
                     groups.append(Group(to_nodes=[(rank, ["hello"])]))
             elif node.down is not None:
-                if self.last.get(rank, -1.0) > self.since and silent < GREET_AGAIN_S and self._greets(rank):
+                back = self.last.get(rank, -1.0) > self.since and silent < GREET_AGAIN_S and node.down[1] != STOPPED
+                if back and self._greets(rank):
                     groups.append(Group(to_nodes=[(rank, ["hello"])]))
                 elif rank not in self.gone and node.down[2] and silent > 2 * node.down[2]:
                     self.gone.add(rank)

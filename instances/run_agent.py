@@ -41,6 +41,7 @@ from .spool import boot_id, spool_id
 from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 
+NOT_OURS = "not-ours"  # the nodes are not this host's any more
 INVENTORY = ("resource", "config/load")  # what an agent follows by asking, beat by beat
 PATIENCE_S = 1.0
 TELEMETRY_LIMIT = 2000
@@ -111,7 +112,7 @@ class AgentRunner(Runner):
         if joined and not names:
             raise Rejected(
                 f"rank {ranks} is not this host's any more: it was taken out of the inventory, or joined from elsewhere",
-                code="gone", hint="run fluxkv agent --join again",
+                code=NOT_OURS, hint="run fluxkv agent --join again",
             )  # fmt: skip
         bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
         return names, _binding(nodes[min(names)].cores) if bind else {}
@@ -383,11 +384,23 @@ def _binding(cores: int) -> dict[int, list[int]]:
     return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}
 
 
+def _end_all(spool: str) -> None:
+    """Nobody asks for what runs here any more, and nobody would hear of its end."""
+    client = LaunchClient(spool)
+    if client.try_connect():
+        client.send(["shutdown", True])
+        client.close()
+
+
 def main(state_dir: StateDir, role: str, log: Log) -> None:
     """Body of the process. Raises `Stopping` at its ordered end."""
     daemon = Daemon(state_dir, role)
     os.makedirs(os.path.join(state_dir.spool, "tmp"), mode=0o700, exist_ok=True)
     try:
         daemon.reached(lambda: AgentRunner(daemon, state_dir.read(), log)).run()
+    except Rejected as error:
+        if error.code == NOT_OURS:
+            _end_all(state_dir.spool)
+        raise
     finally:
         daemon.done()

@@ -9,6 +9,7 @@ from .idset import mask_of, text_of
 
 STORY = 100
 REBOOTED = "node rebooted"  # why what its agent had is lost
+STOPPED = "its agent was stopped"  # why a node is offline that is not asked to come back
 
 
 class Node:

@@ -8,11 +8,13 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances.fence import Fence
+from fluxkv.instances.leaving import gone
 from fluxkv.instances.node_watch import PULSE, Beat, held_sum, pack_beat, read_beat
 from fluxkv.instances.reactor import Messages
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.job import INACTIVE, RUN
+from fluxkv.journal.node import STOPPED
 from fluxkv.journal.node_config import beat_period
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Message
@@ -70,6 +72,19 @@ def test_a_silent_node_goes_offline_and_is_asked_to_speak_when_it_is_heard() -> 
     assert (node.online, node.down) == (True, None)
     air.quiet(20, 0, 1)
     assert len(air.events("offline")) == 1
+
+
+def test_a_node_that_was_stopped_is_not_asked_to_come_back() -> None:
+    """Its agent still beats while its tasks are being ended."""
+    air = Air()
+    air.quiet(2, 0, 1)
+    air.rig.do(gone([1], STOPPED))
+    air.rig.turn()
+    before = len(air.rig.store.messages(air.rig.store.keys.inbox("node/1")))
+    air.quiet(4, 0, 1)
+    air.quiet(40, 0)
+    assert len(air.rig.store.messages(air.rig.store.keys.inbox("node/1"))) == before
+    assert not air.rig.state.nodes[1].online
 
 
 def test_nobody_is_lost_by_an_outage_or_by_a_worker_that_stood_still() -> None:
