@@ -121,7 +121,8 @@ def adopt(store: Store, state_dir: StateDir | None, report: Report, by: str) -> 
     if report.fresh:
         assert state_dir is not None
         return _begin_anew(state_dir, report.loss, by)
-    made = forks.adopt(store, report.loss.last, time.time(), by, report.loss.known, _at(store, report))
+    lost = report.loss.first, report.loss.last
+    made = forks.adopt(store, lost, time.time(), by, report.loss.known, _at(store, report))
     if state_dir is not None:
         witness.write_tip(state_dir, store, store.meta())
     return made.version

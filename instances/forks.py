@@ -61,15 +61,17 @@ def history_lost(tip: int, lost: tuple[int, int], who: str) -> Corrupt:
 
 
 def adopt(
-    store: Store, lost: int, now: float, by: str, known: Sequence[str] = (), meta: Meta | None = None
+    store: Store, lost: tuple[int, int], now: float, by: str, known: Sequence[str] = (), meta: Meta | None = None
 ) -> Appended:
-    """Go on from the journal as it is (as `meta` has it, if given), in a new epoch. lost: the last version known of what is
-    given up. known: who knew.
+    """Go on from the journal as it is (as `meta` has it, if given), in a new epoch. lost: the first and the last version known of
+    what is given up. known: who knew.
 
     Raises `Conflict` when somebody else has adopted it, or opened an epoch, in the meantime.
     """
     meta = meta or store.meta()
-    lost = max(lost, id_pair(meta.fork or "0")[0])
-    context = {"old": meta.epoch, "lost": [min(meta.version + 1, lost), lost], "known": list(known)}
+    if meta.fork:
+        more = missing(store, meta.fork, meta) or lost
+        lost = min(lost[0], more[0]), max(lost[1], more[1])
+    context = {"old": meta.epoch, "lost": list(lost), "known": list(known)}
     payload = pack_events([["adopt", "instance", now, context]])
     return store.adopt(meta.uid, meta.epoch, meta.version, lost, payload, pack({"by": by}))

@@ -162,7 +162,7 @@ def take_up(store: Store, state_dir: StateDir, on_fork: str = REFUSE) -> Appende
                     reach("epoch.before", Unavailable)
                 return store.open_epoch(meta.uid, meta.epoch, meta.version)
             if on_fork == ADOPT:
-                made = forks.adopt(store, loss.last, time.time(), "keeper", loss.known)
+                made = forks.adopt(store, (loss.first, loss.last), time.time(), "keeper", loss.known)
                 write_tip(state_dir, store, store.meta())
                 return made
             store.fence(meta.uid, meta.epoch, loss.witnesses[0].known.partition(":")[0])

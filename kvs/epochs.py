@@ -4,7 +4,7 @@ An entry's id names its version and its epoch; two branches of a history may hav
 data was put back under a running server, even the same id. So an entry is known by its *anchor*: its id and the hash of
 its payload. The epochs of a history stand in its meta table as one text, oldest first:
 
-    <epoch>:<first version>[!<last version known of the branch that was given up>] ...
+    <epoch>:<first version>[!<first>-<last version known of the branch that was given up>] ...
 
 The exclamation mark stands where a history that had lost entries was adopted. An older journal has no such text, or
 begins it late: of what lies before its first line nothing is claimed.
@@ -20,11 +20,12 @@ from .port import Entry, id_pair
 
 
 class Span(NamedTuple):
-    """One epoch: of the versions from `first` on. lost: where it begins by adoption, the last version known of what
-    was given up; else 0."""
+    """One epoch: of the versions from `first` on. since, lost: where it begins by adoption, the first and the last version
+    known of what was given up; else 0."""
 
     epoch: int
     first: int
+    since: int
     lost: int
 
 
@@ -47,7 +48,8 @@ def spans(text: str) -> list[Span]:
         for line in text.split():
             epoch, _, rest = line.partition(":")
             first, _, lost = rest.partition("!")
-            found.append(Span(int(epoch), int(first), int(lost or 0)))
+            since, _, last = lost.partition("-")
+            found.append(Span(int(epoch), int(first), int(since or 0), int(last or since or 0)))
     except ValueError:
         raise Corrupt(f"the epochs of a meta table cannot be read: {text[:60]!r}") from None
     return found
@@ -97,7 +99,10 @@ def lost_beyond(text: str, tip: int, version: int, epoch: int) -> tuple[int, int
 def given_up(text: str, version: int, epoch: int) -> bool:
     """Whether an entry that is not in this history is on a branch that somebody has given up, in full knowledge, by adopting."""
     lines = spans(text)
-    ends = [following for one, following in pairwise(lines) if one.epoch == epoch]
-    if ends:
-        return bool(ends[0].lost)
-    return any(one.lost for one in lines) and all(one.epoch != epoch for one in lines)
+    numbers = [number for number, one in enumerate(lines) if one.epoch == epoch]
+    if not numbers:
+        return any(one.lost for one in lines)
+    following = lines[numbers[-1] + 1 :]
+    if following and following[0].lost:
+        return True
+    return any(one.since <= version <= one.lost for one in following)  # it was noticed in a later epoch

@@ -261,10 +261,10 @@ class Store(Protocol):
         """
         ...
 
-    def adopt(self, uid: str, epoch: int, tip: int, lost: int, payload: bytes, extra: bytes = b"\x80") -> Appended:
+    def adopt(self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80") -> Appended:
         """Go on from what is left: a new epoch that begins with this commit, in one step, if epoch and tip are as named.
 
-        lost: the last version known of what is given up. Raises `Conflict` if somebody was quicker.
+        lost: the first and the last version known of what is given up. Raises `Conflict` if somebody was quicker.
         """
         ...
 

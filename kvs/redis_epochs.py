@@ -44,12 +44,12 @@ class EpochScripts:
         found: str = answer[1].decode()
         return found
 
-    def adopt(self, uid: str, epoch: int, tip: int, lost: int, payload: bytes, extra: bytes = b"\x80") -> Appended:
+    def adopt(self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80") -> Appended:
         new = new_epoch()
         prefix = header_prefix(Append(uid, new, tip, payload, extra=extra))
         answer = self._script(
             "adopt", [self.keys.meta, self.keys.journal, self.keys.guards],
-            [uid, epoch, tip, new, "1" if self.fenced else "0", lost, prefix, payload], resend=True,
+            [uid, epoch, tip, new, "1" if self.fenced else "0", "{}-{}".format(*lost), prefix, payload], resend=True,
         )  # fmt: skip
         self._refused(answer, epoch, tip)
         return Appended(tip + 1, new)

@@ -40,14 +40,14 @@ def test_adoption_is_one_step_that_one_process_wins(bench: Any) -> None:
     bench.append(1)
     uid, epoch = bench.meta.uid, bench.meta.epoch
     bench.store.fence(uid, epoch, f"9-{epoch}")
-    assert _code(lambda: bench.store.adopt(uid, epoch, 1, 9, b"0a")) == "epoch"  # not the tip
-    made = bench.store.adopt(uid, epoch, 2, 9, b"0adopted", b"\x81\xa2by\xa1x")
+    assert _code(lambda: bench.store.adopt(uid, epoch, 1, (2, 9), b"0a")) == "epoch"  # not the tip
+    made = bench.store.adopt(uid, epoch, 2, (3, 9), b"0adopted", b"\x81\xa2by\xa1x")
     assert made.version == 3
     assert made.epoch != epoch
-    assert _code(lambda: bench.store.adopt(uid, epoch, 2, 9, b"0a")) == "epoch"  # somebody was quicker
+    assert _code(lambda: bench.store.adopt(uid, epoch, 2, (3, 9), b"0a")) == "epoch"  # somebody was quicker
     meta = bench.store.meta()
     assert (meta.version, meta.epoch, meta.fork) == (3, made.epoch, "")
-    assert [(one.epoch, one.first, one.lost) for one in spans(meta.epochs)] == [(epoch, 1, 0), (made.epoch, 3, 9)]
+    assert spans(meta.epochs) == [(epoch, 1, 0, 0), (made.epoch, 3, 3, 9)]
     assert bench.store.read(2)[0].payload == b"0adopted"
     assert bench.append(3) == StaleEpoch(made.epoch)  # whoever decided on the old history decides again
     assert bench.append(3, epoch=made.epoch) == Appended(4, made.epoch)
@@ -58,7 +58,7 @@ def test_a_gone_instance_is_neither_fenced_nor_adopted(bench: Any) -> None:
     with pytest.raises(Rejected):
         bench.store.fence("other", bench.meta.epoch, "9-1")
     with pytest.raises(Rejected):
-        bench.store.adopt("other", bench.meta.epoch, 0, 9, b"0a")
+        bench.store.adopt("other", bench.meta.epoch, 0, (1, 9), b"0a")
 
 
 def test_a_sealed_instance_is_read_and_written_by_nobody(bench: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_sealed_instance_is_read_and_written_by_nobody(bench: Any) -> None:
 def test_every_epoch_is_remembered(bench: Any) -> None:
     bench.append(0)
     meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)
-    assert spans(meta.epochs) == [(bench.meta.epoch, 1, 0), (meta.epoch, 2, 0)]
+    assert spans(meta.epochs) == [(bench.meta.epoch, 1, 0, 0), (meta.epoch, 2, 0, 0)]
     again = bench.store.open_epoch(meta.uid, meta.epoch, 1)
     assert again.epoch not in (meta.epoch, bench.meta.epoch)
 
@@ -172,7 +172,7 @@ def test_an_inbox_cursor_past_the_inbox_s_new_end_is_told(bench: Any) -> None:
     assert watcher.poll(0.0) == []
     restore()
     assert _code(lambda: _again(watcher)) == "tail-behind"
-    made = bench.store.adopt(bench.meta.uid, bench.meta.epoch, 1, 3, b"0adopted")
+    made = bench.store.adopt(bench.meta.uid, bench.meta.epoch, 1, (2, 3), b"0adopted")
     for version in range(2, 6):
         bench.append(version, epoch=made.epoch, inbox=(("node/0", b"new"),))
     assert _code(lambda: _again(watcher)) == "forked"  # though the tip is past its position again
@@ -204,14 +204,14 @@ def test_a_fail_over_of_the_memory_server_takes_back_the_last_commits() -> None:
     assert server.fail_over(2) == 2
     assert server.tables == before  # journal, guards, producers, inboxes, snapshot, floor
     assert store.append(Append(meta.uid, meta.epoch, 2, b"0x")) == StaleEpoch(meta.epoch)
-    made = store.adopt(meta.uid, meta.epoch, 2, 4, b"0adopt")
+    made = store.adopt(meta.uid, meta.epoch, 2, (3, 4), b"0adopt")
     assert append(3, producer="w", seq=2) == Appended(4, made.epoch)
     watcher.close()
 
 
 def test_positions_and_epochs() -> None:
     """`settle`: whoever reads on after a fork goes on at the last entry both branches have."""
-    text, tip = "70:1 80:11 90:21!33 95:26", 40
+    text, tip = "70:1 80:11 90:21!21-33 95:26", 40
     assert belongs(text, tip, 10, 70)
     assert belongs(text, tip, 20, 80)
     assert not belongs(text, tip, 21, 80)  # regrown
@@ -229,6 +229,10 @@ def test_positions_and_epochs() -> None:
     assert given_up(text, 33, 80)
     assert given_up(text, 33, 99)
     assert not given_up(text, 60, 95)
+    late = "70:1 80:11 90:13!11-15"  # the loss of 11 to 15 of epoch 70 was noticed when 80 had been opened already
+    assert given_up(late, 15, 70)
+    assert given_up(late, 11, 70)
+    assert not given_up(late, 16, 70)
     assert not given_up("70:1 80:11", 15, 70)  # taken up by somebody who knew of no loss
-    assert belongs("90:21!33", 40, 15, 7)  # of what lies before the first line nothing is known
+    assert belongs("90:21!21-33", 40, 15, 7)  # of what lies before the first line nothing is known
     assert settle("", 40, "41-7") == "40-7"

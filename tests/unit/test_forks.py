@@ -34,7 +34,7 @@ class World:
             self.journal.append(Decision([event], bumps=["queue/default"]), self.journal.meta.version)
 
     def adopt(self, lost: int) -> int:
-        return forks.adopt(self.store, lost, NOW, "test", ["me"]).version
+        return forks.adopt(self.store, (min(self.store.meta().version + 1, lost), lost), NOW, "test", ["me"]).version
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_what_was_lost_is_said_with_its_range(world: World) -> None:
     error = forks.history_lost(3, (4, 6), "the agent of node/0")
     assert "versions 4 to 6 are lost" in str(error)
     assert "adopt" in error.hint
-    version = world.adopt(0)
+    version = world.adopt(5)  # the fence knows of more
     (commit,) = world.journal.commits(version - 1)
     assert commit.events == [["adopt", "instance", NOW, {"old": epoch, "lost": [4, 6], "known": ["me"]}]]
     assert world.journal.load().instance["adopted"] == [NOW, 4, 6, []]
@@ -100,6 +100,9 @@ def test_a_loss_that_nobody_adopted_is_noticed_in_a_later_epoch(world: World) ->
     world.say(4)
     assert forks.notice(world.store, f"6-{meta.epoch}") == (5, 6)
     assert _code(lambda: world.say(1)) == "forked"
+    forks.adopt(world.store, (5, 6), NOW, "test")
+    assert forks.notice(world.store, f"6-{meta.epoch}") is None  # once is enough
+    world.say(1)
 
 
 def test_a_snapshot_of_the_lost_branch_is_passed_over_once_it_is_given_up(world: World) -> None:

@@ -25,7 +25,7 @@ BLOWS = {
     "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
     "jump": 1.0,
 }  # fmt: skip
-NOT_YET = {"failover"}  # what agents and workers do on a fork is not all there
+NOT_YET = {"failover"}  # what becomes of scripts, and of lost ends, on a fork is not all right yet
 SWITCHES = ("slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 

@@ -135,8 +135,13 @@ def let_go(world: World) -> None:
         world.run_until(world.now + SLICE_S)
 
     def surely(*args: Any) -> None:
-        if not clients.say(*args, fresh=True):
-            raise Broken(f"in the calm a command is refused: {args}")
+        for _ in range(40):  # somebody who knows more may still have to speak, and the rest be adopted
+            if clients.say(*args, fresh=True):
+                return
+            if not world.forks:
+                break
+            world.run_until(world.now + SLICE_S)
+        raise Broken(f"in the calm a command is refused: {args}")
 
     if world.site.kind == "changing":
         for _ in range(200):

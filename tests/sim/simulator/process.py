@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluxkv.instances import forks
 from fluxkv.instances.reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
+from fluxkv.instances.runner import FORKED
+from fluxkv.kvs.blobs import payload_hash
+from fluxkv.kvs.epochs import anchor
 from fluxkv.kvs.errors import Corrupt, Unavailable
-from fluxkv.kvs.port import Append, Conflicted, Message, StaleEpoch
+from fluxkv.kvs.port import Append, Appended, Conflicted, Gap, Message, Meta, StaleEpoch
 
 from .truth import Broken
 
@@ -61,6 +65,8 @@ class ReactorProcess(Process):
         self.request: Append | None = None
         self.polling = False
         self.step_at = NEVER
+        self.seen, self.seen_seq = "", 0
+        self.doubting = False  # it waits for somebody to adopt what is left
 
     def birth(self) -> None:
         """Begin anew. A server that is away is asked again."""
@@ -85,6 +91,7 @@ class ReactorProcess(Process):
             self.subscription.close()
         self.subscription, self.request = None, None
         self.mail, self.polling, self.step_at = [], False, NEVER
+        self.seen, self.seen_seq, self.doubting = "", 0, False
         super().die(back_s)
 
     # -- stepping -------------------------------------------------------------------------------------------------
@@ -156,6 +163,9 @@ class ReactorProcess(Process):
             return  # asked again later
         except Corrupt as error:
             if self.life == life and self.request is request:
+                if world.forks and error.code in FORKED:
+                    self._doubt(error)
+                    return
                 if not self.deaths:
                     raise Broken(f"{self.name}'s commit was answered: {error}") from error
                 self.die()  # an earlier life's last commit came late, and took the sequence
@@ -170,6 +180,13 @@ class ReactorProcess(Process):
             self._reopen(request, answer)
             return
         self.world.conflicts += isinstance(answer, Conflicted)
+        if isinstance(answer, Appended):
+            self.seen, self.seen_seq = anchor(answer.version, answer.epoch, payload_hash(request.payload)), request.seq
+        elif isinstance(answer, Gap) and answer.last < self.seen_seq:  # forgotten by pruning, or lost
+            self.seen_seq = 0
+            if self._say_known():
+                self._doubt(Corrupt("a sequence goes back", code="history-lost"))
+                return
         self.request = None
         self.mail.insert(0, Answered(request, answer))
         self.wake()
@@ -182,15 +199,57 @@ class ReactorProcess(Process):
             meta = self.store.meta()
         except Unavailable:
             meta = None
-        if meta is None or meta.epoch == request.epoch or self.world.now < self.cut_until:
+        if meta is None or self.world.now < self.cut_until or not self._goes_on(meta, request.epoch):
             self.world.after(0.1, self._reopen, request, answer, owner=self)
             return
         self._poll()  # a runner looks at its streams before each turn
         if self.request is not request:
             return
         self.request = None
-        self.mail[:0] = [Answered(request, answer), Reopened(meta)]
+        self.mail.insert(0, Answered(request, answer))
+        self.reopened(meta)
+
+    # -- another history ------------------------------------------------------------------------------------------
+
+    def known(self) -> list[str]:
+        return [self.seen] if self.seen else []
+
+    def _say_known(self) -> bool:
+        return any(forks.notice(self.store, one) is not None for one in self.known())
+
+    def _goes_on(self, meta: Meta, old: int) -> bool:
+        """Whether there is an epoch to go on in, which has all we know or was adopted without."""
+        try:
+            return meta.epoch != old and not meta.fork and not self._say_known()
+        except Unavailable:
+            return False
+
+    def _doubt(self, error: Corrupt) -> None:
+        self.world.noticed(self.name, error)
+        self.request = None
+        try:
+            self._say_known()
+        except Unavailable:
+            pass
+        if not self.doubting:
+            self.doubting = True
+            self._await_epoch(self.reactor.meta.epoch)
+
+    def _await_epoch(self, old: int) -> None:
+        try:
+            meta = self.store.meta()
+        except Unavailable:
+            meta = None
+        if meta is None or self.world.now < self.cut_until or not self._goes_on(meta, old):
+            self.world.after(0.1, self._await_epoch, old, owner=self)
+            return
+        self.doubting = False
+        self.reopened(meta)
+
+    def reopened(self, meta: Meta) -> None:
+        self.mail.append(Reopened(meta))
         self.wake()
+        self.news()
 
     # -- streams --------------------------------------------------------------------------------------------------
 
@@ -213,8 +272,7 @@ class ReactorProcess(Process):
             world.after(0.1, self._poll, owner=self)
             return
         except Corrupt as error:
-            world.noticed(self.name, error)
-            self.die()
+            self._doubt(error)
             return
         if not found:
             return

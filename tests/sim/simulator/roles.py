@@ -5,20 +5,20 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from fluxkv.instances import adopting
+from fluxkv.instances import adopting, forks
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
 from fluxkv.instances.cron import Cron
 from fluxkv.instances.inbox import read_on
 from fluxkv.instances.reactor import (
+    Follow,
     Found,
     Launched,
     LauncherLost,
     Lead,
     Lookup,
     Output,
-    Reopened,
     Snapshot,
     ToLauncher,
     Trim,
@@ -27,7 +27,9 @@ from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
 from fluxkv.journal.log import Journal
+from fluxkv.kvs.epochs import anchor, settle
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
+from fluxkv.kvs.port import Meta
 
 from .process import NEVER, Process, ReactorProcess
 from .truth import Broken, SimLauncher
@@ -55,6 +57,16 @@ class WorkerProcess(ReactorProcess):
         if world.strikes("liar"):  # stopped for long while it led: it believes that it still does
             self._lead(True)
         self._renew()
+
+    def known(self) -> list[str]:
+        state = self.reactor.state
+        return [*super().known(), anchor(state.version, state.epoch, state.tail) or f"{state.version}-{state.epoch}"]
+
+    def reopened(self, meta: Meta) -> None:
+        if any(forks.missing(self.store, one, meta) is not None for one in self.known()):
+            self.die(0.0)  # it folds anew
+        else:
+            super().reopened(meta)
 
     def _renew(self) -> None:
         self.world.after(LEASE_S / 3 if not self.world.calm else LEASE_S, self._renew, owner=self)
@@ -198,6 +210,11 @@ class AgentProcess(ReactorProcess):
             raise Unavailable("no node of this host is in the inventory")
         tip = f"{meta.version}-{meta.epoch}"
         cursors = {rank: machine.saved.get(rank, tip) for rank in here}
+        for cursor in set(cursors.values()):
+            forks.notice(store, cursor)
+        if (meta := store.meta()).fork:
+            raise Unavailable("not adopted yet")
+        cursors = {rank: settle(meta.epochs, meta.version, cursor) for rank, cursor in cursors.items()}
         cpus = {core: [core] for core in range(self.world.cores)}
         host = Host(here, f"boot{machine.boots}", f"spool{machine.number}.{machine.spools}", "memory:", "/t", cpus)
         self.names = {store.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in here}
@@ -227,9 +244,8 @@ class AgentProcess(ReactorProcess):
             return
         if inventory != self.inventory:
             self._adopt(inventory, f"{meta.version}-{meta.epoch}")
-        if meta.epoch != self.reactor.meta.epoch:
-            self.mail.append(Reopened(meta))
-            self.wake()
+        if self._goes_on(meta, self.reactor.meta.epoch):
+            self.reopened(meta)
 
     def _adopt(self, inventory: int, tip: str) -> None:
         names = self.world.nodes_of(self.machine.ranks)
@@ -245,8 +261,14 @@ class AgentProcess(ReactorProcess):
         self.inventory = inventory
         self.wake()
 
+    def known(self) -> list[str]:
+        return [*super().known(), *set(self.reactor.cursors.values())]
+
     def perform(self, output: Output) -> None:
-        if isinstance(output, Trim):
+        if isinstance(output, Follow):
+            self.subscription.follow(self.store.keys.inbox(output.name), output.position)
+            self.machine.saved = dict(self.reactor.cursors)
+        elif isinstance(output, Trim):
             try:
                 self.store.trim(self.store.keys.inbox(output.key), output.through)
             except Unavailable:

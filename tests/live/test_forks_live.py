@@ -1,0 +1,92 @@
+"""A server that comes back with an older history, under real jobs: refused, reported, adopted; nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from fluxkv.journal.ids import f58
+from fluxkv.journal.job import SCHED
+from tests.support import live
+
+HOLD = "while [ ! -e {0} ]; do sleep 0.02; done"
+
+
+def test_what_a_lost_branch_began_is_adopted_or_ended(tmp_path: Path) -> None:
+    """HAZARDS 2, 4, 15, 20 on a real server: its files are put back as they were before three things happened."""
+    canary, go, more = tmp_path / "canary", tmp_path / "go", tmp_path / "more"
+    with live.site(tmp_path, "--cores", "4") as site:
+        ends = site.submit(f"{HOLD.format(go)}; exit 3")
+        site.running(ends)
+        assert site.run("queue", "stop").returncode == 0
+        waits = site.submit(f"echo began >> {canary}; {HOLD.format(more)}; exit 7")
+        site.until(lambda state: state.jobs[waits].state == SCHED, "lined up")
+        old = tmp_path / "old"
+        shutil.copytree(site.dir.join("appendonlydir"), old)
+        # From here on all is lost: the queue's start, one job's end, another's start, a third job.
+        assert site.run("queue", "start").returncode == 0
+        unknown = site.submit("sleep 1000")
+        site.running(waits, unknown)
+        site.written(canary)
+        go.touch()
+        assert site.results([ends]) == [3]
+        tip = site.client.state().version
+        site.witnessed(tip)
+        with site.server_dead():
+            shutil.rmtree(site.dir.join("appendonlydir"))
+            shutil.copytree(old, site.dir.join("appendonlydir"))
+        site.said("server.failed", "are lost")
+        report = site.run("ops", "adopt", "--json")
+        assert report.returncode == 4
+        document = json.loads(report.stdout)
+        first, last = document["lost"]
+        assert last >= tip
+        assert {one["job"]: one["what"].split()[1].rstrip(",:") for one in document["tasks"]} == {
+            f58(waits): "adopted", f58(unknown): "ended",
+        }  # fmt: skip
+        assert site.run("submit", "true").returncode == 3
+        assert int(site.ask("HGET", site.keys.meta, "version")) == first - 1, "something was written"
+        done = site.run("ops", "adopt", "--force")
+        assert done.returncode == 0, done.stderr
+        # The end is told again as it was; the job whose start was lost goes on, as it is; the third one's task is ended.
+        assert site.results([ends]) == [3]
+        state = site.until(lambda state: state.jobs[waits].holds and all(node.online for node in state.nodes.values()), "adopted")
+        assert state.jobs[waits].epoch != state.epoch
+        assert unknown not in state.jobs
+        assert "sleep 1000" not in " ".join(site.processes().values())
+        assert canary.read_text() == "began\n"
+        more.touch()
+        assert site.results([waits]) == [7]
+        assert canary.read_text() == "began\n", "it was begun twice"
+        shown = site.run("journal", "show", "--limit", "1000").stdout
+        assert re.search(rf"adopt .*lost=\[{first}, {last}\]", shown)
+        assert re.search(rf"fence .*attempt={unknown}\.", shown)
+        assert site.run("ops", "adopt").stdout.startswith("nothing is lost")
+        assert site.run("queue", "start").returncode == 0
+        assert site.results([site.submit("true")]) == [0]
+        site.sound()
+        site.no_traceback()
+
+
+def test_a_server_with_nothing_left_is_refused_and_begun_anew_by_an_operator(tmp_path: Path) -> None:
+    """FLUSHDB: the instance is not made anew as if it had never been."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        site.results([site.submit("true")])
+        tip = site.client.state().version
+        site.witnessed(tip)
+        site.ask("FLUSHDB")
+        site.said("server.failed", "versions 1 to")
+        site.stop()
+        again = site.run("start", "--detach", "--state-dir", site.dir.path)
+        assert again.returncode == 3
+        assert "are lost" in again.stderr
+        assert site.run("ops", "adopt", "--state-dir", site.dir.path).returncode == 4
+        assert site.run("ops", "adopt", "--force", "--state-dir", site.dir.path).returncode == 0
+        site.up()
+        site.client.store.close()
+        site._client = None  # a client of the instance that was keeps to it
+        assert site.client.state().instance["adopted"][1:3] == [1, tip]
+        assert site.results([site.submit("true")]) == [0]
+        site.sound()
