@@ -221,7 +221,7 @@ def test_doctor_s_findings(group: Group, keep: ExitStack) -> None:
     # And nobody could take over in order.
     with pytest.raises(Rejected, match="nobody could take over"):
         FailOver(group.url.replace(f"fluxkv:{PASSWORDS['fluxkv']}@", ADMIN), timeout_s=1.0).survey()
-    assert primary.ask("SET", "still", "written") == b"OK"
+    assert primary.info("replication")["role"] == "master"
 
 
 @pytest.mark.parametrize("uri", ["unix:/nowhere", "redis://h", "redis+cluster://h"])
