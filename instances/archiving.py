@@ -17,6 +17,7 @@ from ..journal.blob_refs import names_in_entries
 from ..journal.log import Journal
 from ..journal.restoring import lost_entry
 from ..journal.segment import SEGMENT_ENTRIES, Part, check_whole, decode, header_time, runs
+from ..kvs.depot import local_path
 from ..kvs.errors import Conflict, Corrupt, Unavailable
 from ..kvs.port import TRIM_STEP, Entry, Meta
 from .paths import StateDir
@@ -131,6 +132,7 @@ class Archiver:
         """What these entries name goes with them; a name that is none of a blob's has nothing to go."""
         names = sorted(names_in_entries(entries, strict=False))
         for at in range(0, len(names), 100):
+            self._hold()
             some = [name for name in names[at : at + 100] if not self.archive.has_blob(name)]
             for name, data in zip(some, self.journal.history.blobs(some), strict=True):
                 if data is not None:
@@ -269,5 +271,12 @@ def kept_settings(settings: dict[str, Any], meta: Meta) -> dict[str, Any]:
 
 
 def place_of(rules: ArchiveRules, meta: Meta, directory: StateDir | None) -> str:
-    """An instance's archive: as its config says, or where trimmed history went, or in its state directory; "" if nowhere."""
-    return rules.url or meta.archive or (directory.join("archive") if directory is not None else "")
+    """An instance's archive: as its config says, or where trimmed history went, or in its state directory; "" if nowhere.
+
+    A state directory that was moved has taken its archive along.
+    """
+    inside = directory.join("archive") if directory is not None else ""
+    if rules.url or not inside or not meta.archive:
+        return rules.url or meta.archive or inside
+    gone = local_path(meta.archive) and not os.path.exists(os.path.join(local_path(meta.archive), meta.uid))
+    return inside if gone and os.path.exists(os.path.join(inside, meta.uid)) else meta.archive

@@ -13,8 +13,9 @@ from ..journal import snapshot as snapshots
 from ..journal.blob_refs import names_in, names_in_entries
 from ..journal.job import INACTIVE
 from ..journal.log import Journal
-from ..kvs.errors import Conflict
+from ..kvs.errors import Conflict, Corrupt
 from ..kvs.keys import Keys
+from ..kvs.port import Entry
 
 READ = 500
 TRIES = 50
@@ -51,7 +52,7 @@ def collect(journal: Journal, unused_s: float, *, dry_run: bool = False) -> int:
         while idle and (entries := store.read(after, READ)):
             if entries[0].version != after + 1:
                 return 0  # somebody trims: next time
-            idle -= names_in_entries(entries)
+            idle -= _names(journal, entries)
             after, tip = entries[-1].version, entries[-1].id
         if dry_run or not idle:
             return len(idle)
@@ -60,6 +61,16 @@ def collect(journal: Journal, unused_s: float, *, dry_run: bool = False) -> int:
         except Conflict:
             continue  # somebody has appended meanwhile, perhaps the name of one of these
     return 0
+
+
+def _names(journal: Journal, entries: list[Entry]) -> set[str]:
+    """What these entries may name. One that cannot be read may name anything, unless it was set aside: then nothing is removed."""
+    try:
+        return names_in_entries(entries)
+    except Corrupt:
+        for entry in entries:
+            journal.reader.commit(entry)  # raises for the one that nobody has set aside
+        return names_in_entries(entries, strict=False)
 
 
 def snapshot_parts(journal: Journal) -> Iterator[bytes]:

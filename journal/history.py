@@ -7,20 +7,22 @@ must be the one that was trimmed. So a command about what is recent works with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..kvs.blobs import checked_blob
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.port import Entry, Meta, Store
-from .archive import Archive, pruned_error
 from .state import State
+
+if TYPE_CHECKING:
+    from .archive import Archive
 
 
 class History:
-    """beside: where the archive may be if it is not where it was (a state directory that was moved)."""
+    """The archive is where meta says, or where the store says that this has moved to."""
 
-    def __init__(self, store: Store, beside: str = "") -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.beside = beside
         self._archive: Archive | None = None
         self._of = ""
 
@@ -77,6 +79,8 @@ class History:
         pruned = archive.manifest.pruned
         if not pruned:
             return State()
+        from .archive import pruned_error
+
         if version is not None and version < pruned:
             raise pruned_error(version, pruned, archive.where)
         try:
@@ -99,17 +103,17 @@ class History:
         """The archive, opened; who needs it for these versions is told when it is not there."""
         if self._archive is not None and self._of == meta.archive:
             return self._archive
+        from .archive import Archive
+
         missing: FluxkvError | None = None
-        for url in filter(None, (meta.archive, self.beside)):
-            archive = Archive(self.store.depot(url, to_read=True), meta.uid, self.store.namespace)
-            try:
-                archive.load()
-            except FluxkvError as error:
-                missing = missing or error
-                continue
+        archive = Archive(self.store.depot(meta.archive, to_read=True), meta.uid, self.store.namespace)
+        try:
+            archive.load()
             if archive.manifest.last >= meta.first - 1:
                 self._archive, self._of = archive, meta.archive
                 return archive
+        except FluxkvError as error:
+            missing = error
         why = str(missing) if missing is not None else f"the archive {meta.archive} has no history of this instance"
         kind = Corrupt if isinstance(missing, Corrupt) else Unavailable
         raise kind(

@@ -18,9 +18,15 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::|://)")
 _SCRATCH = ".new-"
 
 
-def open_depot(url: str, *, to_read: bool = False) -> Depot:
-    """The place that a path or URL names. Touches nothing yet. Raises `Rejected(code="bad-archive")`."""
-    url = os.environ.get("FLUXKV_ARCHIVE", "") or url if to_read else url
+def open_depot(url: str, *, to_read: bool = False, beside: str = "") -> Depot:
+    """The place that a path or URL names. Touches nothing yet. Raises `Rejected(code="bad-archive")`.
+
+    to_read: or where that place is now, if it has moved: FLUXKV_ARCHIVE, or (for a directory) `beside`.
+    """
+    if to_read:
+        path = local_path(url)
+        moved = beside and path and not os.path.isdir(path) and os.path.isdir(beside)
+        url = os.environ.get("FLUXKV_ARCHIVE", "") or (beside if moved else url)
     if not url or "\0" in url or "\n" in url:
         raise Rejected(f"bad archive address {url!r}", code="bad-archive", hint="give a directory, or a URL fsspec knows")
     if url.startswith("file://"):

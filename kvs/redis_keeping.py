@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from .appending import not_restored, refusal, tip_moved, trim_refusal
 from .keys import Keys
 from .port import Depot, Entry, Meta, id_pair, next_id
+from .uri import parse_server
 
 BLOB_STEP = 1_000  # names in one command
 
@@ -18,6 +20,8 @@ class KeepingScripts:
     namespace: str
     keys: Keys
     fenced: bool
+    server: str  # its URL, "" where it is reached in another way
+    state_dir: str  # of the instance, where that is known and not the server's
 
     def meta(self) -> Meta:
         raise NotImplementedError
@@ -64,7 +68,15 @@ class KeepingScripts:
     def depot(self, url: str, *, to_read: bool = False) -> Depot:
         from .depot import open_depot
 
-        return open_depot(url, to_read=to_read)
+        return open_depot(url, to_read=to_read, beside=self._beside() if to_read else "")
+
+    def _beside(self) -> str:
+        """The archive in the state directory of the server, which may have been moved as a whole."""
+        from .server import state_dir_behind
+
+        address = parse_server(self.server) if self.server else None
+        folder = self.state_dir or (state_dir_behind(address.path) if address is not None and address.kind == "unix" else "")
+        return os.path.join(folder, "archive") if folder else ""
 
     def outputs(self) -> dict[int, float]:
         pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self.keys.prefix) + "*put:*"

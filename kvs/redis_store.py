@@ -50,7 +50,9 @@ def open_store(uri: str, **options: Any) -> Store:
     connect = connector(parsed.server, parsed.namespace)
     if address.kind in ("sentinel", "cluster"):
         options = {"patience_s": FAILOVER_S, **options, "expected": lambda: connect.reached}  # there will be a primary
-    return RedisStore(connect, parsed.namespace, **options)
+    store = RedisStore(connect, parsed.namespace, **options)
+    store.server = parsed.server
+    return store
 
 
 class RedisStore(EpochScripts, KeepingScripts):
@@ -78,7 +80,8 @@ class RedisStore(EpochScripts, KeepingScripts):
         self._pid = 0
         self._was_connected = False
         self._expected, self._hopeless = expected, hopeless
-        self._uid = ""
+        self._uid = self.state_dir = ""
+        self.server = server if isinstance(server, str) else ""
 
     # -- identity ------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ def open_journal(
     """
     from ..journal.cron import on_behalf_of
     from ..journal.log import Journal
-    from ..kvs.redis_store import open_store
+    from ..kvs.redis_store import RedisStore, open_store
 
     if not state_dir or uri:
         from ..instances.paths import open_instance
@@ -55,6 +55,8 @@ def open_journal(
     address, copied = _locate(state_dir)
     try:
         store = open_store(address)
+        if isinstance(store, RedisStore):
+            store.state_dir = os.path.abspath(os.path.expanduser(state_dir))
         try:
             yield _told(Journal(store, by, on_behalf_of(os.environ)))
         finally:

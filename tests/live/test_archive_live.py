@@ -77,3 +77,6 @@ def test_history_leaves_the_server_and_is_known(tmp_path: Path) -> None:
         assert f"no longer in the server, and the archive {tmp_path / 'archive'}" in done.stderr
         site.env["FLUXKV_ARCHIVE"] = str(tmp_path / "elsewhere")
         assert site.run("replay", "--state-dir", site.dir.path).returncode == 0
+        del site.env["FLUXKV_ARCHIVE"]
+        (tmp_path / "elsewhere").rename(Path(site.dir.path) / "archive")  # as in a state directory that was moved as a whole
+        assert site.run("replay", "--state-dir", site.dir.path).returncode == 0
