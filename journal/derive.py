@@ -132,7 +132,12 @@ def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     if failed is not None:  # the other nodes would wait for it for ever, or its user wants no more of it: the job ends
         group.events.append(["exception", id, now, failed])
     elif not job.t_run and all(rank in job.started for rank in ranks):
-        group.events.append(["start", id, max(job.started.values()), None])
+        group.events.append(["start", id, _begun(job, now), None])
+
+
+def _begun(job: Job, now: float) -> float:
+    """When the last of its ranks began; now, if none says (a start at no time would never be over)."""
+    return max(job.started.values(), default=0.0) or now
 
 
 def fatal(job: Job) -> dict[str, Any] | None:
@@ -165,7 +170,7 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
     id, events = job.id, group.events
     over, exception = job.over, job.exception
     if not job.t_run and any(job.started.values()):
-        events.append(["start", id, max(job.started.values()), None])
+        events.append(["start", id, _begun(job, now), None])
     status = max((one[0] for one in over.values()), default=0)
     ended = max((one[1] for one in over.values()), default=now)  # none: allocated by hand, and nothing
     named = job.exception_status
@@ -253,7 +258,7 @@ def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> No
         if not all(rank in successor.over for rank in ranks):
             group.takes.extend(ranks)
             if all(rank in successor.started for rank in ranks):
-                group.events.append(["start", id, max(successor.started.values()), None])
+                group.events.append(["start", id, _begun(successor, now), None])
             return
         if successor.timed_out and successor.exception is None:
             context = {"type": "timeout", "severity": 0, "note": EXPIRED}

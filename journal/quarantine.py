@@ -108,7 +108,8 @@ class Aside:
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
-        return {"subject": self.subject, "version": self.version, "event": self.name, "why": self.why, "count": self.count,
+        subject = f58(self.subject) if isinstance(self.subject, int) else self.subject
+        return {"subject": subject, "version": self.version, "event": self.name, "why": self.why, "count": self.count,
                 "said": self.said}  # fmt: skip
 
     @property

@@ -108,7 +108,7 @@ def test_what_has_been_set_aside_is_listed_and_no_fault(shell: Any) -> None:
     assert "set aside: job ƒ6jJ62Vm: version 88: finish in state SCHED" in text
     assert text.endswith("sound\n")
     (one,) = json.loads(shell.out("status", "--json"))["aside"]
-    assert (one["subject"], one["event"], one["count"], one["said"]) == (shell.ids["m"], "finish", 1, version + 1)
+    assert (one["subject"], one["event"], one["count"], one["said"]) == ("ƒ6jJ62Vm", "finish", 1, version + 1)
     steps = json.loads(shell.out("inspect", "job", str(shell.ids["m"]), "--json"))["story"]
     assert [step["state"] for step in steps[-2:]] == ["SCHED", "SCHED"]
 

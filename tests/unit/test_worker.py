@@ -416,6 +416,15 @@ def test_orders_the_agent_has_not_read_are_not_lost(rig: Rig) -> None:
     assert rig.job(id).state == RUN
 
 
+def test_a_start_at_no_time_is_one_all_the_same(rig: Rig) -> None:
+    """Else it would be derived again and again, and the journal would fill."""
+    id = rig.submit()
+    rig.report(rig.job(id).ranks[0], start=[[id, rig.job(id).attempt, 0.0]])
+    rig.turn()
+    assert rig.names(id).count("start") == 1
+    assert rig.job(id).t_run == rig.now
+
+
 def test_hello_with_attempts_nobody_knows_is_told_to_forget_them(rig: Rig) -> None:
     rig.hello(1, held=["77.5-99"])
     rig.turn()
