@@ -16,6 +16,7 @@ from typing import NamedTuple
 from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys
 from .reach import plain
+from .replies import replicas_of
 from .resp import ReplyError, RespConnection
 from .sentinel import SentinelConnector
 from .uri import ServerAddress, at_host, host_port, parse_server, parse_uri, sentinel_at
@@ -70,7 +71,7 @@ class FailOver:
             except ReplyError as error:
                 raise Rejected(f"no fail-over now: {error}", code="no-failover", hint=_RIGHTS) from None
             coordinated = self.wanted if self.wanted is not None else _knows_coordinated(sentinel)
-        replicas = tuple(place for place, online, lag, _ in _replicas(facts) if online and lag <= LAG_S)
+        replicas = tuple(one.place for one in replicas_of(facts) if one.state == "online" and one.lag <= LAG_S)
         if not replicas:
             raise Rejected(
                 f"no replica of {host_port(*primary)} is up to date: nobody could take over", code="no-failover",
@@ -137,7 +138,7 @@ class FailOver:
                 tip = str((old.call("HGET", self.keys.meta, "tip") or b"0-0").decode())
                 offset = int(_replication(old)["master_repl_offset"])
                 self._until(
-                    lambda: all(at >= offset for one, _, _, at in _replicas(_replication(old)) if one in found.replicas),
+                    lambda: {one.place for one in replicas_of(_replication(old)) if one.offset >= offset} >= set(found.replicas),
                     "not all replicas have what the primary has",
                 )
                 self.say(f"all replicas have its journal up to {tip}")
@@ -238,16 +239,6 @@ def _knows_coordinated(sentinel: RespConnection) -> bool:
 def _replication(connection: RespConnection) -> dict[str, str]:
     lines = connection.call("INFO", "replication").decode().splitlines()
     return {name: value for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _replicas(facts: dict[str, str]) -> list[tuple[Place, bool, int, int]]:
-    """(place, online, lag in s, offset) of each replica that a primary knows."""
-    found = []
-    for number in range(int(facts.get("connected_slaves", 0))):
-        words = dict(part.split("=", 1) for part in facts.get(f"slave{number}", "").split(",") if "=" in part)
-        place = (words.get("ip", ""), int(words.get("port", 0)))
-        found.append((place, words.get("state") == "online", int(words.get("lag", LAG_S + 1)), int(words.get("offset", 0))))
-    return found
 
 
 def _version(id: str) -> int:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .errors import Unavailable
 from .reach import plain
+from .replies import replicas_of
 from .resp import Connection, ReplyError
 from .server_choice import check_server
 from .uri import ServerAddress, host_port, sentinel_at
@@ -92,21 +93,19 @@ def _memory(facts: dict[str, str]) -> Finding:
 
 
 def _replication(facts: dict[str, str], durability: str, *, behind_sentinels: bool) -> Iterator[Finding]:
-    count = int(facts.get("connected_slaves", 0))
-    least = int(facts.get("min-replicas-to-write", -1))
+    every = replicas_of(facts)
+    count, least = len(every), int(facts.get("min-replicas-to-write", -1))
     if not count:
         if behind_sentinels or least > 0:
             yield Finding("fail", "replicas", "the primary has no replica: when it goes, nobody takes over", "bring a replica back")
         return
-    lags = []
-    for number in range(count):
-        words = dict(part.split("=", 1) for part in facts.get(f"slave{number}", "").split(",") if "=" in part)
-        place, state, lag = f"{words.get('ip')}:{words.get('port')}", words.get("state", ""), int(words.get("lag", 0))
-        lags.append(f"{place} {lag} s")
-        if state != "online" or lag > LAG_WARN_S:
-            result = "fail" if lag > LAG_FAIL_S else "warn"
-            behind = f"{lag} s behind" if state == "online" else state
-            yield Finding(result, "replicas", f"{place} is {behind}", "look at its log, its disk and the network between the two")
+    lags = [f"{host_port(*one.place)} {one.lag} s" for one in every]
+    for one in every:
+        if one.state != "online" or one.lag > LAG_WARN_S:
+            result = "fail" if one.lag > LAG_FAIL_S else "warn"
+            behind = f"{one.lag} s behind" if one.state == "online" else one.state
+            mend = "look at its log, its disk and the network between the two"
+            yield Finding(result, "replicas", f"{host_port(*one.place)} is {behind}", mend)
     yield Finding("ok", "replicas", f"{count}: {', '.join(lags)}")
     if least == 0:
         yield Finding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import Corrupt, FluxkvError, Rejected, Unavailable
 from .port import Entry, Message, Meta
@@ -77,3 +77,22 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
 def as_message(raw: Any) -> Message:
     """One message of a plain stream from an XRANGE item."""
     return Message(raw[0].decode(), raw[1][1])
+
+
+class Replica(NamedTuple):
+    """A replica as its primary sees it. state: "online" when it follows. lag: seconds since it last said so. offset: in bytes."""
+
+    place: tuple[str, int]
+    state: str
+    lag: int
+    offset: int
+
+
+def replicas_of(facts: dict[str, str]) -> list[Replica]:
+    """The replicas in what INFO replication says."""
+    found = []
+    for number in range(int(facts.get("connected_slaves", 0))):
+        words = dict(part.split("=", 1) for part in facts.get(f"slave{number}", "").split(",") if "=" in part)
+        place = (words.get("ip", ""), int(words.get("port", 0)))
+        found.append(Replica(place, words.get("state", ""), int(words.get("lag", 0)), int(words.get("offset", 0))))
+    return found
