@@ -41,7 +41,7 @@ class Reader:
     def __init__(self, read: Callable[[int, int], list[Entry]]) -> None:
         self._read = read
         self.aside: dict[int, int] = {}
-        self._looked = 0
+        self._first = self._looked = 0  # what has been looked through: after the one, up to the other
 
     def commits(
         self, after: int = 0, until: int | None = None, first: list[Entry] | None = None, full: int = READ
@@ -81,7 +81,9 @@ class Reader:
         """Whether an event after this version sets it aside."""
         if version in self.aside:
             return True
-        after = max(self._looked, version)
+        if not self._looked or version < self._first:
+            self._first = self._looked = version
+        after = self._looked
         while entries := self._read(after, READ):
             for entry in entries:
                 self._note(entry)

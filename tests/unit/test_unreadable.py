@@ -148,6 +148,22 @@ def test_two_holes_and_entries_between() -> None:
     assert Journal(rig.store).load().holes == {known["submit"], known["alloc"]}
 
 
+def test_whichever_is_met_first() -> None:
+    """A job's story may begin with the later of two holes."""
+    rig, known = played()
+    for version in (known["submit"], known["alloc"]):
+        spoil(rig, version)
+        entry_aside.set_entry_aside(Journal(rig.store), version, "", 0)
+        rig.journal.meta = rig.store.meta()
+    later = rig.say(["memo", "kvs", rig.now, None])
+    rig.say(["memo", "kvs", rig.now, None])
+    spoil(rig, later)
+    journal = Journal(rig.store)
+    assert not journal.reader.is_aside(later)
+    assert journal.reader.is_aside(known["submit"])
+    assert journal.reader.is_aside(known["alloc"])
+
+
 def test_verify_and_replay_go_on_from_a_newer_snapshot() -> None:
     """The live state does not rest on the entry; the history before the snapshot cannot be folded, and that is said."""
     rig, known = played()
