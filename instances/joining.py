@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from ..journal import decide_hosts
@@ -124,6 +125,14 @@ def announce(directory: StateDir, settings: dict[str, Any]) -> int:
     settings |= {"uid": meta.uid, "ranks": [rank]}
     directory.write(settings)
     return rank
+
+
+def undo(directory: StateDir, settings: dict[str, Any]) -> None:
+    """A first try that failed leaves nothing that looks as if this host had joined."""
+    if "uid" not in settings:
+        for name in ("instance.json", "password"):
+            with suppress(OSError):
+                os.unlink(directory.join(name))
 
 
 def _same_instance(settings: dict[str, Any], meta: Meta, directory: StateDir) -> None:

@@ -21,7 +21,7 @@ JOIN_USER = "join"
 _ANY = ("0.0.0.0", "::", "*")
 # What a joined host never does: change the server, or look at keys of others. INFO: the append script asks whose history it is.
 _JOIN_RULES = f"~{ALL_KEYS} resetchannels +@all -@dangerous -@admin +info"
-_HINT = "--listen, --listen=PORT, --listen=ADDR or --listen=ADDR:PORT, with [...] around an IPv6 address"
+_HINT = "--listen[=PORT], --listen=ADDR or =ADDR:PORT, with [...] around an IPv6 address; a command behind it needs --"
 
 
 class Listen(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..kvs.errors import Rejected, Unavailable
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.uri import PASSWORD_VARIABLE
 
 UP_S = 15.0
@@ -72,9 +72,13 @@ def agent(
         rank = joining.announce(directory, settings)
     except Unavailable as error:
         if "ranks" not in settings or address:
+            joining.undo(directory, settings)
             raise
         click.echo(f"fluxkv: {error}; this host goes on waiting for it", err=True)  # as after a power cut that hit both
         rank = settings["ranks"][0]
+    except FluxkvError:
+        joining.undo(directory, settings)
+        raise
     if not detach:
         signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)  # `stay` takes them, so that what was started is ended in order
     starting.start_keeper(directory, 0 if detach else os.getpid())
@@ -91,9 +95,9 @@ def hide_password(address: str | None, directory: Any, detach: bool, command: st
         from ..kvs.uri import parse_server, parse_uri
 
         if parse_server(parse_uri(address).server).password:
-            argv = [sys.executable, "-c", "from fluxkv.tools.main import main; main()", command, "--state-dir", directory.path]
+            again = "from fluxkv.tools.main import main; main()"  # and whatever lies in this directory (-P)
             sys.stdout.flush()
-            os.execv(sys.executable, argv)
+            os.execv(sys.executable, [sys.executable, "-P", "-c", again, command, "--state-dir", directory.path])
 
 
 def _say_up(settings: dict[str, Any], rank: int, to_stderr: bool) -> None:
@@ -138,11 +142,12 @@ def stay(directory: Any) -> int:
     return 128 + signal.SIGINT if word.si_signo == signal.SIGINT else 0
 
 
-def joined_directory(state_dir: str | None) -> Any:
-    """The directory named, or the only one of this user from which this host has joined something."""
+def joined_directory(state_dir: str | None, part: str = "ranks") -> Any:
+    """The directory named, or the only one of this user from which this host has joined something and has a part in it still:
+    nodes ("ranks") or "workers"."""
     from ..instances.paths import StateDir, known
 
-    found = [StateDir(os.path.abspath(state_dir))] if state_dir else [one for one in known() if one.read().get("join")]
+    found = [StateDir(os.path.abspath(state_dir))] if state_dir else [one for one in known() if _takes_part(one, part)]
     if len(found) == 1 and found[0].read().get("join"):
         return found[0]
     if state_dir:
@@ -153,6 +158,11 @@ def joined_directory(state_dir: str | None) -> Any:
         f"this host has joined {len(found)} instances", code="which-instance",
         hint=f"name one with --state-dir: {', '.join(one.path for one in found)}",
     )  # fmt: skip
+
+
+def _takes_part(directory: Any, part: str) -> bool:
+    settings = directory.read()
+    return bool(settings.get("join") and settings.get(part))
 
 
 def _leave(directory: Any, timeout: str | None) -> None:

@@ -42,7 +42,7 @@ def worker(address: str | None, name: str | None, workers: int, state_dir: str |
     elif uri:
         directory = joining.default_directory(uri, f"{name} worker")
     else:
-        directory = joined_directory(None)
+        directory = joined_directory(None, "workers")
     if lock_held(directory.lock_file("keeper")):
         raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running", hint="fluxkv status")
     settings = joining.prepare_worker(directory, uri, name, workers)

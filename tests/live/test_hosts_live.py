@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,4 +92,21 @@ def test_who_may_join(site: live.Site) -> None:
     for wrong in (re.sub(r":[^@:]+@", ":guess@", address), re.sub(r"//.*@", "//", address)):
         refused = site.run("agent", "--join", wrong, "--name", "h4", "--state-dir", str(site.folder / "h4"), "--detach")
         assert (refused.returncode in (1, 3), "check user" in refused.stderr) == (True, True), refused.stderr
+        assert not (site.folder / "h4" / "instance.json").exists()
     assert len(site.client.state().nodes) == 2
+
+
+def test_the_command_stays_and_shows_no_password(site: live.Site, tmp_path: Path) -> None:
+    address = site.run("uri", "--remote", "--state-dir", site.dir.path).stdout.strip()
+    (tmp_path / "here" / "fluxkv").mkdir(parents=True)  # what lies in the directory it is typed in is not imported
+    words = [sys.executable, "-P", *live.PROGRAM[1:], "agent", "--join", address, "--name", "h1"]
+    words += ["--state-dir", str(tmp_path / "h1")]
+    with subprocess.Popen(words, env=site.env, cwd=tmp_path / "here", stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert "this host is h1" in command.stdout.readline()
+        secret = re.search(r":([^@:]+)@", address)
+        assert secret is not None
+        assert secret[1] not in " ".join(site.processes().values())
+        command.terminate()
+        assert command.wait(live.PATIENCE_S) == 0
+    assert not site.client.state().nodes[1].online

@@ -56,6 +56,8 @@ def test_a_host_gets_a_rank_and_keeps_it() -> None:
     assert state.nodes[1].joined == "s3"
     assert settled(state, newcomer("a", "s3", cores=15)) == 1  # and has got more cores
     assert (state.nodes[1].cores, state.nodes[1].memory_mb, state.nodes[1].properties) == (15, 512, ("fast",))
+    assert settled(state, newcomer("c", "s2")) == 2  # by its state directory, under another name
+    assert settled(state, newcomer("b", "s2")) == 2
     for rank in (0, 2):
         assert state.nodes[rank].value()[:6] == before[rank][:6]
     assert [node.joined for node in state.nodes.values()] == ["", "s3", "s2"]
