@@ -249,5 +249,5 @@ def pruned_error(version: int, last: int, where: str) -> Unavailable:
     """The error for history that was deleted on purpose."""
     return Unavailable(
         f"version {version} was pruned from the archive {where}: history up to version {last} is gone, but for its jobs' records",
-        code="pruned", hint="a copy of the archive from before may have it: name that with FLUXKV_ARCHIVE",
+        code="pruned", hint=f"--after {last} shows what follows; a copy of the archive from before may have it: FLUXKV_ARCHIVE",
     )  # fmt: skip
