@@ -175,7 +175,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
         guards = found.guards
         forgetful = request.decided_at < found.floor  # what is absent may have been bumped since, and pruned
         moved = {thing for thing, id in request.exact if thing not in guards or not same_bump(guards[thing], str(id))}
-        moved.update(thing for thing in request.absent if thing in guards)
+        moved.update(thing for thing in request.absent if thing in guards or (forgetful and thing.startswith("job/")))
         for thing in request.since:
             if id_pair(guards[thing])[0] > request.decided_at if thing in guards else forgetful:
                 moved.add(thing)

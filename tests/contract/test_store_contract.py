@@ -293,6 +293,7 @@ def test_prune_and_floor(bench: Any) -> None:
     assert bench.store.meta().floor == 1
     # Who decided below the floor can not know whether a pruned thing moved.
     assert bench.append(0, since=("job/7",)) == Conflicted(("job/7",))
+    assert bench.append(0, absent=("job/7",)) == Conflicted(("job/7",))  # a submission that comes once more, much later
     assert bench.append(1, since=("job/7",)).version == 4
     assert bench.append(4, absent=("attempt/1", "closed/q", "node/0")) == Conflicted(
         ("attempt/1", "closed/q", "node/0")
