@@ -6,7 +6,7 @@ gives is provisional until its commit is in; ranks of groups that did not make i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -27,6 +27,7 @@ from .commits import premises
 from .layout import TASKS_MAX, needs_claims
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
+from .placement import sound
 from .script_orders import script_orders
 from .shell_options import check_system
 from .turns import Feed, in_turns
@@ -52,6 +53,8 @@ class Planner:
         self.parked: set[int] = set()  # pending jobs that could not run on this inventory under this config
         self.more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs this plan has added
         self.resync: set[int] = set()
+        self.given: list[Sequence[Claim]] = []  # what this pass gives back
+        self.nonsense = ""  # why the last plan was broken off
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
         self.shapes: dict[bytes, str] = {}
@@ -74,6 +77,7 @@ class Planner:
         """Copy nodes into the pool; all of them when the inventory or the config has changed, and then True: look at all
         pending jobs anew."""
         state = self.state
+        self.given.clear()
         changed = self._defined is not state.R or self._config is not state.config_entry
         if changed:
             self._defined, self._config = state.R, state.config_entry
@@ -244,7 +248,7 @@ class Planner:
         placed: list[int] = []
         unseen = self.state.attention  # touched since the line was made, and not looked at yet
         self.pool.timeline, self.pool.holders = None, self._holders
-        for decision in in_turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now)):
+        for decision in sound(in_turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now)), self, now):
             if isinstance(decision, Place):
                 placed.append(decision.job)
                 if decision.job in unseen:

@@ -36,6 +36,7 @@ from .script_orders import HousekeepingCare, add_orders
 from .waiting import Waiting
 
 PROBE = 1 << 40  # no sequence gets there: the first write answers GAP with the last one taken
+KEPT_GUARDS = 200  # versions: who decides on an older state than that meets a conflict, whatever has moved
 BATCH = 1500  # jobs looked at for one commit
 SNAPSHOT_EVENTS = 10_000
 QUIET_EVENTS, QUIET_S = 2_000, 0.5
@@ -239,6 +240,9 @@ class Worker:
         pause = wait_until(state, now)
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
+            if self.planner.nonsense:
+                outputs.append(Note("error", self.planner.nonsense))
+                self.planner.nonsense = ""
         asks = self.waiting.asks()
         if asks:
             outputs.append(Lookup(asks))
@@ -354,6 +358,7 @@ class Worker:
         hand_over(self.state.jobs, job, now, group)
         if len(group.takes) == before:
             self.planner.pool.give(job.claims)
+            self.planner.given.append(job.claims)
         self.planner.unseated(job.id)
         for event in group.events:
             if event[0] == "alloc":
@@ -413,7 +418,7 @@ class Worker:
 
     def _snapshot(self, outputs: list[Output]) -> None:
         self.snapshot_events = self.state.folded
-        outputs.append(Snapshot(floor=max(0, self.state.version - 200)))
+        outputs.append(Snapshot(floor=max(0, self.state.version - KEPT_GUARDS)))
 
 
 def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:

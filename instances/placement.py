@@ -1,0 +1,120 @@
+"""What a policy proposes, held against the state: a plug-in may fail in any way, and must not sell what is not free. Pure.
+
+A policy works on its planner's pool, which it may have spoiled, so nothing of that is asked here. The first proposal that can
+not be ends the plan: what comes after it was made on wrong premises, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from ..journal.claims import Claim
+from ..journal.ids import f58
+from ..journal.state import State
+from ..schedulers.policy import Decision, Place
+from ..schedulers.request import Flat
+from .line import Lines
+
+AGAIN_S = 1.0  # when a policy that failed is asked once more
+
+
+class Plan(Protocol):
+    """What is read of a planner, and what is told to it. given: claims that this pass gives back. nonsense: why the policy's plan
+    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted."""
+
+    state: State
+    lines: Lines
+    given: list[Sequence[Claim]]
+    nonsense: str
+    resync: set[int]
+    say_at: float
+
+
+def sound(decisions: Iterable[Decision], plan: Plan, now: float) -> Iterator[Decision]:
+    """The decisions of a policy up to the first that can not be, or up to whatever it raised."""
+    taken: dict[int, list[int]] = {}
+    placed: set[int] = set()
+    iterator = iter(decisions)
+    while True:
+        try:
+            decision = next(iterator, None)
+        except Exception as error:  # whose fault it is must be in the message
+            why = f"it raised {type(error).__name__}: {error}"
+        else:
+            if decision is None:
+                return
+            why = fault(decision, plan, taken, placed) if isinstance(decision, Place) else unknown(decision, plan)
+        if why:
+            plan.nonsense = f"the queue policy's plan was broken off: {why}"
+            plan.resync.update(plan.state.nodes)
+            plan.say_at = now + AGAIN_S
+            return
+        assert decision is not None
+        yield decision
+
+
+def unknown(decision: Decision, plan: Plan) -> str:
+    """Why there can be no such wait or reservation, "" if there can."""
+    id = getattr(decision, "job", None)
+    return "" if id in plan.state.jobs else f"it speaks of job {id!r}, which is not there"
+
+
+def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int]) -> str:
+    """Why this can not be, "" if it can. taken: rank -> [cores, GPUs, MB] of this plan so far, grows with a good placement."""
+    found = plan.lines.get(place.job) if type(place.job) is int else None
+    if found is None or place.job in placed:
+        return f"it places job {place.job!r}, which {'has a place already' if place.job in placed else 'is not in line'}"
+    entry, name = found[0], f58(place.job)
+    if entry.held or entry.priority <= 0:
+        return f"it places job {name}, which is held"
+    if len({claim.rank for claim in place.claims}) != len(place.claims):
+        return f"it places job {name} twice on one node"
+    for claim in place.claims:
+        node = plan.state.nodes.get(claim.rank)
+        if node is None or not node.usable:
+            return f"it places job {name} on rank {claim.rank}, which {'is not there' if node is None else 'is not usable'}"
+        if claim.rank not in taken:
+            taken[claim.rank] = _used(plan, claim.rank)
+        used = taken[claim.rank]
+        much = claim.memory_mb and claim.memory_mb + used[2] > node.memory_mb
+        if claim.cores & (used[0] | ~node.cores) or claim.gpus & (used[1] | ~node.gpus) or much:
+            return f"it gives job {name} what is not free on rank {claim.rank}"
+    why = _amount(entry.request.flat, place.claims)
+    if why:
+        return f"it gives job {name} {why}"
+    if place.job in plan.state.attention:
+        return ""  # it is not placed: something has happened to it since
+    for claim in place.claims:
+        used = taken[claim.rank]
+        taken[claim.rank] = [used[0] | claim.cores, used[1] | claim.gpus, used[2] + claim.memory_mb]
+    placed.add(place.job)
+    return ""
+
+
+def _used(plan: Plan, rank: int) -> list[int]:
+    """[cores, GPUs, MB] in use on a node, once all is back that this pass gives back."""
+    node = plan.state.nodes[rank]
+    cores, gpus, memory_mb = node.used_cores, node.used_gpus, node.used_memory_mb
+    for claims in plan.given:
+        for claim in claims:
+            if claim.rank == rank:
+                cores, gpus, memory_mb = cores & ~claim.cores, gpus & ~claim.gpus, memory_mb - claim.memory_mb
+    return [cores, gpus, memory_mb]
+
+
+def _amount(flat: Flat | None, claims: Sequence[Claim]) -> str:
+    """What is wrong with the amount, "" if it is what was asked for."""
+    if flat is None or not claims:
+        return "" if claims else "nothing"
+    slots = sum(claim.slots for claim in claims)
+    if flat.nslots and slots != flat.nslots:
+        return f"{slots} of {flat.nslots} slots"
+    for claim in claims:
+        cores, gpus = claim.cores.bit_count(), claim.gpus.bit_count()
+        few = cores < claim.slots * flat.cores or gpus < claim.slots * flat.gpus
+        if few or (not flat.exclusive and (cores, gpus) != (claim.slots * flat.cores, claim.slots * flat.gpus)):
+            return f"{cores} cores and {gpus} GPUs for {claim.slots} slots on rank {claim.rank}"
+    if flat.nnodes and len(claims) != flat.nnodes:
+        return f"{len(claims)} of {flat.nnodes} nodes"
+    return ""
