@@ -253,8 +253,7 @@ def double_free(patch: Patch) -> None:
 
 @mutant("placements are believed as the policy proposes them")
 def policy_believed(patch: Patch) -> None:
-    if hasattr(planner.Planner, "_fault_of"):
-        patch(planner.Planner, "_fault_of", lambda self, *args: "")
+    patch(planner, "sound", lambda decisions, *args: decisions)
 
 
 @mutant("the backstop of a time limit is the worker's own clock, without any allowance")

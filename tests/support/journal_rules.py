@@ -54,8 +54,11 @@ def ids(text: str) -> set[int]:
 class Rules:
     """Feed commits in order. `wrong`: (version, job or 0, what) of every fault."""
 
-    def __init__(self, cores: dict[int, set[int]]) -> None:
-        self.cores = cores
+    def __init__(self, cores: dict[int, set[int]], speak: bool = False) -> None:
+        self.cores, self.speak = cores, speak
+        self.epoch = 0
+        self.online: set[int] = set()
+        self.spoken: dict[int, int] = {}  # rank -> epoch of its last hello
         self.wrong: list[tuple[int, int, str]] = []
         self.version = 0
         self.state: dict[int, str] = {}
@@ -83,19 +86,43 @@ class Rules:
             if commit.version != self.version + 1:
                 self._fault(0, f"version {commit.version} follows {self.version}")
             self.version = commit.version
+            if commit.epoch != self.epoch:
+                self.epoch = commit.epoch
+                self.online.clear()
             if not commit.events:
                 self._fault(0, "no event")
             for name, subject, ts, context in commit.events:
                 if isinstance(subject, int):
                     self._waits(name, subject, ts, context or {})
                     self._job(name, subject, context or {})
+                elif name in ("hello", "online", "offline", "epoch", "adopt"):
+                    self._presence(name, context)
                 elif name == "report":
+                    self._report(context)
                     for job, attempt, *_ in context.get("over", ()):
                         self.over.add((job, attempt, context["rank"]))
                     for job, _, letter, *_ in context.get("script", ()):
                         self.scripts.add((job, letter, context["rank"]))
                 elif name.startswith("housekeeping-"):
                     self._housekeeping(name, int(subject.partition("/")[2]), context)
+
+    def _presence(self, name: str, context: dict[str, Any]) -> None:
+        if name == "hello":
+            self.spoken[context["rank"]] = context["epoch"]
+        elif name == "online":
+            self.online |= ids(context["idset"])
+        elif name == "offline":
+            self.online -= ids(context["idset"])
+        else:
+            self.online = {rank for rank in self.online if self.spoken.get(rank) == self.epoch}
+
+    def _report(self, context: dict[str, Any]) -> None:
+        """It is about attempts that are current, whatever happened on its way."""
+        for kind in ("start", "over", "unstarted", "timeout"):
+            for job, attempt, *_ in context.get(kind, ()):
+                over = self.state.get(job) == "INACTIVE" and not self.keeping.get(job)
+                if self.attempt.get(job) != attempt or over:
+                    self._fault(job, f"a report ({kind}) about attempt {attempt}, which is not its attempt")
 
     def _fault(self, job: int, what: str) -> None:
         self.wrong.append((self.version, job, what))
@@ -182,6 +209,8 @@ class Rules:
             if self.keeping.get(job):
                 self._fault(job, "alloc while the housekeeping of its last attempt goes on")
             self._take(job, context["claims"])
+            if self.speak and not context.get("via") and not {claim[0] for claim in context["claims"]} <= self.online:
+                self._fault(job, f"alloc on ranks of which only {sorted(self.online)} have spoken")
         if name == "free":
             self.freed[job] = self.version
             self._give(job)

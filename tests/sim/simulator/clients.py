@@ -9,7 +9,15 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fluxkv.journal import decide, decide_config, decide_cron, decide_inventory, decide_kvs, decide_update
+from fluxkv.journal import (
+    decide,
+    decide_config,
+    decide_cron,
+    decide_inventory,
+    decide_kvs,
+    decide_records,
+    decide_update,
+)
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import compose
 from fluxkv.journal.idset import mask_of
@@ -17,10 +25,11 @@ from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.log import Journal, make_append
 from fluxkv.journal.rset import NodeRecord, ResourceSet
 from fluxkv.journal.state import State
+from fluxkv.journal.wire import read_commit
 from fluxkv.kvs.appending import header_prefix, safe_to_resend
-from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryStore
-from fluxkv.kvs.port import Answer, Append, Appended, Conflicted
+from fluxkv.kvs.port import Answer, Append, Appended, Conflicted, Entry
 
 if TYPE_CHECKING:
     from .world import World
@@ -29,6 +38,7 @@ SHAPES = ((1, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1), (1, 0, 3), (2, 2, 1), (4, 
 RUNS = (0.0, 0.001, 0.004, 0.02, 0.02, 0.1, 0.7)
 LONG_RUNS = (0.02, 0.7, 3.0, 12.0)
 TRIES = 4
+UNTOUCHED = ("instance-create", "resource-define", "config", "epoch", "adopt", "hello", "submit", "kvs.commit")  # mean something
 
 
 class Acknowledged(NamedTuple):
@@ -44,6 +54,15 @@ class ClientStore(MemoryStore):
     """A store behind a net: a request or its answer may get lost; what may be sent again is, as `RedisStore` does it."""
 
     world: World
+    seen = 0
+
+    def read(self, after: int, limit: int = 1000) -> list[Entry]:
+        """Now and then as of some while ago: a replica, or an answer that was long on its way."""
+        if self.world.strikes("behind"):
+            return [entry for entry in super().read(after, limit) if entry.version <= max(self.seen, after + 1)]
+        entries = super().read(after, limit)
+        self.seen = entries[-1].version if entries else self.seen
+        return entries
 
     def append(self, request: Append) -> Answer:
         world, unknown = self.world, False
@@ -57,14 +76,23 @@ class ClientStore(MemoryStore):
                         return self._ours(request) or answer
                     return answer
                 unknown = True
+                if world.strikes("twice"):
+                    world.after(world.rng.uniform(0.0, 60.0), self._again, request)
             if not safe_to_resend(request):
                 break
         raise Unavailable("no answer", code="outcome-unknown" if unknown else "unreachable")
 
+    def _again(self, request: Append) -> None:
+        """The same request once more, from a connection that is long broken."""
+        try:
+            super().append(request)
+        except (Unavailable, Corrupt, Rejected):
+            pass
+
     def _ours(self, request: Append) -> Appended | None:
         """The commit, if it is in the journal already."""
         prefix = header_prefix(request)
-        for entry in self.read(request.decided_at):
+        for entry in super().read(request.decided_at):
             if entry.payload == request.payload and entry.header.startswith(prefix):
                 return Appended(entry.version, entry.epoch, True)
         return None
@@ -96,9 +124,7 @@ class Clients:
 
     def __init__(self, world: World) -> None:
         self.world, self.rng = world, world.rng
-        store = ClientStore(world.server, memory_limit=1)
-        store.world = world
-        self.journal = Journal(store, "cli")
+        self.journal = Journal(world.client_store(), "cli")
         self.journal.patience_s = 0.0
         self.view = State()
         self.forks = 0
@@ -107,6 +133,7 @@ class Clients:
         self.refused: set[int] = set()
         self.unknown: set[int] = set()
         self.full = 0
+        self.problem = ""  # why the last command failed
 
     def say(self, decision: Callable[[State], Decision], jobs: tuple[int, ...] = (), fresh: bool = False) -> bool:
         """Decide and append. jobs: what it submits. fresh: on a view that has everything. Whether it was acknowledged."""
@@ -129,9 +156,16 @@ class Clients:
                 self.journal.cope(answer)
                 self.journal.catch_up(self.view)
             self.refused.update(jobs)
-        except (Rejected, Conflict):
+        except Corrupt as error:
+            self.problem = str(error)
+            world.noticed("a client", error)
+            self.view = State()
+            self.refused.update(jobs)
+        except (Rejected, Conflict) as error:
+            self.problem = str(error)
             self.refused.update(jobs)
         except Unavailable as error:
+            self.problem = str(error)
             self.full += error.code == "full"
             (self.unknown if error.code == "outcome-unknown" else self.refused).update(jobs)
         return False
@@ -188,7 +222,33 @@ class Clients:
         schemes = ("after", "afterany", "afterany", "afterok", "afterok", "afterok", "afternotok", "afterexcept")
         return {"scheme": rng.choice(schemes), "value": str(id)}
 
+    def meddle(self, request: Append) -> None:
+        """Do something about a job that this commit names."""
+        jobs = [int(thing[4:]) for thing in request.bumps if thing.startswith("job/") and thing[4:].isdecimal()]
+        if not jobs:
+            return
+        id, now = self.rng.choice(jobs), self.world.now
+        if self.rng.random() < 0.3:
+            self.say(lambda state: decide.raise_exception(state, id, "cancel", 0, "", 1, now), fresh=True)
+        else:
+            self.say(lambda state: decide_records.memo(state, id, {"a": str(now)}, now), fresh=True)
+
+    def poison(self) -> None:
+        """Somebody who asks nobody appends well-formed events that make no sense: copies of older ones, or of his own making."""
+        rng, now = self.rng, self.world.now
+        entries = [] if self.world.server.down else self.world.store.read(0, 1_000_000)
+        if len(entries) < 8:
+            return
+        event = [*rng.choice(read_commit(rng.choice(entries[3:])).events)]
+        if event[0] in UNTOUCHED:
+            return
+        self.world.poisoned += 1
+        self.say(lambda state: Decision([[event[0], event[1], now, event[3]]]), fresh=True)
+
     def _some_job(self) -> int:
+        granted = [job.id for job in self.view.active() if job.granted is not None]
+        if granted and self.rng.random() < 0.4:
+            return self.rng.choice(granted)
         active = [job.id for job in self.view.active()]
         return self.rng.choice(active) if active else 0
 

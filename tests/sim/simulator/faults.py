@@ -19,6 +19,8 @@ CHANCES = {
     "twice": 0.02,  # a request arrives once more, up to a minute later
     "again": 0.05,  # a reader gets what it had already
     "liar": 0.3,  # a worker believes that it leads
+    "meddle": 0.15,  # a client is quicker than a commit under way
+    "behind": 0.3,  # a reader is given an older state of the journal
 }
 # What happens at moments of its own: name -> weight.
 BLOWS = {
@@ -26,7 +28,7 @@ BLOWS = {
     "jump": 1.0,
 }  # fmt: skip
 NOT_YET = {"failover"}  # what becomes of scripts, and of lost ends, on a fork is not all right yet
-SWITCHES = ("slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
+SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 
 class Fork(NamedTuple):
@@ -104,6 +106,7 @@ class Faults:
 
     def _restart(self) -> None:
         server, world = self.world.server, self.world
+        world.restarts.append((world.now, world.store._instance().epoch))
         server.restart()
         server.down = True
         world.after(world.rng.choice((0.0, 0.1, 2.0)), self.server_back)
@@ -119,6 +122,7 @@ class Faults:
         if count < 1:
             return
         server.fail_over(count)
+        world.restarts.append((world.now, world.store._instance().epoch))
         left = world.store.read(0, 1_000_000)
         gone = frozenset(before.difference(entry.id for entry in left))
         tip = witness.read_tip(world.state_dir)
@@ -139,3 +143,6 @@ class Faults:
         for process in self.world.processes():
             process.cut_until = 0.0
             process.frozen_until = min(process.frozen_until, self.world.now)
+        for reader in (*self.world.workers, *[machine.agent for machine in self.world.machines]):
+            reader.polling = False  # what it waits for may be a minute away
+            reader.news()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from fluxkv.instances import adopting, boot, submission, witness
 from fluxkv.instances import agent as agent_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.journal import decide, decide_config
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import IdSource
 from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED
 from fluxkv.journal.state import State
@@ -52,6 +53,7 @@ def small(world: World) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (worker_module, "SNAPSHOT_EVENTS", rng.choice((40, 200))),
         (worker_module, "RETIRE_ABOVE", 15),
+        (worker_module, "KEPT_GUARDS", rng.choice((5, 40))),
         (worker_module, "RETIRE_CHUNK", 5),
         (worker_module, "BATCH", rng.choice((3, 12, 1500))),
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
@@ -104,6 +106,8 @@ def storm(world: World) -> None:
     moves = dict(CLIENT_MOVES)
     if not world.faults.on("cron"):
         del moves["cron"]
+    if world.faults.on("poison"):
+        moves["poison"] = 0.5
     count = rng.choice((20, 40, 60))
     for name in rng.choices(list(moves), list(moves.values()), k=count):
         world.after(rng.random() * length, getattr(clients, name))
@@ -129,19 +133,17 @@ def calm(world: World) -> None:
 def let_go(world: World) -> None:
     """Nodes, queues and jobs are let go on; nothing stands in the way of any job."""
     clients = world.clients
-    for _ in range(40):  # somebody takes up the history first
+    for _ in range(200):  # somebody takes up the history first
         if taken_up(world):
             break
         world.run_until(world.now + SLICE_S)
 
-    def surely(*args: Any) -> None:
-        for _ in range(40):  # somebody who knows more may still have to speak, and the rest be adopted
-            if clients.say(*args, fresh=True):
+    def surely(decision: Callable[[State], Decision]) -> None:
+        for _ in range(40):  # others may be at it, or the rest of a history be adopted first
+            if clients.say(decision, fresh=True):
                 return
-            if not world.forks:
-                break
             world.run_until(world.now + SLICE_S)
-        raise Broken(f"in the calm a command is refused: {args}")
+        raise Broken(f"in the calm a command is refused: {clients.problem}")
 
     if world.site.kind == "changing":
         for _ in range(200):

@@ -121,9 +121,9 @@ class ReactorProcess(Process):
         self._perform(outputs)
 
     def _perform(self, outputs: list[Output]) -> None:
-        life = self.life
+        life, world = self.life, self.world
         for output in outputs:
-            if self.world.strikes("between"):
+            if world.strikes("between"):
                 self.die()
                 return
             if isinstance(output, Write):
@@ -133,7 +133,10 @@ class ReactorProcess(Process):
                 self._send(output.request)
             elif isinstance(output, WakeAt):
                 self.wake(max(0.0, output.time - self.clock()) + TICK)
-            elif not isinstance(output, Note):
+            elif isinstance(output, Note):
+                if output.level == "error":
+                    world.errors.append(output.text)
+            else:
                 self.perform(output)
                 if self.life != life:
                     return
@@ -150,6 +153,8 @@ class ReactorProcess(Process):
             return
         if world.now >= self.cut_until and not world.strikes("lost"):
             world.after(world.latency(), self._arrive, request, self.life)
+            if world.strikes("meddle"):  # somebody does something about what this is about, and is quicker
+                world.clients.meddle(request)
         if world.strikes("twice"):
             world.after(world.rng.uniform(0.0, 60.0), self._arrive, request, self.life)
         world.after(world.rng.uniform(0.05, 2.0) if not world.calm else 2.0, self._send, request, owner=self)
@@ -166,9 +171,9 @@ class ReactorProcess(Process):
                 if world.forks and error.code in FORKED:
                     self._doubt(error)
                     return
-                if not self.deaths:
+                if not self.deaths and not world.faults.on("twice"):
                     raise Broken(f"{self.name}'s commit was answered: {error}") from error
-                self.die()  # an earlier life's last commit came late, and took the sequence
+                self.die()  # an earlier life's commit came late, or one so old that its producer was forgotten: it starts anew
             return
         if not world.strikes("lost") and world.now >= self.cut_until:
             world.after(world.latency(), self._answer, request, answer, life)

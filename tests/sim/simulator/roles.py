@@ -158,6 +158,7 @@ class Machine:
         if not self.launcher_up:
             return
         self._unheard()
+        self.world.downs.append((self.world.now, self.ranks))
         self.launcher.die(self.world.now, with_spool=False)
         self.world.diary.died(self.home, self.world.now)
         self.launcher_up = False
@@ -175,6 +176,7 @@ class Machine:
     def reboot(self, wipe: bool) -> None:
         """The whole host goes down and comes back. wipe: with an empty disk."""
         self._unheard()
+        self.world.downs.append((self.world.now, self.ranks))
         self.launcher.die(self.world.now, with_spool=True)
         self.world.diary.died(self.home, self.world.now)
         self.launcher_up = False
@@ -328,7 +330,7 @@ class KeeperProcess(Process):
         self.care = ServerCare(world.state_dir, Said(world), settings)
         self.care.selector.close()
         self.care.store = self.store
-        self.cron = Cron(self.store, Timers(), lambda level, text: world.complaints.append(text))
+        self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
         self._tick()
 
     def _tick(self) -> None:

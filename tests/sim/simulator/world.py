@@ -25,8 +25,9 @@ from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.schedulers.fcfs import Fcfs
 from fluxkv.schedulers.policy import Policy
 
-from .clients import Clients
+from .clients import Clients, ClientStore
 from .faults import CHANCES, Faults, Fork
+from .nonsense import Nonsense
 from .process import Process
 from .roles import KeeperProcess, Machine, WorkerProcess
 from .sites import CORES, MACHINES, Site
@@ -75,6 +76,10 @@ class World:
         self.forks: list[Fork] = []
         self.detections: list[tuple[float, str, str]] = []
         self.complaints: list[str] = []
+        self.poisoned = 0
+        self.errors: list[str] = []  # what roles said was wrong
+        self.downs: list[tuple[float, tuple[int, ...]]] = []  # when a launcher died, of which ranks
+        self.restarts: list[tuple[float, int]] = []  # when the server was another, and the epoch until then
         self.runs: dict[int, tuple[float, int]] = {}
         self.diary = Diary()
         self.state_dir = StateDir(tempfile.mkdtemp(prefix="fluxkv-sim-", dir=FOLDER))
@@ -120,8 +125,14 @@ class World:
     def new_store(self) -> MemoryStore:
         return MemoryStore(self.server, memory_limit=1)
 
+    def client_store(self) -> ClientStore:
+        """One behind a net that loses."""
+        store = ClientStore(self.server, memory_limit=1)
+        store.world = self
+        return store
+
     def new_policy(self) -> Policy:
-        return Fcfs()
+        return Nonsense(self) if self.faults.on("nonsense") else Fcfs()
 
     def nodes_of(self, ranks: tuple[int, ...]) -> dict[int, str]:
         """The nodes of the inventory that are among these."""
