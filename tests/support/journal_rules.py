@@ -52,10 +52,11 @@ def ids(text: str) -> set[int]:
 
 
 class Rules:
-    """Feed commits in order. `wrong`: (version, job or 0, what) of every fault."""
+    """Feed commits in order. `wrong`: (version, job or 0, what) of every fault. strict: agents and workers wrote all of it, with
+    their guards: reports are about current attempts, nodes are used only when they have spoken."""
 
-    def __init__(self, cores: dict[int, set[int]], speak: bool = False) -> None:
-        self.cores, self.speak = cores, speak
+    def __init__(self, cores: dict[int, set[int]], strict: bool = False) -> None:
+        self.cores, self.strict = cores, strict
         self.epoch = 0
         self.online: set[int] = set()
         self.spoken: dict[int, int] = {}  # rank -> epoch of its last hello
@@ -98,7 +99,8 @@ class Rules:
                 elif name in ("hello", "online", "offline", "epoch", "adopt"):
                     self._presence(name, context)
                 elif name == "report":
-                    self._report(context)
+                    if self.strict:
+                        self._report(context)
                     for job, attempt, *_ in context.get("over", ()):
                         self.over.add((job, attempt, context["rank"]))
                     for job, _, letter, *_ in context.get("script", ()):
@@ -209,7 +211,7 @@ class Rules:
             if self.keeping.get(job):
                 self._fault(job, "alloc while the housekeeping of its last attempt goes on")
             self._take(job, context["claims"])
-            if self.speak and not context.get("via") and not {claim[0] for claim in context["claims"]} <= self.online:
+            if self.strict and not context.get("via") and not {claim[0] for claim in context["claims"]} <= self.online:
                 self._fault(job, f"alloc on ranks of which only {sorted(self.online)} have spoken")
         if name == "free":
             self.freed[job] = self.version
