@@ -89,3 +89,8 @@ def admit(state: State, job: Job, now: float, more: dict[tuple[str, int], int], 
     for scope in scopes:
         more[scope, job.userid] = more.get((scope, job.userid), 0) + 1
     return Admission(None, [f"active/{scope}/{job.userid}" for scope in scopes])
+
+
+def refusal(job: Job, error: Rejected, now: float) -> list[Any]:
+    """The exception of a job that can not run here."""
+    return ["exception", job.id, now, {"type": "alloc", "severity": 0, "note": str(error)}]

@@ -14,7 +14,9 @@ from ..journal.ids import f58
 from ..journal.state import State
 from ..schedulers.policy import Decision, Place
 from ..schedulers.request import Flat
+from ..schedulers.resources import Pool
 from .line import Lines
+from .reactor import Note, Output
 
 AGAIN_S = 1.0  # when a policy that failed is asked once more
 
@@ -25,10 +27,23 @@ class Plan(Protocol):
 
     state: State
     lines: Lines
+    pool: Pool
     given: list[Sequence[Claim]]
     nonsense: str
     resync: set[int]
     say_at: float
+
+
+def give_back(plan: Plan, claims: Sequence[Claim]) -> None:
+    """These are free again in this very pass."""
+    plan.pool.give(claims)
+    plan.given.append(claims)
+
+
+def complaints(plan: Plan) -> list[Output]:
+    """What is to be said of the last plan."""
+    said, plan.nonsense = plan.nonsense, ""
+    return [Note("error", said)] if said else []
 
 
 def sound(decisions: Iterable[Decision], plan: Plan, now: float) -> Iterator[Decision]:

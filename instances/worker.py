@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
@@ -21,7 +20,7 @@ from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
-from .admission import Validators, admit
+from .admission import Validators, admit, refusal
 from .aside import set_aside
 from .attention import is_stopping, take_touched
 from .commits import assemble, look_again, without_losers
@@ -29,6 +28,7 @@ from .deadlines import Deadlines
 from .foreign import wait_until
 from .greeting import answer_hello, recall_unusable
 from .node_watch import NodeWatch
+from .placement import complaints, give_back
 from .planner import Planner
 from .reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Output, Reopened, Snapshot, WakeAt, Write
 from .requeued import Requeued
@@ -240,9 +240,7 @@ class Worker:
         pause = wait_until(state, now)
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
-            if self.planner.nonsense:
-                outputs.append(Note("error", self.planner.nonsense))
-                self.planner.nonsense = ""
+            outputs += complaints(self.planner)
         asks = self.waiting.asks()
         if asks:
             outputs.append(Lookup(asks))
@@ -288,6 +286,8 @@ class Worker:
                 planner.seated(job, self._shape(job), job.ranks)
             if group is None:
                 return
+            if job.id in self.state.keeping:  # the housekeeping of its last attempt goes on, and reports under that
+                group.clears = [thing for thing in group.clears if thing != f"attempt/{job.id}"]
             group.things += things
             group.bumps += things
             if group.run or group.failed:
@@ -331,7 +331,7 @@ class Worker:
         try:
             self.planner.enqueue(job, priority)
         except Rejected as error:
-            group.events.append(_refusal(job, error, now))
+            group.events.append(refusal(job, error, now))
             group.events.append(["clean", job.id, now, None])
             group.ready = False
 
@@ -346,7 +346,7 @@ class Worker:
                     groups.append(self.planner.reason(job, error.code, str(error), now))
                 return
             thing = f"job/{job.id}"
-            groups.append(Group([_refusal(job, error, now), ["clean", job.id, now, None]], [thing], [thing]))
+            groups.append(Group([refusal(job, error, now), ["clean", job.id, now, None]], [thing], [thing]))
 
     def _freed(self, job: Job, group: Group, now: float) -> None:
         """Its resources are free for this very pass, unless a granted job has taken over the seat already."""
@@ -357,8 +357,7 @@ class Worker:
         before = len(group.takes)
         hand_over(self.state.jobs, job, now, group)
         if len(group.takes) == before:
-            self.planner.pool.give(job.claims)
-            self.planner.given.append(job.claims)
+            give_back(self.planner, job.claims)
         self.planner.unseated(job.id)
         for event in group.events:
             if event[0] == "alloc":
@@ -419,7 +418,3 @@ class Worker:
     def _snapshot(self, outputs: list[Output]) -> None:
         self.snapshot_events = self.state.folded
         outputs.append(Snapshot(floor=max(0, self.state.version - KEPT_GUARDS)))
-
-
-def _refusal(job: Job, error: Rejected, now: float) -> list[Any]:
-    return ["exception", job.id, now, {"type": "alloc", "severity": 0, "note": str(error)}]
