@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types bench man ci clean
+.PHONY: help demo test soak lint types bench man image ci clean
 .SUFFIXES:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make types   mypy --strict'
 	@echo 'make bench   measure speed against bare processes on this machine'
 	@echo 'make man     write the man pages to build/man/man1 (MANDIR=... elsewhere)'
+	@echo 'make image   build the container image fluxkv (BASE=... to stand on another one)'
 	@echo 'make ci      all that must pass: lint, types, test'
 	@echo 'make clean   remove $(VENV) and everything made here'
 
@@ -57,6 +58,11 @@ bench: $(TEST_STAMP)
 MANDIR ?= build/man/man1
 man: $(RUN_STAMP)
 	@$(VENV)/bin/fluxkv man --output $(MANDIR)
+
+# From what is committed, so that nothing else goes into the image.
+BASE ?= python:3.11-slim
+image:
+	@git archive HEAD | docker build --build-arg BASE=$(BASE) $(IMAGE_ARGS) -f docker/Dockerfile -t fluxkv -
 
 ci:
 	@bash .ci/run
