@@ -12,6 +12,8 @@ import os
 import signal
 import time
 
+from .errors import Rejected
+
 VARIABLE = "FLUXKV_FAILPOINT"
 POINTS = {
     "append.before": "a commit has been decided, and is about to be sent",
@@ -59,11 +61,21 @@ def parse(text: str, role: str, file: str = "") -> dict[str, _Armed]:
 
 
 def arm(role: str) -> None:
-    """Read the variable on behalf of a role: daemons call it when they begin, every process has done so with no role."""
+    """Read the variable on behalf of a role: daemons call it when they begin, every process has done so with no role.
+
+    Raises `Rejected` if it cannot be read: who tests a crash and mistypes it must not believe that it was survived.
+    """
     text = os.environ.get(VARIABLE, "")
     if not text:
         return
     ARMED.clear()
+    try:
+        _read(text, role)
+    except ValueError as error:
+        raise Rejected(str(error), code="bad-failpoint", hint=f"unset {VARIABLE}, which is for tests of crashes") from None
+
+
+def _read(text: str, role: str) -> None:
     if text.startswith("@"):
         path = os.path.join(text[1:], role)
         try:
