@@ -8,6 +8,7 @@ forgotten is ended; when none of these is left, the agent says hello again, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 from ..kvs.epochs import belongs, settle, spans
@@ -60,12 +61,10 @@ class Branches:
     def reopened(self, meta: Meta, outputs: list[Output]) -> None:
         """History goes on in another epoch. If it lost something: read on from where both branches part, and ask the launcher
         for everything, what ended a short while ago too."""
-        before = {one.epoch: number for number, one in enumerate(spans(self.meta.epochs))}
-        since = before.get(self.meta.epoch, -1) + 1
+        before, lines = spans(self.meta.epochs), spans(meta.epochs)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, lines, strict=False)))
         self.meta = meta
-        lines = spans(meta.epochs)
-        known = [number for number, one in enumerate(lines) if one.epoch in before]
-        if not any(one.lost for one in lines[max(since, *known) if known else 0 :]):
+        if not any(one.lost for one in lines[shared:]):
             return
         for rank, cursor in self.cursors.items():
             there = settle(meta.epochs, meta.version, cursor)

@@ -151,6 +151,9 @@ class FakeLauncher:
                 self._events.append(["start", key, self._runs[key].started, []])
             elif key in self._over:
                 self._events.append(self._over[key])
+            elif key in self._recent:  # resent late, or ordered again by a journal that lost its end
+                self._over[key] = self._recent.pop(key)
+                self._events.append(self._over[key])
             elif key in self._waiting:
                 continue
             elif self._leaving:

@@ -57,6 +57,8 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
             group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
+    if foreign.adopted_at(state):  # it may hold back what it knows of those that were adopted before, under their own names
+        group.to_nodes += [(rank, ["adopted", split_attempt(name), name.partition(".")[2]]) for name in sorted(listed & known)]
     unknown = []
     for key in sorted(listed - known):
         ended = state.jobs.get(split_attempt(key))

@@ -201,8 +201,8 @@ class Rules:
             self._fault(job, "start after finish")
         if name == "clean" and "alloc" in seen and "free" not in seen:
             self._fault(job, "clean before free")
-        if name in ("grant", "alloc") and "attempt" not in context:
-            self.attempt[job] = self.version
+        if name in ("grant", "alloc") and "attempt" not in context:  # one that a lost branch began keeps its name
+            self.attempt[job] = int(context["adopted"].partition("-")[0]) if "adopted" in context else self.version
         if name == "lost" and "script" in context:
             self.scripts.add((job, context["script"][0], context["rank"]))
         elif name == "lost":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fluxkv.instances.attempts import Host
 from fluxkv.instances.facts import Rows, cut, rest
 from fluxkv.instances.reactor import (
     Answered,
+    Follow,
     Input,
     Launched,
     LauncherLost,
@@ -303,3 +305,37 @@ def test_a_start_is_not_told_before_the_end_that_gave_its_seat() -> None:
         rows = rest(rows, first)
         told.append(([row[0] for row in first.start], [row[0] for row in first.over]))
     assert told == [([2], [1]), ([3], [2]), ([4], [3])]
+
+
+def test_what_a_lost_branch_began_waits_for_a_worker_s_word(rig: Rig) -> None:
+    """HAZARDS 4, 20: cursors go back to where both branches part, orders of the lost one are dropped, ends are kept back."""
+    rig.agent.meta = replace(META, epochs="7:1")
+    rig.settle(rig.step(rig.launch(5, 12), rig.launch(8, 13), rig.launch(9, 14, queued=True)))
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, [3]], ["start", "8.13-7.0", 1.0, [4]]])))
+    after = replace(META, epoch=9, version=12, epochs="7:1 9:12!12-20")
+    outputs = rig.step(Reopened(after), rig.orders(15, ["end", 5, "12-7", "cancel"]))
+    assert Follow("node/0", "11-7") in outputs
+    assert told(outputs) == [["recall", ["9.14-7.0"]], ["list", "recent"]]
+    assert write(outputs) is None
+    rig.step(Launched([["unstarted", ["9.14-7.0"]]]))
+    rows = [["5.12-7.0", 5, "running", 1.0, [3], None, [ORDER["claim"], 1]], ["8.13-7.0", 8, "running", 1.0, [4], None],
+            ["4.9-7.0", 4, "past", 1.0, [], over("4.9-7.0", 256)]]  # fmt: skip
+    outputs = rig.step(Launched([["held", rows]]))
+    ((_, _, _, context),) = said(outputs)
+    assert (context["epoch"], context["cursor"]) == (9, "11-7")
+    assert sorted(context["held"]) == ["4.9-7", "5.12-7", "8.13-7"]
+    assert context["claims"] == {"5.12-7": [ORDER["claim"], 1, 1.0], "8.13-7": [ORDER["claim"], 1, 1.0]}
+    request = write(outputs)
+    assert request is not None
+    outputs = rig.step(Answered(request, Appended(13, 9)))
+    assert said(outputs)[0][3] == {"rank": 0, "over": [[4, 9, 1.0, 2.0, 256, "", 0]]}  # an end that was lost is told again
+    rig.settle(outputs)
+    assert write(rig.step(Launched([over("5.12-7.0")]))) is None  # the journal would not know whose end this is
+    outputs = rig.step(rig.orders(14, ["adopted", 5, "12-7"], ["forget", "8.13-7"], epoch=9))
+    assert told(outputs) == [["end", "8.13-7.0", "fenced"]]
+    request = write(outputs)
+    assert request is not None
+    assert request.exact == (("attempt/5", "12-7"),)
+    assert said(outputs)[0][3]["over"] == [[5, 12, 1.0, 2.0, 0, "", 0]]
+    rig.settle(outputs)
+    assert said(rig.step(Launched([over("8.13-7.0", 15)])))[0][3]["held"] == []

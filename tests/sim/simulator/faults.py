@@ -27,7 +27,7 @@ BLOWS = {
     "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
     "jump": 1.0,
 }  # fmt: skip
-NOT_YET = {"failover"}  # what becomes of scripts, and of lost ends, on a fork is not all right yet
+NOT_YET = {"failover"}  # agents and workers on a fork: nearly all seeds hold, not yet all
 SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 

@@ -35,6 +35,7 @@ class SimLauncher(FakeLauncher):
         self._ripe.clear()
         self._ends.clear()
         self._events.clear()
+        self._recent.clear()
         self._seats = Seats(self._seats.linger_s)
         if with_spool:
             self._over.clear()
