@@ -122,6 +122,7 @@ class Branches:
             self.gone(key, outputs)
         else:
             self.fenced.add(key)
+            placed.claim = None  # a hello that still lists it says so: it is not to be adopted any more
 
     def gone(self, key: str, outputs: list[Output]) -> None:
         """What was forgotten is over."""

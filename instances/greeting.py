@@ -57,13 +57,16 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
             group.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")
-    if foreign.adopted_at(state):  # it may hold back what it knows of those that were adopted before, under their own names
-        group.to_nodes += [(rank, ["adopted", split_attempt(name), name.partition(".")[2]]) for name in sorted(listed & known)]
-    unknown = []
+    unknown, settled = [], []
     for key in sorted(listed - known):
         ended = state.jobs.get(split_attempt(key))
-        if ended is None or ended.key != key:  # else it is over and settled: its node will hear so
+        if ended is None or ended.key != key:
             unknown.append(key)
+        else:
+            settled.append(key)  # over and settled: its node will hear so
+    if foreign.adopted_at(state):  # it may hold back what it knows of those that were adopted before, under their own names
+        names = sorted([*(listed & known), *settled])
+        group.to_nodes += [(rank, ["adopted", split_attempt(name), name.partition(".")[2]]) for name in names]
     usable = not unknown or foreign.settle(state, rank, unknown, group, now)
     if any(order[0] == "forget" for _, order in group.to_nodes):
         if node.online:  # what the journal does not know is still there, on what it would sell

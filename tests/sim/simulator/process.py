@@ -233,7 +233,10 @@ class ReactorProcess(Process):
         self.world.noticed(self.name, error)
         self.request = None
         try:
-            self._say_known()
+            meta = self.store.meta()
+            if not self._say_known() and meta.epoch == self.reactor.meta.epoch and not meta.fork:
+                self.die()  # what it has folded, or read, is of a branch that was given up: it begins anew
+                return
         except Unavailable:
             pass
         if not self.doubting:
