@@ -10,7 +10,7 @@ import pytest
 from chaos import SPARED, Chaos
 from live import fill, site, small_disk
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]  # others may use the machine
 
 SEED = int(os.environ.get("FLUXKV_SOAK_SEED", "4"))
 GAP_S = (0.02, 0.3)
@@ -30,7 +30,7 @@ def test_twenty_rounds_with_the_launcher_spared(tmp_path: Path) -> None:
 
 def test_the_launcher_killed_among_others_and_jobs_that_try_again(tmp_path: Path) -> None:
     with site(tmp_path, "--cores", "8") as one, Chaos(one, SEED, gap_s=GAP_S, retry=10) as chaos:
-        for _ in range(5):
+        for _ in range(3):
             others = chaos.draw()[: chaos.random.randrange(3)]
             chaos.one_round([*others, "launcher"])
         chaos.audit(whole=False)
@@ -40,7 +40,7 @@ def test_the_launcher_killed_among_others_and_jobs_that_try_again(tmp_path: Path
 
 def test_everything_killed_at_once_and_started_again(tmp_path: Path) -> None:
     with site(tmp_path, "--cores", "8") as one, Chaos(one, SEED, gap_s=GAP_S) as chaos:
-        for _ in range(3):
+        for _ in range(2):
             chaos.one_round([*SPARED, "launcher"])
         chaos.audit(whole=False)
         one.sound()
@@ -53,7 +53,7 @@ def test_stopped_for_twice_a_lease_and_gone_on(tmp_path: Path) -> None:
         one.kill("worker-0", "worker-1")
         chaos.top_up()
         chaos.follower.until(lambda: one.ask("GET", one.keys.lease), "somebody plans", chaos.failed)
-        for roles in (["agent"], ["server"], ["keeper", "agent"], ["worker"], ["server", "keeper"], ["worker", "agent"]):
+        for roles in (["agent"], ["server", "keeper"], ["worker"], ["worker", "agent"]):
             leader = (one.ask("GET", one.keys.lease) or b"worker-0").decode()
             chaos.follower.look()
             tip = chaos.follower.state.version

@@ -10,7 +10,7 @@ import pytest
 from cuts import cut, go_on, most_bytes
 from live import site
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]  # others may use the machine
 
 SEED = int(os.environ.get("FLUXKV_SOAK_SEED", "4"))
 

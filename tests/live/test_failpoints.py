@@ -19,7 +19,7 @@ from fluxkv.kvs.failpoints import POINTS, VARIABLE
 from fluxkv.kvs.port import Appended
 
 AGAIN_S = 3.0
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]  # others may use the machine
 
 SPARED = [
     {"worker-0": "append.before:2:kill", "agent": "append.before:2:kill", "keeper": "witness.before:kill"},

@@ -14,7 +14,7 @@ from live import site
 
 from fluxkv.journal.job import INACTIVE, RUN, SCHED
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]  # others may use the machine
 
 EVERYTHING = ("keeper", "server", "worker-0", "agent", "launcher")
 
