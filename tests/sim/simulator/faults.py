@@ -28,7 +28,6 @@ BLOWS = {
     "jump": 1.0,
 }  # fmt: skip
 NOT_YET = {"failover"}  # agents and workers on a fork: nearly all seeds hold, not yet all
-NOT_YET = {"failover"}  # agents and workers on a fork: nearly all seeds hold, not yet all
 SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 
