@@ -211,7 +211,8 @@ class Rules:
             if self.keeping.get(job):
                 self._fault(job, "alloc while the housekeeping of its last attempt goes on")
             self._take(job, context["claims"])
-            if self.strict and not context.get("via") and not {claim[0] for claim in context["claims"]} <= self.online:
+            ahead = context.get("via") or "since" in context  # it runs there already, by its node's own word
+            if self.strict and not ahead and not {claim[0] for claim in context["claims"]} <= self.online:
                 self._fault(job, f"alloc on ranks of which only {sorted(self.online)} have spoken")
         if name == "free":
             self.freed[job] = self.version
