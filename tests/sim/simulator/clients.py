@@ -76,7 +76,8 @@ class ClientStore(MemoryStore):
                         return self._ours(request) or answer
                     return answer
                 unknown = True
-                if world.strikes("twice"):
+                if world.faults.on("twice") and world.rng.random() < 0.5:
+                    world.late.update(request.bumps)  # refused now, it may yet be taken
                     world.after(world.rng.uniform(0.0, 60.0), self._again, request)
             if not safe_to_resend(request):
                 break

@@ -77,6 +77,7 @@ class World:
         self.detections: list[tuple[float, str, str]] = []
         self.complaints: list[str] = []
         self.poisoned = 0
+        self.late: set[str] = set()  # what requests are about of which a copy is still under way
         self.errors: list[str] = []  # what roles said was wrong
         self.downs: list[tuple[float, tuple[int, ...]]] = []  # when a launcher died, of which ranks
         self.restarts: list[tuple[float, int]] = []  # when the server was another, and the epoch until then
