@@ -57,6 +57,7 @@ class Rules:
 
     def __init__(self, cores: dict[int, set[int]], strict: bool = False) -> None:
         self.cores, self.strict = cores, strict
+        self.jumps = False  # clocks were set: what a begin-time was judged by, no entry says
         self.epoch = 0
         self.online: set[int] = set()
         self.spoken: dict[int, int] = {}  # rank -> epoch of its last hello
@@ -247,7 +248,7 @@ class Rules:
         elif name == "jobspec-update":
             self.name[job] = context.get("attributes.system.job.name", self.name[job])
         elif name == "dependency-remove":
-            self.late[job] = max(ts, self.late.get(job, 0.0))
+            self.late[job] = max(ts, self.late.get(job, 0.0)) if not self.jumps else float("inf")
         elif name == "finish":
             self.ended.setdefault(job, [None, False])[0] = context["status"]
         elif name == "exception" and context["severity"] == 0 and self.state[job] in FATAL:

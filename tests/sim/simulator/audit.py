@@ -64,6 +64,7 @@ def judge(world: World, commits: list[Commit]) -> None:
     if world.poisoned:
         return  # what somebody wrote by hand keeps no rules; the fold and the nodes must stand it all the same
     rules = Rules({rank: set(range(world.cores)) for rank in range(4)}, strict=True)
+    rules.jumps = world.faults.on("jump")
     rules.commits(commits)
     judges: list[Rules | QueueRules] = [rules]
     if world.site.kind == "queues":

@@ -220,7 +220,11 @@ class ReactorProcess(Process):
         return [self.seen] if self.seen else []
 
     def _say_known(self) -> bool:
-        return any(forks.notice(self.store, one) is not None for one in self.known())
+        """Whether the journal lacks what it knows; a server that is away is asked again at another time."""
+        try:
+            return any(forks.notice(self.store, one) is not None for one in self.known())
+        except Unavailable:
+            return True
 
     def _goes_on(self, meta: Meta, old: int) -> bool:
         """Whether there is an epoch to go on in, which has all we know or was adopted without."""
