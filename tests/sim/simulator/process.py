@@ -189,7 +189,11 @@ class ReactorProcess(Process):
             self.seen, self.seen_seq = anchor(answer.version, answer.epoch, payload_hash(request.payload)), request.seq
         elif isinstance(answer, Gap) and answer.last < self.seen_seq:  # forgotten by pruning, or lost
             self.seen_seq = 0
-            if self._say_known():
+            try:
+                lost = self._say_known()
+            except Unavailable:
+                lost = False  # whoever asks next will hear it
+            if lost:
                 self._doubt(Corrupt("a sequence goes back", code="history-lost"))
                 return
         self.request = None
@@ -220,11 +224,7 @@ class ReactorProcess(Process):
         return [self.seen] if self.seen else []
 
     def _say_known(self) -> bool:
-        """Whether the journal lacks what it knows; a server that is away is asked again at another time."""
-        try:
-            return any(forks.notice(self.store, one) is not None for one in self.known())
-        except Unavailable:
-            return True
+        return any(forks.notice(self.store, one) is not None for one in self.known())
 
     def _goes_on(self, meta: Meta, old: int) -> bool:
         """Whether there is an epoch to go on in, which has all we know or was adopted without."""
