@@ -129,9 +129,7 @@ def adopt(store: Store, state_dir: StateDir | None, report: Report, by: str) -> 
 
 
 def _at(store: Store, report: Report) -> Meta:
-    from dataclasses import replace
-
-    return replace(store.meta(), version=report.version, epoch=report.epoch)
+    return store.meta()._replace(version=report.version, epoch=report.epoch)
 
 
 def _begin_anew(state_dir: StateDir, loss: Loss, by: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,7 +104,7 @@ class Cron:
                 if decision is None:
                     return
                 request = make_append(self.journal.meta, decision, table.version, extra=self.journal.extra())
-                answer = self.journal.store.append(replace(request, refusable=True))
+                answer = self.journal.store.append(request._replace(refusable=True))
             except Unavailable as error:
                 if error.code == "full":
                     self._complain(entry, str(error))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
 from ..kvs.errors import Rejected, Unavailable
+from ..kvs.hashes import blake2b
 
 if TYPE_CHECKING:
     from ..kvs.port import Store

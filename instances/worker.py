@@ -7,7 +7,6 @@ stay behind (and whoever would have taken what they free); the rest goes out at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 
 from ..journal.derive import Group, advance, hand_over
@@ -113,7 +112,7 @@ class Worker:
                     outputs.append(Note("info", f"{self.name} plans from version {self.state.version} on"))
         if epoch and self.state.epoch != epoch:  # history was taken up anew: nodes must speak again before they are used
             if self.state.epoch != self.meta.epoch:
-                self.meta = replace(self.meta, epoch=self.state.epoch)
+                self.meta = self.meta._replace(epoch=self.state.epoch)
             self.greet = True
             self.watch.begin()
         if self.due and now >= self.due:

@@ -15,8 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from .duration import parse_duration
@@ -27,8 +26,7 @@ _ARCHIVE = ("url", "after", "every")
 _RETENTION = ("keep", "keep-commits", "keep-output", "unused-blobs")
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveRules:
+class ArchiveRules(NamedTuple):
     """Seconds each. on: whether history is archived by itself. trims: whether what is archived leaves the server."""
 
     on: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
@@ -46,8 +46,7 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRules:
+class QueueRules(NamedTuple):
     """One queue. requires: properties its nodes have. hosts: its nodes, as the config has them ("": not given that way).
 
     parent: of a virtual queue. duration_s: default time limit. retry: default retry policy.
@@ -70,15 +69,14 @@ class QueueRules:
         return self.parent or self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What a config says about jobs. queues: by name, in the config's order; empty: there is only `DEFAULT`.
 
     general: what holds where no queue is named. running, active: how many jobs a user may have in all queues together;
     offline_after_s: how long a node may be silent (0: for ever).
     """
 
-    queues: Mapping[str, QueueRules] = field(default_factory=dict)
+    queues: Mapping[str, QueueRules] = MappingProxyType({})
     default_queue: str = ""
     general: QueueRules = QueueRules(DEFAULT)
     running: int | None = None

@@ -8,9 +8,9 @@ no-op, as RFC 21's table says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from ..kvs.hashes import blake2b
 from .fold_alloc import alloc, free, grant, recall, return_grant, ungrant
 from .idset import format_ids, ids_of_mask, mask_of
 from .job import (

@@ -75,6 +75,8 @@ class History:
         meta = self.store.meta()
         if meta.first == 1:
             return State()
+        from .archive import pruned_error
+
         archive = self._from(meta, 1, meta.first - 1)
         pruned = archive.manifest.pruned
         if not pruned:

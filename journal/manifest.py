@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
 from ..kvs.errors import Corrupt
+from ..kvs.hashes import blake2b
 from .segment import NO_LINK, Part
 
 FORMAT = 1

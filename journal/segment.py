@@ -18,11 +18,11 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from ..kvs.blobs import blob_name, payload_hash
 from ..kvs.errors import Corrupt
+from ..kvs.hashes import blake2b
 from ..kvs.port import Entry
 from .wire import pack, read_header, unpack
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any
 
 from ..kvs.errors import Corrupt, Rejected
+from ..kvs.hashes import blake2b
 from ..kvs.namespaces import PRIMARY, Namespaces
 from ..kvs.tree import Tree
 from . import fold_alloc, fold_jobs, fold_words

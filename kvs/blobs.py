@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from .errors import Corrupt
+from .hashes import blake2b
 
 NAME_LENGTH = 40
 
 
 def blob_name(data: bytes) -> str:
     """The name of these bytes: 40 hex digits, blake2b of 160 bits."""
-    return hashlib.blake2b(data, digest_size=20).hexdigest()
+    return blake2b(data, digest_size=20).hexdigest()
 
 
 def is_blob_name(text: str) -> bool:
@@ -28,4 +27,4 @@ def checked_blob(name: str, data: bytes) -> bytes:
 
 def payload_hash(payload: bytes) -> bytes:
     """The checksum of a journal entry's payload, 16 bytes, as its header carries it."""
-    return hashlib.blake2b(payload, digest_size=16).digest()
+    return blake2b(payload, digest_size=16).digest()

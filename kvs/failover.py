@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from typing import NamedTuple
 
 from .errors import Corrupt, Rejected, Unavailable
@@ -52,7 +51,7 @@ class FailOver:
         parsed = parse_uri(uri)
         self.address = _sentinels(parse_server(parsed.server))
         if user or password_file:
-            self.address = replace(self.address, user=user or "default", password="", password_file=password_file)
+            self.address = self.address._replace(user=user or "default", password="", password_file=password_file)
         self.keys = Keys(parsed.namespace)
         self.timeout_s = timeout_s
         self.wanted = coordinated

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from .errors import Rejected
 from .keys import ALL_KEYS
-from .uri import host_port, read_secret
+from .uri import PASSWORD_FILE, host_port, read_secret
 
-PASSWORD_FILE = "server.password"  # of the owner; beside the socket file, where a connection finds it
 JOIN_FILE = "join.password"
 USERS_FILE = "server.users"
 JOIN_USER = "join"
@@ -111,15 +110,3 @@ def _outward() -> str:
         except OSError:
             continue
     return socket.gethostname()
-
-
-def password_beside(socket_file: str) -> str:
-    """The owner's password for a server's socket file, "" if its server wants none."""
-    folder = os.path.dirname(socket_file)
-    for place in (folder, os.path.join(folder, "state")):  # a socket that lies elsewhere points back to its directory
-        try:
-            with open(os.path.join(place, PASSWORD_FILE), encoding="utf-8") as file:
-                return file.readline().strip()
-        except OSError:
-            continue
-    return ""

@@ -7,7 +7,6 @@ descriptor, so that a runner can wait on it beside other things.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
@@ -43,8 +42,7 @@ class Message(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(NamedTuple):
     """An instance's identity and tip, as one read of the meta hash.
 
     uid: random, names this very namespace for ever. epoch: random 48 bits, compared for equality only.
@@ -79,8 +77,7 @@ class Meta:
         return int(self.trimmed.partition("-")[0]) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """One commit, with everything the server checks before it writes anything.
 
     since:  things that must not have been bumped after `decided_at`.

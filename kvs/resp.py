@@ -7,24 +7,25 @@ again on a new one. Speaks through `hiredis` alone, because a one-shot command m
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable, Sequence
 from os.path import exists
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import hiredis
 
 from .errors import Unavailable
-from .listening import password_beside
-from .uri import ServerAddress, parse_server, secret_of
+from .uri import ServerAddress, parse_server, password_beside, secret_of
+
+if TYPE_CHECKING:
+    from _socket import socket as RawSocket
 
 NOT_YET: Final = object()  # what `try_read` answers while no whole reply is there
 
 RECEIVE_BYTES = 1 << 17
 PASSING_GREETING = ("LOADING", "MASTERDOWN")
 # A host that went away without a word, or a link that was cut, is noticed in some ten seconds and not in hours.
-_CUT = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3), (socket.TCP_USER_TIMEOUT, 10_000))
+_CUT = (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 10_000))
 
 
 class ReplyError(Exception):
@@ -87,11 +88,11 @@ class RespConnection:
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=NOT_YET)
         self._poller: Any = None
         self.watch: Watcher | None = None
-        self._socket: socket.socket | None = self._connected(parsed, connect_timeout_s)
+        self._socket: RawSocket | None = self._connected(parsed, connect_timeout_s)
         self._socket.settimeout(timeout_s)
         self._greet(parsed)
 
-    def _connected(self, parsed: ServerAddress, timeout_s: float) -> socket.socket:
+    def _connected(self, parsed: ServerAddress, timeout_s: float) -> RawSocket:
         return _connect(parsed, timeout_s)
 
     def _greet(self, parsed: ServerAddress) -> None:
@@ -160,7 +161,7 @@ class RespConnection:
                 self.watch.close()
                 self.watch = None
 
-    def _open(self) -> socket.socket:
+    def _open(self) -> RawSocket:
         if self._socket is None:
             raise Unavailable(f"the connection to {self.address} is closed", code="disconnected")
         return self._socket
@@ -244,24 +245,35 @@ def _bring_up(parsed: ServerAddress) -> str:
     return "start the instance (fluxkv start), or check the address"
 
 
-def _connect(parsed: ServerAddress, timeout_s: float) -> socket.socket:
+def _connect_file(path: str, timeout_s: float) -> RawSocket:
+    """A socket file needs nothing of what the module `socket` adds to `_socket`, and its import takes 4 ms of every command."""
+    try:
+        import _socket as sockets
+    except ImportError:
+        import socket as sockets  # type: ignore[no-redef]
+    connection = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(parsed: ServerAddress, timeout_s: float) -> RawSocket:
     try:
         if parsed.kind == "unix":
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.settimeout(timeout_s)
-            try:
-                connection.connect(parsed.path)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
+            return _connect_file(parsed.path, timeout_s)
         if parsed.kind not in ("tcp", "tls"):
             raise Unavailable(f"{parsed} can not be reached by a plain connection", code="unreachable")
+        import socket
+
         connection = socket.create_connection((parsed.host, parsed.port), timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _CUT:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         return connection
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__

@@ -5,10 +5,10 @@ A script a server does not know (NOSCRIPT) has not run, so sending its text is n
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
+from .hashes import sha1
 from .resp import Connection, ReplyError
 
 _FOLDER = os.path.join(os.path.dirname(__file__), "lua")
@@ -23,7 +23,7 @@ class Script:
         self.name = name
         with open(os.path.join(_FOLDER, name + ".lua"), "rb") as file:
             self.text = file.read()
-        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
     def command(self, keys: list[str], arguments: list[Any]) -> list[Any]:
         """The EVALSHA command, to be put in a pipeline (call `load` before)."""

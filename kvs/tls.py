@@ -6,13 +6,16 @@ without blocking, and what is decrypted already is looked for before the socket 
 
 from __future__ import annotations
 
-import socket
 import ssl
 from functools import lru_cache
+from typing import TYPE_CHECKING, cast
 
 from .errors import Unavailable
 from .resp import RECEIVE_BYTES, RespConnection
 from .uri import ServerAddress
+
+if TYPE_CHECKING:
+    import socket
 
 
 class TlsConnection(RespConnection):
@@ -23,7 +26,7 @@ class TlsConnection(RespConnection):
     def _connected(self, parsed: ServerAddress, timeout_s: float) -> socket.socket:
         self._shown = bool(parsed.cert)
         made = context(parsed)
-        plain = super()._connected(parsed, timeout_s)
+        plain = cast("socket.socket", super()._connected(parsed, timeout_s))
         try:
             return made.wrap_socket(plain, server_hostname=parsed.servername or parsed.host)
         except OSError as error:

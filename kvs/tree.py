@@ -8,11 +8,11 @@ a commit costs what it touches and not what is there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from .blobs import is_blob_name
 from .errors import Rejected
+from .hashes import blake2b
 
 INLINE_MAX = 1024
 DEEPEST = 256

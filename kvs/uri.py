@@ -21,13 +21,13 @@ Files are absolute paths: daemons live elsewhere. An address with `password_file
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import Rejected, Unavailable
 from .keys import check_namespace
 
 PASSWORD_VARIABLE = "FLUXKV_REDIS_PASSWORD"
+PASSWORD_FILE = "server.password"  # of an instance's owner, beside its socket file if its server wants one
 _HINT = "use unix:/path/to/socket, redis://host:port, rediss://, redis+sentinel:// or memory:, then #/ƒJOBID for a child"
 _SCHEMES = {  # scheme: (kind, TLS, port)
     "redis": ("tcp", False, 6379), "rediss": ("tls", True, 6379),
@@ -38,8 +38,7 @@ _FILES = ("password_file", "sentinel_password_file", "cacert", "cert", "key")
 _WORDS = (*_FILES, "user", "sentinel_user", "servername", "insecure")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
+class ServerAddress(NamedTuple):
     """A parsed server URL. kind: "unix" (path), "tcp" or "tls" (host, port), "sentinel" (its hosts, name), "cluster" (hosts),
     "memory" (path is its name).
 
@@ -81,8 +80,7 @@ class ServerAddress:
         return f"{scheme}://{','.join(host_port(*one) for one in self.hosts)}{name}{db}"
 
 
-@dataclass(frozen=True, slots=True)
-class StoreUri:
+class StoreUri(NamedTuple):
     """A server URL (with its secrets, without fragment) and a namespace path."""
 
     server: str
@@ -170,6 +168,18 @@ def read_secret(path: str) -> str:
         raise Unavailable(f"can not read the password in {path}: {why}", code="no-password", hint=hint) from None
 
 
+def password_beside(socket_file: str) -> str:
+    """The owner's password for a server's socket file, "" if its server wants none."""
+    folder = os.path.dirname(socket_file)
+    for place in (folder, os.path.join(folder, "state")):  # a socket that lies elsewhere points back to its directory
+        try:
+            with open(os.path.join(place, PASSWORD_FILE), encoding="utf-8") as file:
+                return file.readline().strip()
+        except OSError:
+            continue
+    return ""
+
+
 def parse_server(url: str) -> ServerAddress:
     """Parse the part before the fragment. Raises `Rejected(code="bad-uri")`, which shows no password."""
     scheme, mark, rest = url.partition(":")
@@ -211,13 +221,13 @@ def parse_server(url: str) -> ServerAddress:
 
 def at_host(address: ServerAddress, host: str, port: int) -> ServerAddress:
     """One server of those behind an address, reached in the same way."""
-    return replace(address, kind="tls" if address.secure else "tcp", hosts=((host, port),), name="")
+    return address._replace(kind="tls" if address.secure else "tcp", hosts=((host, port),), name="")
 
 
 def sentinel_at(address: ServerAddress, host: str, port: int) -> ServerAddress:
     """One of an address' sentinels, which have users of their own."""
-    own = replace(at_host(address, host, port), user=address.sentinel_user, db=0, password="")
-    return replace(own, password_file=address.sentinel_password_file, keyless=True)
+    own = at_host(address, host, port)._replace(user=address.sentinel_user, db=0, password="")
+    return own._replace(password_file=address.sentinel_password_file, keyless=True)
 
 
 def unix_url(path: str) -> str:

@@ -42,8 +42,6 @@ def archive(
       fluxkv journal archive --trim --dry-run        what would go
       fluxkv journal archive --now --trim --keep 1h
     """
-    from dataclasses import replace
-
     from ..instances.archiving import Archiver, run
     from ..journal.duration import parse_duration
 
@@ -51,8 +49,8 @@ def archive(
         raise click.UsageError("--keep and --keep-commits go with --trim")
     with open_journal(uri) as journal:
         rules, settings, place = place_of_journal(journal, uri, url)
-        rules = replace(
-            rules, keep_s=parse_duration(keep) if keep else rules.keep_s, keep_commits=keep_commits or rules.keep_commits
+        rules = rules._replace(
+            keep_s=parse_duration(keep) if keep else rules.keep_s, keep_commits=keep_commits or rules.keep_commits
         )
         done = run(
             Archiver(journal, place, settings, dry_run=dry_run), rules, journal.store.now(), all_of_it=all_of_it, trim=trim,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +62,7 @@ def test_same_answers(seed: int, other: str, make_backend: Any, make_bench: Any,
             assert went[0] == went[1]
         request = _request(rng, tip, seqs)
         answers = [
-            _told(lambda: bench.store.append(replace(request, uid=bench.meta.uid, epoch=bench.meta.epoch)))  # noqa: B023
+            _told(lambda: bench.store.append(request._replace(uid=bench.meta.uid, epoch=bench.meta.epoch)))  # noqa: B023
             for bench in (model, tried)
         ]
         assert _plain(answers[0]) == _plain(answers[1]), request

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fluxkv.instances import agent, commits, deadlines, planner, witness, worker
@@ -71,7 +70,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 @mutant("a worker's commits guard nothing: whatever moved since it decided")
 def guards_dropped(patch: Patch) -> None:
     honest = commits.assemble
-    patch(worker, "assemble", lambda *args: replace(honest(*args), since=()))
+    patch(worker, "assemble", lambda *args: honest(*args)._replace(since=()))
 
 
 @mutant("a worker's allocations guard the node, but neither job nor plan: a stale plan is accepted")
@@ -80,7 +79,7 @@ def stale_plan_accepted(patch: Patch) -> None:
 
     def assemble(*args: Any) -> Any:
         request = honest(*args)
-        return replace(request, since=tuple(thing for thing in request.since if thing.startswith("node/")))
+        return request._replace(since=tuple(thing for thing in request.since if thing.startswith("node/")))
 
     patch(worker, "assemble", assemble)
 
@@ -121,7 +120,7 @@ def epoch_ignored(patch: Patch) -> None:
     def judge(self: MemoryStore, request: Any) -> Any:
         found = self.server.tables.instances[self.namespace]
         found.replid = self.server.replid
-        return honest(self, replace(request, epoch=found.epoch))
+        return honest(self, request._replace(epoch=found.epoch))
 
     patch(MemoryStore, "_decide", judge)
 
@@ -131,7 +130,7 @@ def floor_ignored(patch: Patch) -> None:
     honest = MemoryStore._moved
 
     def moved(found: Any, request: Any) -> Any:
-        return honest(found, replace(request, decided_at=max(request.decided_at, found.floor)))
+        return honest(found, request._replace(decided_at=max(request.decided_at, found.floor)))
 
     patch(MemoryStore, "_moved", staticmethod(moved))
 
@@ -139,7 +138,7 @@ def floor_ignored(patch: Patch) -> None:
 @mutant("past the soft line of memory everything is refused, what ends jobs too")
 def full_store_refuses_all(patch: Patch) -> None:
     honest = MemoryStore._decide
-    patch(MemoryStore, "_decide", lambda self, request: honest(self, replace(request, refusable=True)))
+    patch(MemoryStore, "_decide", lambda self, request: honest(self, request._replace(refusable=True)))
 
 
 # -- snapshots, folds, positions ----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,7 +125,7 @@ def test_header_that_says_nothing(extra: Any) -> None:
 
 def _appended(rig: Rig, extra: Any) -> Any:
     request = make_append(rig.journal.meta, Decision([["memo", 2, 1.0, {"a": 1}]]), rig.state.version)
-    return replace(request, extra=pack(extra))
+    return request._replace(extra=pack(extra))
 
 
 def hostile(rig: Rig) -> dict[str, list[Any]]:

@@ -16,7 +16,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
-from fluxkv.kvs import listening
+from fluxkv.kvs import listening, uri
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.uri import parse_server
 
@@ -121,5 +121,5 @@ def test_where_a_server_listens(tmp_path: Path) -> None:
     assert all(stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600 for name in kept)
     listening.prepare(str(tmp_path))  # once made, passwords stay
     assert kept == {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)}
-    assert listening.password_beside(str(tmp_path / "kv.sock")) == kept[listening.PASSWORD_FILE].strip()
-    assert listening.password_beside("/nonexistent/kv.sock") == ""
+    assert uri.password_beside(str(tmp_path / "kv.sock")) == kept[uri.PASSWORD_FILE].strip()
+    assert uri.password_beside("/nonexistent/kv.sock") == ""

