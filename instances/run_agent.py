@@ -44,6 +44,7 @@ from .wire import unpack as unpack_environment
 NOT_OURS = "not-ours"  # the nodes are not this host's any more
 INVENTORY = ("resource", "config/load")  # what an agent follows by asking, beat by beat
 PATIENCE_S = 1.0
+REST_S = 10.0  # how often what has nothing to do is looked at
 TELEMETRY_LIMIT = 2000
 ENVIRONMENTS = 256
 
@@ -97,8 +98,8 @@ class AgentRunner(Runner):
         if self.fake_nodes:
             self.ready.append(Launched([["held", []]]))
         else:
-            self.add_timer(0.05, self._connect)
-        self.add_timer(LOOK_S, self._look)
+            self.connecting = self.add_timer(REST_S, self._connect)
+        self.looking = self.add_timer(REST_S, self._look)
         self.add_timer(1.0, self.watch_keeper)
         self.add_timer(beat_period(self.offline_after_s), self._beat)
 
@@ -171,6 +172,15 @@ class AgentRunner(Runner):
         if self.client.try_connect():
             self.ready.append(LauncherLost(False))
             self.wake_at = time.time()
+
+    def wait(self, busy: bool) -> list[Input]:
+        """Look every `LOOK_S` only while there is something to look at: a host at rest is let sleep."""
+        soon = time.monotonic() + LOOK_S
+        if self.forwarder.young or self.forwarder.watched:
+            self.looking[1] = min(self.looking[1], soon)
+        if not self.fake_nodes and not self.client.connected:
+            self.connecting[1] = min(self.connecting[1], soon)
+        return super().wait(busy)
 
     def gather(self) -> list[Input]:
         inputs, self.ready = self.ready, []

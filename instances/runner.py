@@ -60,9 +60,10 @@ class Runner:
         self.subscription = subscription
         self.names = names
 
-    def add_timer(self, period_s: float, function: Callable[[], None]) -> None:
-        """Call a function every so often, the first time at once."""
+    def add_timer(self, period_s: float, function: Callable[[], None]) -> list[Any]:
+        """Call a function every so often, the first time at once. The timer: [period, when it is due next, function]."""
         self.every.append([period_s, 0.0, function])
+        return self.every[-1]
 
     def perform(self, output: Output) -> list[Input]:
         """Outputs the base does not know; roles override this."""
