@@ -81,8 +81,6 @@ class History:
         pruned = archive.manifest.pruned
         if not pruned:
             return State()
-        from .archive import pruned_error
-
         if version is not None and version < pruned:
             raise pruned_error(version, pruned, archive.where)
         try:
