@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
+from ..journal import history
 from ..journal.claims import Claim, from_wire
 from ..journal.ids import encode, f58
 from ..journal.log import Journal
 from ..journal.rset import parse_R
-from ..journal.wire import read_commit
-from ..kvs.errors import Rejected, Unavailable
-from ..kvs.keys import Keys
-from ..kvs.port import Entry, Store
+from ..journal.wire import Commit, well_formed
+from ..kvs.errors import Corrupt, Rejected, Unavailable
+from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from .discover import Row, make_R
+from .follow import Tail
 from .paths import StateDir
 
 ALLOC_WAIT_S = 30.0
@@ -83,28 +85,23 @@ def seal_earlier(here: Place) -> None:
 def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
     """What the parent granted: (claims, expiration), from its journal. Waits for the alloc of a job that was placed ahead."""
     entries = store.entries([here.version])
-    found = _alloc_in(entries, here.job)
+    found = _alloc_in(history.reader(store).commit(entries[0]), here.job) if entries else None
     if found is not None:
         return found
-    position = entries[-1].id if entries else "0"
-    subscription = store.subscribe({Keys(store.namespace).journal: position})
     deadline = time.monotonic() + ALLOC_WAIT_S
-    try:
+    with closing(Tail(store, here.version, entries[0].id if entries else "")) as tail:
         while time.monotonic() < deadline:
-            for _, entries in subscription.poll(1.0):  # type: ignore[assignment]
-                found = _alloc_in(entries, here.job)
+            for commit in tail.poll(1.0)[0]:
+                found = _alloc_in(commit, here.job)
                 if found is not None:
                     return found
-    finally:
-        subscription.close()
     raise Unavailable(f"job {f58(here.job)}: its parent has not said what it was given", code="no-alloc")
 
 
-def _alloc_in(entries: list[Entry], job: int) -> tuple[tuple[Claim, ...], float] | None:
-    for entry in entries:
-        for name, subject, _, context in read_commit(entry).events:
-            if name == "alloc" and subject == job:
-                return from_wire(context["claims"]), float(context.get("expiration") or 0.0)
+def _alloc_in(commit: Commit, job: int) -> tuple[tuple[Claim, ...], float] | None:
+    for name, subject, _, context in well_formed(commit.events):
+        if name == "alloc" and subject == job:
+            return from_wire(context["claims"]), float(context.get("expiration") or 0.0)
     return None
 
 
@@ -178,16 +175,19 @@ def wait_until_started(uri: str, timeout_s: float = 60.0) -> None:
 
 
 def wait_until_stopped(uri: str) -> None:
-    """Block until the instance says it has stopped (followers live as long as it does)."""
+    """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody)."""
     store = open_store(uri)
-    state = Journal(store).look()
-    if state.instance.get("stopped"):
-        return
-    subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
     while True:
-        for _, entries in subscription.poll(5.0):
-            for entry in entries:
-                if any(event[0] == "instance-stop" for event in read_commit(entry).events):  # type: ignore[arg-type]
-                    return
+        state = Journal(store).look()
+        if state.instance.get("stopped"):
+            return
+        try:
+            with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=float("inf"))) as tail:
+                while True:
+                    for commit in tail.poll(5.0)[0]:
+                        if any(name == "instance-stop" for name, *_ in well_formed(commit.events)):
+                            return
+        except Corrupt:  # history was lost, and adopted without: what is there now decides
+            time.sleep(1.0)
 
 

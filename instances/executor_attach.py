@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.log import Journal, no_such_job
-from ..journal.wire import read_commit, well_formed
+from ..journal.wire import well_formed
 from ..kvs.errors import Unavailable
 from .calls import mark_of
 from .futures import JobFuture
@@ -34,7 +34,7 @@ def tell_past(journal: Journal, futures: list[JobFuture]) -> tuple[list[JobFutur
 def _tell(journal: Journal, known: dict[int, list[JobFuture]], versions: list[int]) -> None:
     for start in range(0, len(versions), READ):
         for entry in journal.history.entries(versions[start : start + READ]):
-            for name, subject, timestamp, context in well_formed(read_commit(entry).events):
+            for name, subject, timestamp, context in well_formed(journal.reader.commit(entry).events):
                 for future in known.get(subject, ()):
                     if name == "submit":
                         future.folder = str(mark_of((context or {}).get("jobspec")).get("results", ""))

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ..journal import history
 from ..journal.ids import f58
 from ..journal.job import CLEANUP, INACTIVE, NEW, Job, Result
-from ..journal.wire import Commit, read_commit, well_formed
+from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Entry, Message, Store, Subscription
@@ -105,7 +106,9 @@ class Tail:
         self.patience_s = patience_s
         self._journal = Keys(store.namespace).journal
         self._store = store
+        self._reader = history.reader(store)
         self._lost_at = 0.0
+        self._left: list[Entry] = []  # came, and could not be read
         self.subscription: Subscription = store.subscribe(
             {self._journal: self.position, **(streams or {})}
         )
@@ -113,7 +116,13 @@ class Tail:
     def poll(self, timeout_s: float = 0.0) -> tuple[list[Commit], list[tuple[str, list[Message]]]]:
         """What came; both empty if nothing did in time. A lost server is asked again for `patience_s`."""
         entries, messages = self._came(timeout_s)
-        return list(self._decoded(entries)), messages
+        commits: list[Commit] = []
+        try:
+            commits += self._decoded(entries)
+        except (Corrupt, Unavailable):
+            if not commits and not messages:
+                raise  # else at the next poll
+        return commits, messages
 
     def each(self, timeout_s: float = 0.0) -> Iterator[Commit]:
         """The commits of `poll`, decoded one by one: of very many jobs they are large. To be read to the end."""
@@ -130,7 +139,7 @@ class Tail:
             time.sleep(min(_ASK_AGAIN_S, timeout_s))
             return [], []
         self._lost_at = 0.0
-        entries: list[Entry] = []
+        entries, self._left = self._left, []
         messages: list[tuple[str, list[Message]]] = []
         for key, items in batch:
             if key == self._journal:
@@ -140,18 +149,20 @@ class Tail:
         return entries, messages
 
     def _decoded(self, entries: list[Entry]) -> Iterator[Commit]:
-        for entry in entries:
-            if entry.version <= self.version:
-                continue
-            if entry.version != self.version + 1:
-                raise Corrupt(
-                    f"version {self.version + 1} is missing; the next is {entry.version}",
-                    code="version-gap",
-                    hint="it was archived and trimmed meanwhile; read from the newest snapshot",
-                )
-            commit = read_commit(entry)
-            self.version, self.position = entry.version, entry.id
-            yield commit
+        """What was set aside is a hole; what was trimmed before it came to us stands in the archive."""
+        try:
+            for entry in entries:
+                if entry.version > self.version + 1:
+                    for commit in self._reader.commits(self.version, entry.version - 1):
+                        self.version, self.position = commit.version, str(commit.version)
+                        yield commit
+                if entry.version > self.version:
+                    commit = self._reader.commit(entry)
+                    self.version, self.position = entry.version, entry.id
+                    yield commit
+        except (Corrupt, Unavailable):
+            self._left = entries
+            raise
 
     @property
     def lost_s(self) -> float:

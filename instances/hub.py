@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from ..journal.wire import read_commit, well_formed
+from ..journal import history
+from ..journal.wire import well_formed
 from ..kvs.errors import Unavailable
 from ..kvs.port import Store
 from .follow import Tail
-
-READ = 500
 
 
 class Watcher(Protocol):
@@ -119,15 +118,8 @@ class Hub:
 
     def _catch_up(self, watcher: Watcher, version: int) -> bool:
         """Read what the tail has passed by already; whether that was all the watcher wanted."""
-        while version < self.version:
-            entries = self._store.read(version, READ)
-            for entry in entries:
-                if entry.version > self.version:
-                    return False
-                version = entry.version
-                for name, subject, timestamp, context in well_formed(read_commit(entry).events):
-                    if subject == watcher.id and watcher.take(name, timestamp, context or {}):
-                        return True
-            if not entries:
-                return False
+        for commit in history.reader(self._store).commits(version, self.version):
+            for name, subject, timestamp, context in well_formed(commit.events):
+                if subject == watcher.id and watcher.take(name, timestamp, context or {}):
+                    return True
         return False

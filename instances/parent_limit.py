@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..journal.ids import parse_id
+from ..journal import history
 from ..journal.log import Journal
-from ..journal.wire import read_commit
+from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
 
@@ -54,15 +55,10 @@ class ParentLimit:
     def _read(self, until: int) -> float | None:
         """The last end that the commits up to a version name, or None."""
         found, version = None, self._seen
-        while version < until:
-            entries = self._parent.read(version, until - version)
-            if not entries:
-                break
-            for entry in entries:
-                version = entry.version
-                for name, subject, _, context in read_commit(entry).events:
-                    if subject == self._job and name == "resource-update":
-                        found = float(context["expiration"])
+        for commit in history.reader(self._parent).commits(version, until):
+            for name, subject, _, context in well_formed(commit.events):
+                if subject == self._job and name == "resource-update":
+                    found = float(context["expiration"])
         return found
 
     def _fold(self) -> float | None:

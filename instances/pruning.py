@@ -16,10 +16,9 @@ from ..journal.blob_refs import names_in, names_in_entries
 from ..journal.log import Journal
 from ..journal.manifest import Base
 from ..journal.segment import SEGMENT_BYTES, SEGMENT_ENTRIES, Part, encode
-from ..journal.wire import read_commit, well_formed
+from ..journal.wire import Commit, well_formed
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Corrupt, Rejected
-from ..kvs.port import Entry
 from .archiving import Archiver
 from .retention import snapshot_parts
 
@@ -124,7 +123,7 @@ def prune(archiver: Archiver, last: int) -> Smaller:
             rest = [entry for entry in entries if entry.version > last]
             old = entries[: len(entries) - len(rest)]
             whole, _ = encode(archive.uid, old, part.before)
-            kept = [entry for entry in old if keeps(entry)]
+            kept = [entry for entry in old if keeps(journal.reader.commit(entry))]
             gone += len(old) - len(kept)
             for some, before, thinned in ((kept, part.before, whole), (rest, whole.after, None)):
                 if some or thinned is not None:
@@ -142,11 +141,11 @@ def prune(archiver: Archiver, last: int) -> Smaller:
     return done
 
 
-def keeps(entry: Entry) -> bool:
+def keeps(commit: Commit) -> bool:
     """Whether an entry outlives pruning: it has records of retired jobs, or names the job of a key."""
     return any(
         name == "retire" or (name == "submit" and isinstance(context, dict) and "key" in context)
-        for name, _, _, context in well_formed(read_commit(entry).events)
+        for name, _, _, context in well_formed(commit.events)
     )
 
 

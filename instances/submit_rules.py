@@ -52,16 +52,17 @@ class SubmitRules:
         return Ingest(self.document)
 
     def _read(self, version: int) -> Mapping[str, Any]:
-        from ..journal.wire import read_commit
+        from ..journal import history
+        from ..journal.wire import well_formed
 
         for entry in self._store.entries([version]):
-            for name, _, _, context in read_commit(entry).events:
+            for name, _, _, context in well_formed(history.reader(self._store).commit(entry).events):
                 if name == "config" and context:
                     found: Mapping[str, Any] = context["config"]
                     return found
         from ..journal.log import Journal
 
-        return Journal(self._store).look().config  # the entry is in the archive: a snapshot has it
+        return Journal(self._store).look().config  # it is in the archive, or set aside: the fold has what holds
 
     def honour(
         self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int] | None = None, flags: int = 0

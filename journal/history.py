@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from ..kvs.blobs import checked_blob
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.port import Entry, Meta, Store
-from .state import State
+from .unreadable import Reader
 
 if TYPE_CHECKING:
     from .archive import Archive
+    from .state import State
 
 
 class History:
@@ -72,6 +73,8 @@ class History:
 
         Raises `Unavailable` (code pruned) for a version, or a time, before that.
         """
+        from .state import State
+
         meta = self.store.meta()
         if meta.first == 1:
             return State()
@@ -129,6 +132,11 @@ class History:
                 f"the archive {meta.archive} has the entry {entry.id} where {meta.trimmed} was trimmed: it is of another history",
                 code="bad-chain", hint="fluxkv journal verify",
             )  # fmt: skip
+
+
+def reader(store: Store) -> Reader:
+    """What makes commits of a journal's entries, wherever they are: those that were set aside are holes."""
+    return Reader(History(store).read)
 
 
 def _versions(first: int, last: int) -> str:

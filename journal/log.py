@@ -27,7 +27,7 @@ from .newest import NewestSnapshot
 from .retired import records, versions_of
 from .state import State
 from .unreadable import READ, Reader
-from .wire import Commit, Event, read_commit, well_formed
+from .wire import Commit, Event, well_formed
 
 TOGETHER = 2_000  # decisions that share a commit
 
@@ -397,10 +397,3 @@ def _submitted_last(job: Job) -> int:
 def no_such_job(id: int) -> Rejected:
     """The error for an id that no job has."""
     return Rejected(f"job {f58(id)}: no such job", code="no-such-job", hint="fluxkv jobs -a lists them")
-
-
-def decode_new(state: State, entries: list[Entry]) -> Iterator[Commit]:
-    """The commits among `entries` that the state has not applied, in order; a gap raises `Corrupt`."""
-    for entry in entries:
-        if entry.version > state.version:
-            yield read_commit(entry)

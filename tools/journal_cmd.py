@@ -168,7 +168,6 @@ def follow(
 
 def _new_commits(source: Journal, after: int | None) -> Iterator[Commit]:
     """Commits after a version (None: from now), for ever."""
-    from ..journal.wire import read_commit
     from ..kvs.keys import Keys
     from ..kvs.port import Entry
     from .reading import batches
@@ -187,7 +186,7 @@ def _new_commits(source: Journal, after: int | None) -> Iterator[Commit]:
                 for entry in entries:
                     if isinstance(entry, Entry) and entry.version > version:
                         version = entry.version
-                        yield read_commit(entry)
+                        yield source.reader.commit(entry)
     finally:
         subscription.close()
 
@@ -225,7 +224,7 @@ def stats(as_json: bool, uri: str | None, state_dir: str | None) -> None:
 
 
 def _measure(source: Journal) -> dict[str, Any]:
-    from ..journal.wire import ZLIB, pack, read_commit, unpack, well_formed
+    from ..journal.wire import ZLIB, pack, unpack, well_formed
 
     names: dict[str, int] = {}
     commits = events = stored = unpacked = compressed = 0
@@ -235,7 +234,7 @@ def _measure(source: Journal) -> dict[str, Any]:
         entries = source.history.read(after, 500)
         for entry in entries:
             after = entry.version
-            commit = read_commit(entry)
+            commit = source.reader.commit(entry)
             commits += 1
             events += len(commit.events)
             for event in well_formed(commit.events):

@@ -102,7 +102,6 @@ def follow(journal: Journal, state: State, timeout_s: float | None = None) -> It
 
     Waits on the journal itself. Raises `Unavailable` when the server stays away.
     """
-    from ..journal.log import decode_new
     from ..kvs.keys import Keys
 
     key = Keys(journal.store.namespace).journal
@@ -111,8 +110,9 @@ def follow(journal: Journal, state: State, timeout_s: float | None = None) -> It
         yield state
         for batch in batches(subscription, timeout_s):
             for _, entries in batch:
-                for commit in decode_new(state, entries):
-                    state.apply(commit)
+                for entry in entries:
+                    if entry.version > state.version:
+                        state.apply(journal.reader.commit(entry))
             yield state
     finally:
         subscription.close()

@@ -10,7 +10,10 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import entry_aside
+from fluxkv.instances.follow import Tail
+from fluxkv.instances.hub import Hub
 from fluxkv.instances.reactor import Entries, Reopened, Snapshot
+from fluxkv.instances.submit_rules import SubmitRules
 from fluxkv.journal import snapshot
 from fluxkv.journal.job import INACTIVE, RUN, SCHED
 from fluxkv.journal.log import Journal
@@ -263,3 +266,44 @@ def test_a_long_tail_without_a_snapshot_gets_one_at_once() -> None:
     assert rig.journal.save_snapshot(rig.state)
     assert rig.new_worker().snapshot_events == rig.state.events
     assert State().settled == 0
+
+
+def test_those_who_follow_go_on_without_it_too() -> None:
+    rig, known = played()
+    spoil(rig, known["alloc"])
+    seen: list[tuple[str, float, dict[str, Any]]] = []
+
+    class Watcher:
+        id = known["runs"]
+
+        def take(self, name: str, timestamp: float, context: dict[str, Any]) -> bool:
+            seen.append((name, timestamp, context))
+            return False
+
+    hub = Hub(rig.store)
+    hub.add(Watcher(), 0)
+    assert hub.poll() and [name for name, _, _ in seen][0] == "submit"  # what came before it is handed on
+    for _ in range(2):
+        with pytest.raises(Corrupt, match=str(known["alloc"])):
+            hub.poll()
+    entry_aside.set_entry_aside(Journal(rig.store), known["alloc"], "", 0)
+    for _ in range(3):
+        hub.poll()
+    hub.add(late := type("Late", (Watcher,), {})(), 0)
+    hub.drop(late)
+    assert [name for name, _, _ in seen].count("start") == 2 and "alloc" not in [name for name, _, _ in seen]
+    tail = Tail(rig.store, 0)
+    assert [commit.version for commit in tail.poll()[0]] == list(range(1, rig.store.meta().version + 1))
+
+
+def test_a_config_that_was_set_aside_holds_up_no_submission() -> None:
+    rig = Rig()
+    rig.configure({"policy": {"jobspec": {"defaults": {"system": {"duration": "60"}}}}})
+    (version,) = rig.store.bumps(["config"])
+    spoil(rig, version)
+    rules = SubmitRules(rig.store)
+    with pytest.raises(Corrupt, match=str(version)):
+        rules.learn()
+    entry_aside.set_entry_aside(Journal(rig.store), version, "", 0)
+    rules.learn()
+    assert rules.document == {}
