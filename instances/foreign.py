@@ -38,7 +38,17 @@ def wait_until(state: State, now: float) -> float:
     return since + WAIT_S
 
 
-def settle(state: State, rank: int, names: list[str], group: Group, now: float) -> bool:
+class Adopting:
+    """What one pass of a worker adopts, on whichever nodes. names: of each job's attempt; claims: theirs, as an alloc has them."""
+
+    __slots__ = ("claims", "names")
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.claims: list[Any] = []
+
+
+def settle(state: State, rank: int, names: list[str], group: Group, now: float, adopting: Adopting) -> bool:
     """Decide about attempts (by name) on this node that the journal does not know, in this group. True: its node may be used.
 
     Else it is looked at again (`group.later`), or the node has been told something that makes it say hello again.
@@ -48,10 +58,13 @@ def settle(state: State, rank: int, names: list[str], group: Group, now: float) 
         return False
     claims = state.said_claims[rank]
     fenced = False
-    taken: list[Any] = []
     for name in names:
         job = state.jobs.get(split_attempt(name))
+        if job is not None and adopting.names.get(job.id) == name:
+            continue
         cause = _cause(state, job, name)
+        if not cause and job is not None and job.id in adopting.names:
+            cause = "another attempt of its job goes on"
         if not cause and not adopted_at(state):
             cause = "its node was given up"  # no branch was lost: it has been said to be over, and its job is to begin anew
         if cause == "" and job is not None:
@@ -70,23 +83,22 @@ def settle(state: State, rank: int, names: list[str], group: Group, now: float) 
                         group.later = True  # other nodes have parts of it
                         continue
                     cause = "the other nodes it runs on have not spoken"
-                elif not _free(state, rows, taken):
+                elif not _free(state, rows, adopting.claims):
                     cause = "what it runs on is not free any more"
                 else:
                     if rank == min(one[0][0] for one in rows):
-                        adopt(state, job, name, rows, group, now)
-                    taken += [one[0] for one in rows]
+                        adopt(state, job, name, rows, group, now, adopting)
                     continue
         _fence(job, rank, name, cause, group, now)
         fenced = True
     return not (fenced or group.later)
 
 
-def settle_granted(state: State, job: Job, rank: int, group: Group, now: float) -> None:
+def settle_granted(state: State, job: Job, rank: int, group: Group, now: float, adopting: Adopting) -> None:
     """A job placed ahead that runs there on a seat whose holder the journal does not know, or knows to be over: it is allocated."""
     row = state.said_claims.get(rank, {}).get(job.key)
-    if row is not None and adopted_at(state) and not job.seat_of and _free(state, [row], []):
-        adopt(state, job, job.key, [row], group, now)
+    if row is not None and adopted_at(state) and not job.seat_of and _free(state, [row], adopting.claims):
+        adopt(state, job, job.key, [row], group, now, adopting)
         context = group.events[-1][3]
         del context["adopted"]
         context["attempt"] = job.attempt
@@ -130,8 +142,10 @@ def _free(state: State, rows: list[list[Any]], taken: list[Any]) -> bool:
     return True
 
 
-def adopt(state: State, job: Job, name: str, rows: list[list[Any]], group: Group, now: float) -> None:
+def adopt(state: State, job: Job, name: str, rows: list[list[Any]], group: Group, now: float, adopting: Adopting) -> None:
     """An alloc under the attempt's own name; the nodes hear that they may report about it."""
+    adopting.names[job.id] = name
+    adopting.claims += [row[0] for row in rows]
     entry = name.partition(".")[2]
     since = [[row[0][0], float(row[2])] for row in rows]
     start = max(at for _, at in since)

@@ -14,7 +14,15 @@ from . import foreign
 from .orders import split_attempt
 
 
-def answer_hello(state: State, rank: int, now: float) -> Group | None:
+def answer_hellos(state: State, now: float) -> tuple[list[Group], Iterable[int]]:
+    """What is owed to all who said hello, and the jobs that are adopted by it. Who is to be looked at again stays in line."""
+    adopting = foreign.Adopting()
+    found = [answer_hello(state, rank, now, adopting) for rank in sorted(state.said_hello)]
+    state.said_hello = {group.hello: state.said_hello[group.hello] for group in found if group is not None and group.later}
+    return [group for group in found if group is not None and (group.events or group.to_nodes)], adopting.names
+
+
+def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting) -> Group | None:
     """An agent begins: settle what it no longer has, forget what it should not have, then use its node.
 
     Looking again at the same hello is harmless: it judges only attempts whose orders the agent had read by then.
@@ -43,7 +51,7 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
             elif job.recalled and job.granted is not None and not job.seat_of:
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
             if job.granted is not None:
-                foreign.settle_granted(state, job, rank, group, now)
+                foreign.settle_granted(state, job, rank, group, now, adopting)
         elif (job.holds or job.seat_of) and rank not in job.over and 0 < tasks_ordered(job) <= read:
             group.events.append(["lost", id, now, {"rank": rank, "cause": gone}])
             group.things.append(f"job/{id}")
@@ -67,7 +75,7 @@ def answer_hello(state: State, rank: int, now: float) -> Group | None:
     if foreign.adopted_at(state):  # it may hold back what it knows of those that were adopted before, under their own names
         names = sorted([*(listed & known), *settled])
         group.to_nodes += [(rank, ["adopted", split_attempt(name), name.partition(".")[2]]) for name in names]
-    usable = not unknown or foreign.settle(state, rank, unknown, group, now)
+    usable = not unknown or foreign.settle(state, rank, unknown, group, now, adopting)
     if any(order[0] == "forget" for _, order in group.to_nodes):
         if node.online:  # what the journal does not know is still there, on what it would sell
             reason = "ends what the journal does not know"

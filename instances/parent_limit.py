@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..journal.ids import parse_id
 from ..journal import history
+from ..journal.ids import parse_id
 from ..journal.log import Journal
 from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError

@@ -25,7 +25,7 @@ from .attention import is_stopping, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
-from .greeting import answer_hello, recall_unusable
+from .greeting import answer_hellos, recall_unusable
 from .node_watch import NodeWatch
 from .placement import complaints, give_back
 from .planner import Planner
@@ -212,14 +212,14 @@ class Worker:
         if state.retired != self.retired:
             self.retired = state.retired
             self._forget_retired()
-        groups: list[Group] = []
+        groups, adopted = answer_hellos(state, now)
+        self.handed.update(adopted)  # nothing else is said of these jobs in this pass
+        for id in adopted:
+            self.planner.dequeue(id)
         if self.greet:
             self.greet = False
             silent = [rank for rank, node in state.nodes.items() if not node.online]
             groups.append(Group(to_nodes=[(rank, ["hello"]) for rank in silent]))
-        hellos = [answer_hello(state, rank, now) for rank in sorted(state.said_hello)]
-        state.said_hello = {group.hello: state.said_hello[group.hello] for group in hellos if group is not None and group.later}
-        groups += [group for group in hellos if group is not None and (group.events or group.to_nodes)]
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
         self.requeued.due(now)

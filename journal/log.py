@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..kvs.epochs import anchor, given_up, is_anchored
 from ..kvs.errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
-from ..kvs.port import Answer, Appended, Conflicted, Entry, StaleEpoch, Store
+from ..kvs.port import Answer, Appended, Conflicted, StaleEpoch, Store
 from . import snapshot as snapshots
 from .blocks import LazyJobs
 from .columns import Sieve, Wanted
