@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected, Unavailable
+from .lazy_group import SuggestingGroup
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
 
@@ -23,7 +24,7 @@ TYPES = ("string", "integer", "real", "boolean", "object", "array", "fsd", "fsd-
 _MISSING = object()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def config() -> None:
     """Read and change the instance's config.
 

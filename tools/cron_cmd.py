@@ -15,6 +15,7 @@ from ..kvs.errors import Rejected
 from .cronview import FIELDS, LIST, document
 from .environment import shared_environment
 from .jobspecs import jobspec_of
+from .lazy_group import SuggestingGroup
 from .options import SubmissionCommand, bad, flags_of, no_key, submission_options, timeout_of, urgency_of
 from .reading import at_option, load, uri_option
 from .target import open_journal, target_options
@@ -29,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cron() -> None:
     """Submit jobs again and again: at times, at intervals, or when something happens.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
+from .lazy_group import SuggestingGroup
 from .reading import at_option, load, ranks_of, uri_option
 from .target import open_journal, target_options
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 LIST = "{id:>12} {nnodes:>6} {active:>6} {runtime!F:>8} {nodelist}"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def housekeeping() -> None:
     """List and end housekeeping: scripts that look after a node when a job is over, before others have it.
 

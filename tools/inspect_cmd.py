@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected
+from .lazy_group import SuggestingGroup
 from .reading import at_option, load, ranks_of
 from .target import open_journal, target_options
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from .jobview import View
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def inspect() -> None:
     """The story of a job or a node.
 

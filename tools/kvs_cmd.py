@@ -25,6 +25,7 @@ from .kvs_shared import (
     timeout_option,
     view_at,
 )
+from .lazy_group import SuggestingGroup
 from .reading import at_option, uri_option
 from .target import target_options
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ..instances.kvs_watch import Change
 
 
-@click.group(context_settings=SETTINGS)
+@click.group(cls=SuggestingGroup, context_settings=SETTINGS)
 def kvs() -> None:
     """Read and write the instance's key-value store.
 

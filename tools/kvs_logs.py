@@ -10,11 +10,12 @@ import click
 
 from ..kvs.errors import Rejected
 from .kvs_shared import SETTINGS, key_of, namespace_option, open_kvs, seconds, timeout_option
+from .lazy_group import SuggestingGroup
 from .reading import uri_option
 from .target import target_options
 
 
-@click.group("eventlog", context_settings=SETTINGS)
+@click.group("eventlog", cls=SuggestingGroup, context_settings=SETTINGS)
 def eventlog() -> None:
     """Append to a log of events, read it, wait for an event.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .kvs_shared import PRIMARY, SETTINGS, F, key_of, namespace_option, open_kvs
+from .lazy_group import SuggestingGroup
 from .reading import at_option, uri_option
 from .target import target_options
 
@@ -136,7 +137,7 @@ def move(
     _copied(source, destination, src_namespace, dst_namespace, namespace, uri, True)
 
 
-@click.group("namespace", context_settings=SETTINGS)
+@click.group("namespace", cls=SuggestingGroup, context_settings=SETTINGS)
 def namespaces() -> None:
     """Keep keys apart: namespaces within the instance.
 

@@ -1,4 +1,4 @@
-"""A group of commands, some of which live in other modules and are imported when they are called. Decides no rules."""
+"""Groups of commands: what they say to one they have not; some live in other modules, imported when called. Decides no rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from typing import Any
 import click
 
 
-class LazyCommands(click.Group):
+class SuggestingGroup(click.Group):
+    """A group that answers a command it has not with the one that may have been meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            from .meant import meant
+
+            ctx.fail(f"No such command {args[0]!r}.{meant(ctx, args)}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyCommands(SuggestingGroup):
     """more: command -> (module under tools/, object, one line of help)."""
 
     def __init__(self, *args: Any, more: Mapping[str, tuple[str, str, str]] | None = None, **keywords: Any) -> None:

@@ -15,6 +15,7 @@ import click
 from .. import __version__
 from ..instances.user_settings import option_defaults
 from ..kvs.errors import FluxkvError
+from .lazy_group import SuggestingGroup
 
 # command: (module under tools/, object, one line of help)
 COMMANDS = {
@@ -71,7 +72,7 @@ GROUPS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """Imports a command's module when it is called, so that each command starts fast."""
 
     sections = GROUPS
@@ -87,31 +88,11 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, found[1])
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}.{_meant(args[0])}")
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         wide = max(map(len, COMMANDS))
         for title, names in GROUPS.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(wide), COMMANDS[name][2]) for name in names])
-
-
-def _meant(word: str) -> str:
-    """What a misspelt command may have been; subcommands count too ("attach" is "job attach")."""
-    from difflib import get_close_matches
-
-    near = []
-    for name, (module, _, _) in COMMANDS.items():
-        command = cli.get_command(click.Context(cli), name) if name == module else None
-        if isinstance(command, click.Group) and word in command.commands:
-            near.append(f"{name} {word}")
-    near = near or get_close_matches(word, COMMANDS)
-    return f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

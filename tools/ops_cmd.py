@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..kvs.errors import Corrupt
+from .lazy_group import SuggestingGroup
 from .ops_servers import acl, failover
 
 if TYPE_CHECKING:
     from ..instances.adopting import Report
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def ops() -> None:
     """What only an operator decides: to go on after a loss of history, to hand over to another server, who may use it.
 

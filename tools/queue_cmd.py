@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected, Unavailable
+from .lazy_group import SuggestingGroup
 from .reading import at_option, follow, load, uri_option
 from .target import open_journal, target_options
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .queueview import Row
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def queue() -> None:
     """Start, stop and drain queues.
 

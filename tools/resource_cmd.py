@@ -13,6 +13,7 @@ import click
 
 from ..kvs.errors import Rejected, Unavailable
 from .fence_cmd import fence
+from .lazy_group import SuggestingGroup
 from .reading import at_option, follow, load, ranks_of, uri_option
 from .resource_query_cmd import query
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
@@ -26,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 ONLINE_S = 10.0  # how long added nodes are waited for
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def resource() -> None:
     """List, drain and undrain nodes; change the inventory.
 

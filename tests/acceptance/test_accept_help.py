@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 import pytest
 
 from fluxkv.tools.main import COMMANDS, GROUPS, cli
+from fluxkv.tools.meant import ELSEWHERE, SCONTROL
 
 pytestmark = pytest.mark.live
 
@@ -25,6 +27,7 @@ def leaves(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tupl
 
 
 COMMAND_LINES = dict(leaves((), cli))
+GROUPS_OF_COMMANDS = {path[0] for path in COMMAND_LINES if len(path) > 1}
 
 
 def test_the_command_itself(site: Any) -> None:
@@ -44,12 +47,25 @@ def test_each_command_has_its_place_in_the_help() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("jbos", "'jobs'"), ("attach", "'job attach'"), ("drain", "'resource drain' or 'queue drain'"), ("xyzzy", "")],
-)
+    [("jbos", "'jobs'"), ("attach", "'job attach'"), ("drain", "'resource drain' or 'queue drain'"), ("xyzzy", ""),
+     ("verify", "'journal verify'"), ("sacct", "'jobs -a' or 'inspect job'"), ("scontrol requeue 3", "'requeue'"),
+     ("scontrol show node n1", "'inspect node'"), ("retry", "'requeue' or 'resubmit'"), ("sqeue", "'queue' or 'requeue'"),
+     ("job requeue", "'fluxkv requeue'"), ("resource lst", "'fluxkv resource list'"), ("journal adopt", "'fluxkv ops adopt'"),
+     ("kvs namespace creat", "'fluxkv kvs namespace create'"), ("queue xyzzy", "")],
+)  # fmt: skip
 def test_a_misspelt_command_is_answered_with_the_right_one(site: Any, typed: str, meant: str) -> None:
-    done = site(typed)
+    done = site(*typed.split())
     assert (done.code, done.out) == (2, "")
-    assert done.err.endswith(f"No such command '{typed}'." + (f" Did you mean {meant}?\n" if meant else "\n"))
+    wrong, said = re.search(r"No such command '(.*)'\.(.*)\n$", done.err).groups()  # type: ignore[union-attr]
+    assert wrong in typed.split()
+    assert said == (f" Did you mean {meant}?" if meant else "")
+
+
+def test_what_stands_for_words_of_other_managers_is_there() -> None:
+    for line in [*",".join(ELSEWHERE.values()).split(","), *SCONTROL.values()]:
+        words = [word for word in line.split() if not word.startswith("-")]
+        assert tuple(words[:1]) in COMMAND_LINES or tuple(words[:2]) in COMMAND_LINES or words[0] in GROUPS_OF_COMMANDS, line
+    assert not ELSEWHERE.keys() & COMMANDS.keys()
 
 
 @pytest.mark.parametrize("path", COMMAND_LINES, ids=" ".join)
