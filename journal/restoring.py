@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..kvs.appending import by_id, header_prefix
+from ..kvs.appending import header_prefix
 from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.port import Append, Entry, Meta, Store
 from .blob_refs import names_in_entries
 from .segment import header_time
 from .state import MALFORMED, State
+from .tables import Tables
 from .wire import Commit, Header, pack, pack_events, read_commit, read_header, unpack
 
 BATCH = 500
@@ -32,7 +33,7 @@ class Restoring:
         self.missing: set[str] = set()
         self._blobs = blobs
         self._put: set[str] = set()
-        self._guards: dict[str, str] = {}
+        self._tables = Tables()
         self._epochs: list[tuple[int, int]] = []
         self._batch: list[Entry] = []
         self._size = 0
@@ -51,13 +52,7 @@ class Restoring:
             self._flush()
 
     def _bump(self, entry: Entry, header: Header) -> None:
-        for thing in header.bumps:
-            name, is_set, id = thing.partition("=")
-            bump = id if is_set else entry.id if by_id(thing) else str(entry.version)
-            if not name.startswith("job/"):
-                self._guards[name] = bump
-        for thing in header.clears:
-            self._guards.pop(thing, None)
+        self._tables.take(entry, header)
         if not self._epochs or self._epochs[-1][0] != entry.epoch:
             self._epochs.append((entry.epoch, entry.version))
 
@@ -78,7 +73,7 @@ class Restoring:
         """All entries are there: the journal may be appended to."""
         self._flush()
         text = " ".join(f"{epoch}:{first}" for epoch, first in [*self._epochs, (self.meta.epoch, self.state.version + 1)])
-        return self.store.restored(self.meta.uid, self._guards, text)
+        return self.store.restored(self.meta.uid, self._tables.guards, text)
 
 
 # -- histories with holes ---------------------------------------------------------------------------------------------

@@ -156,7 +156,11 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
             code="full",
             hint="fluxkv journal archive --now --trim frees it; fluxkv start --memory-limit moves the line (see fluxkv status)",
         )  # fmt: skip
-    return Corrupt(f"{namespace}: {why or word}", hint="stop, copy the state directory, look at the server's log")
+    return Corrupt(
+        f"{namespace}: {why or word}",
+        hint="copy the state directory; fluxkv ops rebuild makes what stands beside the journal anew (guards, producers, inboxes), "
+        "fluxkv journal salvage an instance of all that can be read",
+    )
 
 
 def moved_on(namespace: str, epoch: int, tip: int, found_epoch: int, found_tip: int) -> Conflict:

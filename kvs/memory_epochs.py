@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .appending import moved_on, refusal
@@ -12,7 +12,7 @@ from .port import Append, Appended, Meta, id_pair
 
 
 class MemoryEpochs:
-    """Answers as `open_epoch.lua`, `fence.lua`, `adopt.lua` and `seal.lua` do."""
+    """Answers as `open_epoch.lua`, `fence.lua`, `adopt.lua`, `rebuild.lua` and `seal.lua` do."""
 
     server: MemoryServer
     namespace: str
@@ -88,6 +88,26 @@ class MemoryEpochs:
             self.server.wake()
             self.server.check("adopt", "after")
             return answer
+
+    def rebuild(
+        self, uid: str, epoch: int, tip: int, guards: dict[str, str], producers: dict[str, str], inboxes: Sequence[str]
+    ) -> bool:
+        with self.server.changed:
+            self.server.check("rebuild")
+            found, tables, keys = self._at(uid, epoch, tip), self.server.tables, self.keys
+            bad = {key for key in map(keys.inbox, inboxes)
+                   if key in tables.aliens or (key in tables.streams and tables.streams[key].last[0] > tip)}  # fmt: skip
+            if not bad and found.mark == tip and not {keys.guards, keys.producers} & tables.aliens:
+                return False
+            tables.aliens -= bad | {keys.guards, keys.producers}
+            for key in bad:
+                tables.streams.pop(key, None)
+            found.guards, found.mark, found.floor = dict(guards), tip, tip
+            rows = {name: row.split() for name, row in producers.items()}
+            found.producers = {name: (int(seq), id, bytes.fromhex(digest)) for name, (seq, id, digest) in rows.items()}
+            found.epoch, found.replid = self.server.random_epoch(), self.server.replid
+            found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}".lstrip()
+            return True
 
     def seal(self, uid: str) -> None:
         with self.server.changed:

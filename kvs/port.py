@@ -319,6 +319,16 @@ class Store(Protocol):
         text of a meta table (see `epochs.py`)."""
         ...
 
+    def rebuild(
+        self, uid: str, epoch: int, tip: int, guards: dict[str, str], producers: dict[str, str], inboxes: Sequence[str]
+    ) -> bool:
+        """Make the tables beside the journal anew under a new epoch, if one of them is not what it should be; False if all are.
+
+        guards, producers: as the entries up to `tip` have them, but for guards of jobs, which lie below the floor then. inboxes:
+        all there are; one that can take no message is emptied. Raises `Conflict(code="epoch")` if epoch or tip are others.
+        """
+        ...
+
     def depot(self, url: str, *, to_read: bool = False) -> Depot:
         """The place a URL names, for what is moved out of the server. Raises `Rejected(code="bad-archive")`.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from .appending import header_prefix, moved_on, refusal
 from .keys import Keys
 from .port import Append, Appended, Meta
+
+TABLE_STEP = 1_000  # rows in one command
 
 
 class EpochScripts:
@@ -53,6 +56,27 @@ class EpochScripts:
         )  # fmt: skip
         self._refused(answer, epoch, tip)
         return Appended(tip + 1, new)
+
+    def rebuild(
+        self, uid: str, epoch: int, tip: int, guards: dict[str, str], producers: dict[str, str], inboxes: Sequence[str]
+    ) -> bool:
+        new, keys = new_epoch(), self.keys
+        tables = [keys.journal, keys.meta, keys.guards, keys.producers]
+
+        def step(name: str, *values: Any, more: Sequence[str] = ()) -> bool:
+            answer = self._script("rebuild", [*tables, *more], [uid, new, name, *values], resend=True)
+            whole: bool = answer[0] == b"WHOLE"
+            if not whole:
+                self._refused(answer, new if name != "begin" else epoch, tip)
+            return not whole
+
+        if not step("begin", epoch, tip, "1" if self.fenced else "0", more=[keys.inbox(name) for name in inboxes]):
+            return False
+        for name, table in (("guards", guards), ("producers", producers)):
+            rows = list(table.items())
+            for at in range(0, len(rows), TABLE_STEP):
+                step(name, *[part for row in rows[at : at + TABLE_STEP] for part in row])
+        return step("end")
 
     def seal(self, uid: str) -> None:
         answer = self._script("seal", [self.keys.meta], [uid, os.urandom(12).hex()], resend=True)

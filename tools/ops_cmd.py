@@ -13,6 +13,7 @@ from .ops_servers import acl, failover
 
 if TYPE_CHECKING:
     from ..instances.adopting import Report
+    from ..instances.paths import StateDir
 
 
 @click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,6 +24,7 @@ def ops() -> None:
     Examples:
       fluxkv ops adopt              what is lost, if anything, and who knows of it
       fluxkv ops adopt --force      go on without it
+      fluxkv ops rebuild            a lost guard table, made again of the journal
       fluxkv ops failover --dry-run    how a replica would become the primary
     """
 
@@ -53,16 +55,9 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
       fluxkv ops adopt --force
     """
     from ..instances import adopting
-    from ..instances.paths import StateDir, find_uri, state_dir_of
     from . import render
 
-    if state_dir and not uri:
-        directory: StateDir | None = StateDir(os.path.abspath(os.path.expanduser(state_dir)))
-        assert directory is not None
-        address = str(directory.read()["uri"])
-    else:
-        address = find_uri(uri)
-        directory = state_dir_of(address)
+    directory, address = _place(uri, state_dir)
     with adopting.opened(address, directory) as store:
         report = adopting.examine(store, directory)
         if as_json:
@@ -82,6 +77,51 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
         f"versions {report.loss.first} to {report.loss.last} are lost", code="history-lost",
         hint="nothing has been changed. Restore the server's files, or go on without: fluxkv ops adopt --force",
     )  # fmt: skip
+
+
+@ops.command("rebuild")
+@click.option("--uri", metavar="URI", help="The instance to speak to (default: FLUXKV_URI, else the one running).")
+@click.option("--state-dir", metavar="DIR", help="The instance whose state is in DIR; it need not be running.")
+def rebuild(uri: str | None, state_dir: str | None) -> None:
+    """Make the tables beside the journal anew where the server has lost or mixed up one: guards, producers, inboxes.
+
+    All they hold follows from the journal's entries, which are read for it from the first one on and not changed. Nothing can be
+    written meanwhile. A new epoch begins: each node says what it runs, tasks go on. Where nothing is wrong nothing is done.
+
+    \b
+    Examples:
+      fluxkv ops rebuild
+      fluxkv ops rebuild --state-dir ~/old
+    """
+    from ..instances import adopting, table_repair
+    from ..journal.log import Journal
+    from . import render
+    from .daemons import given_up
+
+    directory, address = _place(uri, state_dir)
+    with adopting.opened(address, directory) as store:
+        journal = Journal(store, by="cli")
+        version = table_repair.make_tables_anew(journal)
+        if not version:
+            render.say("nothing is wrong with the tables beside the journal: nothing was done")
+            return
+        render.say(f"guards, producers and inboxes are made anew of versions 1 to {version}")
+        report = adopting.examine(store, directory)
+        if report.loss is not None:
+            render.say(f"versions {report.loss.first} to {report.loss.last} are lost: fluxkv ops adopt")
+        elif directory is not None and (given_up(directory) or not directory.running()):
+            render.say(f"fluxkv start --detach --state-dir {directory.path} brings the instance up")
+
+
+def _place(uri: str | None, state_dir: str | None) -> tuple[StateDir | None, str]:
+    """The instance's state directory, if it is on this host, and its address."""
+    from ..instances.paths import StateDir, find_uri, state_dir_of
+
+    if state_dir and not uri:
+        directory = StateDir(os.path.abspath(os.path.expanduser(state_dir)))
+        return directory, str(directory.read()["uri"])
+    address = find_uri(uri)
+    return state_dir_of(address), address
 
 
 def _show(report: Report) -> None:

@@ -75,7 +75,7 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "cron dump": (_TIDY,),
 }
 JOINING = {"agent", "worker"}
-SIMS_RUNNING = {"stop", "restart", "uri", "ops adopt"} | JOINING  # they end or disturb their instance: one of their own
+SIMS_RUNNING = {"stop", "restart", "uri", "ops adopt", "ops rebuild"} | JOINING  # they end or disturb it: one of their own
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
