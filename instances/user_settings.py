@@ -65,6 +65,9 @@ SETTINGS: dict[str, Setting] = {
     "submit.retry-delay": _submit("retry_delay", "and how long they wait before"),
     "submit.setopt": _submit("setopt", "shell options", many=True),
     "submit.setattr": _submit("setattr", "attributes", many=True),
+    "start.redis": Setting(
+        "", "address of the server on which new instances live: host, ACL user, TLS files", variable="FLUXKV_REDIS_URL"
+    ),
     "start.durability": Setting(
         "strict", "when a write counts as kept", ("strict", "local", "replicated"), options=((("start",), "durability"),)
     ),

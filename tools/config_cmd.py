@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..journal.state import State
 
 TYPES = ("string", "integer", "real", "boolean", "object", "array", "fsd", "fsd-integer", "fsd-real")
+ADDRESSES = ("uri", "start.redis")  # which may have a password in them
 _MISSING = object()
 
 
@@ -118,9 +119,11 @@ def show(key: str | None, no_header: bool, as_json: bool, uri: str | None, state
       fluxkv config show submit
     """
     from ..instances.user_settings import SETTINGS, everything, variable_of
+    from ..kvs.uri import public
     from . import render
 
-    rows = [(name, found.value, found.source) for name, found in everything().items()]
+    rows = [(name, public(str(found.value)) if name in ADDRESSES else found.value, found.source)
+            for name, found in everything().items()]  # fmt: skip
     rows += _of_instance(uri, state_dir)
     if key:
         rows = [row for row in rows if row[0] == key or row[0].startswith(f"{key}.")]

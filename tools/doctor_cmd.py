@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ..kvs.health import Finding as Check
+from ..kvs.keys import Keys
 from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..instances.paths import StateDir
     from ..journal.log import Journal
+    from ..journal.state import State
 
 MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
 MEMORY_WARN = 0.9
+BEATS_S, BEATS = 30.0, 2000  # heartbeats of so long are looked at
 TAIL = 100  # entries at the journal's end that are read and checked
 
 
@@ -196,6 +199,31 @@ def _store(address: str) -> Iterator[Check]:
         connection.close()
 
 
+def _host_clocks(journal: Journal, state: State) -> Iterator[Check]:
+    """The clocks of the nodes' hosts, as their last heartbeats had them, beside the server's, which numbers the messages."""
+    from ..instances.node_watch import read_beat
+
+    store = journal.store
+    since = f"{round((store.now() - BEATS_S) * 1000)}-0"
+    nearest: dict[int, float] = {}  # rank -> seconds ahead of the server; what came late looks further behind than it is
+    for message in store.messages(Keys(store.namespace).telemetry, since, BEATS):
+        beat = read_beat(message.data)
+        if beat is None:
+            continue
+        ahead = beat.time - int(message.id.partition("-")[0]) / 1000
+        for rank in beat.ranks:
+            if abs(ahead) < abs(nearest.get(rank, float("inf"))):
+                nearest[rank] = ahead
+    hosts = {state.nodes[rank].host: ahead for rank, ahead in nearest.items() if rank in state.nodes}
+    bad = {host: ahead for host, ahead in hosts.items() if abs(ahead) > SKEW_WARN_S}
+    for host, ahead in sorted(bad.items()):
+        text = f"{host} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the server"
+        yield Check("fail" if abs(ahead) > SKEW_FAIL_S else "warn", "clocks", text, "keep clocks in step: NTP")
+    if hosts and not bad:
+        furthest = max(map(abs, hosts.values()))
+        yield Check("ok", "clocks", f"those of {len(hosts)} hosts are within {furthest * 1000:.0f} ms of the server's")
+
+
 def _outside(address: str) -> bool:
     """Whether the instance lives on a server that somebody else runs."""
     from ..instances.paths import state_dir_of
@@ -279,6 +307,7 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
             if journal.meta.first > 1:
                 yield _archive(journal)
             used = journal.store.memory()[0]
+            yield from _host_clocks(journal, state)
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return

@@ -34,13 +34,13 @@ PROMPT = "resource-query> "
 @click.option("-F", "--match-format", type=click.Choice(FORMATS), default="simple", show_default=True, help="How it is written.")
 @click.option("-T", "--traverser-policy", "traverser", type=click.Choice(MATCHERS), default="simple", help="How slots match.")
 @click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", help="Sums kept for pruning (default: ALL:core).")
-@click.option("-t", "--test-output", type=click.File("w", lazy=False), metavar="FILE", help="Write what was found to FILE.")
+@click.option("-t", "--test-output", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was found to FILE.")
 @click.option("-e", "--elapse-time", is_flag=True, help="Say on stderr how long each match took.")
 @click.option("-d", "--disable-prompt", is_flag=True, help="Never show a prompt.")
 @click.option("-r", "--reserve-vtx-vec", type=click.IntRange(0), metavar="N", help="Accepted: room is made as needed.")
 def query(
     load_file: str, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
-    traverser: str, prune_filters: str | None, test_output: TextIO | None, elapse_time: bool, disable_prompt: bool,
+    traverser: str, prune_filters: str | None, test_output: str | None, elapse_time: bool, disable_prompt: bool,
     reserve_vtx_vec: int | None,
 ) -> None:  # fmt: skip
     """Match requests against a graph of resources, in a file: what would be taken, what when, and what never.
@@ -60,13 +60,22 @@ def query(
 
     tree = _load(load_file, load_format, [word for word in load_allowlist.split(",") if word])
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
-    session = Session(system, match_format, test_output or sys.stdout, click.echo, say, time.monotonic if elapse_time else None)
+    out = sys.stdout if test_output is None else _to_write(test_output)
+    session = Session(system, match_format, out, click.echo, say, time.monotonic if elapse_time else None)
     if sys.stdin.isatty() and not disable_prompt:
         _prompt(session)
         return
     for line in sys.stdin:
         if not session.run(line):
             return
+
+
+def _to_write(path: str) -> TextIO:
+    """Opened only when there is something to look at: a mistyped option or graph leaves a file as it was."""
+    try:
+        return click.get_current_context().with_resource(open(path, "w"))
+    except OSError as error:
+        raise click.FileError(path, str(error.strerror)) from None
 
 
 def _load(path: str, form: str, allowed: list[str]) -> Tree:

@@ -42,7 +42,10 @@ UNBORN_S = 5.0
 )
 @click.option("--replicas", type=click.IntRange(1, 16), metavar="N", help="For replicated: how many have to have it (1).")
 @click.option("--replica-timeout", metavar="FSD", help="For replicated: refuse to acknowledge what they have not by then (1s).")
-@click.option("--redis", metavar="URL", help="Live on this server instead of one of its own (default: FLUXKV_REDIS_URL).")
+@click.option(
+    "--redis", metavar="URL",
+    help="Live on this server (default: FLUXKV_REDIS_URL, or the setting start.redis), or on one of its own: none.",
+)
 @click.option("--unsafe-server", is_flag=True, help="Take that server even if it may lose or evict what it holds.")
 @click.option(
     "--on-fork", type=click.Choice(["refuse", "adopt"]),
@@ -89,6 +92,8 @@ def start(
     from ..instances import start as starting
     from ..instances.paths import StateDir, lock_held
 
+    own_server = redis == "none" or listen is not None
+    redis = None if redis == "none" else redis
     if redis:
         outside.hide_password(redis, sys.orig_argv)
     if redis and listen:
@@ -113,9 +118,10 @@ def start(
     keep_s = parse_duration(keep)
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
     running = lock_held(directory.lock_file("keeper"))
-    settings = _settings(directory, {**options, "keep_s": keep_s, "detached": detach, "redis": redis, "unsafe": unsafe_server,
-                                     "on_fork": on_fork, "replicas": replicas, "replica_timeout": replica_timeout},
-                         running)  # fmt: skip
+    settings = _settings(directory, {
+        **options, "keep_s": keep_s, "detached": detach, "redis": redis, "own_server": own_server, "unsafe": unsafe_server,
+        "on_fork": on_fork, "replicas": replicas, "replica_timeout": replica_timeout,
+    }, running)  # fmt: skip
     if running and not detach:
         raise Rejected(
             f"{directory.path}: this instance is running already ({settings['uri']})", code="running",
@@ -144,6 +150,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     """The settings of the instance in a directory, made if there is none, with what may be changed at each start."""
     from ..instances import outside
     from ..instances import start as starting
+    from ..instances.user_settings import value_of
     from .start_settings import listen_from_now, move_line, refuse_changes, replicated_settings
 
     redis, unsafe = options["redis"], options["unsafe"]
@@ -153,7 +160,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
         settings: dict[str, Any] = directory.read()
     else:
         made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
-        if url := redis or ("" if options["listen"] else os.environ.get(outside.VARIABLE, "")):
+        if url := redis or ("" if options["own_server"] else value_of("start.redis")):
             made.update(outside.settings_for(url, directory, unsafe=unsafe))
         made.update(replicated_settings(options["durability"], options["replicas"], options["replica_timeout"], bool(url)))
         settings = starting.prepare(directory, made)

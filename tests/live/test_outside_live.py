@@ -42,12 +42,16 @@ def test_two_instances_on_a_server_with_a_password(tmp_path: Path) -> None:
         site(tmp_path / "a", start=False) as one,
         site(tmp_path / "b", start=False) as two,
     ):
-        # The password among the words, and as a variable.
+        # The password among the words, and as a variable; the address among the words, and as a setting.
         one.up("--redis", served.url, "--cores", "2")
         two.env["FLUXKV_REDIS_PASSWORD"] = SECRET
-        two.env["FLUXKV_REDIS_URL"] = f"valkey://{served.place}#/site/b"
+        settings = tmp_path / "fluxkv" / "config.toml"
+        settings.parent.mkdir()
+        settings.write_text(f'start.redis = "valkey://{served.place}#/site/b"\n')
+        two.env["XDG_CONFIG_HOME"] = str(tmp_path)
         two.up("--cores", "2")
         assert two.uri.endswith("#/site/b")
+        assert two.run("start", "--redis", "none", "--fake", "sh", "-c", "echo $FLUXKV_URI").stdout.startswith("unix:")
         for made in (one, two):
             done = made.run("submit", "--wait", "sh", "-c", "env; cat /proc/$PPID/cmdline")
             assert done.returncode == 0, done.stderr
@@ -63,7 +67,7 @@ def test_two_instances_on_a_server_with_a_password(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert "made by" in refused.stderr
         assert str(two.dir.path) in refused.stderr
-        del two.env["FLUXKV_REDIS_URL"], two.env["FLUXKV_REDIS_PASSWORD"]
+        del two.env["XDG_CONFIG_HOME"], two.env["FLUXKV_REDIS_PASSWORD"]
         one.stop()
         assert two.results([two.submit("true")]) == [0]
         one.up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from pathlib import Path
@@ -212,3 +213,14 @@ def test_no_file_brings_a_session_down(which: str, where: list[int], junk: Any, 
     assert done.exit_code == 0
     loaded = CliRunner().invoke(cli, ["resource", "query", "-L", "graph", "-f", "jgf"], input="find status=up\n")
     assert loaded.exception is None or isinstance(loaded.exception, (Rejected, SystemExit)), loaded.exc_info
+
+
+@pytest.mark.parametrize("options", [("-P", "nosuch"), ("-L", "nosuch"), ("-p", "ALL")])
+def test_wrong_input_leaves_the_output_file_as_it_was(files: Path, options: tuple[str, ...]) -> None:
+    Path("out").write_text("before")
+    with contextlib.suppress(Rejected, OSError):
+        assert typed("match allocate job.yaml\n", "-t", "out", *options).exit_code
+    assert Path("out").read_text() == "before"
+    done = typed("match allocate job.yaml\n", "-t", "nosuch/out")
+    assert done.exit_code
+    assert "nosuch/out" in done.output

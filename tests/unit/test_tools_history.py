@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances.node_watch import Beat, pack_beat
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import make_append
 from fluxkv.journal.schema import SCHEMA
@@ -262,6 +263,22 @@ def test_doctor(shell: Any) -> None:
     assert {checks["python"], checks["packages"], checks["store"], checks["journal"]} == {"ok"}
     shell.sample.clock.now = time.time()
     assert "ok   clock" in shell("doctor")[1]
+
+
+def test_doctor_compares_the_clocks_of_hosts(shell: Any) -> None:
+    """By their last heartbeats. What came late counts by what came in time."""
+    store, now = shell.sample.journal.store, float(round(time.time()))
+    shell.sample.clock.now = now
+    hosts = [node.host for node in shell.sample.state.nodes.values()]
+    assert " clocks: " not in shell("doctor")[1]
+    store.push(store.keys.telemetry, [pack_beat(Beat((0,), now - 9.0)), pack_beat(Beat((0, 77), now + 0.02)), b"no beat"])
+    assert "ok   clocks: those of 1 hosts are within 20 ms of the server's" in shell("doctor")[1]
+    store.push(store.keys.telemetry, [pack_beat(Beat((1,), now + 2.5)), pack_beat(Beat((2,), now - 60.0))])
+    text = shell("doctor")[1]
+    assert f"warn clocks: {hosts[1]} is 2.5 s ahead of the server" in text
+    assert f"fail clocks: {hosts[2]} is 60.0 s behind the server" in text
+    shell.sample.clock.now = now + 40
+    assert " clocks: " not in shell("doctor")[1], "of hosts that are silent nothing is known"
 
 
 def test_digests_are_compared_across_batches(shell: Any, sample_journal: Any) -> None:

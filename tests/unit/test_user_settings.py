@@ -92,7 +92,7 @@ def test_each_setting_is_the_default_of_an_option_that_there_is(files: Files) ->
             found = [one for one in command.params if one.name == parameter]
             assert found, (name, words, parameter)
             assert bool(getattr(found[0], "multiple", False)) == setting.many, name
-    assert [name for name, setting in SETTINGS.items() if not setting.options] == ["uri", "state-home"]
+    assert [name for name, setting in SETTINGS.items() if not setting.options] == ["uri", "state-home", "start.redis"]
 
 
 def test_state_home_and_uri(files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -101,6 +101,16 @@ def test_state_home_and_uri(files: Files, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("FLUXKV_STATE_HOME", "/elsewhere")
     assert home() == "/elsewhere"
     assert value_of("uri") == "memory:mine"
+
+
+def test_no_password_of_a_server_is_shown(
+    files: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.own.write_text('start.redis = "rediss://sims:s3cret@head:6379?cacert=/etc/ca.crt"\nuri = "redis://:s3cret@head#/x"\n')
+    for words in (("config", "show"), ("config", "show", "--json")):
+        _, out, _ = run(monkeypatch, capsys, *words)
+        assert "rediss://sims:***@head:6379?cacert=/etc/ca.crt" in out
+        assert "s3cret" not in out
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
