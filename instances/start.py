@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import select
@@ -122,6 +123,13 @@ def keeper_pid(state_dir: StateDir) -> int:
             return int(json.load(file)["pid"])
     except (OSError, ValueError, KeyError):
         return 0
+
+
+def wake_keeper(pid: int) -> None:
+    """Have a keeper (0: none) look at once after what it has given up."""
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR2)
 
 
 def stop(state_dir: StateDir, timeout_s: float = 60.0) -> None:

@@ -7,7 +7,7 @@ store's script appends the last element. Payload: a codec byte, then msgpack [[n
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -21,6 +21,8 @@ RAW, ZLIB = b"\x00", b"\x01"
 COMPRESS_ABOVE = 300
 MAX_PAYLOAD = 16 << 20  # of a commit, unpacked; whoever writes keeps to half of it
 MOST_ITEMS = 1 << 20  # of one list or map: what would unpack to gigabytes is none of ours
+MOST_NESTED = 1 << 19  # lists and maps, all together
+_NESTS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))  # with which one begins (and what may stand elsewhere, too)
 
 Subject = int | str
 LATEST = 253_402_300_799.0  # the last second a calendar knows: no event is later, and whoever says so says nothing
@@ -71,8 +73,24 @@ def unpack(data: bytes) -> Any:
 
 
 def _unpack_stored(data: bytes) -> Any:
-    """`unpack` of what somebody else has written."""
-    return msgpack.unpackb(data, raw=False, strict_map_key=False, max_array_len=MOST_ITEMS, max_map_len=MOST_ITEMS)
+    """`unpack` of what somebody else has written. Raises `ValueError` for more lists and maps than are ever written."""
+    hooks = {}
+    if len(data) > MOST_NESTED and len(data) - len(data.translate(None, _NESTS)) > MOST_NESTED:
+        hooks = dict.fromkeys(("list_hook", "object_hook"), _counting())
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, max_array_len=MOST_ITEMS, max_map_len=MOST_ITEMS, **hooks)
+
+
+def _counting() -> Callable[[Any], Any]:
+    left = MOST_NESTED
+
+    def count(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {MOST_NESTED} lists and maps in it")
+        return value
+
+    return count
 
 
 def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
@@ -80,6 +98,11 @@ def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
     body: bytes = _packer.pack(events)
     if len(body) > MAX_PAYLOAD:
         raise Rejected(f"a commit of {len(body)} bytes is larger than {MAX_PAYLOAD}", code="too-large", hint="write it in parts")
+    if len(body) > MOST_NESTED:
+        try:
+            _unpack_stored(body)
+        except ValueError as error:
+            raise Rejected(f"a commit has {error}", code="too-large", hint="write it in parts") from None
     if len(body) <= COMPRESS_ABOVE:
         return RAW + body
     return ZLIB + zlib.compress(body, 1)

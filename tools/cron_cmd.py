@@ -1,6 +1,4 @@
-"""`fluxkv cron`: jobs that are submitted again and again, by the clock or by what happens. Rules are in
-`journal.decide_cron`; the keeper submits.
-"""
+"""`fluxkv cron`: jobs submitted again and again, by the clock or by events. Rules: `journal.decide_cron`; the keeper submits."""
 
 from __future__ import annotations
 

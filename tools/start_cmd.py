@@ -136,7 +136,7 @@ def start(
             _forget_unborn(directory)
         raise
     if running:
-        _wake_keeper(starting.keeper_pid(directory))
+        starting.wake_keeper(starting.keeper_pid(directory))
     starting.wait_for_nodes(settings["uri"])
     if detach:
         if settings.get("listen"):
@@ -244,14 +244,6 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     child.wait_until_stopped(settings["uri"])
     starting.stop(directory)
     return 0
-
-
-def _wake_keeper(pid: int) -> None:
-    if pid:
-        try:
-            os.kill(pid, signal.SIGUSR2)
-        except ProcessLookupError:
-            pass
 
 
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:

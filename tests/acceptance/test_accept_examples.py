@@ -84,6 +84,7 @@ STATUS = {
     "fluxkv ops failover": 1,
     "fluxkv ops failover --dry-run": 1,
     "fluxkv resource fence 3 power supply": 1,  # the node is up
+    'fluxkv journal quarantine 1234 -m "bad disk"': 1,  # the entry can be read (or is not there yet)
 }
 ENDLESS = re.compile(r"fluxkv (journal follow|dmesg .*--follow|(agent|worker) --join join.uri$|agent --state-dir ~/node$)")
 JOINED = {

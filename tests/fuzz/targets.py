@@ -193,6 +193,8 @@ BOMBS = (
     b"\x00\xc6\xff\xff\xff\xff",
     b"\x00" + b"\x91" * 20_000,
     b"\x01" + zlib.compress(b"\x91" * 2_000_000, 9),
+    b"\x01" + zlib.compress(b"\x9f" + (b"\xdd\x00\x10\x00\x00" + b"\x90" * (1 << 20)) * 15, 9),
+    b"\x01" + zlib.compress(b"\x9f" + (b"\xdd\x00\x10\x00\x00" + b"\x80" * (1 << 20)) * 15, 9),
     b"\x01",
     b"",
     b"\x07x",
