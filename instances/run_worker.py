@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from ..journal.ids import f58
+from ..journal.job import Job
 from ..journal.log import Journal
 from ..journal.node_config import beat_period
 from ..journal.schema import check_schema
 from ..kvs.epochs import anchor
-from ..kvs.errors import Conflict, Unavailable
+from ..kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.port import Meta
@@ -26,6 +28,7 @@ from .worker import Worker
 LEASE_MS = 3000  # instance.json may say otherwise, as `lease_ms`: tests do not wait so long
 TELEMETRY_LIMIT = 2000
 PATIENCE_S = 1.0
+ASK_AGAIN_S = 10.0
 FAR = 1 << 60
 
 
@@ -52,8 +55,10 @@ class WorkerRunner(Runner):
         self.policy = policy
         self.pending: list[Input] = []
         self.lease_ms = lease_ms
+        self.unanswered: dict[int, None] = {}  # asked about, and not to be had now
         self.add_timer(lease_ms / 3000, self._renew)
         self.add_timer(1.0, self.watch_keeper)
+        self.add_timer(ASK_AGAIN_S, self._ask_again)
         self.add_timer(beat_period(state.rules.offline_after_s), self._pulse)
 
     def _pulse(self) -> None:
@@ -80,6 +85,7 @@ class WorkerRunner(Runner):
         self.meta = self.journal.meta
         self.reactor = Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
         self.reactor.greet = True
+        self.unanswered.clear()
         if self.subscription is not None:
             self.subscription.follow(Keys(self.store.namespace).journal, f"{state.version}-{state.epoch}")
         return [Lead(self.leading)]
@@ -112,8 +118,39 @@ class WorkerRunner(Runner):
                 self.log.say("warning", f"no snapshot: {error}")
             return []
         if isinstance(output, Lookup):
-            return [Found(output.ids, self.insist(lambda: self.journal.find_jobs(self.reactor.state, output.ids)))]
+            return self._look_up(output.ids)
         return super().perform(output)
+
+    def _look_up(self, ids: tuple[int, ...]) -> list[Input]:
+        """What the journal says of jobs that have left the state. What cannot be read now, because the archive is away or an entry is
+        damaged, is asked for again: whoever depends on those jobs waits, and nobody else does."""
+        try:
+            return [Found(ids, self.insist(lambda: self._find(ids)))]
+        except FluxkvError as error:
+            if len(ids) > 1 and error.code != "archive":
+                return [found for id in ids for found in self._look_up((id,))]
+            if not self.unanswered.keys() & ids:
+                self.log.say("error", f"jobs wait to know what became of {f58(ids[0])}: {error}; asking again")
+            self.unanswered.update(dict.fromkeys(ids))
+            return []
+
+    def _find(self, ids: tuple[int, ...]) -> dict[int, Job]:
+        try:
+            return self.journal.find_jobs(self.reactor.state, ids)
+        except Unavailable as error:
+            if error.code not in ("archive", "pruned"):
+                raise
+            raise Corrupt(str(error), code=error.code, hint=error.hint) from None  # the server is there: no reason to insist
+
+    def _ask_again(self) -> None:
+        for id in list(self.unanswered):
+            found = self._look_up((id,))
+            del self.unanswered[id]
+            if not found:  # it may well be the same with the others: they are next
+                self.unanswered[id] = None
+                return
+            self.pending += found
+            self.wake_at = time.time()
 
 
 def main(state_dir: StateDir, role: str, log: Log) -> None:
