@@ -99,6 +99,14 @@ class NodeWatch:
         self.gone.clear()
         self.greeted.clear()
 
+    def remember(self, messages: Iterable[Message]) -> None:
+        """Beats from before we began: they move no clock, but say how long tasks live where nobody is heard any more."""
+        for message in messages:
+            beat = read_beat(message.data)
+            if beat is not None:
+                self.fence_s.update(dict.fromkeys(beat.ranks, beat.fence_s))
+                self.last_ms.update(dict.fromkeys(beat.ranks, int(message.id.partition("-")[0])))
+
     def again(self) -> None:
         """What was owed has not been written: find it anew."""
         self.gone.clear()
@@ -161,7 +169,10 @@ class NodeWatch:
                 elif rank in self.odd and self.asked.get(rank) != self.odd[rank]:
                     self.asked[rank] = self.odd[rank]
                     groups.append(Group(to_nodes=[(rank, ["hello"])]))
-            elif node.down is not None:
+            elif node.down is None:  # an epoch began, or its agent was given up: that it does not come back is missed all the same
+                if limit and silent > limit and node.hello is not None:
+                    groups.append(self._offline(node, limit, silent, now))
+            else:
                 back = self.last.get(rank, -1.0) > self.since and silent < GREET_AGAIN_S and node.down[1] != STOPPED
                 if back and self._greets(rank):
                     groups.append(Group(to_nodes=[(rank, ["hello"])]))

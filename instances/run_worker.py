@@ -51,6 +51,7 @@ class WorkerRunner(Runner):
         position = f"{state.version}-{state.epoch}" if state.version else "0"
         self.keys = keys
         self.follow(open_store(uri).subscribe({keys.journal: position, keys.telemetry: "$"}), {keys.telemetry: "telemetry"})
+        self.reactor.watch.remember(store.messages(keys.telemetry, limit=2 * TELEMETRY_LIMIT))
         self.leading = False
         self.policy = policy
         self.pending: list[Input] = []
@@ -83,7 +84,8 @@ class WorkerRunner(Runner):
         self.journal = self.insist(lambda: Journal(self.store, by=self.daemon.role))
         state = self.insist(self.journal.load)
         self.meta = self.journal.meta
-        self.reactor = Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
+        watch, self.reactor = self.reactor.watch, Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
+        self.reactor.watch.fence_s, self.reactor.watch.last_ms = watch.fence_s, watch.last_ms
         self.reactor.greet = True
         self.unanswered.clear()
         if self.subscription is not None:

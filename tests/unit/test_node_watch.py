@@ -212,3 +212,48 @@ def test_the_launcher_s_fence() -> None:
     assert fence.cut_off(200.0)
     fence.alive(200.0, 0.0)  # from now on for ever
     assert not fence.cut_off(1e9)
+
+
+def reopened(air: Air, *speaking: int) -> None:
+    """The server was restarted, its history taken up; these nodes say hello in the new epoch."""
+    meta = air.rig.store.meta()
+    air.rig.server.restart()
+    new = air.rig.store.open_epoch(meta.uid, meta.epoch, meta.version)
+    air.rig.journal.meta = new
+    air.rig.say(["epoch", "instance", air.rig.now, {"old": meta.epoch, "new": new.epoch, "reason": "x"}])
+    for rank in speaking:
+        air.rig.hello(rank, [air.rig.state.jobs[id].key for id in air.rig.state.nodes[rank].jobs])
+    air.rig.turn()
+
+
+@pytest.mark.parametrize("first", ["cut", "silent"])
+def test_who_is_cut_off_before_a_new_epoch_is_missed_in_it(first: str) -> None:
+    """The epoch takes all nodes out of use; that one of them does not come back is to be noticed all the same."""
+    air = Air()
+    again = air.rig.submit(retrying())
+    air.rig.started(again)
+    air.rig.turn()
+    (rank,) = air.rig.job(again).ranks
+    air.quiet(2, 0, 1)
+    if first == "silent":
+        air.quiet(T + 2, 1 - rank)
+    reopened(air, 1 - rank)
+    air.quiet(T - 1, 1 - rank)
+    assert len(air.events("offline")) == (first == "silent")
+    air.quiet(2, 1 - rank)
+    assert len(air.events("offline")) == 1
+    assert not air.events("lost")
+    air.quiet(T, 1 - rank)
+    assert len(air.events("lost")) == 1
+    assert (air.rig.job(again).number, air.rig.job(again).ranks) == (2, [1 - rank])
+
+
+def test_a_new_worker_knows_how_long_tasks_live_on_a_host_that_is_not_heard_any_more() -> None:
+    air = Air()
+    air.rig.worker = air.rig.new_worker("worker-1")
+    beat = Beat((1,), fence_s=600.0)
+    air.rig.worker.watch.remember([Message("990000-0", pack_beat(beat)), Message("991000-0", b"x")])
+    air.rig.lead()
+    air.quiet(T + 2, 0)
+    (context,) = air.events("offline")
+    assert (context["fence"], context["heard"]) == (600.0, 990.0)
