@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..journal.wire import pack, pack_events
-from ..kvs.epochs import belongs, given_up, is_anchored, lost_beyond
+from ..kvs.epochs import belongs, given_up, is_anchored, lost_beyond, spans
 from ..kvs.errors import Conflict, Corrupt
 from ..kvs.port import Appended, Meta, Store, id_pair
 
+BRANCHES = 8  # epochs of what was lost that are remembered
 HINT = (
     "nothing is written to this history. fluxkv ops adopt says what is lost and who knows of it; restore the server's files, or "
     "let it adopt the rest"
@@ -64,7 +65,7 @@ def adopt(
     store: Store, lost: tuple[int, int], now: float, by: str, known: Sequence[str] = (), meta: Meta | None = None
 ) -> Appended:
     """Go on from the journal as it is (as `meta` has it, if given), in a new epoch. lost: the first and the last version known of
-    what is given up. known: who knew.
+    what is given up. known: who knew of which entry, "<id>, of <whom>".
 
     Raises `Conflict` when somebody else has adopted it, or opened an epoch, in the meantime.
     """
@@ -74,4 +75,18 @@ def adopt(
         lost = min(lost[0], more[0]), max(lost[1], more[1])
     context = {"old": meta.epoch, "lost": list(lost), "known": list(known)}
     payload = pack_events([["adopt", "instance", now, context]])
-    return store.adopt(meta.uid, meta.epoch, meta.version, lost, payload, pack({"by": by}))
+    return store.adopt(meta.uid, meta.epoch, meta.version, lost, payload, pack({"by": by}), _branch(meta, known))
+
+
+def _branch(meta: Meta, known: Sequence[str]) -> list[int]:
+    """Epochs of what is lost that the history never had: some later witness may know more of them than all do now."""
+    ours = {one.epoch for one in spans(meta.epochs)}
+    found: dict[int, None] = {}
+    for one in (meta.fork, *known):
+        try:
+            epoch = id_pair(one.partition(",")[0].partition(":")[0])[1]
+        except ValueError:
+            continue
+        if epoch and epoch not in ours:
+            found[epoch] = None
+    return list(found)[:BRANCHES]

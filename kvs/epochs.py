@@ -4,14 +4,16 @@ An entry's id names its version and its epoch; two branches of a history may hav
 data was put back under a running server, even the same id. So an entry is known by its *anchor*: its id and the hash of
 its payload. The epochs of a history stand in its meta table as one text, oldest first:
 
-    <epoch>:<first version>[!<first>-<last version known of the branch that was given up>] ...
+    <epoch>:<first version>[!<first>-<last version known of the branch that was given up>[~<epoch of it>]...] ...
 
-The exclamation mark stands where a history that had lost entries was adopted. An older journal has no such text, or
+The exclamation mark stands where a history that had lost entries was adopted; behind it are those epochs of what was lost that this
+history never had, as far as somebody knew of them. An older journal has no such text, or
 begins it late: of what lies before its first line nothing is claimed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,12 +23,13 @@ from .port import Entry, id_pair
 
 class Span(NamedTuple):
     """One epoch: of the versions from `first` on. since, lost: where it begins by adoption, the first and the last version
-    known of what was given up; else 0."""
+    known of what was given up; else 0. branch: epochs of that which are none of this history."""
 
     epoch: int
     first: int
     since: int
     lost: int
+    branch: tuple[int, ...] = ()
 
 
 def anchor(version: int, epoch: int, digest: bytes) -> str:
@@ -41,6 +44,11 @@ def is_anchored(entry: Entry, anchor: str) -> bool:
     return entry.id == id and bytes.fromhex(digest) in entry.header
 
 
+def lost_word(lost: tuple[int, int], branch: Iterable[int] = ()) -> str:
+    """What is behind the exclamation mark."""
+    return "~".join((f"{lost[0]}-{lost[1]}", *map(str, branch)))
+
+
 def spans(text: str) -> list[Span]:
     """The epochs of a meta table, oldest first."""
     found = []
@@ -48,8 +56,9 @@ def spans(text: str) -> list[Span]:
         for line in text.split():
             epoch, _, rest = line.partition(":")
             first, _, lost = rest.partition("!")
-            since, _, last = lost.partition("-")
-            found.append(Span(int(epoch), int(first), int(since or 0), int(last or since or 0)))
+            known, *branch = lost.split("~")
+            since, _, last = known.partition("-")
+            found.append(Span(int(epoch), int(first), int(since or 0), int(last or since or 0), tuple(map(int, branch))))
     except ValueError:
         raise Corrupt(f"the epochs of a meta table cannot be read: {text[:60]!r}") from None
     return found
@@ -92,6 +101,8 @@ def settle(text: str, tip: int, position: str) -> str:
 
 def lost_beyond(text: str, tip: int, version: int, epoch: int) -> tuple[int, int]:
     """(first, last) version of what the history lost, when it does not have this entry."""
+    if all(one.epoch != epoch for one in spans(text)) and not given_up(text, version, epoch):
+        return min(tip + 1, version), version  # where the two part, nobody can tell
     last = id_pair(settle(text, tip, f"{version}-{epoch}"))[0]
     return min(last + 1, version), version
 
@@ -101,7 +112,7 @@ def given_up(text: str, version: int, epoch: int) -> bool:
     lines = spans(text)
     numbers = [number for number, one in enumerate(lines) if one.epoch == epoch]
     if not numbers:
-        return any(one.lost for one in lines)
+        return any(epoch in one.branch or one.since <= version <= one.lost for one in lines if one.lost)
     following = lines[numbers[-1] + 1 :]
     if following and following[0].lost:
         return True

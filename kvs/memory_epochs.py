@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .appending import moved_on, refusal
+from .epochs import lost_word
 from .keys import Keys
 from .memory_server import Instance, MemoryServer
 from .port import Append, Appended, Meta, id_pair
@@ -75,7 +76,10 @@ class MemoryEpochs:
             self.server.check("fence", "after")
             return found.fork
 
-    def adopt(self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80") -> Appended:
+    def adopt(
+        self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80",
+        branch: Sequence[int] = (),
+    ) -> Appended:  # fmt: skip
         with self.server.changed:
             self.server.check("adopt")
             found = self._at(uid, epoch, tip)
@@ -83,7 +87,7 @@ class MemoryEpochs:
                 raise refusal("CORRUPT", f"the guard table is of version {found.mark}", self.namespace)
             self._undoable(found, "epoch", "replid", "epochs", "fork")
             found.epoch, found.replid, found.fork = self.server.random_epoch(), self.server.replid, ""
-            found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}!{lost[0]}-{lost[1]}".lstrip()
+            found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}!{lost_word(lost, branch)}".lstrip()
             answer = self._write(Append(uid, found.epoch, tip, payload, extra=extra))
             self.server.wake()
             self.server.check("adopt", "after")

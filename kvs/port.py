@@ -258,10 +258,14 @@ class Store(Protocol):
         """
         ...
 
-    def adopt(self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80") -> Appended:
+    def adopt(
+        self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80",
+        branch: Sequence[int] = (),
+    ) -> Appended:  # fmt: skip
         """Go on from what is left: a new epoch that begins with this commit, in one step, if epoch and tip are as named.
 
-        lost: the first and the last version known of what is given up. Raises `Conflict` if somebody was quicker.
+        lost: the first and the last version known of what is given up; branch: epochs of it that this history never had. Raises
+        `Conflict` if somebody was quicker.
         """
         ...
 

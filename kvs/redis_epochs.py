@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .appending import header_prefix, moved_on, refusal
+from .epochs import lost_word
 from .keys import Keys
 from .port import Append, Appended, Meta
 
@@ -47,12 +48,15 @@ class EpochScripts:
         found: str = answer[1].decode()
         return found
 
-    def adopt(self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80") -> Appended:
+    def adopt(
+        self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80",
+        branch: Sequence[int] = (),
+    ) -> Appended:  # fmt: skip
         new = new_epoch()
         prefix = header_prefix(Append(uid, new, tip, payload, extra=extra))
         answer = self._script(
             "adopt", [self.keys.meta, self.keys.journal, self.keys.guards],
-            [uid, epoch, tip, new, "1" if self.fenced else "0", "{}-{}".format(*lost), prefix, payload], resend=True,
+            [uid, epoch, tip, new, "1" if self.fenced else "0", lost_word(lost, branch), prefix, payload], resend=True,
         )  # fmt: skip
         self._refused(answer, epoch, tip)
         return Appended(tip + 1, new)

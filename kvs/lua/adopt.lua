@@ -1,7 +1,7 @@
 -- Go on from what is left of a history: a new epoch and the entry that says so, in one step, if all is as named.
 -- KEYS  1 meta  2 journal  3 guards
 -- ARGV  1 uid  2 old epoch  3 tip version  4 new epoch  5 read the replication id (0/1)
---       6 "<first>-<last>" version known of what is lost  7 header (array of nine, eight elements)  8 payload
+--       6 "<first>-<last>" version known of what is lost, and epochs of it (see epochs.py)  7 header (array of nine, eight elements)  8 payload
 -- Answers {'OK', id} | {'GONE'} | {'MOVED', epoch, version} | {'CORRUPT', why}
 local meta = redis.call('HMGET', KEYS[1], 'uid', 'epoch', 'version', 'tip', 'epochs')
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end

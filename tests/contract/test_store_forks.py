@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxkv.kvs.blobs import payload_hash
-from fluxkv.kvs.epochs import anchor, belongs, given_up, is_anchored, lost_beyond, settle, spans
+from fluxkv.kvs.epochs import Span, anchor, belongs, given_up, is_anchored, lost_beyond, settle, spans
 from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Appended, Conflicted, StaleEpoch
@@ -41,13 +41,13 @@ def test_adoption_is_one_step_that_one_process_wins(bench: Any) -> None:
     uid, epoch = bench.meta.uid, bench.meta.epoch
     bench.store.fence(uid, epoch, f"9-{epoch}")
     assert _code(lambda: bench.store.adopt(uid, epoch, 1, (2, 9), b"0a")) == "epoch"  # not the tip
-    made = bench.store.adopt(uid, epoch, 2, (3, 9), b"0adopted", b"\x81\xa2by\xa1x")
+    made = bench.store.adopt(uid, epoch, 2, (3, 9), b"0adopted", b"\x81\xa2by\xa1x", (5, 6))
     assert made.version == 3
     assert made.epoch != epoch
     assert _code(lambda: bench.store.adopt(uid, epoch, 2, (3, 9), b"0a")) == "epoch"  # somebody was quicker
     meta = bench.store.meta()
     assert (meta.version, meta.epoch, meta.fork) == (3, made.epoch, "")
-    assert spans(meta.epochs) == [(epoch, 1, 0, 0), (made.epoch, 3, 3, 9)]
+    assert spans(meta.epochs) == [Span(epoch, 1, 0, 0), Span(made.epoch, 3, 3, 9, (5, 6))]
     assert bench.store.read(2)[0].payload == b"0adopted"
     assert bench.append(3) == StaleEpoch(made.epoch)  # whoever decided on the old history decides again
     assert bench.append(3, epoch=made.epoch) == Appended(4, made.epoch)
@@ -79,7 +79,7 @@ def test_a_sealed_instance_is_read_and_written_by_nobody(bench: Any) -> None:
 def test_every_epoch_is_remembered(bench: Any) -> None:
     bench.append(0)
     meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)
-    assert spans(meta.epochs) == [(bench.meta.epoch, 1, 0, 0), (meta.epoch, 2, 0, 0)]
+    assert spans(meta.epochs) == [Span(bench.meta.epoch, 1, 0, 0), Span(meta.epoch, 2, 0, 0)]
     again = bench.store.open_epoch(meta.uid, meta.epoch, 1)
     assert again.epoch not in (meta.epoch, bench.meta.epoch)
 

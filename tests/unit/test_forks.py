@@ -141,3 +141,28 @@ def test_who_decided_on_the_lost_branch_decides_again(world: World) -> None:
 
     assert world.journal.settle(decide).version == 5
     assert seen == [5, 4]
+
+
+def test_what_was_adopted_long_ago_gives_up_nothing_that_is_lost_later(world: World) -> None:
+    """The epoch of what is lost now began after the replica's last word, so this history never had it, either time."""
+    world.say(5)
+    world.server.fail_over(1)
+    world.adopt(5)
+    world.say(3)
+    meta = world.store.meta()
+    world.server.restart()
+    later = world.store.open_epoch(meta.uid, meta.epoch, meta.version)
+    world.journal.meta = later
+    world.say(4)
+    tip = world.store.meta().version
+    world.server.fail_over(4)
+    assert world.store.meta().epoch == meta.epoch
+    assert forks.notice(world.store, f"{tip - 1}-{later.epoch}") == (meta.version + 1, tip - 1)
+    assert _code(lambda: world.say(1)) == "forked"
+    lost = forks.missing(world.store, world.store.meta().fork)
+    assert lost is not None
+    forks.adopt(world.store, lost, NOW, "test")
+    world.journal.meta = world.store.meta()
+    world.say(6)
+    assert forks.notice(world.store, f"{tip}-{later.epoch}") is None  # of the same branch, though nobody knew that it went so far
+    assert forks.notice(world.store, f"{tip}-12345") is not None
