@@ -124,8 +124,8 @@ class WorkerRunner(Runner):
         return super().perform(output)
 
     def _look_up(self, ids: tuple[int, ...]) -> list[Input]:
-        """What the journal says of jobs that have left the state. What cannot be read now, because the archive is away or an entry is
-        damaged, is asked for again: whoever depends on those jobs waits, and nobody else does."""
+        """What the journal says of jobs that have left the state. What cannot be read now, because the archive is away or an
+        entry is damaged, is asked for again: whoever depends on those jobs waits, and nobody else does."""
         try:
             return [Found(ids, self.insist(lambda: self._find(ids)))]
         except FluxkvError as error:

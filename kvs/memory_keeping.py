@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from .appending import not_restored, tip_moved, trim_refusal
+from .appending import not_restored, refusal, tip_moved, trim_refusal
 from .keys import Keys
 from .memory_server import Instance, MemoryServer
 from .port import Depot, Entry, Meta, id_pair
@@ -96,6 +96,9 @@ class MemoryKeeping:
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         self.server.check("put_blobs")
         with self.server.changed:
+            found = self.server.tables.instances.get(self.namespace)
+            if found is not None and 0 < found.room < self.server.used_memory and not blobs.keys() <= self._held.keys():
+                raise refusal("FULL", str(self.server.used_memory), self.namespace)
             self._held.update(blobs)
             self._touched.update(dict.fromkeys(blobs, self.server.clock()))
 

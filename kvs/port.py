@@ -351,7 +351,8 @@ class Store(Protocol):
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         """Store content-addressed bytes (name: `blob_name(data)`). Idempotent. They are kept for a while from now on, then as
-        long as something retained names them: see `collect_blobs`."""
+        long as something retained names them: see `collect_blobs`. Raises `Unavailable` (code full) past the soft memory line,
+        but for those that are there."""
         ...
 
     def touch_blobs(self, names: Sequence[str]) -> list[str]:

@@ -98,13 +98,16 @@ class KeepingScripts:
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         if blobs:
             flat = [part for pair in blobs.items() for part in pair]
-            self._script("put_blobs", [self.keys.blobs, self.keys.touched], ["put", *flat], resend=True)
+            answer = self._script("put_blobs", [self.keys.blobs, self.keys.touched, self.keys.meta], ["put", *flat], resend=True)
+            if answer:
+                raise refusal("FULL", answer[1].decode(), self.namespace)
 
     def touch_blobs(self, names: Sequence[str]) -> list[str]:
         missing: list[bytes] = []
+        keys = [self.keys.blobs, self.keys.touched, self.keys.meta]
         for at in range(0, len(names), BLOB_STEP):
             some = names[at : at + BLOB_STEP]
-            missing += self._script("put_blobs", [self.keys.blobs, self.keys.touched], ["touch", *some], resend=True)
+            missing += self._script("put_blobs", keys, ["touch", *some], resend=True)
         return [name.decode() for name in missing]
 
     def idle_blobs(self, before: float) -> list[str]:

@@ -16,7 +16,8 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.file_archive import make_file
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.blobs import blob_name
-from fluxkv.kvs.errors import Conflict, Rejected
+from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Appended, Store
 
 OLD, NEW = b"old " * 10, b"new " * 10
@@ -185,3 +186,23 @@ def test_files_that_a_job_names_are_wanted_or_brought_back(bench: Any, tmp_path:
     assert bench.store.collect_blobs(bench.meta.uid, ids[2], SOON, [name]) == 1
     keep_files(bench.store, [jobspec])
     assert bench.store.get_blobs([name]) == [blobs[name]]
+
+
+def test_past_the_soft_line_no_blob_comes_that_is_not_there(bench: Any) -> None:
+    """A blob is put before the commit that is refused: what is refused must not fill the memory all the same."""
+    if bench.backend.name == "fake":
+        pytest.skip("fakeredis has no INFO")
+    store, (old, new) = bench.store, (blob_name(OLD), blob_name(NEW))
+    store.put_blobs({old: OLD})
+    uid = store.meta().uid
+    if isinstance(store, MemoryStore):
+        store.server.used_memory = 1000
+    store.set_room(uid, 10)
+    with pytest.raises(Unavailable) as caught:
+        store.put_blobs({old: OLD, new: NEW})
+    assert caught.value.code == "full"
+    store.put_blobs({old: OLD})
+    assert store.touch_blobs([old, new]) == [new]
+    store.set_room(uid, 1 << 50)
+    store.put_blobs({new: NEW})
+    assert store.get_blobs([old, new]) == [OLD, NEW]
