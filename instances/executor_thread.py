@@ -250,7 +250,7 @@ class Core:
                 self._commit(group[start : start + CHUNK])
 
     def _commit(self, works: list[Work]) -> None:
-        """One commit, and what becomes of its futures. Who is refused is found by halves, and harms no other."""
+        """Commit these, and what becomes of their futures. Who is refused is found by halves, and harms no other."""
         wanted = []
         for work in works:
             if work.future.cancelled():
@@ -260,25 +260,27 @@ class Core:
                 wanted.append(work)
         if not wanted:
             return
+        items = ((work.jobspec, work.env, work.urgency, "") for work in wanted)
+        left, taken, refused = iter(wanted), list[tuple[int, Work]](), None
         try:
-            pairs = ((work.jobspec, work.env) for work in wanted)
-            ids = self._submitter.submit(pairs, wanted[0].urgency, wanted[0].flags)
+            for ids in self._submitter.stream(items, wanted[0].flags):  # what is large takes more than one commit
+                taken += zip(ids, left, strict=False)
         except FluxkvError as error:
-            if isinstance(error, Rejected) and error.code != "queue-closed" and len(wanted) > 1:
-                half = len(wanted) // 2
-                self._commit(wanted[:half])
-                self._commit(wanted[half:])
-                return
-            why = self._why(error)
-            for work in wanted:
-                work.future.fail(why)
-                if isinstance(error, Rejected):  # else its job may be in the journal
-                    self.ended(work.future)
-            return
-        submitted = self._submitter.submitted
-        for work, id in zip(wanted, ids, strict=True):
+            refused = error
+        for id, work in taken:
             work.future.submitted(id)
-            self._hub.add(work.future, submitted.pop(id))
+            self._hub.add(work.future, self._submitter.submitted.pop(id))
+        rest = list(left)
+        if isinstance(refused, Rejected) and refused.code != "queue-closed" and len(rest) > 1:
+            half = len(rest) // 2
+            self._commit(rest[:half])
+            self._commit(rest[half:])
+        elif refused is not None:
+            why = self._why(refused)
+            for work in rest:
+                work.future.fail(why)
+                if isinstance(refused, Rejected):  # else its job may be in the journal
+                    self.ended(work.future)
 
     def _attach(self, futures: list[JobFuture]) -> None:
         """Past events from the journal, further ones as they come."""

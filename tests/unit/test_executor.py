@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from client_rig import life, play
 
-from fluxkv.instances import executor_thread, pyjob
+from fluxkv.instances import executor_thread, pyjob, submission
 from fluxkv.instances.client import Instance
 from fluxkv.instances.executor import Executor
 from fluxkv.instances.futures import EVENTS, JobException, JobFuture
@@ -265,19 +265,22 @@ def test_a_closed_queue_fails_its_futures_only(executor: Executor, instance: Ins
     assert fine.jobid(PATIENCE_S)
 
 
+@pytest.mark.parametrize("commits", ["one", "many"])
 def test_who_is_refused_harms_no_other_of_the_commit(
-    executor: Executor, instance: Instance, monkeypatch: pytest.MonkeyPatch
+    executor: Executor, instance: Instance, monkeypatch: pytest.MonkeyPatch, commits: str
 ) -> None:
+    """many: large jobs do not go into one commit, and those before it are in the journal when one is refused."""
     submitter = executor._core._submitter
-    right = submitter.submit
+    right = submitter._commit
 
-    def strict(pairs: Any, urgency: int, flags: int) -> list[int]:
-        pairs = list(pairs)
-        if any("bad" in jobspec["tasks"][0]["command"] for jobspec, _ in pairs):
+    def strict(chunk: Any, *rest: Any) -> list[int]:
+        if any("bad" in jobspec["tasks"][0]["command"] for jobspec, *_ in chunk):
             raise Rejected("bad is refused")
-        return right(pairs, urgency, flags)
+        return right(chunk, *rest)
 
-    monkeypatch.setattr(submitter, "submit", strict)
+    monkeypatch.setattr(submitter, "_commit", strict)
+    if commits == "many":
+        monkeypatch.setattr(submission, "CHUNK_BYTES", 1)
     go = threading.Event()
     executor.submit_command(["first"]).add_jobid_callback(lambda _: go.wait(PATIENCE_S))
     futures = [executor.submit_command(["bad" if n in (2, 5) else "good"]) for n in range(9)]
@@ -290,6 +293,7 @@ def test_who_is_refused_harms_no_other_of_the_commit(
                 future.result(PATIENCE_S)
         else:
             assert instance.job(future.jobid(PATIENCE_S)).name == "good"
+    assert len([job for job in instance.state().jobs.values() if job.name == "good"]) == 7
     assert last.jobid(PATIENCE_S)
     spec = instance.job(beside.jobid(PATIENCE_S)).jobspec
     assert spec is not None
