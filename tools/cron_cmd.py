@@ -390,10 +390,7 @@ def start(entries: tuple[str, ...], uri: str | None) -> None:
     from ..instances.cron_time import next_time
     from ..journal import decide_cron
 
-    _each(
-        entries, uri,
-        lambda state, entry, now: [decide_cron.start(entry, next_time(entry.type, entry.spec, now), now)],
-    )  # fmt: skip
+    _each(entries, uri, lambda state, entry, now: [decide_cron.start(entry, next_time(entry.type, entry.spec, now), now)])
 
 
 @cron.command("delete")
