@@ -16,6 +16,8 @@ if ARGV[3] ~= 'begin' then
   if ARGV[3] == 'end' then
     call('HSET', meta_key, 'floor', meta[3]) -- guards of jobs are not made anew: what was decided before this conflicts
     call('HSET', guards, '!', meta[3])
+  elseif call('HGET', guards, '!') then
+    return {'MOVED', meta[2], meta[3]} -- a copy of a step, come late: what is there by now is newer
   else
     for first = 4, #ARGV, 4000 do
       call('HSET', ARGV[3] == 'guards' and guards or producers, unpack(ARGV, first, math.min(first + 3999, #ARGV)))
