@@ -13,6 +13,7 @@ from ..journal.hostlist import compress
 from ..journal.idset import format_ids
 from ..journal.job import INACTIVE, Job
 from ..journal.quarantine import Aside, listed
+from ..journal.retry import may_return
 from ..journal.scripts import HOUSEKEEPING
 from ..journal.state import State
 from .reactor import Note, Output
@@ -62,10 +63,10 @@ def _drain(state: State, rank: int, reason: str, now: float, group: Group) -> No
 
 
 def _end(job: Job, aside: Aside, now: float, group: Group) -> None:
-    """The exception that ends it, unless it is over, or ending for another cause."""
+    """The exception that ends it, unless it is over, or ending for good for another cause."""
     thing = f"job/{job.id}"
     group.things.append(thing)
     group.bumps.append(thing)
-    if job.state != INACTIVE and job.exception is None and job.status is None:
+    if job.state != INACTIVE and ((job.exception is None and job.status is None) or may_return(job)):
         context = {"type": TYPE, "severity": 0, "note": aside.why}
         group.events.append(["exception", job.id, now, context])

@@ -247,3 +247,24 @@ def test_no_retry_policy_covers_it() -> None:
     rig.over(id, status=15, cause="ended")
     settled(rig)
     assert (rig.job(id).state, rig.job(id).result) == (INACTIVE, Result.FAILED)
+
+
+@pytest.mark.parametrize("asked", ["by policy", "by hand"])
+def test_an_attempt_that_had_failed_before_is_not_begun_again(asked: str) -> None:
+    """What is set aside while its job is on the way to another attempt stays aside."""
+    rig = Rig()
+    spec = jobspec(nodes=2)
+    if asked == "by policy":
+        spec["attributes"]["system"]["retry"] = {"limit": 3, "on": ["any"]}
+    id = rig.submit(spec)
+    rig.started(id)
+    if asked == "by hand":
+        rig.say(["exception", id, rig.now, {"type": "requeue", "severity": 0, "note": "again", "userid": 1}])
+    rig.over(id, status=256, rank=0)
+    rig.turn()
+    rig.say(["alloc", id, rig.now, ALLOC])
+    rig.turn()
+    rig.over(id, status=256, rank=1)
+    settled(rig)
+    assert (rig.job(id).state, rig.job(id).number) == (INACTIVE, 1)
+    assert not rig.state.nodes[0].busy
