@@ -130,8 +130,17 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": meta.durability,
         "replicas": meta.replicas,
         "memory_limit": options.get("memory_limit") or "",
+        "on_fork": options.get("on_fork") or _parents(here, "on_fork"),  # their server is one, and so is what it loses
         "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
     }  # fmt: skip
+
+
+def _parents(here: Place, name: str) -> Any:
+    """A setting of the parent, None where its state directory is on another host."""
+    try:
+        return StateDir(here.state_dir).read().get(name) if here.state_dir else None
+    except (Rejected, Unavailable):
+        return None
 
 
 def _parent_nodes(store: Store, here: Place, ranks: set[int]) -> Any:

@@ -112,7 +112,7 @@ def start(
         if here is not None:
             if redis or unsafe_server or listen:
                 raise Rejected("--redis and --listen do not go with a child instance: its server is its parent's", code="child")
-            sys.exit(start_child(here, options, list(command)))
+            sys.exit(start_child(here, {**options, "on_fork": on_fork}, list(command)))
     from ..journal.duration import parse_duration
 
     keep_s = parse_duration(keep)
