@@ -31,7 +31,7 @@ from .ending import end_jobs
 from .paths import StateDir, lock_held, lock_holder, write_json
 from .server_care import SERVER_AGAIN_S, ServerCare
 from .spool import spool_id
-from .supervised import WITHIN_S, Role, keep_owner, owner_file, remove, roles_of, write_word
+from .supervised import WITHIN_S, Role, forgive, keep_owner, owner_file, remove, roles_of, write_word
 
 WITNESS_S = 1.0
 CHECK_S = 1.0
@@ -61,8 +61,7 @@ class Keeper(ServerCare):
         """Server, namespace, daemons. Raises what stands in the way."""
         remove(self.state_dir.join("run", "stopping"))
         remove(self.state_dir.join("run", "ready"))
-        for role in self.roles:
-            remove(self.state_dir.join("run", f"{role.name}.failed"))
+        forgive(self.roles, self.state_dir)
         launcher = next((role for role in self.roles if role.name == "launcher"), None)
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
@@ -199,12 +198,8 @@ class Keeper(ServerCare):
         self.restart_asked = True
 
     def _revive_told(self, signum: int, frame: object) -> None:
-        """Somebody ran `start` again: roles given up get another chance."""
-        for role in self.roles:
-            if role.failed:
-                role.failed = ""
-                role.deaths = []
-                remove(self.state_dir.join("run", f"{role.name}.failed"))
+        """Somebody ran `start` again."""
+        forgive(self.roles, self.state_dir)
         self.lost = False
         self.server_started = 0.0
 
@@ -276,6 +271,7 @@ class Keeper(ServerCare):
     def _restart(self) -> None:
         """Replace worker and agent; launcher, server and tasks go on."""
         self.log.say("info", "restarting the daemons")
+        forgive(self.roles, self.state_dir)
         for role in self.roles:
             if role.name != "launcher":
                 self._end(role, signal.SIGTERM)

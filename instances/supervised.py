@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import proctree
@@ -67,6 +67,13 @@ class Role:
         often = len(of) >= DEATHS + (2 if self.name == "launcher" else 0)
         self.again_at = now + PAUSE_S if often else 0.0
         return often and not spared
+
+
+def forgive(roles: Iterable[Role], state_dir: StateDir) -> None:
+    """Those that were given up get another chance."""
+    for role in roles:
+        role.failed, role.deaths = "", []
+        remove(state_dir.join("run", f"{role.name}.failed"))
 
 
 def roles_of(settings: Mapping[str, Any], state_dir: StateDir) -> list[Role]:

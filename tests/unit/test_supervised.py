@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+from fluxkv.instances.keeper import Keeper
+from fluxkv.instances.paths import StateDir
 from fluxkv.instances.supervised import DEATHS, WITHIN_S, Role
 
 
@@ -49,3 +52,18 @@ def test_while_history_is_lost_nobody_is_to_blame(tmp_path: Path) -> None:
         ended(role, tmp_path / "agent.json", "exit 4")
         assert not role.count(float(at), blameless=True)
     assert not role.count(float(at)), "nor do those deaths count afterwards"
+
+
+def test_a_restart_brings_back_what_was_given_up_for_good(tmp_path: Path) -> None:
+    """As `journal quarantine` says: not once only, and nobody says that it is dead any more."""
+    keeper = Keeper.__new__(Keeper)
+    keeper.state_dir, role = StateDir(str(tmp_path)), Role("worker-0", "")
+    keeper.state_dir.create()
+    keeper.roles, spawned = [role], list[str]()
+    keeper.log = SimpleNamespace(say=lambda level, text: None)  # type: ignore[assignment]
+    keeper._spawn = lambda role: spawned.append(role.name)  # type: ignore[method-assign]
+    role.failed, role.deaths = "worker-0 died 3 times", [1.0, 2.0, 3.0]
+    word = Path(keeper.state_dir.join("run", "worker-0.failed"))
+    word.write_text(role.failed)
+    keeper._restart()
+    assert (spawned, role.failed, role.deaths, word.exists()) == (["worker-0"], "", [], False)
