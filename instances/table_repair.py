@@ -17,6 +17,7 @@ from ..kvs.port import Entry
 
 TRIES = 20
 READ = 1_000
+SALVAGE = "fluxkv journal salvage makes an instance of all that can be read"
 REASON = "the tables beside the journal were made anew"
 
 
@@ -31,13 +32,10 @@ def make_tables_anew(journal: Journal) -> int:
         before = store.meta()
         while tables.version < before.version:
             entries = journal.history.read(tables.version, READ)
-            if not entries or entries[0].version != tables.version + 1:
-                raise Corrupt(
-                    f"version {tables.version + 1} is missing", code="version-gap",
-                    hint="fluxkv journal verify names every fault; fluxkv journal quarantine VERSION goes on without one",
-                )  # fmt: skip
             for entry in entries[: before.version - tables.version]:
                 _take(journal, tables, entry)
+            if not entries:
+                raise _missing(tables.version + 1)
         try:
             done = store.rebuild(
                 before.uid, before.epoch, before.version, tables.guards, tables.producers, sorted(tables.inboxes)
@@ -51,12 +49,20 @@ def make_tables_anew(journal: Journal) -> int:
 
 
 def _take(journal: Journal, tables: Tables, entry: Entry) -> None:
+    while entry.version != tables.version + 1:
+        if not journal.reader.is_aside(tables.version + 1):
+            raise _missing(tables.version + 1)
+        tables.version += 1
     try:
         tables.take(entry, read_header(entry))
-    except Corrupt:
+    except Corrupt as error:
         if not journal.reader.is_aside(entry.version):
-            raise
+            raise Corrupt(str(error), code=error.code, hint=SALVAGE) from None
         tables.version = entry.version
+
+
+def _missing(version: int) -> Corrupt:
+    return Corrupt(f"version {version} is missing", code="version-gap", hint=SALVAGE)
 
 
 def _say(journal: Journal, old: int) -> None:
