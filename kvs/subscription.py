@@ -167,7 +167,8 @@ class RedisSubscription:
                 entries = [as_entry(item) for item in items]
                 if entries:
                     last = entries[-1]
-                    self._anchors[key] = anchor(last.version, last.epoch, payload_hash(last.payload))
+                    known = anchor(last.version, last.epoch, payload_hash(last.payload))
+                    self._anchors[key] = known if is_anchored(last, known) else ""  # a damaged one is no other history
                 batch.append((key, entries))
             else:
                 batch.append((key, [as_message(item) for item in items]))
