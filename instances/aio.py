@@ -65,7 +65,7 @@ class LoopHub:
 
     def watch(self, ids: Iterable[int]) -> list[asyncio.Future[JobResult]]:
         """A future for each job's result. Raises `Rejected` for an unknown id."""
-        known, (version, _) = self._instance.known(list(ids), look=self._state)
+        known, (version, position) = self._instance.known(list(ids), look=self._state)
         found = []
         try:
             for job in known:
@@ -77,7 +77,7 @@ class LoopHub:
                 awaited = _Awaited(job, future)
                 self._awaited.add(awaited)
                 future.add_done_callback(partial(self._drop, awaited))
-                self._hub.add(awaited, version)
+                self._hub.add(awaited, version, position)
         except BaseException:
             for future in found:
                 future.cancel()

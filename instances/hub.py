@@ -50,10 +50,11 @@ class Hub:
         """Whether there is a subscription."""
         return self._tail is not None
 
-    def add(self, watcher: Watcher, version: int) -> None:
-        """Hand on the events of its job in commits after `version`. Raises what reading the journal raises."""
+    def add(self, watcher: Watcher, version: int, position: str = "") -> None:
+        """Hand on the events of its job in commits after `version`, whose entry id is `position` where that is known. Raises what
+        reading the journal raises."""
         if not self.watching and self._tail is None:
-            self._version, self._position = version, ""
+            self._version, self._position = version, position
         elif version < self.version:
             if self._catch_up(watcher, version):
                 return

@@ -30,12 +30,18 @@ def connections(instance: Instance) -> int:
     return len(store._ask("CLIENT", "LIST").splitlines())
 
 
+async def connected(instance: Instance) -> None:
+    """Until whoever awaits something has its subscription, which comes with a later turn of the loop."""
+    while not any(hub._hub.connected for hub in aio._hubs.values()):
+        await asyncio.sleep(0)
+
+
 def test_many_jobs_are_awaited_over_one_subscription(instance: Instance) -> None:
     async def main() -> None:
         jobs = [instance.submit(["true"]) for _ in range(40)]
         before = connections(instance)
         tasks = [asyncio.create_task(job.wait_async(PATIENCE_S)) for job in jobs]
-        await asyncio.sleep(0)
+        await connected(instance)
         assert connections(instance) == before + 1
         play(instance, [event for job in jobs[:20] for event in life(job.id, 256)])
         results = await asyncio.gather(*tasks[:20])
@@ -120,7 +126,7 @@ def test_a_history_that_is_gone_is_told_to_all_who_wait(instance: Instance) -> N
     async def main() -> None:
         job = instance.submit(["true"])
         tasks = [asyncio.create_task(job.wait_async()) for _ in range(2)]
-        await asyncio.sleep(0)
+        await connected(instance)
         store: Any = instance.store
         store._ask("HSET", store.keys.meta, "uid", "another")
         for task in tasks:
