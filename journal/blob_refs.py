@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ..kvs.blobs import NAME_LENGTH
 from ..kvs.errors import Corrupt
 from ..kvs.port import Entry
-from .wire import ZLIB
+from .wire import ZLIB, inflate
 
 _RUN = re.compile(rb"[0-9a-f]{%d,}" % NAME_LENGTH)
 
@@ -35,8 +35,8 @@ def names_in_entries(entries: Iterable[Entry], *, strict: bool = True) -> set[st
         body = entry.payload[1:]
         if entry.payload[:1] == ZLIB:
             try:
-                body = zlib.decompress(body)
-            except zlib.error as error:
+                body = inflate(body)
+            except (ValueError, zlib.error) as error:
                 if not strict:
                     continue
                 raise Corrupt(f"entry {entry.id}: {error}", code="bad-payload") from None

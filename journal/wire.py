@@ -108,15 +108,21 @@ def pack_events(events: Sequence[Sequence[Any]]) -> bytes:
     return ZLIB + zlib.compress(body, 1)
 
 
+def inflate(body: bytes) -> bytes:
+    """What was compressed in a payload. Raises `ValueError` or `zlib.error` for what is no payload's."""
+    stream = zlib.decompressobj()
+    plain = stream.decompress(body, MAX_PAYLOAD)
+    if not stream.eof:
+        raise ValueError("truncated or too large")
+    return plain
+
+
 def unpack_events(payload: bytes) -> list[Any]:
     """Decode a payload. Raises `Corrupt` for anything that is not one."""
     codec, body = payload[:1], payload[1:]
     try:
         if codec == ZLIB:
-            stream = zlib.decompressobj()
-            body = stream.decompress(body, MAX_PAYLOAD)
-            if not stream.eof:
-                raise ValueError("truncated or too large")
+            body = inflate(body)
         elif codec != RAW:
             raise ValueError(f"unknown codec {codec!r}")
         events = _unpack_stored(body)

@@ -14,6 +14,7 @@ from .keys import Keys
 from .port import Answer, Append, Appended, Conflicted, Gap, StaleEpoch, id_pair
 
 COMPRESS_ABOVE = 300
+MOST_TEXT, MOST_THINGS = 8 << 20, 1 << 19  # of one header: a few bytes must not unpack to gigabytes
 MARK = "!"  # reserved in the guard table: the version it is of
 
 
@@ -33,6 +34,8 @@ def header_prefix(request: Append) -> bytes:
 def pack_things(things: tuple[str, ...]) -> str | bytes:
     """Guard names as one text, compressed when long: hundreds of them stand in every busy commit."""
     text = "\n".join(things)
+    if len(text) > MOST_TEXT or len(things) > MOST_THINGS:
+        raise Rejected(f"a commit that bumps {len(things)} things is too large", code="too-large", hint="write it in parts")
     if len(text) <= COMPRESS_ABOVE:
         return text
     import zlib
@@ -41,11 +44,14 @@ def pack_things(things: tuple[str, ...]) -> str | bytes:
 
 
 def unpack_things(value: str | bytes) -> list[str]:
-    """Inverse of `pack_things`."""
+    """Inverse of `pack_things`. Raises `ValueError` (or zlib's error) for what that never makes."""
     if isinstance(value, bytes):
         import zlib
 
-        value = zlib.decompress(value).decode()
+        stream = zlib.decompressobj()
+        value = stream.decompress(value, MOST_TEXT).decode()
+        if not stream.eof or value.count("\n") >= MOST_THINGS:
+            raise ValueError("truncated, or too many things")
     return value.split("\n") if value else []
 
 

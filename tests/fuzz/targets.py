@@ -193,16 +193,23 @@ BOMBS = (
     b"\x00\xc6\xff\xff\xff\xff",
     b"\x00" + b"\x91" * 20_000,
     b"\x01" + zlib.compress(b"\x91" * 2_000_000, 9),
-    b"\x01" + zlib.compress(b"\x9f" + (b"\xdd\x00\x10\x00\x00" + b"\x90" * (1 << 20)) * 15, 9),
-    b"\x01" + zlib.compress(b"\x9f" + (b"\xdd\x00\x10\x00\x00" + b"\x80" * (1 << 20)) * 15, 9),
     b"\x01",
     b"",
     b"\x07x",
 )
 
 
+NESTED = b"\x01" + zlib.compress(b"\x9f" + (b"\xdd\x00\x10\x00\x00" + b"\x90" * (1 << 20)) * 15, 9)  # 15 million lists
+
+
 def _header(payload: bytes) -> bytes:
     parts: list[Any] = ["", 0, 6, payload_hash(payload), "", "", [], {}, "1700000000000000"]
+    return b"\x99" + b"".join(map(wire.pack, parts))
+
+
+def _bumping(things: bytes) -> bytes:
+    """A header whose bumps are these bytes, compressed."""
+    parts: list[Any] = ["", 0, 6, b"", zlib.compress(things, 9), "", [], {}, "1700000000000000"]
     return b"\x99" + b"".join(map(wire.pack, parts))
 
 
@@ -218,6 +225,8 @@ def _snapshot() -> bytes:
 
 STORED = (Corrupt,)
 TYPED = (Rejected, click.UsageError)  # of what is typed
+HEADERS = (*BOMBS, b"\x99" * 3_000, _bumping(b"x" * (40 << 20)), _bumping(b"ab\n" * 2_500_000), _bumping(b"\n" * (8 << 20)))
+
 TARGETS: dict[str, Target] = {
     "idset": Target(
         idset.parse, ("0-3,5", "[1,3-4]"), ("0-99999999999", "0-2147483647", "0-4000000000,7", *TEXTS), back=idset.format_ids
@@ -358,8 +367,8 @@ TARGETS: dict[str, Target] = {
     "when": Target(lambda text: when.parse_when(text, 1.7e9), ("+2h", "tomorrow 6:00"), TEXTS),
     "separator": Target(inputs.separator, ("\\t", ","), TEXTS, raises=TYPED),
     "R request": Target(of_json(lambda value: request.compile_request(jobspec.parse_jobspec(value))), (JOBSPEC,), JSONS),
-    "header": Target(lambda data: wire.read_header(Entry(7, 5, data, b"")), (_header(b"x"),), (*BOMBS, b"\x99" * 3_000), STORED),
-    "payload": Target(wire.unpack_events, (GOOD_PAYLOAD, ALLOC), BOMBS, STORED),
+    "header": Target(lambda data: wire.read_header(Entry(7, 5, data, b"")), (_header(b"x"),), HEADERS, STORED),
+    "payload": Target(wire.unpack_events, (GOOD_PAYLOAD, ALLOC), (*BOMBS, NESTED), STORED),
     "entry": Target(entry_of, (_entry(GOOD_PAYLOAD),), tuple(map(_entry, BOMBS)), STORED),
     "fold": Target(folded, (GOOD_PAYLOAD, ALLOC), BOMBS[2:6], STORED),
     "snapshot": Target(a_snapshot, (_snapshot(),), (b"", b"\xff\xff", b"\x00\x03\x81\xa1a"), STORED),
