@@ -65,8 +65,8 @@ def settle(state: State, rank: int, names: list[str], group: Group, now: float, 
         cause = _cause(state, job, name)
         if not cause and job is not None and job.id in adopting.names:
             cause = "another attempt of its job goes on"
-        if not cause and not adopted_at(state):
-            cause = "its node was given up"  # no branch was lost: it has been said to be over, and its job is to begin anew
+        if not cause and (not adopted_at(state) or _given_up(job, name)):
+            cause = "its node was given up"  # it was begun on no lost branch: it has been said to be over, and its job begins anew
         if cause == "" and job is not None:
             row = claims.get(name)
             if job.state in (NEW, PRIORITY) and row is not None and (job.requeued is None or job.requeued[2] <= now):
@@ -113,6 +113,12 @@ def _cause(state: State, job: Job | None, name: str) -> str:
     if job.holds or job.granted is not None:
         return "the journal has another attempt of its job"
     return ""
+
+
+def _given_up(job: Job | None, name: str) -> bool:
+    """Whether this very history began it, and the job has another attempt to come."""
+    version = name.partition(".")[2].partition("-")[0]
+    return job is not None and job.requeued is not None and version.isdecimal() and int(version[:20]) in job.commits
 
 
 def _all_parts(state: State, name: str, count: int) -> list[list[Any]]:

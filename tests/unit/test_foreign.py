@@ -8,6 +8,7 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import forks
+from fluxkv.journal import decide_hosts
 from fluxkv.journal.claims import to_wire
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.job import RUN, SCHED
@@ -106,3 +107,33 @@ def test_of_two_attempts_of_one_job_one_is_adopted(rig: Forked) -> None:
     rig.turn()
     assert len(allocs(rig, id)) == 1
     assert not rig.state.quarantine
+
+
+def test_what_was_given_up_on_this_very_history_is_not_adopted(rig: Forked) -> None:
+    """A branch was lost a while ago; now a node comes back that somebody had declared dead, with what is to begin anew."""
+    rig.submit()
+    rig.lose(1)
+    rig.journal.meta = rig.store.meta()
+    for rank in (0, 1):
+        rig.speaks(rank)
+    rig.turn()
+    spec = jobspec(cores=2)
+    spec["attributes"]["system"]["retry"] = {"limit": 1, "on": ["node-failure"]}
+    id = rig.submit(spec)
+    rig.started(id)
+    name, claims = rig.begun(id)
+    (rank,) = rig.job(id).ranks
+    for _ in range(2):
+        rig.submit()  # the other node is full then
+    rig.say(["offline", "resource", rig.now, {"idset": str(rank), "reason": "x", "heard": rig.now, "fence": 1.0}])
+    rig.turn()
+    rig.do(decide_hosts.fence(rig.state, [rank], "it burns", 0, rig.now))
+    rig.turn()
+    assert (rig.job(id).state, rig.job(id).number) == (SCHED, 2)
+    rig.speaks(rank, claims)
+    rig.turn()
+    assert rig.job(id).state == SCHED
+    assert ["forget", name] in rig.orders(rank)
+    rig.speaks(rank)
+    rig.turn()
+    assert (rig.job(id).state, rig.job(id).ranks, rig.job(id).key != name) == (RUN, [rank], True)
