@@ -96,8 +96,8 @@ class ServerCare:
         if self.store is None or not self.settings.get("lead", True):
             return
         try:
-            if self.lost and self.store.meta().fork:
-                return
+            if self.lost and self.settings.get("on_fork") != witness.ADOPT and self.store.meta().fork:
+                return  # until somebody adopts
             done = "" if witness.is_current(self.store) else self._taken_up("server restarted")
             if self.lost:
                 self.lost = False

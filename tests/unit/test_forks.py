@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fluxkv.instances import forks
+from fluxkv.instances.paths import StateDir
+from fluxkv.instances.server_care import ServerCare
 from fluxkv.journal.decide import Decision, change_queue
 from fluxkv.journal.log import Journal
 from fluxkv.journal.state import State
@@ -166,3 +170,19 @@ def test_what_was_adopted_long_ago_gives_up_nothing_that_is_lost_later(world: Wo
     world.say(6)
     assert forks.notice(world.store, f"{tip}-{later.epoch}") is None  # of the same branch, though nobody knew that it went so far
     assert forks.notice(world.store, f"{tip}-12345") is not None
+
+
+@pytest.mark.parametrize("on_fork", ["adopt", "refuse"])
+def test_a_keeper_that_is_to_adopt_tries_again_where_something_stood_in_the_way(world: World, tmp_path: Path, on_fork: str) -> None:
+    world.say(5)
+    epoch = world.store.meta().epoch
+    world.server.fail_over(2)
+    said: list[str] = []
+    log: Any = SimpleNamespace(say=lambda level, text: said.append(text))
+    care = ServerCare(StateDir(str(tmp_path)), log, {"on_fork": on_fork})
+    care.state_dir.create()
+    care.store = world.store
+    forks.notice(world.store, f"5-{epoch}")
+    care._lost_history(Corrupt("the tables beside the journal are damaged", hint="fluxkv ops rebuild"))
+    care._take_up()
+    assert (care.lost, bool(world.store.meta().fork)) == ((False, False) if on_fork == "adopt" else (True, True))
