@@ -360,7 +360,7 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {
 FREE = {
     "HOST", "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
     "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
-    "reason", "count", "name", "URL", "SIZE|PERCENT|none", "UID",
+    "reason", "count", "name", "URL", "SIZE", "UID",
 }  # fmt: skip
 
 
