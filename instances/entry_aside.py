@@ -20,9 +20,11 @@ TRIES = 20
 def set_entry_aside(journal: Journal, version: int, reason: str, userid: int) -> str:
     """Journal it, and open a new epoch. What is wrong with the entry, in words.
 
-    Raises `Rejected` for an entry that is not there yet, can be read, or is set aside already.
+    Raises `Rejected` for an entry that is not there yet, can be read, is set aside already, or lies behind a sound snapshot: the
+    live state has what it said, and a fold without it would not be that state any more.
     """
     why = _fault(journal, version)
+    _refuse_behind_snapshot(journal, version)
     context = {"version": version, "event": "entry", "reason": reason or why, "userid": userid}
     thing = subject(version)
     decision = Decision([["quarantine", thing, time.time(), context]], absent=[thing], bumps=[thing])
@@ -57,6 +59,20 @@ def _fault(journal: Journal, version: int) -> str:
         f"version {version} can be read: only what cannot is set aside", code="readable",
         hint="events that contradict the state are set aside without a word; fluxkv journal verify lists them",
     )  # fmt: skip
+
+
+def _refuse_behind_snapshot(journal: Journal, version: int) -> None:
+    try:
+        newest = journal.snapshot()
+    except Corrupt:
+        return
+    if newest is not None and newest.version >= version:
+        raise Rejected(
+            f"nobody is stopped by version {version}: the snapshot of version {newest.version} has what it said",
+            code="behind-snapshot",
+            hint=f"only the past from there to {newest.version} cannot be told (jobs --at, fork, export), unless a copy, a replica "
+            "or an archive still has the entry: fluxkv journal salvage --dry-run DIR COPY",
+        )  # fmt: skip
 
 
 def _already(version: int) -> Rejected:

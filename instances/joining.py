@@ -42,18 +42,22 @@ def read_address(text: str) -> str:
     """The join address itself, out of a file ("-": standard input) so that it is not in `ps`, or as it is."""
     import sys
 
-    if text == "-":
-        return sys.stdin.readline().strip()
+    said = "standard input" if text == "-" else text
+    if text == "-" and (line := sys.stdin.readline().strip()):
+        return line
     if ":" in text and not os.path.exists(text):
         return text
     try:
-        with open(text, encoding="utf-8") as file:
-            return file.readline().strip()
+        if text != "-":
+            with open(text, encoding="utf-8") as file:
+                if line := file.readline().strip():
+                    return line
+        why = "it is empty"
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
-        raise Rejected(
-            f"{text}: {why}", code="bad-uri", hint="--join takes an address, a file that holds one, or -: fluxkv uri --remote"
-        ) from None
+    raise Rejected(
+        f"{said}: {why}", code="bad-uri", hint="--join takes an address, a file that holds one, or -: fluxkv uri --remote"
+    )
 
 
 def prepare(directory: StateDir, uri: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
 
         return run_launcher(["--spool", state_dir.spool])
     name = options.get("--role", role)
-    log = Log(name, None, None)
+    log = Log(called(name, state_dir), None, None)
 
     def body() -> None:
         if role == "keeper":
@@ -42,6 +42,12 @@ def main(argv: list[str]) -> int:
             raise SystemExit(f"unknown role {role}")
 
     return guarded(lambda: log, body)
+
+
+def called(name: str, state_dir: StateDir) -> str:
+    """What a daemon is called in the log that all hosts share: on one that has joined, with its host."""
+    settings = state_dir.read()
+    return f"{name}@{settings['host']['name']}" if settings.get("join") and "@" not in name else name
 
 
 if __name__ == "__main__":

@@ -147,7 +147,8 @@ class FsspecDepot:
                     f"the archive {self.url}: {error}", code="archive", hint="install it beside fluxkv, for the daemons too"
                 ) from None
             except Exception as error:
-                raise Rejected(f"bad archive address {self.url}: {error}", code="bad-archive") from None
+                raise Rejected(f"bad archive address {self.url}: {getattr(error, 'strerror', None) or error}", code="bad-archive",
+                               hint="give a directory, or a URL fsspec knows") from None
             self._root = root.rstrip("/")
         return self._fs
 

@@ -41,7 +41,7 @@ def parse_listen(text: str) -> Listen:
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     if port and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
-        raise Rejected(f"can not listen on {text[:60]!r}: bad port {port[:20]!r}", code="bad-listen", hint=_HINT)
+        raise Rejected(f"cannot listen on {text[:60]!r}: bad port {port[:20]!r}", code="bad-listen", hint=_HINT)
     found = Listen("0.0.0.0" if host in ("", "*") else host, int(port or 0))
     _probe(found, text)
     return found
@@ -62,7 +62,7 @@ def _probe(listen: Listen, shown: str) -> int:
             return int(probe.getsockname()[1])
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise Rejected(f"can not listen on {shown!r}: {why}", code="bad-listen", hint=_HINT) from None
+        raise Rejected(f"cannot listen on {shown!r}: {why}", code="bad-listen", hint=_HINT) from None
 
 
 def prepare(state_dir: str) -> None:

@@ -242,7 +242,7 @@ def _bring_up(parsed: ServerAddress) -> str:
     folder, _, name = parsed.path.rpartition("/") if parsed.kind == "unix" else ("", "", "")
     if name == "kv.sock" and folder and exists(f"{folder}/instance.json"):
         return f"fluxkv status says more; fluxkv start --detach --state-dir {folder} brings it up"
-    return "start the instance (fluxkv start), or check the address"
+    return "is it up there, and the address right? An instance's own server comes up with it: fluxkv start --detach --state-dir DIR"
 
 
 def _connect_file(path: str, timeout_s: float) -> RawSocket:

@@ -381,10 +381,12 @@ def _torn(log: str, begin: int) -> bool:
 def _died(state_dir: str, log: str, begin: int) -> Unavailable:
     lines = _log_since(log, begin)
     telling = [line for line in lines if " # " in line or "FATAL" in line or "***" in line or ">>>" in line]
-    why = " / ".join((telling or lines)[-3:]) or "it said nothing"
+    telling = [line for line in telling if "vm.overcommit_memory" not in line and "Transparent Huge Pages" not in line]
+    why = " / ".join(line.partition(" # ")[2] or line for line in (telling or lines)[-3:]) or "it said nothing"
     hint = f"see {log}"
     for sign, advice in (
         ("No space left", "the disk is full: free some space"),
+        ("Address already in use", "another program listens there: start --listen=ADDR:PORT takes another port"),
         ("Permission denied", "check who owns the state directory"),
         (
             "Bad file format",

@@ -62,8 +62,9 @@ def agent(
         directory = joining.default_directory(uri, name or host_name())
     else:
         directory = joined_directory(None)
-    if lock_held(directory.lock_file("keeper")):
-        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running", hint="fluxkv status")
+    if lock_held(directory.lock_file("keeper")) and directory.read().get("join"):
+        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running",
+                       hint=f"fluxkv status --state-dir {directory.path}")  # fmt: skip
     options = {"name": name, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties}
     settings = joining.prepare(directory, uri, options)
     hide_password(address, directory, detach)
@@ -153,7 +154,9 @@ def joined_directory(state_dir: str | None, part: str = "ranks") -> Any:
     if state_dir:
         raise Rejected(f"{state_dir}: no host has joined from here", code="no-state-dir", hint="fluxkv list")
     if not found:
-        raise Rejected("this host has not joined anything", code="no-instance", hint="fluxkv agent --join URI")
+        command = "agent" if part == "ranks" else "worker"
+        again = f"fluxkv {command} --join URI; fluxkv uri --remote, on the instance's host, prints it"
+        raise Rejected("this host has not joined anything", code="no-instance", hint=again)
     raise Rejected(
         f"this host has joined {len(found)} instances", code="which-instance",
         hint=f"name one with --state-dir: {', '.join(one.path for one in found)}",

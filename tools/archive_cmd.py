@@ -56,7 +56,7 @@ def archive(
             Archiver(journal, place, settings, dry_run=dry_run), rules, journal.store.now(), all_of_it=all_of_it, trim=trim,
             sweep=trim,
         )  # fmt: skip
-    _show(done, as_json, trim)
+    _show(done, as_json, trim, 0.0 if all_of_it else rules.after_s)
 
 
 def place_of_journal(journal: Journal, uri: str | None, url: str | None) -> tuple[ArchiveRules, dict[str, Any], str]:
@@ -78,7 +78,8 @@ def place_of_journal(journal: Journal, uri: str | None, url: str | None) -> tupl
     return rules, directory.read() if directory is not None else {}, place
 
 
-def _show(done: Done, as_json: bool, trim: bool) -> None:
+def _show(done: Done, as_json: bool, trim: bool, after_s: float) -> None:
+    """after_s: what is younger was left alone."""
     from . import render
 
     if as_json:
@@ -92,7 +93,8 @@ def _show(done: Done, as_json: bool, trim: bool) -> None:
     if done.lost:
         render.out(f"versions {done.lost[0]} to {done.lost[1]} are of a branch that was lost: {would}set aside in {done.url}")
     if done.archived is None:
-        render.out(f"nothing new for {done.url}")
+        young = f" that is older than {render.duration_text(after_s)} (--now takes all)" if after_s else ""
+        render.out(f"nothing new for {done.url}{young}")
     else:
         size = sum(part.size for part in done.segments)
         what = "" if done.dry_run else f" ({len(done.segments)} segments, {size} bytes, {done.blobs} blobs)"

@@ -22,7 +22,7 @@ LEVELS = ("debug", "info", "notice", "warning", "error", "critical")
 @click.option("-F", "-f", "--follow", "follow", is_flag=True, help="Go on with what comes.")
 @click.option("--new", is_flag=True, help="With --follow: only what comes from now on.")
 @click.option("-n", "--lines", metavar="N", type=click.IntRange(1), help="Only the last N lines.")
-@click.option("--role", metavar="ROLE", help="Only what this daemon said: worker, agent, keeper, launcher.")
+@click.option("--role", metavar="ROLE", help="Only what these said: worker, agent, keeper, launcher, or one: agent@node7.")
 @click.option("-l", "--level", metavar="LEVEL", help=f"Only this level and graver ones: {', '.join(LEVELS)}.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: time, role, level, text.")
 @target_options
@@ -31,7 +31,7 @@ def dmesg(
     uri: str | None,
     state_dir: str | None,
 ) -> None:  # fmt: skip
-    """Print what the daemons said: time, role, level, text.
+    """Print what the daemons said: time, role (with its host, if that has joined), level, text.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ def dmesg(
       fluxkv dmesg --follow --role worker
       fluxkv dmesg -l warning --state-dir ~/old
     """
-    if role is not None and role.partition("-")[0] not in ROLES:
+    if role is not None and _kind(role) not in ROLES:
         raise Rejected(f"{role!r} is no daemon that logs", code="bad-option", hint=f"there are {', '.join(ROLES)}")
     with open_journal(uri, state_dir) as journal:
         store = journal.store
@@ -54,6 +54,11 @@ def dmesg(
             for message in _coming(store, last):
                 _print(_chosen([message], role, level), as_json)
                 sys.stdout.flush()
+
+
+def _kind(name: str) -> str:
+    """The role of worker-0, agent@node7, worker-0@node7."""
+    return name.partition("@")[0].partition("-")[0]
 
 
 def _key(store: Store) -> str:
@@ -102,7 +107,7 @@ def _chosen(messages: Iterable[Message], role: str | None, level: str | None) ->
         except (ValueError, TypeError, IndexError):
             line = [0.0, "?", "error", repr(message.data[:200])]
         grave = LEVELS.index(line[2]) if line[2] in LEVELS else len(LEVELS)
-        if role and role not in (line[1], str(line[1]).partition("-")[0]):
+        if role and role not in (line[1], _kind(str(line[1]))):
             continue
         if level and grave < LEVELS.index(level):
             continue

@@ -26,7 +26,8 @@ SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
 MEMORY_WARN = 0.9
 BEATS_S, BEATS = 30.0, 2000  # heartbeats of so long are looked at
-TAIL = 100  # entries at the journal's end that are read and checked
+TAIL = 1000  # entries read at once
+READ_S = 1.0  # for all of them
 
 
 @click.command()
@@ -237,7 +238,7 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
 
     failed = given_up(directory)
     for name, why in failed.items():
-        mend = f"see {directory.log_file(name)}, then fluxkv start --state-dir {directory.path}"
+        mend = f"see {directory.log_file(name)}, then fluxkv start --detach --state-dir {directory.path}"
         yield Check("fail", name, f"given up: {why}", mend)
     found = processes(directory)
     if not directory.running():
@@ -245,7 +246,7 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
             "warn",
             "keeper",
             "no keeper is alive: the instance is down",
-            f"fluxkv start --state-dir {directory.path}",
+            f"fluxkv start --detach --state-dir {directory.path}",
         )
         return
     for one in found:
@@ -288,20 +289,15 @@ def _archive(journal: Journal) -> Check:
 
 
 def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
-    """The journal's end is readable, and snapshot and tail fold."""
-    from ..journal.wire import read_commit
+    """The journal's entries are readable, the latest first and as many as there is time for, and snapshot and tail fold."""
     from ..kvs.errors import FluxkvError
 
     try:
         with open_journal(uri, state_dir) as journal:
-            tip = journal.store.meta().version
-            entries = journal.store.read(max(0, tip - TAIL), TAIL)
-            for entry in entries:
-                read_commit(entry)
-            last = entries[-1].version if entries else 0
-            if last < tip:
-                mend = "stop; copy the state directory; fluxkv journal verify says what is missing"
-                yield Check("fail", "journal", f"it ends at {last}, meta says {tip}", mend)
+            meta = journal.store.meta()
+            wrong, read = read_entries(journal, meta.first, meta.version)
+            if wrong:
+                yield Check("fail", "journal", wrong, "fluxkv journal verify names every fault, and says what to do")
                 return
             state = journal.look()
             if journal.meta.first > 1:
@@ -320,5 +316,26 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     yield Check(
         "ok",
         "journal",
-        f"version {state.version} of epoch {journal.meta.epoch}: the last {len(entries)} entries are sound",
+        f"version {state.version} of epoch {journal.meta.epoch}: "
+        + ("all entries can be read" if read == meta.version - meta.first + 1 else f"the last {read} entries can be read"),
     )
+
+
+def read_entries(journal: Journal, first: int, tip: int) -> tuple[str, int]:
+    """What is wrong with the latest entry that can neither be read nor is set aside ("": none was met), and how many were read."""
+    from ..kvs.errors import Corrupt
+
+    deadline, above = time.monotonic() + READ_S, tip
+    while above >= first and time.monotonic() < deadline:
+        below = max(first - 1, above - TAIL)
+        entries = {entry.version: entry for entry in journal.store.read(below, above - below)}
+        for version in range(above, below, -1):
+            try:
+                if version in entries:
+                    journal.reader.commit(entries[version])
+                elif not journal.reader.is_aside(version) and journal.store.meta().first <= version:
+                    return f"version {version} is missing; meta says that there are {tip}", tip - version
+            except Corrupt as error:
+                return str(error), tip - version
+        above = below
+    return "", tip - above

@@ -154,6 +154,8 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         return " ".join(f"{context.get('type')} severity {context.get('severity')}{who}{note}".split())
     if name == "reason":
         return str(context.get("text", ""))
+    if name == "release":
+        return f"ranks {context.get('ranks')}{', the last' if context.get('final') else ''}"
     if name == "requeue":
         after = f", not before {precise_time(context['after'])}" if "after" in context else ""
         return f"attempt {context['attempt']}: {' '.join(requeued(context).split())}{after}"

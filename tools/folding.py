@@ -42,7 +42,8 @@ class Fold:
 
     strict: also check contexts and order, and go on after a fault (without folding) to find further ones. aside: impossible
     events, and unreadable entries, that have been set aside, and a `quarantine` event has said so. passed: first and last of
-    versions that were not folded, since one of them cannot be read and a newer snapshot has them.
+    versions that were not folded, since one of them cannot be read and a newer snapshot has them. unreadable: versions that
+    cannot be read and are not set aside.
     """
 
     def __init__(self, journal: Journal, *, strict: bool = False, begin: State | None = None) -> None:
@@ -55,6 +56,7 @@ class Fold:
         self.bytes = 0
         self.folding = True
         self.aside: list[Fault] = []
+        self.unreadable: list[int] = []
         self.passed: list[tuple[int, int]] = [(1, self.state.version)] if self.state.version else []
         self._unreadable = Corrupt("")
         self._unsure_until = 0
@@ -131,6 +133,7 @@ class Fold:
             commit = read()
         except Corrupt as error:
             self._unreadable = error
+            self.unreadable.append(number)
             self._fault(id, error.code, str(error).removeprefix(f"entry {id}: "))
             return number, id, None
         if isinstance(commit, Hole):

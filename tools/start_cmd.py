@@ -60,7 +60,7 @@ UNBORN_S = 5.0
     help="From how much memory of the server on new work is refused (default: half of the machine's or its control group's).",
 )
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
-@click.option("--policy", metavar="NAME", help="Queue policy.")
+@click.option("--policy", metavar="NAME", help="Queue policy: fcfs (the default), easy, hybrid, conservative.")
 @click.option(
     "--keep",
     default="7d",
@@ -172,7 +172,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
         move_line(settings)
     if known and (redis or unsafe):
         if running:
-            raise Rejected(f"{directory.path}: this instance is running, and its server can not be changed", code="running",
+            raise Rejected(f"{directory.path}: this instance is running, and its server cannot be changed", code="running",
                            hint="fluxkv stop first")  # fmt: skip
         settings = outside.at_another_place(settings, redis or str(settings["uri"]), directory, unsafe=unsafe)
         directory.write(settings)
@@ -412,6 +412,6 @@ def restart(uri: str | None, state_dir: str | None, timeout: str) -> None:
         raise Rejected(
             f"{directory.path}: the instance is not running",
             code="not-running",
-            hint="fluxkv start --detach --state-dir DIR",
+            hint=f"fluxkv start --detach --state-dir {directory.path}",
         )
     starting.restart(directory, pid, parse_duration(timeout))

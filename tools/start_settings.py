@@ -48,6 +48,19 @@ def refuse_changes(directory: Any, options: dict[str, Any]) -> None:
             hint="fluxkv config load changes the config of a running instance" if changes == "config"
             else "leave it out, or choose another --state-dir",
         )  # fmt: skip
+    _refuse_fixed(directory, options)
+
+
+def _refuse_fixed(directory: Any, options: dict[str, Any]) -> None:
+    """What an instance was created with and keeps; saying the same again is no change."""
+    settings = directory.read()
+    for name, default in (("policy", "fcfs"), ("durability", "strict"), ("workers", 1)):
+        here = settings.get(name) or default
+        if options[name] and options[name] != here and not (name == "policy" and options["policy_is_default"]):
+            raise Rejected(
+                f"{directory.path} holds an instance already, and --{name} cannot change that ({here})", code="exists",
+                hint="leave it out, or choose another --state-dir",
+            )  # fmt: skip
 
 
 def listen_from_now(directory: Any, settings: dict[str, Any], listen: str, running: bool) -> None:

@@ -76,7 +76,8 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
             _journal_part(journal, document)
     except FluxkvError as error:
         document["state"] = "unreachable"
-        problems.append(f"{error}" + (f" ({error.hint})" if error.hint else ""))
+        hint = error.hint.removeprefix("fluxkv status says more; ")
+        problems.append(f"{error}" + (f" ({hint})" if hint else ""))
     if directory is not None:
         _daemon_part(directory, address, document)
         document["disk"] = disk(directory.path)
@@ -223,6 +224,14 @@ def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) ->
         document["problems"].insert(0, f"no keeper is alive: nobody starts daemons again ({again})")
     if document["state"] == "stopped":
         document["problems"][:] = [text for text in document["problems"] if "keeper" not in text]
+        return
+    if found and all(one["state"] == "dead" for one in found):
+        follows = ("no server answers", "no keeper is alive")
+        document["problems"][:] = [text for text in document["problems"] if not text.startswith(follows)]
+        if document["state"] == "unattended":
+            document["state"] = "dead"
+        again = f"fluxkv start --detach --state-dir {directory.path}"
+        document["problems"].insert(0, f"all daemons are dead; nothing acknowledged is lost by that: {again}")
         return
     for one in found:
         if one["state"] == "dead":

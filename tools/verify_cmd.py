@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,10 @@ from .target import open_journal, target_options
 if TYPE_CHECKING:
     from ..instances.archive_check import Checked
     from ..journal.log import Journal
+    from .folding import Fold
+
+SHOWN = 50  # faults; the first are those that others follow from
+ADVISED = 3
 
 
 @click.command()
@@ -78,19 +83,36 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
     else:
         for fault in fold.aside:
             render.out(f"entry {fault.entry}: set aside: {fault.text}")
-        for fault in faults:
+        for fault in faults[:SHOWN]:
             render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
+        if len(faults) > SHOWN:
+            render.out(f"... and {len(faults) - SHOWN} more (--json has all)")
         for first, last in fold.passed:
             render.out(f"versions {first} to {last}: not folded, taken from the snapshot")
+        for line in _advice(fold):
+            render.out(line)
         unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
         late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
+        verdict = f"{len(faults)} FAULT{'S' * (len(faults) > 1)}" if faults else "sound"
         render.out(
             f"{fold.state.version} commits, {fold.state.events} events, "
             f"{fold.checked} digests compared{late}{unknown}, "
-            f"snapshot {snapshot}{_of_archive(archive)}: " + (f"{len(faults)} FAULTS" if faults else "sound")
+            f"snapshot {snapshot}{_of_archive(archive)}: {verdict}"
         )
     if faults:
         raise SystemExit(1)
+
+
+def _advice(fold: Fold) -> Iterator[str]:
+    """What to do about entries that cannot be read: they stop everybody, or nobody."""
+    copies = "a copy, a replica or an archive may still have it: fluxkv journal salvage --dry-run DIR COPY"
+    for version in fold.unreadable[:ADVISED]:
+        behind = [last for first, last in fold.passed if first <= version <= last]
+        if behind:
+            yield f"  nobody is stopped by version {version}: the snapshot has what it said; only the past is gone"
+        else:
+            yield f"  nobody reads past version {version}; fluxkv journal quarantine {version} goes on without it"
+        yield f"  {copies}"
 
 
 def _check_archive(source: Journal, uri: str | None, state_dir: str | None) -> Checked | None:
@@ -134,7 +156,7 @@ def _check_snapshot(source: Journal, fold: Any) -> str:
         return "bad"
     if state is None:
         return "none"
-    if not fold.folding:
+    if not fold.folding or any(first <= state.version <= last for first, last in fold.passed):
         return f"of version {state.version} (not compared)"
     with gc_paused():
         history = source.at(state.version)

@@ -43,8 +43,9 @@ def worker(address: str | None, name: str | None, workers: int, state_dir: str |
         directory = joining.default_directory(uri, f"{name} worker")
     else:
         directory = joined_directory(None, "workers")
-    if lock_held(directory.lock_file("keeper")):
-        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running", hint="fluxkv status")
+    if lock_held(directory.lock_file("keeper")) and directory.read().get("join"):
+        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running",
+                       hint=f"fluxkv status --state-dir {directory.path}")  # fmt: skip
     settings = joining.prepare_worker(directory, uri, name, workers)
     hide_password(address, directory, detach, "worker")
     os.environ.pop(PASSWORD_VARIABLE, None)

@@ -96,6 +96,9 @@ def test_detach_prints_the_uri_and_again_brings_up_what_is_dead(user: Any, place
     refused = user("start", "--detach", "--state-dir", place, "--cores", "8")
     assert refused.code == 1
     assert "--cores cannot change its resources" in refused.err
+    refused = user("start", "--detach", "--state-dir", place, "--policy", "easy")
+    assert (refused.code, "--policy cannot change that (fcfs)" in refused.err) == (1, True)
+    assert user.ok("start", "--detach", "--state-dir", place, "--policy", "fcfs").splitlines()[-1] == uri
     refused = user("start", "--state-dir", place, "true")
     assert refused.code == 1
     assert "running already" in refused.err

@@ -290,7 +290,7 @@ def test_verify_looks_through_the_archive(shell: Any, tmp_path: Path) -> None:
             flip(file, at)
             status, text, error = shell("journal", "verify")
             assert status in (1, 4), (file.name, at, text, error)
-            assert "FAULTS" in text or error
+            assert "FAULT" in text or error
             file.write_bytes(whole)
         file.unlink()
         status, text, error = shell("journal", "verify", "--json")

@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances import main
 from fluxkv.instances.discover import make_R
+from fluxkv.instances.paths import StateDir
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.catalogue import check_context
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit
+from fluxkv.journal.wire import Commit, pack
 from fluxkv.kvs import listening, uri
 from fluxkv.kvs.errors import Rejected
+from fluxkv.kvs.port import Message
 from fluxkv.kvs.uri import parse_server
+from fluxkv.tools import dmesg_cmd
 
 
 def apply(state: State, *events: list[Any]) -> State:
@@ -44,6 +48,23 @@ def settled(state: State, new: decide_hosts.Newcomer) -> int:
     assert set(decision.since) == set(decision.bumps)
     apply(state, *decision.events)
     return rank
+
+
+def test_daemons_of_joined_hosts_are_told_apart_in_the_log_that_all_share(tmp_path: Path) -> None:
+    for settings, name, called in (
+        ({"lead": True}, "agent", "agent"),
+        ({"join": True, "host": {"name": "n7"}}, "agent", "agent@n7"),
+        ({"join": True, "host": {"name": "n7"}}, "worker-0@n7", "worker-0@n7"),
+    ):
+        directory = StateDir(str(tmp_path))
+        directory.write(settings)
+        assert main.called(name, directory) == called
+    lines = [
+        Message(str(number), pack([1.0, said, "warning", "hm"]))
+        for number, said in enumerate(("agent", "agent@n7", "worker-0@n7", "keeper@n7"))
+    ]
+    for role, found in (("agent", [0, 1]), ("agent@n7", [1]), ("worker", [2]), (None, [0, 1, 2, 3])):
+        assert [lines.index(line) for line in lines if dmesg_cmd._chosen([line], role, None)] == found
 
 
 def test_a_host_gets_a_rank_and_keeps_it() -> None:

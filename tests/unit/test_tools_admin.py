@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fluxkv.instances.paths import StateDir
+from fluxkv.tools import status_cmd
+from fluxkv.tools.daemons import processes
 
 
 def test_resource_list(shell: Any) -> None:
@@ -145,3 +150,19 @@ def test_kvs_lists(shell: Any) -> None:
     shell.out("kvs", "unlink", "-R", "conf", "big", "empty")
     shell.out("kvs", "unlink", "-f", "conf")
     assert shell.out("kvs", "dir", "-R") == "m.n.\n"
+
+
+@pytest.mark.parametrize("state", ["running", "unreachable"])
+def test_status_of_an_instance_that_was_killed_whole_begins_with_the_way_out(tmp_path: Path, state: str) -> None:
+    directory = StateDir(str(tmp_path))
+    directory.create()
+    for role in ("server", "keeper", "worker-0"):
+        Path(directory.run_file(role)).write_text(json.dumps({"pid": 7, "role": role.partition("-")[0]}))
+    document = {"state": state, "problems": ["no server answers at X: why (what)", "1 nodes are drained"]}
+    document["processes"] = processes(directory)
+    status_cmd._daemon_part(directory, "", document)
+    assert document["problems"] == [
+        f"all daemons are dead; nothing acknowledged is lost by that: fluxkv start --detach --state-dir {tmp_path}",
+        "1 nodes are drained",
+    ]
+    assert document["state"] == ("dead" if state == "running" else state)

@@ -96,7 +96,7 @@ def test_verify_names_each_fault(shell: Any, event: list[Any], fault: str) -> No
     assert status == 1
     assert text.startswith(f"entry {version}-")
     assert fault in text
-    assert "FAULTS" in text
+    assert "FAULT" in text
 
 
 def test_what_has_been_set_aside_is_listed_and_no_fault(shell: Any) -> None:

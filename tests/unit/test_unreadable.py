@@ -20,6 +20,7 @@ from fluxkv.journal.log import Journal
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.kvs.port import Entry
+from fluxkv.tools.doctor_cmd import read_entries
 from fluxkv.tools.folding import Fold
 
 
@@ -167,6 +168,19 @@ def test_whichever_is_met_first() -> None:
     assert journal.reader.is_aside(known["alloc"])
 
 
+@pytest.mark.parametrize("how", [*DAMAGE, "gone"])
+def test_the_doctor_reads_every_entry_also_those_behind_a_snapshot(how: str) -> None:
+    rig, known = played()
+    tip = rig.state.version
+    assert rig.journal.save_snapshot(rig.state)
+    assert read_entries(Journal(rig.store), 1, tip) == ("", tip)
+    spoil(rig, known["submit"], how)
+    wrong, read = read_entries(Journal(rig.store), 1, tip)
+    assert str(known["submit"]) in wrong
+    assert read == tip - known["submit"]
+    assert read_entries(Journal(rig.store), known["submit"] + 1, tip) == ("", read)
+
+
 def test_verify_and_replay_go_on_from_a_newer_snapshot() -> None:
     """The live state does not rest on the entry; the history before the snapshot cannot be folded, and that is said."""
     rig, known = played()
@@ -187,6 +201,21 @@ def test_verify_and_replay_go_on_from_a_newer_snapshot() -> None:
         assert fold.state.digest() == rig.state.digest()
         assert [(fault.code, fault.entry.split("-")[0]) for fault in fold.all_faults] == [("bad-checksum", str(known["alloc"]))]
         assert fold.passed == [(known["alloc"], taken)]
+        assert fold.unreadable == [known["alloc"]]
+
+
+def test_behind_a_snapshot_it_is_not_set_aside_for_the_fold_would_not_be_the_live_state() -> None:
+    rig, known = played()
+    spoil(rig, known["alloc"])
+    assert rig.journal.save_snapshot(rig.state)
+    before = rig.state.version
+    with pytest.raises(Rejected, match=f"nobody is stopped by version {known['alloc']}: the snapshot of version {before}"):
+        entry_aside.set_entry_aside(Journal(rig.store), known["alloc"], "", 0)
+    assert rig.store.meta().version == before
+    head, chunks = spoiled(*snapshot.dump(rig.state))["flipped"]  # where it is damaged somebody is stopped, and may go on
+    rig.store.install_snapshot(rig.journal.meta.uid, rig.journal.meta.epoch, head, chunks)
+    entry_aside.set_entry_aside(Journal(rig.store), known["alloc"], "", 0)
+    assert Journal(rig.store).reader.is_aside(known["alloc"])
 
 
 def test_digests_of_those_who_had_read_it_are_not_compared() -> None:
