@@ -65,6 +65,11 @@ def given_up(directory: StateDir) -> dict[str, str]:
     return found
 
 
+def way_out(directory: StateDir, why: str) -> str:
+    """What to do about a daemon that was given up for this reason: start it again, unless the reason says itself what (adopt)."""
+    return "" if "fluxkv ops" in why else f"fluxkv start --detach --state-dir {directory.path}"
+
+
 def server_process(connection: Any, here: bool) -> dict[str, Any] | None:
     """The server as a process entry, by its own word; None if it is on another host."""
     from .servers import server_facts

@@ -234,11 +234,12 @@ def _outside(address: str) -> bool:
 
 
 def _daemons(directory: StateDir) -> Iterator[Check]:
-    from .daemons import given_up, processes
+    from .daemons import given_up, processes, way_out
 
     failed = given_up(directory)
     for name, why in failed.items():
-        mend = f"see {directory.log_file(name)}, then fluxkv start --detach --state-dir {directory.path}"
+        again = way_out(directory, why)
+        mend = f"see {directory.log_file(name)}{', then ' if again else ''}{again}"
         yield Check("fail", name, f"given up: {why}", mend)
     found = processes(directory)
     if not directory.running():

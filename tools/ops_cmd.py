@@ -14,6 +14,7 @@ from .ops_servers import acl, failover
 if TYPE_CHECKING:
     from ..instances.adopting import Report
     from ..instances.paths import StateDir
+    from ..kvs.port import Store
 
 
 @click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,6 +57,7 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
     """
     from ..instances import adopting
     from . import render
+    from .daemons import given_up
 
     directory, address = _place(uri, state_dir)
     with adopting.opened(address, directory) as store:
@@ -70,7 +72,10 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
             version = adopting.adopt(store, directory, report, "cli")
             lost = f"versions {report.loss.first} to {report.loss.last}"
             render.say(f"adopted in version {version}: {lost} are given up")
+            _note_in_log(store, version, lost)
             if directory is not None and not directory.running():
+                for name in given_up(directory):  # for want of this; `status` has no more to say of it
+                    os.unlink(directory.join("run", f"{name}.failed"))
                 render.say(f"fluxkv start --detach --state-dir {directory.path} brings the instance up")
             return
     raise Corrupt(
@@ -122,6 +127,15 @@ def _place(uri: str | None, state_dir: str | None) -> tuple[StateDir | None, str
         return directory, str(directory.read()["uri"])
     address = find_uri(uri)
     return state_dir_of(address), address
+def _note_in_log(store: Store, version: int, lost: str) -> None:
+    """Whoever wonders later why a job is not known finds it in `dmesg`."""
+    import time
+
+    from ..journal.wire import pack
+    from ..kvs.keys import Keys
+
+    text = f"an operator went on without {lost}, which were lost: adopted in version {version}"
+    store.push(Keys(store.namespace).log, [pack([time.time(), "ops", "warning", text])])
 
 
 def _show(report: Report) -> None:

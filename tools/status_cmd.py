@@ -54,7 +54,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..kvs.errors import FluxkvError
     from ..kvs.uri import public
-    from .daemons import disk, given_up, processes
+    from .daemons import disk, given_up, processes, way_out
 
     directory: StateDir | None
     if state_dir and not uri:
@@ -87,8 +87,8 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
                 f"the disk is nearly full: {document['disk']['free'] // 10**6} MB free at {directory.path}",
             )
         for name, why in given_up(directory).items():
-            again = f"fluxkv start --detach --state-dir {directory.path} tries again"
-            problems.insert(0, f"the {name} was given up: {why} ({again})")
+            again = way_out(directory, why)
+            problems.insert(0, f"the {name} was given up: {why}" + (f" ({again} tries again)" if again else ""))
     return document
 
 
@@ -199,7 +199,7 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
 def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) -> None:
     """The daemons, the server among them even where it has no file of its own."""
     from ..kvs.errors import FluxkvError
-    from .daemons import server_process
+    from .daemons import given_up, server_process
     from .servers import connect
 
     found = document["processes"]
@@ -230,8 +230,8 @@ def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) ->
         document["problems"][:] = [text for text in document["problems"] if not text.startswith(follows)]
         if document["state"] == "unattended":
             document["state"] = "dead"
-        again = f"fluxkv start --detach --state-dir {directory.path}"
-        document["problems"].insert(0, f"all daemons are dead; nothing acknowledged is lost by that: {again}")
+        again = "" if given_up(directory) else f": fluxkv start --detach --state-dir {directory.path}"
+        document["problems"].insert(0, f"all daemons are dead{again}")
         return
     for one in found:
         if one["state"] == "dead":

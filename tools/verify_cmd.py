@@ -81,26 +81,34 @@ def verify(as_json: bool, uri: str | None, state_dir: str | None) -> None:
                                     "unnamed": archive.unnamed},
         })  # fmt: skip
     else:
-        for fault in fold.aside:
-            render.out(f"entry {fault.entry}: set aside: {fault.text}")
-        for fault in faults[:SHOWN]:
-            render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
-        if len(faults) > SHOWN:
-            render.out(f"... and {len(faults) - SHOWN} more (--json has all)")
-        for first, last in fold.passed:
-            render.out(f"versions {first} to {last}: not folded, taken from the snapshot")
-        for line in _advice(fold):
-            render.out(line)
-        unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
-        late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
-        verdict = f"{len(faults)} FAULT{'S' * (len(faults) > 1)}" if faults else "sound"
-        render.out(
-            f"{fold.state.version} commits, {fold.state.events} events, "
-            f"{fold.checked} digests compared{late}{unknown}, "
-            f"snapshot {snapshot}{_of_archive(archive)}: {verdict}"
-        )
+        _show(fold, snapshot, archive)
     if faults:
         raise SystemExit(1)
+
+
+def _show(fold: Fold, snapshot: str, archive: Checked | None) -> None:
+    """The faults, what to do about them, and the verdict."""
+    from . import render
+
+    faults = fold.all_faults
+    for fault in fold.aside:
+        render.out(f"entry {fault.entry}: set aside: {fault.text}")
+    for fault in faults[:SHOWN]:
+        render.out(f"entry {fault.entry}: {fault.code}: {fault.text}")
+    if len(faults) > SHOWN:
+        render.out(f"... and {len(faults) - SHOWN} more (--json has all)")
+    for first, last in fold.passed:
+        render.out(f"versions {first} to {last}: not folded, taken from the snapshot")
+    for line in _advice(fold):
+        render.out(line)
+    unknown = f", {sum(fold.unknown.values())} events of unknown names" if fold.unknown else ""
+    late = f", {fold.unchecked} of versions too far back or of an older schema" if fold.unchecked else ""
+    verdict = f"{len(faults)} FAULT{'S' * (len(faults) > 1)}" if faults else "sound"
+    render.out(
+        f"{fold.state.version} commits, {fold.state.events} events, "
+        f"{fold.checked} digests compared{late}{unknown}, "
+        f"snapshot {snapshot}{_of_archive(archive)}: {verdict}"
+    )
 
 
 def _advice(fold: Fold) -> Iterator[str]:

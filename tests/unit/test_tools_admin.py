@@ -11,7 +11,7 @@ import pytest
 
 from fluxkv.instances.paths import StateDir
 from fluxkv.tools import status_cmd
-from fluxkv.tools.daemons import processes
+from fluxkv.tools.daemons import given_up, processes, way_out
 
 
 def test_resource_list(shell: Any) -> None:
@@ -162,7 +162,13 @@ def test_status_of_an_instance_that_was_killed_whole_begins_with_the_way_out(tmp
     document["processes"] = processes(directory)
     status_cmd._daemon_part(directory, "", document)
     assert document["problems"] == [
-        f"all daemons are dead; nothing acknowledged is lost by that: fluxkv start --detach --state-dir {tmp_path}",
+        f"all daemons are dead: fluxkv start --detach --state-dir {tmp_path}",
         "1 nodes are drained",
     ]
     assert document["state"] == ("dead" if state == "running" else state)
+    Path(directory.join("run", "keeper.failed")).write_text("versions 3 to 4 are lost (fluxkv ops adopt says what)")
+    for name, why in given_up(directory).items():
+        assert (name, way_out(directory, why)) == ("keeper", "")  # to start it again would bring back the same words
+    assert way_out(directory, "a fault") == f"fluxkv start --detach --state-dir {tmp_path}"
+    status_cmd._daemon_part(directory, "", document)
+    assert document["problems"][0] == "all daemons are dead"
