@@ -49,20 +49,19 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
     wire = context["claims"]
     claims, expiration = from_wire(wire), end_time(context.get("expiration", 0.0))
     annotations = merge(job.annotations, context["annotations"]) if "annotations" in context else job.annotations
-    begins = f"{version}-{state.epoch}"
     adopted = _entry(context["adopted"]) if "adopted" in context else None  # begun on a branch that is lost
-    started = {integer(rank): end_time(at) for rank, at in context.get("since", ())}
+    started = {integer(rank): end_time(at) for rank, at in context["since"]} if "since" in context else {}
     if job.holds:
-        raise _impossible_alloc("holds", 0, _ranks_of(context), context, begins)
+        raise _impossible_alloc("holds", 0, _ranks_of(context), context, f"{version}-{state.epoch}")
     if job.state == CLEANUP and job.granted is None:
-        raise _impossible_alloc("state", job.state, _ranks_of(context), context, begins)
+        raise _impossible_alloc("state", job.state, _ranks_of(context), context, f"{version}-{state.epoch}")
     taken: list[Claim] = []
     for claim in claims:
         node = state.nodes.get(claim.rank)
         if node is None or not node.take(claim, job.id):
             for earlier in taken:
                 state.nodes[earlier.rank].give(earlier, job.id)
-            raise _impossible_alloc("not-free", claim.rank, _ranks_of(context), context, begins)
+            raise _impossible_alloc("not-free", claim.rank, _ranks_of(context), context, f"{version}-{state.epoch}")
         taken.append(claim)
         state.dirty_words.add(claim.rank)
     job.claims, job.claims_wire, job.holds = claims, wire, True
@@ -127,9 +126,8 @@ def return_grant(state: State, job: Job) -> None:
 def free(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if not job.holds:
         raise Impossible("holds-nothing")
-    left = [rank for rank in job.started if rank not in job.over]
-    if left:
-        raise Impossible("not-over", min(left))
+    if not job.started.keys() <= job.over.keys():
+        raise Impossible("not-over", min(job.started.keys() - job.over.keys()))
     job.holds = False
     if state.usage is not None:
         state.usage.count_running(job, -1)

@@ -33,6 +33,8 @@ PLACE = {
     "requeue": CLEANUP,
 }
 
+ANYWHERE = -1  # of other events
+
 WORDS = 1_000  # entries of the table from which on only jobs get new ones
 ATTEMPTS = 100  # remembered for a node until a worker has spoken; the node is drained in any case
 

@@ -21,7 +21,7 @@ from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
-from .quarantine import PLACE, Impossible, Quarantine, entry_word, subject_of
+from .quarantine import ANYWHERE, PLACE, Impossible, Quarantine, entry_word, subject_of
 from .unreadable import Hole
 from .unreadable import subject as entry_subject
 from .usage import Usage
@@ -108,7 +108,7 @@ class State:
             self.holes.add(version)
         jobs, dirty, attention = self.jobs, self.dirty_jobs, self.attention
         handlers = fold_jobs.HANDLERS
-        place = PLACE
+        place = PLACE.get
         empty: dict[str, Any] = {}
         index = 0
         for event in commit.events:
@@ -136,7 +136,7 @@ class State:
                     if not commits or commits[-1] != version:
                         commits.append(version)
                     handler = handlers.get(name)
-                    if name in place and not job.state & place[name]:
+                    if not job.state & place(name, ANYWHERE):
                         raise fold_alloc.misplaced(job, name, context or empty, f"{version}-{commit.epoch}")
                     if handler is not None:
                         handler(self, job, ts, context or empty, version)
