@@ -18,16 +18,12 @@ from .leftovers import LeftOvers
 from .oom import OomWatch
 from .seats import Seats
 from .spawning import Attempt, Spawner, SpawnError, badness, unlink_if_empty
-from .spool import Lost, Spool, input_path, output_paths, take_lock
+from .spool import Lost, Spool, boot_time, input_path, output_paths, take_lock
 from .trees import Trees
 from .wire import pack
 
 _KILL_AGAIN_S = 0.1
 _SWEEP_S = 0.02
-
-
-def boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class AttemptTable:

@@ -35,10 +35,11 @@ import time
 from heapq import heappop
 from typing import Any
 
-from .attempt_table import AttemptTable, boot_time
+from .attempt_table import AttemptTable
 from .launcher_door import Door
 from .seats import LINGER_S
 from .spawning import Attempt
+from .spool import boot_time
 from .wire import Message, pack
 
 _PR_SET_CHILD_SUBREAPER = 36

@@ -22,8 +22,8 @@ from ..kvs.redis_store import open_store
 from . import forks
 from .adoption import adopt
 from .agent import Agent
-from .attempt_table import boot_time
 from .attempts import Host
+from .beats import Beat, held_sums, pack_beat
 from .daemon import Daemon, Log
 from .discover import cpus_by_core
 from .fake_launcher import FakeLauncher
@@ -31,13 +31,12 @@ from .forward import LOOK_S, Forwarder
 from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient
-from .node_watch import Beat, held_sums, pack_beat
 from .paths import StateDir
 from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner
 from .script_orders import letter_of
 from .script_output import tell
-from .spool import boot_id, spool_id
+from .spool import boot_id, boot_time, spool_id
 from .staging import BlobFolder
 from .wire import unpack as unpack_environment
 

@@ -18,8 +18,8 @@ from ..kvs.port import Meta
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
 from . import forks
+from .beats import PULSE, Beat, pack_beat
 from .daemon import KEPT, Daemon, Log
-from .node_watch import PULSE, Beat, pack_beat
 from .paths import StateDir
 from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
 from .runner import Runner

@@ -10,18 +10,15 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from ..journal.derive import Group
-from ..journal.derive_scripts import add_drains, housekeeping
 from ..journal.ids import f58
 from ..journal.idset import format_ids
 from ..journal.job import Job
 from ..journal.scripts import LETTERS, Script
 from ..journal.state import State
-from ..schedulers.request import compile_request
 from .attempts import Host
-from .orders import launch_orders
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an agent needs none of what a worker does here with it
+    from ..journal.derive import Group
     from .planner import Planner
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,6 +39,10 @@ def script_orders(
 
 def add_orders(state: State, planner: Planner, job: Job, group: Group, now: float) -> None:
     """What a group that ends or begins a phase of scripts has to say to nodes, and about them."""
+    from ..journal.derive_scripts import add_drains
+    from ..schedulers.request import compile_request
+    from .orders import launch_orders
+
     add_drains(state.nodes, group, now)
     if group.run == "launch":
         expiration = planner.expiration(job, now)
@@ -99,6 +100,8 @@ class HousekeepingCare:
         """What is owed to those of whom there is news, and to those whose time has come."""
         if not state.keeping_news and not (self._heap and self._heap[0][0] <= now):
             return []
+        from ..journal.derive_scripts import add_drains, housekeeping
+
         ids = dict(state.keeping_news)
         state.keeping_news.clear()
         while self._heap and self._heap[0][0] <= now:

@@ -13,15 +13,16 @@ no task survives a boot. Decides what is remembered; never signals a process (th
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import stat as stat_module
+import time
 from typing import Any
 
 import msgpack
 
 from ..kvs.errors import Unavailable
 from ..kvs.failpoints import ARMED, reach
+from ..kvs.hashes import blake2b
 from .wire import pack
 
 FORMAT = 1
@@ -38,6 +39,11 @@ def boot_id() -> str:
         return said
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def boot_time() -> float:
+    """Seconds of this boot, sleep included: the clock of time limits."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def spool_id(spool: str) -> str:
@@ -57,7 +63,7 @@ def spool_id(spool: str) -> str:
 
 def spool_tag(spool: str) -> str:
     """Eight hex digits that tell this spool's marks from those of another launcher on the host."""
-    return hashlib.blake2b(os.fsencode(os.path.realpath(spool)), digest_size=4).hexdigest()
+    return blake2b(os.fsencode(os.path.realpath(spool)), digest_size=4).hexdigest()
 
 
 def attempt_mark(spool: str, key: str) -> str:
@@ -67,7 +73,7 @@ def attempt_mark(spool: str, key: str) -> str:
 
 def _file_name(job: int, key: str, task_rank: int | None) -> str:
     if len(key) > 80 or not key or not _PLAIN.issuperset(key):
-        key = "h" + hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+        key = "h" + blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
     return f"{job}.{key}" if task_rank is None else f"{job}.{key}.{task_rank}"
 
 
@@ -96,7 +102,7 @@ def socket_path(spool: str) -> str:
     path = f"{spool}/launcher.sock"
     if len(os.fsencode(path)) < MAX_SOCKET_PATH:
         return path
-    name = hashlib.blake2b(os.fsencode(os.path.realpath(spool)), digest_size=10).hexdigest()
+    name = blake2b(os.fsencode(os.path.realpath(spool)), digest_size=10).hexdigest()
     return f"/tmp/fluxkv-{os.getuid()}-{name}/launcher.sock"
 
 

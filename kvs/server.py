@@ -14,8 +14,8 @@ import signal
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from . import listening
 from .errors import Unavailable
@@ -30,8 +30,7 @@ _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 
 
-@dataclass(slots=True)
-class ServerHandle:
+class ServerHandle(NamedTuple):
     """A server of ours. url: its address (no namespace). repaired: what was done to its files, or "".
 
     started: whether this call started it (False: it ran already).
@@ -51,8 +50,7 @@ class ServerHandle:
         stop_server(self.url, self.pid, timeout_s=timeout_s)
 
 
-@dataclass(slots=True)
-class ReadOnlyServer:
+class ReadOnlyServer(NamedTuple):
     """A throw-away server on a copy of a state directory. Use `close()`, or it as a context manager."""
 
     handle: ServerHandle
@@ -145,7 +143,8 @@ def start_server(
                     hint=f"a copy is in {aside}",
                 )  # fmt: skip
             _rewrite(handle, timeout_s)
-            handle.repaired = f"the append-only file was torn and has been cut; the original is in {aside}"
+            repaired = f"the append-only file was torn and has been cut; the original is in {aside}"
+            handle = handle._replace(repaired=repaired)
         return handle
     finally:
         os.close(lock)  # the server holds its own

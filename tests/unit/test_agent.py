@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -309,10 +308,10 @@ def test_a_start_is_not_told_before_the_end_that_gave_its_seat() -> None:
 
 def test_what_a_lost_branch_began_waits_for_a_worker_s_word(rig: Rig) -> None:
     """HAZARDS 4, 20: cursors go back to where both branches part, orders of the lost one are dropped, ends are kept back."""
-    rig.agent.meta = replace(META, epochs="7:1")
+    rig.agent.meta = META._replace(epochs="7:1")
     rig.settle(rig.step(rig.launch(5, 12), rig.launch(8, 13), rig.launch(9, 14, queued=True)))
     rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, [3]], ["start", "8.13-7.0", 1.0, [4]]])))
-    after = replace(META, epoch=9, version=12, epochs="7:1 9:12!12-20")
+    after = META._replace(epoch=9, version=12, epochs="7:1 9:12!12-20")
     outputs = rig.step(Reopened(after), rig.orders(15, ["end", 5, "12-7", "cancel"]))
     assert Follow("node/0", "11-7") in outputs
     assert told(outputs) == [["recall", ["9.14-7.0"]], ["list", "recent"]]

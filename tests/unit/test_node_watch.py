@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
+from fluxkv.instances.beats import PULSE, Beat, held_sum, pack_beat, read_beat
 from fluxkv.instances.fence import Fence
 from fluxkv.instances.leaving import gone
-from fluxkv.instances.node_watch import PULSE, Beat, held_sum, pack_beat, read_beat
 from fluxkv.instances.reactor import Messages
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.config import parse_rules
