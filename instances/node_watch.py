@@ -11,6 +11,7 @@ them live without the store (`spawning`, "fence"): they are `lost` then.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..journal.derive import Group
