@@ -202,7 +202,7 @@ def _store(address: str) -> Iterator[Check]:
 
 def _host_clocks(journal: Journal, state: State) -> Iterator[Check]:
     """The clocks of the nodes' hosts, as their last heartbeats had them, beside the server's, which numbers the messages."""
-    from ..instances.node_watch import read_beat
+    from ..instances.beats import read_beat
 
     store = journal.store
     since = f"{round((store.now() - BEATS_S) * 1000)}-0"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, commits, deadlines, planner, witness, worker
+from fluxkv.instances import agent, commits, deadlines, greeting, planner, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
 from fluxkv.journal.node import Node
@@ -308,16 +308,16 @@ def spool_ignored(patch: Patch) -> None:
 
 @mutant("a hello settles nothing: what is gone is not lost, what is unknown is not ended")
 def hello_ignored(patch: Patch) -> None:
-    honest = worker.answer_hello
+    honest = greeting.answer_hello
 
-    def answer_hello(state: State, rank: int, now: float) -> Any:
-        group = honest(state, rank, now)
+    def answer_hello(state: State, rank: int, now: float, adopting: Any) -> Any:
+        group = honest(state, rank, now, adopting)
         if group is not None:
             group.events = [event for event in group.events if event[0] == "online"]
             group.to_nodes = []
         return group if group is not None and group.events else None
 
-    patch(worker, "answer_hello", answer_hello)
+    patch(greeting, "answer_hello", answer_hello)
 
 
 @mutant("a node may be used before its agent has spoken under this epoch")
