@@ -386,7 +386,8 @@ def test_example_does_what_it_says(example: Example, world: World, tmp_path: Pat
     command = command_of(example.line)
     head = contextlib.ExitStack()
     try:
-        if command.partition(" ")[0] in OWN_HOME or example.command in OWN_HOME or "fluxkv start" in example.line:
+        own = command.partition(" ")[0] in OWN_HOME or example.command in OWN_HOME or "fluxkv start" in example.line
+        if own and "~/old" not in example.line:
             line = example.line
             if "redis://head:6379" in line:
                 line = line.replace("redis://head:6379", head.enter_context(Served(tmp_path / "head")).url)
