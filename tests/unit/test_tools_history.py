@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances.node_watch import Beat, pack_beat
+from fluxkv.instances.beats import Beat, pack_beat
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import make_append
 from fluxkv.journal.schema import SCHEMA
