@@ -59,7 +59,7 @@ class FailOver:
 
     def survey(self) -> Survey:
         """Look at primary, replicas and sentinels. Raises `Rejected` for what forbids a fail-over, `Unavailable`."""
-        primary, sentinel = SentinelConnector(self.address).primary()
+        primary, sentinel, _ = SentinelConnector(self.address).primary()
         sentinel.close()
         with closing(self._sentinel()) as sentinel, closing(self._at(primary)) as connection:
             try:
@@ -199,7 +199,7 @@ class FailOver:
             time.sleep(POLL_S)
 
     def _named(self) -> Place:
-        place, sentinel = SentinelConnector(self.address).primary()
+        place, sentinel, _ = SentinelConnector(self.address).primary()
         sentinel.close()
         return place
 

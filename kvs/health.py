@@ -20,9 +20,9 @@ from .server_choice import check_server
 from .uri import ServerAddress, host_port, sentinel_at
 
 LAG_WARN_S, LAG_FAIL_S = 3, 30
-MEMORY_WARN, MEMORY_FAIL = 0.7, 0.9  # of maxmemory
+MEMORY_WARN = 0.9  # of the line from which on work is refused
 CERTIFICATE_WARN_S = 21 * 86400.0
-ASKED = ("maxmemory", "min-replicas-to-write", "min-replicas-max-lag")
+ASKED = ("min-replicas-to-write", "min-replicas-max-lag")
 
 
 class Finding(NamedTuple):
@@ -34,12 +34,10 @@ class Finding(NamedTuple):
     mend: str = ""
 
 
-def findings(address: ServerAddress, connection: Connection, durability: str, *, ours: bool) -> Iterator[Finding]:
-    """All there is to say of a server. ours: an embedded one, which the keeper configures. Raises ReplyError: INFO is refused."""
+def findings(address: ServerAddress, connection: Connection, durability: str) -> Iterator[Finding]:
+    """All there is to say of a server, but for its memory (`memory`). Raises ReplyError: INFO is refused."""
     facts = server_facts(connection)
     yield from _persistence(connection, facts, durability)
-    if not ours:
-        yield _memory(facts)
     yield from _replication(facts, durability, behind_sentinels=address.kind == "sentinel")
     if address.kind == "sentinel":
         yield from _sentinels(address, facts)
@@ -79,17 +77,26 @@ def _persistence(connection: Connection, facts: dict[str, str], durability: str)
         )
 
 
-def _memory(facts: dict[str, str]) -> Finding:
-    used, most = int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
-    if not most:
+def memory(line: int, used: int, maxmemory: int) -> Finding:
+    """How far it is to where work is refused: from `line` on new work, from `maxmemory` on all of it; 0: nowhere."""
+    where = [f"new work is refused from {line / 1e6:.3g} MB"] if line else []
+    where += [f"all work from {maxmemory / 1e6:.3g} MB (maxmemory)"] if maxmemory else []
+    text = f"{used / 1e6:.3g} MB used; {', '.join(where)}"
+    if not where:
         return Finding(
-            "warn", "memory", f"no maxmemory: at {used / 1e6:.3g} MB now, it grows until the kernel kills it",
-            "set maxmemory to some 70 % of the machine's memory: at that line new work is refused, and old work ends",
+            "warn", "memory",
+            f"{used / 1e6:.3g} MB used, and no line from which on new work is refused: a full machine ends the server",
+            "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one",
         )  # fmt: skip
-    share = used / most
-    result = "fail" if share > MEMORY_FAIL else "warn" if share > MEMORY_WARN else "ok"
-    mend = "" if result == "ok" else "raise maxmemory, or archive old history (fluxkv journal archive)"
-    return Finding(result, "memory", f"{used / 1e6:.3g} of {most / 1e6:.3g} MB in use", mend)
+    if line and maxmemory and maxmemory <= line:
+        return Finding(
+            "warn", "memory", text + ": what runs could not end", "raise maxmemory above that line, or draw the line lower: "
+            "fluxkv start --detach --state-dir DIR --memory-limit SIZE",
+        )  # fmt: skip
+    lowest = min(filter(None, (line, maxmemory)))
+    result = "fail" if used > lowest else "warn" if used > MEMORY_WARN * lowest else "ok"
+    mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
+    return Finding(result, "memory", text, "" if result == "ok" else mend)
 
 
 def _replication(facts: dict[str, str], durability: str, *, behind_sentinels: bool) -> Iterator[Finding]:
@@ -107,6 +114,13 @@ def _replication(facts: dict[str, str], durability: str, *, behind_sentinels: bo
             mend = "look at its log, its disk and the network between the two"
             yield Finding(result, "replicas", f"{host_port(*one.place)} is {behind}", mend)
     yield Finding("ok", "replicas", f"{count}: {', '.join(lags)}")
+    if behind_sentinels and durability != "replicated":
+        yield Finding(
+            "warn", "durability",
+            f"durability is {durability}: what a primary acknowledges in the moments before another takes over may be lost "
+            "with it; that is noticed, and waits for fluxkv ops adopt",
+            "start instances behind sentinels with --durability replicated: then it is on a replica first",
+        )  # fmt: skip
     if least == 0:
         yield Finding(
             "fail" if durability == "replicated" else "warn", "min-replicas",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
-MEMORY_WARN = 0.9
 BEATS_S, BEATS = 30.0, 2000  # heartbeats of so long are looked at
 TAIL = 1000  # entries read at once
 READ_S = 1.0  # for all of them
@@ -188,7 +187,7 @@ def _store(address: str) -> Iterator[Check]:
         return
     try:
         server = parse_server(parse_uri(address).server)
-        yield from findings(server, connection, durability, ours=server.kind == "unix" and not _outside(address))
+        yield from findings(server, connection, durability)
     except (FluxkvError, ReplyError) as error:
         yield Check(
             "warn",
@@ -225,14 +224,6 @@ def _host_clocks(journal: Journal, state: State) -> Iterator[Check]:
         yield Check("ok", "clocks", f"those of {len(hosts)} hosts are within {furthest * 1000:.0f} ms of the server's")
 
 
-def _outside(address: str) -> bool:
-    """Whether the instance lives on a server that somebody else runs."""
-    from ..instances.paths import state_dir_of
-
-    directory = state_dir_of(address)
-    return directory is None or bool(directory.read().get("outside"))
-
-
 def _daemons(directory: StateDir) -> Iterator[Check]:
     from .daemons import given_up, processes, way_out
 
@@ -263,20 +254,6 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
             )
 
 
-def _memory(line: int, used: int) -> Check:
-    """Where new work is refused, and how far that is."""
-    from .daemons import megabytes
-
-    mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
-    if not line:
-        text = f"{megabytes(used)} used, and no line from which on new work is refused: a full machine ends the server"
-        return Check("warn", "memory", text, "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one")
-    text = f"{megabytes(used)} used; new work is refused from {megabytes(line)}"
-    if used > line:
-        return Check("fail", "memory", text, mend)
-    return Check("warn", "memory", text, mend) if used > MEMORY_WARN * line else Check("ok", "memory", text)
-
-
 def _archive(journal: Journal) -> Check:
     """What was taken out of the server can be read where it is."""
     from ..kvs.errors import FluxkvError
@@ -292,6 +269,7 @@ def _archive(journal: Journal) -> Check:
 def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """The journal's entries are readable, the latest first and as many as there is time for, and snapshot and tail fold."""
     from ..kvs.errors import FluxkvError
+    from ..kvs.health import memory
 
     try:
         with open_journal(uri, state_dir) as journal:
@@ -303,12 +281,12 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
             state = journal.look()
             if journal.meta.first > 1:
                 yield _archive(journal)
-            used = journal.store.memory()[0]
+            used, maxmemory, _ = journal.store.memory()
             yield from _host_clocks(journal, state)
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return
-    yield _memory(journal.meta.room, used)
+    yield memory(journal.meta.room, used, maxmemory)
     from ..journal.quarantine import listed
 
     for aside in listed(state.quarantine.table):

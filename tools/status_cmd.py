@@ -55,6 +55,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     from ..kvs.errors import FluxkvError
     from ..kvs.uri import public
     from .daemons import disk, given_up, processes, way_out
+    from .heard import directory_here
 
     directory: StateDir | None
     if state_dir and not uri:
@@ -62,7 +63,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
         address = str(directory.read().get("uri", "")) if os.path.exists(directory.instance_file) else ""
     else:
         address = find_uri(uri)
-        directory = state_dir_of(address)
+        directory = state_dir_of(address) or directory_here(address)
     document: dict[str, Any] = {
         "uri": public(address),
         "state_dir": directory.path if directory else None,
@@ -71,9 +72,11 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     problems: list[str] = []
     document["problems"] = problems
     document["processes"] = processes(directory) if directory else []
+    # Whoever has all of the instance's daemons here need not be told of them by the server.
+    apart = directory is None or (os.path.exists(directory.instance_file) and bool(directory.read().get("join")))
     try:
         with open_journal(uri, state_dir) as journal:
-            _journal_part(journal, document)
+            _journal_part(journal, document, address if apart else "")
     except FluxkvError as error:
         document["state"] = "unreachable"
         hint = error.hint.removeprefix("fluxkv status says more; ")
@@ -92,7 +95,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     return document
 
 
-def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
+def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> None:
     from ..journal.job import STATE_NAMES
     from ..journal.quarantine import listed
 
@@ -124,6 +127,10 @@ def _journal_part(journal: Journal, document: dict[str, Any]) -> None:
         "disable_reason": queue.disable_reason,
          "stop_reason": queue.stop_reason} for queue in state.queues.values()
     ]  # fmt: skip
+    if heard_at:
+        from .heard import heard
+
+        document["heard"] = heard(journal, heard_at, {rank: node.host for rank, node in state.nodes.items()})
     if state.instance.get("stopped"):
         document["state"] = "stopped"
         document["stopped"] = state.instance["stopped"]
@@ -244,7 +251,7 @@ def _show(document: dict[str, Any]) -> None:
 
     for problem in document["problems"]:
         render.out(f"! {problem}")
-    where = document["state_dir"] or "unknown"
+    where = document["state_dir"] or "on another host, or of another user"
     began = document.get("stopped") if document["state"] == "stopped" else document.get("started")
     since = f" since {render.human_time(began)}" if began else ""
     render.out(f"instance   {document['uri'] or document['state_dir']}")
@@ -255,6 +262,10 @@ def _show(document: dict[str, Any]) -> None:
             for one in document["processes"]
         ]
         render.out(f"daemons    {', '.join(texts)}")
+    if document.get("heard"):
+        from .heard import in_words
+
+        render.out(f"heard of   {in_words(document['heard'])}")
     if "version" not in document:
         return
     jobs = document["jobs"]

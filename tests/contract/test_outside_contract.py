@@ -46,7 +46,7 @@ def test_large_replies_and_waiting_over_tls(tls: Any) -> None:
     other.call("RPUSH", "list", big)
     assert connection.try_read(5.0) == [b"list", big]
     address = parse_server(f"rediss://localhost:{front.port}?key={files['client.key']}")
-    (ends,) = [one for one in findings(address, connection, "strict", ours=False) if one.name == "tls"]
+    (ends,) = [one for one in findings(address, connection, "strict") if one.name == "tls"]
     assert (ends.result, "in 19 days" in ends.text or "in 20 days" in ends.text) == ("warn", True)
     connection.close()
     other.close()

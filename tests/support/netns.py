@@ -1,7 +1,7 @@
 """Hosts as network namespaces on one bridge, made and removed by a test: each with a host name, a state directory, a link to cut.
 
-Needs root and `ip`; the names begin with fx-hosts-. The machine's own interfaces are never touched: the bridge lives in a
-namespace of its own.
+Needs root and `ip`; the names begin with fx-, and with what the test is about. The machine's own interfaces are never touched:
+the bridge lives in a namespace of its own.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def _ip(*words: str) -> None:
 
 
 class Network:
-    """A bridge, and hosts on it. number: tells its namespaces from those of other tests."""
+    """A bridge, and hosts on it. about: a word in the names of its namespaces."""
 
-    def __init__(self) -> None:
-        self.prefix = f"fx-hosts-{os.getpid()}-{os.urandom(2).hex()}"
+    def __init__(self, about: str) -> None:
+        self.prefix = f"fx-{about}-{os.getpid()}-{os.urandom(2).hex()}"
         self.switch = f"{self.prefix}-sw"
         self.spaces: list[str] = []
 
@@ -138,8 +138,8 @@ class Host(live.Site):
 
 
 @contextlib.contextmanager
-def network() -> Iterator[Network]:
-    made = Network()
+def network(about: str = "hosts") -> Iterator[Network]:
+    made = Network(about)
     try:
         made.build()
         yield made

@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,15 @@ def free_port() -> int:
 
 
 class Served:
-    """One server (or sentinel) process. `options` go behind its configuration file, as on a command line."""
+    """One server (or sentinel) process. `options` go behind its configuration file, as on a command line.
+
+    host: where it listens. into: words before the program, which bring it to that host.
+    """
 
     def __init__(self, folder: Path, *options: str, config: Path | None = DOCKER / "server.conf", program: str = "",
-                 user: str = "") -> None:  # fmt: skip
+                 user: str = "", host: str = "127.0.0.1", into: Sequence[str] = ()) -> None:  # fmt: skip
         self.folder = folder
+        self.host, self.into = host, into
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.options = options
@@ -56,15 +60,15 @@ class Served:
         return self
 
     def begin(self) -> None:
-        words = [self.program, *([str(self.config)] if self.config else [])]
-        words += ["--port", str(self.port), "--dir", str(self.folder), "--bind", "127.0.0.1", *self.options]
+        words = [*self.into, self.program, *([str(self.config)] if self.config else [])]
+        words += ["--port", str(self.port), "--dir", str(self.folder), "--bind", self.host, *self.options]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(words, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
 
     @property
     def place(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -134,27 +138,31 @@ ADMIN = f"admin:{PASSWORDS['admin']}@"
 
 
 class Group:
-    """Three servers, the first the primary, and three sentinels, all by the files of docker/, on one machine."""
+    """Three servers, the first the primary, and three sentinels, all by the files of docker/, on one machine.
 
-    def __init__(self, folder: Path, down_after_ms: int = 1500) -> None:
+    places: (address, words before a program) of the host of each server and its sentinel.
+    """
+
+    def __init__(self, folder: Path, down_after_ms: int = 1500, places: Sequence[tuple[str, Sequence[str]]] = ()) -> None:
         self.stack = contextlib.ExitStack()
+        at = [{"host": host, "into": into} for host, into in places or [("127.0.0.1", ())] * 3]
         options = (*users(folder / "users"), "--masteruser", "replica", "--masterauth", PASSWORDS["replica"])
-        first = Served(folder / "s0", *options, config=DOCKER / "replicated.conf", user=ADMIN)
-        options = (*options, "--replicaof", "127.0.0.1", str(first.port))
-        others = [Served(folder / f"s{n}", *options, config=DOCKER / "replicated.conf", user=ADMIN) for n in (1, 2)]
+        first = Served(folder / "s0", *options, config=DOCKER / "replicated.conf", user=ADMIN, **at[0])
+        options = (*options, "--replicaof", first.host, str(first.port))
+        others = [Served(folder / f"s{n}", *options, config=DOCKER / "replicated.conf", user=ADMIN, **at[n]) for n in (1, 2)]
         self.servers = [first, *others]
-        self.sentinels = [Served(folder / f"t{n}", config=folder / f"t{n}" / "sentinel.conf") for n in range(3)]
-        ids = {sentinel.port: os.urandom(20).hex() for sentinel in self.sentinels}
+        self.sentinels = [Served(folder / f"t{n}", config=folder / f"t{n}" / "sentinel.conf", **at[n]) for n in range(3)]
+        ids = {sentinel.place: os.urandom(20).hex() for sentinel in self.sentinels}
         for sentinel in self.sentinels:
             assert sentinel.config is not None
-            text = (DOCKER / "sentinel.conf").read_text().replace("127.0.0.1 6379", f"127.0.0.1 {first.port}")
+            text = (DOCKER / "sentinel.conf").read_text().replace("127.0.0.1 6379", f"{first.host} {first.port}")
             text += f"sentinel auth-user {NAME} sentinel\nsentinel auth-pass {NAME} {PASSWORDS['sentinel']}\n"
-            text = text.replace("10000", str(down_after_ms)).replace("port 26379", f"sentinel myid {ids[sentinel.port]}")
+            text = text.replace("10000", str(down_after_ms)).replace("port 26379", f"sentinel myid {ids[sentinel.place]}")
             # They would find one another within seconds; here they know at once.
-            for port, id in ids.items():
-                text += f"sentinel known-sentinel {NAME} 127.0.0.1 {port} {id}\n" if port != sentinel.port else ""
+            for place, id in ids.items():
+                text += f"sentinel known-sentinel {NAME} {place.replace(':', ' ')} {id}\n" if place != sentinel.place else ""
             for other in others:
-                text += f"sentinel known-replica {NAME} 127.0.0.1 {other.port}\n"
+                text += f"sentinel known-replica {NAME} {other.host} {other.port}\n"
             sentinel.config.write_text(text)
             sentinel.options = ("--sentinel",)
 
@@ -195,8 +203,8 @@ class Group:
         """Whom the first living sentinel calls the primary."""
         for sentinel in self.sentinels:
             with contextlib.suppress(Unavailable):
-                port = int(sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)[1])
-                return next(one for one in self.servers if one.port == port)
+                host, port = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+                return next(one for one in self.servers if one.place == f"{host.decode()}:{port.decode()}")
         raise AssertionError("no sentinel answers")
 
 
