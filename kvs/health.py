@@ -88,12 +88,12 @@ def memory(line: int, used: int, maxmemory: int) -> Finding:
             f"{used / 1e6:.3g} MB used, and no line from which on new work is refused: a full machine ends the server",
             "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one",
         )  # fmt: skip
-    if line and maxmemory and maxmemory <= line:
+    lowest = min(filter(None, (line, maxmemory)))
+    if line and lowest == maxmemory and used <= lowest:
         return Finding(
             "warn", "memory", text + ": what runs could not end", "raise maxmemory above that line, or draw the line lower: "
             "fluxkv start --detach --state-dir DIR --memory-limit SIZE",
         )  # fmt: skip
-    lowest = min(filter(None, (line, maxmemory)))
     result = "fail" if used > lowest else "warn" if used > MEMORY_WARN * lowest else "ok"
     mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
     return Finding(result, "memory", text, "" if result == "ok" else mend)

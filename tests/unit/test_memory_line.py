@@ -89,6 +89,7 @@ def test_doctor_says_one_thing_about_memory() -> None:
         (9_000_000, 9_500_000, 10_000_000, "fail", "9.5 MB used"),
         (0, 2_000_000, 10_000_000, "ok", "2 MB used; all work from 10 MB"),
         (9_000_000, 2_000_000, 5_000_000, "warn", "what runs could not end"),
+        (9_000_000, 6_000_000, 5_000_000, "fail", "all work from 5 MB"),
         (0, 2_000_000, 0, "warn", "no line from which on new work is refused: a full machine ends the server"),
     ]:
         found = memory(line, used, most)
