@@ -19,6 +19,7 @@ from .uri import ServerAddress, at_host, host_port, sentinel_at
 
 SENTINEL_S = 0.5  # to reach one of them, and for its answer
 AGAIN_S, LONGEST_S = 1.0, 60.0  # between tries to find another sentinel when the one that was listened to is gone
+SILENT_S = 3.0  # of a primary that is waited for, after which its sentinel is asked once more, or another one
 DOUBT_S = 8.0  # the longest between tries to find one that hears a majority
 SWITCH, MISSED = "+switch-master", "+sdown"
 
@@ -120,6 +121,7 @@ class Watch:
         self._sentinel: RespConnection | None = named.sentinel
         self._sure = named.sure
         self._epoll: select.epoll | None = None
+        self._silent_since = 0.0  # since when the primary has been waited for in vain
         self._pause = AGAIN_S
         self._again_at = time.monotonic() + self._pause
 
@@ -133,9 +135,11 @@ class Watch:
             if self._sentinel is not None:
                 poller.register(self._sentinel.fileno(), select.POLLIN)
             left = max(0.0, deadline - time.monotonic())
-            ready = poller.poll(int(min(left, left if self._settled else AGAIN_S) * 1000 + 0.999))
+            ready = poller.poll(int(min(left, SILENT_S if self._settled else AGAIN_S) * 1000 + 0.999))
             if any(fd == descriptor for fd, _ in ready):
+                self._silent_since = 0.0
                 return True
+            self._mistrust()
             if not ready and left <= 0:
                 return False
 
@@ -144,6 +148,17 @@ class Watch:
         self._listen()
         if not self._settled:
             self._find_another()
+
+    def _mistrust(self) -> None:
+        """The primary says nothing. Who is cut off from it may be cut off from the sentinel on its host, too, which is silent then:
+        neither connection would break before its time-out."""
+        now = time.monotonic()
+        if not self._silent_since:
+            self._silent_since = now
+        elif now - self._silent_since > SILENT_S:
+            self._silent_since = now
+            self._sure = False
+            self._again_at, self._pause = 0.0, AGAIN_S
 
     def _listen(self) -> None:
         if self._sentinel is None:

@@ -47,6 +47,7 @@ def one_round(made: Split, draw: random.Random) -> str:
         assert time.monotonic() - began < CALM_S, made.home.logs()
     made.home.results([id])
     took = time.monotonic() - began
+    made.settled()
     again = made.judge(patience_s=CALM_S)
     return (
         f"{','.join(h.name for h in some)} | {','.join(h.name for h in others)} for {seconds:.1f} s: "

@@ -159,6 +159,17 @@ class Split:
         """Waits until it is a replica that has what its primary has."""
         server.until(lambda: server.info("replication").get("master_link_status") == "up", patience_s)
 
+    def settled(self) -> None:
+        """Waits until all sentinels name one primary, which both others follow. Before that sentinels may choose a former primary
+        that has not become a replica yet, whatever the other has acknowledged since: a second fail-over within seconds."""
+        first, *_ = self.group.sentinels
+        first.until(lambda: len({tuple(one.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)) for one in self.group.sentinels}) == 1)
+        primary = self.group.primary
+        for server in self.group.servers:
+            if server is not primary:
+                self.follows(server)
+        first.until(lambda: primary.info("replication").get("min_slaves_good_slaves") == "2")
+
     @staticmethod
     def sentinel_says(sentinel: Served) -> dict[str, str]:
         flat = [word.decode() for word in sentinel.ask("SENTINEL", "MASTER", NAME)]
