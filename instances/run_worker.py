@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from ..journal.agreement import load_agreed
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.log import Journal
@@ -44,7 +45,7 @@ class WorkerRunner(Runner):
         self.journal = Journal(store, by=daemon.role)
         self.journal.warn = lambda text: log.say("warning", text)
         check_schema(self.journal.meta)
-        state = self.journal.load()
+        state = load_agreed(self.journal)
         super().__init__(daemon, store, log, Worker(self.journal.meta, state, load_policy(policy), daemon.role))
         if self.journal.base.damaged is not None:
             self.reactor.snapshot_events = -FAR  # another one is due at once
@@ -82,7 +83,7 @@ class WorkerRunner(Runner):
         self.log.say("warning", "what was folded is not this journal's history any more; reading it anew")
         self.seen, self.seen_seq = "", 0
         self.journal = self.insist(lambda: Journal(self.store, by=self.daemon.role))
-        state = self.insist(self.journal.load)
+        state = self.insist(lambda: load_agreed(self.journal))
         self.meta = self.journal.meta
         watch, self.reactor = self.reactor.watch, Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
         self.reactor.watch.fence_s, self.reactor.watch.last_ms = watch.fence_s, watch.last_ms

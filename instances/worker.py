@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from ..journal.agreement import agreed
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.retired import MAX_JOBS, retirement
@@ -91,7 +92,7 @@ class Worker:
                     if entry.version == self.state.version and entry.epoch != self.state.epoch:
                         raise Corrupt(f"version {entry.id} is in the place of what was folded", code="forked")
                     if entry.version > self.state.version:
-                        self.state.apply(self._read(entry))
+                        self.state.apply(agreed(self.state, self._read(entry)))
                         self.again = True
                 if self.state.misread:  # what we go on from has an entry that everybody else goes on without
                     raise Corrupt(f"version {self.state.misread} was set aside: the state is folded anew", code="entry-aside")

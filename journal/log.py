@@ -101,10 +101,10 @@ class Journal:
             return self.reader.commits(state.version, None, entries[1:], READ - 1)
         return self.commits(state.version)  # the entry itself has been archived and trimmed
 
-    def load(self) -> State:
-        """The live state, to go on from: newest snapshot, its digest checked, then the tail."""
+    def load(self, judge: Callable[[Any, Commit], object] | None = None) -> State:
+        """The live state, to go on from: newest snapshot, its digest checked, then the tail, each commit of which `judge` sees."""
         with no_collection():
-            return self._up_to_date(self.base.whole() or State())
+            return self._up_to_date(self.base.whole() or State(), judge)
 
     def look(self) -> State:
         """The live state, to look at: as `load`, but inactive jobs are unpacked when asked for, and checksums suffice."""
@@ -115,9 +115,9 @@ class Journal:
         """The cron table alone, live: from the newest snapshot's, then the tail."""
         return self._up_to_date(self.base.cron() or CronTable())
 
-    def _up_to_date(self, state: _F) -> _F:
+    def _up_to_date(self, state: _F, judge: Callable[[Any, Commit], object] | None = None) -> _F:
         try:
-            self.catch_up(state)
+            self.catch_up(state, judge)
         except FluxkvError as error:
             if self.base.damaged is None or error.code not in ("version-gap", "archive", "bad-chain") or state.version:
                 raise
@@ -125,10 +125,12 @@ class Journal:
                           hint=error.hint) from None  # fmt: skip
         return state
 
-    def catch_up(self, state: Folded) -> int:
-        """Apply what came since; the number of commits."""
+    def catch_up(self, state: Folded, judge: Callable[[Any, Commit], object] | None = None) -> int:
+        """Apply what came since, judged before it is; the number of commits."""
         before = state.version
         for commit in self.following(state):
+            if judge is not None:
+                judge(state, commit)
             state.apply(commit)
         return state.version - before
 

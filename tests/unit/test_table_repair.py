@@ -94,3 +94,19 @@ def test_a_worker_goes_on_in_the_new_epoch() -> None:
     rig.turn()
     assert rig.job(runs).state == INACTIVE
     assert rig.names(runs).count("alloc") == 1
+
+
+def test_a_loss_that_nobody_has_decided_about_stays_one() -> None:
+    """Neither of the two ways out needs the other to be taken first."""
+    rig = Rig()
+    meta = rig.store.meta()
+    rig.store.fence(meta.uid, meta.epoch, f"{meta.version + 3}-{meta.epoch}")
+    lose(rig.store)
+    with pytest.raises(Corrupt) as caught:
+        rig.store.adopt(meta.uid, meta.epoch, meta.version, (meta.version + 1, meta.version + 3), b"0adopted")
+    assert "fluxkv ops rebuild" in caught.value.hint
+    assert make_tables_anew(Journal(rig.store, by="cli")) == meta.version
+    after = rig.store.meta()
+    assert (after.version, after.fork) == (meta.version, f"{meta.version + 3}-{meta.epoch}")
+    rig.store.adopt(after.uid, after.epoch, after.version, (meta.version + 1, meta.version + 3), b"0adopted")
+    assert rig.store.meta().fork == ""

@@ -26,6 +26,7 @@ from fluxkv.instances.reactor import (
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
+from fluxkv.journal.agreement import load_agreed
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.epochs import anchor, settle
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
@@ -49,7 +50,7 @@ class WorkerProcess(ReactorProcess):
     def begin(self) -> None:
         world = self.world
         self.journal = Journal(self.store, by=self.name)
-        state = self.journal.load()
+        state = load_agreed(self.journal)
         self.reactor = Worker(self.journal.meta, state, world.new_policy(), self.name)
         position = f"{state.version}-{state.epoch}" if state.version else "0"
         self.subscription = self.store.subscribe({self.store.keys.journal: position})
