@@ -20,7 +20,6 @@ from .server_choice import check_server
 from .uri import ServerAddress, host_port, sentinel_at
 
 LAG_WARN_S, LAG_FAIL_S = 3, 30
-MEMORY_WARN = 0.9  # of the line from which on work is refused
 CERTIFICATE_WARN_S = 21 * 86400.0
 ASKED = ("min-replicas-to-write", "min-replicas-max-lag")
 
@@ -35,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def findings(address: ServerAddress, connection: Connection, durability: str) -> Iterator[Finding]:
-    """All there is to say of a server, but for its memory (`memory`). Raises ReplyError: INFO is refused."""
+    """All there is to say of a server but for its memory. Raises ReplyError: INFO is refused."""
     facts = server_facts(connection)
     yield from _persistence(connection, facts, durability)
     yield from _replication(facts, durability, behind_sentinels=address.kind == "sentinel")
@@ -75,28 +74,6 @@ def _persistence(connection: Connection, facts: dict[str, str], durability: str)
         yield Finding(
             "ok", "persistence", f"{durability}, append-only file, no eviction; server {version}, {used:.3g} MB in memory"
         )
-
-
-def memory(line: int, used: int, maxmemory: int) -> Finding:
-    """How far it is to where work is refused: from `line` on new work, from `maxmemory` on all of it; 0: nowhere."""
-    where = [f"new work is refused from {line / 1e6:.3g} MB"] if line else []
-    where += [f"all work from {maxmemory / 1e6:.3g} MB (maxmemory)"] if maxmemory else []
-    text = f"{used / 1e6:.3g} MB used; {', '.join(where)}"
-    if not where:
-        return Finding(
-            "warn", "memory",
-            f"{used / 1e6:.3g} MB used, and no line from which on new work is refused: a full machine ends the server",
-            "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one",
-        )  # fmt: skip
-    lowest = min(filter(None, (line, maxmemory)))
-    if line and lowest == maxmemory and used <= lowest:
-        return Finding(
-            "warn", "memory", text + ": what runs could not end", "raise maxmemory above that line, or draw the line lower: "
-            "fluxkv start --detach --state-dir DIR --memory-limit SIZE",
-        )  # fmt: skip
-    result = "fail" if used > lowest else "warn" if used > MEMORY_WARN * lowest else "ok"
-    mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
-    return Finding(result, "memory", text, "" if result == "ok" else mend)
 
 
 def _replication(facts: dict[str, str], durability: str, *, behind_sentinels: bool) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MINIMUM_PYTHON = (3, 11)
 SKEW_WARN_S, SKEW_FAIL_S = 0.5, 30.0
 DISK_WARN, DISK_FAIL = 1_000_000_000, 100_000_000
+MEMORY_WARN = 0.9  # of the line from which on work is refused
 BEATS_S, BEATS = 30.0, 2000  # heartbeats of so long are looked at
 TAIL = 1000  # entries read at once
 READ_S = 1.0  # for all of them
@@ -60,6 +61,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """All checks, in the order in which one needs the other."""
     from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..kvs.errors import FluxkvError
+    from .heard import directory_here
 
     for check in (_python, _packages, _server_program, _state_home):
         yield _guarded(check)
@@ -71,7 +73,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
         return
     if address:
         yield from _store(address)
-        directory = state_dir_of(address)
+        directory = state_dir_of(address) or directory_here(address)
     else:
         directory = StateDir(os.path.abspath(str(state_dir)))
     if directory is not None:
@@ -254,6 +256,30 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
             )
 
 
+def memory(line: int, used: int, maxmemory: int) -> Check:
+    """How far it is to where work is refused: from `line` on new work, from `maxmemory` on all of it; 0: nowhere."""
+    from .daemons import megabytes
+
+    where = [f"new work is refused from {megabytes(line)}"] if line else []
+    where += [f"all work from {megabytes(maxmemory)} (maxmemory)"] if maxmemory else []
+    text = f"{megabytes(used)} used; {', '.join(where)}"
+    if not where:
+        return Check(
+            "warn", "memory",
+            f"{megabytes(used)} used, and no line from which on new work is refused: a full machine ends the server",
+            "fluxkv start --detach --state-dir DIR --memory-limit 50% draws one",
+        )  # fmt: skip
+    lowest = min(filter(None, (line, maxmemory)))
+    if line and lowest == maxmemory and used <= lowest:
+        return Check(
+            "warn", "memory", text + ": what runs could not end", "raise maxmemory above that line, or draw the line lower: "
+            "fluxkv start --detach --state-dir DIR --memory-limit SIZE",
+        )  # fmt: skip
+    result = "fail" if used > lowest else "warn" if used > MEMORY_WARN * lowest else "ok"
+    mend = "fluxkv journal archive --now --trim, or fluxkv start --detach --state-dir DIR --memory-limit SIZE"
+    return Check(result, "memory", text, "" if result == "ok" else mend)
+
+
 def _archive(journal: Journal) -> Check:
     """What was taken out of the server can be read where it is."""
     from ..kvs.errors import FluxkvError
@@ -269,7 +295,6 @@ def _archive(journal: Journal) -> Check:
 def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     """The journal's entries are readable, the latest first and as many as there is time for, and snapshot and tail fold."""
     from ..kvs.errors import FluxkvError
-    from ..kvs.health import memory
 
     try:
         with open_journal(uri, state_dir) as journal:

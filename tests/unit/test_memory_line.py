@@ -11,7 +11,7 @@ from fluxkv.instances.memory_line import line_for, machine_memory, parse_line, s
 from fluxkv.journal import decide
 from fluxkv.journal.job import INACTIVE, RUN
 from fluxkv.kvs.errors import Rejected, Unavailable
-from fluxkv.kvs.health import memory
+from fluxkv.tools.doctor_cmd import memory
 
 GIB = 1 << 30
 
@@ -84,7 +84,7 @@ def test_the_line_is_drawn_where_scripts_see_it() -> None:
 def test_doctor_says_one_thing_about_memory() -> None:
     """With a line there is no talk of a server that grows until it is ended; with none there is."""
     for line, used, most, result, words in [
-        (4_000_000_000, 2_000_000, 0, "ok", "2 MB used; new work is refused from 4e+03 MB"),
+        (4_000_000_000, 2_000_000, 0, "ok", "2 MB used; new work is refused from 4 GB"),
         (9_000_000, 8_500_000, 10_000_000, "warn", "8.5 MB used; new work is refused from 9 MB, all work from 10 MB (maxmemory)"),
         (9_000_000, 9_500_000, 10_000_000, "fail", "9.5 MB used"),
         (0, 2_000_000, 10_000_000, "ok", "2 MB used; all work from 10 MB"),
