@@ -83,6 +83,7 @@ class Forwarder:
         self.host = host
         self.watched: dict[str, Watched] = {}
         self.fresh: dict[str, dict[str, Any]] = {}
+        self.full = False  # past the soft memory line: what tasks print stays in its files
         self.asking: list[tuple[int, str, bool]] = []
         self.young: dict[str, float] = {}  # started, and not looked at yet: when
 
@@ -296,7 +297,7 @@ class Forwarder:
             if tail.target:
                 self._copy(tail, data, events)
                 continue
-            full = tail.taken >= tail.limit
+            full = tail.taken >= tail.limit or self.full
             events.append(self._event(tail, data, full, number))
             if full:
                 tail.truncated = True

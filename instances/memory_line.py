@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ..kvs.errors import Rejected, Unavailable
-from ..kvs.port import Store
+from ..kvs.port import Meta, Store
 
 OF_MACHINE, OF_MAXMEMORY = 50, 90  # percent
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -68,6 +68,11 @@ def machine_memory(cgroups: str = CGROUPS) -> int:
         if not folder:
             return found
         folder = os.path.dirname(folder)
+
+
+def is_past(store: Store, meta: Meta) -> bool:
+    """Whether the server holds more than its line allows."""
+    return bool(meta.room) and store.memory()[0] > meta.room
 
 
 def set_line(store: Store, text: str) -> int:

@@ -31,6 +31,7 @@ from .forward import LOOK_S, Forwarder
 from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient
+from .memory_line import is_past
 from .paths import StateDir
 from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner
@@ -375,6 +376,7 @@ class AgentRunner(Runner):
             self.client.send(["alive", begun, self.offline_after_s])
             meta = self.store.meta()
             check_schema(meta)
+            self.forwarder.full = is_past(self.store, meta)
             inventory = self.store.bumps(INVENTORY)
             if inventory != self.inventory:
                 self._adopt(inventory, f"{meta.version}-{meta.epoch}")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances.memory_line import line_for, machine_memory, parse_line, set_line
+from fluxkv.instances.forward import Forwarder, Watched, _Tail
+from fluxkv.instances.memory_line import is_past, line_for, machine_memory, parse_line, set_line
 from fluxkv.journal import decide
 from fluxkv.journal.job import INACTIVE, RUN
+from fluxkv.journal.wire import unpack
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.tools.doctor_cmd import memory
 
@@ -94,3 +96,22 @@ def test_doctor_says_one_thing_about_memory() -> None:
     ]:
         found = memory(line, used, most)
         assert (found.result, words in found.text, bool(found.mend)) == (result, True, result != "ok"), found
+
+
+def test_what_tasks_print_past_the_line_stays_in_its_files(tmp_path: Path) -> None:
+    """Thousands of chatty jobs, four megabytes each, would take what is left to those that end."""
+    rig = Rig()
+    path = tmp_path / "out"
+    path.write_bytes(b"x" * 1_000_000)
+    forwarder = Forwarder(rig.store, rig.store.keys, str(tmp_path), "h")
+    forwarder.watched["1.2-3.0"] = Watched(1, "1.2-3.0", [_Tail(str(path), "stdout", "0", "")], {}, 0, 1)
+    rig.store.set_room(rig.store.meta().uid, 50)
+    for used, past in ((10, False), (51, True)):
+        rig.server.used_memory = used
+        assert is_past(rig.store, rig.store.meta()) == past
+    forwarder.full = True
+    assert forwarder.finish("1.2-3.0")
+    said = [unpack(message.data) for message in rig.store.messages(rig.store.keys.output(1))]
+    assert [name for name, _ in said] == ["header", "data", "log"]
+    assert said[-1][1]["rest"] == {"stream": "stdout", "rank": "0", "path": str(path), "offset": 65536}
+    assert path.exists()
