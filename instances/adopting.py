@@ -143,8 +143,7 @@ def _begin_anew(state_dir: StateDir, loss: Loss, by: str) -> int:
     settings["uid"] = ""
     store, _ = boot.ensure_instance(settings)
     try:
-        context = {"old": 0, "lost": [loss.first, loss.last], "known": loss.known}
-        boot.say(store, [["adopt", "instance", time.time(), context]], by)
+        forks.adopt(store, (loss.first, loss.last), time.time(), by, loss.known)  # the launcher's record still names some of it
         meta = store.meta()
         state_dir.write({**settings, "uid": meta.uid})
         for name in ("tip", os.path.join("spool", "cursors.json")):  # of the history that is no more

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances import forks
+from fluxkv.instances import adopting, forks, witness
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.server_care import ServerCare
+from fluxkv.instances.spool import Spool
 from fluxkv.journal.decide import Decision, change_queue
 from fluxkv.journal.log import Journal
+from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.kvs.memory_server import shared_server
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 
 NOW = 1_700_000_000.0
@@ -186,3 +189,19 @@ def test_a_keeper_that_is_to_adopt_tries_again_where_something_stood_in_the_way(
     care._lost_history(Corrupt("the tables beside the journal are damaged", hint="fluxkv ops rebuild"))
     care._take_up()
     assert (care.lost, bool(world.store.meta().fork)) == ((False, False) if on_fork == "adopt" else (True, True))
+
+
+def test_what_is_begun_anew_may_be_written_to_whatever_the_launcher_s_record_knows(tmp_path: Path) -> None:
+    """The server has nothing left. Found by hand: every start was refused, since a task of the old history stood in the record."""
+    directory = StateDir(str(tmp_path))
+    directory.create()
+    directory.write({"uri": "memory:begun-anew", "R": render_set(ResourceSet((NodeRecord(0, "n0", 1, 0, 0, ()),)))})
+    Spool(directory.spool).intent("1.12-777.0", 1, NOW, 1.0, None, "")
+    loss = witness.Loss(1, 14, [witness.Witness("14-777", "the keeper's tip file"), witness.Witness("12-777", "the launcher")])
+    (lost,) = [one for one in witness.witnesses(directory) if one.known == "12-777"]
+    store = MemoryStore(shared_server("begun-anew"))
+    adopting.adopt(store, directory, adopting.Report("/", 0, 0, NOW, loss, True, [], 0), "test")
+    assert witness.find_loss(store, store.meta(), [lost]) is None
+    assert witness.take_up(store, directory) is None
+    assert store.meta().fork == ""
+    assert Journal(store).look().instance["adopted"][1:3] == [1, 14]
