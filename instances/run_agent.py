@@ -328,7 +328,7 @@ class AgentRunner(Runner):
                 if "script" not in attempt:
                     self.forwarder.add(attempt)
                 if attempt["env"]:
-                    self.client.environment(attempt["env"], self._environment(attempt["env"]))
+                    self._send_environment(attempt)
         self.input.follow(self.subscription)
         if real:
             if ARMED:
@@ -343,17 +343,20 @@ class AgentRunner(Runner):
             return [Launched(self.fake.advance(now))]
         return []
 
-    def _environment(self, name: str) -> dict[str, str]:
+    def _send_environment(self, attempt: dict[str, Any]) -> None:
+        """What its tasks need of variables goes before them. A job whose environment nobody has any more does not run without."""
+        name = attempt["env"]
         found = self.environments.get(name)
         if found is None:
             data = self.insist(lambda: self.store.get_blobs([name])[0])
             if data is None:
-                self.log.say("error", f"environment {name} is not in the store; its jobs get an empty one")
-            found = unpack_environment(data) if data is not None else {}
+                attempt.setdefault("refuse", f"environment of the job: {name} is not in the store")
+                return
+            found = unpack_environment(data)
             if len(self.environments) >= ENVIRONMENTS:
                 self.environments.pop(next(iter(self.environments)))
             self.environments[name] = found
-        return found
+        self.client.environment(name, found)
 
     # -- timers ---------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgpack import packb
 
 from fluxkv.instances.agent import PROBE, Agent
 from fluxkv.instances.attempts import Host
@@ -22,6 +24,7 @@ from fluxkv.instances.reactor import (
     Trim,
     Write,
 )
+from fluxkv.instances.run_agent import AgentRunner
 from fluxkv.journal.wire import pack, unpack_events
 from fluxkv.kvs.port import Append, Appended, Conflicted, Gap, Message, Meta, StaleEpoch
 
@@ -341,3 +344,19 @@ def test_what_a_lost_branch_began_waits_for_a_worker_s_word(rig: Rig) -> None:
     assert (context["held"], context["claims"]) == (["8.13-7"], {})  # it is dying: nobody must adopt it
     rig.agent.inflight = None
     assert said(rig.step(Launched([over("8.13-7.0", 15)])))[0][3]["held"] == []
+
+
+def test_a_job_whose_environment_nobody_has_does_not_run_without() -> None:
+    """It would do something else than it was told, and say nothing."""
+    held = {"there": packb({"A": "1"})}
+    runner = AgentRunner.__new__(AgentRunner)
+    runner.store = SimpleNamespace(get_blobs=lambda names: [held.get(name) for name in names])  # type: ignore[assignment]
+    sent: list[Any] = []
+    runner.client = SimpleNamespace(environment=lambda name, variables: sent.append((name, variables)))  # type: ignore[assignment]
+    runner.environments = {}
+    good, bad = {"env": "there"}, {"env": "gone"}
+    runner._send_environment(good)
+    runner._send_environment(bad)
+    assert sent == [("there", {"A": "1"})]
+    assert "refuse" not in good
+    assert bad["refuse"] == "environment of the job: gone is not in the store"
