@@ -37,6 +37,8 @@ class History:
             return found
         last = min(meta.first - 1, after + limit)
         archived = self._from(meta, after + 1, last).read(after, limit, meta.first - 1)
+        if len(archived) < last - after:  # what was put back in its place is older: that is no end of history
+            raise self._lacking(meta, archived[-1].version + 1 if archived else after + 1, last)
         if archived and archived[-1].version == meta.first - 1:
             self._check_seam(archived[-1], meta)
             if len(archived) < limit:
@@ -117,13 +119,18 @@ class History:
                 return archive
         except FluxkvError as error:
             missing = error
+        raise self._lacking(meta, first, last, missing) from None
+
+    @staticmethod
+    def _lacking(meta: Meta, first: int, last: int, missing: FluxkvError | None = None) -> FluxkvError:
+        """The error for versions that are neither in the server nor in the archive."""
         why = str(missing) if missing is not None else f"the archive {meta.archive} has no history of this instance"
         kind = Corrupt if isinstance(missing, Corrupt) else Unavailable
-        raise kind(
+        return kind(
             f"{_versions(first, last)} no longer in the server, and {why}", code=missing.code if missing is not None else "archive",
             hint=getattr(missing, "hint", "") or f"versions up to {meta.first - 1} belong below {meta.archive}/{meta.uid}; "
             "restore them, or name another place with FLUXKV_ARCHIVE",
-        ) from None  # fmt: skip
+        )  # fmt: skip
 
     @staticmethod
     def _check_seam(entry: Entry, meta: Meta) -> None:

@@ -502,3 +502,24 @@ def test_names_of_blobs_are_found_wherever_they_stand() -> None:
     assert names_in(b"abc " + b"A" * 40 + names[0][:39].encode()) == set()
 
 
+
+
+def test_an_older_copy_of_the_archive_is_no_end_of_history(shell: Any, tmp_path: Path) -> None:
+    """Somebody puts back a copy from before while a long-lived reader has it open."""
+    journal, place = shell.sample.journal, tmp_path / "there"
+    archive(journal, str(place), trim=False)
+    older = tmp_path / "older"
+    shutil.copytree(place, older)
+    say(journal, 30)
+    assert archive(journal, str(place)).trimmed == (1, 116)
+    reader = Journal(journal.store)
+    assert len(reader.history.read(0, 500)) == 117
+    shutil.rmtree(place)
+    os.rename(older, place)
+    opened = reader.history._archive
+    assert opened is not None
+    opened.load()
+    for after in (50, 87, 100):
+        with pytest.raises(Unavailable, match="no longer in the server"):
+            reader.history.read(after, 500)
+    assert reader.history.read(10, 5)[-1].version == 15
