@@ -145,4 +145,4 @@ class ServerCare:
         except FluxkvError:
             pass  # said by whoever brings the server back
         except OSError as error:
-            self.log.say("warning", f"tip not noted: {error}")
+            self.log.say("warning", f"tip not noted: {error.strerror or error}")

@@ -6,10 +6,10 @@ again on a new one. Speaks through `hiredis` alone, because a one-shot command m
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from collections.abc import Callable, Sequence
-from os.path import exists
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import hiredis
@@ -237,10 +237,24 @@ class RespConnection:
         )
 
 
+FULL_BYTES = 500_000  # of free disk, below which a server cannot be expected to live
+
+
+def disk_is_full(path: str) -> bool:
+    """Whether the file system that holds `path` has next to no room left; what is not there has room."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return bool(found.f_blocks) and found.f_bavail * found.f_frsize < FULL_BYTES
+
+
 def _bring_up(parsed: ServerAddress) -> str:
     """What to do when nothing listens there: an instance's socket lies in its state directory."""
     folder, _, name = parsed.path.rpartition("/") if parsed.kind == "unix" else ("", "", "")
-    if name == "kv.sock" and folder and exists(f"{folder}/instance.json"):
+    if name == "kv.sock" and folder and os.path.exists(f"{folder}/instance.json"):
+        if disk_is_full(folder):
+            return f"the disk is full at {folder}: free some of it, and the instance goes on by itself"
         return f"fluxkv status says more; fluxkv start --detach --state-dir {folder} brings it up"
     return "is it up there, and the address right? An instance's own server comes up with it: fluxkv start --detach --state-dir DIR"
 

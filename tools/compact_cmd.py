@@ -42,6 +42,7 @@ def compact(drop_lost: bool, dry_run: bool, uri: str | None) -> None:
     from ..instances.pruning import compact as make_smaller
 
     with _archiver(uri, dry_run) as archiver:
+        archiver.journal.history.archive()  # one that is named and not there is no empty one
         done = make_smaller(archiver, drop_lost=drop_lost)
     would = "would be " if dry_run else ""
     before, after = done.segments

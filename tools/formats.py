@@ -164,6 +164,15 @@ class Column:
             except (ValueError, TypeError):
                 raise _bad(self.name, f"{self.spec!r} does not fit it") from None
 
+    def narrowed(self, cells: list[str]) -> list[str]:
+        """Without the blanks that all of them have on the same side."""
+        if not self.align or self.align not in "<>":
+            return cells
+        bare = [cell.strip() for cell in cells]
+        most = max(map(width_of, bare))
+        blanks = [" " * (most - width_of(text)) for text in bare]
+        return [gap + text if self.align == ">" else text + gap for text, gap in zip(bare, blanks, strict=True)]
+
     def heading(self) -> str:
         """The header, laid out like the values."""
         if self.align is None:
@@ -221,8 +230,11 @@ class Format:
             before = ""
         self.tail = before
 
-    def lines(self, rows: Sequence[Any], view: Any, *, header: bool = True) -> list[str]:
-        """The header (if wanted) and one line a row, blanks at line ends cut off."""
+    def lines(self, rows: Sequence[Any], view: Any, *, header: bool = True, within: int = 0) -> list[str]:
+        """The header (if wanted) and one line a row, blanks at line ends cut off.
+
+        within: columns to be kept to, if that can be done by leaving out blanks (0: they are as the format says).
+        """
         texts: list[list[str]] = []
         for column in self.columns:
             get, text = column.get, column.text
@@ -243,15 +255,15 @@ class Format:
         ]
         if not rows:
             kept = [(column, []) for column in self.columns if not column.optional]
-        lines = []
-        tail = self.tail
         if header:
-            lines.append(("".join(c.before + c.heading() for c, _ in kept) + tail).rstrip())
-        template = "".join(c.before.replace("%", "%%") + "%s" for c, _ in kept) + tail.replace("%", "%%")
-        if kept:
-            lines += [
-                (template % cells).rstrip() for cells in zip(*(cells for _, cells in kept), strict=True)
-            ]
-        else:
-            lines += [tail] * len(rows)
+            kept = [(column, [column.heading(), *cells]) for column, cells in kept]
+        if not kept:
+            return [self.tail] * (len(rows) + header)
+        lines = self._joined(kept)
+        if within and any(width_of(line) > within for line in lines):
+            lines = self._joined([(column, column.narrowed(cells)) for column, cells in kept])
         return lines
+
+    def _joined(self, kept: Sequence[tuple[Column, list[str]]]) -> list[str]:
+        template = "".join(c.before.replace("%", "%%") + "%s" for c, _ in kept) + self.tail.replace("%", "%%")
+        return [(template % cells).rstrip() for cells in zip(*(cells for _, cells in kept), strict=True)]

@@ -111,7 +111,7 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
     if name in ("default", "cute") and any(job.queue != "default" for job in chosen):
         text = text.replace("{username", "{queue:<8.8+} {username")
     header = not options["no_header"]
-    lines = Format(text, FIELDS).lines(chosen, view, header=header)
+    lines = Format(text, FIELDS).lines(chosen, view, header=header, within=render.columns() if name else 0)
     if name:  # a format of the user's own is printed as it is
         lines = render.fit(lines)
     if name and render.coloured(options["colour"]):

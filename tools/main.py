@@ -5,6 +5,7 @@ Each error is one line on stderr (what, where, why) and a hint; no traceback rea
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -177,7 +178,10 @@ def _run(args: list[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"fluxkv: {where}{error.strerror or error}", err=True)
-        return 1
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return 1
+        click.echo("  free some of it, or name a place elsewhere (--state-dir, XDG_STATE_HOME)", err=True)
+        return 3
     except Exception as error:
         if os.environ.get("FLUXKV_TRACEBACK"):
             raise

@@ -84,15 +84,25 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     if directory is not None:
         _daemon_part(directory, address, document)
         document["disk"] = disk(directory.path)
-        if document["disk"].get("free", FEW_BYTES) < FEW_BYTES:
-            problems.insert(
-                0,
-                f"the disk is nearly full: {document['disk']['free'] // 10**6} MB free at {directory.path}",
-            )
         for name, why in given_up(directory).items():
             again = way_out(directory, why)
-            problems.insert(0, f"the {name} was given up: {why}" + (f" ({again} tries again)" if again else ""))
+            if name == "server" and directory.running():  # of which nobody despairs
+                problems.insert(0, f"the server does not come up, and is tried again: {why}")
+            else:
+                problems.insert(0, f"the {name} was given up: {why}" + (f" ({again} tries again)" if again else ""))
+        _disk_part(document, directory.path)
     return document
+
+
+def _disk_part(document: dict[str, Any], path: str) -> None:
+    """First of all, since most else that is wrong follows from it."""
+    from ..kvs.resp import disk_is_full
+
+    free = document["disk"].get("free", FEW_BYTES)
+    if disk_is_full(path):
+        document["problems"].insert(0, f"the disk is full at {path}: free some of it, and the instance goes on by itself")
+    elif free < FEW_BYTES:
+        document["problems"].insert(0, f"the disk is nearly full: {free // 10**6} MB free at {path}")
 
 
 def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> None:

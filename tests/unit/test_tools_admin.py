@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from fluxkv.instances.paths import StateDir
+from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.redis_store import open_store
 from fluxkv.tools import status_cmd
 from fluxkv.tools.daemons import given_up, processes, way_out
+from fluxkv.tools.formats import Format
 
 
 def test_resource_list(shell: Any) -> None:
@@ -172,3 +176,30 @@ def test_status_of_an_instance_that_was_killed_whole_begins_with_the_way_out(tmp
     assert way_out(directory, "a fault") == f"fluxkv start --detach --state-dir {tmp_path}"
     status_cmd._daemon_part(directory, "", document)
     assert document["problems"][0] == "all daemons are dead"
+
+
+def test_a_full_disk_is_the_first_thing_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "instance.json").write_text("{}")
+    there = os.statvfs(tmp_path)
+    for free, full in ((0, True), (1000, False)):
+        values = [free if index == 4 else value for index, value in enumerate(there)]
+        monkeypatch.setattr(os, "statvfs", lambda path, values=values: os.statvfs_result(values))
+        with pytest.raises(Unavailable) as caught:
+            open_store(f"unix:{tmp_path}/kv.sock", patience_s=0.0).meta()
+        assert caught.value.hint.startswith("the disk is full" if full else "fluxkv status says more"), caught.value.hint
+        document = {"problems": ["no server answers"], "disk": {"free": free * there.f_frsize}}
+        status_cmd._disk_part(document, str(tmp_path))
+        assert document["problems"][0].startswith("the disk is full" if full else "the disk is nearly full")
+
+
+def test_a_listing_too_wide_for_the_terminal_leaves_out_blanks_before_words() -> None:
+    fields = {name: (name.upper(), lambda row, view, name=name: row[name]) for name in ("id", "user", "n", "why")}
+    table = Format("{id:>12} {user:<8.8+} {n:>6} {why}", fields)
+    rows = [{"id": "f1", "user": "root", "n": 12, "why": "a long reason of all"}, {"id": "f12", "user": "me", "n": 3, "why": "-"}]
+    wide = [
+        "          ID USER          N WHY", "          f1 root         12 a long reason of all", "         f12 me            3 -",
+    ]  # fmt: skip
+    assert table.lines(rows, None) == table.lines(rows, None, within=50) == wide
+    assert table.lines(rows, None, within=40) == [" ID USER  N WHY", " f1 root 12 a long reason of all", "f12 me    3 -"]
+    assert table.lines(rows, None, within=40, header=False) == [" f1 root 12 a long reason of all", "f12 me    3 -"]
+    assert table.lines([], None, within=3) == ["ID USER N WHY"]
