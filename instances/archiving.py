@@ -35,7 +35,8 @@ class Done:
     """What a run did, or (dry_run) would have done. Ranges of versions are (first, last), None for nothing.
 
     lost: what of the archive was of a branch the instance did not keep. kept_why: why nothing (more) was trimmed.
-    unnamed: contents removed since nothing named them. printed: jobs whose output was removed.
+    unnamed: contents removed since nothing named them. printed: jobs whose output was removed. unreadable: versions whose entries
+    are archived as they are, damaged, since an archive that waited for them would fill the server's memory.
     """
 
     url: str
@@ -48,6 +49,15 @@ class Done:
     kept_why: str = ""
     unnamed: int = 0
     printed: int = 0
+    unreadable: list[int] = field(default_factory=list)
+
+    @property
+    def warning(self) -> str:
+        """What somebody should know of these, "" if there are none."""
+        if not self.unreadable:
+            return ""
+        more = f" and {len(self.unreadable) - 1} more" if len(self.unreadable) > 1 else ""
+        return f"version {self.unreadable[0]}{more} cannot be read, and is archived as it is: fluxkv journal verify"
 
 
 class Archiver:
@@ -124,6 +134,10 @@ class Archiver:
                     self.journal.reader.missing(version, entry)  # raises, unless an operator has set it aside
                     yield lost_entry(version, entry.epoch, header_time(entry), "it was missing, and set aside")
                 after = entry.version
+                try:
+                    self.journal.reader.commit(entry)
+                except Corrupt:
+                    self.done.unreadable.append(after)
                 yield entry
             if not some:
                 raise Corrupt(f"version {after + 1} is missing", code="version-gap")

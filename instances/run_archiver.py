@@ -41,6 +41,8 @@ def main(state_dir: StateDir, log: Log) -> None:
     except FluxkvError as error:
         write_note(state_dir, time.time(), place, str(error), False)
         raise
+    if done.warning:
+        log.say("warning", done.warning)
     if done.lost:
         log.say("warning", f"versions {done.lost[0]} to {done.lost[1]} in {place} are of a branch that was lost: set aside")
     if done.archived:

@@ -148,7 +148,12 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
 
 
 def fence(state: State, subject: str, ts: float, context: Context, version: int) -> None:
-    """A part of the node's story; what becomes of the attempt, its next hello says."""
+    """A part of the node's story. Of an attempt: what becomes of it, its next hello says. Of nodes, by an operator's word: what is
+    lost by that, `lost` of their jobs says."""
+    if subject == "resource":
+        for _ in _each(state, context, version):
+            pass
+        return
     node = state.nodes.get(context["rank"])
     if node is not None:
         node.note(version)
@@ -335,7 +340,7 @@ def _cron(name: str) -> Handler:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("restart", "torpid", "lively", "lost", "fence"), said),
+    **dict.fromkeys(("restart", "torpid", "lively", "lost"), said),
     "resource-define": resource_define,
     "resource-update": resource_update,
     "drain": drain,

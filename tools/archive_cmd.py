@@ -87,6 +87,7 @@ def _show(done: Done, as_json: bool, trim: bool, after_s: float) -> None:
             "url": done.url, "dry_run": done.dry_run, "archived": done.archived, "trimmed": done.trimmed, "lost": done.lost,
             "segments": [part.name for part in done.segments], "bytes": sum(part.size for part in done.segments),
             "blobs": done.blobs, "kept_why": done.kept_why, "unnamed": done.unnamed, "printed": done.printed,
+            "unreadable": done.unreadable,
         })  # fmt: skip
         return
     would = "would be " if done.dry_run else ""
@@ -99,6 +100,8 @@ def _show(done: Done, as_json: bool, trim: bool, after_s: float) -> None:
         size = sum(part.size for part in done.segments)
         what = "" if done.dry_run else f" ({len(done.segments)} segments, {size} bytes, {done.blobs} blobs)"
         render.out(f"versions {done.archived[0]} to {done.archived[1]} {would}archived in {done.url}{what}")
+    if done.warning:
+        click.echo(f"fluxkv: warning: {done.warning}", err=True)
     if done.trimmed:
         render.out(f"versions {done.trimmed[0]} to {done.trimmed[1]} {would}taken out of the server")
     if done.unnamed or done.printed:

@@ -79,6 +79,19 @@ def test_everything_is_answered_as_before(shell: Any, tmp_path: Path) -> None:
         assert after[words] == found, words
 
 
+def test_what_cannot_be_read_is_archived_as_it_is_and_said(shell: Any, tmp_path: Path) -> None:
+    journal = shell.sample.journal
+    journal.save_snapshot(journal.at(80))  # nobody is stopped by it
+    entries = journal.store.server.tables.journals["/"]
+    payload = bytearray(entries[20].payload)
+    payload[5] ^= 1
+    entries[20] = entries[20]._replace(payload=bytes(payload))
+    status, text, error = shell("journal", "archive", "--now", "--url", str(tmp_path))
+    assert (status, text.startswith("versions 1 to 87 archived")) == (0, True)
+    assert error == "fluxkv: warning: version 21 cannot be read, and is archived as it is: fluxkv journal verify\n"
+    assert json.loads(shell.out("journal", "archive", "--now", "--json", "--url", str(tmp_path)))["unreadable"] == []
+
+
 def test_what_is_there_without_the_archive(shell: Any, tmp_path: Path) -> None:
     journal, place = shell.sample.journal, tmp_path / "there"
     assert archive(journal, str(place)).trimmed == (1, 86)

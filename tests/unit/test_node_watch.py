@@ -136,6 +136,9 @@ def test_jobs_of_a_silent_node_wait_but_those_that_ended_themselves_begin_again(
     air.rig.turn()
     assert air.rig.job(waits).state == INACTIVE
     assert "node fenced: smoke" in air.rig.job(waits).exception[1]
+    assert air.rig.state.skipped == 0  # the word is known, and stands in the node's story
+    assert [event[0] for commit in air.rig.commits() if commit.version == air.rig.state.nodes[rank].commits[-1]
+            for event in commit.events][:1] == ["fence"]  # fmt: skip
     with pytest.raises(Rejected, match="is online"):
         decide_hosts.fence(air.rig.state, [1 - rank], "smoke", 0, air.rig.now)
 
