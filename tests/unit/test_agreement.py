@@ -6,9 +6,9 @@ import pytest
 from worker_rig import Rig
 
 from fluxkv.instances.entry_aside import set_entry_aside
-from fluxkv.instances.reactor import Entries
-from fluxkv.journal import agreement
-from fluxkv.journal.agreement import load_agreed
+from fluxkv.instances.reactor import Entries, Lead
+from fluxkv.journal import agreement, decide
+from fluxkv.journal.agreement import agreed, load_agreed
 from fluxkv.journal.log import Journal
 from fluxkv.journal.schema import SCHEMA
 from fluxkv.journal.wire import pack, unpack
@@ -95,3 +95,19 @@ def test_digests_of_another_schema_and_of_who_read_a_lost_entry_tell_nothing() -
     set_entry_aside(Journal(rig.store, by="cli"), lost, "bad disk", 1)
     state = load_agreed(Journal(rig.store))
     assert state.version == rig.store.meta().version
+
+
+def test_comparing_hides_no_change_of_a_node_from_whoever_plans() -> None:
+    """Found by seed 210: a leader that folded another's commit did not see that a node had been drained before it."""
+    rig = played()
+    other = rig.new_worker("worker-1")
+    other.step(rig.now, [Lead(True)])
+    rig.do(decide.drain(rig.state, [0], "hot", 0, rig.now))
+    rig.turn()
+    rig.submit()
+    commits = [commit for commit in rig.commits() if commit.version > other.state.version]
+    assert any("digest" in commit.extra for commit in commits)
+    for commit in commits:
+        other.state.apply(agreed(other.state, commit))
+    assert 0 in other.state.dirty_words
+    assert other.state.digest() == rig.state.digest()
