@@ -4,14 +4,17 @@ sets an entry aside, and a damaged snapshot is made anew from the journal."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import entry_aside
+from fluxkv.instances.archiving import Archiver
 from fluxkv.instances.follow import Tail
 from fluxkv.instances.hub import Hub
+from fluxkv.instances.pruning import prune
 from fluxkv.instances.reactor import Entries, Reopened, Snapshot
 from fluxkv.instances.submit_rules import SubmitRules
 from fluxkv.journal import snapshot
@@ -339,3 +342,20 @@ def test_a_config_that_was_set_aside_holds_up_no_submission() -> None:
     entry_aside.set_entry_aside(Journal(rig.store), version, "", 0)
     rules.learn()
     assert rules.document == {}
+
+
+def test_history_with_a_hole_is_archived_trimmed_and_pruned(tmp_path: Path) -> None:
+    rig, known = played()
+    spoil(rig, known["submit"])
+    entry_aside.set_entry_aside(Journal(rig.store), known["submit"], "", 0)
+    journal = Journal(rig.store)
+    state = journal.load()
+    assert journal.save_snapshot(state)
+    with Archiver(journal, str(tmp_path)) as archiver:
+        archiver.add(state.version)
+        archiver.trim(state.version)
+    assert rig.store.meta().first > known["submit"] + 1
+    pruned = prune(Archiver(journal, str(tmp_path)), known["submit"] + 1)
+    assert pruned.entries == known["submit"] + 1
+    fresh = Journal(rig.store)
+    assert fresh.at().digest() == fresh.load().digest() == state.digest()
