@@ -89,6 +89,7 @@ class Agent(Branches):
             elif isinstance(one, Answered):
                 self._answered(one, outputs)
             elif isinstance(one, Reopened):
+                self._unsend()
                 self.reopened(one.meta, outputs)
                 self.inflight = None
                 self.seq = PROBE  # whether the last commit is in the journal, nobody has said

@@ -43,6 +43,7 @@ class Branches:
     trims: dict[int, str]
     hello_due: bool
     names: dict[tuple[int, int, int, str], str]
+    rows: dict[int, Rows]
     sent: dict[int, Rows]
     _unplace: Callable[[str], Placed | None]
     _over: Callable[[list[Any]], None]
@@ -90,6 +91,9 @@ class Branches:
         if key not in self.foreign and not self.knows_attempt(key):
             self.foreign[key] = None
             self.unsaid.pop(key, None)
+            placed = self.placed[key]
+            placed.over = False  # what was to be said of it the launcher lists again: it has not been told to forget it
+            self.rows[placed.rank].drop({(placed.job, placed.version)})
 
     def knows_attempt(self, key: str) -> bool:
         """Whether the journal may have what began it: of an epoch that this history never had, it has not."""

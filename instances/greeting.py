@@ -67,15 +67,19 @@ def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting
             group.bumps.append(f"job/{id}")
     unknown, settled = [], []
     for key in sorted(listed - known):
-        ended = state.jobs.get(split_attempt(key))
-        if ended is None or ended.key != key:
+        job_of = state.jobs.get(split_attempt(key))
+        if job_of is None or job_of.key != key:
             unknown.append(key)
         else:
             settled.append(key)  # over and settled: its node will hear so
     if foreign.adopted_at(state):  # it may hold back what it knows of those that were adopted before, under their own names
         names = sorted([*(listed & known), *settled])
         group.to_nodes += [(rank, ["adopted", split_attempt(name), name.partition(".")[2]]) for name in names]
-    usable = not unknown or foreign.settle(state, rank, unknown, group, now, adopting)
+    ended = state.said_current.get(rank, set()).intersection(unknown)
+    if ended:  # since it said so: its node may know by now, or have been given up; it says anew what it has
+        unknown = [name for name in unknown if name not in ended]
+        group.to_nodes.append((rank, ["hello"]))
+    usable = (not unknown or foreign.settle(state, rank, unknown, group, now, adopting)) and not ended
     if any(order[0] == "forget" for _, order in group.to_nodes):
         if node.online:  # what the journal does not know is still there, on what it would sell
             reason = "ends what the journal does not know"

@@ -23,7 +23,7 @@ AGAIN_S = 1.0  # when a policy that failed is asked once more
 
 class Plan(Protocol):
     """What is read of a planner, and what is told to it. given: claims that this pass gives back. nonsense: why the policy's plan
-    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted."""
+    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted. leaving: those now taken offline."""
 
     state: State
     lines: Lines
@@ -31,7 +31,25 @@ class Plan(Protocol):
     given: list[Sequence[Claim]]
     nonsense: str
     resync: set[int]
+    leaving: set[int]
     say_at: float
+
+
+def copy_node(plan: Plan, rank: int) -> None:
+    """Bring the pool's copy of a node, if there is one, in step with the state."""
+    node = plan.state.nodes.get(rank)
+    if node is None:
+        return
+    usable = node.usable and rank not in plan.leaving
+    plan.pool.set_node(
+        rank,
+        node.cores & ~node.used_cores,
+        node.gpus & ~node.used_gpus,
+        node.memory_mb - node.used_memory_mb,
+        usable,
+        not node.busy,
+        "" if usable else ("drained" if node.drain is not None else "offline"),
+    )
 
 
 def give_back(plan: Plan, claims: Sequence[Claim]) -> None:
@@ -87,7 +105,7 @@ def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int
         return f"it places job {name} twice on one node"
     for claim in place.claims:
         node = plan.state.nodes.get(claim.rank)
-        if node is None or not node.usable:
+        if node is None or not node.usable or claim.rank in plan.leaving:
             return f"it places job {name} on rank {claim.rank}, which {'is not there' if node is None else 'is not usable'}"
         if claim.rank not in taken:
             taken[claim.rank] = _used(plan, claim.rank)

@@ -27,7 +27,7 @@ from .commits import premises
 from .layout import TASKS_MAX, needs_claims
 from .line import ANY, Line, Lines
 from .orders import launch_orders, shape_of
-from .placement import sound
+from .placement import copy_node, sound
 from .script_orders import script_orders
 from .shell_options import check_system
 from .turns import Feed, in_turns
@@ -53,6 +53,7 @@ class Planner:
         self.parked: set[int] = set()  # pending jobs that could not run on this inventory under this config
         self.more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs this plan has added
         self.resync: set[int] = set()
+        self.leaving: set[int] = set()  # nodes that this pass takes offline
         self.given: list[Sequence[Claim]] = []  # what this pass gives back
         self.nonsense = ""  # why the last plan was broken off
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
@@ -83,22 +84,19 @@ class Planner:
             self._defined, self._config = state.R, state.config_entry
             self.pool = Pool(state.nodes.values())
             ranks = list(state.nodes)
+        self.leaving.clear()
         for rank in self.resync.union(ranks):
-            node = state.nodes.get(rank)
-            if node is None:
-                continue
-            why = "" if node.usable else ("drained" if node.drain is not None else "offline")
-            self.pool.set_node(
-                rank,
-                node.cores & ~node.used_cores,
-                node.gpus & ~node.used_gpus,
-                node.memory_mb - node.used_memory_mb,
-                node.usable,
-                not node.busy,
-                why,
-            )
+            copy_node(self, rank)
         self.resync.clear()
         return changed
+
+    def leave(self, groups: Iterable[Group]) -> None:
+        """Nodes that these groups take offline get nothing in this very pass."""
+        ranks = {int(event[3]["idset"]) for group in groups for event in group.events if event[0] == "offline"}
+        self.leaving |= ranks
+        self.resync |= ranks
+        for rank in ranks:
+            copy_node(self, rank)
 
     def compiled(self, job: Job) -> Request:
         """The job's request, with the constraint of its queue. Raises `Rejected` for what no matcher can do."""
@@ -389,7 +387,7 @@ class Planner:
         found = []
         for (rank, one), seats in self.seats.items():
             node = self.state.nodes.get(rank)
-            if one != shape or node is None or not node.usable:
+            if one != shape or node is None or not node.usable or rank in self.leaving:
                 continue
             depth = min(AHEAD_MAX, int(seats * AHEAD_S / (typical + START_S)))
             if self.stuck and self.stuck.get((rank, shape), 0.0) > now:

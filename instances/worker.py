@@ -125,6 +125,8 @@ class Worker:
             self._pass(now, outputs)
         if self.leading and self.inflight is None and not self.again:
             self._when_quiet(now, outputs)
+        if self.due:  # said each time: whoever wakes us keeps the earliest only, which may have been another's
+            outputs.append(WakeAt(self.due))
         return outputs
 
     @staticmethod
@@ -214,6 +216,7 @@ class Worker:
             self.retired = state.retired
             self._forget_retired()
         groups, adopted = answer_hellos(state, now)
+        self.planner.leave(groups)
         self.handed.update(adopted)  # nothing else is said of these jobs in this pass
         for id in adopted:
             self.planner.dequeue(id)
@@ -236,7 +239,9 @@ class Worker:
         groups.extend(self.deadlines.due(state, now))
         groups.extend(self.housekeeping.due(state, now))
         if self.watch.news:
-            groups.extend(self.watch.due(state, now))
+            gone = self.watch.due(state, now)
+            self.planner.leave(gone)
+            groups.extend(gone)
         pause = wait_until(state, now)
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
@@ -248,8 +253,6 @@ class Worker:
         wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next(),
                  pause)  # fmt: skip
         self.due = min(filter(None, wakes), default=0.0)
-        if self.due:
-            outputs.append(WakeAt(self.due))
         self._retire(now, groups)
         if groups:
             self._write(groups, outputs)

@@ -135,6 +135,7 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     rebooted = node.hello is not None and node.hello[0] != boot
     node.hello = [boot, spool, epoch, str(context["cursor"]), held]
     state.said_claims[node.rank] = claims
+    state.said_current[node.rank] = {name for name in held if _is_current(state, name)}
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = rebooted or state.said_hello.get(node.rank, False)
     node.note(version)
@@ -145,6 +146,14 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
         if job.key not in listed and job.attempt <= cursor and not (job.seat_of or job.started or job.over):
             return_grant(state, job)
             state.touch(job, version)
+
+
+def _is_current(state: State, name: str) -> bool:
+    """Whether an attempt, or a script, is what its job is at."""
+    id, _, attempt = name.partition(".")
+    job, keeping = state.jobs.get(int(id)), state.keeping.get(int(id))
+    tasks = attempt.rstrip("".join(KINDS))
+    return (job is not None and job.key == f"{id}.{tasks}") or (keeping is not None and keeping.attempt_id == tasks)
 
 
 def fence(state: State, subject: str, ts: float, context: Context, version: int) -> None:

@@ -81,6 +81,7 @@ class State:
         self.attention: dict[int, None] = {}  # in the order of the journal
         self.said_hello: dict[int, bool] = {}  # whether its host has been rebooted
         self.said_claims: dict[int, dict[str, list[Any]]] = {}  # by the hellos folded here: rank -> attempt -> what it holds
+        self.said_current: dict[int, set[str]] = {}  # of what a hello listed, what was an attempt of its job then
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default", "retired", "results"}
         self._sum = 0

@@ -65,6 +65,7 @@ class ReactorProcess(Process):
         self.request: Append | None = None
         self.polling = False
         self.step_at = NEVER
+        self.due = 0.0  # by its own clock, when its reactor asked to be woken; 0.0: it did not. Kept until then, as a runner does
         self.seen, self.seen_seq = "", 0
         self.doubting = False  # it waits for somebody to adopt what is left
 
@@ -90,7 +91,7 @@ class ReactorProcess(Process):
         if self.subscription is not None:
             self.subscription.close()
         self.subscription, self.request = None, None
-        self.mail, self.polling, self.step_at = [], False, NEVER
+        self.mail, self.polling, self.step_at, self.due = [], False, NEVER, 0.0
         self.seen, self.seen_seq, self.doubting = "", 0, False
         super().die(back_s)
 
@@ -111,6 +112,8 @@ class ReactorProcess(Process):
         if self.request is not None and not world.eager and not any(isinstance(one, Answered) for one in self.mail):
             return  # it waits for the store: what has come is seen afterwards
         inputs, self.mail = self.mail, []
+        if self.due <= self.clock():
+            self.due = 0.0
         try:
             outputs = self.reactor.step(self.clock(), inputs)
         except Exception as error:
@@ -119,6 +122,8 @@ class ReactorProcess(Process):
                 return
             raise Broken(f"{self.name} fell over {type(error).__name__}: {error}", world.job_in(str(error))) from error
         self._perform(outputs)
+        if self.up and self.due:
+            self.wake(max(0.0, self.due - self.clock()) + TICK)
 
     def _perform(self, outputs: list[Output]) -> None:
         life, world = self.life, self.world
@@ -132,7 +137,7 @@ class ReactorProcess(Process):
                 self.request = output.request
                 self._send(output.request)
             elif isinstance(output, WakeAt):
-                self.wake(max(0.0, output.time - self.clock()) + TICK)
+                self.due = min(self.due or output.time, output.time) or TICK
             elif isinstance(output, Note):
                 if output.level == "error":
                     world.errors.append(output.text)
