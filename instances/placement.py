@@ -23,7 +23,7 @@ AGAIN_S = 1.0  # when a policy that failed is asked once more
 
 class Plan(Protocol):
     """What is read of a planner, and what is told to it. given: claims that this pass gives back. nonsense: why the policy's plan
-    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted. leaving: those now taken offline."""
+    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted. leaving: now taken offline."""
 
     state: State
     lines: Lines

@@ -90,13 +90,14 @@ class Planner:
         self.resync.clear()
         return changed
 
-    def leave(self, groups: Iterable[Group]) -> None:
+    def leave(self, groups: list[Group]) -> list[Group]:
         """Nodes that these groups take offline get nothing in this very pass."""
         ranks = {int(event[3]["idset"]) for group in groups for event in group.events if event[0] == "offline"}
         self.leaving |= ranks
         self.resync |= ranks
         for rank in ranks:
             copy_node(self, rank)
+        return groups
 
     def compiled(self, job: Job) -> Request:
         """The job's request, with the constraint of its queue. Raises `Rejected` for what no matcher can do."""

@@ -239,9 +239,7 @@ class Worker:
         groups.extend(self.deadlines.due(state, now))
         groups.extend(self.housekeeping.due(state, now))
         if self.watch.news:
-            gone = self.watch.due(state, now)
-            self.planner.leave(gone)
-            groups.extend(gone)
+            groups.extend(self.planner.leave(self.watch.due(state, now)))
         pause = wait_until(state, now)
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))

@@ -309,6 +309,21 @@ def test_a_start_is_not_told_before_the_end_that_gave_its_seat() -> None:
     assert told == [([2], [1]), ([3], [2]), ([4], [3])]
 
 
+def test_an_end_that_was_on_its_way_when_its_branch_was_lost_is_told_again(rig: Rig) -> None:
+    """Its report cannot be taken: the journal does not know the attempt before a worker has said what becomes of it."""
+    rig.agent.meta = META._replace(epochs="7:1")
+    rig.settle(rig.step(rig.launch(5, 12)))
+    rig.settle(rig.step(Launched([["start", "5.12-7.0", 1.0, [3]]])))
+    assert said(rig.step(Launched([over("5.12-7.0", 256)])))[0][3]["over"]  # nobody ever answers
+    rig.step(Reopened(META._replace(epoch=9, version=12, epochs="7:1 9:12!12-20")))
+    rows = [["5.12-7.0", 5, "over", 1.0, [3], over("5.12-7.0", 256), [ORDER["claim"], 1]]]
+    outputs = rig.step(Launched([["held", rows]]))
+    assert [event[0] for event in said(outputs)] == ["hello"]
+    assert rig.settle(outputs) == []
+    outputs = rig.step(rig.orders(14, ["adopted", 5, "12-7"], epoch=9))
+    assert said(outputs)[0][3]["over"] == [[5, 12, 1.0, 2.0, 256, "", 0]]
+
+
 def test_what_a_lost_branch_began_waits_for_a_worker_s_word(rig: Rig) -> None:
     """HAZARDS 4, 20: cursors go back to where both branches part, orders of the lost one are dropped, ends are kept back."""
     rig.agent.meta = META._replace(epochs="7:1")

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import pytest
 from worker_rig import Rig, jobspec
 
+from fluxkv.instances.foreign import Adopting
+from fluxkv.instances.greeting import answer_hello
 from fluxkv.instances.reactor import Answered, Entries, Input, Lead, Reopened, Snapshot, WakeAt, Write
 from fluxkv.instances.worker import PROBE
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Result, job_value
+from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Appended, Conflicted, Gap
 
@@ -429,6 +432,41 @@ def test_hello_with_attempts_nobody_knows_is_told_to_forget_them(rig: Rig) -> No
     rig.hello(1, held=["77.5-99"])
     rig.turn()
     assert ["forget", "77.5-99"] in rig.orders(1)
+
+
+def test_nothing_is_placed_on_a_node_that_the_same_pass_takes_offline(rig: Rig) -> None:
+    rig.hello(0, held=["77.5-99"])
+    id = rig.submit()
+    assert not rig.state.nodes[0].online
+    assert rig.job(id).ranks == [1]
+
+
+def test_what_has_ended_since_its_node_listed_it_is_asked_for_anew(rig: Rig) -> None:
+    """Neither given up nor taken for what is not in the journal: the worker was slow to answer, no more."""
+    spec = jobspec()
+    spec["attributes"]["system"]["retry"] = {"limit": 1, "on": ["any"], "delay": 5.0}
+    id = rig.submit(spec)
+    rig.hello(0, held=[rig.job(id).key])
+    rig.over(id, status=256)
+    rig.turn()
+    assert "requeue" in rig.names(id)
+    state = State()
+    for commit in rig.commits():
+        state.apply(commit)
+    group = answer_hello(state, 0, rig.now, Adopting())
+    assert group is not None
+    assert (group.events, group.to_nodes) == ([], [(0, ["hello"])])
+
+
+def test_an_earlier_wake_does_not_swallow_a_later_one(rig: Rig) -> None:
+    """A runner keeps the earliest; when that has come, the worker says again when it is due."""
+    spec = jobspec()
+    spec["attributes"]["system"]["retry"] = {"limit": 1, "on": ["any"], "delay": 5.0}
+    id = rig.submit(spec)
+    rig.over(id, status=256)
+    rig.turn()
+    due = rig.job(id).requeued[2]  # type: ignore[index]
+    assert WakeAt(due) in rig.worker.step(rig.now + 0.1, [])
 
 
 def test_hello_of_a_node_that_should_end_something_gets_the_order_again(rig: Rig) -> None:
