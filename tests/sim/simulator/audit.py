@@ -42,6 +42,8 @@ def happened(world: World, commits: list[Commit]) -> None:
             found[name] += 1
             if name == "exception":
                 found[f"{context['type']} exceptions"] += 1
+            elif name == "alloc" and "adopted" in context:
+                found["adopted attempts"] += 1
     found["handed over"] += world.diary.handed
     found["look-ups"] += world.lookups
     found["snapshots"] += world.snapshots
@@ -49,6 +51,7 @@ def happened(world: World, commits: list[Commit]) -> None:
     found["conflicts"] += world.conflicts
     found["crashes"] += sum(process.deaths for process in world.processes())
     found["moves"] += world.moves
+    found["forks"] += len(world.forks)
 
 
 def judge(world: World, commits: list[Commit]) -> None:

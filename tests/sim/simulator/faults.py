@@ -27,7 +27,6 @@ BLOWS = {
     "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
     "jump": 1.0,
 }  # fmt: skip
-NOT_YET = {"failover"}  # agents and workers on a fork: nearly all seeds hold, not yet all
 SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 
@@ -46,8 +45,7 @@ class Faults:
         self.world = world
         rng = world.rng
         quiet = rng.random() < 0.05
-        names = [name for name in (*CHANCES, *BLOWS, *SWITCHES) if name not in NOT_YET]
-        self.chosen = set() if quiet else {name for name in names if rng.random() < 0.5}
+        self.chosen = set() if quiet else {name for name in (*CHANCES, *BLOWS, *SWITCHES) if rng.random() < 0.5}
         self.blows = [name for name in BLOWS if name in self.chosen]
 
     def on(self, name: str) -> bool:
