@@ -244,8 +244,7 @@ class Worker:
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
             outputs += complaints(self.planner)
-        asks = self.waiting.asks()
-        if asks:
+        if asks := self.waiting.asks():
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
         wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next(),
