@@ -40,7 +40,7 @@ def test_a_host_is_cut_off_with_a_replica_and_then_the_primary_with_its_sentinel
         assert re.search(r"daemons .*worker-0 \d+.*agent \d+.*keeper \d+", seen), seen
         seen = made.far.ok("status", "--state-dir", made.far.dir.path)
         assert re.search(r"daemons .*agent \d+.*keeper \d+", seen), seen
-        assert re.search(r"heard of   worker-0 plans; agents of far \S+ ago, home \S+ ago; keeper last said", seen), seen
+        assert re.search(r"heard of   worker-0 plans; agents of far \S+ ago, home \S+ ago; .*keeper last said", seen), seen
         ends = made.holding("ends", 3, constraint="host:far")
         made.cut(small, made.rest(*small))
         made.home.until(lambda s: any(not node.online for node in s.nodes.values()), "far is offline")
