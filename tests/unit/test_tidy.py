@@ -415,3 +415,14 @@ def test_what_every_command_asks_the_server_with_starts_light() -> None:
     fail_if(sorted({"fluxkv.journal.state", "fluxkv.kvs.tls"} & set(submits.split())), "a submit needs no fold, and no TLS:")
     later = {f"fluxkv.journal.{name}" for name in ("archive", "manifest", "segment")}
     fail_if(sorted(later & set(reads.split())), "only who reads what was trimmed needs the archive (see History):")
+
+
+def test_daemons_start_light() -> None:
+    """Three of them are in the way of each start. `dataclasses` brings `inspect` and `ast` along: 13 ms each."""
+    code = "import sys; before = set(sys.modules); import fluxkv.instances.{}; print(*set(sys.modules) - before)"
+    wrong = []
+    for role in ("keeper", "run_agent", "launcher"):
+        done = subprocess.run([sys.executable, "-P", "-c", code.format(role)], capture_output=True, text=True, check=True)
+        found = {"dataclasses", "hashlib", "fluxkv.schedulers.request", "fluxkv.journal.derive"} & set(done.stdout.split())
+        wrong += [f"instances/{role}.py imports {name}" for name in sorted(found)]
+    fail_if(wrong, "an import in a function, or a NamedTuple, will do:")
