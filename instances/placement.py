@@ -13,7 +13,7 @@ from ..journal.claims import Claim
 from ..journal.ids import f58
 from ..journal.state import State
 from ..schedulers.policy import Decision, Place
-from ..schedulers.request import Flat
+from ..schedulers.request import Flat, Request
 from ..schedulers.resources import Pool
 from .line import Lines
 from .reactor import Note, Output
@@ -113,7 +113,7 @@ def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int
         much = claim.memory_mb and claim.memory_mb + used[2] > node.memory_mb
         if claim.cores & (used[0] | ~node.cores) or claim.gpus & (used[1] | ~node.gpus) or much:
             return f"it gives job {name} what is not free on rank {claim.rank}"
-    why = _amount(entry.request.flat, place.claims)
+    why = _amount(entry.request.flat, place.claims) or _elsewhere(plan.pool, entry.request, place.claims)
     if why:
         return f"it gives job {name} {why}"
     if place.job in plan.state.attention:
@@ -134,6 +134,15 @@ def _used(plan: Plan, rank: int) -> list[int]:
             if claim.rank == rank:
                 cores, gpus, memory_mb = cores & ~claim.cores, gpus & ~claim.gpus, memory_mb - claim.memory_mb
     return [cores, gpus, memory_mb]
+
+
+def _elsewhere(pool: Pool, request: Request, claims: Sequence[Claim]) -> str:
+    """Which node is none of those that the job, or its queue, may have, "" if all are (the inventory alone says which)."""
+    if not request.constraint_key:
+        return ""
+    among = pool.matching(request)
+    wrong = [claim.rank for claim in claims if not among >> pool.index[claim.rank] & 1]
+    return f"rank {wrong[0]}, which its constraint, or its queue's, leaves out" if wrong else ""
 
 
 def _amount(flat: Flat | None, claims: Sequence[Claim]) -> str:

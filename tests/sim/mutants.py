@@ -7,6 +7,7 @@ the seed that the cheap test plays.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -50,6 +51,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
     before: list[tuple[Any, str, Any]] = []
 
     def patch(owner: Any, name: str, value: Any) -> None:
+        assert hasattr(owner, name) or hasattr(builtins, name), f"{mutant.name}: {owner} has no {name} any more"
         before.append((owner, name, owner.__dict__.get(name, ABSENT)))
         setattr(owner, name, value)
 

@@ -1,33 +1,41 @@
-"""Planted faults are caught by the simulator's invariants, each by one of its first seeds (which pass without it: `storms.py`).
+"""Planted faults are caught by the simulator's invariants, each by a seed that passes without it. See `hunts.py`.
 
-`make soak SOAK=sim` hunts for all of them, over 200 seeds each.
+Seeds that are known to show a fault are tried first. Where production has changed and none does any more, others are, up to
+200: slow, until `CAUGHT` is brought up to date with what `make soak SOAK=sim SOAK_ARGS="-k fault" FLUXKV_SIM_ENOUGH=3` prints.
 """
 
 from __future__ import annotations
 
 import pytest
-from mutants import MUTANTS, planted
-from simulator.play import Failed, play
+from hunts import caught
+from mutants import MUTANTS, Mutant
 
-FEW = 16  # seeds
-RARE = {"redelivery-not-noticed", "full-store-refuses-all", "acked-before-appended", "witness-ignored", "late-report-believed",
-        "cron-fires-twice"}  # fmt: skip
-EASY = [mutant for mutant in MUTANTS if mutant.name not in RARE]
-
-
-def caught(seed: int) -> bool:
-    try:
-        play(seed)
-    except Failed:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("mutant", EASY, ids=lambda mutant: mutant.name)
-def test_a_planted_fault_is_caught(mutant: object) -> None:
-    with planted(mutant):  # type: ignore[arg-type]
-        assert any(caught(seed) for seed in range(FEW))
+HUNT = 200  # seeds, of which one has to show it
+CAUGHT: dict[str, tuple[int, ...]] = {
+    "guards-dropped": (8,), "stale-plan-accepted": (6,), "report-guard-dropped": (8,), "submit-guard-dropped": (4, 44),
+    "dedup-dropped": (7,), "epoch-ignored": (4,), "floor-ignored": (27,), "full-store-refuses-all": (51, 43, 65),
+    "snapshot-off-by-one": (2,), "digest-stale": (2,), "cursor-moved-first": (16, 3), "acked-before-appended": (26,),
+    "losers-forgotten": (0,), "conflict-loser-applied": (0,), "taker-without-giver": (22,),
+    "double-free": (1,), "policy-believed": (5,), "deadline-from-wall-clock": (12,), "released-before-all-ranks": (1,),
+    "recall-not-awaited": (7, 8), "spool-ignored": (11,), "hello-ignored": (9,), "used-before-hello": (0,),
+    "epoch-changes-nothing": (28,), "cron-fires-twice": (1,),
+}  # fmt: skip
+# Left to `make soak`, and why.
+RARE = {
+    "late-report-believed": "the store's guard keeps such reports out; only events written by hand get so far",
+    "redelivery-not-noticed": "a launcher remembers what it has run: only its death lets the second order through",
+    "witness-ignored": "who else knows more, an agent or a worker, notices what was lost as well",
+}
 
 
-def test_there_are_enough_of_them() -> None:
-    assert len(EASY) >= 16
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mutant", [one for one in MUTANTS if one.name in CAUGHT], ids=lambda one: one.name)
+def test_a_planted_fault_is_caught(mutant: Mutant) -> None:
+    seeds = dict.fromkeys([*CAUGHT[mutant.name], *range(HUNT)])
+    assert any(caught(mutant, seed) for seed in seeds), f"{mutant.breaks}: shown by none of {len(seeds)} seeds"
+
+
+def test_none_is_left_out() -> None:
+    names = {one.name for one in MUTANTS}
+    assert names == {*CAUGHT, *RARE}
+    assert len(CAUGHT) >= 16

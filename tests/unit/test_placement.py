@@ -30,6 +30,7 @@ WRONG: dict[str, tuple[Callable[[Pending], Iterable[Decision]], str]] = {
     "nothing": (lambda entry: [Place(entry.job, ())], "nothing"),
     "too little": (lambda entry: [Place(entry.job, (ONE._replace(rank=1, slots=0, cores=0),))], "0 of 1 slots"),
     "one node twice": (lambda entry: [Place(entry.job, (ONE._replace(rank=1),) * 2)], "twice on one node"),
+    "elsewhere": (lambda entry: [Place(entry.job, (ONE._replace(rank=1),))], "rank 1, which its constraint"),
     "no job": (lambda entry: [Place(77, (ONE._replace(rank=1),))], "job 77, which is not in line"),
     "what is no id": (lambda entry: [Place("x", (ONE,))], "job 'x', which is not in line"),  # type: ignore[arg-type]
     "twice": (lambda entry: [Place(entry.job, (ONE._replace(rank=1),))] * 2, "has a place already"),
@@ -72,7 +73,10 @@ def test_what_can_not_be_is_not_placed(name: str) -> None:
         return outputs
 
     rig.worker.step = listen  # type: ignore[method-assign]
-    id = rig.submit(jobspec())
+    spec = jobspec()
+    if name == "elsewhere":
+        spec["attributes"]["system"]["constraints"] = {"ranks": ["0"]}
+    id = rig.submit(spec)
     assert len(said) == 1
     assert said[0].startswith("the queue policy's plan was broken off: ")
     assert why in said[0]

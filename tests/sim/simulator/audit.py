@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cron_rules import CronRules
 from journal_rules import Rules
 
 from fluxkv.instances.script_orders import letter_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SLACK_S = 0.001
 BACKSTOP_S = 30.0  # allowance for clocks, after which an instance ends a job whose node should have done so
 SKEW_S = 9.0
+OVERDUE_S = 40.0  # of a calm of a minute, clocks and a driver's looks allowed for
 
 
 def audit(world: World) -> None:
@@ -69,10 +71,13 @@ def judge(world: World, commits: list[Commit]) -> None:
     rules = Rules({rank: set(range(world.cores)) for rank in range(4)}, strict=True)
     rules.jumps = world.faults.on("jump")
     rules.commits(commits)
-    judges: list[Rules | QueueRules] = [rules]
+    cron = CronRules()
+    cron.commits(commits)
+    judges: list[Rules | QueueRules | CronRules] = [rules, cron]
     if world.site.kind == "queues":
-        judges.append(QueueRules())
-        judges[1].check_active(commits)  # type: ignore[union-attr]
+        queues = QueueRules()
+        queues.check_active(commits)
+        judges.append(queues)
     for one in judges:
         if one.wrong:
             version, job, what = one.wrong[0]
@@ -82,6 +87,9 @@ def judge(world: World, commits: list[Commit]) -> None:
         raise Broken(f"jobs that never ended: {left}", next(iter(left)))
     if any(rules.used.values()):
         raise Broken(f"claims that nobody gave back: {rules.used}")
+    overdue = cron.overdue(world.now - OVERDUE_S)
+    if overdue and not world.faults.on("jump"):
+        raise Broken(f"cron answered too late: {overdue}")
 
 
 def folds(world: World, commits: list[Commit]) -> State:
