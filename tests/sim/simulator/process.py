@@ -261,6 +261,7 @@ class ReactorProcess(Process):
             self.world.after(0.1, self._await_epoch, old, owner=self)
             return
         self.doubting = False
+        self.request = None  # a runner sends nothing while it doubts: what was sent here is not waited for
         self.reopened(meta)
 
     def reopened(self, meta: Meta) -> None:
