@@ -142,6 +142,8 @@ class Agent(Branches):
         if key in self.placed:
             return  # the same order again: it has been started
         placed = Placed(key, job, version, rank)
+        if self.ran_before(placed):
+            return
         try:
             attempt = (build_script if placed.letter else build_attempt)(self.host, rank, order, key)
         except (LookupError, TypeError, ValueError, AttributeError, Rejected) as error:
@@ -268,6 +270,7 @@ class Agent(Branches):
                 known.claim = claim[0] if claim else None
                 self.note_foreign(key)
             if state in ("over", "past"):
+                self.note_past(key, over)
                 if not known.over:
                     self._over(over)
             elif state == "running" and not known.t_start:

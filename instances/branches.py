@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
+from ..journal.scripts import EPILOG, LETTERS
 from ..kvs.epochs import belongs, settle, spans
 from ..kvs.port import Meta, id_pair
 from .attempts import Placed
@@ -19,6 +20,7 @@ from .reactor import Follow, Messages, Output, ToLauncher
 
 ANY = 1 << 62  # a tip past all versions
 LATELY = 4  # epochs
+PAST = 2048  # ends: more than a launcher lists at once
 
 
 def adopted_lately(epochs: str) -> bool:
@@ -47,10 +49,12 @@ class Branches:
     sent: dict[int, Rows]
     _unplace: Callable[[str], Placed | None]
     _over: Callable[[list[Any]], None]
+    _place: Callable[[Placed], None]
 
     def __init__(self) -> None:
         self.foreign: dict[str, list[Any] | None] = {}
         self.fenced: set[str] = set()
+        self.past: dict[str, list[Any]] = {}  # ends that the launcher listed since a branch was lost, the newest
         self.recall = adopted_lately(self.meta.epochs)
 
     def knows(self, id: str) -> bool:
@@ -145,6 +149,26 @@ class Branches:
         if ended is not None:
             placed.over = False
             self._over(ended)
+
+    def note_past(self, key: str, over: list[Any]) -> None:
+        """An attempt that both branches know may have gone further on the lost one than the journal has it."""
+        if adopted_lately(self.meta.epochs):
+            self.past[key] = over
+            if len(self.past) > PAST:
+                del self.past[next(iter(self.past))]
+
+    def ran_before(self, placed: Placed) -> bool:
+        """Whether what is ordered, or what follows it, has run on the lost branch: its end is told, it does not begin (again)."""
+        told, epilog = self.past.get(placed.key), f"{placed.job}.{entry_of(placed.key)}{LETTERS[EPILOG]}.{placed.rank}"
+        if told is None and not placed.letter and epilog in self.past:
+            ended = self.past[epilog][4]
+            cause = "lost: its epilog ran on a branch that is lost"
+            told = ["over", placed.key, 9, 0.0, ended, None, cause, "", 0, 0.0, placed.job]
+        if told is None:
+            return False
+        self._place(placed)
+        self._over(told)
+        return True
 
     # -- guards ---------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class Planner:
             self.pool = Pool(state.nodes.values())
             ranks = list(state.nodes)
         self.leaving.clear()
+        self.say_at = 0.0  # a pass that does not plan has nothing to say: it would be due again at once, and again
         for rank in self.resync.union(ranks):
             copy_node(self, rank)
         self.resync.clear()
@@ -237,7 +238,6 @@ class Planner:
 
     def plan(self, now: float, limit: int) -> Iterator[Group]:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
-        self.say_at = 0.0
         self.fresh.clear()
         self.more.clear()
         if len(self.last_end) > SHAPES:

@@ -104,6 +104,7 @@ class Worker:
             elif isinstance(one, Reopened):
                 self.meta = one.meta
                 self.inflight = None
+                self._requeue(self.groups)
                 self.seq = PROBE  # whether the last commit is in the journal, nobody has said
                 self.again = True
             elif isinstance(one, Lead) and one.leading != self.leading:
@@ -115,7 +116,8 @@ class Worker:
             if self.state.epoch != self.meta.epoch:
                 self.meta = self.meta._replace(epoch=self.state.epoch)
             self.greet = True
-            self.watch.begin()
+            self.wait_for = 0  # a version of the branch that is lost may never come
+            self._take_over()  # what was decided, and acknowledged, may be on that branch, too
         if self.due and now >= self.due:
             self.due = 0.0
             self.again = True
@@ -169,11 +171,9 @@ class Worker:
             self.inflight = None
             self.seq = answer.last
             self._requeue(self.groups)
-            self.groups = []
             self.again = True
         elif isinstance(answer, StaleEpoch):
             self._requeue(self.groups)
-            self.groups = []
             outputs.append(Note("warning", "the epoch has changed; reading the tail again"))
         else:
             raise Corrupt(f"the store answered {answer}", code="protocol")
@@ -185,7 +185,6 @@ class Worker:
         if decided_at != self.state.version:  # more has been folded since: what is kept may be wrong by now
             dropped, kept = self.groups, []
         self._requeue(dropped)
-        self.groups = []
         self.again = True
         self.wait_for = decided_at + 1
         if kept:
@@ -194,6 +193,7 @@ class Worker:
     def _requeue(self, groups: list[Group]) -> None:
         self.greet |= look_again(groups, self.state, self.planner, self.waiting, self.inactive)
         self.watch.again()
+        self.groups = []
 
     # -- one pass -------------------------------------------------------------------------------------------------
 

@@ -21,9 +21,7 @@ RARE = {
     "adopted attempts": 10, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5, "housekeeping-lost": 0.5,
 }  # fmt: skip
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
-KNOWN = {
-    327: "an epilog that ran on a lost branch is not known on the one that goes on, where the same attempt's tasks begin after it",
-}
+KNOWN: dict[int, str] = {}
 
 
 def firsts(share: int) -> list[int]:

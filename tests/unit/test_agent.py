@@ -324,6 +324,20 @@ def test_an_end_that_was_on_its_way_when_its_branch_was_lost_is_told_again(rig: 
     assert said(outputs)[0][3]["over"] == [[5, 12, 1.0, 2.0, 256, "", 0]]
 
 
+def test_what_had_run_on_a_lost_branch_does_not_run_again_in_the_same_attempt(rig: Rig) -> None:
+    """Both branches know the attempt, and the journal goes on from before its prolog was over."""
+    rig.agent.meta = META._replace(epochs="7:1")
+    rig.step(Reopened(META._replace(epoch=9, version=12, epochs="7:1 9:12!12-20")))
+    rows = [["5.9-7.0", 5, "past", 1.0, [], over("5.9-7.0", 256)], ["6.9-7e.0", 6, "past", 1.0, [], over("6.9-7e.0")]]
+    rig.settle(rig.step(Launched([["held", rows]])))
+    late = "lost: its epilog ran on a branch that is lost"
+    for job, end in ((5, [5, 9, 1.0, 2.0, 256, "", 0]), (6, [6, 9, 0.0, 2.0, 9, late, 0])):
+        outputs = rig.step(rig.orders(13 + job, ["launch", {**ORDER, "job": job, "attempt": "9-7"}], epoch=9))
+        assert not any(message[0] == "launch" for message in told(outputs))
+        assert said(outputs)[0][3]["over"] == [end]
+        rig.settle(outputs)
+
+
 def test_what_a_lost_branch_began_waits_for_a_worker_s_word(rig: Rig) -> None:
     """HAZARDS 4, 20: cursors go back to where both branches part, orders of the lost one are dropped, ends are kept back."""
     rig.agent.meta = META._replace(epochs="7:1")

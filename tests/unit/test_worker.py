@@ -469,6 +469,26 @@ def test_an_earlier_wake_does_not_swallow_a_later_one(rig: Rig) -> None:
     assert WakeAt(due) in rig.worker.step(rig.now + 0.1, [])
 
 
+def test_what_was_in_flight_when_an_epoch_began_is_decided_again(rig: Rig) -> None:
+    """Nobody says what became of it, and it is not in the journal."""
+    id = rig.submit(turn=False)
+    entries = rig.store.read(rig.state.version)
+    assert any(isinstance(one, Write) for one in rig.worker.step(rig.now, [Entries(entries)]))
+    rig.turn(Reopened(rig.store.meta()))
+    assert rig.job(id).state == RUN
+
+
+def test_a_worker_that_waits_for_nodes_does_not_spin(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was about to say of a job when the wait began."""
+    for _ in range(5):
+        rig.submit()
+    assert rig.worker.planner.say_at > rig.now
+    monkeypatch.setattr("fluxkv.instances.worker.wait_until", lambda state, now: now + 30.0)
+    rig.turn(seconds=1.0)
+    rig.submit()
+    assert rig.worker.due > rig.now
+
+
 def test_hello_of_a_node_that_should_end_something_gets_the_order_again(rig: Rig) -> None:
     id = rig.submit()
     rig.do(decide.raise_exception(rig.state, id, "cancel", 0, "", 1, rig.now))

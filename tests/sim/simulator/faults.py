@@ -120,6 +120,7 @@ class Faults:
         if count < 1:
             return
         server.fail_over(count)
+        world.diary.forked = world.now
         world.restarts.append((world.now, world.store._instance().epoch))
         left = world.store.read(0, 1_000_000)
         gone = frozenset(before.difference(entry.id for entry in left))

@@ -63,6 +63,7 @@ class Diary:
         self.limits: dict[str, float] = {}
         self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
         self.handed = 0
+        self.forked = 0.0  # when history last lost something
 
     def brought(self, attempt: dict[str, Any]) -> None:
         """What a launcher is given; an attempt that is not queued brings its seat."""
@@ -92,9 +93,12 @@ class Diary:
     def _start(self, home: str, key: str, now: float) -> None:
         job, version, rank = split_key(key)
         if key in self.runs:
-            if key not in self.running or self.running[key].home != home:
+            before = self.runs[key]
+            forgotten = before.begun < self.forked and before.over and before.home != home
+            if not (letter_of(key) and forgotten) and (key not in self.running or self.running[key].home != home):
                 raise Broken(f"attempt {key} starts twice", job)
-            return  # told again
+            if not (letter_of(key) and forgotten):
+                return  # told again
         letter = letter_of(key)
         self._scripts(key, rank, letter)
         cores = self.seats[key]
