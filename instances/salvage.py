@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..journal.archive import Archive
+from ..journal.inferring import Said, infer
 from ..journal.manifest import NAME
+from ..journal.quarantine import Aside
 from ..journal.restoring import folds, lost_entry, without_digest
 from ..journal.segment import Segment, decode, header_time
 from ..journal.state import State
@@ -276,13 +278,18 @@ def _loose(data: bytes) -> Iterator[Entry]:
 
 @dataclass(slots=True)
 class Salvaged:
-    """A history with its holes marked. lost: (first, last, why) of each. jobs: those they touch, as far as can be known."""
+    """A history with its holes marked. lost: (first, last, why) of each. jobs: those they touch, as far as can be known.
+
+    inferred: what lost entries must have said, by version. aside: who contradicts what is left, and will be set aside.
+    """
 
     source: Source
     versions: int
     lost: list[tuple[int, int, str]]
     jobs: list[int]
     notes: list[str]
+    inferred: Said
+    aside: list[Aside]
 
 
 def history(finds: Finds, where: str) -> Salvaged:
@@ -296,25 +303,28 @@ def history(finds: Finds, where: str) -> Salvaged:
         if not bad:
             break
         why.update(bad)
+    inferred, aside = infer(lambda said: _dense(finds, why, said), sorted(why))
+    jobs.update(subject for events in inferred.values() for _, subject, _ in events if isinstance(subject, int))
     origin = finds.origin_ms or int((header_time(finds.entries[min(finds.entries)]) - 60.0) * 1000)
     source = Source(
-        where, finds.uid or "0" * 24, _dense(finds, why), lambda names: [finds.blob(name) for name in names], finds.settings, origin
-    )
+        where, finds.uid or "0" * 24, _dense(finds, why, inferred), lambda names: [finds.blob(name) for name in names],
+        finds.settings, origin,
+    )  # fmt: skip
     ranges: list[tuple[int, int, str]] = []
     for version, reason in sorted(why.items()):
         if ranges and ranges[-1][1] == version - 1 and ranges[-1][2] == reason:
             ranges[-1] = (ranges[-1][0], version, reason)
         else:
             ranges.append((version, version, reason))
-    return Salvaged(source, last, ranges, sorted(jobs | (touched if why else set())), finds.notes)
+    return Salvaged(source, last, ranges, sorted(jobs | (touched if why else set())), finds.notes, inferred, aside)
 
 
-def _dense(finds: Finds, why: dict[int, str]) -> Iterator[Entry]:
+def _dense(finds: Finds, why: dict[int, str], said: Said | None = None) -> Iterator[Entry]:
     epoch, moment, holes = finds.entries[min(finds.entries)].epoch, 0.0, False
     for version in range(1, max(finds.entries) + 1):
         if version in why:
             holes = True
-            yield lost_entry(version, epoch, moment, why[version])
+            yield lost_entry(version, epoch, moment, why[version], said.get(version, ()) if said else ())
             continue
         entry = finds.entries[version]
         epoch, moment = entry.epoch, header_time(entry)

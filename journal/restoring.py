@@ -79,9 +79,12 @@ class Restoring:
 # -- histories with holes ---------------------------------------------------------------------------------------------
 
 
-def lost_entry(version: int, epoch: int, moment: float, why: str) -> Entry:
-    """What stands in the place of an entry that cannot be read: versions stay dense, and the history says what it lacks."""
-    events = [["lost", "instance", moment, {"version": version, "reason": why}]]
+def lost_entry(version: int, epoch: int, moment: float, why: str, said: Iterable[Sequence[Any]] = ()) -> Entry:
+    """What stands in the place of an entry that cannot be read: versions stay dense, and the history says what it lacks.
+
+    said: [name, subject, context] of each event that it must have had (`inferring`); they are flagged as inferred."""
+    events: list[list[Any]] = [["lost", "instance", moment, {"version": version, "reason": why}]]
+    events += [[name, subject, moment, {**(context or {}), "inferred": True}] for name, subject, context in said]
     request = Append(uid="", epoch=epoch, decided_at=version - 1, payload=pack_events(events), extra=pack({"by": "salvage"}))
     return Entry(version, epoch, header_prefix(request) + b"\xb0%016d" % round(moment * 1_000_000), request.payload)
 

@@ -25,8 +25,9 @@ def salvage(places: tuple[str, ...], to: str | None, output: str | None, namespa
 
     PLACES are state directories, folders of append-only files, single such files, and archives, the most trusted first; what
     one lacks another may have. Nothing is changed there. In place of each entry that is nowhere, or whose checksum does not
-    hold, the new history has one that says so: versions, ids and everything else stay what they were. What was lost is
-    listed, with the jobs it touches as far as can be known; exit status 0 if nothing was, else 1.
+    hold, the new history has one that says so: versions, ids and everything else stay what they were. What it must have said,
+    since what follows is impossible otherwise, is put there, flagged as inferred. What was lost is listed, with the jobs it
+    touches as far as can be known, and whatever will be set aside; exit status 0 if nothing was lost, else 1.
 
     \b
     Examples:
@@ -61,12 +62,28 @@ def _show(found: Salvaged, as_json: bool) -> None:
     lost = sum(last - first + 1 for first, last, _ in found.lost)
     if as_json:
         rows = [{"first": first, "last": last, "why": why} for first, last, why in found.lost]
-        render.print_json({"version": found.versions, "lost": rows, "jobs": jobs, "notes": found.notes})
+        inferred = [
+            {"version": version, "event": name, "subject": f58(subject) if isinstance(subject, int) else subject}
+            for version, events in sorted(found.inferred.items()) for name, subject, _ in events
+        ]  # fmt: skip
+        aside = [one.document() for one in found.aside]
+        render.print_json(
+            {"version": found.versions, "lost": rows, "jobs": jobs, "notes": found.notes, "inferred": inferred, "aside": aside}
+        )
         return
     for note in found.notes:
         render.say(f"fluxkv: {note}")
     for first, last, why in found.lost:
         render.out(f"version {first}: {why}" if first == last else f"versions {first} to {last}: {why}")
+    for version, events in sorted(found.inferred.items()):
+        told: dict[int | str, list[str]] = {}
+        for name, subject, _ in events:
+            told.setdefault(subject, []).append(name)
+        for subject, names in told.items():
+            what = f"job {f58(subject)}" if isinstance(subject, int) else subject
+            render.out(f"inferred, version {version}: {what}: {', '.join(names)}")
+    for one in found.aside:
+        render.out(f"set aside: {one.what}: {one.why}")
     if jobs:
         render.out(f"jobs affected: {', '.join(jobs)}")
     render.out(f"{found.versions - lost} of {found.versions} commits read" + (f", {lost} LOST" if lost else ", all of them"))

@@ -296,6 +296,35 @@ def test_salvaged_into_a_file(shell: Any, there: Path, tmp_path: Path) -> None:
     assert "88 commits" in shell.out("journal", "import", str(tmp_path / "r.zip"), "--dry-run")
 
 
+def test_what_a_lost_entry_must_have_said(shell: Any, there: Path, tmp_path: Path) -> None:
+    """The report that a job's tasks are over is lost: its `free` implies it, and those who got its cores do not suffer."""
+    file, spans = the_file(there), spans_of(the_file(there))
+    data, new = bytearray(file.read_bytes()), tmp_path / "new"
+    (version,) = [
+        commit.version for commit in shell.sample.journal.commits() for event in commit.events
+        if event[0] == "report" and any(row[0] == shell.ids["e"] and event[3]["rank"] == 0 for row in event[3].get("over", ()))
+    ]  # fmt: skip
+    data[spans[version][1] - 10] ^= 255
+    file.write_bytes(bytes(data))
+    status, text, _ = shell("journal", "salvage", str(there), "--dry-run")
+    assert status == 1
+    assert f"inferred, version {version}: job {shell.id('e')}: lost\n" in text
+    assert "set aside" not in text
+    _, found = salvaged(shell, there)
+    assert found["inferred"] == [{"version": version, "event": "lost", "subject": shell.id("e")}]
+    assert found["aside"] == []
+    assert shell("journal", "salvage", str(there), "--to", str(new))[1].startswith(text)
+    _, state = entries_in(new)
+    assert not state.quarantine
+    assert state.jobs[shell.ids["e"]].result == shell.sample.state.jobs[shell.ids["e"]].result
+    assert '"inferred":true' in shell.out("job", "eventlog", "--format", "json", "--state-dir", str(new), shell.id("e"))
+    data = bytearray(file.read_bytes())
+    for n in range(spans[2][0] + 3, spans[2][1] - 3):
+        data[n] = 0  # the inventory: nobody knows which cores there were
+    file.write_bytes(bytes(data))
+    assert f"set aside: job {shell.id('a')}: version" in shell("journal", "salvage", str(there), "--dry-run")[1]
+
+
 def test_places_with_nothing(shell: Any, tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "x.aof"):
         (tmp_path / "x.aof").write_bytes(b"*1\r\n$5\r\nhallo\r\n" * 3)
