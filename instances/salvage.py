@@ -304,7 +304,7 @@ def history(finds: Finds, where: str) -> Salvaged:
             break
         why.update(bad)
     inferred, aside = infer(lambda said: _dense(finds, why, said), sorted(why))
-    jobs.update(subject for events in inferred.values() for _, subject, _ in events if isinstance(subject, int))
+    jobs.update(subject for events in inferred.values() for _, subject, *_ in events if isinstance(subject, int))
     origin = finds.origin_ms or int((header_time(finds.entries[min(finds.entries)]) - 60.0) * 1000)
     source = Source(
         where, finds.uid or "0" * 24, _dense(finds, why, inferred), lambda names: [finds.blob(name) for name in names],

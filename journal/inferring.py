@@ -13,7 +13,7 @@ from typing import Any
 
 from ..kvs.port import Entry
 from .claims import Claim, from_wire
-from .derive import priority_of
+from .derive import Group, finish, priority_of
 from .idset import format_ids, mask_of
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED, Job
 from .quarantine import Aside, Impossible, Quarantine, listed
@@ -34,16 +34,17 @@ NEEDS = AFTER_RUN | {"start", "finish", "prolog-start", "prolog-finish", "end", 
 ALIVE = BEGINS | {"priority", "urgency", "exception"}  # after its attempt: another follows, or should have
 
 Subject = int | str
-Said = dict[int, list[list[Any]]]  # version of a lost entry -> [name, subject, context] of what it must have said
+Said = dict[int, list[list[Any]]]  # version of a lost entry -> the events that it must have had; without a time: None
 
 
 class Guess:
-    """What is implied about one subject, [name, context] each. after, before: the versions between which it was said.
+    """What is implied about one subject: [name, context], and a time where one is known. after, before: it was said between these.
 
     ends: whether these end an attempt; what comes after that depends on what can be read of the job later. number: of the
-    attempt that would follow. priority: what the job would wait with."""
+    attempt that would follow. priority: what the job would wait with.
+    then: what a worker would have said after that end, if that is known."""
 
-    __slots__ = ("after", "before", "ends", "events", "number", "priority", "subject")
+    __slots__ = ("after", "before", "ends", "events", "number", "priority", "subject", "then")
 
     def __init__(self, subject: Subject, after: int, before: int, events: list[list[Any]], ends: Job | None = None) -> None:
         self.subject = subject
@@ -53,6 +54,7 @@ class Guess:
         self.ends = ends is not None
         self.number = ends.number + 1 if ends is not None else 0
         self.priority = _priority(ends) if ends is not None else None
+        self.then: list[Any] = ["clean", None]
 
 
 class _Listening(Quarantine):
@@ -110,7 +112,9 @@ def infer(read: Callable[[Said], Iterable[Entry]], holes: Collection[int]) -> tu
         added = _place(guesses, read(said), holes) if guesses and not heard.wrong else []
         for hole, guess in added:
             tries[guess.subject] = tries.get(guess.subject, 0) + 1
-            said.setdefault(hole, []).extend([name, guess.subject, context] for name, context in guess.events)
+            said.setdefault(hole, []).extend(
+                [name, guess.subject, at[0] if at else None, context] for name, context, *at in guess.events
+            )
         if not added and not heard.wrong:
             return said, listed(heard.owed())
     last = listed(_listen(read(said), said).owed())
@@ -184,7 +188,14 @@ def _ranks_over(job: Job) -> list[list[Any]]:
 
 
 def _over(job: Job, version: int) -> Guess:
-    """The attempt that holds resources was over: how it ended is not known, where it had not ended before."""
+    """The attempt that holds resources was over. How, its readable reports say, as they did to the worker, or nobody knows."""
+    if job.status is None and job.ranks and all(rank in job.over for rank in job.ranks) and not (job.script and job.script[0]):
+        group = Group()
+        finish(job, job.ranks, max((one[1] for one in job.over.values()), default=job.t_alloc), group)
+        *derived, then = [[name, context, at] for name, _, at, context in group.events]
+        guess = _guess(job, version, derived, ends=True)
+        guess.then = then
+        return guess
     events: list[list[Any]] = [["exception", END]] if job.state == RUN else []
     events += [*_ranks_over(job), ["release", {"ranks": "all", "final": True}], ["free", None]]
     return _guess(job, version, events, ends=True)
@@ -253,9 +264,10 @@ def _goes_on(guess: Guess, story: list[tuple[str, Any]]) -> bool:
     if told in NEEDS:
         return False
     if told in ALIVE:
-        guess.events.append(["requeue", {"attempt": guess.number, "cause": "lost", "note": NOTE}])
+        unknown = ["requeue", {"attempt": guess.number, "cause": "lost", "note": NOTE}]
+        guess.events.append(guess.then if guess.then[0] == "requeue" else unknown)
         if told in BEGINS:
             guess.events.append(["priority", guess.priority])
     elif not told:
-        guess.events.append(["clean", None])
+        guess.events.append(guess.then)
     return True

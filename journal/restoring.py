@@ -82,9 +82,10 @@ class Restoring:
 def lost_entry(version: int, epoch: int, moment: float, why: str, said: Iterable[Sequence[Any]] = ()) -> Entry:
     """What stands in the place of an entry that cannot be read: versions stay dense, and the history says what it lacks.
 
-    said: [name, subject, context] of each event that it must have had (`inferring`); they are flagged as inferred."""
+    said: the events that it must have had (`inferring`), with None for a time that is not known; they are flagged as inferred."""
     events: list[list[Any]] = [["lost", "instance", moment, {"version": version, "reason": why}]]
-    events += [[name, subject, moment, {**(context or {}), "inferred": True}] for name, subject, context in said]
+    for name, subject, at, context in said:
+        events.append([name, subject, moment if at is None else at, {**(context or {}), "inferred": True}])
     request = Append(uid="", epoch=epoch, decided_at=version - 1, payload=pack_events(events), extra=pack({"by": "salvage"}))
     return Entry(version, epoch, header_prefix(request) + b"\xb0%016d" % round(moment * 1_000_000), request.payload)
 

@@ -64,7 +64,7 @@ def _show(found: Salvaged, as_json: bool) -> None:
         rows = [{"first": first, "last": last, "why": why} for first, last, why in found.lost]
         inferred = [
             {"version": version, "event": name, "subject": f58(subject) if isinstance(subject, int) else subject}
-            for version, events in sorted(found.inferred.items()) for name, subject, _ in events
+            for version, events in sorted(found.inferred.items()) for name, subject, *_ in events
         ]  # fmt: skip
         aside = [one.document() for one in found.aside]
         render.print_json(
@@ -77,7 +77,7 @@ def _show(found: Salvaged, as_json: bool) -> None:
         render.out(f"version {first}: {why}" if first == last else f"versions {first} to {last}: {why}")
     for version, events in sorted(found.inferred.items()):
         told: dict[int | str, list[str]] = {}
-        for name, subject, _ in events:
+        for name, subject, *_ in events:
             told.setdefault(subject, []).append(name)
         for subject, names in told.items():
             what = f"job {f58(subject)}" if isinstance(subject, int) else subject

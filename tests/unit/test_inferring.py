@@ -129,7 +129,7 @@ def test_an_end_that_is_only_inferred_says_so() -> None:
     hole = small.say(small.job, *ENDED)
     small.say(small.other, "alloc", *ENDED)
     said, state, aside = lose(small.entries, hole)
-    assert [(name, subject) for name, subject, _ in said[hole]] == [
+    assert [(name, subject) for name, subject, *_ in said[hole]] == [
         (name, small.job) for name in ("exception", "release", "free", "clean")
     ]
     assert not aside
@@ -139,6 +139,21 @@ def test_an_end_that_is_only_inferred_says_so() -> None:
     (entry,) = [one for one in salvaged(small.entries, [hole], said) if one.version == hole]
     events = list(well_formed(read_commit(entry).events))
     assert [event[3].get("inferred") for event in events] == [None, True, True, True, True]
+
+
+def test_how_it_ended_is_known_from_reports() -> None:
+    """Where reports can be read, the lost commit of the worker that followed from them is what it was."""
+    small = Small()
+    attempt = small.say(small.job, "alloc")
+    began = small.rig.now
+    small.rig.report(0, over=[[small.job, attempt, began, began + 5.0, 256, "", 0]])
+    hole = small.say(small.job, *ENDED)
+    small.say(small.other, "alloc", *ENDED)
+    said, state, aside = lose(small.entries, hole)
+    assert [event[0] for event in said[hole]] == list(ENDED)
+    assert not aside
+    job = state.jobs[small.job]
+    assert (job.result, job.status, job.t_run, job.t_finish) == (Result.FAILED, 256, began, began + 5.0)
 
 
 def test_nothing_is_inferred_against_what_can_be_read() -> None:
