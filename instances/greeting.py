@@ -13,13 +13,34 @@ from ..journal.state import State
 from . import foreign
 from .orders import split_attempt
 
+AGAIN_S = 1.0  # how soon a node that is to be looked at again is told the same once more
 
-def answer_hellos(state: State, now: float) -> tuple[list[Group], Iterable[int]]:
-    """What is owed to all who said hello, and the jobs that are adopted by it. Who is to be looked at again stays in line."""
+Told = dict[int, tuple[object, object, float]]  # rank -> its hello, the orders it was given, when
+
+
+def answer_hellos(state: State, now: float, told: Told) -> tuple[list[Group], Iterable[int]]:
+    """What is owed to all who said hello, and the jobs that are adopted by it. Who is to be looked at again stays in line.
+
+    told: what those were told, kept by the caller. Each pass would tell them so again, and each telling is a commit and a pass.
+    """
     adopting = foreign.Adopting()
-    found = [answer_hello(state, rank, now, adopting) for rank in sorted(state.said_hello)]
-    state.said_hello = {group.hello: state.said_hello[group.hello] for group in found if group is not None and group.later}
-    return [group for group in found if group is not None and (group.events or group.to_nodes)], adopting.names
+    found = [group for rank in sorted(state.said_hello) if (group := answer_hello(state, rank, now, adopting)) is not None]
+    state.said_hello = {group.hello: state.said_hello[group.hello] for group in found if group.later}
+    for rank in set(told).difference(state.said_hello):
+        del told[rank]
+    return [group for group in found if group.events or (group.to_nodes and not _told(state, group, now, told))], adopting.names
+
+
+def _told(state: State, group: Group, now: float, told: Told) -> bool:
+    """Whether the node of a group that says nothing else has just been told this, at this hello. If not, it is now."""
+    if not group.later:
+        return False
+    what = (state.nodes[group.hello].hello, [order for _, order in group.to_nodes])
+    before = told.get(group.hello)
+    if before is not None and before[:2] == what and before[2] <= now < before[2] + AGAIN_S:
+        return True
+    told[group.hello] = (*what, now)
+    return False
 
 
 def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting) -> Group | None:

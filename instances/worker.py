@@ -26,7 +26,7 @@ from .attention import is_stopping, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
-from .greeting import answer_hellos, recall_unusable
+from .greeting import Told, answer_hellos, recall_unusable
 from .node_watch import NodeWatch
 from .placement import complaints, give_back
 from .planner import Planner
@@ -70,10 +70,10 @@ class Worker:
         self.deadlines = Deadlines()
         self.requeued = Requeued(self.planner, self.deadlines)
         self.waiting = Waiting(state, self.planner.request_of)
-        self.housekeeping = HousekeepingCare()
-        self.watch = NodeWatch()
+        self.housekeeping, self.watch = HousekeepingCare(), NodeWatch()
         self.validate = Validators(self.planner)
         self.greet = self.stopping = False
+        self.told: Told = {}
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
 
@@ -215,7 +215,7 @@ class Worker:
         if state.retired != self.retired:
             self.retired = state.retired
             self._forget_retired()
-        groups, adopted = answer_hellos(state, now)
+        groups, adopted = answer_hellos(state, now, self.told)
         self.planner.leave(groups)
         self.handed.update(adopted)  # nothing else is said of these jobs in this pass
         for id in adopted:

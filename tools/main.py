@@ -180,7 +180,7 @@ def _run(args: list[str]) -> int:
         click.echo(f"fluxkv: {where}{error.strerror or error}", err=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return 1
-        click.echo("  free some of it, or name a place elsewhere (--state-dir, XDG_STATE_HOME)", err=True)
+        click.echo("  free some of it, or write elsewhere; state goes where --state-dir or XDG_STATE_HOME say", err=True)
         return 3
     except Exception as error:
         if os.environ.get("FLUXKV_TRACEBACK"):

@@ -15,5 +15,10 @@ def test_promises_hold_in_any_storm(first: int) -> None:
     storms.play_chunk(first, TOTAL)
 
 
+@pytest.mark.parametrize("seed", storms.FOUND)
+def test_what_was_mended_stays_so(seed: int) -> None:
+    storms.play_chunk(seed, Counter(), 1)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)

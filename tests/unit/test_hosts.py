@@ -14,7 +14,6 @@ from fluxkv.instances.discover import make_R
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.catalogue import check_context
-from fluxkv.journal.decide import Decision
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack
@@ -72,7 +71,8 @@ def test_a_host_gets_a_rank_and_keeps_it() -> None:
     assert settled(state, newcomer("a", "s1")) == 1
     assert settled(state, newcomer("b", "s2")) == 2
     before = {rank: node.value() for rank, node in state.nodes.items()}
-    assert decide_hosts.join(state, newcomer("a", "s1"), 3.0) == (Decision([]), 1)  # the same again says nothing
+    again, rank = decide_hosts.join(state, newcomer("a", "s1"), 3.0)
+    assert (again.events, rank) == ([], 1)  # the same again says nothing
     assert settled(state, newcomer("a", "s3", boot="b2")) == 1  # its state directory was lost: it has its name
     assert state.nodes[1].joined == "s3"
     assert settled(state, newcomer("a", "s3", cores=15)) == 1  # and has got more cores
