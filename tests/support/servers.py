@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import selectors
 import shutil
@@ -25,11 +26,19 @@ DOCKER = Path(__file__).resolve().parents[2] / "docker"
 PATIENCE_S = 30.0
 
 
+_PORTS = itertools.count(os.getpid() % 700)
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on just now, of this process's own: pytest's workers start servers side by side, and the
+    kernel may hand out what it chooses by itself to two of them before either listens."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in _PORTS:
+        port = 12_000 + worker % 16 * 1_200 + number % 1_200
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("itertools.count ends")
 
 
 class Served:
@@ -315,9 +324,9 @@ def cluster(folder: Path, count: int = 3) -> list[Served]:
         last = 16383 if number == count - 1 else (number + 1) * share - 1
         node.ask("CLUSTER", "ADDSLOTSRANGE", number * share, last)
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        if number:
-            bus = nodes[0].options[nodes[0].options.index("--cluster-port") + 1]
-            node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus)
+    bus = nodes[0].options[nodes[0].options.index("--cluster-port") + 1]
+    for node in nodes[1:]:
+        node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, bus)
     for node in nodes:
         node.until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))
     return nodes
