@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.cron import on_behalf_of
 from ..journal.ids import IdSource
-from ..journal.schema import check_schema
-from ..journal.wire import pack, pack_events
+from ..journal.wire import pack
 from ..kvs.blobs import blob_name
 from ..kvs.errors import Conflict, Corrupt, Rejected, Unavailable
-from ..kvs.port import Append, Appended, Conflicted, Meta, StaleEpoch, Store
+from ..kvs.port import Appended, Conflicted, Meta, StaleEpoch, Store
 from ..kvs.uri import PASSWORD_VARIABLE, public
 from .submit_rules import MARK, SubmitRules
 
 if TYPE_CHECKING:
-    from ..journal.decide import Decision
     from .submit_keys import Keys
 
 CHUNK = 1000  # jobs per commit
@@ -143,7 +141,7 @@ class Submitter:
             jobs = list(zip([ids[at] for at in new], honoured, strict=True))
             envs = [chunk[at][1] for at in new]
             decision = decide.submit(jobs, envs, urgencies, os.getuid(), flags, time.time(), self.rules.version, named)
-            answer = self._store.append(self._request(meta, decision))
+            answer = self._store.append(decide.make_append(meta, decision, meta.version, extra=self._extra))
             if isinstance(answer, Appended):
                 self._remember([id for id, _ in jobs], answer.version - 1)
                 return ids
@@ -189,20 +187,6 @@ class Submitter:
         if len(self.submitted) > 2 * REMEMBERED:
             for id in list(islice(self.submitted, len(self.submitted) - REMEMBERED)):
                 del self.submitted[id]
-
-    def _request(self, meta: Meta, decision: Decision) -> Append:
-        check_schema(meta)
-        return Append(
-            uid=meta.uid,
-            epoch=meta.epoch,
-            decided_at=meta.version,
-            payload=pack_events(decision.events),
-            exact=tuple(decision.exact),
-            absent=tuple(decision.absent),
-            bumps=tuple(decision.bumps),
-            extra=pack(self._extra),
-            refusable=True,
-        )
 
     def _closed(self, queue: str) -> Rejected:
         from ..journal.log import Journal
