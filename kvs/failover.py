@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .errors import Corrupt, Rejected, Unavailable
 from .keys import Keys
 from .reach import plain
-from .replies import replicas_of
+from .replies import facts_of, replicas_of
 from .resp import ReplyError, RespConnection
 from .sentinel import SentinelConnector
 from .uri import ServerAddress, at_host, host_port, parse_server, parse_uri, sentinel_at
@@ -59,8 +59,7 @@ class FailOver:
 
     def survey(self) -> Survey:
         """Look at primary, replicas and sentinels. Raises `Rejected` for what forbids a fail-over, `Unavailable`."""
-        primary, sentinel, _ = SentinelConnector(self.address).primary()
-        sentinel.close()
+        primary = self._named()
         with closing(self._sentinel()) as sentinel, closing(self._at(primary)) as connection:
             try:
                 sentinel.call("SENTINEL", "CKQUORUM", self.address.name)
@@ -229,15 +228,12 @@ def _sentinels(address: ServerAddress) -> ServerAddress:
 
 
 def _knows_coordinated(sentinel: RespConnection) -> bool:
-    for line in sentinel.call("INFO", "server").decode().splitlines():
-        if line.startswith("valkey_version:"):
-            return int(line.partition(":")[2].partition(".")[0]) >= 9
-    return False
+    version = facts_of(sentinel.call("INFO", "server")).get("valkey_version", "0")
+    return int(version.partition(".")[0]) >= 9
 
 
 def _replication(connection: RespConnection) -> dict[str, str]:
-    lines = connection.call("INFO", "replication").decode().splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+    return facts_of(connection.call("INFO", "replication"))
 
 
 def _version(id: str) -> int:

@@ -16,12 +16,11 @@ from .errors import Unavailable
 from .reach import plain
 from .replies import replicas_of
 from .resp import Connection, ReplyError
-from .server_choice import check_server
+from .server_choice import problems_of, server_facts
 from .uri import ServerAddress, host_port, sentinel_at
 
 LAG_WARN_S, LAG_FAIL_S = 3, 30
 CERTIFICATE_WARN_S = 21 * 86400.0
-ASKED = ("min-replicas-to-write", "min-replicas-max-lag")
 
 
 class Finding(NamedTuple):
@@ -36,7 +35,7 @@ class Finding(NamedTuple):
 def findings(address: ServerAddress, connection: Connection, durability: str) -> Iterator[Finding]:
     """All there is to say of a server but for its memory. Raises ReplyError: INFO is refused."""
     facts = server_facts(connection)
-    yield from _persistence(connection, facts, durability)
+    yield from _persistence(facts, durability)
     yield from _replication(facts, durability, behind_sentinels=address.kind == "sentinel")
     if address.kind == "sentinel":
         yield from _sentinels(address, facts)
@@ -45,21 +44,8 @@ def findings(address: ServerAddress, connection: Connection, durability: str) ->
         yield from _certificate(connection)
 
 
-def server_facts(connection: Connection) -> dict[str, str]:
-    """INFO and what CONFIG GET tells, by name."""
-    facts: dict[str, str] = {}
-    for section in ("server", "persistence", "memory", "replication"):
-        for line in connection.call("INFO", section).decode(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            facts[name] = value
-    for reply in connection.pipeline([("CONFIG", "GET", name) for name in ASKED]):
-        if not isinstance(reply, ReplyError) and len(reply) == 2:
-            facts[reply[0].decode()] = reply[1].decode()
-    return facts
-
-
-def _persistence(connection: Connection, facts: dict[str, str], durability: str) -> Iterator[Finding]:
-    problems = check_server(connection, durability)
+def _persistence(facts: dict[str, str], durability: str) -> Iterator[Finding]:
+    problems = problems_of(facts, durability)
     for problem in problems:
         mend = "change the server's configuration (docker/server.conf shows it), then restart it"
         yield Finding("fail", "persistence", problem, mend)

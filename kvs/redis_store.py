@@ -28,7 +28,7 @@ from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Su
 from .reach import connector
 from .redis_epochs import EpochScripts, new_epoch
 from .redis_keeping import KeepingScripts
-from .replies import META_FIELDS, PASSING, as_entry, as_message, as_meta, reply_failure
+from .replies import META_FIELDS, PASSING, as_entry, as_message, as_meta, facts_of, reply_failure
 from .resp import Connection, Connector, ReplyError
 from .scripts import script
 from .uri import parse_server, parse_uri
@@ -320,7 +320,7 @@ class RedisStore(EpochScripts, KeepingScripts):
         return bool(self._script("lease", [self.keys.named_lease(name)], [owner, max(0, ttl_ms)], resend=True))
 
     def memory(self) -> tuple[int, int, int]:
-        facts = dict(line.partition(":")[::2] for line in self._ask("INFO", "memory").decode(errors="replace").splitlines())
+        facts = facts_of(self._ask("INFO", "memory"))
         used, most, total = (int(facts.get(name) or 0) for name in ("used_memory", "maxmemory", "total_system_memory"))
         return used, most, total
 

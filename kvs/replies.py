@@ -88,6 +88,12 @@ class Replica(NamedTuple):
     offset: int
 
 
+def facts_of(reply: bytes) -> dict[str, str]:
+    """What an INFO reply tells, by name."""
+    lines = reply.decode(errors="replace").splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
 def replicas_of(facts: dict[str, str]) -> list[Replica]:
     """The replicas in what INFO replication says."""
     found = []

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from .errors import Unavailable
+from .replies import facts_of
 from .resp import Connection, ReplyError
 
 MINIMUM = (7, 0)
@@ -66,16 +67,27 @@ def server_version(path: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found.groups()) if found else ()
 
 
-def check_server(connection: Connection, durability: str) -> list[str]:
-    """What is wrong with a server we did not start, one line each; [] if it may be trusted with a journal."""
+ASKED = ("appendfsync", "min-replicas-to-write", "min-replicas-max-lag")
+
+
+def server_facts(connection: Connection) -> dict[str, str]:
+    """INFO and what CONFIG GET tells of what matters here, by name; managed servers hide CONFIG."""
     facts: dict[str, str] = {}
     for section in ("server", "persistence", "memory", "replication"):
-        for line in connection.call("INFO", section).decode(errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            facts[name] = value
-    for reply in connection.pipeline([("CONFIG", "GET", "appendfsync"), ("CONFIG", "GET", "min-replicas-to-write")]):
-        if not isinstance(reply, ReplyError) and len(reply) == 2:  # managed servers hide CONFIG
+        facts.update(facts_of(connection.call("INFO", section)))
+    for reply in connection.pipeline([("CONFIG", "GET", name) for name in ASKED]):
+        if not isinstance(reply, ReplyError) and len(reply) == 2:
             facts[reply[0].decode()] = reply[1].decode()
+    return facts
+
+
+def check_server(connection: Connection, durability: str) -> list[str]:
+    """What is wrong with a server we did not start, one line each; [] if it may be trusted with a journal."""
+    return problems_of(server_facts(connection), durability)
+
+
+def problems_of(facts: dict[str, str], durability: str) -> list[str]:
+    """The same, by what has been asked already."""
     problems = []
     version = tuple(int(part) for part in facts.get("redis_version", "0.0").split(".")[:2] if part.isdigit())
     if version < MINIMUM:
