@@ -48,7 +48,6 @@ def agent(
     from ..instances import joining
     from ..instances import start as starting
     from ..instances.discover import host_name
-    from ..instances.paths import StateDir, lock_held
 
     if leave:
         if address:
@@ -56,15 +55,7 @@ def agent(
         _leave(joined_directory(state_dir), timeout)
         return
     uri = joining.read_address(address) if address else ""
-    if state_dir:
-        directory = StateDir(os.path.abspath(state_dir))
-    elif uri:
-        directory = joining.default_directory(uri, name or host_name())
-    else:
-        directory = joined_directory(None)
-    if lock_held(directory.lock_file("keeper")) and directory.read().get("join"):
-        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running",
-                       hint=f"fluxkv status --state-dir {directory.path}")  # fmt: skip
+    directory = place_of(uri, name or host_name(), state_dir)
     options = {"name": name, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties}
     settings = joining.prepare(directory, uri, options)
     hide_password(address, directory, detach)
@@ -88,6 +79,23 @@ def agent(
         click.echo(directory.path)
         return
     sys.exit(stay(directory))
+
+
+def place_of(uri: str, name: str, state_dir: str | None, part: str = "ranks") -> Any:
+    """The directory from which this host joins, or joins again. part: as for `joined_directory`. Raises `Rejected` if it runs."""
+    from ..instances import joining
+    from ..instances.paths import StateDir, lock_held
+
+    if state_dir:
+        directory = StateDir(os.path.abspath(state_dir))
+    elif uri:
+        directory = joining.default_directory(uri, name)
+    else:
+        directory = joined_directory(None, part)
+    if lock_held(directory.lock_file("keeper")) and directory.read().get("join"):
+        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running",
+                       hint=f"fluxkv status --state-dir {directory.path}")  # fmt: skip
+    return directory
 
 
 def hide_password(address: str | None, directory: Any, detach: bool, command: str = "agent") -> None:

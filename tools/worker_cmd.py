@@ -8,9 +8,8 @@ import sys
 
 import click
 
-from ..kvs.errors import Rejected
 from ..kvs.uri import PASSWORD_VARIABLE, public
-from .agent_cmd import TOLD, hide_password, joined_directory, stay
+from .agent_cmd import TOLD, hide_password, place_of, stay
 
 
 @click.command()
@@ -33,19 +32,10 @@ def worker(address: str | None, name: str | None, workers: int, state_dir: str |
     from ..instances import joining
     from ..instances import start as starting
     from ..instances.discover import host_name
-    from ..instances.paths import StateDir, lock_held
 
     name = name or host_name()
     uri = joining.read_address(address) if address else ""
-    if state_dir:
-        directory = StateDir(os.path.abspath(state_dir))
-    elif uri:
-        directory = joining.default_directory(uri, f"{name} worker")
-    else:
-        directory = joined_directory(None, "workers")
-    if lock_held(directory.lock_file("keeper")) and directory.read().get("join"):
-        raise Rejected(f"{directory.path}: this host has joined already, and runs", code="running",
-                       hint=f"fluxkv status --state-dir {directory.path}")  # fmt: skip
+    directory = place_of(uri, f"{name} worker", state_dir, "workers")
     settings = joining.prepare_worker(directory, uri, name, workers)
     hide_password(address, directory, detach, "worker")
     os.environ.pop(PASSWORD_VARIABLE, None)
