@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import golden
 import pytest
 
 from fluxkv.journal import snapshot
@@ -16,26 +13,11 @@ from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.tools.folding import Fold
 
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 # Grows with every schema, and with every kind of damage that somebody met; nothing is ever taken out of it.
 KEPT = (
     "invalid/checksum", "invalid/codec", "invalid/gap", "invalid/header", "invalid/not-ours", "valid/schema-1", "valid/schema-2",
     "valid/schema-3", "warn/entry-aside", "warn/impossible", "warn/unknown",
 )  # fmt: skip
-
-
-def load(name: str) -> ModuleType:
-    full = f"fluxkv_tests_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, SUPPORT / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-golden = load("golden")
 TABLE: dict[str, dict[str, Any]] = golden.index()
 
 

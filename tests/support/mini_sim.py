@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from jobspecs import jobspec
+
 from fluxkv.instances import agent as agent_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.instances.agent import Agent
@@ -61,27 +63,6 @@ class Broken(AssertionError):
     def __init__(self, what: str, job: int = 0) -> None:
         super().__init__(what)
         self.job = job
-
-
-def jobspec(
-    cores: int = 1, nodes: int = 0, slots: int = 1, duration: float = 0.0, queue: str = "", name: str = "",
-    dependencies: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """A version 1 jobspec as it stands in a submit event."""
-    slot = {"type": "slot", "count": slots, "label": "t", "with": [{"type": "core", "count": cores}]}
-    system: dict[str, Any] = {"duration": duration, "cwd": "/"}
-    if queue:
-        system["queue"] = queue
-    if name:
-        system["job"] = {"name": name}
-    if dependencies:
-        system["dependencies"] = dependencies
-    return {
-        "version": 1,
-        "resources": [{"type": "node", "count": nodes, "with": [slot]} if nodes else slot],
-        "tasks": [{"command": ["x"], "slot": "t", "count": {"per_slot": 1}}],
-        "attributes": {"system": system},
-    }
 
 
 class Diary:

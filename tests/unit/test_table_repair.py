@@ -45,8 +45,8 @@ def test_what_was_trimmed_is_read_from_the_archive(shell: Any, tmp_path: Path) -
     assert "equal to the live state" in shell.out("replay", "--diff", "live")
 
 
-@pytest.mark.parametrize("how", ["header", "gone"])
-def test_what_cannot_be_read_leaves_all_as_it_was(how: str) -> None:
+def with_a_damaged_entry(how: str) -> Rig:
+    """An instance with a job; the header of version 2 cannot be read, or the entry is gone."""
     rig = Rig()
     rig.started(rig.submit())
     entries = rig.server.tables.journals["/"]
@@ -54,6 +54,12 @@ def test_what_cannot_be_read_leaves_all_as_it_was(how: str) -> None:
         del entries[1]
     else:
         entries[1] = entries[1]._replace(header=entries[1].header[:-20])
+    return rig
+
+
+@pytest.mark.parametrize("how", ["header", "gone"])
+def test_what_cannot_be_read_leaves_all_as_it_was(how: str) -> None:
+    rig = with_a_damaged_entry(how)
     lose(rig.store)
     before = rig.store.meta()
     with pytest.raises(Corrupt) as caught:
@@ -64,13 +70,7 @@ def test_what_cannot_be_read_leaves_all_as_it_was(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["header", "gone"])
 def test_what_an_operator_has_set_aside_is_passed_over(how: str) -> None:
-    rig = Rig()
-    rig.started(rig.submit())
-    entries = rig.server.tables.journals["/"]
-    if how == "gone":
-        del entries[1]
-    else:
-        entries[1] = entries[1]._replace(header=entries[1].header[:-20])
+    rig = with_a_damaged_entry(how)
     set_entry_aside(Journal(rig.store, by="cli"), 2, "bad disk", 1)
     lose(rig.store)
     assert make_tables_anew(Journal(rig.store, by="cli")) == rig.store.meta().version - 1

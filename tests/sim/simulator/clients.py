@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jobspecs import jobspec
+
 from fluxkv.journal import (
     decide,
     decide_config,
@@ -97,27 +99,6 @@ class ClientStore(MemoryStore):
             if entry.payload == request.payload and entry.header.startswith(prefix):
                 return Appended(entry.version, entry.epoch, True)
         return None
-
-
-def jobspec(
-    cores: int = 1, nodes: int = 0, slots: int = 1, duration: float = 0.0, queue: str = "", name: str = "",
-    dependencies: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """A version 1 jobspec as it stands in a submit event."""
-    slot = {"type": "slot", "count": slots, "label": "t", "with": [{"type": "core", "count": cores}]}
-    system: dict[str, Any] = {"duration": duration, "cwd": "/"}
-    if queue:
-        system["queue"] = queue
-    if name:
-        system["job"] = {"name": name}
-    if dependencies:
-        system["dependencies"] = dependencies
-    return {
-        "version": 1,
-        "resources": [{"type": "node", "count": nodes, "with": [slot]} if nodes else slot],
-        "tasks": [{"command": ["x"], "slot": "t", "count": {"per_slot": 1}}],
-        "attributes": {"system": system},
-    }
 
 
 class Clients:
