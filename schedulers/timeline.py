@@ -44,10 +44,8 @@ class Timeline:
     def __init__(self, pool: Pool, now: float, holders: Iterable[tuple[int, float, tuple[Claim, ...]]]) -> None:
         self.pool = pool
         self.now = now
-        self._spans = sorted(
-            Span(now, max(end, now + OVERDUE_S) if end else now + FOREVER_S, job, claims) for job, end, claims in holders
-        )
-        self._spans.sort(key=lambda span: span.end)
+        running = (Span(now, max(end, now + OVERDUE_S) if end else now + FOREVER_S, job, claims) for job, end, claims in holders)
+        self._spans = sorted(running, key=lambda span: span.end)
         self.reserved: list[Span] = []  # by start
         self._views: dict[int, _Window] = {}  # number of reservations it respects -> what is free now besides them
         self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
@@ -65,7 +63,7 @@ class Timeline:
             view = self._views.get(count)
             if view is None:
                 view = self._views[count] = _Window(pool)
-                view.withhold(self.reserved[:count])
+                view.withhold(self.reserved[:count], self.reserved[:count])
             pool = view.pool
         got = pool.match(request)
         if isinstance(got, Unmatched):
@@ -137,10 +135,11 @@ class _Window:
         self._memory = list(pool.free.memory.counts)
         self._held: dict[int, tuple[int, int, int]] = {}
 
-    def withhold(self, spans: Sequence[Span], changed: Sequence[Span] | None = None) -> None:
-        """These are withheld now, and no others. changed: those that came or went (None: all of them came)."""
-        touched = {claim.rank for span in (spans if changed is None else changed) for claim in span.claims}
-        self._held = {} if changed is None else {rank: held for rank, held in self._held.items() if rank not in touched}
+    def withhold(self, spans: Sequence[Span], changed: Sequence[Span]) -> None:
+        """These are withheld now, and no others. changed: those that came or went."""
+        touched = {claim.rank for span in changed for claim in span.claims}
+        for rank in touched:
+            self._held.pop(rank, None)
         by_rank: dict[int, list[tuple[Span, Claim]]] = {}
         for span in spans:
             for claim in span.claims:
