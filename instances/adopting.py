@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..journal.ids import f58
 from ..journal.job import ACTIVE, RUN
 from ..journal.log import Journal
+from ..journal.scripts import entry_of
 from ..journal.state import State
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.port import Meta, Store
@@ -99,7 +100,7 @@ def _tasks(state: State, state_dir: StateDir) -> list[Task]:
     for lost in Record(state_dir.spool).lost.values():
         entry = lost.key.split(".")[1]
         job = state.jobs.get(lost.job)
-        if job is not None and job.attempt and job.attempt_id == entry.rstrip("abcdefghijklmnopqrstuvwxyz"):
+        if job is not None and job.attempt and job.attempt_id == entry_of(lost.key):
             continue
         if job is None:
             what = "is ended: the journal does not know this job"

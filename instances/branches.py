@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
-from ..journal.scripts import EPILOG, LETTERS
+from ..journal.scripts import EPILOG, LETTERS, entry_of
 from ..kvs.epochs import belongs, settle, spans
 from ..kvs.port import Meta, id_pair
 from .attempts import Placed
@@ -26,11 +26,6 @@ PAST = 2048  # ends: more than a launcher lists at once
 def adopted_lately(epochs: str) -> bool:
     """Whether one of the last epochs began by adoption: who was away meanwhile may have to say things again."""
     return any(one.lost for one in spans(epochs)[-LATELY:])
-
-
-def entry_of(key: str) -> str:
-    """The id of the entry that began an attempt, of its launcher's key."""
-    return key.split(".")[1].rstrip("abcdefghijklmnopqrstuvwxyz")
 
 
 class Branches:

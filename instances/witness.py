@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..journal.ids import f58
+from ..journal.scripts import entry_of
 from ..kvs.epochs import anchor, given_up
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.failpoints import ARMED, reach
@@ -91,11 +92,10 @@ def _cursors(state_dir: StateDir) -> Iterator[Witness]:
 def _attempts(state_dir: StateDir) -> Iterator[Witness]:
     record = Record(state_dir.spool)
     for key in [*record.lost, *record.over]:
-        job, entry, *_ = (key + "..").split(".")
-        entry = entry.rstrip("abcdefghijklmnopqrstuvwxyz")
+        entry = entry_of(key + ".")
         try:
             id_pair(entry)
-            yield Witness(entry, f"the launcher, which began an attempt of {f58(int(job))} under it")
+            yield Witness(entry, f"the launcher, which began an attempt of {f58(int(key.partition('.')[0]))} under it")
         except ValueError:
             continue
 

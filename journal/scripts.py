@@ -20,6 +20,11 @@ PROLOG_TIMEOUT_S = 1800.0
 KILL_TIMEOUT_S = 5.0
 
 
+def entry_of(name: str) -> str:
+    """The id of the entry that began an attempt, of its name `<job>.<entry>`, a script's letter and a rank behind or not."""
+    return name.split(".")[1].rstrip("abcdefghijklmnopqrstuvwxyz")
+
+
 class Script(NamedTuple):
     """command: its words. per_rank: on each of the job's nodes, else on its first. timeout_s: 0.0 for none; from TERM to
     KILL it has kill_timeout_s. cancel_on_exception: a fatal exception on the job ends it."""
