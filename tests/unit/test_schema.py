@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from jobspecs import jobspec
 from worker_rig import Rig
 
 from fluxkv.instances.boot import ensure_instance
@@ -12,7 +15,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal, make_append
 from fluxkv.journal.schema import SCHEMA, check_schema
 from fluxkv.kvs.errors import Corrupt, Rejected
-from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Appended
 
 
@@ -62,8 +65,9 @@ def test_a_keeper_neither_takes_it_up_nor_lowers_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_submission_is_refused() -> None:
-    rig = Rig()
-    newer(rig)
-    request = Submitter._request
+    store = MemoryStore(MemoryServer())
+    meta = store.create(durability="strict", origin_ms=int(time.time() * 1000), created=time.time())
+    store.raise_schema(meta.uid, SCHEMA + 1)
     with pytest.raises(Corrupt, match="schema"):
-        request(object.__new__(Submitter), rig.store.meta(), Decision([]))
+        Submitter(store).submit([(jobspec(), {})], 16, 0)
+    assert store.meta().version == 0
