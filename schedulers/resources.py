@@ -192,7 +192,7 @@ class Pool:
         if len(claims) > 1 and len({claim.rank for claim in claims}) < len(claims):
             raise Conflict("a node is claimed twice by one job", hint="merge the claims of a node")
         memory = self.free.memory.counts
-        for rank, cores, gpus, memory_mb, _ in claims:
+        for rank, cores, gpus, memory_mb, _, _ in claims:
             i = self._position(rank)
             if cores & ~self.core_free[i] or gpus & ~self.gpu_free[i] or memory_mb > memory[i]:
                 wrong.append(f"node/{rank}")
@@ -215,7 +215,7 @@ class Pool:
         gpus_now: dict[int, int] = {}
         memory_now: dict[int, int] = {}
         whole: list[int] = []
-        for rank, cores, gpus, memory_mb, _ in claims:
+        for rank, cores, gpus, memory_mb, _, _ in claims:
             i = index[rank] if taking else self._position(rank)
             node = self.nodes[i]
             core_free[i] = mask = core_free[i] & ~cores if taking else core_free[i] | (cores & node.cores)
@@ -308,7 +308,7 @@ class Pool:
         chosen = first(found, flat.nnodes)
         if flat.exclusive:
             whole = map(self.nodes.__getitem__, chosen)
-            return tuple([_new(Claim, (n.rank, n.cores, n.gpus, n.memory_mb, slots)) for n in whole])
+            return tuple([_new(Claim, (n.rank, n.cores, n.gpus, n.memory_mb, slots, ())) for n in whole])
         cores, gpus = slots * flat.cores, slots * flat.gpus
         memory_mb = slots * flat.memory_mb + flat.node_memory_mb
         core_free, gpu_free, known = self.core_free, self.gpu_free, dict[int, int]()
@@ -319,7 +319,7 @@ class Pool:
             if ids is None:
                 ids = known[mask] = lowest(mask, cores)
             gpu_ids = lowest(gpu_free[i], gpus) if gpus else 0
-            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, memory_mb, slots)))
+            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, memory_mb, slots, ())))
         return tuple(claims)
 
     def _match_slots(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
@@ -343,7 +343,7 @@ class Pool:
             wanted = (core_free[i], n * cores)
             ids = known.get(wanted) or known.setdefault(wanted, lowest(*wanted))
             gpu_ids = lowest(gpu_free[i], n * gpus) if gpus else 0
-            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, n * memory_mb, n)))
+            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, n * memory_mb, n, ())))
             left -= n
             if not left:
                 break

@@ -156,7 +156,7 @@ class _Window:
 
     def give(self, claims: Iterable[Claim]) -> None:
         """Somebody ends."""
-        for rank, cores, gpus, memory_mb, _ in claims:
+        for rank, cores, gpus, memory_mb, _, _ in claims:
             i = self.pool.index.get(rank)
             if i is None:
                 continue
@@ -168,7 +168,7 @@ class _Window:
 
     def take(self, claims: Iterable[Claim]) -> None:
         """Somebody begins, perhaps on what is withheld here."""
-        for rank, cores, gpus, memory_mb, _ in claims:
+        for rank, cores, gpus, memory_mb, _, _ in claims:
             i = self.pool.index[rank]
             self._cores[i] &= ~cores
             self._gpus[i] &= ~gpus

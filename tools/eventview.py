@@ -117,10 +117,11 @@ def event_line(commit: Commit, event: Event, hosts: Mapping[int, str]) -> str:
 def claims_text(claims: list[Any], hosts: Mapping[int, str]) -> str:
     """Claims as "node0[core 0-1, gpu 0, 1024 MB] node1[...]"."""
     parts = []
-    for rank, cores, gpus, memory_mb, _ in claims:
+    for rank, cores, gpus, memory_mb, _, *drawn in claims:
         inside = [f"core {cores}"] if cores else []
         inside += [f"gpu {gpus}"] if gpus else []
         inside += [f"{memory_mb} MB"] if memory_mb else []
+        inside += [f"{vertex} {ids or units}" for vertex, units, ids in (drawn[0] if drawn else ())]
         parts.append(f"{hosts.get(rank, f'rank {rank}')}[{', '.join(inside)}]")
     if len(parts) > 8:
         parts[7:] = [f"and {len(parts) - 7} more nodes"]

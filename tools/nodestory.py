@@ -72,7 +72,7 @@ def _document(job: Job, rank: int) -> dict[str, Any]:
 def _row(job: Job, claim: list[Any], alloc: float, free: float | None, status: int | None, raised: str) -> dict[str, Any]:
     from .eventview import status_text
 
-    _, cores, gpus, memory_mb, _ = claim
+    cores, gpus, memory_mb = claim[1:4]
     return {
         "id": f58(job.id), "name": job.name, "alloc": alloc, "free": free, "cores": cores, "gpus": gpus,
         "memory_mb": memory_mb, "end": status_text(status) if status is not None else raised,

@@ -9,9 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxkv.journal import rset
-from fluxkv.journal.claims import Claim, from_wire, to_wire
+from fluxkv.journal.claims import Claim, Draw, from_wire, to_wire
 from fluxkv.kvs.errors import Rejected
 
+DRAWS = st.lists(
+    st.builds(Draw, st.from_regex("/c[0-9](/[a-z]{1,4}[0-9]{1,3}){0,3}", fullmatch=True), st.integers(1, 99), st.integers(0, 255)),
+    max_size=3,
+    unique_by=lambda d: d.vertex,
+).map(lambda draws: tuple(sorted(draws)))
 CLAIMS = st.lists(
     st.builds(
         Claim,
@@ -20,6 +25,7 @@ CLAIMS = st.lists(
         st.integers(0, 15),
         st.integers(0, 9999),
         st.integers(0, 9),
+        st.just(()) | DRAWS,
     ),
     unique_by=lambda c: c.rank,
     min_size=1,
@@ -68,6 +74,15 @@ def test_claims_round_trip(claims):
         ["abcde"],
         [[True, "0", "", 0, 1]],
         {"a": 1},
+        [[0, "0", "", 0, 1, [], []]],
+        [[0, "0", "", 0, 1, [["c0", 1, ""]]]],
+        [[0, "0", "", 0, 1, [["/c0", 0, ""]]]],
+        [[0, "0", "", 0, 1, [["/c0", True, ""]]]],
+        [[0, "0", "", 0, 1, [["/c0", 1, "x"]]]],
+        [[0, "0", "", 0, 1, [["/c0", 1]]]],
+        [[0, "0", "", 0, 1, [["/c1", 1, ""], ["/c0", 1, ""]]]],
+        [[0, "0", "", 0, 1, [["/c0", 1, ""], ["/c0", 1, ""]]]],
+        [[0, "0", "", 0, 1, "/c0"]],
     ],
 )
 def test_bad_claims(wire):
