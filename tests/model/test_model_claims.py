@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fluxkv.journal.claims import Claim, from_wire, to_wire
+from fluxkv.journal.claims import Claim, Draw, from_wire, to_wire
 from fluxkv.journal.ids import IdSource, encode, f58, parse_id
 from fluxkv.journal.node import Node
 from fluxkv.journal.wire import Commit, pack, pack_events, read_commit, read_header, unpack, unpack_events
@@ -20,6 +20,8 @@ from fluxkv.kvs.port import Append, Appended, Entry
 
 MODEST = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
 masks = st.integers(0, 0x1F)
+vertices = st.lists(st.integers(0, 99).map(lambda n: f"/rack{n}"), unique=True, max_size=3).map(sorted)
+draws = vertices.map(lambda names: tuple(Draw(name, i + 1, i * 5) for i, name in enumerate(names)))
 
 
 class NodeMachine(RuleBasedStateMachine):
@@ -120,7 +122,7 @@ def test_a_commit_comes_back_from_a_store(bumps: list[str], clears: list[str], r
 
 
 @QUICK
-@given(st.lists(st.builds(Claim, st.integers(0, 9), masks, masks, st.integers(0, 99), st.integers(0, 9)), max_size=5))
+@given(st.lists(st.builds(Claim, st.integers(0, 9), masks, masks, st.integers(0, 99), st.integers(0, 9), draws), max_size=5))
 def test_claims_come_back_from_events(claims: list[Claim]) -> None:
     assert from_wire(unpack(pack(to_wire(claims)))) == tuple(claims)
 
