@@ -16,6 +16,7 @@ from ..schedulers.policy import Decision, Place
 from ..schedulers.request import Flat, Request
 from ..schedulers.resources import Pool
 from .line import Lines
+from .plan_inputs import copy_into
 from .reactor import Note, Output
 
 AGAIN_S = 1.0  # when a policy that failed is asked once more
@@ -40,16 +41,7 @@ def copy_node(plan: Plan, rank: int) -> None:
     node = plan.state.nodes.get(rank)
     if node is None:
         return
-    usable = node.usable and rank not in plan.leaving
-    plan.pool.set_node(
-        rank,
-        node.cores & ~node.used_cores,
-        node.gpus & ~node.used_gpus,
-        node.memory_mb - node.used_memory_mb,
-        usable,
-        not node.busy,
-        "" if usable else ("drained" if node.drain is not None else "offline"),
-    )
+    copy_into(plan.pool, node, node.usable and rank not in plan.leaving)
 
 
 def give_back(plan: Plan, claims: Sequence[Claim]) -> None:

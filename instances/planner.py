@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from ..journal.claims import Claim, from_wire, to_wire
+from ..journal.claims import Claim, to_wire
 from ..journal.config import no_such_queue
 from ..journal.derive import Group
 from ..journal.derive_scripts import start_event
@@ -21,13 +21,14 @@ from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
 from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
-from ..schedulers.request import Request, compile_request
+from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .commits import premises
 from .layout import TASKS_MAX, needs_claims
-from .line import ANY, Line, Lines
+from .line import Lines
 from .orders import launch_orders, shape_of
 from .placement import copy_node, sound
+from .plan_inputs import compiled, entry_of, feeds_of, holders_of, new_pool, user_of_line
 from .script_orders import script_orders
 from .shell_options import check_system
 from .turns import Feed, in_turns
@@ -82,7 +83,7 @@ class Planner:
         changed = self._defined is not state.R or self._config is not state.config_entry
         if changed:
             self._defined, self._config = state.R, state.config_entry
-            self.pool = Pool(state.nodes.values())
+            self.pool = new_pool(state)
             ranks = list(state.nodes)
         self.leaving.clear()
         self.say_at = 0.0  # a pass that does not plan has nothing to say: it would be due again at once, and again
@@ -102,9 +103,7 @@ class Planner:
 
     def compiled(self, job: Job) -> Request:
         """The job's request, with the constraint of its queue. Raises `Rejected` for what no matcher can do."""
-        jobspec = job.jobspec or {}
-        rules = self.state.rules
-        return compile_request(rules.constrained(jobspec, job.queue) if rules.queues and jobspec else jobspec)
+        return compiled(self.state, job)
 
     def request_of(self, job: Job) -> Request:
         """The job's compiled request. Raises `Rejected` for what cannot be matched here."""
@@ -156,9 +155,7 @@ class Planner:
     def enqueue(self, job: Job, priority: int) -> None:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
         request = self.request_of(job)
-        user = job.userid if self.state.usage is not None and self.state.rules.running_limits(job.queue) else ANY
-        entry = Pending(job.id, priority, job.order, request, job.duration, held=priority == 0)
-        self.lines.add(entry, job.queue, user, job.spec_hash)
+        self.lines.add(entry_of(job, request, priority), job.queue, user_of_line(self.state, job), job.spec_hash)
         self.parked.discard(job.id)
 
     def in_line(self, job: Job) -> bool:
@@ -267,22 +264,11 @@ class Planner:
             yield from self._grants(now, limit - len(placed))
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
-        """Who holds something, and until when as far as is known (0: for ever): for policies that look ahead."""
-        state = self.state
-        for id in sorted({id for node in state.nodes.values() for id in node.jobs}):
-            job = state.jobs[id]
-            yield id, job.expiration, job.claims
-        for id, keeping in sorted(state.keeping.items()):
-            yield id, keeping.started, from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
+        return holders_of(self.state)
 
     def _feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""
-        state, found = self.state, dict[str, list[tuple[str, int, Line]]]()
-        for queue, user, line in self.lines.kinds():
-            rules = state.rules.of(queue)
-            if rules is not None and state.may_start(queue):
-                found.setdefault(rules.line, []).append((queue, user, line))
-        return [Feed(lines, self._full) for _, lines in sorted(found.items())]
+        return feeds_of(self.state, self.lines.kinds(), self._full)
 
     def _full(self, queue: str, user: int) -> str:
         usage = self.state.usage

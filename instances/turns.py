@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
 from ..schedulers.policy import Decision, Pending
-from .line import ANY, Line
+from .line import ANY
 
 Key = tuple[float, int, int]
 LAST: Key = (float("inf"), 0, 0)
@@ -23,7 +23,7 @@ class Feed:
     The rest of such a line is left out; its first job and why are in `limited`.
     """
 
-    def __init__(self, lines: Iterable[tuple[str, int, Line]], blocked: Callable[[str, int], str]) -> None:
+    def __init__(self, lines: Iterable[tuple[str, int, Iterable[Pending]]], blocked: Callable[[str, int], str]) -> None:
         self.limited: list[tuple[Pending, str]] = []
         self._blocked = blocked
         self._heads: list[tuple[Key, int, Pending, Iterator[Pending], str, int]] = []

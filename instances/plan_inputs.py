@@ -1,0 +1,108 @@
+"""What a plan is made of, read off a folded state: the pool, who holds what, the queues' lines. Pure; decides nothing.
+
+A worker keeps its pool and lines in step with the fold; whoever only asks what is to come (`outlook`) makes them once. Both make
+them by the same lines, so that what is foretold is what a worker would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
+
+from ..journal.claims import Claim, from_wire
+from ..journal.job import SCHED, Job
+from ..journal.node import Node
+from ..journal.state import State
+from ..kvs.errors import Rejected
+from ..schedulers.policy import Pending
+from ..schedulers.request import Request, compile_request
+from ..schedulers.resources import Pool
+from .line import ANY
+from .turns import Feed
+
+Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in order
+
+
+def new_pool(state: State) -> Pool:
+    """The inventory's pool, with everything free and every node usable."""
+    return Pool(state.nodes.values())
+
+
+def pool_of(state: State) -> Pool:
+    """The pool as it is now."""
+    pool = new_pool(state)
+    for node in state.nodes.values():
+        copy_into(pool, node, node.usable)
+    return pool
+
+
+def copy_into(pool: Pool, node: Node, usable: bool) -> None:
+    """Bring the pool's copy of a node in step with the fold's."""
+    pool.set_node(
+        node.rank,
+        node.cores & ~node.used_cores,
+        node.gpus & ~node.used_gpus,
+        node.memory_mb - node.used_memory_mb,
+        usable,
+        not node.busy,
+        "" if usable else ("drained" if node.drain is not None else "offline"),
+    )
+
+
+def compiled(state: State, job: Job) -> Request:
+    """The job's request, with the constraint of its queue. Raises `Rejected` for what no matcher can do."""
+    jobspec, rules = job.jobspec or {}, state.rules
+    return compile_request(rules.constrained(jobspec, job.queue) if rules.queues and jobspec else jobspec)
+
+
+def holders_of(state: State) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
+    """Who holds something, and until when as far as is known (0: for ever): for policies that look ahead."""
+    for id in sorted({id for node in state.nodes.values() for id in node.jobs}):
+        job = state.jobs[id]
+        yield id, job.expiration, job.claims
+    for id, keeping in sorted(state.keeping.items()):
+        yield id, keeping.started, from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
+
+
+def feeds_of(state: State, kinds: Iterable[Kind], blocked: Callable[[str, int], str]) -> list[Feed]:
+    """One for each queue that has jobs to place. blocked: as `Feed` asks it."""
+    found = dict[str, list[Kind]]()
+    for queue, user, line in kinds:
+        rules = state.rules.of(queue)
+        if rules is not None and state.may_start(queue):
+            found.setdefault(rules.line, []).append((queue, user, line))
+    return [Feed(lines, blocked) for _, lines in sorted(found.items())]
+
+
+def user_of_line(state: State, job: Job) -> int:
+    """In whose line of its queue a job stands: its user's where running jobs are counted, else everybody's (`ANY`)."""
+    return job.userid if state.usage is not None and state.rules.running_limits(job.queue) else ANY
+
+
+def entry_of(job: Job, request: Request, priority: int) -> Pending:
+    """What a policy is given of a job."""
+    return Pending(job.id, priority, job.order, request, job.duration, held=priority == 0)
+
+
+def lines_of(state: State, depth: int) -> list[Kind]:
+    """The lines of pending jobs, no more than the first `depth` of each queue's. Left out are held jobs, those that a worker has
+    placed ahead, and those that can not be matched here."""
+    by_line: dict[str, list[Job]] = {}
+    for job in state.active():
+        if job.state == SCHED and job.priority > 0 and job.granted is None:
+            rules = state.rules.of(job.queue)
+            if rules is not None:
+                by_line.setdefault(rules.line, []).append(job)
+    found: dict[tuple[str, int], list[Pending]] = {}
+    for jobs in by_line.values():
+        for job in nsmallest(depth, jobs, key=_place):
+            try:
+                entry = entry_of(job, compiled(state, job), job.priority)
+            except Rejected:  # its worker has refused it, or will
+                continue
+            found.setdefault((job.queue, user_of_line(state, job)), []).append(entry)
+    return [(queue, user, entries) for (queue, user), entries in found.items()]
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return -job.priority, job.order
