@@ -204,11 +204,14 @@ class Core:
             works, self._works = self._works, []
             attaches, self._attaches = self._attaches, []
             cancels, self._cancels = self._cancels, []
-        self._submit(works)
-        self._attach(attaches)
-        self._cancel(cancels)
-        if self._hub.watching:
-            self._follow()
+        from ..journal.log import no_collection
+
+        with no_collection():  # thousands of jobs and events, none of them garbage
+            self._submit(works)
+            self._attach(attaches)
+            self._cancel(cancels)
+            if self._hub.watching:
+                self._follow()
         if self._doomed:
             try:
                 self._send_cancels()
