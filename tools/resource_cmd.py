@@ -16,6 +16,7 @@ from .fence_cmd import fence
 from .lazy_group import SuggestingGroup
 from .reading import at_option, follow, load, ranks_of, uri_option
 from .resource_query_cmd import query
+from .resource_show_cmd import show
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
 from .target import open_journal, target_options
 
@@ -396,3 +397,4 @@ def reload(path: str, uri: str | None) -> None:
 
 resource.add_command(fence)
 resource.add_command(query)
+resource.add_command(show)

@@ -58,7 +58,7 @@ def query(
     from .query_session import Session
     from .render import say
 
-    tree = _load(load_file, load_format, [word for word in load_allowlist.split(",") if word])
+    tree = load_tree(load_file, load_format, [word for word in load_allowlist.split(",") if word])
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
     out = sys.stdout if test_output is None else _to_write(test_output)
     session = Session(system, match_format, out, click.echo, say, time.monotonic if elapse_time else None)
@@ -78,7 +78,8 @@ def _to_write(path: str) -> TextIO:
         raise click.FileError(path, str(error.strerror)) from None
 
 
-def _load(path: str, form: str, allowed: list[str]) -> Tree:
+def load_tree(path: str, form: str, allowed: list[str]) -> Tree:
+    """The graph in a file. allowed: types to load, none for all (hwloc). Raises OSError, Rejected."""
     gc.disable()  # nothing of a graph is garbage, and looking for some takes longer than reading it
     try:
         return _loaded(path, form, allowed)
