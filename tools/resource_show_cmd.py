@@ -43,11 +43,11 @@ def show(
 
     \b
     Examples:
-      fluxkv resource show                              all of it, in few lines
-      fluxkv resource show -L 1                         one level below the cluster
-      fluxkv resource show --path /cluster0/node3       one node
-      fluxkv resource show --svg nodes.svg              a picture
-      fluxkv resource show --file tiny.graphml          a graph in a file
+      fluxkv resource show                          all of it, in few lines
+      fluxkv resource show -L 1                     one level below the cluster
+      fluxkv resource show --path /cluster0/node3   one node
+      fluxkv resource show --svg nodes.svg          a picture
+      fluxkv resource show --file tiny.graphml      a graph in a file
     """
     from ..schedulers.tree import overview
 
@@ -170,8 +170,10 @@ def shortened(text: str, most: int, dots: str = "…") -> str:
     """A text, or its beginning with dots; a bracket that was open is closed."""
     if len(text) <= most:
         return text
-    close = "]" if "[" in text[:most] else ""
-    return text[: max(0, most - len(dots) - len(close))] + dots + close
+    cut = text[: max(0, most - len(dots))]
+    if cut.rfind("[") <= cut.rfind("]"):
+        return cut + dots
+    return cut[:-1] + dots + ("]" if "[" in cut[:-1] else "")
 
 
 def detail(group: Group) -> str:

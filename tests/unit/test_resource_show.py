@@ -138,7 +138,7 @@ def test_as_json() -> None:
     told: Any = document(summary(of_inventory(inventory(9))), 1)
     assert json.loads(json.dumps(told)) == told
     assert told["below"]["node"]["states"] == {"mixed": 2, "allocated": 2, "draining": 1, "drained": 1, "offline": 1, "free": 2}
-    assert (told["below"]["core"]["size"], told["below"]["core"]["held"]) == (36, 15)
+    assert (told["below"]["core"]["size"], told["below"]["core"]["held"]) == (36, 14)
     assert [child["children"] for child in told["children"]] == [[]] * 6
 
 
