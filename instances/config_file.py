@@ -2,16 +2,20 @@
 
 [[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
 [resource] fake = true       nodes that only pretend to run jobs
-[queue] policy = "fcfs"      how the instance plans
+[queue] policy = "fcfs"      how the instance plans; [policy.scheduler] says more
 [queues.NAME], [policy], [ingest], [job-manager], [archive], [retention]: see `journal.config`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..journal.sched_config import MATCH_FIRST
 from ..kvs.errors import Rejected
+
+if TYPE_CHECKING:
+    from ..journal.config import Rules
 
 
 def read_document(path: str, settings: Iterable[str] = ()) -> dict[str, Any]:
@@ -22,7 +26,7 @@ def read_document(path: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     for text in settings:
         set_value(document, text)
     try:
-        parse_rules(document)
+        check_policies(parse_rules(document))
         if document.get("ingest"):
             _check_plugins(document)
     except Rejected as error:
@@ -38,6 +42,30 @@ def _check_plugins(document: dict[str, Any]) -> None:
         Ingest(document)
     except Rejected as error:
         raise Rejected(f"config: {error}", code=error.code, hint=error.hint) from None
+
+
+def check_policies(rules: Rules) -> None:
+    """Raise `Rejected` for a policy that is not installed, or does not take what it is given; it names the key."""
+    from ..schedulers.policy import load_policy
+
+    seen: list[object] = []
+    for queue in [rules.general, *rules.queues.values()]:
+        if queue.scheduler in seen or not (queue.scheduler.policy or queue.scheduler.keywords):
+            continue
+        seen.append(queue.scheduler)
+        key = "policy.scheduler" if queue is rules.general else f"queues.{queue.name}.policy.scheduler"
+        try:
+            load_policy(queue.scheduler.named({}), queue.scheduler.keywords)
+        except Rejected as error:
+            raise Rejected(f"config: {key}: {error}", code=error.code, hint=error.hint) from None
+    if rules.match_policy != MATCH_FIRST:
+        from ..schedulers.tree.policies import POLICIES
+
+        if rules.match_policy not in POLICIES:
+            raise Rejected(
+                f"config: policy.scheduler.match-policy: no match policy is called {rules.match_policy!r}", code="no-such-policy",
+                hint=f"there are: {', '.join(POLICIES)}",
+            )  # fmt: skip
 
 
 def named(error: Rejected, path: str) -> Rejected:

@@ -71,7 +71,7 @@ def feeds_of(state: State, kinds: Iterable[Kind], blocked: Callable[[str, int], 
         rules = state.rules.of(queue)
         if rules is not None and state.may_start(queue):
             found.setdefault(rules.line, []).append((queue, user, line))
-    return [Feed(lines, blocked) for _, lines in sorted(found.items())]
+    return [Feed(lines, blocked, queue) for queue, lines in sorted(found.items())]
 
 
 def user_of_line(state: State, job: Job) -> int:

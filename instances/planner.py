@@ -6,7 +6,7 @@ gives is provisional until its commit is in; ranks of groups that did not make i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
-from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
+from ..schedulers.policy import Code, Decision, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .commits import premises
@@ -29,6 +29,7 @@ from .line import Lines
 from .orders import launch_orders, shape_of
 from .placement import copy_node, sound
 from .plan_inputs import compiled, entry_of, feeds_of, holders_of, new_pool, user_of_line
+from .queue_policies import QueuePolicies
 from .script_orders import script_orders
 from .shell_options import check_system
 from .turns import Feed, in_turns
@@ -48,7 +49,7 @@ class Planner:
 
     def __init__(self, state: State, policy: Policy) -> None:
         self.state = state
-        self.policy = policy
+        self.policies = QueuePolicies(policy)
         self.pool = Pool([])
         self.lines = Lines()
         self.parked: set[int] = set()  # pending jobs that could not run on this inventory under this config
@@ -84,6 +85,7 @@ class Planner:
         if changed:
             self._defined, self._config = state.R, state.config_entry
             self.pool = new_pool(state)
+            self.nonsense = self.policies.choose(state)
             ranks = list(state.nodes)
         self.leaving.clear()
         self.say_at = 0.0  # a pass that does not plan has nothing to say: it would be due again at once, and again
@@ -244,7 +246,7 @@ class Planner:
         placed: list[int] = []
         unseen = self.state.attention  # touched since the line was made, and not looked at yet
         self.pool.timeline, self.pool.holders = None, self._holders
-        for decision in sound(in_turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now)), self, now):
+        for decision in sound(in_turns(feeds, self._policy_plan(now)), self, now):
             if isinstance(decision, Place):
                 placed.append(decision.job)
                 if decision.job in unseen:
@@ -262,6 +264,9 @@ class Planner:
             self.dequeue(id)
         if len(placed) < limit and len(self.lines):
             yield from self._grants(now, limit - len(placed))
+
+    def _policy_plan(self, now: float) -> Callable[[Feed], Iterator[Decision]]:
+        return lambda feed: self.policies.of(feed.queue).plan(feed, self.pool, now)
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
         return holders_of(self.state)

@@ -20,10 +20,13 @@ class Feed:
     """The jobs of one queue (and of the virtual queues in its line) that may be placed now, in order, each once.
 
     blocked: why a (queue, user) may have no more running, or ""; asked again before each job, for jobs are placed meanwhile.
-    The rest of such a line is left out; its first job and why are in `limited`.
+    The rest of such a line is left out; its first job and why are in `limited`. queue: whose line it is.
     """
 
-    def __init__(self, lines: Iterable[tuple[str, int, Iterable[Pending]]], blocked: Callable[[str, int], str]) -> None:
+    def __init__(
+        self, lines: Iterable[tuple[str, int, Iterable[Pending]]], blocked: Callable[[str, int], str], queue: str = ""
+    ) -> None:
+        self.queue = queue
         self.limited: list[tuple[Pending, str]] = []
         self._blocked = blocked
         self._heads: list[tuple[Key, int, Pending, Iterator[Pending], str, int]] = []
@@ -61,7 +64,7 @@ def _key(entry: Pending) -> Key:
     return (-entry.priority, entry.order, entry.job)
 
 
-def in_turns(feeds: Iterable[Feed], plan: Callable[[Iterable[Pending]], Iterator[Decision]]) -> Iterator[Decision]:
+def in_turns(feeds: Iterable[Feed], plan: Callable[[Feed], Iterator[Decision]]) -> Iterator[Decision]:
     """The decisions of a plan of each feed, the feed whose next job comes first going first."""
     turns = [(feed.key, number, feed, plan(feed)) for number, feed in enumerate(feeds)]
     heapify(turns)

@@ -17,6 +17,7 @@ from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
 from .node_config import OFFLINE_AFTER_S, offline_after
 from .retry import Retry, attribute, parse_retry
+from .sched_config import MATCH_FIRST, SchedulerRules, check_queue, match_policy, parse_scheduler
 from .scripts import EPILOG, HOUSEKEEPING, NO_SCRIPTS, PROLOG, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
@@ -50,7 +51,7 @@ class QueueRules(NamedTuple):
     """One queue. requires: properties its nodes have. hosts: its nodes, as the config has them ("": not given that way).
 
     parent: of a virtual queue. duration_s: default time limit. retry: default retry policy.
-    running, active: how many jobs a user may have in it.
+    running, active: how many jobs a user may have in it. scheduler: how it is planned.
     """
 
     name: str
@@ -62,6 +63,7 @@ class QueueRules(NamedTuple):
     running: int | None = None
     active: int | None = None
     retry: Retry | None = None
+    scheduler: SchedulerRules = SchedulerRules()
 
     @property
     def line(self) -> str:
@@ -73,7 +75,7 @@ class Rules(NamedTuple):
     """What a config says about jobs. queues: by name, in the config's order; empty: there is only `DEFAULT`.
 
     general: what holds where no queue is named. running, active: how many jobs a user may have in all queues together;
-    offline_after_s: how long a node may be silent (0: for ever).
+    offline_after_s: how long a node may be silent (0: for ever). match_policy: what of several nodes that would do is taken.
     """
 
     queues: Mapping[str, QueueRules] = MappingProxyType({})
@@ -83,6 +85,7 @@ class Rules(NamedTuple):
     active: int | None = None
     scripts: Scripts = NO_SCRIPTS
     offline_after_s: float = OFFLINE_AFTER_S
+    match_policy: str = MATCH_FIRST
 
     @property
     def names(self) -> list[str]:
@@ -222,7 +225,7 @@ def _system(jobspec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def binds_submitters(document: Mapping[str, Any]) -> bool:
     """Whether there is something in a config that whoever submits has to know."""
-    return any(document.get(table) for table in _BINDING)
+    return any(set(document.get(table) or ()) - {"scheduler"} for table in _BINDING)
 
 
 # -- reading a document ---------------------------------------------------------------------------------------
@@ -233,11 +236,13 @@ def parse_rules(document: Any) -> Rules:
     check_plain(document)
     for table in document:
         if table not in _TABLES:
-            raise fault(f"[{table}]", "is no table that an instance knows", f"there are {', '.join(sorted(_TABLES))}")
+            known = "what Fluxion has there is in [policy.scheduler]" if table.startswith("sched-fluxion") else ""
+            raise fault(f"[{table}]", "is no table that an instance knows", known or f"there are {', '.join(sorted(_TABLES))}")
         _TABLES[table](document[table], table)
     scripts = parse_scripts(document.get("job-manager", {}))
     policy = document.get("policy", {})
-    general = _policy(policy, "policy", DEFAULT, QueueRules(DEFAULT), "queue")
+    named = SchedulerRules(document.get("queue", {}).get("policy", ""))
+    general = _policy(policy, "policy", DEFAULT, QueueRules(DEFAULT, scheduler=named), "queue")
     queues: dict[str, QueueRules] = {}
     tables = document.get("queues", {})
     inherits = [name for name, table in tables.items() if isinstance(table, Mapping) and "parent" in table]
@@ -251,7 +256,8 @@ def parse_rules(document: Any) -> Rules:
         raise fault(key, "must name the default queue where there are several (RFC 33)")
     ordered = {name: queues[name] for name in tables}
     silence = offline_after(document.get("resource", {}))
-    return Rules(ordered, default, general, general.running, general.active, scripts, silence)
+    first = match_policy(policy.get("scheduler", {}))
+    return Rules(ordered, default, general, general.running, general.active, scripts, silence, first)
 
 
 def check_plain(value: Any, path: str = "the document", depth: int = 0) -> None:
@@ -288,17 +294,11 @@ def _only(*keys: str) -> Callable[[Any, str], None]:
 
 
 _PER_USER = ("max-running-jobs-per-user", "max-active-jobs-per-user")
-_NOT_YET = {"scheduler": "fluxkv start --policy names the policy of all queues", "access": "an instance belongs to one user"}
-
-
-def _plan_with(value: Any, path: str) -> None:
-    _only("policy")(value, path)
-    if not isinstance(value.get("policy", ""), str):
-        raise fault(f"{path}.policy", f"is {shown(value['policy'])}: the name of a queue policy is wanted")
+_NOT_YET = {"access": "an instance belongs to one user"}
 
 
 _TABLES: dict[str, Callable[[Any, str], None]] = {
-    "resource": _only("config", "fake", "offline-after"), "queue": _plan_with, "queues": _any, "policy": _any,
+    "resource": _only("config", "fake", "offline-after"), "queue": check_queue, "queues": _any, "policy": _any,
     "ingest": check_ingest, "archive": check_archive, "retention": check_archive,
     "job-manager": _only(PROLOG, EPILOG, HOUSEKEEPING),
 }  # fmt: skip
@@ -354,7 +354,7 @@ def _queue(
         if "parent" in tables[parent]:
             raise fault(f"{path}.parent", f"names {parent}, which is a virtual queue itself")
         made = _policy(policy, f"{path}.policy", name, known[parent])
-        return QueueRules(name, (), "", parent, made.duration_s, made.limits, made.running, made.active, made.retry)
+        return made._replace(parent=parent)
     requires, hosts = table.get("requires"), table.get("hosts")
     if requires is not None and hosts is not None:
         raise fault(path, "has both hosts and requires: one of them says which nodes it has")
@@ -371,9 +371,7 @@ def _queue(
     if hosts is not None:
         _hosts(hosts, f"{path}.hosts")
     made = _policy(policy, f"{path}.policy", name, general)
-    return QueueRules(
-        name, tuple(requires or ()), hosts or "", "", made.duration_s, made.limits, made.running, made.active, made.retry
-    )
+    return made._replace(requires=tuple(requires or ()), hosts=hosts or "")
 
 
 def _hosts(hosts: Any, path: str) -> None:
@@ -393,7 +391,7 @@ def _policy(policy: Mapping[str, Any], path: str, name: str, base: QueueRules, *
     for word, hint in _NOT_YET.items():
         if policy.get(word):
             raise fault(f"{path}.{word}", "is not supported", hint)
-    _only("jobspec", "limits", *_NOT_YET)(policy, path)
+    _only("jobspec", "limits", "scheduler", *_NOT_YET)(policy, path)
     jobspec = _table(policy, "jobspec", path, "defaults")
     defaults = _table(jobspec, "defaults", f"{path}.jobspec", "system")
     system = _table(defaults, "system", f"{path}.jobspec.defaults", "duration", "retry", *keys)
@@ -405,8 +403,9 @@ def _policy(policy: Mapping[str, Any], path: str, name: str, base: QueueRules, *
         bounds.append(tuple(_number(table, key, f"{where}.job-size.{word}", was) for key, was in zip(SIZES, old, strict=True)))
     running, active = (_number(limits, key, where) for key in _PER_USER)
     made = Limits(_seconds(limits, where, base.limits.duration_s), *bounds)
+    scheduler = parse_scheduler(policy.get("scheduler", {}), f"{path}.scheduler", base.scheduler, general=path == "policy")
     return QueueRules(name, duration_s=_seconds(system, f"{path}.jobspec.defaults.system", base.duration_s), limits=made,
-                      running=running, active=active, retry=_retry(system, path, base.retry))  # fmt: skip
+                      running=running, active=active, retry=_retry(system, path, base.retry), scheduler=scheduler)  # fmt: skip
 
 
 def _retry(system: Mapping[str, Any], path: str, without: Retry | None) -> Retry | None:

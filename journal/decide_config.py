@@ -27,7 +27,7 @@ def first(document: Mapping[str, Any], source: str, hosts: list[str], userid: in
 
 
 def _fixed(table: dict[str, Any]) -> dict[str, Any]:
-    """What of [resource] or [queue] stays as it was when the instance was made."""
+    """What of [resource] stays as it was when the instance was made."""
     return {key: value for key, value in table.items() if key != "offline-after"}
 
 
@@ -35,15 +35,11 @@ def load(state: State, document: dict[str, Any], source: str, userid: int, now: 
     """Another config for an instance that is there. No events if it is the same. Raises `Rejected` with the key at fault."""
     rules = parse_rules(document)
     old = state.config
-    for table, hint in (
-        ("resource", "the inventory is given when an instance is made; leave [resource] as it was"),
-        ("queue", "the policy is given when an instance is made; leave [queue] as it was"),
-    ):
-        if table in document and _fixed(document[table]) != _fixed(old.get(table, {})):
-            raise Rejected(
-                f"config: [{table}] is not what the instance was made with, and a reload does not change it",
-                code="bad-config", hint=hint,
-            )  # fmt: skip
+    if "resource" in document and _fixed(document["resource"]) != _fixed(old.get("resource", {})):
+        raise Rejected(
+            "config: [resource] is not what the instance was made with, and a reload does not change it", code="bad-config",
+            hint="the inventory is given when an instance is made; leave [resource] as it was",
+        )  # fmt: skip
     document = {**{table: old[table] for table in ("resource", "queue") if table in old}, **document}
     if document == old and (source == state.config_source or not source):
         return Decision([])

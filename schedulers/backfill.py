@@ -1,7 +1,7 @@
 """Queue policies that look ahead: EASY, hybrid and conservative backfill. They differ in how many jobs get a reservation.
 
-A job that does not fit now gets the earliest window in which it will (at most `reservations` of them, in the order of the queue);
-any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is planned for the
+A job that does not fit now gets the earliest window in which it will (at most `reservation_depth` of them, in the order of the
+queue); any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is planned for the
 first k depends on those before them only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
 
 Plans are made anew from facts each time; a reservation is what this plan promises, not something that is stored.
@@ -17,25 +17,26 @@ from .resources import Pool, Unmatched
 from .timeline import timeline_of
 
 QUEUE_DEPTH = 100_000  # jobs looked at in one plan
+EASY_RESERVATIONS = 1
 HYBRID_RESERVATIONS = 64
 CONSERVATIVE_DEPTH = 256
 
 
 class Backfill:
-    """reservations: how many of the jobs that must wait get one. depth: how many jobs a plan looks at."""
+    """reservation_depth: how many of the jobs that must wait get one. queue_depth: how many jobs a plan looks at."""
 
-    __slots__ = ("depth", "reservations")
+    __slots__ = ("queue_depth", "reservation_depth")
 
-    def __init__(self, reservations: int = 1, depth: int = QUEUE_DEPTH) -> None:
-        self.reservations = reservations
-        self.depth = depth
+    def __init__(self, reservation_depth: int = EASY_RESERVATIONS, queue_depth: int = QUEUE_DEPTH) -> None:
+        self.reservation_depth = reservation_depth
+        self.queue_depth = queue_depth
 
     def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
         """Yield a Place for each job that fits now beside what is reserved, a Reserve for the first that wait for their window."""
         timeline = timeline_of(pool, now)
-        left = self.reservations
+        left = self.reservation_depth
         for seen, entry in enumerate(pending):
-            if entry.priority <= 0 or seen >= self.depth:  # held, as are all that follow; there may be very many
+            if entry.priority <= 0 or seen >= self.queue_depth:  # held, as are all that follow; there may be very many
                 return
             if entry.held:
                 yield held(entry.job)
@@ -66,14 +67,17 @@ class Easy(Backfill):
 
     __slots__ = ()
 
+    def __init__(self, queue_depth: int = QUEUE_DEPTH) -> None:
+        super().__init__(EASY_RESERVATIONS, queue_depth)
+
 
 class Hybrid(Backfill):
-    """A reservation for each of the first `reservations` jobs that do not fit."""
+    """A reservation for each of the first `reservation_depth` jobs that do not fit."""
 
     __slots__ = ()
 
-    def __init__(self, reservations: int = HYBRID_RESERVATIONS, depth: int = QUEUE_DEPTH) -> None:
-        super().__init__(reservations, depth)
+    def __init__(self, reservation_depth: int = HYBRID_RESERVATIONS, queue_depth: int = QUEUE_DEPTH) -> None:
+        super().__init__(reservation_depth, queue_depth)
 
 
 class Conservative(Backfill):
@@ -81,5 +85,5 @@ class Conservative(Backfill):
 
     __slots__ = ()
 
-    def __init__(self, depth: int = CONSERVATIVE_DEPTH) -> None:
-        super().__init__(depth, depth)
+    def __init__(self, queue_depth: int = CONSERVATIVE_DEPTH) -> None:
+        super().__init__(queue_depth, queue_depth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from .explain import explain
 from .policy import Code, Decision, Pending, Place, Wait, held
@@ -14,14 +15,17 @@ class Fcfs:
 
     Held jobs and jobs that no node of the inventory could ever serve are stepped over: they would stop the
     queue for ever. Only the head of the queue gets a reason with numbers; those behind it wait for it
-    (`policy.ahead_of`).
+    (`policy.ahead_of`). queue_depth: how many jobs a plan looks at, None: as many as there is room for.
     """
 
-    __slots__ = ()
+    __slots__ = ("queue_depth",)
+
+    def __init__(self, queue_depth: int | None = None) -> None:
+        self.queue_depth = queue_depth
 
     def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
         """Yield a Place for each job that fits, in order, then a Wait for the first that does not."""
-        for entry in pending:
+        for entry in islice(pending, self.queue_depth):
             if entry.priority <= 0:  # held, as are all that follow; there may be very many
                 return
             if entry.held:

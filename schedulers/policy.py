@@ -8,9 +8,9 @@ can do is to propose what `decide` refuses. This file holds the shapes only; `fc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..journal.claims import Claim
 from ..kvs.errors import Rejected
@@ -136,16 +136,32 @@ BUILT_IN = {
 }
 
 
-def load_policy(name: str) -> Policy:
-    """A policy by its entry-point name. Raises Rejected (code "no-such-policy") with the names there are.
+def load_policy(name: str, keywords: Mapping[str, Any] | None = None) -> Policy:
+    """A policy by its entry-point name, made with these parameters ({"reservation_depth": 8}).
 
-    The built-in ones are found without reading the metadata of every installed package.
+    Raises Rejected: code "no-such-policy" with the names there are, "bad-policy" for one that cannot be loaded or does not take
+    the parameters. The built-in ones are found without reading the metadata of every installed package.
     """
     if name in BUILT_IN:
         from importlib import import_module
 
         module, word = BUILT_IN[name]
-        return cast(Policy, getattr(import_module(f".{module}", __package__), word)())
+        make, where = getattr(import_module(f".{module}", __package__), word), word
+    else:
+        make, where = _installed(name)
+    _check_keywords(name, make, keywords or {})
+    try:
+        made = make(**(keywords or {}))
+    except Exception as error:  # a plug-in may fail in any way; whose fault it is must be in the message
+        why = f"{type(error).__name__}: {error}"
+        raise Rejected(f"policy {name!r} ({where}) does not load: {why}", code="bad-policy") from error
+    if not isinstance(made, Policy):
+        raise Rejected(f"policy {name!r} ({where}) has no method `plan`", code="bad-policy")
+    return made
+
+
+def _installed(name: str) -> tuple[Callable[..., Any], str]:
+    """The class that an entry point names, and its words."""
     from importlib.metadata import entry_points
 
     found = {point.name: point for point in entry_points(group=GROUP)}
@@ -155,12 +171,31 @@ def load_policy(name: str) -> Policy:
             f"no queue policy is called {name!r}", code="no-such-policy", hint=f"there are: {known}"
         )
     try:
-        made = found[name].load()()
-    except Exception as error:  # a plug-in may fail in any way; whose fault it is must be in the message
+        made: Callable[..., Any] = found[name].load()
+    except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise Rejected(
             f"policy {name!r} ({found[name].value}) does not load: {why}", code="bad-policy"
         ) from error
-    if not isinstance(made, Policy):
-        raise Rejected(f"policy {name!r} ({found[name].value}) has no method `plan`", code="bad-policy")
-    return made
+    return made, found[name].value
+
+
+def _check_keywords(name: str, make: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
+    """Refuse parameters that the policy does not take, by the names that a config has."""
+    if not keywords:
+        return
+    from inspect import Parameter, signature
+
+    try:
+        taken = signature(make).parameters
+    except (TypeError, ValueError):
+        return
+    if any(one.kind == Parameter.VAR_KEYWORD for one in taken.values()):
+        return
+    for word in keywords:
+        if word not in taken:
+            known = ", ".join(one.replace("_", "-") for one in taken)
+            raise Rejected(
+                f"queue policy {name!r} has no parameter {word.replace('_', '-')}", code="bad-policy",
+                hint=f"it has {known}" if known else "it has none",
+            )  # fmt: skip

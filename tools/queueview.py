@@ -21,6 +21,7 @@ FORMATS = {
     "status": PLAIN,
     "users": "{queuem:<8} {running:>7} {limits.max-running-jobs-per-user:>8} {pending:>7} {limits.max-active-jobs-per-user:>8}",
     "nodes": "{queuem:<8} {parent:<8} {requires} {hosts}",
+    "policy": "{queuem:<8} {policy:<12} {policy.params} {pending:>7} {running:>7}",
 }
 
 
@@ -33,6 +34,7 @@ class Row(NamedTuple):
     parent: Queue | None
     pending: int
     running: int
+    policy: str = "fcfs"
 
     @property
     def started(self) -> bool:
@@ -60,7 +62,8 @@ def rows(state: State, queues: list[Queue]) -> list[Row]:
         rules = state.rules.of(one.name) or QueueRules(one.name)
         pending, running = counts.get(one.name, (0, 0))
         parent = state.queues.get(rules.parent)
-        found.append(Row(one, rules, one.name == state.rules.default_queue, parent, pending, running))
+        policy = rules.scheduler.named(state.instance)
+        found.append(Row(one, rules, one.name == state.rules.default_queue, parent, pending, running, policy))
     return found
 
 
@@ -119,6 +122,8 @@ FIELDS: dict[str, tuple[str, Callable[[Row, Any], Any]]] = {
     "requires": ("REQUIRES", lambda row, view: ",".join(row.rules.requires)),
     "hosts": ("HOSTS", lambda row, view: row.rules.hosts),
     "parent": ("PARENT", lambda row, view: row.rules.parent),
+    "policy": ("POLICY", lambda row, view: row.policy),
+    "policy.params": ("PARAMETERS", lambda row, view: row.rules.scheduler.text or "-"),
     "pending": ("PENDING", lambda row, view: row.pending),
     "running": ("RUNNING", lambda row, view: row.running),
     "disable_reason": ("DISABLED", lambda row, view: row.queue.disable_reason),
@@ -137,7 +142,9 @@ def _count(most: int | None) -> Any:
 
 def details(row: Row) -> list[str]:
     """What the config says of a queue, a line each; nothing of what it does not say."""
-    rules, lines = row.rules, []
+    rules, lines = row.rules, list[str]()
+    params = f" ({rules.scheduler.text})" if rules.scheduler.text else ""
+    lines.append(f"planned by {row.policy}{params}")
     if rules.parent:
         lines.append(f"virtual: its parent is {rules.parent}")
     if rules.requires or rules.hosts:
@@ -160,7 +167,7 @@ def document(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": row.queue.name, "default": row.default, "enabled": row.queue.enabled, "started": row.started,
         "disable_reason": row.queue.disable_reason, "stop_reason": row.stop_reason, "pending": row.pending,
-        "running": row.running,
+        "running": row.running, "policy": {"name": row.policy, **row.rules.scheduler.keywords},
     }  # fmt: skip
     if row.rules.parent:
         found["parent"] = row.rules.parent

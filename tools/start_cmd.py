@@ -11,7 +11,7 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
-from .start_settings import INVENTORY, memory_limit_option
+from .start_settings import INVENTORY, memory_limit_option, name_policy
 
 UNBORN_S = 5.0
 
@@ -60,7 +60,7 @@ UNBORN_S = 5.0
     help="From how much memory of the server on new work is refused (default: half of the machine's or its control group's).",
 )
 @click.option("--workers", type=click.IntRange(1, 16), metavar="N", help="Worker processes (one plans at a time).")
-@click.option("--policy", metavar="NAME", help="Queue policy: fcfs (the default), easy, hybrid, conservative.")
+@click.option("--policy", metavar="NAME", help="Queue policy: fcfs (the default), easy, hybrid, conservative, throughput.")
 @click.option(
     "--keep",
     default="7d",
@@ -249,22 +249,20 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Settings of a new instance from the command's options."""
     from ..instances import config_file, discover
-    from ..schedulers.policy import load_policy
 
     settings: dict[str, Any] = {"fake": options["fake"]}
     R, config = None, dict[str, Any]()
     if options["config"] or options["conf"]:
         config = config_file.read_document(options["config"] or "", options["conf"])
-        settings.update(_config_settings(options, config))
         settings["fake"] = settings["fake"] or bool(config.get("resource", {}).get("fake"))
-        settings["policy"] = config.get("queue", {}).get("policy", "fcfs")
         R = discover.config_R(config, options["config"] or "(--conf)")
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
-    for name in ("durability", "workers", "policy", "memory_limit"):
-        if options[name] and not (name == "policy" and options["policy_is_default"] and config.get("queue", {}).get("policy")):
+    settings["policy"] = name_policy(config, options["policy"], options["policy_is_default"])
+    settings.update(_config_settings(options, config))
+    for name in ("durability", "workers", "memory_limit"):
+        if options[name]:
             settings[name] = options[name]
-    load_policy(settings.get("policy", "fcfs"))
     if options["listen"]:
         from ..kvs.listening import parse_listen, with_port
 

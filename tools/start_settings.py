@@ -20,6 +20,29 @@ def memory_limit_option(context: click.Context, parameter: click.Parameter, valu
     return value
 
 
+def name_policy(document: dict[str, Any], option: str | None, by_default: bool) -> str:
+    """The policy of a new instance; one that an option names is put into the config. Raises `Rejected` for one that is not there.
+
+    by_default: the option is a user's usual one, which a config that names one overrules.
+    """
+    from ..instances.config_file import check_policies
+    from ..journal.config import parse_rules
+
+    scheduler = document.get("policy", {}).get("scheduler", {})
+    here = scheduler.get("queue-policy") or document.get("queue", {}).get("policy") or "fcfs"
+    if option and option != here and not (by_default and (scheduler.get("queue-policy") or document.get("queue"))):
+        if "queue-policy" in scheduler:
+            scheduler["queue-policy"] = option
+        else:
+            document["queue"] = {"policy": option}
+        try:
+            check_policies(parse_rules(document))
+        except Rejected as error:
+            raise Rejected(f"--policy: {str(error).rpartition(': ')[2]}", code=error.code, hint=error.hint) from None
+        here = option
+    return here
+
+
 def move_line(settings: dict[str, Any]) -> None:
     """Draw the soft memory line of an instance that runs anew; its keeper draws it only when it starts."""
     from ..instances.memory_line import set_line
@@ -59,7 +82,7 @@ def _refuse_fixed(directory: Any, options: dict[str, Any]) -> None:
         if options[name] and options[name] != here and not (name == "policy" and options["policy_is_default"]):
             raise Rejected(
                 f"{directory.path} holds an instance already, and --{name} cannot change that ({here})", code="exists",
-                hint="leave it out, or choose another --state-dir",
+                hint="fluxkv config load changes it" if name == "policy" else "leave it out, or choose another --state-dir",
             )  # fmt: skip
 
 

@@ -184,11 +184,11 @@ def test_a_tail_that_dead_workers_left_is_counted_by_the_next() -> None:
     turn(sim, 8)
     first = sim.workers[0].reactor
     sim.cli.append(Decision([["lively", "resource", 0.0, {"idset": "0"}]] * 11_000), 0)
-    second = Worker(sim.cli.meta, sim.cli.load(), first.planner.policy, "worker-1")
+    second = Worker(sim.cli.meta, sim.cli.load(), first.planner.policies.own, "worker-1")
     assert second._tail > 10_000
     sim.cli.meta = sim.cli.store.meta()
     assert sim.cli.save_snapshot(second.state)
-    assert Worker(sim.cli.meta, sim.cli.load(), first.planner.policy, "worker-2")._tail < 100
+    assert Worker(sim.cli.meta, sim.cli.load(), first.planner.policies.own, "worker-2")._tail < 100
 
 
 def test_signal_that_is_none_does_not_end_the_launcher() -> None:

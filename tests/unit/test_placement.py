@@ -46,6 +46,7 @@ class Wrong(Fcfs):
     make: Callable[[Pending], Iterable[Decision]] | None
 
     def __init__(self) -> None:
+        super().__init__()
         self.make = None
 
     def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
@@ -62,7 +63,7 @@ def test_what_can_not_be_is_not_placed(name: str) -> None:
     rig = Rig()
     holder = rig.submit()
     assert rig.job(holder).claims == (ONE,)
-    policy = rig.worker.planner.policy = Wrong()
+    policy = rig.worker.planner.policies.own = Wrong()
     policy.make, why = WRONG[name]
     said: list[str] = []
     step = rig.worker.step
