@@ -17,9 +17,8 @@ _MOST_DEPTH = 1_000_000
 
 
 class SchedulerRules(NamedTuple):
-    """policy: name of the queue policy, "" for the instance's own.
-
-    queue_depth: how many jobs one plan looks at, None: the policy's default. params: what else the policy is made with, by Fluxion's names ("reservation-depth").
+    """policy: name of the queue policy, "" for the instance's own. queue_depth: how many jobs one plan looks at, None: the policy's
+    default. params: what else the policy is made with, by Fluxion's names ("reservation-depth").
     """
 
     policy: str = ""

@@ -1,8 +1,9 @@
 """Queue policies that look ahead: EASY, hybrid and conservative backfill. They differ in how many jobs get a reservation.
 
-A job that does not fit now gets the earliest window in which it will (at most `reservation_depth` of them, in the order of the
-queue); any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is planned for the
-first k depends on those before them only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
+A job that does not fit now gets the earliest window in which it will (at most `reservation_depth` of them, in the order of
+the queue); any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is
+planned for the first k depends on those before them
+only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
 
 Plans are made anew from facts each time; a reservation is what this plan promises, not something that is stored.
 """

@@ -107,7 +107,7 @@ def status(
 @queue.command("list")
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
 @click.option("-o", "--format", "fmt", metavar="FORMAT", default="default",
-              help="default, status, users, nodes, or your own, such as '{queue} {limits.timelimit!F}'; "
+              help="default, status, policy, users, nodes, or your own, such as '{queue} {limits.timelimit!F}'; "
                    "help lists the fields.")  # fmt: skip
 @click.option("-q", "--queue", "names", metavar="NAME,...", help="Only these queues.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")

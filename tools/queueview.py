@@ -11,7 +11,7 @@ from ..journal.node import Queue
 from ..journal.state import State
 
 INFINITE = float("inf")
-PLAIN = "{queuem:<8} {enabled:>2} {started:>2} {pending:>7} {running:>7} {reason}"
+PLAIN = "{queuem:<8} {enabled:>2} {started:>2} {policy:<12} {pending:>7} {running:>7} {reason}"
 WITH_LIMITS = (
     "{queuem:<8} {enabled:>2} {started:>2} {tdefault:>8} {tlimit:>8} {limits.range.nnodes:>8} {limits.range.ncores:>8} "
     "{limits.range.ngpus:>8} {pending:>7} {running:>7} {reason}"
@@ -50,6 +50,12 @@ class Row(NamedTuple):
         return f"its parent {self.parent.name} is stopped{why}"
 
 
+def policy_of(state: State, queue: str) -> str:
+    """The name of the policy by which a queue is planned."""
+    rules = state.rules.of(queue) or QueueRules(queue)
+    return rules.scheduler.named(state.instance)
+
+
 def rows(state: State, queues: list[Queue]) -> list[Row]:
     """Rows of these queues. Looks at each active job once."""
     counts: dict[str, list[int]] = {}
@@ -62,7 +68,7 @@ def rows(state: State, queues: list[Queue]) -> list[Row]:
         rules = state.rules.of(one.name) or QueueRules(one.name)
         pending, running = counts.get(one.name, (0, 0))
         parent = state.queues.get(rules.parent)
-        policy = rules.scheduler.named(state.instance)
+        policy = policy_of(state, one.name)
         found.append(Row(one, rules, one.name == state.rules.default_queue, parent, pending, running, policy))
     return found
 
@@ -144,9 +150,7 @@ def details(row: Row) -> list[str]:
     """What the config says of a queue, a line each; nothing of what it does not say."""
     rules, lines = row.rules, list[str]()
     params = f" ({rules.scheduler.text})" if rules.scheduler.text else ""
-    lines.append(f"planned by {row.policy}{params}")
-    if rules.parent:
-        lines.append(f"virtual: its parent is {rules.parent}")
+    lines.append(f"virtual: its parent is {rules.parent}" if rules.parent else f"policy {row.policy}{params}")
     if rules.requires or rules.hosts:
         lines.append(f"nodes: {rules.hosts}" if rules.hosts else f"requires {', '.join(rules.requires)}")
     if rules.duration_s is not None:

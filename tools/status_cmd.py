@@ -108,6 +108,7 @@ def _disk_part(document: dict[str, Any], path: str) -> None:
 def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> None:
     from ..journal.job import STATE_NAMES
     from ..journal.quarantine import listed
+    from .queueview import policy_of
 
     state = journal.look()
     meta = journal.meta
@@ -133,9 +134,8 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
         "used_cores": sum(node.used_cores.bit_count() for node in nodes),
     }  # fmt: skip
     document["queues"] = [
-        {"name": queue.name, "enabled": queue.enabled, "started": queue.started,
-        "disable_reason": queue.disable_reason,
-         "stop_reason": queue.stop_reason} for queue in state.queues.values()
+        {"name": queue.name, "enabled": queue.enabled, "started": queue.started, "disable_reason": queue.disable_reason,
+         "stop_reason": queue.stop_reason, "policy": policy_of(state, queue.name)} for queue in state.queues.values()
     ]  # fmt: skip
     if heard_at:
         from .heard import heard
@@ -295,7 +295,7 @@ def _show(document: dict[str, Any]) -> None:
     )
     for queue in document["queues"]:
         words = ["open" if queue["enabled"] else "closed", "started" if queue["started"] else "stopped"]
-        render.out(f"queue      {queue['name']}: {', '.join(words)}")
+        render.out(f"queue      {queue['name']}: {', '.join(words)}, {queue['policy']}")
     render.out(
         f"journal    version {document['version']}, epoch {document['epoch']}, {document['events']} events, "
         f"{document['durability']}"
