@@ -14,7 +14,7 @@ from ..kvs.errors import Rejected
 from .idset import MAX_ID, mask_of, text_of
 from .shown import shown
 
-_MAX_PATH = 4096
+MAX_PATH = 4096
 
 class Draw(NamedTuple):
     """What is held of a vertex of the resource graph that is no core, GPU or memory of a node.
@@ -77,7 +77,7 @@ def from_wire(wire: Sequence[Sequence[Any]]) -> tuple[Claim, ...]:
 def _draws(wire: Sequence[Sequence[Any]]) -> tuple[Draw, ...]:
     draws = []
     for vertex, units, ids in wire:
-        if type(vertex) is not str or not vertex.startswith("/") or len(vertex) > _MAX_PATH:
+        if type(vertex) is not str or not vertex.startswith("/") or len(vertex) > MAX_PATH:
             raise ValueError("a draw names its vertex by a path")
         if type(units) is not int or units < 1:
             raise ValueError("a draw takes one unit or more")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .claims import Claim, from_wire
+from .claims import from_wire
+from .holding import give, take
 from .job import CLEANUP, RUN, SCHED, Job
 from .quarantine import Impossible
 from .summary import ntasks_on
@@ -55,15 +56,9 @@ def alloc(state: State, job: Job, ts: float, context: Context, version: int) -> 
         raise _impossible_alloc("holds", 0, _ranks_of(context), context, f"{version}-{state.epoch}")
     if job.state == CLEANUP and job.granted is None:
         raise _impossible_alloc("state", job.state, _ranks_of(context), context, f"{version}-{state.epoch}")
-    taken: list[Claim] = []
-    for claim in claims:
-        node = state.nodes.get(claim.rank)
-        if node is None or not node.take(claim, job.id):
-            for earlier in taken:
-                state.nodes[earlier.rank].give(earlier, job.id)
-            raise _impossible_alloc("not-free", claim.rank, _ranks_of(context), context, f"{version}-{state.epoch}")
-        taken.append(claim)
-        state.dirty_words.add(claim.rank)
+    held = take(state, claims, job.id)
+    if held is not None:
+        raise _impossible_alloc("not-free", held.rank, _ranks_of(context), context, f"{version}-{state.epoch}")
     job.claims, job.claims_wire, job.holds = claims, wire, True
     job.script = None
     if state.usage is not None:
@@ -132,7 +127,4 @@ def free(state: State, job: Job, ts: float, context: Context, version: int) -> N
     if state.usage is not None:
         state.usage.count_running(job, -1)
     for claim in job.claims:
-        node = state.nodes.get(claim.rank)
-        if node is not None:
-            node.give(claim, job.id)
-            state.dirty_words.add(claim.rank)
+        give(state, claim, job.id)

@@ -10,10 +10,12 @@ from .claims import from_wire
 from .fold_alloc import return_grant
 from .fold_config import config, set_memberships
 from .fold_jobs import script_result
+from .holding import missing
 from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
 from .quarantine import Impossible
+from .resource_graph import graph_of, without_tree
 from .retired import index_line
 from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
@@ -33,8 +35,13 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     if document is None:
         return
     inventory = parse_R(document)
+    graph = graph_of(inventory)
     _check_in_use(state, {one.rank: one for one in inventory.nodes})
-    state.R = document
+    if state.drawn and missing(state.drawn, graph):
+        raise Impossible("drawn")
+    state.R = without_tree(document)
+    if graph is not None or state.graph is not None:
+        state.set_graph(graph)
     before = dict(state.nodes)
     for rank in before:
         state.drop_node(rank)

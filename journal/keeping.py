@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .claims import from_wire
+from .holding import give, take
 from .idset import ids_of_mask, mask_of
 from .quarantine import Impossible
 from .scripts import HOUSEKEEPING, LETTERS
@@ -60,19 +61,13 @@ def start(state: State, subject: str, ts: float, context: Context, version: int)
     claims, (attempt, epoch) = from_wire(context["claims"]), map(int, str(context["attempt"]).split("-"))
     if id in state.keeping or not claims:
         raise ValueError("it is going on, or nothing is kept")
-    taken: list[Any] = []
-    for claim in claims:
-        node = state.nodes.get(claim.rank)
-        if node is None or not node.keep(claim, id):
-            for earlier in taken:
-                state.nodes[earlier.rank].unkeep(earlier, id)
-            begun = f"{context['attempt']}{LETTERS[HOUSEKEEPING]}"
-            raise Impossible("not-free", claim.rank, [one.rank for one in claims], begun)
-        taken.append(claim)
+    held = take(state, claims, id, keep=True)
+    if held is not None:
+        begun = f"{context['attempt']}{LETTERS[HOUSEKEEPING]}"
+        raise Impossible("not-free", held.rank, [one.rank for one in claims], begun)
     keeping = state.keeping[id] = Keeping(id)
     keeping.attempt, keeping.epoch, keeping.order = attempt, epoch, version
     keeping.claims, keeping.started = context["claims"], float(ts)
-    state.dirty_words.update(claim.rank for claim in claims)
     _touch(state, id)
 
 
@@ -84,10 +79,7 @@ def finish(state: State, subject: str, ts: float, context: Context, version: int
         if claim.rank not in wanted or claim.rank in keeping.back:
             continue
         keeping.back = [*keeping.back, claim.rank]
-        node = state.nodes.get(claim.rank)
-        if node is not None:
-            node.unkeep(claim, id)
-            state.dirty_words.add(claim.rank)
+        give(state, claim, id, keep=True)
     if len(keeping.back) == len(keeping.claims):
         del state.keeping[id]
         state.keeping_news.pop(id, None)

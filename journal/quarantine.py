@@ -47,6 +47,7 @@ WHY = {
     "not-free": "{name} takes what is not free on rank {number}",
     "not-over": "{name} while its tasks on rank {number} run",
     "unreadable": "it cannot be read, and an operator goes on without it",
+    "drawn": "{name} takes away what is drawn from the graph of resources",
     "in-use": "{name} takes away rank {number}, which is in use",
 }
 

@@ -2,7 +2,8 @@
 
 Decides what a valid R is and how it is written. Never decides who gets what. Memory is an addition of ours
 under `scheduling`: `{"writer": "fluxkv", "memory_mb": {idset: mebibytes per node}}`; `execution` stays
-complete without it.
+complete without it. So is the graph of an instance that has one: `tree`, as columns, in its inventory, and `graph`, as JGF (RFC 40,
+writer "fluxkv:jgf"), for whoever asks.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ResourceSet(NamedTuple):
     0.0 unset.
 
     scheduling: the opaque object of a foreign writer as it came, or None; ours is folded into `nodes`.
+    tree: the graph of ours as it came (`resource_graph.from_wire` reads it), or None.
     """
 
     nodes: tuple[NodeRecord, ...]
@@ -43,6 +45,7 @@ class ResourceSet(NamedTuple):
     starttime: float = 0.0
     expiration: float = 0.0
     scheduling: dict[str, Any] | None = None
+    tree: Mapping[str, Any] | None = None
 
     @property
     def nnodes(self) -> int:
@@ -128,9 +131,13 @@ def parse_R(value: str | bytes | Mapping[str, Any]) -> ResourceSet:
     if scheduling is not None and not isinstance(scheduling, Mapping):
         raise _fault("scheduling", "must be an object")
     memory: dict[int, int] = {}
+    tree = None
     if scheduling is not None and str(scheduling.get("writer", "fluxion")).partition(":")[0] == "fluxkv":
-        memory = _memory(scheduling.get("memory_mb", {}))
-        scheduling = None
+        memory, tree = _memory(scheduling.get("memory_mb", {})), scheduling.get("tree")
+        if tree is not None and not isinstance(tree, Mapping):
+            raise _fault("scheduling.tree", "must be an object")
+        if "graph" not in scheduling:
+            scheduling = None
     nslots = execution.get("nslots")
     if nslots is not None and (type(nslots) is not int or nslots < 1):
         raise _fault("execution.nslots", "must be an integer greater than 0")
@@ -144,7 +151,7 @@ def parse_R(value: str | bytes | Mapping[str, Any]) -> ResourceSet:
         ]
     )
     return ResourceSet(
-        nodes, nslots or 0, starttime, expiration, None if scheduling is None else dict(scheduling)
+        nodes, nslots or 0, starttime, expiration, None if scheduling is None else dict(scheduling), tree
     )
 
 
@@ -253,9 +260,12 @@ def render_set(resources: ResourceSet) -> dict[str, Any]:
     R: dict[str, Any] = {"version": 1, "execution": execution}
     if resources.scheduling is not None:
         R["scheduling"] = resources.scheduling
-    elif any(n.memory_mb for n in nodes):
-        memory = _group((n.rank, n.memory_mb) for n in nodes if n.memory_mb)
+        return R
+    memory = _group((n.rank, n.memory_mb) for n in nodes if n.memory_mb)
+    if memory or resources.tree is not None:
         R["scheduling"] = {"writer": "fluxkv", "memory_mb": dict(memory)}
+    if resources.tree is not None:
+        R["scheduling"]["tree"] = resources.tree
     return R
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..kvs.errors import Corrupt
 from ..kvs.port import Meta
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def newer_schema(what: str, schema: object) -> Corrupt:

@@ -1,9 +1,9 @@
 """A state as bytes and back. Decides the layout of a snapshot; the store decides how it is kept.
 
 A snapshot is a head (a msgpack map) and a body of sections, each compressed by itself: one of what is no job, one for each
-namespace of the user's KVS, some of active jobs, some of inactive ones in the order of their ends. An inactive job does not
-change any more, so its section is packed once and written again as it is; and a reader unpacks such a section only when
-somebody asks for one of its jobs.
+namespace of the user's KVS, one of the graph of resources where there is one, some of active jobs, some of inactive ones in the
+order of their ends. An inactive job does not change any more, so its section is packed once and written again as it is; and a
+reader unpacks such a section only when somebody asks for one of its jobs.
 Whoever goes on from a snapshot (a worker) reads all of it and checks the digest; a reader checks each section's checksum.
 """
 
@@ -22,10 +22,13 @@ from .blocks import Block, LazyJobs
 from .columns import from_columns, to_columns
 from .config import DEFAULT
 from .cron import CronTable
+from .holding import value_of, word_of
+from .idset import mask_of
 from .job import INACTIVE, Job
 from .keeping import Keeping
 from .node import Node, Queue
 from .quarantine import Quarantine, entry_word
+from .resource_graph import ResourceGraph
 from .schema import SCHEMA, newer_schema
 from .state import PLAIN, State
 from .wire import pack, unpack
@@ -50,8 +53,14 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
     }
     if state.quarantine:
         rest["quarantine"] = state.quarantine.dump()
+    if state.drawn:
+        rest["drawn"] = [value_of(path, used) for path, used in state.drawn.items()]
     parts = [zlib.compress(pack(rest), 1)]
     table: list[list[Any]] = [["state", 0, 0.0, 0.0, 0, len(parts[0]), payload_hash(parts[0])]]
+    if state.graph is not None:
+        data = state.graph.compressed
+        parts.append(data)
+        table.append(["graph", 1, 0.0, 0.0, 0, len(data), payload_hash(data)])
     for data in state.kvs.dump(lambda value: zlib.compress(pack(value), 1)):
         parts.append(data)
         table.append(["kvs", 1, 0.0, 0.0, 0, len(data), payload_hash(data)])
@@ -148,6 +157,8 @@ def _load(head: dict[str, Any], chunks: Iterable[bytes], lazy: bool) -> State:
             active += from_columns(unpack(zlib.decompress(part)))
         elif kind == "kvs":
             state.kvs_packed.append(part)
+        elif kind == "graph":
+            state.set_graph(ResourceGraph(zlib.decompress(part), compressed=part))
         elif kind == "inactive":
             blocks.append(Block(part[:names], part[names:], t_first, t_last))
             state.counts[INACTIVE] = state.counts.get(INACTIVE, 0) + count
@@ -215,6 +226,10 @@ def _take_rest(state: State, rest: dict[str, Any]) -> None:
         state.dirty_words.update(("quarantine", *map(entry_word, state.quarantine.table)))
     state.dirty_words.discard(f"queue/{DEFAULT}")
     state.dirty_words.update(f"queue/{name}" for name in state.queues)
+    for path, units, ids in rest.get("drawn", ()):
+        state.drawn[path] = [units, mask_of(ids)]
+        state.drawn_news.add(path)
+        state.dirty_words.add(word_of(path))
     for value in rest["nodes"]:
         node = Node.from_value(value)
         state.nodes[node.rank] = node

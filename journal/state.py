@@ -21,7 +21,9 @@ from .cron import CronTable
 from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
-from .quarantine import ANYWHERE, PLACE, Impossible, Quarantine, entry_word, subject_of
+from .quarantine import ANYWHERE, PLACE, Impossible, Quarantine, entry_word
+from .resource_graph import ResourceGraph
+from .subjects import subjects, word_value
 from .unreadable import Hole
 from .unreadable import subject as entry_subject
 from .usage import Usage
@@ -42,6 +44,7 @@ class State:
     quarantine: what impossible events have set aside. holes: versions that this fold went past without reading, as an operator
     has said; misread: one that was set aside after this very fold had read it, 0 for none.
     retired: jobs that left by a `retire` event; retirements: one line each such event (`retired.index_line`).
+    R: the last inventory, without its graph, which is in graph; drawn: vertex' path -> [units, ids] that claims draw (`holding`).
     config_entry: [document, source, version of its event], None as long as there is none; rules: what it says about jobs;
     usage: jobs per user, None unless the rules limit them.
     results: queue -> how many of its jobs ever ended completed, failed, canceled, by timeout (the retired ones too).
@@ -70,6 +73,9 @@ class State:
         self.misread = 0
         self.instance: dict[str, Any] = {}
         self.R: dict[str, Any] | None = None
+        self.graph: ResourceGraph | None = None
+        self.drawn: dict[str, list[int]] = {}
+        self.drawn_news: set[str] = set()  # paths of which more or less is drawn, until the owner has seen to it
         self.expiration = 0.0
         self.retired = 0
         self.retirements: list[list[Any]] = []
@@ -259,6 +265,14 @@ class State:
         self.drop_word(rank)
         del self.nodes[rank]
 
+    def set_graph(self, graph: ResourceGraph | None) -> None:
+        """Another graph, or none, takes its place."""
+        if graph is None and self.graph is not None:
+            self.drop_word("graph")
+        elif graph is not None:
+            self.dirty_words.add("graph")
+        self.graph = graph
+
     def drop_word(self, word: int | str) -> None:
         """A subject that is not a job is gone: the digest forgets it."""
         self._sum = (self._sum - self._word_hash.pop(word, 0)) & MASK
@@ -338,7 +352,7 @@ class State:
         if self.cron.dirty or self.cron.changed:
             total -= self._take_cron()
         for word in self.dirty_words:
-            value = int.from_bytes(blake2b(pack(self.word_value(word)), digest_size=16).digest(), "big")
+            value = int.from_bytes(blake2b(pack(word_value(self, word)), digest_size=16).digest(), "big")
             total += value - hashes.get(word, 0)
             hashes[word] = value
         self.dirty_words.clear()
@@ -359,51 +373,6 @@ class State:
         cron.changed = False
         return gone
 
-    def word_value(self, word: int | str) -> Any:
-        """Plain value of a subject that is not a job: a node (its rank), "queue/<name>", "cron/<id>", "cron", "config",
-        "quarantine", "quarantine/<subject>", "retired" or "instance"."""
-        if word.__class__ is int:
-            return self.nodes[word].value()
-        if word == "config":
-            return ["config", self.config_entry]
-        if word == "instance":
-            return ["instance", self.instance, self.expiration]
-        if word == "retired":
-            return ["retired", self.retired, self.retirements]
-        if word == "results":
-            return ["results", self.results]
-        if word == "cron":
-            return ["cron", *self.cron.value()]
-        if word == "quarantine":
-            return ["quarantine", self.quarantine.total]
-        kind, _, name = str(word).partition("/")
-        if kind == "quarantine":
-            return [kind, self.quarantine.table[subject_of(name)].value()]
-        if kind == "cron":
-            return self.cron.entries[int(name)].value()
-        if kind == "housekeeping":
-            return self.keeping[int(name)].value()
-        return self.queues[name].value()
-
     def subjects(self) -> dict[str, Any]:
         """Every subject's plain value by name, for naming the first difference between two states."""
-        found: dict[str, Any] = {f"job/{id}": list(job_value(job)) for id, job in self.jobs.items()}
-        found.update({f"node/{rank}": node.value() for rank, node in self.nodes.items()})
-        found.update({f"queue/{name}": queue.value() for name, queue in self.queues.items()})
-        found["instance"] = self.word_value("instance")
-        found["retired"] = self.word_value("retired")
-        found["results"] = self.word_value("results")
-        if self.config_entry is not None:
-            found["config"] = self.word_value("config")
-        found.update({f"housekeeping/{id}": keeping.value() for id, keeping in self.keeping.items()})
-        if self.quarantine:
-            found["quarantine"] = self.word_value("quarantine")
-            found.update({entry_word(subject): aside.value() for subject, aside in self.quarantine.table.items()})
-        if self.cron.last:
-            found.update({f"cron/{id}": entry.value() for id, entry in self.cron.entries.items()})
-            found["cron"] = self.word_value("cron")
-        for tree in self.kvs.trees.values():
-            space = "kvs/" if tree.name == PRIMARY else f"kvs/{tree.name}:"
-            found.update((space + key, node) for key, node in tree.walk())
-            found[space] = [tree.owner, tree.created, tree.version]
-        return found
+        return subjects(self)

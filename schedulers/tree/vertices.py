@@ -26,17 +26,18 @@ class Vertex:
     totals: type -> units at and below it. exclusive: spans of those who hold units of it.
     users: job -> (start, end) of everyone on it or below it. below: type -> units used at and below it, kept
     for the types that the tree prunes by. left: what was free below it when a job last got some of it, UNTOUCHED before
-    that. Empty tables are one shared object: most vertices are leaves.
+    that. ids: the mask of the single resources that a pooled vertex stands for (`pooling`), 0 for none. Empty tables are one
+    shared object: most vertices are leaves.
     """
 
     __slots__ = (
-        "basename", "below", "children", "exclusive", "id", "left", "name", "ordinal", "outer", "parents", "properties",
+        "basename", "below", "children", "exclusive", "id", "ids", "left", "name", "ordinal", "outer", "parents", "properties",
         "rank", "size", "totals", "type", "unit", "up", "users",
     )  # fmt: skip
 
     def __init__(
         self, kind: str, basename: str, number: int, *, name: str | None = None, size: int = 1, unit: str = "",
-        rank: int = -1, ordinal: int = -1, outer: str = "", properties: Mapping[str, str] | None = None,
+        rank: int = -1, ordinal: int = -1, outer: str = "", properties: Mapping[str, str] | None = None, ids: int = 0,
     ) -> None:  # fmt: skip
         self.type = kind
         self.basename = basename
@@ -47,6 +48,7 @@ class Vertex:
         self.rank = rank
         self.ordinal = ordinal
         self.outer = outer
+        self.ids = ids
         self.properties: dict[str, str] = dict(properties) if properties else _NONE
         self.up = True
         self.left = UNTOUCHED
