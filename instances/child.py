@@ -14,25 +14,27 @@ from typing import Any, NamedTuple
 
 from ..journal import history
 from ..journal.claims import Claim, from_wire
+from ..journal.decide import Decision
 from ..journal.ids import encode, f58
 from ..journal.log import Journal
 from ..journal.rset import parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Rejected, Unavailable
-from ..kvs.port import Store
+from ..kvs.port import Appended, Conflicted, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from .discover import Row, make_R
 from .follow import Tail
-from .paths import StateDir
+from .paths import StateDir, find_uri, state_dir_of
 
 ALLOC_WAIT_S = 30.0
+MEMO_TRIES = 20
 SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
 
 class Place(NamedTuple):
-    """Where in a parent's job this process stands. node: index of this node in the job; local: task on this node; number: which
-    attempt of the job."""
+    """Where in a parent's job this process stands. version, entry: what began the attempt. node: index of this node in the job;
+    local: task on this node; number: which attempt of the job."""
 
     parent: str
     job: int
@@ -42,6 +44,7 @@ class Place(NamedTuple):
     local: int
     state_dir: str
     number: int = 1
+    entry: str = ""
 
 
 def place(environ: Mapping[str, str]) -> Place | None:
@@ -54,7 +57,7 @@ def place(environ: Mapping[str, str]) -> Place | None:
         job, _, entry = attempt.partition(".")
         return Place(
             parent, int(job), int(entry.partition("-")[0]), int(environ["FLUXKV_JOB_NODE"]), int(environ["FLUX_JOB_NNODES"]),
-            int(environ["FLUX_TASK_LOCAL_ID"]), environ.get("FLUXKV_STATE_DIR", ""), int(environ.get("FLUX_JOB_ATTEMPT", 1)),
+            int(environ["FLUX_TASK_LOCAL_ID"]), environ.get("FLUXKV_STATE_DIR", ""), int(environ.get("FLUX_JOB_ATTEMPT", 1)), entry,
         )  # fmt: skip
     except (KeyError, ValueError):
         return None
@@ -67,6 +70,25 @@ def child_uri(parent: str, job: int, number: int = 1) -> str:
     """
     path = parse_uri(parent).namespace.rstrip("/")
     return with_namespace(parent, f"{path}/{f58(job)}" + (f".{number}" if number > 1 else ""))
+
+
+def parent_uri(uri: str) -> str:
+    """The URI of the instance that this one is a job of. Raises `Rejected` for one that is nobody's."""
+    above, _, job = parse_uri(uri).namespace.rstrip("/").rpartition("/")
+    if not job.startswith("ƒ"):
+        raise Rejected(f"{public(uri)} is no job of another instance: it has no parent", code="no-parent")
+    return with_namespace(uri, above or "/")
+
+
+def enter_parent(levels: int) -> None:
+    """Have this process act on the parent of the instance that its environment names, or further up. Raises `Rejected`."""
+    uri = find_uri()
+    for _ in range(levels):
+        uri = parent_uri(uri)
+    os.environ.update(FLUXKV_URI=uri, FLUX_URI=uri)
+    os.environ.pop("FLUXKV_STATE_DIR", None)  # the child's
+    if (found := state_dir_of(uri)) is not None:
+        os.environ["FLUXKV_STATE_DIR"] = found.path
 
 
 def seal_earlier(here: Place) -> None:
@@ -155,6 +177,27 @@ def _parent_nodes(store: Store, here: Place, ranks: set[int]) -> Any:
         except (Rejected, Unavailable, KeyError):
             pass
     return Journal(store).look().nodes.values()
+
+
+def tell_parent(here: Place, uri: str) -> None:
+    """Say in the parent's journal that the child can be used: a memo of its job, as Flux has it, guarded by the attempt.
+
+    Nothing is folded for it. Raises `Rejected` if the job is in another attempt by now.
+    """
+    store = open_store(here.parent)
+    try:
+        journal = Journal(store, by="child")
+        memo = ["memo", here.job, time.time(), {"uri": public(uri)}]
+        decision = Decision([memo], exact=[(f"attempt/{here.job}", here.entry)], bumps=[f"job/{here.job}"])
+        for _ in range(MEMO_TRIES):
+            answer = journal.append(decision, 0)
+            if isinstance(answer, Appended):
+                return
+            if isinstance(answer, Conflicted):
+                raise Rejected(f"job {f58(here.job)} is in another attempt by now", code="gone")
+            journal.cope(answer)
+    finally:
+        store.close()
 
 
 def directory(here: Place) -> StateDir:

@@ -1,4 +1,4 @@
-"""An instance's config as files and options give it: TOML, and KEY=VALUE. Decides how they are read, not what is valid.
+"""An instance's config as files and options give it: TOML, JSON, and KEY=VALUE. Decides how they are read, not what is valid.
 
 [[resource.config]] hosts = "node[0-3]", cores = "0-7", gpus = "0-1", memory_mb = 64000, properties = ["ssd"]
 [resource] fake = true       nodes that only pretend to run jobs
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 def read_document(path: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     """The document of a file ("": none) and of KEY=VALUE settings on top of it, checked. Raises `Rejected` (bad-config)."""
-    from ..journal.config import parse_rules
-
-    document = read_toml(path) if path else {}
+    document = read_file(path) if path else {}
     for text in settings:
         set_value(document, text)
+    return checked(document, path)
+
+
+def checked(document: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The document, if an instance can have it. path: the file it is of, for errors. Raises `Rejected` (bad-config)."""
+    from ..journal.config import parse_rules
+
     try:
         check_policies(parse_rules(document))
         if document.get("ingest"):
@@ -74,6 +79,40 @@ def named(error: Rejected, path: str) -> Rejected:
     if path and text.startswith("config: "):
         text = f"config {path}: {text.removeprefix('config: ')}"
     return Rejected(text, code=error.code, hint=error.hint)
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The document of a file: JSON if its name says so, else TOML. Raises `Rejected`."""
+    if not path.endswith(".json"):
+        return read_toml(path)
+    try:
+        with open(path, "rb") as file:
+            return from_json(file.read(), path)
+    except OSError as error:
+        raise Rejected(f"config {path}: {error.strerror}", code="bad-config") from None
+
+
+def from_json(text: str | bytes, where: str) -> dict[str, Any]:
+    """The document in a JSON text. where: for errors. Raises `Rejected`."""
+    import json
+
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"config {where}: not JSON: {error}", code="bad-config") from None
+    if not isinstance(document, dict):
+        raise Rejected(f"config {where}: it must be an object", code="bad-config")
+    return document
+
+
+def from_toml(text: str, where: str) -> dict[str, Any]:
+    """The document in a TOML text. where: for errors. Raises `Rejected`."""
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"config {where}: {error}", code="bad-config", hint="it must be TOML") from None
 
 
 def read_toml(path: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from ..kvs.errors import Rejected
 
 SYSTEM_FILE = "/etc/fluxkv/config.toml"
 BUILT_IN = "built-in default"
-_SUBMITTING = (("submit",), ("run",), ("bulksubmit",))
+_SUBMITTING = (("submit",), ("run",), ("bulksubmit",), ("batch",), ("alloc",))
+_NOT_ALLOC = frozenset(("output", "error", "retry", "retry_on", "retry_delay"))  # somebody sits before it
 
 
 class Setting(NamedTuple):
@@ -40,7 +41,9 @@ class Value(NamedTuple):
 
 
 def _submit(name: str, meaning: str, *, many: bool = False, default: str = "") -> Setting:
-    return Setting(default, meaning, many=many, options=tuple((command, name) for command in _SUBMITTING))
+    return Setting(default, meaning, many=many, options=tuple(
+        (command, name) for command in _SUBMITTING if command != ("alloc",) or name not in _NOT_ALLOC
+    ))
 
 
 SETTINGS: dict[str, Setting] = {

@@ -32,13 +32,13 @@ class Decision:
     __slots__ = ("absent", "bumps", "clears", "events", "exact", "inbox", "refusable", "since")
 
     def __init__(
-        self, events: list[list[Any]], since: list[str] | None = None, exact: list[tuple[str, int]] | None = None,
+        self, events: list[list[Any]], since: list[str] | None = None, exact: list[tuple[str, int | str]] | None = None,
         absent: list[str] | None = None, bumps: list[str] | None = None, clears: list[str] | None = None,
         inbox: list[tuple[str, bytes]] | None = None, refusable: bool = False,
     ) -> None:  # fmt: skip
         self.events = events
         self.since = since if since is not None else []
-        self.exact = exact if exact is not None else []
+        self.exact: list[tuple[str, int | str]] = exact if exact is not None else []
         self.absent = absent if absent is not None else []
         self.bumps = bumps if bumps is not None else []
         self.clears = clears if clears is not None else []

@@ -29,7 +29,7 @@ _SLICE = re.compile(r"\[(-?[0-9]*):(-?[0-9]*)(?::(-?[0-9]+))?\]")
 @click.option("-H", "--human", is_flag=True, help="As a duration, such as 1.5h.")
 @target_options
 def timeleft(id: str | None, human: bool, uri: str | None, state_dir: str | None) -> int:
-    """Print the whole seconds a job has left (default: the job this runs in).
+    """Print the whole seconds a job has left (default: the job this runs in, or that this instance is).
 
     0 when it is over, 4294967295 when it has no limit; an error while it is pending.
 
@@ -43,15 +43,17 @@ def timeleft(id: str | None, human: bool, uri: str | None, state_dir: str | None
     from .formats import fsd
 
     text = id or os.environ.get("FLUX_JOB_ID", "")
-    if not text:
-        raise FluxkvError("this is not inside a job", code="no-job", hint="name one: fluxkv job timeleft ID")
     with open_journal(uri, state_dir) as journal:
         state, now = journal.look(), journal.store.now()
-        job = journal.find_job(state, parse_id(text))
-        if job.state & (PENDING | NEW):
-            raise Rejected(f"job {f58(job.id)}: has not started", code="pending", hint="it has all its time")
-        end = job.expiration or state.expiration
-    left = max(0.0, end - now) if job.state == RUN and end else (0.0 if job.state != RUN else float(NO_LIMIT))
+        end, runs = state.expiration, True
+        if text:
+            job = journal.find_job(state, parse_id(text))
+            if job.state & (PENDING | NEW):
+                raise Rejected(f"job {f58(job.id)}: has not started", code="pending", hint="it has all its time")
+            end, runs = job.expiration or state.expiration, job.state == RUN
+        elif not state.instance.get("parent"):
+            raise FluxkvError("this is not inside a job", code="no-job", hint="name one: fluxkv job timeleft ID")
+    left = (max(0.0, end - now) if end else float(NO_LIMIT)) if runs else 0.0
     if human:
         out("infinity" if left == NO_LIMIT else fsd(float(int(left))) or "0s")
     else:

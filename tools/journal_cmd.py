@@ -326,7 +326,7 @@ def export(output: str, after: int, until: str | None, form: str, uri: str | Non
     from .render import json_text
 
     if form == "zip":
-        _export_whole(output, after, until, uri, state_dir)
+        export_whole(output, after, until, uri, state_dir)
         return
     with (
         open_journal(uri, state_dir) as source,
@@ -337,7 +337,7 @@ def export(output: str, after: int, until: str | None, form: str, uri: str | Non
             file.write(json_text(event_document(commit, event)) + "\n")
 
 
-def _export_whole(output: str, after: int, until: str | None, uri: str | None, state_dir: str | None) -> None:
+def export_whole(output: str, after: int, until: str | None, uri: str | None, state_dir: str | None) -> None:
     """The whole history as a zip file."""
     from ..instances.paths import StateDir, find_uri, state_dir_of
     from ..instances.portable import history_of, write_file

@@ -32,6 +32,8 @@ COMMANDS = {
     "submit": ("submit", "submit", "Submit jobs and print their ids."),
     "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
     "bulksubmit": ("bulksubmit", "bulksubmit", "Submit a job for each input."),
+    "batch": ("batch", "batch", "Submit a script that runs in an instance of its own."),
+    "alloc": ("batch", "alloc", "Get resources, and a shell or a command in an instance on them."),
     "resubmit": ("resubmit", "resubmit", "Submit jobs that were there once more."),
     "watch": ("watch", "watch", "Follow jobs: their output, or a progress bar."),
     "cancel": ("cancel", "cancel", "Cancel jobs."),
@@ -63,7 +65,7 @@ COMMANDS = {
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
     "Instances": ("start", "stop", "restart", "agent", "worker", "uri", "status", "list", "doctor", "dmesg", "ops"),
-    "Submitting jobs": ("submit", "run", "bulksubmit", "resubmit", "cron"),
+    "Submitting jobs": ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
         "jobs", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
     ),
@@ -98,7 +100,8 @@ class LazyGroup(SuggestingGroup):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="fluxkv")
-def cli() -> None:
+@click.option("--parent", count=True, help="Act on the instance that this one is a job of; twice: on that one's parent.")
+def cli(parent: int) -> None:
     """A hierarchical workload manager whose whole state is a journal.
 
     \b
@@ -107,7 +110,12 @@ def cli() -> None:
       fluxkv start fluxkv run hostname   one command in a new instance
       fluxkv submit --cc=1-100 sim {cc}  a hundred jobs
       fluxkv jobs -a                     what became of them
+      fluxkv --parent jobs               inside an instance that is a job: the jobs around it
     """
+    if parent:
+        from ..instances.child import enter_parent
+
+        enter_parent(parent)
 
 
 def main() -> None:

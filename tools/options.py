@@ -16,7 +16,7 @@ from ..kvs.errors import Rejected
 F = TypeVar("F", bound=Callable[..., Any])
 FLAGS = {"debug": 2, "waitable": 4, "novalidate": 8}
 
-_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-N", "--nodes"), {"metavar": "N", "help": "Number of nodes."}),
     (("-n", "--ntasks"), {"metavar": "N", "help": "Number of tasks (default: one; with -N one per whole node)."}),
     (("-c", "--cores-per-task"), {"metavar": "N", "help": "Cores for each task (default 1)."}),
@@ -103,7 +103,7 @@ def _as_typed(typed: list[str], options: list[tuple[str, str, list[str]]]) -> tu
 def submission_options(command: F) -> F:
     """Adds the options that describe a job, and the command with its arguments (`words`)."""
     command = click.argument("words", nargs=-1, metavar="COMMAND [ARGS]...", type=click.UNPROCESSED)(command)
-    for names, settings in reversed(_OPTIONS):
+    for names, settings in reversed(OPTIONS):
         command = click.option(*names, **settings)(command)
     return command
 

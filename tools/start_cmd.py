@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
-from .start_settings import INVENTORY, memory_limit_option, name_policy
+from .start_settings import memory_limit_option, name_policy, refuse_together
 
 UNBORN_S = 5.0
 
@@ -68,13 +67,15 @@ UNBORN_S = 5.0
     metavar="FSD",
     help="How long the journal of a new instance is kept after its end.",
 )
+@click.option("--stay", is_flag=True, help="Run nothing in it; it ends by fluxkv stop, a signal, or with its job.")
+@click.option("--dump", default="", metavar="FILE", help="Write its whole journal there when it ends (journal import reads it).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def start(
     size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
     durability: str | None, redis: str | None, unsafe_server: bool, replicas: int | None,
     replica_timeout: str | None, on_fork: str | None, listen: str | None,
-    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, command: tuple[str, ...],
+    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, stay: bool, dump: str, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
 
@@ -87,6 +88,7 @@ def start(
       fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
       fluxkv start --redis redis://head:6379      on a server that is there, beside other instances
       fluxkv start --detach --listen              other hosts may join it: fluxkv uri --remote
+      fluxkv start --dump sims.zip ./sims         its history in one file when it has ended
     """
     from ..instances import outside
     from ..instances import start as starting
@@ -96,13 +98,11 @@ def start(
     redis = None if redis == "none" else redis
     if redis:
         outside.hide_password(redis, sys.orig_argv)
-    if redis and listen:
-        raise click.UsageError("--listen is for a server of our own; other hosts reach the one of --redis as we do")
-    if detach and command:
-        raise click.UsageError("--detach takes no command: submit jobs to the instance afterwards")
+    refuse_together(redis=redis, listen=listen, detach=detach, stay=stay, dump=dump, command=command)
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
                "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
-               "workers": workers, "policy": policy, "listen": listen, "memory_limit": memory_limit}  # fmt: skip
+               "workers": workers, "policy": policy, "listen": listen, "memory_limit": memory_limit,
+               "stay": stay, "dump": dump and os.path.abspath(dump)}  # fmt: skip
     for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:  # what runs inside is not what cron started
         del os.environ[name]
     if state_dir is None:
@@ -112,6 +112,8 @@ def start(
         if here is not None:
             if redis or unsafe_server or listen:
                 raise Rejected("--redis and --listen do not go with a child instance: its server is its parent's", code="child")
+            from .inside import start_child
+
             sys.exit(start_child(here, {**options, "on_fork": on_fork}, list(command)))
     from ..journal.duration import parse_duration
 
@@ -143,7 +145,9 @@ def start(
             click.echo("fluxkv: listens on {}:{}; fluxkv uri --remote: what hosts join by".format(*settings["listen"]), err=True)
         click.echo(settings["uri"])
         return
-    sys.exit(run_inside(directory, settings["uri"], list(command)))
+    from .inside import run_inside
+
+    sys.exit(run_inside(directory, settings["uri"], list(command), dump=dump and os.path.abspath(dump), stay=stay))
 
 
 def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[str, Any]:
@@ -205,50 +209,10 @@ def _is_default(name: str) -> bool:
     return context is not None and context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
 
 
-def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
-    """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
-    from ..instances import child
-    from ..instances import start as starting
-
-    given = [name for name in INVENTORY if options[name]]
-    if given:
-        what = "-s" if given[0] == "size" else f"--{given[0]}"
-        raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
-    if here.local:
-        return 0  # one task on each node is enough
-    from ..instances import config_file
-
-    document = config_file.read_document(options["config"] or "", options["conf"])
-    if "resource" in document:
-        raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
-    settings = {**child.make_settings(here, options), **_config_settings(options, document)}
-    directory = child.directory(here)
-    starting.prepare(directory, settings)
-    if not settings["lead"]:
-        child.wait_until_started(settings["uri"])
-    starting.start_keeper(directory, os.getpid())
-    if settings["lead"]:
-        starting.wait_for_nodes(settings["uri"])
-        # What runs inside belongs to the child: it must not take itself for a task of the parent's job.
-        outer = (
-            "FLUXKV_JOB_ATTEMPT",
-            "FLUXKV_JOB_NODE",
-            "FLUX_TASK_RANK",
-            "FLUX_TASK_LOCAL_ID",
-            "FLUX_JOB_NNODES",
-            "FLUX_JOB_SIZE",
-        )
-        for name in outer:
-            os.environ.pop(name, None)
-        return run_inside(directory, settings["uri"], command, {"FLUXKV_STATE_DIR": directory.path})
-    child.wait_until_stopped(settings["uri"])
-    starting.stop(directory)
-    return 0
-
-
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Settings of a new instance from the command's options."""
     from ..instances import config_file, discover
+    from .inside import config_settings
 
     settings: dict[str, Any] = {"fake": options["fake"]}
     R, config = None, dict[str, Any]()
@@ -259,10 +223,8 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
     settings["policy"] = name_policy(config, options["policy"], options["policy_is_default"])
-    settings.update(_config_settings(options, config))
-    for name in ("durability", "workers", "memory_limit"):
-        if options[name]:
-            settings[name] = options[name]
+    settings.update(config_settings(options, config))
+    settings.update((name, options[name]) for name in ("durability", "workers", "memory_limit") if options[name])
     if options["listen"]:
         from ..kvs.listening import parse_listen, with_port
 
@@ -280,59 +242,6 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         except Rejected as error:
             raise config_file.named(error, options["config"] or "") from None
     return settings
-
-
-def _config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    """The config as a new instance's settings hold it until it is in the journal."""
-    settings: dict[str, Any] = {"config": os.path.abspath(options["config"])} if options["config"] else {}
-    if document:
-        settings["config_document"] = document
-    return settings
-
-
-def run_inside(directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None) -> int:
-    """Run the command (or a shell) with FLUXKV_URI set, then end the instance; the command's code as a shell has it."""
-    from ..instances import start as starting
-
-    environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
-    if not command:
-        shell = os.environ.get("SHELL") or "/bin/sh"
-        command = [shell] if sys.stdin.isatty() else [shell, "-s"]
-    code = 0
-    asked: list[int] = []
-
-    def forward(signum: int, frame: object) -> None:
-        asked.append(signum)
-        if pid:
-            try:
-                os.kill(pid, signum)
-            except ProcessLookupError:
-                pass
-
-    pid = 0
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, forward)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
-    try:
-        try:
-            pid = os.posix_spawnp(command[0], command, environment, setsigmask=(), setsigdef=(signal.SIGINT,))
-        except OSError as error:
-            click.echo(f"fluxkv: {command[0]}: {error.strerror}", err=True)
-            code = 127 if isinstance(error, FileNotFoundError) else 126
-        else:
-            for early in asked:  # it came before there was anybody to send it on to
-                os.kill(pid, early)
-            _, status = os.waitpid(pid, 0)
-            pid = 0
-            code = os.waitstatus_to_exitcode(status)
-            code = 128 - code if code < 0 else code
-    finally:
-        try:
-            starting.stop(directory)
-        except FluxkvError as error:
-            click.echo(f"fluxkv: the instance did not end in order: {error}", err=True)
-            code = code or error.exit_status
-    return code
 
 
 def sweep_old(but: str) -> None:

@@ -43,6 +43,19 @@ def name_policy(document: dict[str, Any], option: str | None, by_default: bool) 
     return here
 
 
+def refuse_together(
+    *, redis: str | None, listen: str | None, detach: bool, stay: bool, dump: str, command: tuple[str, ...]
+) -> None:
+    """Options that cannot stand side by side. Raises click.UsageError."""
+    if redis and listen:
+        raise click.UsageError("--listen is for a server of our own; other hosts reach the one of --redis as we do")
+    if (detach or stay) and command:
+        option = "--detach" if detach else "--stay"
+        raise click.UsageError(f"{option} takes no command: submit jobs to the instance afterwards")
+    if detach and (stay or dump):
+        raise click.UsageError(f"--detach returns at once: {'--stay' if stay else '--dump'} does not go with it")
+
+
 def move_line(settings: dict[str, Any]) -> None:
     """Draw the soft memory line of an instance that runs anew; its keeper draws it only when it starts."""
     from ..instances.memory_line import set_line

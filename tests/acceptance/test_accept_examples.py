@@ -80,6 +80,7 @@ OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
 STATUS = {
     "fluxkv run -t 1s sleep 60": 142,  # Flux's exit code of a job whose time is over
+    "fluxkv --parent jobs": 1,  # the instance here is nobody's child
     # An instance with a server of its own has nobody to hand over to; `live/test_outside_live.py` does it behind sentinels.
     "fluxkv ops failover": 1,
     "fluxkv ops failover --dry-run": 1,
@@ -118,6 +119,9 @@ FILES = {
     "report": "#!/bin/sh\necho report\n",
     "mpi-program": '#!/bin/sh\necho "$FLUX_TASK_RANK"\n',
     **dict.fromkeys(("tidy", "probe", "nightly", "tell-admin", "tell-me", "check", "backup"), "#!/bin/sh\necho cron\n"),
+    "sims.sh": "#!/bin/sh\n# flux: -n2\nfluxkv run hostname\n",
+    "sims": "#!/bin/sh\nfluxkv run hostname\n",
+    "child.toml": "[queue]\npolicy = 'conservative'\n",
     "site.toml": QUEUES,
     "job.yaml": (
         "version: 1\nresources: [{type: slot, count: 1, label: task, with: [{type: core, count: 1}]}]\n"

@@ -1,0 +1,174 @@
+"""What runs inside an instance that `start` has brought up: its command or shell, or nobody; and a job's part in a child instance.
+
+Decides what that command's environment is and when the instance ends; what a child is given, `instances.child` decides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from ..kvs.errors import FluxkvError, Rejected
+from .start_settings import INVENTORY, name_policy
+
+# Of the job that an instance is: what runs inside must not take itself for one of its tasks.
+OUTER = (
+    "FLUX_JOB_ATTEMPT", "FLUX_JOB_CC", "FLUX_JOB_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE", "FLUX_KVS_NAMESPACE",
+    "FLUX_TASK_LOCAL_ID", "FLUX_TASK_RANK", "FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUXKV_NODE_RANK", "FLUXKV_NODE_TASKS",
+)  # fmt: skip
+STOPPED_LOOK_S = 1.0
+
+
+def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
+    """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
+    from ..instances import child
+    from ..instances import start as starting
+
+    given = [name for name in INVENTORY if options[name]]
+    if given:
+        what = "-s" if given[0] == "size" else f"--{given[0]}"
+        raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
+    if here.local:
+        return 0  # one task on each node is enough
+    from ..instances import config_file
+
+    document = config_file.read_document(options["config"] or "", options["conf"])
+    if "resource" in document:
+        raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
+    policy = name_policy(document, options["policy"], options["policy_is_default"])
+    settings = {**child.make_settings(here, {**options, "policy": policy}), **config_settings(options, document)}
+    directory = child.directory(here)
+    starting.prepare(directory, settings)
+    if not settings["lead"]:
+        child.wait_until_started(settings["uri"])
+    starting.start_keeper(directory, os.getpid())
+    if not settings["lead"]:
+        child.wait_until_stopped(settings["uri"])
+        starting.stop(directory)
+        return 0
+    starting.wait_for_nodes(settings["uri"])
+    try:
+        child.tell_parent(here, settings["uri"])
+    except FluxkvError as error:
+        click.echo(f"fluxkv: the parent does not know that this instance is ready: {error}", err=True)
+    for name in OUTER:
+        os.environ.pop(name, None)
+    extra = {"FLUXKV_STATE_DIR": directory.path, "FLUX_ENCLOSING_ID": settings["job"]}
+    return run_inside(directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"])
+
+
+def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The config as a new instance's settings hold it until it is in the journal."""
+    settings: dict[str, Any] = {"config": os.path.abspath(options["config"])} if options["config"] else {}
+    if document:
+        settings["config_document"] = document
+    return settings
+
+
+def run_inside(
+    directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None, *, dump: str = "", stay: bool = False
+) -> int:
+    """Run the command (or a shell) with FLUXKV_URI set, then end the instance; the command's code as a shell has it.
+
+    stay: nothing is run; it ends when it is stopped, or we are told to. dump: the file its journal is written to at the end.
+    """
+    from ..instances import start as starting
+
+    environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
+    run = _Program(command, environment)
+    try:
+        code = _until_stopped(directory, run) if stay else run.wait()
+    finally:
+        try:
+            if not stay or starting.keeper_pid(directory):
+                starting.stop(directory)
+        except FluxkvError as error:
+            click.echo(f"fluxkv: the instance did not end in order: {error}", err=True)
+            run.fault = error.exit_status
+    if dump:
+        _dump(directory, uri, dump)
+    return code or run.fault
+
+
+def _dump(directory: Any, uri: str, path: str) -> None:
+    """All of the journal into a file, which `journal import` reads; what stands in its way ends nobody's work with an error."""
+    from .journal_cmd import export_whole
+
+    try:
+        inside = directory.read().get("parent")
+        export_whole(path, 0, None, uri if inside else None, None if inside else directory.path)
+    except (FluxkvError, OSError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"fluxkv: the journal was not written to {path}: {text}", err=True)
+
+
+class _Program:
+    """The command inside. Signals that are to end us go on to it."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        if not command:
+            shell = os.environ.get("SHELL") or "/bin/sh"
+            command = [shell] if sys.stdin.isatty() else [shell, "-s"]
+        self.command, self.environment = command, environment
+        self.fault = 0
+        self.asked: list[int] = []
+        self.pid = 0
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self.forward)
+
+    def forward(self, signum: int, frame: object) -> None:
+        self.asked.append(signum)
+        if self.pid:
+            try:
+                os.kill(self.pid, signum)
+            except ProcessLookupError:
+                pass
+
+    def wait(self) -> int:
+        """Run it; its code."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
+        name = self.command[0]
+        try:
+            self.pid = os.posix_spawnp(name, self.command, self.environment, setsigmask=(), setsigdef=(signal.SIGINT,))
+        except OSError as error:
+            click.echo(f"fluxkv: {name}: {error.strerror}", err=True)
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        for early in self.asked:  # it came before there was anybody to send it on to
+            os.kill(self.pid, early)
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        return 128 - code if code < 0 else code
+
+
+def _until_stopped(directory: Any, run: _Program) -> int:
+    """Wait for the instance's end, by whoever brings it about, or for a signal: that one's code."""
+    import select
+
+    from ..instances import start as starting
+
+    wake, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGINT, run.forward)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    while not run.asked:
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        keeper = starting.keeper_pid(directory)
+        if not keeper and os.path.exists(directory.join("run", "stopping")):
+            return 0
+        watched = -1
+        try:
+            if keeper:
+                watched = os.pidfd_open(keeper)
+                poller.register(watched, select.POLLIN)
+            poller.poll(STOPPED_LOOK_S * 1000)
+        except ProcessLookupError:
+            pass
+        finally:
+            if watched >= 0:
+                os.close(watched)
+    return 128 + run.asked[0]
