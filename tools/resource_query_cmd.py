@@ -62,12 +62,16 @@ def query(
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
     out = sys.stdout if test_output is None else _to_write(test_output)
     session = Session(system, match_format, out, click.echo, say, time.monotonic if elapse_time else None)
-    if sys.stdin.isatty() and not disable_prompt:
-        _prompt(session)
-        return
-    for line in sys.stdin:
-        if not session.run(line):
+    gc.freeze()  # the graph stays: it need not be looked through again and again while matches come and go
+    try:
+        if sys.stdin.isatty() and not disable_prompt:
+            _prompt(session)
             return
+        for line in sys.stdin:
+            if not session.run(line):
+                return
+    finally:
+        gc.unfreeze()
 
 
 def _to_write(path: str) -> TextIO:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .needs import Need, TreeRequest, ratio
+from .needs import SAME, Need, TreeRequest, ratio
 from .policies import Policy
 from .vertices import Tree, Vertex
 
@@ -42,7 +42,7 @@ class Candidate:
         self.exclusive = exclusive
         self.whole = whole
         self.via: Via | None = None
-        self.ratio = (1, 1)
+        self.ratio = SAME
 
     def units(self, asked: int) -> int:
         """What to take of the vertex, in its own unit, when so much is asked for."""
@@ -184,9 +184,13 @@ class _Search:
     def visit(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:
         """Add to the pool what `u` can serve, or, while nothing has been named yet, what is below it."""
         kind = u.type
-        need = next((n for n in needs if n.type == kind), None)
-        if need is None and not pristine:
-            return
+        for need in needs:
+            if need.type == kind:
+                break
+        else:
+            if not pristine:
+                return
+            need = None
         window = self.window
         whole_node = self.policy.whole_nodes and kind == "node"
         if need is not None and (need.exclusive or whole_node):
@@ -207,7 +211,7 @@ class _Search:
                 return
         if need is None:
             self._skip(u, needs, pool)
-        elif not self._sums_fall_short(u, need):
+        elif not need.children or not self._sums_fall_short(u, need):
             self._serve(u, need, available, exclusive, pool)
 
     def _is_in_use_below(self, u: Vertex) -> bool:
@@ -239,20 +243,21 @@ class _Search:
         units = ratio(need.unit, u.unit)
         if units is None:
             return
-        inside: Pool = {}
-        slots = [n for n in need.children if n.is_slot]
-        if slots:
-            self._bundle(u, slots, False, inside)
-        others = [n for n in need.children if not n.is_slot]
-        if others:
-            self._explore(u, others, False, exclusive, inside)
-        parts = self.resolve(inside, need.children)
+        parts: Sequence[tuple[Candidate, int]] | None = ()
+        if need.children:
+            inside: Pool = {}
+            if need.slots:
+                self._bundle(u, need.slots, False, inside)
+            if need.others:
+                self._explore(u, need.others, False, exclusive, inside)
+            parts = self.resolve(inside, need.children)
         if parts is not None:
             whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
             score = self.policy.score(u)
-            candidate = Candidate(u, available * units[0] // units[1], score, parts, exclusive, whole)
+            count = available if units is SAME else available * units[0] // units[1]
+            candidate = Candidate(u, count, score, parts, exclusive, whole)
             candidate.ratio = units
-            if candidate.count:
+            if count:
                 pool.setdefault(need.type, []).append(candidate)
 
     def _explore(
@@ -260,21 +265,20 @@ class _Search:
     ) -> None:  # fmt: skip
         """Visit what is below `u`. bundles: how many times the needs are wanted, each time from whole vertices."""
         children = below(u, self.subsystems)
+        if not pristine:  # no level may be skipped: the rest need not be looked at
+            types = {need.type for need in needs}
+            children = [child for child in children if child.type in types]
         if not self.policy.stops_early:
             for child in children:
                 self.visit(child, needs, pristine, exclusive, pool)
             return
+        alternatives = [_Progress(n, bundles) for n in needs if self._is_alternative(n)]
+        others = [_Progress(n, bundles) for n in needs if not self._is_alternative(n)]
         for child in sorted(children, key=_most_left, reverse=True):
-            if self._enough(pool, needs, bundles):
+            # Is all there that is wanted, and of alternatives one?
+            if not any(one.short(pool) for one in others) and not (alternatives and all(one.short(pool) for one in alternatives)):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
-
-    def _enough(self, pool: Pool, needs: Sequence[Need], bundles: int) -> bool:
-        """Is all there that is wanted, or, of alternatives, one?"""
-        alternatives = [n for n in needs if self._is_alternative(n)]
-        if alternatives and all(_short(pool.get(n, ()), n, bundles) for n in alternatives):
-            return False
-        return not any(_short(pool.get(_key(n), ()), n, bundles) for n in needs if n not in alternatives)
 
     def _is_alternative(self, need: Need) -> bool:
         return need.is_slot and (self.flexible or need.type == "xor_slot")
@@ -373,13 +377,22 @@ def _most_left(vertex: Vertex) -> tuple[int, int]:
     return (vertex.left, vertex.ordinal)
 
 
-def _short(candidates: Sequence[Candidate], need: Need, bundles: int) -> bool:
-    """Is more wanted of what a need asks for?"""
-    whole = got = 0
-    for candidate in candidates:
-        got += candidate.count
-        if got >= need.high:
-            whole, got = whole + 1, 0
-            if whole >= bundles:
-                return False
-    return True
+class _Progress:
+    """How far what is found for a need reaches, counted as it comes."""
+
+    __slots__ = ("at", "got", "need", "wanted")
+
+    def __init__(self, need: Need, bundles: int) -> None:
+        self.need = need
+        self.wanted = bundles
+        self.got = self.at = 0
+
+    def short(self, pool: Pool) -> bool:
+        """Is more wanted?"""
+        candidates = pool.get(_key(self.need), ())
+        while self.wanted and self.at < len(candidates):
+            self.got += candidates[self.at].count
+            self.at += 1
+            if self.got >= self.need.high:
+                self.wanted, self.got = self.wanted - 1, 0
+        return self.wanted > 0

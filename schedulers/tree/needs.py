@@ -23,6 +23,7 @@ UNITS = {
     "W": ("power", 1), "kW": ("power", 1000), "KW": ("power", 1000), "MW": ("power", 1_000_000),
 }  # fmt: skip
 
+SAME = (1, 1)
 _KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 
 
@@ -31,7 +32,7 @@ class Need:
     """One vertex of a request. amount: how many units may be given.
 
     exclusive: None where the jobspec is silent. least: type -> units that one of it needs at the very least, at
-    and below it.
+    and below it. slots, others: the children, by whether they are bundles.
     """
 
     type: str
@@ -41,6 +42,8 @@ class Need:
     label: str
     children: tuple[Need, ...]
     least: Mapping[str, int]
+    slots: tuple[Need, ...]
+    others: tuple[Need, ...]
 
     @property
     def is_slot(self) -> bool:
@@ -66,7 +69,7 @@ def ratio(asked: str, there: str) -> tuple[int, int] | None:
     """How many of the asked unit one of the unit that is there is, as (numerator, denominator); None where they do not
     measure the same. Without a unit on either side they are taken to be equal."""
     if asked == there or not asked or not there:
-        return (1, 1)
+        return SAME
     one, other = UNITS.get(asked), UNITS.get(there)
     if one is None or other is None or one[0] != other[0]:
         return None
@@ -151,6 +154,7 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
     return Need(
         kind, amount, exclusive, value.get("unit", ""), value.get("label", ""), children,
         _least(kind, slot or bool(value.get("unit")), children),
+        tuple(child for child in children if child.is_slot), tuple(child for child in children if not child.is_slot),
     )  # fmt: skip
 
 

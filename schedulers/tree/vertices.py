@@ -100,12 +100,14 @@ class Tree:
         self.roots: dict[str, Vertex] = {}
         self.dominant = CONTAINMENT
         self.by_rank: dict[int, list[Vertex]] = {}
+        self._counted = False  # do `totals` say how the tree is?
 
     def add(self, vertex: Vertex) -> Vertex:
         """One more vertex; it gets the next ordinal, and that as its id for others unless it has one."""
         if vertex.ordinal < 0:
             vertex.ordinal = len(self.vertices)
         vertex.outer = vertex.outer or str(vertex.ordinal)
+        self._counted = False
         self.vertices.append(vertex)
         if vertex.rank >= 0:
             self.by_rank.setdefault(vertex.rank, []).append(vertex)
@@ -125,6 +127,7 @@ class Tree:
             parent.children = children = {}
         children.setdefault(subsystem, []).append(child)
         child.parents.setdefault(subsystem, []).append(parent)
+        self._counted = False
 
     def at(self, path: str) -> Vertex | None:
         """The vertex of a path, in whichever subsystem."""
@@ -149,20 +152,28 @@ class Tree:
 
     def count(self, subsystem: str) -> None:
         """Let `totals` say what is below each vertex in one subsystem; by first parents, so each is counted once."""
-        self.dominant = subsystem
-        leaves: dict[tuple[str, int], dict[str, int]] = {}
+        if self.dominant == subsystem and self._counted:
+            return
+        self.dominant, self._counted = subsystem, True
         for vertex in self.vertices:
             vertex.totals = _NONE
-        for vertex in postorder(self.roots[subsystem], subsystem):
+        leaves: dict[tuple[str, int], dict[str, int]] = {}
+        inner = [self.roots[subsystem]]
+        for vertex in inner:  # it grows: parents before children
+            below = vertex.children.get(subsystem, ())
+            inner.extend(c for c in below if subsystem in c.children and c.parents[subsystem][0] is vertex)
+        for vertex in reversed(inner):
             totals = {vertex.type: vertex.size}
-            below = vertex.children.get(subsystem)
-            if not below:
-                vertex.totals = leaves.setdefault((vertex.type, vertex.size), totals)
-                continue
-            for child in below:
-                if child.parents[subsystem][0] is vertex:
-                    for kind, units in child.totals.items():
-                        totals[kind] = totals.get(kind, 0) + units
+            for child in vertex.children.get(subsystem, ()):
+                if child.parents[subsystem][0] is not vertex:
+                    continue
+                if subsystem not in child.children:
+                    kind, size = child.type, child.size
+                    child.totals = leaves.get((kind, size)) or leaves.setdefault((kind, size), {kind: size})
+                    totals[kind] = totals.get(kind, 0) + size
+                    continue
+                for kind, units in child.totals.items():
+                    totals[kind] = totals.get(kind, 0) + units
             vertex.totals = totals
 
     def _check(self, subsystem: str) -> None:
@@ -183,7 +194,11 @@ class Tree:
                 if len(on_the_way) > MAX_DEPTH:
                     raise fault(f"{vertex.name} is more than {MAX_DEPTH} deep")
                 stack.append((vertex, True))
-                stack.extend([(child, False) for child in vertex.children.get(subsystem, ())])
+                below = vertex.children.get(subsystem, ())
+                inner = [(child, False) for child in below if subsystem in child.children]
+                if below and not inner and len(on_the_way) == MAX_DEPTH:
+                    raise fault(f"{below[0].name} is more than {MAX_DEPTH} deep")
+                stack.extend(inner)
 
     def below(self, top: Vertex) -> list[Vertex]:
         """What goes when a vertex goes: it, and all below it in the dominant subsystem and in containment."""
@@ -195,6 +210,7 @@ class Tree:
 
     def remove(self, top: Vertex) -> None:
         """Take a vertex and all that goes with it out. `count` is to be called after."""
+        self._counted = False
         gone = {vertex.ordinal: vertex for vertex in self.below(top)}
         for vertex in gone.values():
             for subsystem, parents in vertex.parents.items():
