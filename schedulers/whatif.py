@@ -28,17 +28,19 @@ from .workload import Begun, Held, Work
 
 Key = tuple[int, int, int]
 Holder = tuple[int, float, tuple[Claim, ...]]
-Turns = Callable[[Iterable[Any], Callable[[Iterable[Pending]], Iterator[Decision]]], Iterator[Decision]]
+Policies = Policy | Callable[[str], Policy]
+Turns = Callable[[Iterable[Any], Callable[[Any], Iterator[Decision]]], Iterator[Decision]]
 LAST = (inf, 0, 0)
 
 
 def simulate(
-    works: Iterable[Work], pool: Pool, policy: Policy, *, held: Iterable[Held] = (), now: float = -inf, turns: Turns | None = None,
-    thorough: bool = False,
+    works: Iterable[Work], pool: Pool, policy: Policies, *, held: Iterable[Held] = (), now: float = -inf,
+    turns: Turns | None = None, thorough: bool = False,
 ) -> Iterator[Begun]:  # fmt: skip
     """Each job of the workload as it begins, in that order; who can never begin is left out.
 
     pool: with what is free when it all begins, less `held`, which is taken from it; it is changed. now: nothing happens before.
+    policy: of all queues, or a function that says which one a queue has.
     turns: how the queues take turns in one plan (`instances.turns.in_turns`), needed where there are several.
     thorough: ask the policy at every moment; the answer is the same (it is what tests compare with), and comes much later.
     """
@@ -46,7 +48,7 @@ def simulate(
 
 
 def start_times(
-    pending: Iterable[Pending], pool: Pool, policy: Policy, now: float, *, wanted: Iterable[int] | None = None,
+    pending: Iterable[Pending], pool: Pool, policy: Policies, now: float, *, wanted: Iterable[int] | None = None,
     queue_of: Callable[[Pending], str] = lambda entry: "", turns: Turns | None = None,
 ) -> dict[int, float]:  # fmt: skip
     """When each of these jobs would start, if nobody else came and everybody ran for as long as his limit lets him.
@@ -80,9 +82,16 @@ def start_times(
 class _Lane:
     """The jobs of one queue that wait, in order, and by what they ask for."""
 
-    __slots__ = ("entries", "keys", "kinds", "left")
+    __slots__ = ("backfill", "entries", "fcfs", "keys", "kinds", "left", "limited", "policy")
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy, works: int, thorough: bool) -> None:
+        self.policy = policy
+        kind = type(policy).plan
+        self.backfill = not thorough and kind is Backfill.plan
+        self.fcfs = not thorough and kind is Fcfs.plan
+        #: Whether a plan may leave out jobs that fit.
+        depth = getattr(policy, "queue_depth", works) if kind in (Backfill.plan, Fcfs.plan) else 0
+        self.limited = depth is not None and depth < works
         self.keys: list[Key] = []
         self.entries: dict[Key, Pending] = {}
         self.kinds: dict[Request, list[Key]] = {}  # equal requests, each with its keys in order
@@ -106,7 +115,7 @@ class _Feed:
     """The jobs of a lane for one plan, lazily. key: that of the next, as `in_turns` wants it."""
 
     def __init__(self, lane: _Lane) -> None:
-        self._lane, self._keys = lane, lane.keys
+        self._lane, self._keys, self.policy = lane, lane.keys, lane.policy
         self._next = 0
 
     @property
@@ -127,10 +136,10 @@ class _Run:
     """One simulation under way."""
 
     def __init__(
-        self, works: Iterable[Work], pool: Pool, policy: Policy, held: Iterable[Held], now: float, turns: Turns | None,
+        self, works: Iterable[Work], pool: Pool, policy: Policies, held: Iterable[Held], now: float, turns: Turns | None,
         thorough: bool, taken: bool = False,
     ) -> None:  # fmt: skip
-        self.pool, self.policy, self.turns = pool, policy, turns
+        self.pool, self.policy, self.turns, self.thorough = pool, policy, turns, thorough
         self.works = {work.job: work for work in works}
         self.begin = now
         self.lanes: dict[str, _Lane] = {}
@@ -143,11 +152,6 @@ class _Run:
         self.when: dict[int, float] = {}  # job -> when those that are met let it go
         self.dependents: dict[tuple[int, bool], list[tuple[int, int, float]]] = {}
         self.met: set[tuple[int, int]] = set()
-        kind = type(policy).plan
-        self.backfill = not thorough and kind is Backfill.plan
-        self.fcfs = not thorough and kind is Fcfs.plan
-        #: Whether a plan may leave out jobs that fit.
-        self.limited = not self.fcfs and not (kind is Backfill.plan and getattr(policy, "depth", 0) >= len(self.works))
         self.fresh = False  # the pool's timeline is that of the last plan, and nothing was given back since
         for one in held:
             if not taken:
@@ -181,7 +185,7 @@ class _Run:
             while again:  # a plan that looks at so many jobs may see others once some have started
                 again = False
                 for lane, placed in self._plans(came, now):
-                    again = again or (bool(placed) and self.limited)
+                    again = again or (bool(placed) and lane.limited)
                     yield from self._begin(lane, placed, now)
                 came = []
 
@@ -218,7 +222,8 @@ class _Run:
         key = (-work.priority, work.order, job)
         lane = self.lanes.get(work.queue)
         if lane is None:
-            lane = self.lanes[work.queue] = _Lane()
+            policy = self.policy if isinstance(self.policy, Policy) else self.policy(work.queue)
+            lane = self.lanes[work.queue] = _Lane(policy, len(self.works), self.thorough)
         lane.add(key, Pending(job, work.priority, work.order, work.request, work.limit_s))
         return key
 
@@ -253,14 +258,16 @@ class _Run:
         lanes = [lane for lane in self.lanes.values() if lane.keys]
         if not lanes:
             return
-        if len(lanes) == 1 and self.backfill:
+        if len(lanes) == 1 and lanes[0].backfill:
             yield from self._newcomers(lanes[0], sorted(came), now)
-            return
-        if self.fcfs:
-            if any(self._fits(lane.entries[lane.keys[0]].request) for lane in lanes):
-                yield from self._ask(lanes, now)
-        elif not self.backfill or any(self._fitting(lane) for lane in lanes):
+        elif any(self._may_start(lane) for lane in lanes):
             yield from self._ask(lanes, now)
+
+    def _may_start(self, lane: _Lane) -> bool:
+        """Whether a plan might place somebody of this lane, as far as can be told without making one."""
+        if lane.fcfs:
+            return self._fits(lane.entries[lane.keys[0]].request)
+        return not lane.backfill or bool(self._fitting(lane))
 
     def _newcomers(self, lane: _Lane, came: list[Key], now: float) -> Iterator[tuple[_Lane, list[Place]]]:
         """Backfill with one line. came: keys of those who have just come, in order.
@@ -277,7 +284,7 @@ class _Run:
                 yield lane, placed
         tail = came and lane.keys[len(lane.keys) - len(came)] == came[0]
         if self.fresh and (tail or not came) and self._soonest() > now + OVERDUE_S:
-            depth = getattr(self.policy, "depth", inf)
+            depth = getattr(lane.policy, "queue_depth", inf)
             for key in came:
                 if bisect_left(lane.keys, key) < depth:
                     yield lane, self._by_itself(lane, key, now, lane.left)
@@ -337,10 +344,10 @@ class _Run:
     def _ask_one(self, lane: _Lane, fitting: list[list[Key]], now: float) -> Iterator[tuple[_Lane, list[Place]]]:
         """A whole plan of one line under a backfill policy. Once it has made its reservations it passes over who does not fit
         without a word, so these are not shown to it."""
-        policy = self.policy
+        policy = lane.policy
         assert isinstance(policy, Backfill)
-        lane.left = policy.reservations
-        keys = lane.keys if len(lane.keys) <= policy.depth else lane.keys[: policy.depth]
+        lane.left = policy.reservation_depth
+        keys = lane.keys if len(lane.keys) <= policy.queue_depth else lane.keys[: policy.queue_depth]
         end = keys[-1]
 
         def feed() -> Iterator[Pending]:
@@ -361,7 +368,7 @@ class _Run:
                 placed.append(decision)
             elif isinstance(decision, Reserve):
                 lane.left -= 1
-        self.fresh = self._lasts(now) and (not placed or len(lane.keys) <= policy.depth)
+        self.fresh = self._lasts(now) and (not placed or len(lane.keys) <= policy.queue_depth)
         yield lane, placed
 
     def _ask(self, lanes: list[_Lane], now: float) -> Iterator[tuple[_Lane, list[Place]]]:
@@ -370,9 +377,9 @@ class _Run:
         self.fresh = False
         feeds = [_Feed(lane) for lane in lanes]
         if len(feeds) == 1:
-            decisions = self.policy.plan(feeds[0], self.pool, now)
+            decisions = lanes[0].policy.plan(feeds[0], self.pool, now)
         elif self.turns is not None:
-            decisions = self.turns(feeds, lambda feed: self.policy.plan(feed, self.pool, now))
+            decisions = self.turns(feeds, lambda feed: feed.policy.plan(feed, self.pool, now))
         else:
             raise ValueError("several queues need `turns`")
         placed: dict[int, Place] = {}

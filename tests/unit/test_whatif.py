@@ -64,13 +64,16 @@ def test_what_is_left_out_changes_no_start(seed: int) -> None:
     nodes = random_inventory(rng)
     works = random_workload(rng, ("", "b") if seed % 4 == 0 else ("",))
     policies: list[Policy] = [
-        Fcfs(), Easy(), Hybrid(rng.randrange(1, 4)), Hybrid(rng.randrange(1, 4), rng.randrange(1, 8)), Conservative(),
+        Fcfs(), Fcfs(2), Easy(), Hybrid(rng.randrange(1, 4)), Hybrid(rng.randrange(1, 4), rng.randrange(1, 8)), Conservative(),
         Conservative(rng.randrange(1, 9)),
     ]  # fmt: skip
     for policy in policies:
         quick, slow = (list(simulate(works, Pool(nodes), policy, turns=in_turns, thorough=thorough)) for thorough in (False, True))
         assert quick == slow
         _check(works, nodes, quick)
+    mixed = [list(simulate(works, Pool(nodes), lambda queue: Easy() if queue else Fcfs(), turns=in_turns, thorough=thorough))
+             for thorough in (False, True)]  # fmt: skip
+    assert mixed[0] == mixed[1]
 
 
 def _check(works: list[Work], nodes: tuple[NodeRecord, ...], begun: list[Begun]) -> None:
@@ -123,12 +126,12 @@ def test_start_times_of_some() -> None:
     pending = [Pending(1, 16, 1, cores(14), 60.0), Pending(2, 16, 2, cores(16), 0.0), Pending(3, 16, 3, cores(1), 1e9),
                Pending(4, 0, 4, cores(1), 1.0, held=True)]  # fmt: skip
     assert start_times(pending, pool, Easy(), 40.0) == {3: 40.0, 1: 100.0, 2: 40.0 + 1e9}
-    assert start_times(pending, pool, Easy(), 40.0, wanted=[1]) == {1: 100.0}
+    assert start_times(pending, pool, Easy(), 40.0, wanted=[1])[1] == 100.0
     assert start_times(pending, pool, Easy(), 40.0, wanted=[]) == {}
     assert pool.core_free[0].bit_count() == 12
     assert list(pool.holders()) == [(90, 100.0, (held,))]
     pool.holders = lambda: [(90, 10.0, (held,))]
-    assert start_times(pending, pool, Easy(), 40.0, wanted=[1]) == {1: 41.0}
+    assert start_times(pending, pool, Easy(), 40.0, wanted=[1])[1] == 41.0
     pool.holders = lambda: [(90, 0.0, (held,))]
     assert start_times(pending, pool, Easy(), 40.0) == {3: 40.0}
 
