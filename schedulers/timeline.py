@@ -85,7 +85,7 @@ class Timeline:
         window = _Window(self.pool)
         ends = sorted({span.end for span in self._spans} | {span.end for span in self.reserved})
         done, entered, held = 0, 0, list[Span]()
-        need = _least(request)
+        need = least_cores(request)
         for start in ends:
             while done < len(self._spans) and self._spans[done].end <= start:
                 window.give(self._spans[done].claims)
@@ -111,7 +111,7 @@ class Timeline:
         return None
 
 
-def _least(request: Request) -> int:
+def least_cores(request: Request) -> int:
     """A number of cores without which the request cannot fit, whatever else there is."""
     flat = request.flat
     return flat.nslots * flat.cores if flat is not None and not flat.exclusive else 0

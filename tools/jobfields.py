@@ -12,7 +12,7 @@ from typing import Any
 from ..journal.ids import encode, f58
 from ..journal.idset import format_ids
 from ..journal.job import INACTIVE, PENDING, RESULT_ABBREV, STATE_ABBREV, STATE_NAMES, Job
-from . import jobview
+from . import foresight, jobview
 from .jobview import View
 from .reading import user_name
 
@@ -70,8 +70,10 @@ def notes_on(job: Job, view: View) -> dict[str, Any]:
     if job.memo:
         found["user"] = {**(found.get("user") or {}), **job.memo}
     why = jobview.reason(job, view)
-    if why:
-        found["sched"] = {"reason_pending": why, **(found.get("sched") or {})}
+    begins = foresight.t_estimate(job, view)
+    if why or begins:
+        told = {"reason_pending": why} if why else {}
+        found["sched"] = {**told, **({"t_estimate": begins} if begins else {}), **(found.get("sched") or {})}
     return found
 
 
@@ -143,6 +145,8 @@ FIELDS: FieldTable = FieldTable({
     "expiration": ("EXPIRATION", lambda job, view: job.expiration),
     "t_remaining": ("T_REMAINING", jobview.remaining),
     "duration": ("DURATION", lambda job, view: job.duration),
+    "t_estimate": ("T_ESTIMATE", foresight.t_estimate),
+    "eta": ("ETA", foresight.eta),
     "contextual_time": ("TIME", jobview.shown_time),
     "contextual_info": ("INFO", jobview.info),
     "info": ("INFO", jobview.info),
@@ -164,7 +168,7 @@ def job_document(job: Job, view: View) -> dict[str, Any]:
         "nodelist", "status", "t_submit", "t_depend", "t_run", "t_cleanup", "t_inactive", "runtime",
         "duration",
         "expiration", "t_remaining", "returncode", "result", "success", "waitstatus", "inactive_reason",
-        "reason",
+        "reason", "t_estimate",
     ):  # fmt: skip
         value = FIELDS[name][1](job, view)
         if (

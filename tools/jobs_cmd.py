@@ -91,8 +91,10 @@ def jobs(**options: Any) -> None:
 
 def _print_json(chosen: list[Job], view: View, *, single: bool) -> None:
     from . import render
+    from .foresight import foresee
     from .jobfields import job_document
 
+    foresee(view, chosen, ["info"])
     documents = [job_document(job, view) for job in chosen]
     if single and documents:
         render.print_json(documents[0])
@@ -102,6 +104,7 @@ def _print_json(chosen: list[Job], view: View, *, single: bool) -> None:
 
 def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
     from . import render
+    from .foresight import foresee
     from .formats import Format
     from .jobfields import FIELDS
     from .jobview import status_abbrev
@@ -111,7 +114,9 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
     if name in ("default", "cute") and any(job.queue != "default" for job in chosen):
         text = text.replace("{username", "{queue:<8.8+} {username")
     header = not options["no_header"]
-    lines = Format(text, FIELDS).lines(chosen, view, header=header, within=render.columns() if name else 0)
+    compiled = Format(text, FIELDS)
+    foresee(view, chosen, (column.name for column in compiled.columns))
+    lines = compiled.lines(chosen, view, header=header, within=render.columns() if name else 0)
     if name:  # a format of the user's own is printed as it is
         lines = render.fit(lines)
     if name and render.coloured(options["colour"]):
@@ -159,8 +164,10 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
 
 
 def _sort(chosen: list[Job], view: View, text: str) -> None:
+    from .foresight import foresee
     from .jobfields import FIELDS
 
+    foresee(view, chosen, (key.removeprefix("-") for key in text.split(",")))
     for key in reversed(text.split(",")):
         name = key.removeprefix("-")
         if name not in FIELDS:

@@ -27,6 +27,7 @@ from ..journal.state import State
 from .reading import user_name
 
 if TYPE_CHECKING:
+    from ..instances.outlook import Outlook
     from ..journal.log import Journal
 
 
@@ -42,6 +43,7 @@ class View:
         self.hosts = {rank: node.host for rank, node in state.nodes.items()}
         self._nodelists: dict[tuple[int, ...], str] = {}
         self._heads: dict[str, int] | None = None
+        self.outlook: Outlook | None = None  # what is to come, where a table shows it (`foresight.foresee`)
 
     def nodelist(self, job: Job) -> str:
         """The hosts a job holds or held, as a hostlist."""
@@ -78,18 +80,24 @@ class View:
             found = self._jobspecs.get(job.id)
         return found or {}
 
+    def line(self, queue: str) -> str:
+        """The queue in whose line the jobs of a queue stand: its own, or its parent's."""
+        rules = self.state.rules.of(queue)
+        return rules.line if rules is not None else queue
+
     def head(self, queue: str) -> int:
-        """The job first in line in a queue, 0 if none is."""
+        """The job first in a queue's line, 0 if none is."""
         if self._heads is None:
             heads: dict[str, Job] = {}
             for job in self.state.active():
                 if job.state != SCHED or not job.priority or job.granted is not None:
                     continue
-                first = heads.get(job.queue)
-                if first is None or (-job.priority, job.order) < (-first.priority, first.order):
-                    heads[job.queue] = job
+                line = self.line(job.queue)
+                first = heads.get(line)
+                if first is None or in_line(job) < in_line(first):
+                    heads[line] = job
             self._heads = {name: job.id for name, job in heads.items()}
-        return self._heads.get(queue, 0)
+        return self._heads.get(self.line(queue), 0)
 
 
 def in_line(job: Job) -> tuple[int, int]:
@@ -124,8 +132,12 @@ def reason(job: Job, view: View) -> str:
     again = f" ({one_line(job.requeued[3])})" if job.requeued is not None else ""
     if job.reason[0] == REQUEUE and job.requeued is not None:
         return _rests(job, view)
-    if job.reason[1] and job.reason[0] != "limit":  # what it says of a limit was true then
-        return one_line(job.reason[1]) + again
+    told = one_line(job.reason[1]) if job.reason[0] != "limit" else ""  # what it says of a limit was true then
+    if view.outlook is not None and not view.outlook.fault and job.state == SCHED:
+        wait = view.outlook.wait(job)  # what was journalled was true then: meanwhile others may have come before it
+        told = one_line(wait.text) if wait is not None else ""
+    if told:
+        return told + again
     if job.state != SCHED:
         return "no worker has taken it up yet"
     head = view.head(job.queue)
@@ -201,7 +213,10 @@ def status_abbrev(job: Job) -> str:
 def info(job: Job, view: View) -> str:
     """One line of what matters now: reason, hosts, or cause."""
     if job.state & (PENDING | NEW):
-        return reason(job, view)
+        from .foresight import eta
+
+        begins = eta(job, view) if view.outlook is not None else ""
+        return "; ".join(filter(None, (f"eta:{begins}" if begins else "", reason(job, view))))
     if job.state & RUNNING or job.result == 1:
         return (view.nodelist(job) if job.exception is None else cause(job)) + view.away(job)
     return cause(job)

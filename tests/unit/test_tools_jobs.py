@@ -11,7 +11,7 @@ import pytest
 
 TABLE = """\
        JOBID USER     NAME       ST NTASKS NNODES     TIME INFO
-    ƒ6HjYQgw alice    big         S      3      3        - needs 3 nodes; 2 are up
+    ƒ6HjYQgw alice    big         S      3      3        - needs 3 nodes; 2 are up (1 drained)
     ƒ6jJ62Vm alice    small       S      1      -        - behind ƒ6HjYQgw
     ƒ7ArdeJb alice    later       S      1      -        - held
     ƒ7cRBG7R alice    nightly     D      1      -        - waits for begin-time 2023-11-16T02:00:00
@@ -64,7 +64,7 @@ def test_the_contract_of_scripts(shell: Any) -> None:
         ("j", "{t_remaining!F} {ranks} {nodelist} {ncores} {nnodes} {ntasks}", "59.8m 0 node0 2 1 1"),
         ("e", "{nodelist} {ranks}", "node[0-1] 0-1"),
         ("o", "{dependencies} {status_abbrev}", "begin-time=1700100000 D"),
-        ("l", "{reason}|{priority}|{urgency:03d}", "needs 3 nodes; 2 are up|16|016"),
+        ("l", "{reason}|{priority}|{urgency:03d}", "needs 3 nodes; 2 are up (1 drained)|16|016"),
         ("c", "{inactive_reason}|{nnodes:>3h}|{returncode:>3d}", "Canceled: not needed|  -|-128"),
         ("f", "{inactive_reason}", "command not found"),
         ("e", "{name:<2.2+}|{nodelist:<6.6+}", "m+|node[+"),

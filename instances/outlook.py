@@ -1,0 +1,168 @@
+"""What is to come, as far as a folded state tells: who begins when, what is reserved for whom, why the others wait. Pure.
+
+Made when somebody asks, and stored nowhere (`schedulers/forecast.py` says what is assumed). The policy is the instance's own; one
+that is not installed here, or fails, gives no estimates, and `Outlook.fault` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+
+from ..journal.claims import Claim
+from ..journal.ids import f58
+from ..journal.job import Job
+from ..journal.state import State
+from ..kvs.errors import Rejected
+from ..schedulers.forecast import Forecast, Start, forecast
+from ..schedulers.policy import Code, Decision, Policy, Wait, load_policy
+from ..schedulers.request import Request
+from ..schedulers.resources import Pool
+from .plan_inputs import Kind, feeds_of, holders_of, lines_of, pool_of
+from .turns import Feed, in_turns
+
+DEPTH = 1_000  # jobs of each queue's line that are looked at
+NOTHING = Forecast({}, {}, {}, True)
+DEFAULT_POLICY = "fcfs"
+LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone does not mend
+
+
+def policy_name(state: State) -> str:
+    """The queue policy by which an instance plans."""
+    return str(state.instance.get("policy") or DEFAULT_POLICY)
+
+
+class Outlook:
+    """Made once for a state. wanted: ids of jobs whose start is asked for; None: all. spent: True once no more time is to be spent.
+
+    fault: why there are no estimates at all, "" if there may be some. pool: as it is now (before the plan).
+    """
+
+    def __init__(
+        self, state: State, now: float, wanted: Collection[int] | None = None, spent: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.state = state
+        self.now = now
+        self.fault = ""
+        self.forecast = NOTHING
+        try:
+            queues = _Lines(state, load_policy(policy_name(state)))
+            self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent)
+            self.limited = queues.limited
+        except Rejected as error:
+            self.fault, self.limited = str(error), {}
+        except Exception as error:  # a policy may be a plug-in, and fail in any way
+            self.fault, self.limited = f"policy {policy_name(state)} failed: {type(error).__name__}: {error}", {}
+
+    def start(self, job: Job) -> Start | None:
+        """When and where a pending job is expected to begin; None: nobody can say (`why_none`)."""
+        found = self.forecast.starts.get(job.id)
+        return found if found is not None and not self._too_late(found) else None
+
+    def _too_late(self, start: Start) -> bool:
+        return bool(self.state.expiration) and start.time >= self.state.expiration
+
+    def wait(self, job: Job) -> Wait | None:
+        """What a plan of this moment says of it, None if it says nothing."""
+        return self.forecast.waits.get(job.id)
+
+    def why_none(self, job: Job) -> str:
+        """Why there is no estimate for a job that is in line."""
+        if self.fault:
+            return self.fault
+        wait = self.wait(job)
+        if wait is not None and wait.code in LASTING:
+            return "no job's end will make it fit"
+        if job.id in self.forecast.starts:
+            return "the instance ends before"
+        if job.id in self.forecast.endless or self.forecast.whole:
+            endless = self._endless(job)
+            if endless:
+                more = f" and {len(endless) - 3} more" if len(endless) > 3 else ""
+                names = ", ".join(map(f58, endless[:3])) + more
+                return f"it waits for {names}, which {'has' if len(endless) == 1 else 'have'} no time limit"
+            return "it waits for jobs without a time limit"
+        return "too many jobs end and begin before it"
+
+    def _endless(self, job: Job) -> list[int]:
+        """Who holds, without a limit, what the job would get; of all that do so if that is not known."""
+        claims = self.forecast.endless.get(job.id)
+        found = [holder for holder, end, _ in holders_of(self.state) if not end]
+        return [id for id in found if overlap(self.state.jobs[id].claims, claims)] if claims is not None else found
+
+    def reservations(self) -> list[tuple[int, Start]]:
+        """(job, when and where) of what the plan of this moment keeps for jobs that wait, the earliest first."""
+        kept = [(job, start) for job, start in self.forecast.starts.items() if start.reserved and not self._too_late(start)]
+        return sorted(kept, key=lambda pair: (pair[1].time, pair[0]))
+
+
+def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
+    """The ranks on which two jobs' claims have a core, a GPU or memory in common."""
+    ranks = {claim.rank: claim for claim in others}
+    return [
+        one.rank
+        for one in claims
+        if (other := ranks.get(one.rank)) is not None
+        and (one.cores & other.cores or one.gpus & other.gpus or (one.memory_mb and other.memory_mb))
+    ]
+
+
+class _Lines:
+    """The queues of a state, as the play goes on: see `schedulers.forecast.Queues`. limited: who is held up by a number of jobs."""
+
+    def __init__(self, state: State, policy: Policy) -> None:
+        self.state = state
+        self.policy = policy
+        self.kinds = lines_of(state, DEPTH)
+        self.entries = {entry.job: entry for _, _, line in self.kinds for entry in line}
+        self.limited: dict[int, str] = {}
+        self.strict = not getattr(policy, "overtakes", True)
+        self.never: set[int] = set()  # jobs that are stepped over, since they fit no inventory of ours
+        self._gone: set[int] = set()
+        self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
+        self._feeds: list[Feed] = []
+
+    def plan(self, pool: Pool, now: float) -> Iterator[Decision]:
+        """As a worker's plan."""
+        first = not self._feeds
+        left: list[Kind] = [(queue, user, [one for one in line if one.job not in self._gone]) for queue, user, line in self.kinds]
+        self.kinds = [kind for kind in left if kind[2]]
+        self._feeds = feeds_of(self.state, self.kinds, self._full)
+        for decision in in_turns(self._feeds, lambda feed: self.policy.plan(feed, pool, now)):
+            if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
+                self.never.add(decision.job)
+            yield decision
+        if first:
+            self.limited = {entry.job: why for feed in self._feeds for entry, why in feed.limited}
+
+    def begins(self, job: int) -> float:
+        """It counts as its user's from now on."""
+        self._gone.add(job)
+        self._count(job, 1)
+        return self.entries[job].duration_s
+
+    def ends(self, job: int) -> None:
+        """It does no more."""
+        self._count(job, -1)
+
+    def _count(self, id: int, by: int) -> None:
+        job = self.state.jobs.get(id)
+        if self.state.usage is not None and job is not None and (by > 0 or job.holds or id in self._gone):
+            for scope, _ in self.state.rules.running_limits(job.queue):
+                self._more[scope, job.userid] = self._more.get((scope, job.userid), 0) + by
+
+    def _full(self, queue: str, user: int) -> str:
+        usage = self.state.usage
+        return usage.running_full(queue, user, self._more) if usage is not None else ""
+
+    def requests(self) -> Collection[Request]:
+        """What those that are left ask for, each once; of each line's first if nobody overtakes."""
+        found: dict[bytes, Request] = {}
+        for queue, _, line in self.kinds:
+            if self.state.may_start(queue):
+                for entry in line:
+                    if entry.job in self._gone:
+                        continue
+                    found.setdefault(entry.request.key, entry.request)
+                    if self.strict and entry.job not in self.never:
+                        break
+        return list(found.values())

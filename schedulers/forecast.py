@@ -1,0 +1,166 @@
+"""When pending jobs are expected to begin: the policy's own plans, played forward. Pure; no clock.
+
+What is assumed: each job runs to its limit, nobody comes, nobody is cancelled, no node comes or goes. Then what a plan reserves is
+what it will do, and who has no reservation begins at the first end at which a plan places him. A job without a limit never ends
+here, and nobody gets an estimate that waits for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Protocol
+
+from ..journal.claims import Claim
+from .policy import Decision, Place, Reserve, Wait
+from .request import Request
+from .resources import Pool, Unmatched
+from .timeline import FOREVER_S, OVERDUE_S, least_cores
+
+ROUNDS = 2_000  # plans made at most
+FEW = 16  # so many kinds of requests are tried one by one before a plan is made
+EACH = 256  # with more ends to come than this, plans in which nobody begins are made less and less often
+
+Holder = tuple[int, float, tuple[Claim, ...]]  # job, when it ends or 0, what it holds
+
+
+class Start(NamedTuple):
+    """When and where a job is expected to begin. time: Unix seconds. reserved: the plan of this moment keeps the claims for it."""
+
+    time: float
+    claims: tuple[Claim, ...]
+    reserved: bool
+
+
+class Forecast(NamedTuple):
+    """starts: of jobs for which there is an estimate. waits: what the plan of this moment says of those that wait. endless: of
+    those that wait for the end of a job without a limit, what they would get. whole: False where it was broken off early."""
+
+    starts: dict[int, Start]
+    waits: dict[int, Wait]
+    endless: dict[int, tuple[Claim, ...]]
+    whole: bool
+
+
+class Queues(Protocol):
+    """The pending jobs, as they stand in line."""
+
+    def plan(self, pool: Pool, now: float) -> Iterator[Decision]:
+        """The policy's decisions about those that are left."""
+        ...
+
+    def begins(self, job: int) -> float:
+        """A job leaves the line; for how long it holds what it got, 0 for ever."""
+        ...
+
+    def ends(self, job: int) -> None:
+        """A job is over, one of the holders or one that left the line."""
+        ...
+
+    def requests(self) -> Collection[Request]:
+        """What those that are left ask for, each once; where nobody overtakes, those that come first in their lines."""
+        ...
+
+
+def forecast(
+    queues: Queues, pool: Pool, holders: Iterable[Holder], now: float, *, wanted: Collection[int] | None = None,
+    rounds: int = ROUNDS, spent: Callable[[], bool] = lambda: False,
+) -> Forecast:  # fmt: skip
+    """Play forward on this pool, which is changed. wanted: stop once all of these have an estimate (None: go on to the end).
+
+    spent: asked again and again; True breaks it off.
+    """
+    play = _Play(queues, pool, holders, now, spent)
+    asked = set(wanted) if wanted is not None else None
+    while not (asked is not None and play.starts.keys() >= asked):
+        if not play.round() or rounds == 1:
+            return play.told(False)
+        rounds -= 1
+        if not play.go_on():
+            return play.told(not spent())
+    return play.told(True)
+
+
+class _Play:
+    """Where the play stands. live: number -> who holds what until when; ends: (when, number), a heap; stride: how many ends there
+    are between two plans."""
+
+    def __init__(
+        self, queues: Queues, pool: Pool, holders: Iterable[Holder], now: float, spent: Callable[[], bool]
+    ) -> None:
+        self.queues = queues
+        self.pool = pool
+        self.at = now
+        self.spent = spent
+        self.first = True
+        self.live = dict(enumerate(holders))
+        self.ends = [(max(end, now + OVERDUE_S), number) for number, (_, end, _) in self.live.items() if end]
+        heapify(self.ends)
+        self.next = len(self.live)
+        self.stride = 1
+        self.promised = 0.0  # the earliest time that the last plan has reserved
+        self.starts: dict[int, Start] = {}
+        self.waits: dict[int, Wait] = {}
+        self.endless: dict[int, tuple[Claim, ...]] = {}
+        pool.holders = lambda: list(self.live.values())
+
+    def told(self, whole: bool) -> Forecast:
+        """What has come out."""
+        endless = {job: claims for job, claims in self.endless.items() if job not in self.starts}
+        return Forecast(self.starts, self.waits, endless, whole)
+
+    def round(self) -> bool:
+        """One plan: who begins, and who is promised what. False: it was broken off."""
+        at, first, self.first = self.at, self.first, False
+        self.pool.timeline, self.promised = None, 0.0
+        before = self.next
+        for decision in self.queues.plan(self.pool, at):
+            if isinstance(decision, Place):
+                self._begins(decision.job, decision.claims)
+            elif isinstance(decision, Reserve):
+                self._promised(decision, first)
+            elif first:
+                self.waits[decision.job] = decision
+            if self.spent():
+                return False
+        self.stride = 1 if self.next > before or len(self.ends) <= EACH else self.stride * 2
+        return True
+
+    def _promised(self, decision: Reserve, first: bool) -> None:
+        job, start = decision.job, decision.start
+        if first:
+            self.waits[job] = decision.wait
+        if start - self.at >= FOREVER_S / 2:
+            self.endless[job] = decision.claims
+            return
+        self.promised = min(self.promised or start, start)
+        self.starts.setdefault(job, Start(start, decision.claims, first))
+
+    def _begins(self, job: int, claims: tuple[Claim, ...]) -> None:
+        lasts = self.queues.begins(job)
+        end = self.at + lasts if lasts else 0.0
+        self.live[self.next] = (job, end, claims)
+        if end:
+            heappush(self.ends, (end, self.next))
+        self.next += 1
+        self.starts.setdefault(job, Start(self.at, claims, False))
+
+    def go_on(self) -> bool:
+        """To the next moment at which somebody may begin, who ended by then having given back what he held; False: there is none,
+        or no more time to look for it."""
+        requests, ends, skip = self.queues.requests(), self.ends, self.stride
+        least = min(map(least_cores, requests), default=0)
+        while ends and requests:
+            at = self.at = ends[0][0]
+            while ends and ends[0][0] <= at:
+                job, _, claims = self.live.pop(heappop(ends)[1])
+                self.pool.give(claims)
+                self.queues.ends(job)
+                skip -= 1
+            if self.pool.free.cores.total() < least or (skip > 0 and ends and not 0 < self.promised <= at):
+                continue
+            if len(requests) > FEW or not all(isinstance(self.pool.match(request), Unmatched) for request in requests):
+                return True
+            if self.spent():
+                return False
+        return False

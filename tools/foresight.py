@@ -1,0 +1,51 @@
+"""Estimated starts in listings: computed when a table shows them, in bounded time. Decides wording only (Flux's "eta:23.1m")."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..journal.job import SCHED, Job
+
+if TYPE_CHECKING:
+    from ..instances.outlook import Outlook
+    from .jobview import View
+
+BUDGET_S = 0.2  # of a listing; what is not found by then has no estimate there (`fluxkv explain` takes longer)
+LONG_S = 5.0
+SHOWN_BY = frozenset(("contextual_info", "info", "reason", "t_estimate", "eta", "annotations", "sched.t_estimate",
+                      "annotations.sched", "annotations.sched.t_estimate", "sched.reason_pending",
+                      "annotations.sched.reason_pending"))  # fmt: skip
+
+
+def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: float = BUDGET_S) -> None:
+    """Give the view an outlook, if one of these jobs stands in line and one of these fields shows what it says."""
+    waiting = [job.id for job in jobs if job.state == SCHED and job.priority > 0 and job.granted is None]
+    if waiting and view.outlook is None and not SHOWN_BY.isdisjoint(fields):
+        from ..instances.outlook import Outlook
+
+        until = time.monotonic() + budget_s
+        view.outlook = Outlook(view.state, view.now, waiting, lambda: time.monotonic() > until)
+
+
+def t_estimate(job: Job, view: View) -> float | str:
+    """When a pending job is expected to begin, Unix seconds (Flux: annotations.sched.t_estimate); "" if nobody can say."""
+    outlook: Outlook | None = view.outlook
+    start = outlook.start(job) if outlook is not None and job.state == SCHED else None
+    return start.time if start is not None else ""
+
+
+def eta(job: Job, view: View) -> str:
+    """How long that is from now: "23.1m", "now", or ""."""
+    found = t_estimate(job, view)
+    if isinstance(found, str):
+        return ""
+    return eta_text(found - view.now)
+
+
+def eta_text(left: float) -> str:
+    """Seconds from now as Flux has them, to the second: "now", "4s", "23.1m"."""
+    from .formats import fsd
+
+    return fsd(float(round(left))) if left >= 1 else "now"
