@@ -7,28 +7,33 @@ that is not installed here, or fails, gives no estimates, and `Outlook.fault` sa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import takewhile
 
 from ..journal.claims import Claim
 from ..journal.ids import f58
 from ..journal.job import Job
+from ..journal.sched_config import SchedulerRules
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.forecast import Forecast, Start, forecast
-from ..schedulers.policy import Code, Decision, Policy, Wait, load_policy
+from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_policy
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .plan_inputs import Kind, feeds_of, holders_of, lines_of, pool_of
+from .queue_policies import QueuePolicies
 from .turns import Feed, in_turns
 
 DEPTH = 1_000  # jobs of each queue's line that are looked at
 NOTHING = Forecast({}, {}, {}, True)
-DEFAULT_POLICY = "fcfs"
 LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone does not mend
 
 
-def policy_name(state: State) -> str:
-    """The queue policy by which an instance plans."""
-    return str(state.instance.get("policy") or DEFAULT_POLICY)
+def policy_name(state: State, queue: str = "") -> str:
+    """The policy by which an instance plans, or one of its queues."""
+    rules = state.rules.of(queue) if queue else None
+    if rules is not None:
+        rules = state.rules.of(rules.line)
+    return rules.scheduler.named(state.instance) if rules is not None else SchedulerRules().named(state.instance)
 
 
 class Outlook:
@@ -45,7 +50,7 @@ class Outlook:
         self.fault = ""
         self.forecast = NOTHING
         try:
-            queues = _Lines(state, load_policy(policy_name(state)))
+            queues = _Lines(state, load_policy(policy_name(state)), spent)
             self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent)
             self.limited = queues.limited
         except Rejected as error:
@@ -109,13 +114,14 @@ def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
 class _Lines:
     """The queues of a state, as the play goes on: see `schedulers.forecast.Queues`. limited: who is held up by a number of jobs."""
 
-    def __init__(self, state: State, policy: Policy) -> None:
+    def __init__(self, state: State, policy: Policy, spent: Callable[[], bool]) -> None:
         self.state = state
-        self.policy = policy
+        self.spent = spent
+        self.policies = QueuePolicies(policy)
+        self.policies.choose(state)
         self.kinds = lines_of(state, DEPTH)
         self.entries = {entry.job: entry for _, _, line in self.kinds for entry in line}
         self.limited: dict[int, str] = {}
-        self.strict = not getattr(policy, "overtakes", True)
         self.never: set[int] = set()  # jobs that are stepped over, since they fit no inventory of ours
         self._gone: set[int] = set()
         self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
@@ -127,12 +133,16 @@ class _Lines:
         left: list[Kind] = [(queue, user, [one for one in line if one.job not in self._gone]) for queue, user, line in self.kinds]
         self.kinds = [kind for kind in left if kind[2]]
         self._feeds = feeds_of(self.state, self.kinds, self._full)
-        for decision in in_turns(self._feeds, lambda feed: self.policy.plan(feed, pool, now)):
+        for decision in in_turns(self._feeds, lambda feed: self.policies.of(feed.queue).plan(self._in_time(feed), pool, now)):
             if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
                 self.never.add(decision.job)
             yield decision
         if first:
             self.limited = {entry.job: why for feed in self._feeds for entry, why in feed.limited}
+
+    def _in_time(self, feed: Feed) -> Iterator[Pending]:
+        """As long as there is time: a plan may look at very many jobs before it has anything to say."""
+        return takewhile(lambda _: not self.spent(), feed)
 
     def begins(self, job: int) -> float:
         """It counts as its user's from now on."""
@@ -158,11 +168,13 @@ class _Lines:
         """What those that are left ask for, each once; of each line's first if nobody overtakes."""
         found: dict[bytes, Request] = {}
         for queue, _, line in self.kinds:
+            rules = self.state.rules.of(queue)
+            strict = rules is not None and not getattr(self.policies.of(rules.line), "overtakes", True)
             if self.state.may_start(queue):
                 for entry in line:
                     if entry.job in self._gone:
                         continue
                     found.setdefault(entry.request.key, entry.request)
-                    if self.strict and entry.job not in self.never:
+                    if strict and entry.job not in self.never:
                         break
         return list(found.values())
