@@ -18,6 +18,7 @@ from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
     from ..journal.claims import Claim
+    from ..journal.ranges import Choice, Range
 
 #: Megabytes per unit of a `memory` vertex. As with other schedulers, 1 GB is 1024 MB and MiB is another name
 #: for MB.
@@ -25,14 +26,17 @@ MEMORY_UNITS = {"MB": 1, "MiB": 1, "GB": 1024, "GiB": 1024, "TB": 1024 * 1024, "
 
 _VERTEX_KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 _CACHE_SIZE = 4096
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Vertex:
-    """One vertex of the requested tree. exclusive: None where the jobspec is silent (RFC 14's default)."""
+    """One vertex of the requested tree. exclusive: None where the jobspec is silent (RFC 14's default). count: a number, or what
+    may be a greater one (RFC 14's ranges and sets).
+    """
 
     type: str
-    count: int
+    count: int | Range | Choice
     exclusive: bool | None
     label: str
     unit: str
@@ -41,7 +45,8 @@ class Vertex:
     def value(self) -> list[Any]:
         """Plain values that name the vertex and all below it."""
         below = [child.value() for child in self.children]
-        return [self.type, self.count, self.exclusive, self.label, self.unit, below]
+        count = self.count if isinstance(self.count, int) else [str(part) for part in self.count]
+        return [self.type, count, self.exclusive, self.label, self.unit, below]
 
 
 class Flat(NamedTuple):
@@ -68,7 +73,7 @@ class Request:
 
     key: names (resources, constraint) and nothing else; caches of matchers are keyed by it. constraint: RFC
     31, {} for none; constraint_key: its key, b"" for none. flat: None where only a matcher of trees will do.
-    duration_s: 0 = unset.
+    duration_s: 0 = unset. label: of the slots that tasks run in, where there are several kinds, "" for all.
     """
 
     key: bytes
@@ -78,6 +83,7 @@ class Request:
     constraint_key: bytes
     duration_s: float
     queue: str
+    label: str = ""
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -97,13 +103,15 @@ def compile_request(jobspec: Mapping[str, Any]) -> Request:
     """The Request of a jobspec (a parsed mapping). Jobs that ask for the same get the same object.
 
     Raises Rejected, with the path to the fault in the message, for what is malformed (code "bad-jobspec") and
-    for what no matcher here can do yet (code "unsupported").
+    for what no matcher here can do (code "unsupported").
     """
     resources = jobspec.get("resources")
     attributes = jobspec.get("attributes") or {}
     system = attributes.get("system") if isinstance(attributes, Mapping) else None
     system = system if isinstance(system, Mapping) else {}
-    asked = [resources, system.get("constraints"), system.get("duration", 0), system.get("queue", "")]
+    asked = [
+        resources, system.get("constraints"), system.get("duration", 0), system.get("queue", ""), _label(jobspec.get("tasks")),
+    ]  # fmt: skip
     try:
         raw: bytes = msgpack.packb(asked)
     except (TypeError, ValueError, OverflowError) as error:
@@ -119,11 +127,19 @@ def compile_request(jobspec: Mapping[str, Any]) -> Request:
     return request
 
 
-def _compile(resources: object, constraint: object, duration: object, queue: object) -> Request:
+def _label(tasks: object) -> str:
+    """The label of the slots that the tasks run in, as far as it can be read."""
+    task = tasks[0] if isinstance(tasks, list | tuple) and tasks else None
+    label = task.get("slot") if isinstance(task, Mapping) else None
+    return label if isinstance(label, str) else ""
+
+
+def _compile(resources: object, constraint: object, duration: object, queue: object, label: str) -> Request:
     if not isinstance(resources, list | tuple) or not resources:
         raise _bad("resources", "must be a list of at least one vertex")
     tree = tuple(_vertex(v, f"resources[{i}]") for i, v in enumerate(resources))
-    _check_labels(tree, "resources", set())
+    labels = set[str]()
+    _check_labels(tree, "resources", labels)
     if (
         not isinstance(duration, int | float)
         or isinstance(duration, bool)
@@ -141,11 +157,22 @@ def _compile(resources: object, constraint: object, duration: object, queue: obj
 
         check(constraint)
     constraint_key: bytes = msgpack.packb(constraint) if constraint else b""
-    key: bytes = msgpack.packb([[vertex.value() for vertex in tree], constraint or None])
-    return Request(key, tree, _flat(tree), dict(constraint), constraint_key, float(duration), queue)
+    if not any(map(_has_slot, tree)):
+        raise _bad("resources", "has no slot: put what a task needs into one")
+    label = label if len(labels) > 1 and label in labels else ""
+    named = [[vertex.value() for vertex in tree], constraint or None]
+    key: bytes = msgpack.packb([*named, label] if label else named)
+    request = Request(key, tree, _flat(tree), dict(constraint), constraint_key, float(duration), queue, label)
+    if request.flat is None:
+        from .tree.needs import of_request
+
+        of_request(request)
+    return request
 
 
-def _vertex(value: object, path: str) -> Vertex:
+def _vertex(value: object, path: str, depth: int = 0) -> Vertex:
+    if depth > MAX_DEPTH:
+        raise _bad(path.partition(".")[0], f"is more than {MAX_DEPTH} deep")
     if not isinstance(value, Mapping):
         raise _bad(path, "must be an object with at least `type` and `count`")
     if unknown := sorted(str(k) for k in value if k not in _VERTEX_KEYS):
@@ -163,34 +190,34 @@ def _vertex(value: object, path: str) -> Vertex:
     below = value.get("with", ())
     if "with" in value and (not isinstance(below, list | tuple) or not below):
         raise _bad(f"{path}.with", "must be a list of at least one vertex")
-    children = tuple(_vertex(v, f"{path}.with[{i}]") for i, v in enumerate(below))
+    children = tuple(_vertex(v, f"{path}.with[{i}]", depth + 1) for i, v in enumerate(below))
     if value["type"] == "slot" and not children:
         raise _bad(f"{path}.with", "is missing: a slot must hold something")
     count = _count(value.get("count"), f"{path}.count")
     return Vertex(value["type"], count, exclusive, value.get("label", ""), value.get("unit", ""), children)
 
 
-def _count(value: object, path: str) -> int:
-    """A fixed count; RFC 14's ranges and sets are well formed, but no matcher here can do them yet."""
+def _has_slot(vertex: Vertex) -> bool:
+    return vertex.type in ("slot", "xor_slot") or any(map(_has_slot, vertex.children))
+
+
+def _count(value: object, path: str) -> int | Range | Choice:
+    """A number, or a range or set of numbers (RFC 14)."""
     if isinstance(value, bool) or value is None:
         raise _bad(path, "must be a positive integer")
-    if isinstance(value, Mapping):
-        least = value.get("min")
-        if "max" in value and value["max"] == least:
-            return _count(least, f"{path}.min")
-        raise _unsupported(path, "a range of counts", "ask for one number")
-    if isinstance(value, str):
-        text = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        if text.isascii() and text.isdigit() and text[0] != "0":
-            return int(text)
-        if text and text.isascii() and text[0] in "123456789" and not set(text) - set("0123456789,-+:*^"):
-            raise _unsupported(path, "a range or set of counts", "ask for one number")
-        raise _bad(path, f"must be a positive integer, not {value!r}")
-    if not isinstance(value, int) or value < 1:
-        raise _bad(path, f"must be a positive integer, not {value!r}")
-    if value > 0xFFFFFFFF:
-        raise _bad(path, "is above 4294967295")
-    return value
+    if isinstance(value, int):
+        if value < 1:
+            raise _bad(path, f"must be a positive integer, not {value!r}")
+        if value > 0xFFFFFFFF:
+            raise _bad(path, "is above 4294967295")
+        return value
+    from ..journal.ranges import parse_count
+
+    try:
+        amount = parse_count(value)
+    except Rejected as error:
+        raise _bad(path, str(error)) from None
+    return amount.min if amount.fixed else amount
 
 
 def _check_labels(tree: Sequence[Vertex], path: str, seen: set[str]) -> None:
@@ -206,55 +233,61 @@ def _check_labels(tree: Sequence[Vertex], path: str, seen: set[str]) -> None:
         _check_labels(vertex.children, f"{here}.with", seen)
 
 
-def _flat(tree: tuple[Vertex, ...]) -> Flat:
-    """The flat form. Where a matcher of trees arrives, what is refused here becomes None and goes to it."""
+class _NotFlat(Exception):
+    """It is of another shape."""
+
+
+def _flat(tree: tuple[Vertex, ...]) -> Flat | None:
+    """The flat form; None where there is none."""
+    try:
+        return _flat_of(tree)
+    except _NotFlat:
+        return None
+
+
+def _flat_of(tree: tuple[Vertex, ...]) -> Flat:
     if len(tree) != 1:
-        raise _unsupported(
-            "resources[1]", "more than one top-level resource", "ask for one node or slot vertex"
-        )
+        raise _NotFlat
     top, path = tree[0], "resources[0]"
     if top.type == "slot":
         cores, gpus, memory = _slot(top, path)
-        return Flat(0, top.count, 0, cores, gpus, memory, 0, False)
+        return Flat(0, _fixed(top), 0, cores, gpus, memory, 0, False)
     if top.type != "node":
-        raise _unsupported(f"{path}.type", f"a top-level {top.type!r}", "the top is a node or a slot")
+        raise _NotFlat
     slot: Vertex | None = None
     slot_path, node_memory = "", 0
     for i, child in enumerate(top.children):
         here = f"{path}.with[{i}]"
         if child.type == "slot" and slot is None:
             slot, slot_path = child, here
-        elif child.type == "memory" and not node_memory:
+        elif child.type == "memory" and not node_memory and child.exclusive is None:
             node_memory = _memory_mb(child, here)
-        elif child.type in ("slot", "memory"):
-            raise _unsupported(here, f"a second {child.type} in a node", "ask for one")
         else:
-            raise _unsupported(f"{here}.type", f"{child.type!r} outside a slot", "put it into the slot")
+            raise _NotFlat
     if slot is None:
-        raise _unsupported(path, "a node without a slot", "put a slot with cores into it")
+        raise _NotFlat
     cores, gpus, memory = _slot(slot, slot_path)
-    nslots = top.count * slot.count
-    return Flat(top.count, nslots, slot.count, cores, gpus, memory, node_memory, bool(top.exclusive))
+    nnodes, slots = _fixed(top), _fixed(slot)
+    return Flat(nnodes, nnodes * slots, slots, cores, gpus, memory, node_memory, bool(top.exclusive))
+
+
+def _fixed(vertex: Vertex) -> int:
+    if not isinstance(vertex.count, int):
+        raise _NotFlat
+    return vertex.count
 
 
 def _slot(slot: Vertex, path: str) -> tuple[int, int, int]:
-    """(cores, gpus, memory_mb) of one slot. Exclusive is what a slot is anyway; false would be sharing."""
-    if slot.exclusive is False:
-        raise _unsupported(f"{path}.exclusive", "sharing a slot's resources with other jobs", "leave it out")
+    """(cores, gpus, memory_mb) of one slot."""
     got: dict[str, int] = {}
     for i, child in enumerate(slot.children):
         here = f"{path}.with[{i}]"
-        if child.type not in ("core", "gpu", "memory"):
-            raise _unsupported(
-                f"{here}.type", f"{child.type!r} in a slot", "a slot holds core, gpu and memory"
-            )
-        if child.type in got:
-            raise _unsupported(here, f"a second {child.type} in a slot", "add the counts up")
-        if child.children:
-            raise _unsupported(f"{here}.with", f"something inside a {child.type}", "leave it out")
-        if child.exclusive is False:
-            raise _unsupported(f"{here}.exclusive", f"sharing a {child.type} with other jobs", "leave it out")
-        got[child.type] = _memory_mb(child, here) if child.type == "memory" else child.count
+        plain = child.type in ("core", "gpu", "memory") and child.type not in got and not child.children
+        if not plain or child.exclusive is False or (child.exclusive and child.type == "memory"):
+            raise _NotFlat
+        got[child.type] = _memory_mb(child, here) if child.type == "memory" else _fixed(child)
+    if slot.exclusive is False:
+        raise _bad(f"{path}.exclusive", "must not be false: what is in a slot is not shared")
     if "core" not in got:
         raise _bad(f"{path}.with", "has no core: every slot needs at least one")
     return got["core"], got.get("gpu", 0), got.get("memory", 0)
@@ -262,11 +295,11 @@ def _slot(slot: Vertex, path: str) -> tuple[int, int, int]:
 
 def _memory_mb(vertex: Vertex, path: str) -> int:
     if vertex.children:
-        raise _unsupported(f"{path}.with", "something inside memory", "leave it out")
+        raise _NotFlat
     factor = MEMORY_UNITS.get(vertex.unit)
     if factor is None:
         raise _bad(f"{path}.unit", f"must be one of {', '.join(MEMORY_UNITS)}, not {vertex.unit!r}")
-    return vertex.count * factor
+    return _fixed(vertex) * factor
 
 
 def _bad(path: str, why: str) -> Rejected:
@@ -290,14 +323,30 @@ def tasks_per_claim(request: Request, count: Mapping[str, Any], claims: Sequence
         raise _bad("tasks[0].count", "must have exactly one of per_slot, per_resource, total")
     ((how, value),) = count.items()
     if how == "per_resource" and isinstance(value, Mapping):
-        each = _count(value.get("count"), "tasks[0].count.per_resource.count")
+        each = _whole(value.get("count"), "tasks[0].count.per_resource.count")
         return [each * held for held in _held(value.get("type"), claims)]
     if how == "per_slot":
-        each = _count(value, "tasks[0].count.per_slot")
+        each = _whole(value, "tasks[0].count.per_slot")
         return [each * claim.slots for claim in claims]
     if how == "total":
-        return spread(_count(value, "tasks[0].count.total"), [claim.slots for claim in claims])
+        return _spread_slots(_whole(value, "tasks[0].count.total"), claims)
     raise _bad(f"tasks[0].count.{how}", "is no way to count tasks")
+
+
+def _whole(value: object, path: str) -> int:
+    count = _count(value, path)
+    if not isinstance(count, int):
+        raise _bad(path, "must be one number")
+    return count
+
+
+def _spread_slots(total: int, claims: Sequence[Claim]) -> list[int]:
+    """Over the claims that have slots: what a job holds on other nodes runs no tasks."""
+    weights = [claim.slots for claim in claims]
+    if all(weights):
+        return spread(total, weights)
+    shares = iter(spread(total, [weight for weight in weights if weight]))
+    return [next(shares) if weight else 0 for weight in weights]
 
 
 def _held(kind: object, claims: Iterable[Claim]) -> list[int]:

@@ -14,16 +14,24 @@ and go.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..journal.claims import Claim
 from ..kvs.errors import Conflict, Rejected
-from .request import Flat, Request
-from .stock import Stock, first, lowest, positions, set_of
+from .flat import Stocks as Stocks
+from .flat import Unmatched as Unmatched
+from .flat import match_nodes, match_slots
+from .flat import serving_nodes as serving_nodes
+from .flat import serving_slots as serving_slots
+from .match_policy import policy_of
+from .request import Request
+from .stock import Stock, lowest, set_of
+
+if TYPE_CHECKING:
+    from .tree.layout import Layout
+    from .tree.policies import Policy as MatchPolicy
 
 _CACHE_SIZE = 4096
-_new = tuple.__new__  # a claim without its constructor's argument handling: one match may make thousands
 _MANY = 16  # claims from which the indexes are changed in one pass
 
 
@@ -47,42 +55,6 @@ class Node(Protocol):
     def properties(self) -> Iterable[str]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Unmatched:
-    """Why a request got nothing, in numbers: `found` of the `needed` nodes or slots (`what`) fit.
-
-    code: "resources" (not now) or "unsatisfiable" (never, with these nodes). `explain` says it in full.
-    False in a condition, where claims are true.
-    """
-
-    code: str
-    what: str
-    needed: int
-    found: int
-
-    def __bool__(self) -> bool:
-        return False
-
-    @property
-    def text(self) -> str:
-        """One line for people."""
-        what = self.what if self.needed == 1 else f"{self.what}s"
-        return f"needs {self.needed} {what}; {self.found} fit{'s' if self.found == 1 else ''}"
-
-    @property
-    def short_by(self) -> int:
-        """How many more nodes or slots would do."""
-        return self.needed - self.found
-
-
-class Stocks(NamedTuple):
-    """The counts of each kind of resource per node, either free now or in all."""
-
-    cores: Stock
-    gpus: Stock
-    memory: Stock
-
-
 class Pool:
     """The nodes of an instance with what is free on each. One owner; not shared between tasks.
 
@@ -90,11 +62,11 @@ class Pool:
     """
 
     __slots__ = (
-        "_constraints", "_idle", "_ranks", "_satisfiable", "_usable", "all_bits", "core_free", "down", "free",
-        "gpu_free", "holders", "index", "nodes", "timeline", "total",
+        "_constraints", "_idle", "_layouts", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
+        "free", "gpu_free", "holders", "index", "match_policy", "nodes", "ranks", "timeline", "total",
     )  # fmt: skip
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node], match_policy: str = "first") -> None:
         self.nodes: tuple[Node, ...] = tuple(sorted(nodes, key=lambda node: node.rank))
         #: rank -> position; positions are what all the sets are made of.
         self.index = {node.rank: i for i, node in enumerate(self.nodes)}
@@ -102,7 +74,7 @@ class Pool:
             raise Rejected(
                 "inventory: a rank occurs twice", code="bad-inventory", hint="give each node its own rank"
             )
-        self._ranks = [node.rank for node in self.nodes]
+        self.ranks = [node.rank for node in self.nodes]
         #: Free ids by position, as masks.
         self.core_free = [node.cores for node in self.nodes]
         self.gpu_free = [node.gpus for node in self.nodes]
@@ -116,20 +88,48 @@ class Pool:
         self._satisfiable: dict[bytes, Unmatched | None] = {}
         #: Who holds claims, as (job, when it ends or 0, claims): asked by policies that look ahead.
         self.holders: Callable[[], Iterable[tuple[int, float, tuple[Claim, ...]]]] = tuple
+        #: Which of the resources that would do a job gets: a name of `match_policy.policy_of`.
+        self.match_policy = match_policy
+        if match_policy != "first":
+            policy_of(match_policy)
+        #: Ordinals of vertices of the graph that are out of use, and ordinal -> (units, ids) in use of those that are
+        #: neither node nor core, GPU or memory of one. Without a graph there are none; `graph_pool` fills them.
+        self.dark: set[int] = set()
+        self.drawn: dict[int, tuple[int, int]] = {}
+        self._layouts: list[Layout] = []
         #: What the plans of one pass share (`timeline.timeline_of`); the owner sets it to None before each pass.
         self.timeline: object = None
 
     def copy(self) -> Pool:
         """One that can be changed by itself. What follows from the inventory alone is shared."""
-        new = Pool.__new__(Pool)
-        new.nodes, new.index, new._ranks, new.total, new.all_bits = (
-            self.nodes, self.index, self._ranks, self.total, self.all_bits,
+        new = type(self).__new__(type(self))
+        new.nodes, new.index, new.ranks, new.total, new.all_bits = (
+            self.nodes, self.index, self.ranks, self.total, self.all_bits,
         )  # fmt: skip
         new._constraints, new._satisfiable, new.holders, new.timeline = self._constraints, self._satisfiable, tuple, None
         new.core_free, new.gpu_free, new.down = list(self.core_free), list(self.gpu_free), dict(self.down)
         new._usable, new._idle = self._usable, self._idle
         new.free = Stocks(*(stock.copy() for stock in self.free))
+        new.match_policy, new._layouts, new.dark, new.drawn = self.match_policy, self._layouts, set(self.dark), dict(self.drawn)
         return new
+
+    @property
+    def layout(self) -> Layout:
+        """Where each vertex of the graph is; of an inventory without one, made when it is first asked for."""
+        if not self._layouts:
+            from .tree.layout import Layout, tree_of
+
+            self._layouts.append(Layout(tree_of(self.nodes), self.nodes))
+        return self._layouts[0]
+
+    @property
+    def policy(self) -> MatchPolicy:
+        """The match policy as an object."""
+        return policy_of(self.match_policy)
+
+    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool = True) -> None:
+        """So many units of a vertex of the graph, and of a pool of singles these ids, are in use; it is up or down. For a path that
+        is not there, as all are without a graph, nothing is done."""
 
     def _stocks(self) -> Stocks:
         nodes = self.nodes
@@ -274,14 +274,18 @@ class Pool:
         Deterministic: the lowest ranks that fit, on each the lowest ids; slots without a node count fill the
         lowest ranks first. An exclusive request gets whole idle nodes.
         """
-        flat = _flat(request)
-        among = self._usable
+        flat = request.flat
+        if flat is None:
+            from .tree.stand import search
+
+            return search(self, request)
+        among = self.usable
         if request.constraint_key:
             among &= self.matching(request)
         if flat.exclusive:
-            among &= self._idle
+            among &= self.idle
         if flat.nnodes:
-            return self._match_nodes(flat, among)
+            return match_nodes(self, flat, among)
         cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
         found = 0
         for count, members in self.free.cores.levels.items():
@@ -293,65 +297,21 @@ class Pool:
         if memory_mb:
             found &= self.free.memory.at_least(memory_mb)
         if flat.nslots > 1:
-            return self._match_slots(flat, found)
+            return match_slots(self, flat, found)
         if not found:
             return Unmatched("resources", "slot", 1, 0)
         i = (found & -found).bit_length() - 1
         gpu_ids = lowest(self.gpu_free[i], gpus) if gpus else 0
-        return (Claim(self._ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
-
-    def _match_nodes(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
-        found = serving_nodes(flat, self.free, among)
-        if found.bit_count() < flat.nnodes:
-            return Unmatched("resources", "node", flat.nnodes, found.bit_count())
-        slots = flat.slots_per_node
-        chosen = first(found, flat.nnodes)
-        if flat.exclusive:
-            whole = map(self.nodes.__getitem__, chosen)
-            return tuple([_new(Claim, (n.rank, n.cores, n.gpus, n.memory_mb, slots, ())) for n in whole])
-        cores, gpus = slots * flat.cores, slots * flat.gpus
-        memory_mb = slots * flat.memory_mb + flat.node_memory_mb
-        core_free, gpu_free, known = self.core_free, self.gpu_free, dict[int, int]()
-        ranks, claims = self._ranks, []
-        for i in chosen:
-            mask = core_free[i]
-            ids = known.get(mask)  # nodes have few different free masks
-            if ids is None:
-                ids = known[mask] = lowest(mask, cores)
-            gpu_ids = lowest(gpu_free[i], gpus) if gpus else 0
-            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, memory_mb, slots, ())))
-        return tuple(claims)
-
-    def _match_slots(self, flat: Flat, among: int) -> tuple[Claim, ...] | Unmatched:
-        """Slots wherever they fit. They are independent, so filling up nodes in order finds a way if any."""
-        found = serving_slots(flat, self.free, among)
-        if found < flat.nslots:
-            return Unmatched("resources", "slot", flat.nslots, found)
-        cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
-        core_count, gpu_count, memory = (stock.counts for stock in self.free)
-        core_free, gpu_free, ranks = self.core_free, self.gpu_free, self._ranks
-        left, known = flat.nslots, dict[tuple[int, int], int]()
-        claims = []
-        for i in positions(among):
-            n = core_count[i] // cores
-            if n > left:
-                n = left
-            if gpus:
-                n = min(n, gpu_count[i] // gpus)
-            if memory_mb:
-                n = min(n, memory[i] // memory_mb)
-            wanted = (core_free[i], n * cores)
-            ids = known.get(wanted) or known.setdefault(wanted, lowest(*wanted))
-            gpu_ids = lowest(gpu_free[i], n * gpus) if gpus else 0
-            claims.append(_new(Claim, (ranks[i], ids, gpu_ids, n * memory_mb, n, ())))
-            left -= n
-            if not left:
-                break
-        return tuple(claims)
+        return (Claim(self.ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
 
     def fits(self, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
         """Would it fit with these counts on these positions (on top of its constraint)? None if so."""
-        flat = _flat(request)
+        flat = request.flat
+        if flat is None:
+            from .tree.stand import search
+
+            got = search(self, request, among, empty=stocks is self.total, all_up=among == self.all_bits)
+            return got if isinstance(got, Unmatched) else None
         among &= self.matching(request)
         if flat.nnodes:
             found = serving_nodes(flat, stocks, among).bit_count()
@@ -372,46 +332,3 @@ class Pool:
             self._satisfiable.clear()
         self._satisfiable[request.key] = short
         return short
-
-
-def _flat(request: Request) -> Flat:
-    if request.flat is None:
-        raise Rejected(
-            "this request needs a matcher of trees", code="unsupported", hint="ask for nodes, slots and cores"
-        )
-    return request.flat
-
-
-def serving_nodes(flat: Flat, stocks: Stocks, among: int) -> int:
-    """The positions among these that could be one of the request's nodes. Idleness is the caller's."""
-    slots = flat.slots_per_node
-    among &= stocks.cores.at_least(slots * flat.cores)
-    if among and flat.gpus:
-        among &= stocks.gpus.at_least(slots * flat.gpus)
-    memory_mb = slots * flat.memory_mb + flat.node_memory_mb
-    if among and memory_mb:
-        among &= stocks.memory.at_least(memory_mb)
-    return among
-
-
-def serving_slots(flat: Flat, stocks: Stocks, among: int) -> int:
-    """How many slots these positions could hold: exact below what is asked for, else at least that."""
-    cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
-    bound = stocks.cores.units(cores, among)
-    if not gpus and not memory_mb:
-        return bound
-    if gpus:
-        among &= stocks.gpus.at_least(gpus)
-    if memory_mb:
-        among &= stocks.memory.at_least(memory_mb)
-    total = 0
-    for i in positions(among & stocks.cores.at_least(cores)):
-        n = stocks.cores.counts[i] // cores
-        if gpus:
-            n = min(n, stocks.gpus.counts[i] // gpus)
-        if memory_mb:
-            n = min(n, stocks.memory.counts[i] // memory_mb)
-        total += n
-        if total >= flat.nslots:
-            break
-    return total

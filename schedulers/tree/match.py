@@ -7,7 +7,7 @@ packed where its parts are, greedily, in the policy's order, and everything in i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .needs import SAME, Need, TreeRequest, ratio
@@ -25,12 +25,12 @@ class Via(NamedTuple):
 
 
 class Candidate:
-    """A vertex that can serve, or a slot made of such (vertex None). parts: what it needs below, with units.
+    """A vertex that can serve a need, or a slot made of such (vertex None). parts: what it needs below, with units.
 
-    count: what it has to give, in the unit of the request; ratio: see `needs.ratio`.
+    count: what it has to give, in the unit of the request; ratio: see `needs.ratio`. ids: which, of a pooled vertex.
     """
 
-    __slots__ = ("count", "exclusive", "parts", "ratio", "score", "vertex", "via", "whole")
+    __slots__ = ("count", "exclusive", "ids", "need", "parts", "ratio", "score", "vertex", "via", "whole")
 
     def __init__(
         self, vertex: Vertex | None, count: int, score: int, parts: Sequence[tuple[Candidate, int]], exclusive: bool, whole: bool
@@ -43,6 +43,8 @@ class Candidate:
         self.whole = whole
         self.via: Via | None = None
         self.ratio = SAME
+        self.ids = 0
+        self.need: Need | None = None
 
     def units(self, asked: int) -> int:
         """What to take of the vertex, in its own unit, when so much is asked for."""
@@ -53,6 +55,8 @@ class Candidate:
 
 #: By type; each slot by itself.
 Pool = dict[str | Need, list[Candidate]]
+#: See `Search.supply`.
+Supply = Callable[[int], list[tuple[Candidate, int]] | None]
 
 
 class Window(NamedTuple):
@@ -136,7 +140,7 @@ class Matcher:
 
     def match(self, request: TreeRequest, window: Window) -> tuple[Selection | None, bool]:
         """The selection, or None. The second value tells that something was there, but not enough of it."""
-        search = _Search(self, request, window)
+        search = Search(self, request, window)
         pool: Pool = {}
         search.visit(self.root, request.needs, True, False, pool)
         parts = search.resolve(pool, request.needs)
@@ -169,8 +173,8 @@ class Matcher:
             self._place(selection, part, part_units, parent)
 
 
-class _Search:
-    """One attempt."""
+class Search:
+    """One attempt. `live` overrides what there is, what of it is taken and in which order it is looked at."""
 
     def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
         self.policy = matcher.policy
@@ -240,7 +244,7 @@ class _Search:
         return all(part.type in types for part in slot.children)
 
     def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
-        units = ratio(need.unit, u.unit)
+        units = self.ratio(u, need)
         if units is None:
             return
         parts: Sequence[tuple[Candidate, int]] | None = ()
@@ -256,29 +260,38 @@ class _Search:
             score = self.policy.score(u)
             count = available if units is SAME else available * units[0] // units[1]
             candidate = Candidate(u, count, score, parts, exclusive, whole)
-            candidate.ratio = units
+            candidate.ratio, candidate.need = units, need
             if count:
                 pool.setdefault(need.type, []).append(candidate)
+
+    def ratio(self, u: Vertex, need: Need) -> tuple[int, int] | None:
+        """See `needs.ratio`."""
+        return ratio(need.unit, u.unit)
 
     def _explore(
         self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1
     ) -> None:  # fmt: skip
         """Visit what is below `u`. bundles: how many times the needs are wanted, each time from whole vertices."""
-        children = below(u, self.subsystems)
-        if not pristine:  # no level may be skipped: the rest need not be looked at
-            types = {need.type for need in needs}
-            children = [child for child in children if child.type in types]
+        children = self.children(u, needs, pristine)
         if not self.policy.stops_early:
             for child in children:
                 self.visit(child, needs, pristine, exclusive, pool)
             return
         alternatives = [_Progress(n, bundles) for n in needs if self._is_alternative(n)]
         others = [_Progress(n, bundles) for n in needs if not self._is_alternative(n)]
-        for child in sorted(children, key=_most_left, reverse=True):
+        for child in children:
             # Is all there that is wanted, and of alternatives one?
             if not any(one.short(pool) for one in others) and not (alternatives and all(one.short(pool) for one in alternatives)):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
+
+    def children(self, u: Vertex, needs: Sequence[Need], pristine: bool) -> Iterable[Vertex]:
+        """Those below `u`, in the order in which they are looked at."""
+        children = below(u, self.subsystems)
+        if not pristine:  # no level may be skipped: the rest need not be looked at
+            types = {need.type for need in needs}
+            children = [child for child in children if child.type in types]
+        return sorted(children, key=_most_left, reverse=True) if self.policy.stops_early else children
 
     def _is_alternative(self, need: Need) -> bool:
         return need.is_slot and (self.flexible or need.type == "xor_slot")
@@ -297,35 +310,47 @@ class _Search:
         """As many of a slot as fit at `u`, from whole vertices that are not used."""
         inside: Pool = {}
         self._explore(u, slot.children, pristine, True, inside, slot.high)
-        order: dict[str, Sequence[Candidate]] = {}
+        supplies: dict[str, Supply] = {}
         wanted: list[tuple[str, int]] = []
         fit = slot.high
         for part in slot.children:
-            if part.type not in order:
+            if part.type not in supplies:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
-                order[part.type] = self.policy.order(free, part.high * slot.high)
-            candidates = order[part.type]
-            available = sum(c.count for c in candidates)
+                supplies[part.type] = self.supply(free, part.high * slot.high)
+            available = sum(c.count for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used)
             count = part.count(available)
             if count == 0:
                 return []
             fit = min(fit, available // count)
             wanted.append((part.type, count))
-        at = dict.fromkeys(order, 0)
         found: list[Candidate] = []
         while len(found) < fit:
             parts: list[tuple[Candidate, int]] = []
             for kind, count in wanted:
-                got = 0
-                while got < count and at[kind] < len(order[kind]):
-                    candidate = order[kind][at[kind]]
-                    at[kind] += 1
-                    got += candidate.count
-                    parts.append((candidate, candidate.count))
-                if got < count:
+                got = supplies[kind](count)
+                if got is None:
                     return found
-            found.append(Candidate(None, 1, sum(c.score for c, _ in parts), parts, True, False))
+                parts.extend(got)
+            bundle = Candidate(None, 1, sum(c.score for c, _ in parts), parts, True, False)
+            bundle.need = slot
+            found.append(bundle)
         return found
+
+    def supply(self, candidates: Sequence[Candidate], k: int) -> Supply:
+        """What gives so many units at each call, in the policy's order for a choice of `k` in all; None when too few are left."""
+        order = iter(self.policy.order(candidates, k))
+
+        def take(count: int) -> list[tuple[Candidate, int]] | None:
+            parts = []
+            for candidate in order if count else ():
+                units = min(count, candidate.count)
+                parts.append((candidate, units))
+                count -= units
+                if not count:
+                    break
+            return None if count else parts
+
+        return take
 
     def resolve(self, pool: Pool, needs: Sequence[Need]) -> list[tuple[Candidate, int]] | None:
         """Choose from the pool what the needs ask for, or None. Each type can be asked for once; of alternatives the first
@@ -343,15 +368,11 @@ class _Search:
                 return None
             asked.add(key)
             candidates = pool.get(key, [])
-            left = need.count(sum(c.count for c in candidates))
-            if left == 0:
+            wanted = need.count(sum(c.count for c in candidates))
+            got = self.supply(candidates, wanted)(wanted) if wanted else None
+            if got is None:
                 return None
-            for candidate in self.policy.order(candidates, left):
-                units = min(left, candidate.count)
-                parts.append((candidate, units))
-                left -= units
-                if left == 0:
-                    break
+            parts.extend(got)
         return parts
 
     def _sums_fall_short(self, u: Vertex, need: Need) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...journal import constraint as constraints
 from ...journal.duration import parse_duration
@@ -12,6 +12,11 @@ from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
 from ...kvs.errors import Rejected
 from ..request import MEMORY_UNITS
 
+if TYPE_CHECKING:
+    from ..request import Request
+    from ..request import Vertex as Asked
+
+CACHE_SIZE = 4096
 MAX_DEPTH = 64
 MAX_VERTICES = 4096
 SLOTS = ("slot", "xor_slot")
@@ -95,8 +100,7 @@ def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = No
     resources = jobspec.get("resources") if isinstance(jobspec, Mapping) else None
     if not isinstance(resources, list) or not resources:
         raise fault("resources", "must be a list with at least one entry")
-    room = [MAX_VERTICES]
-    needs = tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources))
+    needs = _checked(resources, known)
     system = _object(_object(jobspec.get("attributes"), "attributes").get("system"), "attributes.system")
     try:
         duration_s = int(parse_duration(system.get("duration", 0)) or FOREVER_S)
@@ -104,6 +108,37 @@ def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = No
         raise fault("attributes.system.duration", str(error)) from None
     constraint = system.get("constraints") or None
     return TreeRequest(needs, min(duration_s, FOREVER_S), constraints.compile(constraint), constraint is not None)
+
+
+_known: dict[bytes, TreeRequest] = {}
+
+
+def of_request(request: Request) -> TreeRequest:
+    """The needs of a request that was compiled for an instance, whose constraint is the matcher's business. Equal ones are one
+    object. Raises Rejected for what a tree cannot be asked for."""
+    found = _known.get(request.key)
+    if found is None:
+        needs = _checked([_plain(vertex) for vertex in request.tree], None)
+        found = TreeRequest(needs, FOREVER_S, constraints.compile(None), bool(request.constraint_key))
+        if len(_known) >= CACHE_SIZE:
+            _known.clear()
+        _known[request.key] = found
+    return found
+
+
+def _plain(vertex: Asked) -> dict[str, Any]:
+    """A vertex as a jobspec has it."""
+    value: dict[str, Any] = {"type": vertex.type, "count": vertex.count, "label": vertex.label, "unit": vertex.unit}
+    if vertex.exclusive is not None:
+        value["exclusive"] = vertex.exclusive
+    if vertex.children:
+        value["with"] = [_plain(child) for child in vertex.children]
+    return value
+
+
+def _checked(resources: list[Any], known: set[str] | None) -> tuple[Need, ...]:
+    room = [MAX_VERTICES]
+    return tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources))
 
 
 def _object(value: Any, path: str) -> Mapping[str, Any]:
@@ -142,7 +177,8 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
     if slot and not below:
         raise fault(f"{path}.with", "a slot must have something in it")
     try:
-        amount = parse_count(value.get("count", 1))
+        count = value.get("count", 1)
+        amount = count if isinstance(count, Range | Choice) else parse_count(count)
     except Rejected as error:
         raise fault(f"{path}.count", f"is a {error}") from None
     children = tuple(

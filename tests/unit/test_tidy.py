@@ -42,6 +42,7 @@ PURITY_EXCEPTIONS = {
     ("journal/decide.py", "signal"): "the names of signals, no handler",
     ("journal/retry.py", "signal"): "the names of signals, no handler",
     ("schedulers/policy.py", "importlib"): "finds installed policies by their entry points",
+    ("schedulers/match_policy.py", "importlib"): "finds installed match policies by their entry points",
 }
 # What a pure module may take from kvs: values and the port's types, nothing that speaks. These are held to be pure too.
 PURE_OF_KVS = {"appending", "blobs", "epochs", "errors", "hashes", "keys", "namespaces", "port", "tree"}

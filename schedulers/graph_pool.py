@@ -1,0 +1,135 @@
+"""The pool of an instance that has a graph of resources: what `resources.Pool` is, and what is drawn of all other vertices.
+
+Decides what requests of any shape (RFC 14) get, by the search that `resource query` uses, on compact trees (`tree.pooling`). Flat
+requests ask for cores, GPUs and memory of nodes, wherever in a node they are, and take the way of `Pool`. Its state is the masks
+of the nodes, and units and ids by vertex; the tree is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..journal.claims import Claim, Draw
+from ..kvs.errors import Conflict
+from .request import Request
+from .resources import Node, Pool, Unmatched
+from .tree.layout import Layout
+from .tree.vertices import Tree
+
+
+class GraphPool(Pool):
+    """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
+
+    __slots__ = ("_busy", "_shaded")
+
+    def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
+        super().__init__(nodes, match_policy)
+        self._layouts.append(Layout(tree, self.nodes))
+        self._busy: dict[int, int] = {}  # position -> how many vertices inside the node are drawn
+        self._shaded = 0  # positions of nodes below something that is down
+        for vertex in tree.vertices:
+            if not vertex.up:
+                self.dark.add(vertex.ordinal)
+        self._shade()
+
+    def copy(self) -> GraphPool:
+        new = super().copy()
+        assert isinstance(new, GraphPool)
+        new._busy, new._shaded = dict(self._busy), self._shaded
+        return new
+
+    @property
+    def usable(self) -> int:
+        return self._usable & ~self._shaded
+
+    @property
+    def idle(self) -> int:
+        idle = self._idle
+        for at in self._busy:
+            idle &= ~(1 << at)
+        return idle
+
+    # -- what the owner tells it
+
+    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool = True) -> None:
+        ordinal = self.layout.ordinals.get(path)
+        if ordinal is None:
+            return
+        self._draw(ordinal, units, ids)
+        if up != (ordinal not in self.dark):
+            (self.dark.discard if up else self.dark.add)(ordinal)
+            self._shade()
+
+    def take(self, claims: Sequence[Claim]) -> None:
+        wrong = []
+        for claim in claims:
+            for path, units, ids in claim.draws:
+                ordinal = self.layout.ordinals.get(path)
+                if ordinal is None:
+                    wrong.append(path)
+                    continue
+                used, taken = self.drawn.get(ordinal, (0, 0))
+                if used + units > self.layout.vertices[ordinal].size or taken & ids:
+                    wrong.append(path)
+        if wrong:
+            raise Conflict(f"not free: {', '.join(wrong[:4])}", things=tuple(wrong), hint="match again")
+        super().take(claims)
+        self._change_draws(claims, 1)
+
+    def give(self, claims: Sequence[Claim]) -> None:
+        super().give(claims)
+        self._change_draws(claims, -1)
+
+    def _change_draws(self, claims: Sequence[Claim], sign: int) -> None:
+        for claim in claims:
+            for path, units, ids in claim.draws:
+                ordinal = self.layout.ordinals.get(path)
+                if ordinal is not None:
+                    used, taken = self.drawn.get(ordinal, (0, 0))
+                    self._draw(ordinal, max(0, used + sign * units), taken | ids if sign > 0 else taken & ~ids)
+
+    def _draw(self, ordinal: int, units: int, ids: int) -> None:
+        """So much of a vertex is in use."""
+        was, at = ordinal in self.drawn, self.layout.position[ordinal]
+        if units > 0:
+            self.drawn[ordinal] = (min(units, self.layout.vertices[ordinal].size), ids)
+        elif was:
+            del self.drawn[ordinal]
+        if at >= 0 and was != (units > 0):
+            count = self._busy.get(at, 0) + (1 if units > 0 else -1)
+            if count:
+                self._busy[at] = count
+            else:
+                del self._busy[at]
+
+    def _shade(self) -> None:
+        self._shaded = 0
+        for ordinal in self.dark:
+            self._shaded |= self.layout.spans[ordinal]
+
+    # -- what it answers
+
+    def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
+        got = super().match(request)
+        flat = request.flat
+        if flat is None or isinstance(got, Unmatched):
+            return got
+        if flat.exclusive or self.policy.whole_nodes:
+            return tuple(claim._replace(draws=self._whole(self.index[claim.rank])) for claim in got)
+        if self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
+            return tuple(self._with_memory(claim) for claim in got)
+        return got
+
+    def _whole(self, at: int) -> tuple[Draw, ...]:
+        """The draws of a node that is held as a whole."""
+        layout = self.layout
+        node = layout.node_at.get(at)
+        if node is None:
+            return ()
+        extent = layout.extent(node)
+        vertices = [layout.vertices[ordinal] for ordinal in extent.others]
+        return tuple(sorted(Draw(layout.paths[v.ordinal], v.size, v.ids) for v in vertices))
+
+    def _with_memory(self, claim: Claim) -> Claim:
+        """With its memory told apart."""
+        return claim

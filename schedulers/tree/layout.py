@@ -1,0 +1,179 @@
+"""What follows from a compact tree and the nodes of an instance alone: where each vertex is, and what is at and below it.
+
+Copies of a pool share it. Nothing in it says what is in use. Positions are those of the pool's nodes; sets of them are ints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..resources import Node
+from .match import all_below, below
+from .needs import ratio
+from .pooling import CLAIMED, inside, is_node, memory_mb, paths_of, subsystems_of
+from .vertices import Tree, Vertex, postorder
+
+CORE, GPU, MEMORY, LEAF, CONTAINER, NODE = range(6)
+
+
+class Extent(NamedTuple):
+    """What a vertex is with all below it. nodes: whole ones, a set of positions. parts: (position, cores, GPUs, MB) inside nodes
+    that are not whole. others: ordinals of all other vertices, and of memory that is told apart."""
+
+    nodes: int
+    parts: tuple[tuple[int, int, int, int], ...]
+    others: frozenset[int]
+
+
+class Layout:
+    """position: by ordinal, of the node that a vertex is, or is inside of, -1 outside of nodes and for nodes that are not in the
+    inventory. kinds: by ordinal. paths: by ordinal. spans: by ordinal, the nodes at and below what is outside of nodes.
+    memories: by position, the vertices of memory where there are several. homes: types -> the first sub-system they are in.
+    inner: types that are inside nodes, or are nodes, and nowhere else.
+    """
+
+    def __init__(self, tree: Tree, nodes: Sequence[Node]) -> None:
+        self.tree = tree
+        #: As the inventory has them, by position.
+        self.nodes = nodes
+        self.subsystems = subsystems_of(tree)
+        named = paths_of(tree)
+        self.ordinals = {path: vertex.ordinal for path, vertex in named.items()}
+        count = len(tree.vertices)
+        self.vertices = tree.vertices
+        self.paths = [""] * count
+        for path, vertex in named.items():
+            self.paths[vertex.ordinal] = path
+        self.position = [-1] * count
+        self.kinds = bytearray([CONTAINER]) * count
+        self.node_at: dict[int, Vertex] = {}
+        self.memories: dict[int, tuple[Vertex, ...]] = {}
+        self._place({node.rank: at for at, node in enumerate(nodes)})
+        self.spans = self._spans()
+        self.homes: dict[str, str] = {}
+        for subsystem in self.subsystems:
+            for vertex in postorder(tree.roots[subsystem], subsystem):
+                self.homes.setdefault(vertex.type, subsystem)
+        outside = {vertex.type for vertex in tree.vertices if self.position[vertex.ordinal] < 0}
+        self.inner = frozenset(self.homes.keys() - outside)
+        self._types: dict[int, frozenset[str]] = {}
+        self._interned: dict[frozenset[str], frozenset[str]] = {}
+        self._extents: dict[int, Extent] = {}
+        self._rows: dict[int, tuple[int, dict[int, Vertex]]] = {}
+
+    def _place(self, index: Mapping[int, int]) -> None:
+        kinds, position = self.kinds, self.position
+        for vertex in self.tree.vertices:
+            if not any(vertex.children.values()):
+                kinds[vertex.ordinal] = LEAF
+        for vertex in self.tree.vertices:
+            at = index.get(vertex.rank, -1) if is_node(vertex) else -1
+            if at < 0:
+                continue
+            kinds[vertex.ordinal] = NODE
+            position[vertex.ordinal] = at
+            self.node_at[at] = vertex
+            memories = []
+            for one in inside(vertex):
+                position[one.ordinal] = at
+                if one.type in CLAIMED and one.ids:
+                    kinds[one.ordinal] = CORE if one.type == "core" else GPU
+                elif one.type == "memory":
+                    kinds[one.ordinal] = MEMORY
+                    memories.append(one)
+            if len(memories) > 1:
+                self.memories[at] = tuple(memories)
+
+    def _spans(self) -> list[int]:
+        """In each sub-system by itself, and joined: what is below in one may have more below it in another."""
+        spans = [0] * len(self.vertices)
+        for at, vertex in self.node_at.items():
+            spans[vertex.ordinal] = 1 << at
+        for _ in self.subsystems:
+            for subsystem in self.subsystems:
+                for vertex in postorder(self.tree.roots[subsystem], subsystem):
+                    if self.position[vertex.ordinal] < 0:
+                        for child in vertex.children.get(subsystem, ()):
+                            spans[vertex.ordinal] |= spans[child.ordinal]
+        return spans
+
+    def extent(self, vertex: Vertex) -> Extent:
+        """What a vertex is with all below it."""
+        found = self._extents.get(vertex.ordinal)
+        if found is None:
+            found = self._extents[vertex.ordinal] = self._measured(vertex)
+        return found
+
+    def types_in(self, node: Vertex) -> frozenset[str]:
+        """The types of what is inside a node."""
+        found = self._types.get(node.ordinal)
+        if found is None:
+            found = frozenset(vertex.type for vertex in all_below(node, self.subsystems) if vertex is not node)
+            found = self._types[node.ordinal] = self._interned.setdefault(found, found)
+        return found
+
+    def _measured(self, top: Vertex) -> Extent:
+        nodes, others = 0, set[int]()
+        parts: dict[int, list[int]] = {}
+        for vertex in all_below(top, self.subsystems):
+            at, kind = self.position[vertex.ordinal], self.kinds[vertex.ordinal]
+            if kind == NODE:
+                nodes |= 1 << at
+            elif kind in (CORE, GPU):
+                part = parts.setdefault(at, [0, 0, 0])
+                part[0 if kind == CORE else 1] |= vertex.ids
+            elif kind == MEMORY:
+                parts.setdefault(at, [0, 0, 0])[2] += memory_mb(vertex)
+                if at in self.memories:
+                    others.add(vertex.ordinal)
+            elif vertex.size:
+                others.add(vertex.ordinal)
+        rest = tuple((at, part[0], part[1], part[2]) for at, part in sorted(parts.items()) if not nodes >> at & 1)
+        return Extent(nodes, rest, frozenset(others))
+
+    def row(self, vertex: Vertex) -> tuple[int, dict[int, Vertex]] | None:
+        """The nodes right below a container, as a set and by position, if nothing else is there and ranks are in order."""
+        found = self._rows.get(vertex.ordinal)
+        if found is None:
+            children = below(vertex, self.subsystems)
+            places = [self.position[c.ordinal] if self.kinds[c.ordinal] == NODE else -1 for c in children]
+            nodes = 0
+            if places and min(places) >= 0 and places == sorted(places):
+                for at in places:
+                    nodes |= 1 << at
+            found = self._rows[vertex.ordinal] = (nodes, dict(zip(places, children, strict=True)) if nodes else {})
+        return found if found[0] else None
+
+
+def tree_of(nodes: Sequence[Node]) -> Tree:
+    """The compact tree of an inventory without a graph: cluster > nodes > cores, GPUs and memory."""
+    tree = Tree()
+    top = tree.add(Vertex("cluster", "cluster", 0))
+    tree.root(top)
+    named: set[str] = set()
+    for node in nodes:
+        name = node.host if node.host and node.host not in named and "/" not in node.host else f"node.{node.rank}"
+        named.add(name)
+        here = tree.add(Vertex("node", "node", node.rank, name=name, rank=node.rank, properties=dict.fromkeys(node.properties, "")))
+        tree.link(top, here)
+        for kind, mask in (("core", node.cores), ("gpu", node.gpus)):
+            if mask:
+                pool = Vertex(kind, kind, 0, name=kind, size=mask.bit_count(), rank=node.rank, ids=mask)
+                tree.link(here, tree.add(pool))
+        if node.memory_mb:
+            memory = Vertex("memory", "memory", 0, name="memory", size=node.memory_mb, unit="MB", rank=node.rank)
+            tree.link(here, tree.add(memory))
+    return tree.compile()
+
+
+def in_units(vertex: Vertex, megabytes: int, unit: str) -> tuple[int, int] | None:
+    """As `needs.ratio`, of one megabyte of a vertex of memory to the unit that is asked for ("" for the vertex' own)."""
+    if not unit:
+        return 1, memory_mb(vertex) // vertex.size if vertex.size else 1
+    return ratio(unit, "MB")
+
+
+def roots_for(layout: Layout, types: Sequence[str]) -> list[str]:
+    """The sub-systems at whose roots to begin, for some types: where each can first be found."""
+    return list(dict.fromkeys(layout.homes[kind] for kind in types if kind in layout.homes))

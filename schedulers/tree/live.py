@@ -1,0 +1,282 @@
+"""The search of `match` on a pool of a live instance: compact vertices, what is free now, and what becomes of the answer.
+
+What differs from a search on a tree in time: leaves can be divided, singles by id and quantities by unit; what is named and is a
+leaf or a quantity is held, in a slot or not, unless `exclusive: false` is said; a container that is held is held with all below
+it; inside a node levels may be left out, as flat requests do; and a request may begin at the root of any sub-system. The order of
+looking is that of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from ..stock import lowest, positions
+from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
+from .match import Candidate, Pool, Search, Supply, Window, below
+from .needs import Need, TreeRequest, ratio
+from .policies import First, Policy
+from .vertices import Vertex
+
+NOW = Window(0, 1)
+
+
+class Stand(Protocol):
+    """What is free, as the search reads it: of a pool, or of one that nobody uses."""
+
+    layout: Layout
+    among: int
+    idle: int
+    all_up: bool
+
+    def cores(self, at: int) -> int: ...
+    def gpus(self, at: int) -> int: ...
+    def memory(self, at: int) -> int: ...
+    def drawn(self, ordinal: int) -> tuple[int, int]: ...
+    def down(self, ordinal: int) -> bool: ...
+    def in_use(self, vertex: Vertex) -> bool: ...
+    def serving(self, need: Need) -> int: ...
+    def allows(self, vertex: Vertex) -> bool: ...
+
+
+class LiveSearch(Search):
+    """policy, subsystems, ...: as `match.Search` has them."""
+
+    def __init__(self, stand: Stand, policy: Policy, request: TreeRequest, flexible: bool = False) -> None:
+        self.policy = policy
+        self.stand = stand
+        self.layout = stand.layout
+        self.subsystems = stand.layout.subsystems
+        self.flexible = flexible
+        self.simple = False
+        self.prune_by = ()
+        self.request = request
+        self.window = NOW
+        self._sets: dict[tuple[Need, ...], int] = {}
+
+    def answer(self) -> list[tuple[Candidate, int]] | None:
+        """What the needs of the request get, None for nothing."""
+        pool: Pool = {}
+        needs = self.request.needs
+        types = [need.children[0].type if need.is_slot else need.type for need in needs]
+        for subsystem in roots_for(self.layout, types):
+            here = [n for n, kind in zip(needs, types, strict=True) if self.layout.homes.get(kind) == subsystem]
+            self.visit(self.layout.tree.roots[subsystem], here, True, False, pool)
+        return self.resolve(pool, needs)
+
+    # -- what there is
+
+    def visit(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:
+        kind = u.type
+        need = next((n for n in needs if n.type == kind), None)
+        if need is None and not pristine:
+            return
+        whole_node = self.policy.whole_nodes and kind == "node"
+        exclusive = exclusive or (need is not None and (bool(need.exclusive) or whole_node))
+        if not self.admits(u):
+            return
+        available = self.available(u, need, exclusive, whole_node)
+        if available <= 0:
+            return
+        if need is None:
+            self._skip(u, needs, pool)
+            return
+        before = len(pool.get(kind, ()))
+        self._serve(u, need, available, exclusive, pool)
+        if u.ids and len(pool.get(kind, ())) > before:
+            self._note(pool[kind][-1], u)
+
+    def admits(self, u: Vertex) -> bool:
+        """Is it in use at all, and what the constraint allows?"""
+        stand = self.stand
+        if not stand.all_up and stand.down(u.ordinal):
+            return False
+        if self.layout.kinds[u.ordinal] == NODE and not stand.among >> self.layout.position[u.ordinal] & 1:
+            return False
+        return not self.request.constrained or stand.allows(u)
+
+    def available(self, u: Vertex, need: Need | None, exclusive: bool, whole_node: bool) -> int:
+        """Units of `u` that can be had, 0 where others are in the way."""
+        stand, kind = self.stand, self.layout.kinds[u.ordinal]
+        at = self.layout.position[u.ordinal]
+        if need is None:
+            return 0 if whole_node and kind in (CONTAINER, NODE) and stand.in_use(u) else max(u.size, 1)
+        if need.exclusive and not u.ids and stand.in_use(u):
+            return 0
+        if kind == CORE:
+            return (stand.cores(at) & u.ids).bit_count()
+        if kind == GPU:
+            return (stand.gpus(at) & u.ids).bit_count()
+        if kind == MEMORY:
+            return self._megabytes(u, at)
+        if kind != LEAF and exclusive:
+            return 0 if stand.in_use(u) else u.size
+        return u.size - stand.drawn(u.ordinal)[0]
+
+    def _megabytes(self, u: Vertex, at: int) -> int:
+        free = self.stand.memory(at)
+        if at in self.layout.memories:
+            factor = in_units(u, 1, "")
+            assert factor is not None
+            free = min(free, (u.size - self.stand.drawn(u.ordinal)[0]) * factor[1])
+        return free
+
+    def ratio(self, u: Vertex, need: Need) -> tuple[int, int] | None:
+        if self.layout.kinds[u.ordinal] == MEMORY:
+            return in_units(u, 1, need.unit)
+        return ratio(need.unit, u.unit)
+
+    def _note(self, candidate: Candidate, u: Vertex) -> None:
+        """Say which singles it has."""
+        kind, at = self.layout.kinds[u.ordinal], self.layout.position[u.ordinal]
+        if kind == CORE:
+            candidate.ids = self.stand.cores(at) & u.ids
+        elif kind == GPU:
+            candidate.ids = self.stand.gpus(at) & u.ids
+        else:
+            candidate.ids = u.ids & ~self.stand.drawn(u.ordinal)[1]
+
+    def children(self, u: Vertex, needs: Sequence[Need], pristine: bool) -> Iterable[Vertex]:
+        """Those that have nodes that can serve, or none at all."""
+        layout = self.layout
+        if layout.position[u.ordinal] >= 0:
+            return self._inside(u, {need.type for need in needs})
+        if not all(self._is_inner(need) for need in needs):
+            return below(u, self.subsystems)
+        key = tuple(needs)
+        serving = self._sets.get(key)
+        if serving is None:
+            serving = 0
+            for need in needs:
+                serving |= self.stand.serving(need)
+            self._sets[key] = serving
+        row = layout.row(u)
+        if row is not None:
+            return map(row[1].__getitem__, positions(row[0] & serving))
+        return self._leading(u, serving)
+
+    def _inside(self, u: Vertex, types: set[str]) -> Iterator[Vertex]:
+        """What is below something in a node; containers that are not named are passed through."""
+        for child in below(u, self.subsystems):
+            if child.type in types or self.layout.kinds[child.ordinal] != CONTAINER:
+                yield child
+            elif self.stand.all_up or not self.stand.down(child.ordinal):
+                yield from self._inside(child, types)
+
+    def _parts_are_at(self, u: Vertex, slot: Need) -> bool:
+        if self.layout.kinds[u.ordinal] == NODE:
+            types = self.layout.types_in(u)
+            return all(part.type in types for part in slot.children)
+        return super()._parts_are_at(u, slot)
+
+    def _leading(self, u: Vertex, serving: int) -> Iterator[Vertex]:
+        spans = self.layout.spans
+        for child in below(u, self.subsystems):
+            span = spans[child.ordinal]
+            if span & serving:
+                yield child
+
+    def _is_inner(self, need: Need) -> bool:
+        """Can it be served inside of nodes, or by nodes, only?"""
+        inner = self.layout.inner
+        return all(part.type in inner for part in need.children) if need.is_slot else need.type in inner
+
+    # -- what is taken
+
+    def supply(self, candidates: Sequence[Candidate], k: int) -> Supply:
+        policy = self.policy
+        if len(candidates) > 1 and not policy.stops_early and any(c.ids for c in candidates):
+            candidates = [single for c in candidates for single in (_singles(c) if c.ids else (c,))]
+        ordered = policy.order(candidates, k) if len(candidates) > 1 else candidates
+        entries = [_Entry(c, policy, k) for c in ordered]
+        entries.reverse()
+
+        def take(count: int) -> list[tuple[Candidate, int]] | None:
+            parts: list[tuple[Candidate, int]] = []
+            while count and entries:
+                units = min(count, entries[-1].left)
+                parts.append((entries[-1].take(units, self._divides(entries[-1].candidate)), units))
+                count -= units
+                if not entries[-1].left:
+                    entries.pop()
+            return None if count else _joined(parts)
+
+        return take
+
+    def _divides(self, candidate: Candidate) -> bool:
+        """Is what is left of it there for others?"""
+        vertex, need = candidate.vertex, candidate.need
+        if vertex is None or candidate.whole or (need is not None and need.children):
+            return False
+        return self.layout.kinds[vertex.ordinal] not in (CONTAINER, NODE)
+
+
+def _singles(candidate: Candidate) -> Iterator[Candidate]:
+    for number in positions(candidate.ids):
+        yield _portion(candidate, 1, 1 << number)
+
+
+def _portion(candidate: Candidate, units: int, ids: int) -> Candidate:
+    """So much of a candidate."""
+    score = sum(positions(ids)) + ids.bit_count() if ids else candidate.score
+    part = Candidate(candidate.vertex, units, score, candidate.parts, candidate.exclusive, candidate.whole)
+    part.via, part.ratio, part.need, part.ids = candidate.via, candidate.ratio, candidate.need, ids
+    return part
+
+
+def _joined(parts: list[tuple[Candidate, int]]) -> list[tuple[Candidate, int]]:
+    """Singles of one pool are one part again."""
+    if len(parts) < 2 or not any(c.ids for c, _ in parts):
+        return parts
+    found: dict[int, tuple[Candidate, int]] = {}
+    for n, (candidate, units) in enumerate(parts):
+        key = candidate.vertex.ordinal if candidate.vertex is not None and candidate.ids else -1 - n
+        if key in found:
+            before, had = found[key]
+            joined = _portion(before, had + units, before.ids | candidate.ids)
+            joined.score = before.score + candidate.score
+            found[key] = (joined, had + units)
+        else:
+            found[key] = (candidate, units)
+    return list(found.values())
+
+
+class _Entry:
+    """A candidate that is used up bit by bit."""
+
+    __slots__ = ("_ids", "_order", "candidate", "left")
+
+    def __init__(self, candidate: Candidate, policy: Policy, k: int) -> None:
+        self.candidate = candidate
+        self.left = candidate.count
+        self._ids = candidate.ids
+        self._order = policy_ids(policy, candidate, k) if candidate.ids else None
+
+    def take(self, units: int, divides: bool) -> Candidate:
+        candidate = self.candidate
+        if not candidate.ids:
+            if not divides:
+                self.left = 0
+                return candidate
+            self.left -= units
+            return candidate if units == candidate.count else _portion(candidate, units, 0)
+        self.left -= units
+        order = self._order
+        if order is None:
+            ids = lowest(self._ids, units)
+        else:
+            ids = 0
+            for _ in range(units):
+                ids |= next(order)
+        self._ids &= ~ids
+        return _portion(candidate, units, ids)
+
+
+def policy_ids(policy: Policy, candidate: Candidate, k: int) -> Iterator[int] | None:
+    """The singles of a pool in a policy's order for a choice of `k`, as bits; None for the lowest first."""
+    how = type(policy).order
+    if how is First.order or (how is Policy.order and not policy.descending):
+        return None
+    if how is Policy.order:
+        return (1 << number for number in reversed(list(positions(candidate.ids))))
+    return (single.ids for single in policy.order(list(_singles(candidate)), min(k, candidate.count)))

@@ -1,0 +1,96 @@
+"""What a pool of a live instance has free, as the search reads it, and the search itself: the way from a pool to its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...journal.claims import Claim
+from ..resources import Pool, Unmatched
+from .claiming import Claiming
+from .live import LiveSearch
+from .needs import Need, of_request
+from .policies import Policy
+from .vertices import Vertex
+
+if TYPE_CHECKING:
+    from ..request import Request
+
+NOTHING = (0, 0)
+
+
+class Stand:
+    """among: positions of nodes that may be used. idle: those that nobody holds anything of. all_up: nothing counts as down.
+    empty: as if there were no jobs."""
+
+    def __init__(self, pool: Pool, policy: Policy, among: int, *, empty: bool, all_up: bool) -> None:
+        self.pool = pool
+        self.layout = pool.layout
+        self.policy = policy
+        self.among = among
+        self.empty = empty
+        self.all_up = all_up
+        self.idle = pool.all_bits if empty else pool.idle
+        self.stocks = pool.total if empty else pool.free
+
+    def cores(self, at: int) -> int:
+        """Free ids."""
+        return self.pool.nodes[at].cores if self.empty else self.pool.core_free[at]
+
+    def gpus(self, at: int) -> int:
+        """Free ids."""
+        return self.pool.nodes[at].gpus if self.empty else self.pool.gpu_free[at]
+
+    def memory(self, at: int) -> int:
+        """Free megabytes."""
+        return self.stocks.memory.counts[at]
+
+    def drawn(self, ordinal: int) -> tuple[int, int]:
+        """Units and ids that are in use."""
+        return NOTHING if self.empty else self.pool.drawn.get(ordinal, NOTHING)
+
+    def down(self, ordinal: int) -> bool:
+        """Is it out of use?"""
+        return ordinal in self.pool.dark
+
+    def in_use(self, vertex: Vertex) -> bool:
+        """Does anybody hold something of it, or below it?"""
+        if self.empty:
+            return False
+        pool, extent = self.pool, self.layout.extent(vertex)
+        if extent.nodes & ~self.idle:
+            return True
+        if pool.drawn and not extent.others.isdisjoint(pool.drawn):
+            return True
+        for at, cores, gpus, megabytes in extent.parts:
+            if cores & ~pool.core_free[at] or gpus & ~pool.gpu_free[at]:
+                return True
+            if megabytes and at not in self.layout.memories and pool.free.memory.counts[at] < pool.nodes[at].memory_mb:
+                return True
+        return False
+
+    def serving(self, need: Need) -> int:
+        """Positions of nodes in which one of a need can be, as far as counts tell."""
+        found = self.among
+        if self.policy.whole_nodes or (need.type == "node" and need.exclusive):
+            found &= self.idle
+        for kind, stock in (("core", self.stocks.cores), ("gpu", self.stocks.gpus)):
+            units = need.least.get(kind, 0)
+            if units and found:
+                found &= stock.at_least(units)
+        return found
+
+    def allows(self, vertex: Vertex) -> bool:
+        """Does the constraint allow it? Nodes are among those that it allows."""
+        return True
+
+
+def search(
+    pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False
+) -> tuple[Claim, ...] | Unmatched:  # fmt: skip
+    """What a request gets of a pool, on these positions; nothing is taken."""
+    wanted = of_request(request)
+    allowed = pool.matching(request) & (pool.usable if among is None else among)
+    stand = Stand(pool, pool.policy, allowed, empty=empty, all_up=all_up)
+    parts = LiveSearch(stand, pool.policy, wanted).answer()
+    claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
+    return claims if claims else Unmatched("resources", "slot", 1, 0)

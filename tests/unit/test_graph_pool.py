@@ -1,0 +1,149 @@
+"""The live matcher on graphs: equal leaves as one pool, what a request of any shape gets, and what is held then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trees import recipe, tree, vertex
+
+from fluxkv.journal.claims import Claim, Draw
+from fluxkv.kvs.errors import Conflict, Rejected
+from fluxkv.schedulers.graph_pool import GraphPool
+from fluxkv.schedulers.request import Request, compile_request
+from fluxkv.schedulers.resources import Pool, Unmatched
+from fluxkv.schedulers.tree.grug import from_grug
+from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
+from fluxkv.schedulers.tree.vertices import Tree, Vertex
+
+
+def slot(count: Any, *below: dict[str, Any], label: str = "task") -> dict[str, Any]:
+    return vertex("slot", count, *below, label=label)
+
+
+def ask(*resources: dict[str, Any], task: str = "task", **system: Any) -> Request:
+    tasks = [{"command": ["true"], "slot": task, "count": {"per_slot": 1}}]
+    return compile_request({"resources": list(resources), "tasks": tasks, "attributes": {"system": system}})
+
+
+def pool_of(graph: Tree, policy: str = "first") -> GraphPool:
+    small = compact(graph)
+    return GraphPool(nodes_of(small), small, policy)
+
+
+def got(pool: Pool, *resources: dict[str, Any], **more: Any) -> tuple[Claim, ...]:
+    claims = pool.match(ask(*resources, **more))
+    assert not isinstance(claims, Unmatched), claims
+    pool.take(claims)
+    return claims
+
+
+def state(pool: Pool) -> Any:
+    return (pool.core_free, pool.gpu_free, pool.free.memory.counts, pool.idle, pool.drawn)
+
+
+def test_equal_leaves_are_one_pool_and_ids_count_over_the_node() -> None:
+    paths = paths_of(compact(tree(racks=1, nodes=1, sockets=2, cores=4)))
+    below = {path.removeprefix("/cluster0/rack0/node0/"): vertex for path, vertex in paths.items()}
+    assert {p: (v.size, v.ids) for p, v in below.items() if v.type in ("core", "memory")} == {
+        "socket0/core": (4, 0b1111), "socket1/core": (4, 0b11110000), "socket0/memory": (8, 0), "socket1/memory": (8, 0),
+    }  # fmt: skip
+
+
+def test_ids_that_are_there_twice_in_a_node_are_counted_anew() -> None:
+    """Each socket numbers its cores from 0."""
+    graph = from_grug(recipe(("cluster", "node", 1), ("node", "socket", 2), ("socket", "core", 2), ("socket", "nvme", 2)))
+    paths = paths_of(compact(graph))
+    assert [v.ids for v in paths.values() if v.type == "core"] == [0b11, 0b1100]
+    assert [(v.size, v.ids) for v in paths.values() if v.type == "nvme"] == [(2, 0b11), (2, 0b11)]
+
+
+def test_leaves_that_differ_are_pools_apart() -> None:
+    graph = from_grug(recipe(("cluster", "node", 1), ("node", "core", 2), ("node", "gpu", 4)))
+    for number in (1, 3):
+        graph.vertices[-1 - number].table("properties")["a100"] = ""
+    names = {path.rpartition("/")[2]: v.ids for path, v in paths_of(compact(graph)).items() if v.type == "gpu"}
+    assert sorted(names.values()) == [0b0101, 0b1010]
+    assert set(names) == {"gpu[0,2]", "gpu[1,3]"}
+
+
+def test_hardware_threads_are_left_out() -> None:
+    graph = from_grug(recipe(("cluster", "node", 1), ("node", "core", 2), ("core", "pu", 2)))
+    assert sorted(paths_of(compact(graph))) == ["/cluster0", "/cluster0/node0", "/cluster0/node0/core"]
+
+
+def test_a_socket_in_a_slot_is_held_with_all_that_it_has() -> None:
+    pool = pool_of(tree(memories=1))
+    one = vertex("node", 1, slot(1, vertex("socket", 1, vertex("core", 1))))
+    socket = "/cluster0/rack0/node0/socket0"
+    assert got(pool, one) == (Claim(0, 0b1111, 0, 4, 1, (Draw(socket, 1), Draw(f"{socket}/memory0", 4))),)
+    assert got(pool, slot(1, vertex("core", 4)))[0].cores == 0b11110000
+    assert [claim.rank for claim in got(pool, one)] == [1]
+
+
+def test_moldable_counts_and_several_slots_of_a_node() -> None:
+    pool = pool_of(tree(nodes=3, memories=1))
+    claims = got(pool, vertex("node", {"min": 1, "max": 2}, slot(2, vertex("socket", 1, vertex("core", 1)))))
+    assert [(c.rank, c.slots, c.cores) for c in claims] == [(0, 2, 255), (1, 2, 255)]
+    claims = got(pool, vertex("node", 1, slot({"min": 2, "max": 8, "operator": "*", "operand": 2}, vertex("core", 1))), task="")
+    assert claims
+
+
+def power(units: int = 10) -> Tree:
+    """Two racks, each with a pool of power beside two nodes."""
+    return from_grug(
+        recipe(("cluster", "rack", 2), ("rack", "node", 2), ("rack", "power", 1), ("node", "core", 4), sizes={"power": units})
+    )  # fmt: skip
+
+
+def test_a_quantity_above_the_node_is_drawn_on_by_units() -> None:
+    pool = pool_of(power())
+    eight = vertex("rack", 1, vertex("power", 8), vertex("node", 1, slot(1, vertex("core", 1))))
+    assert got(pool, eight) == (Claim(0, 1, 0, 0, 1, (Draw("/cluster0/rack0/power0", 8),)),)
+    (second,) = got(pool, eight)
+    assert second.draws == (Draw("/cluster0/rack1/power0", 8),)
+    assert isinstance(pool.match(ask(eight)), Unmatched)
+    assert pool.satisfiable(ask(eight)) is None
+    pool.give((second,))
+    assert got(pool, eight) == (second,)
+    with pytest.raises(Conflict):
+        pool.take((second._replace(cores=2),))
+    never = pool.satisfiable(ask(vertex("rack", 1, vertex("power", 11), vertex("node", 1, slot(1, vertex("core", 1))))))
+    assert never is not None
+    assert never.code == "unsatisfiable"
+
+
+def test_a_rack_that_is_held_is_held_with_all_its_nodes() -> None:
+    pool = pool_of(power())
+    before = state(pool.copy())
+    core = got(pool, slot(1, vertex("core", 1)))
+    rack = vertex("rack", 1, slot(1, vertex("node", 1)), exclusive=True)
+    claims = got(pool, rack)
+    assert [(c.rank, c.cores, c.slots) for c in claims] == [(2, 15, 1), (3, 15, 0)]
+    assert claims[0].draws == (Draw("/cluster0/rack1", 1), Draw("/cluster0/rack1/power0", 10))
+    assert isinstance(pool.match(ask(rack)), Unmatched)
+    pool.give(core)
+    pool.give(claims)
+    assert state(pool) == before
+
+
+def test_a_plain_inventory_serves_what_nodes_cores_and_memory_can() -> None:
+    from fluxkv.journal.rset import NodeRecord
+
+    pool = Pool([NodeRecord(i, f"n{i}", 0b1111, 0b1, 1024, ()) for i in range(4)])
+    claims = got(pool, vertex("node", "2-3", slot(1, vertex("core", 2), vertex("gpu", 1))))
+    assert [(c.rank, c.cores, c.gpus, c.slots) for c in claims] == [(0, 3, 1, 1), (1, 3, 1, 1), (2, 3, 1, 1)]
+    rack = pool.satisfiable(ask(vertex("rack", 1, slot(1, vertex("node", 1)))))
+    assert rack is not None
+    assert rack.code == "unsatisfiable"
+    with pytest.raises(Rejected, match="no match policy"):
+        Pool([], "best")
+
+
+def test_two_vertices_of_one_path_are_refused() -> None:
+    graph = Tree()
+    graph.root(graph.add(Vertex("cluster", "cluster", 0)))
+    for _ in range(2):
+        graph.link(graph.vertices[0], graph.add(Vertex("rack", "rack", 0, size=2)))
+    with pytest.raises(Rejected, match="give one of them another name"):
+        pool_of(graph.compile())
