@@ -6,10 +6,9 @@ that is not installed here, or fails, gives no estimates, and `Outlook.fault` sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
 
-from ..journal.claims import Claim
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.sched_config import SchedulerRules
@@ -19,6 +18,7 @@ from ..schedulers.forecast import Forecast, Start, forecast
 from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_policy
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
+from ..schedulers.timeline import overlap
 from .plan_inputs import Kind, feeds_of, holders_of, lines_of, pool_of
 from .queue_policies import QueuePolicies
 from .turns import Feed, in_turns
@@ -98,17 +98,6 @@ class Outlook:
         """(job, when and where) of what the plan of this moment keeps for jobs that wait, the earliest first."""
         kept = [(job, start) for job, start in self.forecast.starts.items() if start.reserved and not self._too_late(start)]
         return sorted(kept, key=lambda pair: (pair[1].time, pair[0]))
-
-
-def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
-    """The ranks on which two jobs' claims have a core, a GPU or memory in common."""
-    ranks = {claim.rank: claim for claim in others}
-    return [
-        one.rank
-        for one in claims
-        if (other := ranks.get(one.rank)) is not None
-        and (one.cores & other.cores or one.gpus & other.gpus or (one.memory_mb and other.memory_mb))
-    ]
 
 
 class _Lines:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .explain import explain
-from .policy import Code, Decision, Pending, Place, Reserve, Wait, held
+from .policy import Code, Decision, Pending, Place, Reserve, Wait, held, reserved_for
 from .resources import Pool, Unmatched
 from .timeline import timeline_of
 
@@ -50,9 +50,9 @@ class Backfill:
             if not left:
                 continue
             reason = explain(entry.request, pool)
-            code, text, blocking = reason
+            code, text, blocking = reason.code, reason.text, reason.blocking
             if code == Code.READY:
-                code, text, blocking = Code.AHEAD, "what is free is reserved for jobs ahead of it", ""
+                code, text, blocking = reserved_for(timeline.keeper(entry.request, entry.duration_s))
             span = None
             if code in (Code.RESOURCES, Code.AHEAD):
                 span = timeline.reserve(entry.job, entry.request, entry.duration_s)

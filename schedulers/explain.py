@@ -16,11 +16,31 @@ from .stock import Stock, positions
 
 
 class Reason(NamedTuple):
-    """code: a `policy.Code`. text: one line. blocking: the kind of resource it lacks ("core", ...), or ""."""
+    """code: a `policy.Code`. text: one line. blocking: the kind of resource it lacks ("core", ...), or "".
+
+    needed, found: how many of `unit` ("node", "slot", "core", "gpu", "MB") it needs, and how many there are; 0 and 0 where
+    no number says it.
+    """
 
     code: str
     text: str
     blocking: str
+    needed: int = 0
+    found: int = 0
+    unit: str = ""
+
+
+class _Short(NamedTuple):
+    """What is short, and by how many: as in `Reason`."""
+
+    text: str
+    kind: str
+    needed: int
+    found: int
+    unit: str
+
+    def reason(self, code: str, text: str = "") -> Reason:
+        return Reason(code, text or self.text, self.kind, self.needed, self.found, self.unit)
 
 
 class _View(NamedTuple):
@@ -41,8 +61,8 @@ def explain(request: Request, pool: Pool) -> Reason:
     if pool.satisfiable(request) is not None:
         if not matching:
             return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {_nobody_meets(request, pool)}", "constraint")
-        text, kind = _shortage(flat, _View(pool, pool.total, matching, False), bool(request.constraint_key))
-        return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {text}", kind)
+        short = _shortage(flat, _View(pool, pool.total, matching, False), bool(request.constraint_key))
+        return short.reason(Code.UNSATISFIABLE, f"unsatisfiable: {short.text}")
     if pool.fits(request, pool.total, pool.usable) is not None:
         return _down(request, flat, pool, matching)
     among = matching & pool.usable
@@ -51,12 +71,12 @@ def explain(request: Request, pool: Pool) -> Reason:
         if idle >= flat.nnodes:
             return Reason(Code.READY, "fits now", "")
         return Reason(
-            Code.RESOURCES, f"needs {_n(flat.nnodes, 'idle node')}; {idle or 'none'} {_is(idle)} idle", "node"
-        )
+            Code.RESOURCES, f"needs {_n(flat.nnodes, 'idle node')}; {idle or 'none'} {_is(idle)} idle", "node",
+            flat.nnodes, idle, "node",
+        )  # fmt: skip
     if pool.fits(request, pool.free, pool.usable) is None:
         return Reason(Code.READY, "fits now", "")
-    text, kind = _shortage(flat, _View(pool, pool.free, among, True), bool(request.constraint_key))
-    return Reason(Code.RESOURCES, text, kind)
+    return _shortage(flat, _View(pool, pool.free, among, True), bool(request.constraint_key)).reason(Code.RESOURCES)
 
 
 def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
@@ -74,13 +94,13 @@ def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
             text = f"needs {nodes} with {_per_node(flat)}; {up or 'none'} of those up {_has(up)}"
         else:
             text = f"needs {nodes}; {_up(up, bool(request.constraint_key))}"
-        return Reason(code, f"{text} ({because})", "node")
-    text, _ = _shortage(flat, _View(pool, pool.total, among, False), bool(request.constraint_key))
-    return Reason(code, f"{text} ({because})", "node")
+        return Reason(code, f"{text} ({because})", "node", flat.nnodes, up, "node")
+    short = _shortage(flat, _View(pool, pool.total, among, False), bool(request.constraint_key))
+    return short._replace(kind="node").reason(code, f"{short.text} ({because})")
 
 
-def _shortage(flat: Flat, view: _View, constrained: bool) -> tuple[str, str]:
-    """(text, kind) of the first thing that is short. Precondition: the request does not fit the view."""
+def _shortage(flat: Flat, view: _View, constrained: bool) -> _Short:
+    """The first thing that is short. Precondition: the request does not fit the view."""
     each = flat.slots_per_node or 1
     needs = [("core", view.stocks.cores, each * flat.cores)]
     if flat.gpus:
@@ -91,7 +111,7 @@ def _shortage(flat: Flat, view: _View, constrained: bool) -> tuple[str, str]:
     if view.among.bit_count() < flat.nnodes:
         n = view.among.bit_count()
         where = _up(n, constrained) if view.free else _there(n, constrained)
-        return f"needs {_n(flat.nnodes, 'node')}; {where}", "node"
+        return _Short(f"needs {_n(flat.nnodes, 'node')}; {where}", "node", flat.nnodes, n, "node")
     for kind, stock, need in needs:
         n = (stock.at_least(need) & view.among).bit_count()
         if n >= wanted:
@@ -99,16 +119,19 @@ def _shortage(flat: Flat, view: _View, constrained: bool) -> tuple[str, str]:
         if wanted > 1:
             free = " free" if view.free else ""
             amount = _amount(kind, need)
-            return f"needs {_n(wanted, 'node')} with {amount}{free}; {n or 'none'} {_has(n)}", kind
-        return f"needs {_amount(kind, need)} on one node; {_most(kind, stock, view)}", kind
+            return _Short(f"needs {_n(wanted, 'node')} with {amount}{free}; {n or 'none'} {_has(n)}", kind, wanted, n, "node")
+        best, unit = stock.largest(view.among)[0], "MB" if kind == "memory" else kind
+        return _Short(f"needs {_amount(kind, need)} on one node; {_most(kind, stock, view)}", kind, need, best, unit)
     per = _per_node(flat)
     if flat.nnodes or flat.nslots == 1:
         n = serving_nodes(flat, view.stocks, view.among).bit_count() if flat.nnodes else 0
         free, who = " free" if view.free else "", _n(wanted, "node")
-        return f"needs {who} with {per}{free}; {n or 'none'} {_has(n)} all of it together", needs[-1][0]
+        text = f"needs {who} with {per}{free}; {n or 'none'} {_has(n)} all of it together"
+        return _Short(text, needs[-1][0], wanted, n, "node")
     n = serving_slots(flat, view.stocks, view.among)
     now = " now" if view.free else ""
-    return f"needs {_n(flat.nslots, 'slot')} of {per}; {n or 'none'} fit{'s' if n == 1 else ''}{now}", "core"
+    text = f"needs {_n(flat.nslots, 'slot')} of {per}; {n or 'none'} fit{'s' if n == 1 else ''}{now}"
+    return _Short(text, "core", flat.nslots, n, "slot")
 
 
 def _most(kind: str, stock: Stock, view: _View) -> str:

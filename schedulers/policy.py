@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..journal.claims import Claim
+from ..journal.ids import f58
 from ..kvs.errors import Rejected
 from .request import Request
 from .resources import Pool
@@ -126,6 +127,12 @@ def held(job: int) -> Wait:
 def ahead_of(job: int, head: int) -> Wait:
     """The reason of a job that waits only for the one before it: derived when asked, not by each plan."""
     return Wait(job, Code.AHEAD, "waits for the job ahead of it", f"job/{head}")
+
+
+def reserved_for(job: int) -> tuple[str, str, str]:
+    """(code, text, blocking) of a job that would fit now, were nothing reserved for this one (0: for several)."""
+    who = f58(job) if job else "jobs ahead of it"
+    return Code.AHEAD, f"what is free is reserved for {who}", f"job/{job}" if job else ""
 
 
 BUILT_IN = {

@@ -70,6 +70,14 @@ class Timeline:
             self._refused[request.key] = until
         return got
 
+    def keeper(self, request: Request, duration_s: float) -> int:
+        """The job for which, first of all, what the request would get now is reserved; 0 if there is none."""
+        claims = self.pool.match(request)
+        if isinstance(claims, Unmatched):
+            return 0
+        until = self.now + length_of(duration_s)
+        return next((span.job for span in self.reserved if span.start < until and overlap(span.claims, claims)), 0)
+
     def placed(self, job: int, claims: tuple[Claim, ...], duration_s: float) -> None:
         """A job begins now: what it holds is taken from the pool and from every view of it."""
         self.pool.take(claims)
@@ -109,6 +117,17 @@ class Timeline:
                 self._views.clear()
                 return span
         return None
+
+
+def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
+    """The ranks on which two jobs' claims have a core, a GPU or memory in common."""
+    ranks = {claim.rank: claim for claim in others}
+    return [
+        one.rank
+        for one in claims
+        if (other := ranks.get(one.rank)) is not None
+        and (one.cores & other.cores or one.gpus & other.gpus or (one.memory_mb and other.memory_mb))
+    ]
 
 
 def least_cores(request: Request) -> int:

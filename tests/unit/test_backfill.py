@@ -136,7 +136,7 @@ def test_what_is_free_but_reserved_is_said_to_be() -> None:
     machine.submit(2, cores(4), 100.0)
     machine.submit(3, cores(1), 200.0)
     assert machine.plan(0.0) == [1]
-    assert machine.reserved[3].code == Code.AHEAD
+    assert machine.reserved[3].wait == Wait(3, Code.AHEAD, "what is free is reserved for ƒ3", "job/2")
     assert machine.reserved[3].start == 200.0
 
 
