@@ -51,12 +51,12 @@ class GraphPool(Pool):
 
     # -- what the owner tells it
 
-    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool = True) -> None:
+    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool | None = None) -> None:
         ordinal = self.layout.ordinals.get(path)
         if ordinal is None:
             return
         self._draw(ordinal, units, ids)
-        if up != (ordinal not in self.dark):
+        if up is not None and up != (ordinal not in self.dark):
             (self.dark.discard if up else self.dark.add)(ordinal)
             self._shade()
 

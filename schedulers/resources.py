@@ -127,9 +127,9 @@ class Pool:
         """The match policy as an object."""
         return policy_of(self.match_policy)
 
-    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool = True) -> None:
-        """So many units of a vertex of the graph, and of a pool of singles these ids, are in use; it is up or down. For a path that
-        is not there, as all are without a graph, nothing is done."""
+    def set_vertex(self, path: str, units: int, ids: int = 0, up: bool | None = None) -> None:
+        """So many units of a vertex of the graph, and of a pool of singles these ids, are in use; it is up or down, or as it was.
+        For a path that is not there, as all are without a graph, nothing is done."""
 
     def _stocks(self) -> Stocks:
         nodes = self.nodes

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..journal.claims import Claim
 from .request import Request
 from .resources import Pool, Unmatched
+from .withheld import WithheldDraws
 
 NO_ROOM = Unmatched("resources", "slot", 1, 0)
 FOREVER_S = 10 * 365 * 86400.0
@@ -153,9 +154,11 @@ class _Window:
         self._gpus = list(pool.gpu_free)
         self._memory = list(pool.free.memory.counts)
         self._held: dict[int, tuple[int, int, int]] = {}
+        self._draws = WithheldDraws(self.pool)
 
     def withhold(self, spans: Sequence[Span], changed: Sequence[Span]) -> None:
         """These are withheld now, and no others. changed: those that came or went."""
+        self._draws.withhold(spans, changed)
         touched = {claim.rank for span in changed for claim in span.claims}
         for rank in touched:
             self._held.pop(rank, None)
@@ -173,8 +176,9 @@ class _Window:
         for rank in touched:
             self._refresh(rank)
 
-    def give(self, claims: Iterable[Claim]) -> None:
+    def give(self, claims: Sequence[Claim]) -> None:
         """Somebody ends."""
+        self._draws.give(claims)
         for rank, cores, gpus, memory_mb, _, _ in claims:
             i = self.pool.index.get(rank)
             if i is None:
@@ -185,8 +189,9 @@ class _Window:
             self._memory[i] = min(node.memory_mb, self._memory[i] + memory_mb)
             self._refresh(rank)
 
-    def take(self, claims: Iterable[Claim]) -> None:
+    def take(self, claims: Sequence[Claim]) -> None:
         """Somebody begins, perhaps on what is withheld here."""
+        self._draws.take(claims)
         for rank, cores, gpus, memory_mb, _, _ in claims:
             i = self.pool.index[rank]
             self._cores[i] &= ~cores

@@ -12,6 +12,7 @@ from fluxkv.kvs.errors import Conflict, Rejected
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
+from fluxkv.schedulers.timeline import Timeline
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
@@ -147,3 +148,28 @@ def test_two_vertices_of_one_path_are_refused() -> None:
         graph.link(graph.vertices[0], graph.add(Vertex("rack", "rack", 0, size=2)))
     with pytest.raises(Rejected, match="give one of them another name"):
         pool_of(graph.compile())
+
+
+def test_a_reservation_withholds_what_is_drawn_above_the_node() -> None:
+    """8 of 10 units of power are in use until 100; who wants 5 waits for them, and who wants 2 for long may not be in the way."""
+    pool = pool_of(from_grug(recipe(("cluster", "power", 1), ("cluster", "node", 4), ("node", "core", 4), sizes={"power": 10})))
+
+    def wants(units: int) -> Request:
+        return ask(vertex("power", units), slot(1, vertex("core", 1)))
+
+    first = pool.match(wants(8))
+    assert not isinstance(first, Unmatched)
+    pool.take(first)
+    timeline = Timeline(pool, 0.0, [(1, 100.0, first)])
+    assert isinstance(timeline.match_now(wants(5), 10.0), Unmatched)
+    span = timeline.reserve(2, wants(5), 50.0)
+    assert span is not None
+    assert (span.start, span.claims[0].draws) == (100.0, (Draw("/cluster0/power0", 5),))
+    assert timeline.match_now(wants(2), 100.0)
+    second = timeline.match_now(wants(2), 100.0)
+    assert second
+    timeline.placed(3, second, 500.0)
+    later = timeline.reserve(4, wants(4), 50.0)
+    assert later is not None
+    assert later.start == 150.0
+    assert not timeline.match_now(wants(1), 10.0)
