@@ -116,6 +116,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     texts = [*argv, options.stdin.path, options.stdout.path, options.stderr.path]
     words = job_words(order, rank, host.names[rank], tmpdir) if any(map(has_template, texts)) else {}
     tasks = _tasks(host, options, ranks, argv, words, cores, gpu_ids)
+    terminals = options.pty.among(ranks) if options.pty is not None else []
     duration = float(system.get("duration") or 0.0)
     attempt: dict[str, Any] = {
         "key": key,
@@ -124,7 +125,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "env": order["env"],
         "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
-        "stdin": "fifo" if options.stdin.kind == "service" else expand(options.stdin.path, words),
+        "stdin": _input(options, terminals, words),
         "append": options.append or order["nodes"] > 1,
         "limit_s": duration,
         "kill_grace_s": options.kill_grace_s,
@@ -144,10 +145,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         **_attempts(order, system),
     }
     attempt.update((name, True) for name, on in (("first_exits", options.exits), ("fence", order.get("fence"))) if on)
-    if options.rlimits:
-        attempt["rlimits"] = options.rlimits
-    if files:
-        attempt["files"] = files
+    more = (("pty", terminals), ("rlimits", options.rlimits), ("files", files))
+    attempt.update((name, value) for name, value in more if value)
     if files or (words and any(names_tag(text, "tmpdir") for text in texts)):
         attempt["tmpdir_exact"] = True
     if order["nodes"] > 1 and not options.append:
@@ -162,6 +161,13 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         if pretended.status:
             attempt["fake_status"] = pretended.status
     return attempt
+
+
+def _input(options: ShellOptions, terminals: Sequence[int], words: Mapping[str, str]) -> str:
+    """"fifo" for what whoever is attached writes, which tasks on terminals have to themselves; else a file, or "" for nothing."""
+    if options.stdin.kind == "service" or (options.pty is not None and options.pty.interactive):
+        return "fifo" if terminals or options.pty is None else ""
+    return expand(options.stdin.path, words)
 
 
 def _attempts(order: Mapping[str, Any], system: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 from ..journal.hostlist import compress, expand
-from ..journal.idset import format_ids, mask_of, text_of
+from ..journal.idset import format_ids, ids_of_mask, mask_of, text_of
 from ..kvs.errors import Rejected
 
 
@@ -144,3 +144,10 @@ def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
     if not rows:
         raise Rejected(f"config {path}: resource.config names no host", code="bad-config")
     return make_R(rows)
+
+
+def binding(cores: int) -> dict[int, list[int]]:
+    """Core id -> CPUs: the node's cores in order are the cores this process may use; {} if it claims more than there are."""
+    here = list(cpus_by_core().values())
+    ids = ids_of_mask(cores)
+    return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}

@@ -20,57 +20,13 @@ from ..kvs.keys import Keys
 from ..kvs.port import Store
 from .paths import write_json
 from .spool import input_path, output_paths
+from .watched import LIMIT as LIMIT
+from .watched import Tail, Watched, copied, size_of, unlink
 
 LOOK_S = 0.05
 DEAF = 4  # looks after which a pipe without a reader is given up
 CHUNK = 64 * 1024
-LIMIT = 4 * 1024 * 1024  # bytes of one stream of one rank that are forwarded, of all attempts of a job together
 LEAST = 64 * 1024  # that are forwarded of each attempt whatever those before it wrote
-
-
-class _Tail:
-    """One growing file. taken: bytes read so far, of `limit`; partial: bytes of an unfinished character. base: bytes that the
-    target had before this attempt."""
-
-    __slots__ = ("base", "fd", "limit", "line", "partial", "path", "ranks", "stream", "taken", "target", "truncated")
-
-    def __init__(self, path: str, stream: str, ranks: str, target: str, base: int = 0) -> None:
-        self.path = path
-        self.stream = stream
-        self.ranks = ranks
-        self.target = target  # a user's file that labelled lines are copied to, or ""
-        self.base = base
-        self.limit = LIMIT
-        self.fd = -1
-        self.taken = 0
-        self.partial = b""
-        self.line = b""
-        self.truncated = False
-
-
-class Watched:
-    """An attempt whose output is forwarded. number: which of its job's."""
-
-    __slots__ = (
-        "deaf", "dropped", "fifo", "index", "job", "key", "noted", "number", "pending", "tails", "taken", "total", "unsure",
-    )  # fmt: skip
-
-    def __init__(
-        self, job: int, key: str, tails: list[_Tail], fifo: dict[str, int], index: int, total: int, number: int = 1
-    ) -> None:
-        self.job = job
-        self.key = key
-        self.tails = tails
-        self.fifo = fifo  # pipe -> rank of the task that reads it
-        self.index = index  # of this node in the job
-        self.total = total  # tasks of the job
-        self.pending = b""  # standard input that some task has not taken yet
-        self.dropped = 0  # bytes before it, which all have
-        self.taken = dict.fromkeys(fifo, 0)  # pipe -> bytes its task has taken
-        self.deaf: dict[str, int] = {}  # pipe -> how often nobody was there to read it
-        self.number = number
-        self.noted = number > 1
-        self.unsure = number > 1  # whether the last push may have arrived, or what attempts before it wrote is not known
 
 
 class Forwarder:
@@ -91,8 +47,8 @@ class Forwarder:
         """An attempt goes to the launcher. Costs nothing until it is looked at."""
         self.fresh[attempt["key"]] = attempt
         if attempt["stdin"] == "fifo":
-            self.asking.append((attempt["job"], attempt["key"], attempt.get("keep_input", False)))
-        if attempt.get("number", 1) > 1:
+            self.asking.append((attempt["job"], attempt["key"], attempt.get("keep_input", False) and not attempt.get("pty")))
+        if attempt.get("number", 1) > 1 or attempt.get("pty"):
             self._note(attempt)  # or an agent after us would take for this one's what an earlier attempt has put out
 
     def _watch(self, attempt: dict[str, Any]) -> Watched:
@@ -100,7 +56,7 @@ class Forwarder:
         targets = attempt.get("label") or {}
         files = attempt.get("task_files") or {}
         both = [attempt["stdout"], attempt["stderr"]]
-        tails: list[_Tail] = []
+        tails: list[Tail] = []
         ranks = [task[0] for task in attempt["tasks"]]
         per_task = attempt["per_task_output"]
         for rank in ranks if per_task else [None]:
@@ -110,12 +66,14 @@ class Forwarder:
             users = files.get(text) or both
             for stream, path, gone, wanted in zip(("stdout", "stderr"), (out, err), users, target, strict=True):
                 if not gone:
-                    tails.append(_Tail(path, stream, text, wanted, (attempt.get("base") or {}).get(wanted, 0)))
+                    tails.append(Tail(path, stream, text, wanted, (attempt.get("base") or {}).get(wanted, 0)))
         fifo = {}
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
-            fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in ranks}
-        return Watched(job, key, tails, fifo, attempt["index"], attempt["total"], attempt.get("number") or 1)
+            fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in attempt.get("pty") or ranks}
+        return Watched(
+            job, key, tails, fifo, attempt["index"], attempt["total"], attempt.get("number") or 1, bool(attempt.get("pty"))
+        )
 
     def adopt(self, job: int, key: str) -> None:
         """An attempt that an earlier agent watched: go on behind what that one forwarded."""
@@ -125,18 +83,20 @@ class Forwarder:
         if noted is not None:
             watched = self._watch(noted)
             watched.noted = True
+            if watched.pty and watched.fifo:  # what was typed so far is gone from the stream: it goes on where it was
+                self.asking.append((job, key, False))
         else:
             watched = Watched(job, key, self._found(job, key), {input_path(self.spool, job, key): 0}, 1, 1)
         self._recount(watched)
         for tail in watched.tails:
             if tail.target:
-                tail.taken = _copied(tail)
+                tail.taken = copied(tail)
         self.watched[key] = watched
 
-    def _found(self, job: int, key: str) -> list[_Tail]:
+    def _found(self, job: int, key: str) -> list[Tail]:
         """The output files an attempt has in the spool."""
         out, err = output_paths(self.spool, job, key)
-        tails: list[_Tail] = []
+        tails: list[Tail] = []
         base = out.removesuffix(".out")
         try:
             names = sorted(os.listdir(os.path.dirname(out)))
@@ -146,15 +106,16 @@ class Forwarder:
             path = os.path.join(os.path.dirname(out), name)
             if path in (out, err) or path.startswith(base + "."):
                 middle = path[len(base) :].rpartition(".")[0].lstrip(".")
-                tails.append(_Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
+                tails.append(Tail(path, "stdout" if path.endswith(".out") else "stderr", middle or "0", ""))
         return tails
 
     def _note(self, attempt: dict[str, Any]) -> bool:
         """Write down what an agent after us could not find out from the files: whose they are, and where copies go."""
-        names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files", "number")
+        names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files", "number",
+                 "pty")
         kept = {name: attempt.get(name) for name in names}
         if attempt.get("label") and attempt.get("append"):
-            attempt["base"] = kept["base"] = {path: _size(path) for path in attempt["label_files"]}
+            attempt["base"] = kept["base"] = {path: size_of(path) for path in attempt["label_files"]}
         kept["tasks"] = [[task[0]] for task in attempt["tasks"]]
         try:
             os.makedirs(os.path.join(self.spool, "watch"), mode=0o700, exist_ok=True)
@@ -203,10 +164,16 @@ class Forwarder:
             if key in self.fresh:
                 attempt = self.fresh.pop(key)
                 watched = self.watched[key] = self._watch(attempt)
-                if not watched.noted and (watched.total > 1 or attempt.get("label")):
+                if not watched.noted and (watched.total > 1 or attempt.get("label") or watched.pty):
                     watched.noted = self._note(attempt)
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
+
+    def hurry(self) -> None:
+        """Forward what tasks on terminals have shown, without waiting for the next look."""
+        self.young.update((key, 0.0) for key, attempt in self.fresh.items() if attempt.get("pty"))
+        self.collect([])
+        self.collect([key for key, watched in self.watched.items() if watched.pty])
 
     def finish(self, key: str) -> bool:
         """The attempt is over: forward the rest and forget it. True if it had written anything."""
@@ -225,14 +192,14 @@ class Forwarder:
         wrote = self._forward(watched, last=True)
         del self.watched[key]
         if watched.noted:
-            _unlink(self._note_file(key))
+            unlink(self._note_file(key))
         return wrote
 
     def unstarted(self, key: str) -> None:
         """It came back and never ran: there is nothing to look at."""
         attempt = self.fresh.pop(key, None)
         if attempt is not None and attempt.get("number", 1) > 1:
-            _unlink(self._note_file(key))
+            unlink(self._note_file(key))
         self.watched.pop(key, None)
 
     def started(self, key: str) -> None:
@@ -280,10 +247,10 @@ class Forwarder:
                 os.close(tail.fd)
                 tail.fd = -1
                 if not tail.truncated:
-                    _unlink(tail.path)
+                    unlink(tail.path)
         return wrote
 
-    def _read(self, tail: _Tail, events: list[Any], last: bool, number: int) -> None:
+    def _read(self, tail: Tail, events: list[Any], last: bool, number: int) -> None:
         if tail.fd < 0:
             try:
                 tail.fd = os.open(tail.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -310,7 +277,7 @@ class Forwarder:
         if last and tail.line:
             self._copy(tail, b"\n", events)
 
-    def _event(self, tail: _Tail, data: bytes, last: bool, number: int) -> Any:
+    def _event(self, tail: Tail, data: bytes, last: bool, number: int) -> Any:
         data = tail.partial + data
         tail.partial = b""
         if not last:
@@ -322,7 +289,7 @@ class Forwarder:
         found = stdio.data(tail.stream, tail.ranks, data)
         return ["data", {**found, "attempt": number} if number > 1 else found]
 
-    def _copy(self, tail: _Tail, data: bytes, events: list[Any]) -> None:
+    def _copy(self, tail: Tail, data: bytes, events: list[Any]) -> None:
         """Labelled lines to the user's file: "<task>: line".
 
         What cannot be written stays in the spool, and the job's log says so.
@@ -350,6 +317,12 @@ class Forwarder:
         attached; each is told once."""
         asking, self.asking = self.asking, []
         return asking
+
+    def on_terminal(self, key: str) -> bool:
+        """Whether what the attempt reads goes to terminals."""
+        if (attempt := self.fresh.get(key)) is not None:
+            return bool(attempt.get("pty"))
+        return key in self.watched and self.watched[key].pty
 
     def feed(self, key: str, data: bytes, ranks: str | None = None) -> bool:
         """Write to the attempt's pipes what they take now; False if something had to be kept.
@@ -389,28 +362,3 @@ class Forwarder:
         watched.pending = watched.pending[done:]
         watched.dropped += done
         return not watched.pending
-
-
-def _copied(tail: _Tail) -> int:
-    """How much of a file is in the user's file already, line by line under its task's label."""
-    label = tail.ranks.encode() + b": "
-    try:
-        with open(tail.target, "rb") as file:
-            file.seek(tail.base)
-            return sum(len(line) - len(label) for line in file if line.startswith(label))
-    except OSError:
-        return 0
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

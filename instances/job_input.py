@@ -1,7 +1,8 @@
 """Standard input of the jobs on this host: from the streams that attached users write to the pipes of the tasks.
 
 Every task on every node gets all of it, unless the writer names the ranks it is for. Decides when the end of input is said.
-Messages: ["data", bytes] or ["data", bytes, ranks as an idset], and ["eof"].
+Messages: ["data", bytes] or ["data", bytes, ranks as an idset], ["resize", rows, columns] of a terminal's window, and ["eof"].
+What was typed at a terminal leaves the stream as it is passed on, so that an agent after us does not type it again.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from ..kvs.keys import Keys
 from ..kvs.port import Message, Subscription
 from .attempts import Placed
 from .forward import Forwarder
+from .terminals import framed
 
 
 class JobInput:
-    """placed: the agent's attempts by launcher key. send: to the launcher. streams: input stream -> attempts that read it."""
+    """placed: the agent's attempts by launcher key. send: to the launcher. passed: told of (stream, id) when
+    all up to there has been passed to a terminal. streams: input stream -> attempts that read it."""
 
     def __init__(
-        self, keys: Keys, forwarder: Forwarder, placed: Callable[[], Mapping[str, Placed]], send: Callable[[list[Any]], Any]
+        self, keys: Keys, forwarder: Forwarder, placed: Callable[[], Mapping[str, Placed]], send: Callable[[list[Any]], Any],
+        passed: Callable[[str, str], None] = lambda stream, id: None,
     ) -> None:
         self.streams: dict[str, dict[str, None]] = {}
         self._keys = keys
         self._forwarder = forwarder
         self._placed = placed
         self._send = send
+        self._passed = passed
         self._kept: set[str] = set()  # attempts whose failure may not be their job's end
         self._ending: dict[str, None] = {}  # attempts whose input has ended, but is not read yet
 
@@ -61,14 +66,20 @@ class JobInput:
     def take(self, stream: str, messages: list[Message]) -> None:
         """What somebody wrote."""
         readers = self.streams.get(stream, {})
+        terminals = False
         for message in messages:
             what, *given = unpack(message.data)
             for key in readers:
-                if what == "data":
-                    self._forwarder.feed(key, *given)
-                else:
+                if what == "eof":
                     self._ending[key] = None
+                elif self._forwarder.on_terminal(key):
+                    terminals = True
+                    self._forwarder.feed(key, framed([what, *given]))
+                elif what == "data":
+                    self._forwarder.feed(key, *given)
         self.go_on()
+        if terminals and messages:
+            self._passed(stream, messages[-1].id)
 
     def go_on(self) -> None:
         """Input that its tasks have not read yet; its end is said behind the last byte."""

@@ -182,8 +182,11 @@ class Attachment:
         """Call back whenever the descriptor is readable."""
         self._served[descriptor] = callback
 
-    def forward_input(self, descriptor: int, ranks: str | None = None) -> None:
-        """Send what comes on a descriptor to the standard input of tasks (an idset; None: all of them), and its end."""
+    def forward_input(self, descriptor: int, ranks: str | None = None, at_end: Callable[[], None] | None = None) -> None:
+        """Send what comes on a descriptor to the standard input of tasks (an idset; None: all of them), and its end.
+
+        at_end: called in place of that.
+        """
         for_whom = [ranks] if ranks is not None else []
 
         def forward() -> None:
@@ -193,6 +196,9 @@ class Attachment:
                 return
             except OSError:
                 data = b""
+            if not data and at_end is not None:
+                at_end()
+                return
             self._store.push(self._input, [pack(["data", data, *for_whom]) if data else pack(["eof"])])
             self._wrote = True
             if not data:
@@ -200,6 +206,16 @@ class Attachment:
                 self._served.pop(descriptor, None)
 
         self.serve(descriptor, forward)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Say how large the window is that the job's terminal is shown in."""
+        self._store.push(self._input, [pack(["resize", rows, columns])])
+        self._wrote = True
+
+    def drop_input(self) -> None:
+        """The job will never run: nobody else takes away what was written for it."""
+        if self._wrote:
+            self._store.delete(self._input)
 
     def run(self, timeout_s: float | None = None) -> JobResult:
         """Follow to the end. Raises Unavailable(code="timeout")."""

@@ -77,6 +77,12 @@ class Programs:
                 raise SpawnError(f"{name}: {error}") from None
         raise AssertionError("unreachable")
 
+    def find(self, argv: list[str], env: Mapping[bytes, bytes]) -> str:
+        """The program a command means, for who starts it himself. Raises `SpawnError`."""
+        if not argv or not argv[0]:
+            raise SpawnError("empty command", _STATUS_NOT_FOUND)
+        return os.fsdecode(self._resolve(os.fsencode(argv[0]), env.get(b"PATH", _DEFAULT_PATH)))
+
     def _resolve(self, name: bytes, path: bytes) -> bytes:
         """`execvp`'s search, in the job's PATH seen from the job's directory; remembered for a second."""
         if b"/" in name:

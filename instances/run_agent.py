@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..journal.idset import ids_of_mask
 from ..journal.log import Journal
 from ..journal.node_config import beat_period
 from ..journal.schema import check_schema
@@ -25,12 +26,12 @@ from .agent import Agent
 from .attempts import Host
 from .beats import Beat, held_sums, pack_beat
 from .daemon import Daemon, Log
-from .discover import cpus_by_core
+from .discover import binding
 from .fake_launcher import FakeLauncher
 from .forward import LOOK_S, Forwarder
 from .inbox import read_on
 from .job_input import JobInput
-from .launch_client import LaunchClient
+from .launch_client import LaunchClient, end_all
 from .memory_line import is_past
 from .paths import StateDir
 from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
@@ -39,6 +40,7 @@ from .script_orders import letter_of
 from .script_output import tell
 from .spool import boot_id, boot_time, spool_id
 from .staging import BlobFolder
+from .terminals import Wake
 from .wire import unpack as unpack_environment
 
 NOT_OURS = "not-ours"  # the nodes are not this host's any more
@@ -89,8 +91,9 @@ class AgentRunner(Runner):
         self.client = LaunchClient(spool)
         self.fake = FakeLauncher()
         self.fake_keys: set[str] = set()
-        self.sources.append(self.client.fileno)
-        self.input = JobInput(self.keys, self.forwarder, lambda: self.reactor.placed, self.client.send)
+        self.input = JobInput(self.keys, self.forwarder, lambda: self.reactor.placed, self.client.send, self._passed)
+        self.wake = Wake(spool)
+        self.sources += [self.client.fileno, self.wake.fileno]
         names_of = {self.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in host.ranks}
         positions = {key: cursors[int(name[5:])] for key, name in names_of.items()}
         self.ready: list[Input] = [*read_on(store, names_of, positions)]
@@ -116,7 +119,7 @@ class AgentRunner(Runner):
                 code=NOT_OURS, hint="run fluxkv agent --join again",
             )  # fmt: skip
         bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
-        return names, _binding(nodes[min(names)].cores) if bind else {}
+        return names, binding(nodes[min(names)].cores) if bind else {}
 
     def _adopt(self, inventory: list[int], tip: str) -> None:
         """Somebody has reloaded the inventory, or the config."""
@@ -184,6 +187,8 @@ class AgentRunner(Runner):
 
     def gather(self) -> list[Input]:
         inputs, self.ready = self.ready, []
+        if self.wake.told():
+            self._forward(self.forwarder.hurry)
         if self.client.connected:
             self.client.flush()
             events = self.client.poll()
@@ -232,6 +237,7 @@ class AgentRunner(Runner):
                         self.insist(partial(forwarder.adopt, job, key))
                     if over is not None:
                         self.insist(partial(forwarder.finish, key))
+                self.input.follow(self.subscription)
             elif event[0] == "start":
                 self.insist(partial(forwarder.started, event[1]))
 
@@ -259,10 +265,7 @@ class AgentRunner(Runner):
         if isinstance(output, ToLauncher):
             return self._to_launcher(output.message)
         if isinstance(output, Trim):
-            try:
-                self.store.trim(self.keys.inbox(output.key), output.through)
-            except Unavailable:
-                pass  # the next one takes these with it
+            self._passed(self.keys.inbox(output.key), output.through)  # if the server is away, the next one takes these with it
             return []
         if isinstance(output, Follow):
             if self.subscription is not None:
@@ -363,10 +366,17 @@ class AgentRunner(Runner):
     def _look(self) -> None:
         if self.forwarder.young or self.forwarder.watched:
             self.input.go_on()
-            try:
-                self.forwarder.collect()
-            except Unavailable as error:
-                self.log.say("warning", f"output waits: {error}")
+            self._forward(self.forwarder.collect)
+
+    def _forward(self, forward: Callable[[], None]) -> None:
+        try:
+            forward()
+        except Unavailable as error:
+            self.log.say("warning", f"output waits: {error}")
+
+    def _passed(self, stream: str, through: str) -> None:
+        with suppress(Unavailable):
+            self.store.trim(stream, through)
 
     def _beat(self) -> None:
         """Say that this host lives; notice a new epoch, or another inventory, even when there is nothing to report."""
@@ -391,21 +401,6 @@ class AgentRunner(Runner):
             self.wake_at = time.time()
 
 
-def _binding(cores: int) -> dict[int, list[int]]:
-    """Core id -> CPUs: the node's cores in order are the cores this process may use; {} if it claims more than there are."""
-    here = list(cpus_by_core().values())
-    ids = ids_of_mask(cores)
-    return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}
-
-
-def _end_all(spool: str) -> None:
-    """Nobody asks for what runs here any more, and nobody would hear of its end."""
-    client = LaunchClient(spool)
-    if client.try_connect():
-        client.send(["shutdown", True])
-        client.close()
-
-
 def main(state_dir: StateDir, role: str, log: Log) -> None:
     """Body of the process. Raises `Stopping` at its ordered end."""
     daemon = Daemon(state_dir, role)
@@ -414,7 +409,7 @@ def main(state_dir: StateDir, role: str, log: Log) -> None:
         daemon.reached(lambda: AgentRunner(daemon, state_dir.read(), log)).run()
     except Rejected as error:
         if error.code == NOT_OURS:
-            _end_all(state_dir.spool)
+            end_all(state_dir.spool)
         raise
     finally:
         daemon.done()

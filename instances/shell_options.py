@@ -14,13 +14,14 @@ from ..journal.task_exits import parse_exit_rules
 from ..kvs.errors import Rejected
 from .layout import check_layout
 from .rlimits import parse_rlimits
+from .terminals import Pty, parse_pty
 
 WARN_SIGNAL = 10  # SIGUSR1
 WARN_LEFT_S = 60.0
 KILL_GRACE_S = 5.0
 KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource",
-         "exit-timeout", "exit-on-error")  # fmt: skip
-PASSED_OVER = ("mpi", "pmi", "pmi-simple", "pty", "verbose", "hwloc", "userrc", "initrc",
+         "exit-timeout", "exit-on-error", "pty")  # fmt: skip
+PASSED_OVER = ("mpi", "pmi", "pmi-simple", "verbose", "hwloc", "userrc", "initrc",
                "nosetpgrp", "stage-in", "stop-tasks-in-exec", "sysmon")  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class ShellOptions(NamedTuple):
     append: bool
     rlimits: dict[str, int]
     exits: bool
+    pty: Pty | None = None
 
 
 class Pretended(NamedTuple):
@@ -70,6 +72,7 @@ def parse_shell_options(options: Any) -> ShellOptions:
         _affinity(options, "cpu-affinity"), _affinity(options, "gpu-affinity"),
         _seconds("kill-timeout", options.get("kill-timeout", KILL_GRACE_S)), _warning(options.get("signal")),
         stdin, out, err, output.get("mode") == "append", parse_rlimits(options), parse_exit_rules(options).any,
+        parse_pty(options.get("pty")),
     )  # fmt: skip
 
 

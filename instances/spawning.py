@@ -19,6 +19,7 @@ from .scratch import Scratch
 from .spool import input_path, output_paths
 from .spool_files import OutputFiles
 from .staging import lay_down
+from .terminals import hosted
 from .user_files import SpawnError as SpawnError
 from .user_files import open_users, users_mode
 
@@ -163,6 +164,7 @@ class Spawner:
             per_task = many and (
                 spec.get("per_task_output") or spec.get("stdin") == "fifo" or "task_files" in spec
             )
+            terminals = spec.get("pty") or ()
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
                     files = self._files(attempt, rank, many, opened, emptied)
@@ -173,6 +175,9 @@ class Spawner:
                     env = {**environment, **{os.fsencode(k): os.fsencode(v) for k, v in extra.items()}}
                 self._pin(None if late else cpus or seat.get("cpus"))
                 try:
+                    if rank in terminals:
+                        program = self._programs.find(argv, env)
+                        argv = hosted(argv, program, self._spool, spec.get("stdin") == "fifo")
                     pid = self._programs.spawn(argv, env, files, changes)
                 except SpawnError as error:
                     error.args = (f"task {rank}: {error}",)
@@ -277,7 +282,9 @@ class Spawner:
         source = self._null
         wanted = spec.get("stdin")
         if wanted and stdin:
-            if wanted == "fifo":
+            if wanted == "fifo" and spec.get("pty") and rank not in spec["pty"]:
+                pass  # input is the terminals'
+            elif wanted == "fifo":
                 source = self._fifo(attempt, rank if many else None, opened)
             else:
                 source = open_users("stdin", wanted, os.O_RDONLY | os.O_CLOEXEC, opened)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
@@ -18,45 +19,78 @@ from .render import say
 if TYPE_CHECKING:
     from ..instances.client import Instance
     from ..instances.output import Attachment, OutputWriter
+    from .terminal import Session
+
+SIGINT = 2  # the module costs more than it
 
 
 def attach_job(
     instance: Instance, id: int, input_fd: int | None, *, ranks: str | None = None, label: bool = False, verbose: bool = False,
-    show_exceptions: bool = True, timeout: float | None = None, until: str | None = None,
+    show_exceptions: bool = True, timeout: float | None = None, until: str | None = None, terminal: str = "",
 ) -> int:  # fmt: skip
     """Follow a job to its end, its output on ours; its exit code as a shell gives it.
 
-    ranks: the tasks our input is for, None for all. until: an event that is enough.
+    ranks: the tasks our input is for, None for all. until: an event that is enough. terminal: "own" if the job has our terminal
+    for its own, "shared" if it has one that we look at and type into.
     """
-    from .eventlines import EventLines
+    telling = _Telling(id, writers(label, False)(id), verbose, show_exceptions, until)
+    attachment = instance.attach(id, telling.writer, telling.hear)
+    handlers: Mapping[int, Callable[[], None]] = {}
+    if terminal:
+        from .terminal import Session
 
-    lines = EventLines("text", "offset")
-
-    writer = writers(label, False)(id)
-
-    def tell(name: str, timestamp: float, context: dict[str, Any]) -> None:
-        if name == "exception" and show_exceptions:
-            if context["note"] in writer.said and not verbose:
-                return  # it could not start, and its output says why
-            say(exception_line(id, context["type"], context["note"], context["severity"]))
-        elif name == "requeue" and not verbose:
-            say(requeue_line(id, context))
-        elif verbose:
-            say(lines.text(name, timestamp, context))
-        if name == until:
-            raise Reached
-
-    attachment = instance.attach(id, writer, tell)
+        telling.session = Session(instance, id, attachment, ours=terminal == "own")
+        handlers = telling.session.handlers()
     if input_fd is not None:
-        attachment.forward_input(input_fd, ranks)
-    with Interrupts(instance, id, attachment) as interrupts:
+        attachment.forward_input(input_fd, ranks, telling.session.no_input if telling.session is not None else None)
+    with Interrupts(instance, id, attachment, handlers), telling.session or nullcontext():
         try:
+            telling.begin()
             result = attachment.run(timeout)
-        except Detached:
-            return 128 + interrupts.signum
+        except Detached as detached:
+            return 128 + detached.signum
         except Reached:
             return 0
     return result.returncode
+
+
+class _Telling:
+    """What is said about a job's events while it is attached. Those that have been are kept until `begin`."""
+
+    def __init__(self, id: int, writer: OutputWriter, verbose: bool, exceptions: bool, until: str | None) -> None:
+        from .eventlines import EventLines
+
+        self.writer = writer
+        self.session: Session | None = None
+        self._id, self._verbose, self._exceptions, self._until = id, verbose, exceptions, until
+        self._lines = EventLines("text", "offset")
+        self._past: list[tuple[str, float, dict[str, Any]]] | None = []
+
+    def begin(self) -> None:
+        past, self._past = self._past or [], None
+        for event in past:
+            self.hear(*event)
+
+    def hear(self, name: str, timestamp: float, context: dict[str, Any]) -> None:
+        """An event. Raises `Reached` at the one that is enough."""
+        if self._past is not None:
+            self._past.append((name, timestamp, context))
+            return
+        if text := self._text(name, timestamp, context):
+            (self.session.tell if self.session is not None else say)(text)
+        if self.session is not None and name in ("start", "finish"):
+            (self.session.begin if name == "start" else self.session.end)()
+        if name == self._until:
+            raise Reached
+
+    def _text(self, name: str, timestamp: float, context: dict[str, Any]) -> str:
+        if name == "exception" and self._exceptions:
+            if context["note"] in self.writer.said and not self._verbose:
+                return ""  # it could not start, and its output says why
+            return exception_line(self._id, context["type"], context["note"], context["severity"])
+        if name == "requeue" and not self._verbose:
+            return requeue_line(self._id, context)
+        return self._lines.text(name, timestamp, context) if self._verbose else ""
 
 
 class Reached(Exception):
@@ -64,19 +98,27 @@ class Reached(Exception):
 
 
 class Detached(Exception):
-    """The user left the job alone (second Ctrl-C)."""
+    """The user left the job alone (second Ctrl-C, or a closed terminal)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 class Interrupts:
-    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled."""
+    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled. handlers: what other
+    signals mean, and SIGINT where it means something else."""
 
-    def __init__(self, instance: Instance, id: int, attachment: Attachment) -> None:
+    def __init__(
+        self, instance: Instance, id: int, attachment: Attachment, handlers: Mapping[int, Callable[[], None]] | None = None
+    ) -> None:
         self._instance = instance
         self._id = id
         self._attachment = attachment
         self._last = 0.0
         self._pipe: tuple[int, int] | None = None
-        self.signum = 2
+        self._handlers = {SIGINT: self._interrupted, **(handlers or {})}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         import signal
@@ -85,8 +127,8 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._attachment.serve(self._pipe[0], self._interrupted)
-        self._handler = signal.signal(signal.SIGINT, lambda *_: None)
+        self._attachment.serve(self._pipe[0], self._told)
+        self._before = {signum: signal.signal(signum, lambda *_: None) for signum in self._handlers}
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         return self
 
@@ -95,24 +137,29 @@ class Interrupts:
 
         if self._pipe is not None:
             signal.set_wakeup_fd(self._wakeup)
-            signal.signal(signal.SIGINT, self._handler)
+            for signum, before in self._before.items():
+                signal.signal(signum, before)
             for descriptor in self._pipe:
                 os.close(descriptor)
+
+    def _told(self) -> None:
+        assert self._pipe is not None
+        told = os.read(self._pipe[0], 64)
+        for signum in dict.fromkeys(told):
+            if signum in self._handlers:
+                self._handlers[signum]()
 
     def _interrupted(self) -> None:
         import time
 
-        assert self._pipe is not None
-        if self.signum not in os.read(self._pipe[0], 64):
-            return
         now = time.monotonic()
         try:
             if self._last and now - self._last < 2.0:
                 say(f"fluxkv: cancelling job {f58(self._id)}")
                 self._instance.cancel([self._id], "interrupted by ctrl-C")
-                raise Detached
+                raise Detached(SIGINT)
             self._last = now
-            self._instance.kill(self._id, self.signum)
+            self._instance.kill(self._id, SIGINT)
             say("fluxkv: SIGINT sent to the job; ctrl-C again within 2 s cancels it")
         except FluxkvError as error:
             say(f"fluxkv: {error}; ctrl-C again within 2 s cancels it")
@@ -128,6 +175,17 @@ def requeue_line(id: int, context: dict[str, Any]) -> str:
     from ..journal.retry import describe
 
     return f"fluxkv: {f58(id)}: attempt {context.get('attempt')}: {' '.join(describe(context).split())}"
+
+
+def terminal_for(jobspec: Mapping[str, Any] | None, how: str) -> str:
+    """`how` if the job wants a terminal and we have one, else nothing."""
+    system = ((jobspec or {}).get("attributes") or {}).get("system") or {}
+    pty = ((system.get("shell") or {}).get("options") or {}).get("pty")
+    if not isinstance(pty, Mapping) or not pty.get("interactive"):
+        return ""
+    from .terminal import on_terminal
+
+    return how if on_terminal() else ""
 
 
 def writers(label: bool, many: bool) -> Callable[[int], OutputWriter]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..instances.terminals import INTERACTIVE
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
 from .child_options import SCRIPT, ChildCommand, child_jobspec, child_options, content, with_program
@@ -169,13 +170,14 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
     if values["job_name"] is None:
         values["job_name"] = os.path.basename(words[0]) if words else "alloc"
     from .attaching import forwarded_input
+    from .terminal import on_terminal
 
-    terminal = not bg and sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = not bg and on_terminal()
     forwarded = None if bg else forwarded_input(values)
     if forwarded is not None:
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
     if terminal:
-        values["setopt"] = ("pty.interactive=1", *values["setopt"])
+        values["setopt"] = (f"{INTERACTIVE}=1", *values["setopt"])
     values["blobs"] = None if dry_run else {}
     piece = _piece(values, child_jobspec(values, words, ["--stay"] if bg else []))
     if dry_run:
@@ -193,7 +195,8 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
             say(f"fluxkv: job {f58(id)}")
         from .attaching import attach_job
 
-        return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose)
+        how = "own" if terminal and forwarded is not None else ""
+        return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose, terminal=how)
 
 
 def _piece(values: dict[str, Any], jobspec: dict[str, Any]) -> Piece:

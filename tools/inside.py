@@ -58,7 +58,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     for name in OUTER:
         os.environ.pop(name, None)
     extra = {"FLUXKV_STATE_DIR": directory.path, "FLUX_ENCLOSING_ID": settings["job"]}
-    return run_inside(directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"])
+    return run_inside(directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"], is_task=True)
 
 
 def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
@@ -70,11 +70,13 @@ def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[s
 
 
 def run_inside(
-    directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None, *, dump: str = "", stay: bool = False
-) -> int:
+    directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None, *, dump: str = "", stay: bool = False,
+    is_task: bool = False,
+) -> int:  # fmt: skip
     """Run the command (or a shell) with FLUXKV_URI set, then end the instance; the command's code as a shell has it.
 
     stay: nothing is run; it ends when it is stopped, or we are told to. dump: the file its journal is written to at the end.
+    is_task: we are a job's task, and end by the signal that ended us, by which its end at a time limit is known.
     """
     from ..instances import start as starting
 
@@ -91,6 +93,9 @@ def run_inside(
             run.fault = error.exit_status
     if dump:
         _dump(directory, uri, dump)
+    if is_task and signal.SIGTERM in run.asked and code in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     return code or run.fault
 
 
@@ -110,9 +115,10 @@ class _Program:
     """The command inside. Signals that are to end us go on to it."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._on_terminal = sys.stdin.isatty()
         if not command:
             shell = os.environ.get("SHELL") or "/bin/sh"
-            command = [shell] if sys.stdin.isatty() else [shell, "-s"]
+            command = [shell] if self._on_terminal else [shell, "-s"]
         self.command, self.environment = command, environment
         self.fault = 0
         self.asked: list[int] = []
@@ -123,10 +129,15 @@ class _Program:
     def forward(self, signum: int, frame: object) -> None:
         self.asked.append(signum)
         if self.pid:
-            try:
-                os.kill(self.pid, signum)
-            except ProcessLookupError:
-                pass
+            self._send(signum)
+
+    def _send(self, signum: int) -> None:
+        try:
+            os.kill(self.pid, signum)
+            if signum == signal.SIGTERM and self._on_terminal:
+                os.kill(self.pid, signal.SIGHUP)  # a shell that somebody sits at does not end by a TERM
+        except ProcessLookupError:
+            pass
 
     def wait(self) -> int:
         """Run it; its code."""
@@ -138,7 +149,7 @@ class _Program:
             click.echo(f"fluxkv: {name}: {error.strerror}", err=True)
             return 127 if isinstance(error, FileNotFoundError) else 126
         for early in self.asked:  # it came before there was anybody to send it on to
-            os.kill(self.pid, early)
+            self._send(early)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
         code = os.waitstatus_to_exitcode(status)

@@ -104,20 +104,25 @@ def attach(
 ) -> int:  # fmt: skip
     """Show a job's output as it comes; exit with its code.
 
+    A job with a terminal (fluxkv alloc, fluxkv run --interactive) gets this one to be seen and typed on; if this one is closed,
+    the job goes on.
+
     \b
     Examples:
       fluxkv job attach ƒ3kQ
       fluxkv job attach -l $(fluxkv job last)
     """
-    from .attaching import attach_job, ranks_of_input
+    from .attaching import attach_job, ranks_of_input, terminal_for
 
     ranks = ranks_of_input("--stdin-ranks", stdin_ranks)
     with _instance(uri, state_dir, timeout_of(timeout)) as (instance, limit):
         number = parse_id(id)
         shows = not (no_exceptions or quiet)
+        jobs = instance.state().jobs if sys.stdin.isatty() else {}
+        terminal = terminal_for(jobs[number].jobspec, "shared") if number in jobs else ""
         return attach_job(
-            instance, number, 0 if stdin or stdin_ranks else None, ranks=ranks, label=label_io, verbose=show_events,
-            show_exceptions=shows, timeout=limit,
+            instance, number, 0 if stdin or stdin_ranks or terminal else None, ranks=ranks, label=label_io, verbose=show_events,
+            show_exceptions=shows, timeout=limit, terminal=terminal,
         )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
-from .attaching import attach_job, forwarded_input, input_ranks
+from .attaching import attach_job, forwarded_input, input_ranks, terminal_for
 from .ensemble import Ensemble, Piece, ensemble_options, event_name, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
@@ -79,6 +79,7 @@ def _pieces(values: dict[str, Any], words: tuple[str, ...]) -> Iterator[Piece]:
 
 @click.command(cls=SubmissionCommand, context_settings=SETTINGS)
 @submission_options
+@click.option("--interactive", is_flag=True, help="If this is a terminal, the first task has one, too (-o pty.interactive).")
 @click.option("-v", "--verbose", is_flag=True, help="Say the job's id and its events on stderr.")
 @click.option("--wait-event", metavar="NAME", help="Stay until the job has had this event, not until it ends.")
 @click.option("--timeout", metavar="FSD", help="How long to stay attached at most; the job goes on.")
@@ -94,12 +95,18 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
       fluxkv run -t 1s sleep 60           ended by its time limit
       sort data | fluxkv run uniq -c
       sort data | fluxkv run -n4 --input=0 uniq -c    only task 0 gets our standard input
+      fluxkv run --interactive python     on this terminal
     """
     need_command(words)
     ranks = input_ranks(values)
     forwarded = forwarded_input(values)
     if forwarded is not None:
         values["setopt"] = ("input.stdin.type=service", *values["setopt"])
+    if values["interactive"] and forwarded is not None:
+        from .terminal import on_terminal
+
+        if on_terminal():
+            values["setopt"] = ("pty.interactive=1", *values["setopt"])
     values["blobs"] = None if dry_run else {}
     flags, timeout = flags_of(values["flags"], values["debug"]), timeout_of(values["timeout"])
     piece, until = _single(values, words), event_name(values["wait_event"])
@@ -117,7 +124,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -
             say(f"fluxkv: job {f58(id)}")
         return attach_job(
             instance, id, forwarded, ranks=ranks, label=values["label_io"], verbose=values["verbose"],
-            timeout=timeout, until=until,
+            timeout=timeout, until=until, terminal=terminal_for(piece.jobspec, "own") if forwarded is not None else "",
         )  # fmt: skip
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import json
+import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,49 @@ def _support() -> Any:
 
 
 live = _support()
+
+
+class Screen:
+    """A command on a terminal of its own."""
+
+    def __init__(self, site: Any, *args: str, rows: int = 24, columns: int = 80) -> None:
+        self.pid, self.fd = pty.fork()
+        if not self.pid:
+            try:
+                env = {**site.env, "FLUXKV_URI": site.uri, "SHELL": "/bin/sh", "PS1": "> ", "TERM": "dumb"}
+                os.execve(live.PROGRAM[0], [*live.PROGRAM, *args], env)
+            finally:
+                os._exit(99)
+        self.seen = b""
+        self.resize(rows, columns)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def until(self, text: str) -> None:
+        """Waits until it shows this; what was shown up to there is forgotten."""
+        while text.encode() not in self.seen:
+            assert select.select([self.fd], [], [], live.PATIENCE_S)[0], self.seen
+            self.seen += os.read(self.fd, 65536)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        while select.select([self.fd], [], [], live.PATIENCE_S)[0]:
+            try:
+                self.seen += os.read(self.fd, 65536)
+            except OSError:
+                break
+        return self.gone()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def gone(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def left_inside(site: Any) -> dict[int, str]:
@@ -112,3 +162,59 @@ def test_five_levels_and_the_lowest_has_one_core(tmp_path: Path) -> None:
         assert (done.returncode, lines[:2]) == (0, ["deep", site.uri]), (done, site.logs())
         assert lines[2:] == ["1", "0", "0"]
         assert not left_inside(site)
+
+
+def test_a_shell_on_a_terminal(tmp_path: Path) -> None:
+    """Size, keys, a job of its own on a terminal, an agent that dies meanwhile, the code; another terminal looks in and goes."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        screen = Screen(site, "alloc", "-n2", rows=33, columns=101)
+        screen.until("> ")
+        screen.type("stty size; tty\r")
+        screen.until("33 101\r\n/dev/pts/")
+        screen.resize(20, 50)
+        screen.type("until test \"$(stty size)\" = '20 50'; do sleep 0.01; done; echo si$((1))ze; sleep 100\r")
+        screen.until("si1ze")
+        screen.type("\x03")
+        screen.until("> ")
+        screen.type("fluxkv run --interactive sh -c 'echo up; read a; echo got $a'\r")
+        screen.until("\nup")
+        screen.type("word\r")
+        screen.until("got word")
+        site.kill("agent")
+        screen.type("echo af$((1))ter\r")
+        screen.until("af1ter")
+        (id,) = site.client.state().jobs
+        other = Screen(site, "job", "attach", f58(id))
+        other.until("af1ter")
+        other.type("echo o$((1))ther\r")
+        screen.until("o1ther")
+        other.close()
+        other.gone()
+        screen.type("fluxkv resource list -no {ncores}; exit 5\r")
+        screen.until("2\r\n0\r\n0\r\n")
+        assert screen.code() == 5
+        assert not left_inside(site)
+        assert not site.client.store.messages(site.keys.input(id))
+        site.sound()
+
+
+def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
+    """Whether the job runs or waits; Ctrl-C cancels one that waits."""
+    with live.site(tmp_path, "--cores", "1") as site:
+        screen = Screen(site, "alloc", "-n1", "sh", "-c", "echo up; exec sleep 1000")
+        screen.until("up")
+        waiting = Screen(site, "alloc", "-n1")
+        waiting.until("Ctrl-C cancels it")
+        waiting.type("\x03")
+        assert waiting.code() == 128 + signal.SIGINT
+        waiting = Screen(site, "alloc", "-n1")
+        waiting.until("Ctrl-C cancels it")
+        for one in (waiting, screen):
+            one.close()
+            one.gone()
+        state = site.until(lambda s: all(job.t_inactive for job in s.jobs.values()), "all are over")
+        closed = ["cancel", "its terminal was closed"]
+        ends = [list(job.exception) for _, job in sorted(state.jobs.items())]
+        assert ends == [closed, ["cancel", "interrupted by ctrl-C"], closed]
+        assert not left_inside(site)
+        assert not [key for key in site.ask("KEYS", "*") if b":input:" in key]

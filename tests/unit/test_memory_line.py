@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances.forward import Forwarder, Watched, _Tail
+from fluxkv.instances.forward import Forwarder, Tail, Watched
 from fluxkv.instances.memory_line import is_past, line_for, machine_memory, parse_line, set_line
 from fluxkv.journal import decide
 from fluxkv.journal.job import INACTIVE, RUN
@@ -104,7 +104,7 @@ def test_what_tasks_print_past_the_line_stays_in_its_files(tmp_path: Path) -> No
     path = tmp_path / "out"
     path.write_bytes(b"x" * 1_000_000)
     forwarder = Forwarder(rig.store, rig.store.keys, str(tmp_path), "h")
-    forwarder.watched["1.2-3.0"] = Watched(1, "1.2-3.0", [_Tail(str(path), "stdout", "0", "")], {}, 0, 1)
+    forwarder.watched["1.2-3.0"] = Watched(1, "1.2-3.0", [Tail(str(path), "stdout", "0", "")], {}, 0, 1)
     rig.store.set_room(rig.store.meta().uid, 50)
     for used, past in ((10, False), (51, True)):
         rig.server.used_memory = used
