@@ -112,9 +112,9 @@ class GraphPool(Pool):
     def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
         got = super().match(request)
         flat = request.flat
-        if flat is None or isinstance(got, Unmatched):
+        if flat is None or isinstance(got, Unmatched) or self.match_policy != "first":
             return got
-        if flat.exclusive or self.policy.whole_nodes:
+        if flat.exclusive:
             return tuple(claim._replace(draws=self._whole(self.index[claim.rank])) for claim in got)
         if self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
             return tuple(self._with_memory(claim) for claim in got)

@@ -275,7 +275,7 @@ class Pool:
         lowest ranks first. An exclusive request gets whole idle nodes.
         """
         flat = request.flat
-        if flat is None:
+        if flat is None or self.match_policy != "first":
             from .tree.stand import search
 
             return search(self, request)
