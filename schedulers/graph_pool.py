@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from ..journal.claims import Claim, Draw
 from ..kvs.errors import Conflict
+from .ordered import Ranking, ranking_of
 from .request import Request
 from .resources import Node, Pool, Unmatched
 from .tree.layout import Layout
@@ -20,11 +21,12 @@ from .tree.vertices import Tree
 class GraphPool(Pool):
     """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
 
-    __slots__ = ("_busy", "_shaded")
+    __slots__ = ("_busy", "_ranking", "_shaded")
 
     def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
         super().__init__(nodes, match_policy)
         self._layouts.append(Layout(tree, self.nodes))
+        self._ranking = ranking_of(self.layout)
         self._busy: dict[int, int] = {}  # position -> how many vertices inside the node are drawn
         self._shaded = 0  # positions of nodes below something that is down
         for vertex in tree.vertices:
@@ -32,10 +34,14 @@ class GraphPool(Pool):
                 self.dark.add(vertex.ordinal)
         self._shade()
 
+    @property
+    def ranking(self) -> Ranking:
+        return self._ranking
+
     def copy(self) -> GraphPool:
         new = super().copy()
         assert isinstance(new, GraphPool)
-        new._busy, new._shaded = dict(self._busy), self._shaded
+        new._busy, new._shaded, new._ranking = dict(self._busy), self._shaded, self._ranking
         return new
 
     @property
@@ -110,15 +116,13 @@ class GraphPool(Pool):
     # -- what it answers
 
     def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
-        got = super().match(request)
         flat = request.flat
-        if flat is None or isinstance(got, Unmatched) or self.match_policy != "first":
+        if flat is not None and self.match_policy == "first" and self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
+            return self.searched(request)  # which of a node's memory it is has to be said
+        got = super().match(request)
+        if flat is None or isinstance(got, Unmatched) or not (flat.exclusive or self.policy.whole_nodes):
             return got
-        if flat.exclusive:
-            return tuple(claim._replace(draws=self._whole(self.index[claim.rank])) for claim in got)
-        if self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
-            return tuple(self._with_memory(claim) for claim in got)
-        return got
+        return tuple(claim._replace(draws=self._whole(self.index[claim.rank])) for claim in got)
 
     def _whole(self, at: int) -> tuple[Draw, ...]:
         """The draws of a node that is held as a whole."""
@@ -129,7 +133,3 @@ class GraphPool(Pool):
         extent = layout.extent(node)
         vertices = [layout.vertices[ordinal] for ordinal in extent.others]
         return tuple(sorted(Draw(layout.paths[v.ordinal], v.size, v.ids) for v in vertices))
-
-    def _with_memory(self, claim: Claim) -> Claim:
-        """With its memory told apart."""
-        return claim

@@ -23,7 +23,8 @@ from .flat import Unmatched as Unmatched
 from .flat import match_nodes, match_slots
 from .flat import serving_nodes as serving_nodes
 from .flat import serving_slots as serving_slots
-from .match_policy import policy_of
+from .match_policy import BUILT_IN, policy_of
+from .ordered import Ranking, match_ordered
 from .request import Request
 from .stock import Stock, lowest, set_of
 
@@ -62,7 +63,7 @@ class Pool:
     """
 
     __slots__ = (
-        "_constraints", "_idle", "_layouts", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
+        "_constraints", "_idle", "_layouts", "_masks", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
         "free", "gpu_free", "holders", "index", "match_policy", "nodes", "ranks", "timeline", "total",
     )  # fmt: skip
 
@@ -97,6 +98,7 @@ class Pool:
         self.dark: set[int] = set()
         self.drawn: dict[int, tuple[int, int]] = {}
         self._layouts: list[Layout] = []
+        self._masks: tuple[Stock, Stock] | None = None
         #: What the plans of one pass share (`timeline.timeline_of`); the owner sets it to None before each pass.
         self.timeline: object = None
 
@@ -110,6 +112,7 @@ class Pool:
         new.core_free, new.gpu_free, new.down = list(self.core_free), list(self.gpu_free), dict(self.down)
         new._usable, new._idle = self._usable, self._idle
         new.free = Stocks(*(stock.copy() for stock in self.free))
+        new._masks = None if self._masks is None else (self._masks[0].copy(), self._masks[1].copy())
         new.match_policy, new._layouts, new.dark, new.drawn = self.match_policy, self._layouts, set(self.dark), dict(self.drawn)
         return new
 
@@ -121,6 +124,11 @@ class Pool:
 
             self._layouts.append(Layout(tree_of(self.nodes), self.nodes))
         return self._layouts[0]
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The nodes by their numbers in the graph; None without one, where these are the ranks."""
+        return None
 
     @property
     def policy(self) -> MatchPolicy:
@@ -173,6 +181,7 @@ class Pool:
         self.free.cores.set(i, self.core_free[i].bit_count())
         self.free.gpus.set(i, self.gpu_free[i].bit_count())
         self.free.memory.set(i, max(0, min(free_memory_mb, node.memory_mb)))
+        self._mask(i)
         bit = 1 << i
         self._idle = self._idle | bit if whole_free else self._idle & ~bit
         if usable:
@@ -181,6 +190,11 @@ class Pool:
         else:
             self._usable &= ~bit
             self.down[i] = why or "offline"
+
+    def _mask(self, i: int) -> None:
+        if self._masks is not None:
+            self._masks[0].set(i, self.core_free[i])
+            self._masks[1].set(i, self.gpu_free[i])
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Mark a job's claims, one a node, as held.
@@ -235,6 +249,9 @@ class Pool:
             else:
                 for i, count in now.items():
                     stock.set(i, count)
+        if self._masks is not None:
+            for i in cores_now:
+                self._mask(i)
         bits = set_of(whole, len(self.nodes)) if len(whole) >= _MANY else 0
         if not bits:
             for i in whole:
@@ -275,13 +292,14 @@ class Pool:
         lowest ranks first. An exclusive request gets whole idle nodes.
         """
         flat = request.flat
-        if flat is None or self.match_policy != "first":
-            from .tree.stand import search
-
-            return search(self, request)
+        if flat is None:
+            return self.searched(request)
         among = self.usable
         if request.constraint_key:
             among &= self.matching(request)
+        if self.match_policy != "first":
+            got = match_ordered(self, flat, among) if self.match_policy in BUILT_IN else None
+            return self.searched(request) if got is None else got
         if flat.exclusive:
             among &= self.idle
         if flat.nnodes:
@@ -303,6 +321,18 @@ class Pool:
         i = (found & -found).bit_length() - 1
         gpu_ids = lowest(self.gpu_free[i], gpus) if gpus else 0
         return (Claim(self.ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
+
+    def searched(self, request: Request) -> tuple[Claim, ...] | Unmatched:
+        """What the search that serves requests of any shape gives now."""
+        from .tree.stand import search
+
+        return search(self, request)
+
+    def masks(self) -> tuple[Stock, Stock]:
+        """The free cores, and GPUs, of all positions, indexed by mask."""
+        if self._masks is None:
+            self._masks = Stock(self.core_free), Stock(self.gpu_free)
+        return self._masks
 
     def fits(self, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
         """Would it fit with these counts on these positions (on top of its constraint)? None if so."""

@@ -63,6 +63,19 @@ def lowest(mask: int, n: int) -> int:
     return got
 
 
+def highest(mask: int, n: int) -> int:
+    """The `n` highest ids of `mask`, as a mask. Precondition: it has that many."""
+    run = ((1 << n) - 1) << max(mask.bit_length() - n, 0)
+    if mask & run == run:
+        return run
+    got = 0
+    for _ in range(n):
+        high = 1 << mask.bit_length() - 1
+        got |= high
+        mask ^= high
+    return got
+
+
 class Stock:
     """How many of one resource each position has, and for each number the set of positions that have exactly
     so many.

@@ -17,7 +17,7 @@ from fluxkv.schedulers.resources import Unmatched
 from fluxkv.schedulers.tree import needs
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.policies import POLICIES
-from fluxkv.schedulers.tree.pooling import compact, inside, nodes_of, paths_of
+from fluxkv.schedulers.tree.pooling import compact, inside, nodes_of
 from fluxkv.schedulers.tree.stand import search
 from fluxkv.schedulers.tree.system import System
 from fluxkv.schedulers.tree.vertices import UNTOUCHED, Tree
@@ -40,7 +40,7 @@ SOCKETS = [
     vertex("socket", 1, slot(1, vertex("core", 1), vertex("gpu", 1))),
     vertex("socket", 2, slot({"min": 1, "max": 2}, vertex("core", 2))),
     vertex("node", 1, vertex("socket", 2, slot(1, vertex("core", 1)))),
-    vertex("socket", 1, vertex("xor_slot", 1, vertex("core", 2), label="task"), vertex("xor_slot", 1, vertex("core", 1), label="b")),
+    vertex("socket", 1, vertex("xor_slot", 1, vertex("core", 2), label="a"), vertex("xor_slot", 1, vertex("core", 1), label="b")),
 ]
 FLAT = [
     slot(1, vertex("core", 1)),
@@ -66,7 +66,6 @@ class Both:
             for one in graph.vertices:  # it looks at the last first
                 one.ordinal = -one.ordinal - 1
             graph.count("containment")
-        self.names = {path: v for path, v in paths_of(small).items()}
         self.single = {(node.rank, one.type, one.id): one for node in graph.vertices if node.type == "node" for one in inside(node)}
 
     def allocate(self, resource: dict[str, Any]) -> None:
@@ -98,6 +97,8 @@ class Both:
                 found |= {self.single[claim.rank, kind, number].path() for number in ids_of_mask(mask)}
             if (claim.cores, claim.gpus) == (node.cores, node.gpus):
                 found.add(self.pool.layout.paths[here.ordinal])
+            if claim.memory_mb:
+                found |= {one.path() for (rank, kind, _), one in self.single.items() if (rank, kind) == (claim.rank, "memory")}
             found |= {draw.vertex for draw in claim.draws}
         return found
 
@@ -128,10 +129,12 @@ def sockets(racks: int, nodes: int) -> Tree:
     )  # fmt: skip
 
 
-def plain(racks: int, nodes: int) -> Tree:
-    return from_grug(
-        recipe(("cluster", "rack", racks), ("rack", "node", nodes), ("node", "core", 6), ("node", "gpu", 2), scopes={"node": 1})
-    )
+def plain(racks: int, nodes: int, scope: int = 1) -> Tree:
+    """scope: 0 numbers the nodes of each rack by themselves."""
+    edges = (("cluster", "rack", racks), ("rack", "node", nodes), ("node", "core", 6), ("node", "gpu", 2), ("node", "memory", 1))
+    text = recipe(*edges, sizes={"memory": 8}, scopes={"node": scope})
+    unit = '<data key="type">memory</data><data key="unit">MB</data>'
+    return from_grug(text.replace('<data key="type">memory</data>', unit))
 
 
 def steps(shapes: list[dict[str, Any]]) -> Any:
@@ -163,11 +166,21 @@ def test_flat_requests_get_what_resource_query_gives(racks: int, nodes: int, pol
     play(Both(plain(racks, nodes), policy), history)
 
 
+MEMORY = [
+    slot(2, vertex("core", 1), vertex("memory", 3, unit="MB")),
+    vertex("node", 2, vertex("memory", 2, unit="MB"), slot(1, vertex("core", 1), vertex("memory", 1, unit="MB"))),
+]
+
+
 @RANDOM
-@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from(sorted(POLICIES)), steps(FLAT), st.booleans())
-def test_flat_requests_get_what_the_search_gives(racks: int, nodes: int, policy: str, history: list[Any], deep: bool) -> None:
-    """Also where cores are in sockets, which flat requests pass over."""
-    small = compact((sockets if deep else plain)(racks, nodes))
+@given(
+    st.integers(1, 2), st.integers(1, 4), st.sampled_from(sorted(POLICIES)), steps([*FLAT, *MEMORY]), st.sampled_from((0, 1, 2)),
+)  # fmt: skip
+def test_flat_requests_get_what_the_search_gives(racks: int, nodes: int, policy: str, history: list[Any], kind: int) -> None:
+    """Also where cores are in sockets, which flat requests pass over, and where numbers of nodes are there twice."""
+    if kind == 0 and policy.startswith("first"):
+        kind = 1  # it goes by rank, the search by the graph: which is one order but for the numbers
+    small = compact(sockets(racks, nodes) if kind == 2 else plain(racks, nodes, kind))
     pool = GraphPool(nodes_of(small), small, policy)
     jobs = []
     for step in history:
