@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..stock import lowest, positions
 from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
-from .match import Candidate, Pool, Search, Supply, Window, below
+from .match import Candidate, Pool, Search, Supply, Window, all_below, below
 from .needs import Need, TreeRequest, ratio
 from .policies import First, Policy
 from .vertices import Vertex
@@ -39,6 +39,49 @@ class Stand(Protocol):
     def allows(self, vertex: Vertex) -> bool: ...
 
 
+class Spent:
+    """What slots that were packed here take of what their neighbours may want, too. ids, units: by ordinal; of memory that is told
+    apart, units are megabytes. megabytes: by position of the node."""
+
+    def __init__(self) -> None:
+        self.ids: dict[int, int] = {}
+        self.units: dict[int, int] = {}
+        self.megabytes: dict[int, int] = {}
+
+    def copy(self) -> Spent:
+        """One that can be changed by itself."""
+        new = Spent()
+        new.ids, new.units, new.megabytes = dict(self.ids), dict(self.units), dict(self.megabytes)
+        return new
+
+    def spend(self, layout: Layout, parts: Iterable[tuple[Candidate, int]], used: set[int]) -> None:
+        """Take the parts of a slot. used: ordinals of containers that are taken as such."""
+        for candidate, units in parts:
+            vertex = candidate.vertex
+            if vertex is None:
+                self.spend(layout, candidate.parts, used)
+                continue
+            kind = layout.kinds[vertex.ordinal]
+            if kind in (CONTAINER, NODE):
+                for one in all_below(vertex, layout.subsystems):
+                    used.add(one.ordinal)
+                    self._take(layout, one, one.size, one.ids)
+            else:
+                more, less = candidate.ratio
+                self._take(layout, vertex, -(-units * less // more), candidate.ids)
+
+    def _take(self, layout: Layout, vertex: Vertex, units: int, ids: int) -> None:
+        ordinal, at = vertex.ordinal, layout.position[vertex.ordinal]
+        self.ids[ordinal] = self.ids.get(ordinal, 0) | ids
+        self.units[ordinal] = self.units.get(ordinal, 0) + units
+        if layout.kinds[ordinal] == MEMORY and at not in layout.memories:
+            self.megabytes[at] = self.megabytes.get(at, 0) + units
+
+    def touches(self, layout: Layout, vertex: Vertex) -> bool:
+        """Is something of it, or below it, taken?"""
+        return bool(self.units) and any(one.ordinal in self.units for one in all_below(vertex, layout.subsystems))
+
+
 class LiveSearch(Search):
     """policy, subsystems, ...: as `match.Search` has them."""
 
@@ -52,6 +95,7 @@ class LiveSearch(Search):
         self.prune_by = ()
         self.request = request
         self.window = NOW
+        self.spent: Spent | None = None
         self._sets: dict[tuple[Need, ...], int] = {}
 
     def answer(self) -> list[tuple[Candidate, int]] | None:
@@ -78,13 +122,26 @@ class LiveSearch(Search):
         available = self.available(u, need, exclusive, whole_node)
         if available <= 0:
             return
+        outer = self.spent
+        if len(needs if need is None else need.children) > 1:  # they may want the same: each gets what the one before it left
+            self.spent = outer.copy() if outer is not None else Spent()
         if need is None:
             self._skip(u, needs, pool)
-            return
-        before = len(pool.get(kind, ()))
-        self._serve(u, need, available, exclusive, pool)
-        if u.ids and len(pool.get(kind, ())) > before:
-            self._note(pool[kind][-1], u)
+        else:
+            before = len(pool.get(kind, ()))
+            self._serve(u, need, available, exclusive, pool)
+            if u.ids and len(pool.get(kind, ())) > before:
+                pool[kind][-1].ids = self._free_ids(u)
+        self.spent = outer
+
+    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
+        used: set[int] = set()
+        for slot in slots:
+            found = self._pack(u, slot, pristine, used)
+            if self.spent is not None and not self._is_alternative(slot):
+                for one in found:
+                    self.spent.spend(self.layout, one.parts, used)
+            pool.setdefault(slot, []).extend(found)
 
     def admits(self, u: Vertex) -> bool:
         """Is it in use at all, and what the constraint allows?"""
@@ -103,38 +160,41 @@ class LiveSearch(Search):
             return 0 if whole_node and kind in (CONTAINER, NODE) and stand.in_use(u) else max(u.size, 1)
         if need.exclusive and not u.ids and stand.in_use(u):
             return 0
-        if kind == CORE:
-            return (stand.cores(at) & u.ids).bit_count()
-        if kind == GPU:
-            return (stand.gpus(at) & u.ids).bit_count()
+        if kind in (CORE, GPU):
+            return self._free_ids(u).bit_count()
         if kind == MEMORY:
             return self._megabytes(u, at)
         if kind != LEAF and exclusive:
-            return 0 if stand.in_use(u) else u.size
-        return u.size - stand.drawn(u.ordinal)[0]
+            return 0 if stand.in_use(u) or (self.spent is not None and self.spent.touches(self.layout, u)) else u.size
+        if u.ids:
+            return self._free_ids(u).bit_count()
+        spent = self.spent.units.get(u.ordinal, 0) if self.spent is not None else 0
+        return u.size - stand.drawn(u.ordinal)[0] - spent
 
     def _megabytes(self, u: Vertex, at: int) -> int:
         free = self.stand.memory(at)
         if at in self.layout.memories:
             factor = in_units(u, 1, "")
             assert factor is not None
-            free = min(free, (u.size - self.stand.drawn(u.ordinal)[0]) * factor[1])
-        return free
+            spent = self.spent.units.get(u.ordinal, 0) if self.spent is not None else 0
+            return min(free, (u.size - self.stand.drawn(u.ordinal)[0]) * factor[1] - spent)
+        return free - self.spent.megabytes.get(at, 0) if self.spent is not None else free
 
     def ratio(self, u: Vertex, need: Need) -> tuple[int, int] | None:
         if self.layout.kinds[u.ordinal] == MEMORY:
             return in_units(u, 1, need.unit)
         return ratio(need.unit, u.unit)
 
-    def _note(self, candidate: Candidate, u: Vertex) -> None:
-        """Say which singles it has."""
+    def _free_ids(self, u: Vertex) -> int:
+        """The singles that can be had."""
         kind, at = self.layout.kinds[u.ordinal], self.layout.position[u.ordinal]
         if kind == CORE:
-            candidate.ids = self.stand.cores(at) & u.ids
+            ids = self.stand.cores(at) & u.ids
         elif kind == GPU:
-            candidate.ids = self.stand.gpus(at) & u.ids
+            ids = self.stand.gpus(at) & u.ids
         else:
-            candidate.ids = u.ids & ~self.stand.drawn(u.ordinal)[1]
+            ids = u.ids & ~self.stand.drawn(u.ordinal)[1]
+        return ids if self.spent is None else ids & ~self.spent.ids.get(u.ordinal, 0)
 
     def children(self, u: Vertex, needs: Sequence[Need], pristine: bool) -> Iterable[Vertex]:
         """Those that have nodes that can serve, or none at all."""

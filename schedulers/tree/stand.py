@@ -68,6 +68,18 @@ class Stand:
                 return True
         return False
 
+    def has(self, claim: Claim) -> bool:
+        """Is all of a claim free? Vertices that several ways lead to may have been found more than once."""
+        at = self.pool.index[claim.rank]
+        if claim.cores & ~self.cores(at) or claim.gpus & ~self.gpus(at) or claim.memory_mb > self.memory(at):
+            return False
+        for path, units, ids in claim.draws:
+            ordinal = self.layout.ordinals[path]
+            used, taken = self.drawn(ordinal)
+            if used + units > self.layout.vertices[ordinal].size or taken & ids:
+                return False
+        return True
+
     def serving(self, need: Need) -> int:
         """Positions of nodes in which one of a need can be, as far as counts tell."""
         found = self.among
@@ -93,4 +105,6 @@ def search(
     stand = Stand(pool, pool.policy, allowed, empty=empty, all_up=all_up)
     parts = LiveSearch(stand, pool.policy, wanted).answer()
     claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
-    return claims if claims else Unmatched("resources", "slot", 1, 0)
+    if claims and all(stand.has(claim) for claim in claims):
+        return claims
+    return Unmatched("resources", "slot", 1, 0)

@@ -173,3 +173,24 @@ def test_a_reservation_withholds_what_is_drawn_above_the_node() -> None:
     assert later is not None
     assert later.start == 150.0
     assert not timeline.match_now(wants(1), 10.0)
+
+
+def test_neighbours_in_a_request_do_not_get_the_same() -> None:
+    pool = pool_of(tree(racks=1, nodes=1, sockets=2, cores=4, memories=1))
+    both = vertex("node", 1, slot(1, vertex("core", 3), label="a"), slot(2, vertex("core", 2), label="b"))
+    (claim,) = got(pool, both, task="b")
+    assert (claim.cores, claim.slots) == (0b1111111, 2)
+    assert isinstance(pool.match(ask(both, task="b")), Unmatched)
+    pool.give((claim,))
+    for first, second, cores in (
+        (vertex("core", 5), vertex("core", 3), 255),
+        (vertex("socket", 1), vertex("core", 4), 255),
+        (vertex("core", 1), vertex("socket", 1), 0b11110001),
+    ):
+        claims = got(pool, vertex("node", 1, slot(1, first, label="a"), slot(1, second, label="b")), task="a")
+        assert [(c.cores, c.slots) for c in claims] == [(cores, 1)]
+        pool.give(claims)
+    five, three = vertex("memory", 5, unit="MB"), vertex("memory", 3, unit="MB")
+    much = vertex("node", 1, slot(1, vertex("core", 1), five), vertex("memory", 4, unit="MB"))
+    assert isinstance(pool.match(ask(much)), Unmatched)
+    assert got(pool, vertex("node", 1, slot(1, vertex("core", 1), five), three))[0].memory_mb == 8
