@@ -123,6 +123,11 @@ def queues_of(state: State) -> tuple[QueueView, ...]:
     )
 
 
+def has_node(rules: QueueRules, node: Node) -> bool:
+    """Whether the jobs of a queue (not a virtual one: ask for its parent) may have this node."""
+    return f"+{rules.name}" in node.properties if rules.hosts else set(rules.requires) <= set(node.properties)
+
+
 def job_R(state: State, job: Job) -> ResourceSet | None:
     """What a job holds or held; None if nothing was allocated to it. A node that is gone has no name."""
     if not job.claims:

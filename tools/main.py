@@ -52,6 +52,7 @@ COMMANDS = {
     "cron": ("cron", "cron", "Submit jobs again and again: at times, at intervals, at events."),
     "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
+    "explain": ("explain", "explain", "Say why a job waits, what became of it, who has a node."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
     "ops": ("ops", "ops", "What only an operator decides: adopt a history, fail over, access lists."),
@@ -67,7 +68,7 @@ GROUPS = {
     "Instances": ("start", "stop", "restart", "agent", "worker", "uri", "status", "list", "doctor", "dmesg", "ops"),
     "Submitting jobs": ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
-        "jobs", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
+        "jobs", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
     ),
     "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "journal"),

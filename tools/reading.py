@@ -73,6 +73,8 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
             state = journal.at(moment.version)
         return state, state.time or now
     assert moment.time is not None
+    if moment.time > now + 1:
+        raise Rejected(f"{at!r} is still to come", code="bad-moment", hint="name a moment of the past, such as -5m or 10:30")
     with gc_paused():
         return journal.at(moment=moment.time), moment.time
 

@@ -173,10 +173,12 @@ def _targets(text: str) -> set[int | str]:
 
 def queues_of(state: State, node: Node) -> tuple[str, ...]:
     """The named queues whose jobs may run on a node."""
+    from ..instances.views import has_node
+
     found = []
     for name, queue in state.rules.queues.items():
         own = state.rules.queues[queue.parent] if queue.parent else queue
-        if f"+{own.name}" in node.properties if own.hosts else set(own.requires) <= set(node.properties):
+        if has_node(own, node):
             found.append(name)
     return tuple(found)
 

@@ -45,6 +45,7 @@ VERSIONS = 130  # examples name versions 100 and 120
 
 # Command -> the state of the jobs that its ids stand for; all others get a job that has completed.
 JOB_STATE = {
+    "explain": "pending",
     "cancel": "running",
     "job attach": "ending",
     "job hostpids": "running",

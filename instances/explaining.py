@@ -1,0 +1,188 @@
+"""Why a job waits: what is short, who holds it, who comes first, when it is expected to begin. Pure; reads a folded state.
+
+Everything here is found out when somebody asks, by what a worker's plan would see at that moment (`outlook`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+from ..journal.claims import Claim, from_wire
+from ..journal.job import SCHED, Job
+from ..journal.node import Node
+from ..journal.state import State
+from ..kvs.errors import Rejected
+from ..schedulers.explain import Reason, explain
+from ..schedulers.forecast import Start
+from ..schedulers.policy import Code
+from ..schedulers.request import Request
+from ..schedulers.resources import Pool
+from ..schedulers.timeline import overlap
+from .outlook import Outlook, policy_name
+from .plan_inputs import compiled, pool_of
+from .views import has_node
+
+NO_REASON = Reason("", "", "")
+
+
+class Holder(NamedTuple):
+    """Who has a part of what somebody waits for. housekeeping: what looks after the nodes of a job that is over. until: Unix
+    seconds, 0.0: it has no limit. amount: how much of `unit` ("core", "node", "gpu", "MB") it holds there. decisive: the start
+    that is expected waits for its end."""
+
+    job: int
+    housekeeping: bool
+    until: float
+    ranks: tuple[int, ...]
+    amount: int
+    unit: str
+    decisive: bool
+
+
+class Why(NamedTuple):
+    """Of a job that stands in line. reason: code "ready" if it would fit, were it the only one that waits. start: None: `no_start`
+    says why. after: jobs that wait, too, and are expected to begin, and end, on its nodes before. ahead: who comes before it in its
+    line; promised: the first of those for whom the plan of this moment keeps something, and since when, None if there is none.
+    elsewhere: queue -> who comes before it in other lines that share nodes with it. out: its nodes that are out of use."""
+
+    reason: Reason
+    policy: str
+    start: Start | None
+    no_start: str
+    holders: tuple[Holder, ...]
+    after: tuple[int, ...]
+    ahead: tuple[int, ...]
+    promised: tuple[int, float] | None
+    elsewhere: dict[str, tuple[int, ...]]
+    out: tuple[Node, ...]
+
+
+def why(state: State, job: Job, now: float, spent: Callable[[], bool] = lambda: False) -> Why:
+    """Why a job in state SCHED waits. Raises nothing: what can not be matched at all is a reason, too."""
+    pool = pool_of(state)
+    outlook = Outlook(state, now, [job.id], spent)
+    try:
+        request = compiled(state, job)
+        reason = explain(request, pool)
+    except Rejected as error:
+        request, reason = None, Reason(Code.UNSATISFIABLE, str(error), "")
+    wait = outlook.wait(job)
+    if wait is not None and reason.code == Code.READY and wait.code != Code.READY:
+        reason = Reason(wait.code, wait.text, wait.blocking)
+    start = outlook.start(job)
+    lines = _lines(state, job)
+    held = _holders(state, pool, request, reason, start) if request is not None and reason.code != Code.UNSATISFIABLE else ()
+    return Why(
+        reason=reason,
+        policy=policy_name(state, job.queue),
+        start=start,
+        no_start="" if start is not None else outlook.why_none(job),
+        holders=held,
+        after=_after(outlook, job, start),
+        ahead=(ahead := _before(job, lines.pop("", ()))),
+        promised=next(((id, kept.time) for id in ahead if (kept := outlook.forecast.starts.get(id)) and kept.reserved), None),
+        elsewhere={queue: ids for queue, jobs in sorted(lines.items()) if (ids := _before(job, jobs))},
+        out=_out(state, pool, request),
+    )
+
+
+def _out(state: State, pool: Pool, request: Request | None) -> tuple[Node, ...]:
+    """The nodes it might have that are out of use."""
+    if request is None:
+        return ()
+    among = pool.matching(request)
+    return tuple(node for node in state.nodes.values() if not node.usable and among >> pool.index[node.rank] & 1)
+
+
+# -- who holds it ------------------------------------------------------------------------------------------------------
+
+
+def holders_on(
+    state: State, ranks: Collection[int], reason: Reason = NO_REASON, claims: Iterable[Claim] = ()
+) -> tuple[Holder, ...]:
+    """Who holds something on these nodes: those first who hold what `claims` name, then by when they end, who has no end last."""
+    wanted, found = list(claims), list[Holder]()
+    unit = {"node": "node", "gpu": "gpu", "memory": "MB"}.get(reason.blocking, "core")
+    ids = {id for rank in ranks for id in state.nodes[rank].jobs}
+    for id in ids:
+        job = state.jobs[id]
+        found += _holder(id, False, job.expiration, job.claims, ranks, unit, wanted)
+    for id in {id for rank in ranks for id in state.nodes[rank].keeping}:
+        keeping = state.keeping[id]
+        held = from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
+        found += _holder(id, True, 0.0, held, ranks, unit, wanted)
+    return tuple(sorted(found, key=lambda one: (not one.decisive, not one.until, one.until, one.job)))
+
+
+def _holder(
+    id: int, housekeeping: bool, until: float, claims: tuple[Claim, ...], ranks: Collection[int], unit: str, wanted: list[Claim]
+) -> list[Holder]:
+    here = [claim for claim in claims if claim.rank in ranks]
+    amounts = {
+        "node": len(here), "gpu": sum(claim.gpus.bit_count() for claim in here), "MB": sum(claim.memory_mb for claim in here),
+        "core": sum(claim.cores.bit_count() for claim in here),
+    }  # fmt: skip
+    if not amounts[unit]:
+        return []
+    decisive = bool(overlap(here, wanted))
+    return [Holder(id, housekeeping, until, tuple(claim.rank for claim in here), amounts[unit], unit, decisive)]
+
+
+def _holders(state: State, pool: Pool, request: Request, reason: Reason, start: Start | None) -> tuple[Holder, ...]:
+    among = pool.matching(request) & pool.usable
+    ranks = {node.rank for i, node in enumerate(pool.nodes) if among >> i & 1}
+    found = holders_on(state, ranks, reason, start.claims if start is not None else ())
+    # who would fit now, or waits for nodes that are out of use, waits for no other holder than those on what it will get
+    return found if reason.code == Code.RESOURCES else tuple(one for one in found if one.decisive)
+
+
+def _after(outlook: Outlook, job: Job, start: Start | None) -> tuple[int, ...]:
+    """Who is expected to begin before it on what it will get, the first first."""
+    if start is None:
+        return ()
+    starts = outlook.forecast.starts
+    found = [
+        (other.time, id) for id, other in starts.items()
+        if id != job.id and other.time < start.time and overlap(other.claims, start.claims)
+    ]  # fmt: skip
+    return tuple(id for _, id in sorted(found))
+
+
+# -- who comes first ---------------------------------------------------------------------------------------------------
+
+
+def _lines(state: State, job: Job) -> dict[str, list[Job]]:
+    """Jobs in line: of its own line under "", of others that share a node with it under their queues."""
+    own = _line(state, job.queue)
+    found: dict[str, list[Job]] = {}
+    nodes = _nodes_of(state, own)
+    for other in state.active():
+        if other.state == SCHED and other.priority > 0 and other.granted is None and other.id != job.id:
+            line = _line(state, other.queue)
+            found.setdefault("" if line == own else line, []).append(other)
+    return {
+        line: jobs for line, jobs in found.items() if not line or (state.may_start(line) and nodes & _nodes_of(state, line))
+    }  # fmt: skip
+
+
+def _before(job: Job, others: Iterable[Job]) -> tuple[int, ...]:
+    mine = (-job.priority, job.order)
+    if not job.priority:  # held: all are before it, and none matters
+        return ()
+    return tuple(other.id for other in sorted(others, key=_place) if _place(other) < mine)
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return -job.priority, job.order
+
+
+def _line(state: State, queue: str) -> str:
+    rules = state.rules.of(queue)
+    return rules.line if rules is not None else queue
+
+
+def _nodes_of(state: State, queue: str) -> frozenset[int]:
+    """The ranks that a queue's jobs may have."""
+    rules = state.rules.of(queue)
+    return frozenset(rank for rank, node in state.nodes.items() if rules is not None and has_node(rules, node))

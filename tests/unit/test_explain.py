@@ -1,0 +1,241 @@
+"""`fluxkv explain` on hand-made states: the sentence, and each line of its evidence."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from worker_rig import T0, Rig, jobspec
+
+from fluxkv.instances.explaining import why
+from fluxkv.journal import decide
+from fluxkv.journal.ids import f58
+from fluxkv.tools.explainnode import explain_node, foresee
+from fluxkv.tools.explainpage import clock, moment, span
+from fluxkv.tools.explainpending import explain_pending
+from fluxkv.tools.explainstory import explain_story, waits
+from fluxkv.tools.inspect_cmd import job_story
+from fluxkv.tools.jobview import View
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments are printed as local time, users by their names."""
+    from fluxkv.tools import reading
+
+    monkeypatch.setattr("time.localtime", time.gmtime)
+    monkeypatch.setitem(reading._names, 1, "ann")
+
+
+def spec(cores: int = 1, nodes: int = 0, duration: float = 0.0, queue: str = "", name: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = jobspec(cores, nodes, duration, queue)
+    if name:
+        found["attributes"]["system"]["job"] = {"name": name}
+    return found
+
+
+def view_of(rig: Rig) -> View:
+    return View(rig.journal.at(), rig.now, rig.journal)
+
+
+def pending(rig: Rig, id: int) -> tuple[dict[str, Any], str]:
+    view = view_of(rig)
+    document, page = explain_pending(view.state.jobs[id], view)
+    json.dumps(document)
+    text = page.text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    return document, text
+
+
+def story(rig: Rig, id: int) -> tuple[dict[str, Any], str]:
+    view = view_of(rig)
+    job = view.state.jobs[id]
+    document, page = explain_story(job, view, job_story(rig.journal, job))
+    json.dumps(document)
+    return document, page.text()
+
+
+def node(rig: Rig, rank: int) -> tuple[dict[str, Any], str]:
+    state = rig.journal.at()
+    document, page = explain_node(rig.journal, state, state.nodes[rank], foresee(state, rig.now), rig.now)
+    json.dumps(document)
+    return document, page.text()
+
+
+def test_what_is_short_who_holds_it_and_when_it_begins() -> None:
+    rig = Rig(2)
+    first = rig.submit(spec(2, duration=600.0, name="long"))
+    other = rig.submit(spec(1, duration=60.0, name="short"))
+    rig.started(first, other)
+    waiting, behind = rig.submit(spec(2, duration=30.0)), rig.submit(spec(2, duration=30.0))
+    rig.turn(seconds=5.0)
+    document, text = pending(rig, waiting)
+    assert text == "\n".join([
+        "ƒ4 waits: needs 2 cores on one node; at most 1 is free (node 1); it begins about",
+        "22:14:20 (in 55s).",
+        "  asked for   2 cores, limit 30s; queue default, priority 16, user ann",
+        "  waits since 22:13:20 (5s ago)",
+        "  short of    1 core: it needs 2, there is 1",
+        "  held by     ƒ3* short ann 1 core on n1  until 22:14:20 (in 55s)",
+        "              ƒ2  long  ann 2 cores on n0 until 22:23:20 (in 9.92m)",
+        "  ahead       nobody",
+        "  begins      about 22:14:20 (in 55s) on n1 (policy fcfs)",
+        "              when ƒ3 (*) has ended; sooner if jobs end before their limits,",
+        "              later if jobs of higher priority come",
+    ])  # fmt: skip
+    assert document["short"] == {"unit": "core", "needed": 2, "found": 1, "by": 1}
+    assert document["start"]["time"] == rig.job(other).expiration
+    assert document["start"]["after_end_of"] == [f58(other)]
+    document, text = pending(rig, behind)
+    assert document["ahead"]["jobs"] == [f58(waiting)]
+    assert document["start"]["after_jobs"] == [f58(waiting)]
+    assert "ahead       1 job in queue default: ƒ4\n" in text
+    assert "when ƒ3 (*) has ended and ƒ4 has begun and ended" in " ".join(text.split())
+
+
+def test_under_easy_a_job_that_fits_is_told_whom_it_must_not_delay() -> None:
+    rig = Rig(2)
+    rig.say(["instance-create", "instance", T0, {"uid": "u", "policy": "easy"}])
+    first = rig.submit(spec(2, duration=600.0))
+    rig.started(first)
+    wide, small = 7, 8
+    rig.do(decide.submit([(wide, spec(2, nodes=2, duration=60.0)), (small, spec(1, duration=900.0))], "", 16, 1, 0, rig.now, 0))
+    for id in (wide, small):  # as a worker would, but without placing them
+        rig.say(["validate", id, rig.now, None], ["depend", id, rig.now, None], ["priority", id, rig.now, {"priority": 16}])
+    state = rig.journal.at()
+    told = why(state, state.jobs[wide], rig.now)
+    assert told.start is not None
+    assert told.start.reserved
+    _, text = pending(rig, wide)
+    assert "reserved for it by policy easy" in " ".join(text.split())
+    document, text = pending(rig, small)
+    begins = "ƒ9 would fit now, but must not delay ƒ8, which is due at 22:23:20 (in 10m); it begins about"
+    assert " ".join(text.split()).startswith(begins)
+    assert all(holder["decisive"] for holder in document["holders"])
+    _, text = node(rig, 0)
+    reserved = "n0 (rank 0) is allocated: ƒ2 has all of it, until 22:23:20 (in 10m); reserved for ƒ8, about 22:23:20 (in 10m)."
+    assert " ".join(text.split()).startswith(reserved)
+    assert "next        ƒ8" in text
+
+
+@pytest.mark.parametrize(
+    ("decision", "sentence"),
+    [
+        (lambda rig, id: decide.change_urgency(rig.state, id, 0, 1, rig.now), "ƒ3 is held (urgency 0); fluxkv release ƒ3."),
+        (lambda rig, id: decide.change_queue("default", "stop", "until noon", rig.now),
+         "ƒ3 cannot start: queue default is stopped: until noon."),
+        (lambda rig, id: decide.drain(rig.state, [0], "bad fan", 0, rig.now),
+         "ƒ3 waits for nodes that are out of use: needs 2 cores on one node; no node is up\nand matches (1 drained)."),
+    ],
+)  # fmt: skip
+def test_what_holds_a_job_up_comes_first(decision: Any, sentence: str) -> None:
+    rig = Rig(1)
+    rig.started(rig.submit(spec(2, duration=600.0)))
+    waiting = rig.submit(spec(2, duration=30.0))
+    rig.do(decision(rig, waiting))
+    rig.turn()
+    document, text = pending(rig, waiting)
+    assert text.startswith(sentence + "\n")
+    if "drained" in sentence:
+        assert "  out of use  n0 draining since just now: bad fan\n" in text
+        assert document["start"] is None
+        assert document["no_start"] == "no job's end will make it fit"
+
+
+def test_other_queues_that_share_nodes_and_limits_per_user() -> None:
+    limit = {"limits": {"max-running-jobs-per-user": 1}}
+    config = {"queues": {"a": {}, "b": {}, "c": {"requires": ["c"], "policy": limit}},
+              "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}  # fmt: skip
+    rig = Rig(2, {1: ("c",)}, config)
+    rig.started(*(rig.submit(spec(2, duration=60.0, queue=queue)) for queue in "ac"))
+    first = rig.submit(spec(2, duration=30.0, queue="b"))
+    mine = rig.submit(spec(2, duration=30.0, queue="a"))
+    limited = rig.submit(spec(1, duration=30.0, queue="c"))
+    document, text = pending(rig, mine)
+    assert document["ahead"]["other_queues"] == {"b": [f58(first)]}
+    assert "1 job in queue b, which shares nodes with it: ƒ4" in " ".join(text.split())
+    _, text = pending(rig, limited)
+    assert " ".join(text.split()).startswith("ƒ6 waits: user 1 has 1 running job in queue c, as many as allowed.")
+    assert "begins      about" in text
+
+
+def test_a_job_that_can_never_run_and_one_that_waits_for_another() -> None:
+    rig = Rig(1)
+    long = rig.submit(spec(2))
+    waiting = rig.submit(spec(1, duration=5.0))
+    document, text = pending(rig, waiting)
+    assert "no estimate: it waits for ƒ2, which has no time limit" in " ".join(text.split())
+    assert document["start"] is None
+    dependent = spec(1)
+    dependent["attributes"]["system"]["dependencies"] = [{"scheme": "afterok", "value": f58(long)}]
+    late = rig.submit(dependent)
+    _, text = pending(rig, late)
+    assert text.startswith(f"{f58(late)} waits for afterok:{f58(long)} (running).\n")
+
+
+def test_what_became_of_a_job_and_why_it_waited() -> None:
+    rig = Rig(1)
+    first = rig.submit(spec(2, duration=600.0))
+    rig.started(first)
+    waiting = rig.submit(spec(2, duration=30.0))
+    rig.turn(seconds=1.0)
+    rig.now += 40.0
+    rig.over(first)
+    rig.turn()
+    rig.started(waiting)
+    _, text = story(rig, waiting)
+    assert text.startswith("ƒ3 runs on n0 since just now, until 22:14:31 (in 30s).\n")
+    rig.now += 4.0
+    rig.over(waiting, status=3 << 8)
+    rig.turn()
+    document, text = story(rig, waiting)
+    assert text.splitlines()[0].startswith("ƒ3 failed: exit code 3, after 4")
+    assert "needs 2 cores on one node; none is free" in text
+    assert document["cause"] == "exit code 3"
+    assert [one["why"] for one in document["waited"]] == ["in line", "needs 2 cores on one node; none is free"]
+    assert sum(one["end"] - one["begin"] for one in document["waited"]) == pytest.approx(41.0, abs=1.0)
+    rig.started(rig.submit(spec(2)))
+    cancelled = rig.submit(spec(2))
+    rig.do(decide.cancel_each([rig.job(cancelled)], "not needed", 1, rig.now)[0])
+    rig.turn()
+    _, text = story(rig, cancelled)
+    assert "was cancelled: cancel: not needed" in text
+
+
+def test_a_nodes_page() -> None:
+    rig = Rig(2)
+    _, text = node(rig, 0)
+    assert text == "n0 (rank 0) is free: nobody has anything of it.\n  has         2 cores, 2 free"
+    rig.started(rig.submit(spec(1)), rig.submit(spec(1, duration=60.0)))
+    document, text = node(rig, 0)
+    assert text.startswith("n0 (rank 0) is allocated: 2 jobs have all of it.\n")
+    assert document["holders"][-1]["until"] is None  # who has no limit comes last
+    rig.do(decide.drain(rig.state, [1], "bad fan", 0, rig.now))
+    rig.turn(seconds=120.0)
+    document, text = node(rig, 1)
+    assert text.splitlines()[:2] == ["n1 (rank 1) is drained since 22:13:20 (2m ago): bad fan.", "  drained by  test"]
+    assert document["drain"] == {"timestamp": T0 + 0.02, "reason": "bad fan", "by": "test"}
+
+
+def test_moments_and_spans() -> None:
+    texts = {0.0: "0s", 0.004: "4ms", 1.5: "1.5s", 42.4: "42s", 2987.0: "49.8m", 9000.0: "2.5h", 90_000.0: "1.04d"}
+    assert {t: span(t) for t in texts} == texts
+    assert clock(T0, T0 + 5) == "22:13:20"
+    assert clock(T0 + 3600, T0) == "23:13"
+    assert clock(T0 + 7200, T0) == "Nov 15 00:13"
+    assert clock(T0 - 40_000_000, T0) == "2022 Aug 08 23:06"
+    assert moment(T0, T0) == "just now"
+    assert moment(T0 + 90, T0) == "22:14:50 (in 1.5m)"
+
+
+def test_stretches_of_waiting_are_cut_where_the_reason_changes() -> None:
+    rig = Rig(1)
+    id = rig.submit(spec(1), urgency=0)
+    rig.now += 10.0
+    rig.do(decide.change_urgency(rig.state, id, 16, 1, rig.now))
+    rig.turn()
+    found = waits(job_story(rig.journal, rig.job(id)), id)
+    assert found[0].why == "held"
+    assert found[0].end - found[0].begin == pytest.approx(10.0)

@@ -1,0 +1,216 @@
+"""`fluxkv explain` of a job that waits: the page, and the same as JSON. What is found out is `instances/explaining.py`'s."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..instances.explaining import Holder, Why, why
+from ..instances.foreign import wait_until
+from ..journal.ids import f58
+from ..journal.job import PRIORITY, SCHED, Job
+from ..schedulers.policy import Code
+from .explainpage import Page, count, hosts_of, moment, several, span, until, whose
+from .jobview import one_line
+from .reading import user_name
+
+if TYPE_CHECKING:
+    from ..journal.node import Node
+    from ..journal.state import State
+    from .jobview import View
+
+BUDGET_S = 2.0  # for the estimate
+SHOWN = 8  # holders, nodes
+
+
+def holds(job: Job, view: View) -> list[tuple[str, str]]:
+    """(what, in words) of all that keeps a job from being placed, whatever is free; what has to go first comes first."""
+    from . import depview
+
+    state, now = view.state, view.now
+    found = [("dependency", f"waits for {depview.told(one, job, view)}") for one in job.waiting]
+    if job.urgency == 0:
+        found.append(("held", f"is held (urgency 0); fluxkv release {f58(job.id)}"))
+    for queue in view.queues(job.queue):
+        if not queue.started:
+            why = f": {queue.stop_reason}" if queue.stop_reason else f"; fluxkv queue start {queue.name}"
+            found.append(("queue", f"cannot start: queue {queue.name} is stopped{one_line(why)}"))
+    if state.rules.of(job.queue) is None:
+        mend = f"fluxkv update {f58(job.id)} queue=NAME"
+        found.append(("queue", f"cannot start: there is no queue {job.queue} any more; {mend}"))
+    if state.instance.get("stopping"):
+        found.append(("instance", "waits for the instance to be started again"))
+    if job.state == PRIORITY and job.requeued is not None:
+        told = one_line(str(job.requeued[3]))
+        if job.id in state.keeping:
+            found.append(("housekeeping", f"waits for the housekeeping after its last attempt ({told})"))
+        elif job.requeued[2] > now:
+            found.append(("retry", f"rests until {moment(job.requeued[2], now)} before its next attempt ({told})"))
+    full = state.usage.running_full(job.queue, job.userid, {}) if state.usage is not None and job.state == SCHED else ""
+    if full:
+        found.append(("limit", f"waits: {full}"))
+    pause = wait_until(state, now)
+    if pause:
+        found.append(("adoption", f"waits for nodes to say what they hold, {span(pause - now)} at most"))
+    if job.granted is not None:
+        host = view.hosts.get(job.granted[0], f"rank{job.granted[0]}")
+        found.append(("granted", f"is next on {host}: it begins when a job of its kind there ends"))
+    if not found and job.state != SCHED:
+        found.append(("worker", "has not been taken up by a worker yet; fluxkv status says whether one is there"))
+    return found
+
+
+def explain_pending(job: Job, view: View) -> tuple[dict[str, Any], Page]:
+    """(document, page)."""
+    state, now = view.state, view.now
+    held, name = holds(job, view), f58(job.id)
+    deadline = time.monotonic() + BUDGET_S
+    told = why(state, job, now, lambda: time.monotonic() > deadline) if job.state == SCHED and job.granted is None else None
+    page = Page(f"{name} {held[0][1]}." if held else _answer(name, told, now))
+    for _, text in held[1:]:
+        page.add("also", f"it {text}")
+    page.add("asked for", _asked(job, state))
+    page.add("waits since", _since(job, now))
+    document: dict[str, Any] = {
+        "state": "pending", "answer": page.answer,
+        "code": held[0][0] if held else str(told.reason.code) if told is not None else "",
+        "holds": [{"what": what, "text": text} for what, text in held],
+    }  # fmt: skip
+    if told is not None:
+        _evidence(page, job, told, state, now, bool(held))
+        document.update(_document(told, state))
+    return document, page
+
+
+def _answer(name: str, told: Why | None, now: float) -> str:
+    """One sentence for a job that nothing holds up but the others."""
+    assert told is not None
+    reason, head = told.reason, told.ahead[0] if told.ahead else 0
+    if reason.code == Code.UNSATISFIABLE:
+        return f"{name} can never run here: {reason.text.removeprefix('unsatisfiable: ')}."
+    if reason.code in (Code.DRAINED, Code.NODE_DOWN):
+        return f"{name} waits for nodes that are out of use: {reason.text}."
+    if told.start is not None:
+        begins = f"it begins about {moment(told.start.time, now)}" if told.start.time > now + 1 else "it is about to begin"
+    else:
+        begins = f"no estimate: {told.no_start}"
+    if reason.code == Code.READY:
+        if told.promised is not None:
+            first, when = told.promised
+            return (f"{name} would fit now, but must not delay {f58(first)}, which is due at {moment(when, now)}; {begins}.")
+        if head:
+            return f"{name} would fit now, but waits behind {f58(head)} ({told.policy}); {begins}."
+        return f"{name} fits now and is first in line: {begins}."
+    return f"{name} waits: {reason.text}; {begins}."
+
+
+def _asked(job: Job, state: State) -> str:
+    nodes = [count(job.nnodes, "node")] if job.nnodes else []
+    parts = [*nodes, count(job.ncores, "core"), f"limit {span(job.duration)}" if job.duration else "no time limit"]
+    text = f"{', '.join(parts)}; queue {job.queue}, priority {job.priority}, user {user_name(job.userid)}"
+    return text + (f", attempt {job.number}" if job.requeued is not None else "")
+
+
+def _since(job: Job, now: float) -> str:
+    return moment(job.t_submit, now) if job.t_submit else ""
+
+
+def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: bool) -> None:
+    reason = told.reason
+    if held and reason.code != Code.READY:
+        page.add("besides", reason.text)
+    if reason.needed > reason.found and reason.unit:
+        page.add("short of", f"{count(reason.needed - reason.found, reason.unit)}: it needs {reason.needed}, there "
+                             f"{'is' if reason.found == 1 else 'are'} {reason.found or 'none'}")  # fmt: skip
+    page.table("out of use", [_out_row(node, now) for node in told.out[:SHOWN]], len(told.out) - SHOWN, "node")
+    page.table("held by", [holder_row(one, state, now) for one in told.holders[:SHOWN]], len(told.holders) - SHOWN, "job")
+    page.add("ahead", _ahead(told, job, state) if job.priority else "")
+    if told.start is not None or not held:
+        page.add("begins", _begins(told, state, now))
+    if told.start is not None and (told.start.time > now + 1):
+        page.add("", _rests(told))
+
+
+def holder_row(one: Holder, state: State, now: float) -> list[str]:
+    """Who, how much of what where, until when; what a start waits for is marked."""
+    name, user = whose(state, one.job)
+    if one.housekeeping:
+        name, ends = f"housekeeping after {name}", f"since {moment(state.keeping[one.job].started, now)}"
+    else:
+        ends = until(one.until, now)
+    mark = "*" if one.decisive else " "
+    return [f"{f58(one.job)}{mark}", name[:16], user, f"{count(one.amount, one.unit)} on {hosts_of(state, one.ranks)}", ends]
+
+
+def _out_row(node: Node, now: float) -> list[str]:
+    return [node.host, out_of_use(node, now)]
+
+
+def out_of_use(node: Node, now: float) -> str:
+    """Why a node gets no work, since when."""
+    if node.drain is not None:
+        text = f"{node.state} since {moment(node.drain[0], now)}: {node.drain[1] or 'no reason given'}"
+        return text + ("" if node.online else "; offline, too")
+    if node.down is not None:
+        return f"offline since {moment(node.t_status, now)}: {node.down[1]}"
+    return "offline: its agent has not spoken yet" + (f" (since {moment(node.t_status, now)})" if node.t_status else "")
+
+
+def _ahead(told: Why, job: Job, state: State) -> str:
+    parts = [f"{count(len(told.ahead), 'job')} in queue {job.queue}: {several(told.ahead)}"] if told.ahead else []
+    for queue, ids in told.elsewhere.items():
+        parts.append(f"{count(len(ids), 'job')} in queue {queue}, which shares nodes with it: {several(ids)}")
+    return "; ".join(parts) or "nobody"
+
+
+def _begins(told: Why, state: State, now: float) -> str:
+    start = told.start
+    if start is None:
+        return f"no estimate: {told.no_start}"
+    where = hosts_of(state, (claim.rank for claim in start.claims))
+    kept = f", reserved for it by policy {told.policy}" if start.reserved else f" (policy {told.policy})"
+    when = f"about {moment(start.time, now)}" if start.time > now + 1 else "now"
+    return f"{when} on {where}{kept}"
+
+
+def _rests(told: Why) -> str:
+    """What an estimate rests on."""
+    ends = [one.job for one in told.holders if one.decisive]
+    parts = [f"{several(ends)} (*) {'has' if len(ends) == 1 else 'have'} ended"] if ends else []
+    parts += [f"{several(told.after)} {'has' if len(told.after) == 1 else 'have'} begun and ended"] if told.after else []
+    after = f"when {' and '.join(parts)}; " if parts else ""
+    return f"{after}sooner if jobs end before their limits, later if jobs of higher priority come"
+
+
+def _document(told: Why, state: State) -> dict[str, Any]:
+    reason, start = told.reason, told.start
+    document: dict[str, Any] = {
+        "policy": told.policy,
+        "reason": {"code": str(reason.code), "text": reason.text, "blocking": reason.blocking},
+        "short": {"unit": reason.unit, "needed": reason.needed, "found": reason.found, "by": reason.needed - reason.found}
+        if reason.unit else None,
+        "holders": [holder_document(one, state) for one in told.holders],
+        "ahead": {"jobs": [f58(id) for id in told.ahead], "count": len(told.ahead),
+                  "other_queues": {queue: [f58(id) for id in ids] for queue, ids in told.elsewhere.items()}},
+        "nodes_out": [{"rank": node.rank, "host": node.host, "state": node.state, "drain": node.drain, "down": node.down}
+                      for node in told.out],
+    }  # fmt: skip
+    if start is not None:
+        document["start"] = {
+            "time": start.time, "reserved": start.reserved, "ranks": [claim.rank for claim in start.claims],
+            "nodelist": hosts_of(state, (claim.rank for claim in start.claims)),
+            "after_end_of": [f58(one.job) for one in told.holders if one.decisive], "after_jobs": [f58(id) for id in told.after],
+        }  # fmt: skip
+    else:
+        document["start"], document["no_start"] = None, told.no_start
+    return document
+
+
+def holder_document(one: Holder, state: State) -> dict[str, Any]:
+    """A holder as a JSON object."""
+    name, user = whose(state, one.job)
+    return {
+        "id": f58(one.job), "name": name, "user": user, "housekeeping": one.housekeeping, "until": one.until or None,
+        "amount": one.amount, "unit": one.unit, "ranks": list(one.ranks), "nodelist": hosts_of(state, one.ranks),
+        "decisive": one.decisive,
+    }  # fmt: skip
