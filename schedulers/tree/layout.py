@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..resources import Node
-from .match import all_below, below
 from .needs import ratio
 from .pooling import CLAIMED, inside, is_node, memory_mb, paths_of, subsystems_of
-from .vertices import Tree, Vertex, postorder
+from .vertices import Tree, Vertex, all_below, below, postorder
 
 CORE, GPU, MEMORY, LEAF, CONTAINER, NODE = range(6)
 

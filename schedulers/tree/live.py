@@ -13,10 +13,10 @@ from typing import Protocol
 
 from ..stock import lowest, positions
 from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
-from .match import Candidate, Pool, Search, Supply, Window, all_below, below
+from .match import Candidate, Pool, Search, Supply, Window
 from .needs import Need, TreeRequest, ratio
 from .policies import First, Policy
-from .vertices import Vertex
+from .vertices import Vertex, all_below, below
 
 NOW = Window(0, 1)
 
@@ -126,7 +126,7 @@ class LiveSearch(Search):
         if len(needs if need is None else need.children) > 1:  # they may want the same: each gets what the one before it left
             self.spent = outer.copy() if outer is not None else Spent()
         if need is None:
-            self._skip(u, needs, pool)
+            self._skip(u, needs, exclusive, pool)
         else:
             before = len(pool.get(kind, ()))
             self._serve(u, need, available, exclusive, pool)
@@ -134,7 +134,7 @@ class LiveSearch(Search):
                 pool[kind][-1].ids = self._free_ids(u)
         self.spent = outer
 
-    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
+    def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         used: set[int] = set()
         for slot in slots:
             found = self._pack(u, slot, pristine, used)
@@ -142,6 +142,7 @@ class LiveSearch(Search):
                 for one in found:
                     self.spent.spend(self.layout, one.parts, used)
             pool.setdefault(slot, []).extend(found)
+        return set()  # what is spent is known already
 
     def admits(self, u: Vertex) -> bool:
         """Is it in use at all, and what the constraint allows?"""

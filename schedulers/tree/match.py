@@ -7,12 +7,13 @@ packed where its parts are, greedily, in the policy's order, and everything in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .needs import SAME, Need, TreeRequest, ratio
+from .once import Once, twice
 from .policies import Policy
-from .vertices import Tree, Vertex
+from .vertices import Tree, Vertex, all_below, below
 
 CONSTRAINED = ("node", "storage_node")
 
@@ -95,25 +96,6 @@ class Selection:
                 self.edge(one, child)
 
 
-def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
-    """Its children in the subsystems that are looked at."""
-    if len(subsystems) == 1:
-        return vertex.children.get(subsystems[0], ())
-    return list({c.ordinal: c for s in subsystems for c in vertex.children.get(s, ())}.values())
-
-
-def all_below(vertex: Vertex, subsystems: Sequence[str]) -> Iterator[Vertex]:
-    """It and all below it in these subsystems, each once."""
-    seen: set[int] = set()
-    stack = [vertex]
-    while stack:
-        one = stack.pop()
-        if one.ordinal not in seen:
-            seen.add(one.ordinal)
-            yield one
-            stack.extend(below(one, subsystems))
-
-
 class Matcher:
     """subsystems: the first one dominates. prune_by: types by whose sums sub-trees are passed over; it never changes
     an answer. flexible: slots side by side are alternatives; else all of them are wanted. `xor_slot`s are alternatives always.
@@ -136,7 +118,7 @@ class Matcher:
         self.tree.count(dominant)
         # Is there one way to each vertex? Where there are several, sums, which count it once, say too little to prune by.
         alone = all(len(v.parents.get(dominant, ())) < 2 for v in self.tree.vertices)
-        self.simple = alone and len(self.subsystems) == 1
+        self.apart = self.simple = alone and len(self.subsystems) == 1
 
     def match(self, request: TreeRequest, window: Window) -> tuple[Selection | None, bool]:
         """The selection, or None. The second value tells that something was there, but not enough of it."""
@@ -146,6 +128,8 @@ class Matcher:
         parts = search.resolve(pool, request.needs)
         if parts is None:
             return None, any(not n.is_slot and pool.get(n.type) for n in request.needs)
+        if (request.crowded or not self.apart) and twice(parts, self.subsystems):
+            return None, True
         selection = Selection(self.root)
         selection.take(self.root, self.root.size, False)
         for candidate, units in parts:
@@ -174,13 +158,19 @@ class Matcher:
 
 
 class Search:
-    """One attempt. `live` overrides what there is, what of it is taken and in which order it is looked at."""
+    """One attempt. `live` overrides what there is, what of it is taken and in which order it is looked at.
+
+    apart: is there one way only to each vertex?
+    """
+
+    apart = True
 
     def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
         self.policy = matcher.policy
         self.subsystems = matcher.subsystems
         self.flexible = matcher.flexible
         self.simple = matcher.simple
+        self.apart = matcher.apart
         self.prune_by = matcher.prune_by
         self.request = request
         self.window = window
@@ -210,11 +200,10 @@ class Search:
             available = u.free(window.start, window.end)
             if available <= 0:
                 return
-            whole = whole_node or (need is not None and need.exclusive)
-            if whole and not self.simple and self._is_in_use_below(u):
+            if (exclusive or whole_node) and not self.simple and self._is_in_use_below(u):
                 return
         if need is None:
-            self._skip(u, needs, pool)
+            self._skip(u, needs, exclusive, pool)
         elif not need.children or not self._sums_fall_short(u, need):
             self._serve(u, need, available, exclusive, pool)
 
@@ -223,14 +212,13 @@ class Search:
         window = self.window
         return any(v.in_use(window.start, window.end) for v in all_below(u, self.subsystems))
 
-    def _skip(self, u: Vertex, needs: Sequence[Need], pool: Pool) -> None:
+    def _skip(self, u: Vertex, needs: Sequence[Need], exclusive: bool, pool: Pool) -> None:
         inside: Pool = {}
         slots = [n for n in needs if n.is_slot and self._parts_are_at(u, n)]
-        if slots:
-            self._bundle(u, slots, True, inside)
         others = [n for n in needs if not any(n is s for s in slots)]
+        used = self._bundle(u, slots, others, True, inside) if slots else ()
         if others:
-            self._explore(u, others, True, False, inside)
+            self._explore(u, others, True, exclusive, inside, used=used)
         for kind, candidates in inside.items():
             into = pool.setdefault(kind, [])
             for candidate in candidates:
@@ -250,10 +238,9 @@ class Search:
         parts: Sequence[tuple[Candidate, int]] | None = ()
         if need.children:
             inside: Pool = {}
-            if need.slots:
-                self._bundle(u, need.slots, False, inside)
+            used = self._bundle(u, need.slots, need.others, False, inside) if need.slots else ()
             if need.others:
-                self._explore(u, need.others, False, exclusive, inside)
+                self._explore(u, need.others, False, exclusive, inside, used=used)
             parts = self.resolve(inside, need.children)
         if parts is not None:
             whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
@@ -269,13 +256,18 @@ class Search:
         return ratio(need.unit, u.unit)
 
     def _explore(
-        self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1
+        self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1,
+        used: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """Visit what is below `u`. bundles: how many times the needs are wanted, each time from whole vertices."""
+        """Visit what is below `u`. bundles: how many times the needs are wanted, each time from whole vertices. used: what is in
+        slots beside them."""
         children = self.children(u, needs, pristine)
+        once = None if self.apart and not used else Once(used)
         if not self.policy.stops_early:
             for child in children:
                 self.visit(child, needs, pristine, exclusive, pool)
+                if once is not None:
+                    once.keep(pool)
             return
         alternatives = [_Progress(n, bundles) for n in needs if self._is_alternative(n)]
         others = [_Progress(n, bundles) for n in needs if not self._is_alternative(n)]
@@ -284,6 +276,8 @@ class Search:
             if not any(one.short(pool) for one in others) and not (alternatives and all(one.short(pool) for one in alternatives)):
                 return
             self.visit(child, needs, pristine, exclusive, pool)
+            if once is not None:
+                once.keep(pool)
 
     def children(self, u: Vertex, needs: Sequence[Need], pristine: bool) -> Iterable[Vertex]:
         """Those below `u`, in the order in which they are looked at."""
@@ -296,15 +290,19 @@ class Search:
     def _is_alternative(self, need: Need) -> bool:
         return need.is_slot and (self.flexible or need.type == "xor_slot")
 
-    def _bundle(self, u: Vertex, slots: Sequence[Need], pristine: bool, pool: Pool) -> None:
-        """Pack slots at `u`. Alternatives may be made of the same vertices; others, when there are several, are not."""
+    def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
+        """Pack slots at `u`. Alternatives may be made of the same vertices; others are not, nor are these for what is beside them.
+        Returns what is used up."""
         used: set[int] = set()
+        types = {need.type for need in beside}
         for slot in slots:
             found = self._pack(u, slot, pristine, used)
-            if len(slots) > 1 and not self._is_alternative(slot):
+            crowded = len(slots) > 1 or any(part.type in types for part in slot.children)
+            if crowded and not self._is_alternative(slot):
                 del found[slot.high :]
                 used.update(c.vertex.ordinal for one in found for c, _ in one.parts if c.vertex is not None)
             pool.setdefault(slot, []).extend(found)
+        return used
 
     def _pack(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
         """As many of a slot as fit at `u`, from whole vertices that are not used."""

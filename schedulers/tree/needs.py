@@ -37,7 +37,7 @@ class Need:
     """One vertex of a request. amount: how many units may be given.
 
     exclusive: None where the jobspec is silent. least: type -> units that one of it needs at the very least, at
-    and below it. slots, others: the children, by whether they are bundles.
+    and below it. slots, others: the children, by whether they are bundles. high: the most that is of use.
     """
 
     type: str
@@ -49,6 +49,7 @@ class Need:
     least: Mapping[str, int]
     slots: tuple[Need, ...]
     others: tuple[Need, ...]
+    high: int
 
     @property
     def is_slot(self) -> bool:
@@ -59,11 +60,6 @@ class Need:
     def low(self) -> int:
         """The least that will do."""
         return self.amount.min
-
-    @property
-    def high(self) -> int:
-        """The most that is of use."""
-        return self.amount.max or MAX_COUNT
 
     def count(self, available: int) -> int:
         """The largest count that is allowed and there; 0 where not even the least is."""
@@ -89,6 +85,15 @@ class TreeRequest:
     duration_s: int
     matches: Callable[..., bool]
     constrained: bool
+
+    @property
+    def crowded(self) -> bool:
+        """Is anything beside a slot, that could be made of the same?"""
+        return _crowded(self.needs)
+
+
+def _crowded(needs: tuple[Need, ...]) -> bool:
+    return (len(needs) > 1 and any(need.is_slot for need in needs)) or any(_crowded(need.children) for need in needs)
 
 
 def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None) -> TreeRequest:
@@ -191,6 +196,7 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
         kind, amount, exclusive, value.get("unit", ""), value.get("label", ""), children,
         _least(kind, slot or bool(value.get("unit")), children),
         tuple(child for child in children if child.is_slot), tuple(child for child in children if not child.is_slot),
+        amount.largest(MAX_COUNT),
     )  # fmt: skip
 
 

@@ -117,7 +117,10 @@ class System:
         if len(self.subsystems) > 1:
             return False
         root, end = self.root, start + request.duration_s
+        several = sum(need.is_slot for need in request.needs) > 1  # they may be alternatives: nothing is known of each
         for need in request.needs:
+            if need.is_slot and several:
+                continue
             for kind, units in need.least.items():
                 spans = root.below.get(kind)
                 held = spans.peak(start, end) if spans is not None else 0

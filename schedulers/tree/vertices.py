@@ -6,7 +6,7 @@ in one, but no cycles; its path follows the first. The order of edges is the ord
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...kvs.errors import Rejected
@@ -274,6 +274,25 @@ def postorder(top: Vertex, subsystem: str = CONTAINMENT) -> Iterator[Vertex]:
             seen.add(vertex.ordinal)
             stack.append((vertex, True))
             stack.extend([(child, False) for child in reversed(vertex.children.get(subsystem, ()))])
+
+
+def below(vertex: Vertex, subsystems: Sequence[str]) -> Sequence[Vertex]:
+    """Its children in the subsystems that are looked at."""
+    if len(subsystems) == 1:
+        return vertex.children.get(subsystems[0], ())
+    return list({c.ordinal: c for s in subsystems for c in vertex.children.get(s, ())}.values())
+
+
+def all_below(vertex: Vertex, subsystems: Sequence[str]) -> Iterator[Vertex]:
+    """It and all below it in these subsystems, each once."""
+    seen: set[int] = set()
+    stack = [vertex]
+    while stack:
+        one = stack.pop()
+        if one.ordinal not in seen:
+            seen.add(one.ordinal)
+            yield one
+            stack.extend(below(one, subsystems))
 
 
 def fault(why: str, where: str = "") -> Rejected:

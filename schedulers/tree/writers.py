@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...journal import hostlist, idset
-from .match import Selection, below
-from .vertices import Vertex, preorder
+from .match import Selection
+from .vertices import Vertex, below, preorder
 
 Sums = Callable[[Vertex], Mapping[str, str]]
 Row = tuple[Vertex, int, bool, int, Vertex | None]  # vertex, units, exclusive, depth, the vertex above

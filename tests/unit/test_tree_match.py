@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tree_reference import Reference
 from trees import overbooked, recipe, request, taken, tree, vertex
 
 from fluxkv.kvs.errors import Rejected
@@ -306,26 +305,6 @@ def test_filters_change_no_answer_and_nothing_is_sold_twice(
     answers = [played(System(tree(racks=2), policy, filters=kept), steps) for kept in (None, filters)]
     if not policy.startswith("first"):
         assert answers[0] == answers[1]
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(STEPS, st.sampled_from(sorted(POLICIES)))
-def test_it_fits_when_it_obviously_fits(steps: list[tuple[str, Any, Any]], policy: str) -> None:
-    """Each request against a slow, obvious reference: at the time it got, at none before, and now or never if it failed."""
-    system = System(tree(racks=2), policy)
-    for name, what, value in steps:
-        if name not in ("reserve", "allocate"):
-            played(system, [(name, what, value)])
-            continue
-        wanted = request(what, duration=value)
-        starts = {*range(0, 900, 7), *[job.end for job in system.ledger.jobs.values()]}
-        fits = {start: Reference(system, wanted, start).answer for start in starts}
-        earliest = min((start for start, fit in fits.items() if fit), default=None)
-        outcome = getattr(system, name)(wanted)
-        if name == "allocate":
-            assert bool(outcome.state) is fits[0]
-        else:
-            assert (outcome.start if outcome.state else None) == earliest
 
 
 @settings(max_examples=60, deadline=None)
