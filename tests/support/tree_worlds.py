@@ -185,7 +185,7 @@ class Draw:
         somewhere = self.draw.choice(sorted(self.graph.nodes))
         near = self.below(somewhere) if self.chance(0.7) else {}
         for name, data in self.graph.nodes(data=True):
-            if data["type"] not in ("panel", "cluster") or self.chance(0.1):
+            if data["type"] not in ("panel", "cluster") or self.chance(0.1) or len(self.graph) == 1:
                 kinds.setdefault(data["type"], []).append(name)
         system: dict[str, Any] = {"duration": self.draw.choice((0, 10, 10, 50, 100, 7))}
         if self.chance(0.12):
