@@ -66,19 +66,22 @@ def forecast(
     queues: Queues, pool: Pool, holders: Iterable[Holder], now: float, *, wanted: Collection[int] | None = None,
     rounds: int = ROUNDS, spent: Callable[[], bool] = lambda: False,
 ) -> Forecast:  # fmt: skip
-    """Play forward on this pool, which is changed. wanted: stop once all of these have an estimate (None: go on to the end).
+    """Play forward on this pool, which is changed. wanted: stop once all of these have an estimate (None: go on to the end; of
+    none: only the plan of this moment).
 
     spent: asked again and again; True breaks it off.
     """
     play = _Play(queues, pool, holders, now, spent)
     asked = set(wanted) if wanted is not None else None
-    while not (asked is not None and play.starts.keys() >= asked):
-        if not play.round() or rounds == 1:
-            return play.told(False)
+    while play.round():
         rounds -= 1
+        if asked is not None and play.starts.keys() >= asked:
+            return play.told(True)
+        if not rounds:
+            break
         if not play.go_on():
             return play.told(not spent())
-    return play.told(True)
+    return play.told(False)
 
 
 class _Play:

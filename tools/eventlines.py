@@ -11,7 +11,11 @@ from ..kvs.errors import Rejected, Unavailable
 from .render import json_text, out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..instances.client import Instance
+    from ..journal.claims import Claim
+    from ..journal.state import State
 
 _BULKY = ("jobspec",)  # shown by `job info ID jobspec`
 
@@ -76,8 +80,6 @@ def show_jobspec(instance: Instance, id: int, original: bool) -> None:
 
 def show_R(instance: Instance, id: int, base: bool = False) -> None:
     """The resources a job holds or held; base: as they were allocated, before its time limit was changed."""
-    from ..journal.rset import render_R
-
     state = instance.state()
     record = instance.journal.find_job(state, id)
     claims, expiration, begin = record.claims, record.expiration, record.t_alloc
@@ -89,6 +91,28 @@ def show_R(instance: Instance, id: int, base: bool = False) -> None:
         for _, event in instance.journal.story(record.commits, id):
             if event.name == "alloc" and event.context is not None:
                 expiration = float(event.context.get("expiration", 0.0))
+    _print_R(state, claims, begin, expiration)
+
+
+def show_reservation(instance: Instance, id: int) -> None:
+    """The resources that the plan of this moment keeps for a job, as R."""
+    from ..journal.ids import f58
+    from .reserved import reservations
+
+    state = instance.state()
+    record = instance.journal.find_job(state, id)
+    kept = next((one for one in reservations(state, instance.store.now()) if one.job == id), None)
+    if kept is None:
+        raise Unavailable(
+            f"nothing is reserved for job {f58(id)}", code="no-reservation",
+            hint=f"fluxkv explain {f58(id)} says why, and when it begins",
+        )  # fmt: skip
+    _print_R(state, kept.claims, kept.start, kept.start + record.duration if record.duration else 0.0)
+
+
+def _print_R(state: State, claims: Sequence[Claim], begin: float, expiration: float) -> None:
+    from ..journal.rset import render_R
+
     hosts = {rank: node.host for rank, node in state.nodes.items()}
     hosts.update({claim.rank: f"rank{claim.rank}" for claim in claims if claim.rank not in hosts})
     properties = {rank: node.properties for rank, node in state.nodes.items()}

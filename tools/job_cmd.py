@@ -278,7 +278,7 @@ def eventlog(
 
 @job.command()
 @click.argument("id")
-@click.argument("key", type=click.Choice(["jobspec", "R", "eventlog", "guest.output", "guest.exec.eventlog"]))
+@click.argument("key", type=click.Choice(["jobspec", "R", "reservation", "eventlog", "guest.output", "guest.exec.eventlog"]))
 @click.option(
     "-o", "--original", is_flag=True, help="The jobspec as it was submitted, without its environment."
 )
@@ -286,6 +286,8 @@ def eventlog(
 @target_options
 def info(id: str, key: str, original: bool, base: bool, uri: str | None, state_dir: str | None) -> int:
     """Show what is kept of a job: its jobspec (RFC 25), R (RFC 20), events (RFC 18) or output (RFC 24).
+
+    reservation: the R that the plan of this moment keeps for a job that waits, from its starttime on.
 
     \b
     Examples:
@@ -300,6 +302,8 @@ def info(id: str, key: str, original: bool, base: bool, uri: str | None, state_d
             eventlines.show_jobspec(instance, number, original or base)
         elif key == "R":
             eventlines.show_R(instance, number, base)
+        elif key == "reservation":
+            eventlines.show_reservation(instance, number)
         elif key == "guest.output":
             eventlines.show_output(instance, number)
         else:

@@ -71,7 +71,7 @@ def _lines(queues: list[Row]) -> list[str]:
 
 @queue.command("status")
 @_choice
-@click.option("-v", "--verbose", is_flag=True, help="Also limits, and how many jobs are waiting and running.")
+@click.option("-v", "--verbose", is_flag=True, help="Also limits, how many jobs wait and run, and who is first in line.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @at_option
 @target_options
@@ -90,7 +90,7 @@ def status(
     from . import queueview, render
 
     with open_journal(uri, state_dir) as journal:
-        state, _ = load(journal, at)
+        state, now = load(journal, at)
     found = queueview.rows(state, _named(state, name or option, every, default_all=True))
     if as_json:
         render.print_json({"queues": [queueview.document(one) for one in found]})
@@ -102,6 +102,9 @@ def status(
             for line in queueview.details(one):
                 render.out(f"{name}: {line}")
             render.out(f"{name}: {one.pending} pending, {one.running} running")
+            first = queueview.first_in_line(one, state, now) if one.pending and one.started else ""
+            if first:
+                render.out(f"{name}: {first}")
 
 
 @queue.command("list")

@@ -166,6 +166,25 @@ def details(row: Row) -> list[str]:
     return lines
 
 
+def first_in_line(row: Row, state: State, now: float) -> str:
+    """ "first in line: ƒ3kQ, which begins about 14:05 (in 23m)", "" if nobody is."""
+    from ..journal.ids import f58
+    from .explainpage import moment
+    from .foresight import foresee, t_estimate
+    from .jobview import View
+
+    view = View(state, now)
+    id = view.head(row.queue.name)
+    if not id:
+        return ""
+    foresee(view, [state.jobs[id]], ["eta"])
+    begins = t_estimate(state.jobs[id], view)
+    if isinstance(begins, str):
+        return f"first in line: {f58(id)}, without an estimate (fluxkv explain {f58(id)})"
+    when = f"begins about {moment(begins, now)}" if begins > now + 1 else "fits now"
+    return f"first in line: {f58(id)}, which {when}"
+
+
 def document(row: Row) -> dict[str, Any]:
     """A queue as a JSON object; times in seconds, a limit that is not set is left out. start: RFC 33's effective one."""
     found: dict[str, Any] = {

@@ -81,8 +81,8 @@ def list_resources(
     no_header: bool, fmt: str, states: str | None, include: str | None, queue: str | None, by_node: bool, as_json: bool,
     at: str | None, uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
-    """Count nodes, cores and GPUs by state, as the scheduler sees them. Formats of your own: [list.formats.NAME] in
-    ~/.config/fluxkv/resource.toml.
+    """Count nodes, cores and GPUs by state, as the scheduler sees them; below, what the plan of this moment reserves for jobs that
+    wait. Formats of your own: [list.formats.NAME] in ~/.config/fluxkv/resource.toml.
 
     \b
     Examples:
@@ -92,10 +92,14 @@ def list_resources(
       fluxkv resource list -v                           cores, memory and jobs of each node
       fluxkv resource list --at 10:30                   as it was then
     """
-    from . import render, resourceview
+    from . import render, reserved, resourceview
 
     names = resourceview.pick(states or "free,allocated,down", LIST_STATES, "state of resources")
-    state, nodes = _seen(uri, state_dir, at, include, queue)
+    with open_journal(uri, state_dir) as journal:
+        state, now = load(journal, at)
+    nodes = resourceview.chosen(state, include, queue)
+    plain = not (fmt or states or no_header)
+    kept = reserved.reservations(state, now, {node.rank for node in nodes}) if as_json or by_node or plain else []
     if as_json:
         rows = resourceview.list_rows(state, nodes, list(LIST_STATES), set())
         document: dict[str, Any] = {
@@ -104,12 +108,17 @@ def list_resources(
             for row in rows
         }  # fmt: skip
         document["nodes"] = [resourceview.node_document(node) for node in nodes]
+        document["reservations"] = [reserved.document(one, state) for one in kept]
         render.print_json(document)
     elif by_node:
         headers = [] if no_header else ["RANK", "NODE", "STATE", "CORES", "GPUS", "MEMORY", "JOBS", "REASON"]
-        render.table(headers, [resourceview.node_row(node) for node in nodes], right=(0,))
+        promised = reserved.first_on(kept, now)
+        cells = [resourceview.node_row(node) for node in nodes]
+        render.table(headers, [[*row[:-1], row[-1] or promised.get(row[0], "")] for row in cells], right=(0,))
     else:
         resourceview.show("list", lambda fields: resourceview.list_rows(state, nodes, names, fields), fmt, no_header)
+        for line in reserved.lines(kept, state, now):
+            render.out(line)
 
 
 @resource.command("status")

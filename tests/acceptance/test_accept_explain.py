@@ -46,6 +46,20 @@ def test_a_job_that_waits_is_explained_now_and_then(base: Path, new_shell: Any) 
         assert [holder["id"] for holder in document["holders"]] == [running]
         assert json.loads(shell.ok("jobs", "--json", wide))["annotations"]["sched"]["t_estimate"] == float(begins[0])
 
+        lines = shell.ok("resource", "list").splitlines()
+        assert len(lines) == 5
+        assert lines[4].startswith(f"  reserved for {wide} wide from ")
+        assert lines[4].endswith(": 8 cores on fake[0-1]")
+        assert len(shell.ok("resource", "list", "-n").splitlines()) == 3  # for programs: nothing but the table
+        assert shell.ok("resource", "list", "-v").count(f"reserved for {wide} from ") == 2
+        (kept,) = json.loads(shell.ok("resource", "list", "--json"))["reservations"]
+        assert (kept["id"], kept["ranks"], kept["start"]) == (wide, [0, 1], float(begins[0]))
+        reservation = json.loads(shell.ok("job", "info", wide, "reservation"))["execution"]
+        assert (reservation["starttime"], reservation["nodelist"]) == (float(begins[0]), ["fake[0-1]"])
+        done = shell("job", "info", endless, "reservation")
+        assert (done.code, done.err.splitlines()[0]) == (3, f"fluxkv: nothing is reserved for job {endless}")
+        assert f"default: first in line: {wide}, which begins about " in shell.ok("queue", "status", "-v")
+
         told = shell.ok("explain", "fake0")
         assert told.startswith(f"fake0 (rank 0) is allocated: {running} has all of it, until ")
         assert f"next        {wide}" in told

@@ -110,6 +110,8 @@ def test_what_the_first_plan_reserves_is_marked() -> None:
 def test_it_ends_when_all_that_was_asked_for_is_known_or_no_time_is_left() -> None:
     one = classic(Fcfs(), wanted=[2])
     assert set(one.starts) == {1, 2}
+    now_only = classic(Hybrid(3), wanted=())
+    assert [job for job, start in now_only.starts.items() if start.reserved] == [2, 3, 4]
     asked = iter([False, False, True])
     few = classic(Fcfs(), spent=lambda: next(asked, True))
     assert not few.whole

@@ -79,6 +79,7 @@ def test_queue(shell: Any) -> None:
         "default",
         "✗",
         "✗",
+        "fcfs",
         "4",
         "2",
         "closing;",
