@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from ..journal.claims import Claim
 from .request import Request
+from .resources import Node
 
 
 class After(NamedTuple):
@@ -53,3 +56,40 @@ class Begun(NamedTuple):
     end: float
     claims: tuple[Claim, ...]
     backfilled: bool
+
+
+class Label(NamedTuple):
+    """How people know a job."""
+
+    id: str
+    name: str = ""
+    user: str = ""
+
+
+@dataclass(slots=True)
+class Workload:
+    """Jobs and where they come from. labels: by job. recorded: as they really began, where that is known, by start.
+
+    held: what was held when it all begins; begin: when that is. nodes: the inventory that belongs to it, () if none does.
+    epoch: whether times are Unix seconds. notes: what was left out or supposed, a line each.
+    """
+
+    works: list[Work] = field(default_factory=list)
+    labels: dict[int, Label] = field(default_factory=dict)
+    recorded: list[Begun] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    begin: float = -inf
+    nodes: tuple[Node, ...] = ()
+    epoch: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def cores_of(request: Request) -> int:
+    """Cores that a request gets at the least."""
+    flat = request.flat
+    return flat.nslots * flat.cores if flat is not None else 0
+
+
+def several(number: int, noun: str) -> str:
+    """ "1 job", "2,000 jobs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
