@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..journal.claims import Claim
 from ..journal.ids import f58
+from ..journal.job import Job
 from ..journal.state import State
 from ..schedulers.policy import Decision, Place
 from ..schedulers.request import Flat, Request
@@ -29,7 +30,7 @@ class Plan(Protocol):
     state: State
     lines: Lines
     pool: Pool
-    given: list[Sequence[Claim]]
+    given: dict[int, Sequence[Claim]]
     nonsense: str
     resync: set[int]
     leaving: set[int]
@@ -44,10 +45,10 @@ def copy_node(plan: Plan, rank: int) -> None:
     copy_into(plan.pool, node, node.usable and rank not in plan.leaving)
 
 
-def give_back(plan: Plan, claims: Sequence[Claim]) -> None:
-    """These are free again in this very pass."""
-    plan.pool.give(claims)
-    plan.given.append(claims)
+def give_back(plan: Plan, job: Job) -> None:
+    """What a job holds is free again in this very pass: nobody who looks ahead may count on its end."""
+    plan.pool.give(job.claims)
+    plan.given[job.id] = job.claims
 
 
 def complaints(plan: Plan) -> list[Output]:
@@ -121,7 +122,7 @@ def _used(plan: Plan, rank: int) -> list[int]:
     """[cores, GPUs, MB] in use on a node, once all is back that this pass gives back."""
     node = plan.state.nodes[rank]
     cores, gpus, memory_mb = node.used_cores, node.used_gpus, node.used_memory_mb
-    for claims in plan.given:
+    for claims in plan.given.values():
         for claim in claims:
             if claim.rank == rank:
                 cores, gpus, memory_mb = cores & ~claim.cores, gpus & ~claim.gpus, memory_mb - claim.memory_mb

@@ -56,7 +56,7 @@ class Planner:
         self.more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs this plan has added
         self.resync: set[int] = set()
         self.leaving: set[int] = set()  # nodes that this pass takes offline
-        self.given: list[Sequence[Claim]] = []  # what this pass gives back
+        self.given: dict[int, Sequence[Claim]] = {}  # job -> what this pass gives back of it
         self.nonsense = ""  # why the last plan was broken off
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
@@ -269,7 +269,7 @@ class Planner:
         return lambda feed: self.policies.of(feed.queue).plan(feed, self.pool, now)
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
-        return holders_of(self.state)
+        return (holder for holder in holders_of(self.state) if holder[0] not in self.given)
 
     def _feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""

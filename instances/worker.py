@@ -357,7 +357,7 @@ class Worker:
         before = len(group.takes)
         hand_over(self.state.jobs, job, now, group)
         if len(group.takes) == before:
-            give_back(self.planner, job.claims)
+            give_back(self.planner, job)
         self.planner.unseated(job.id)
         for event in group.events:
             if event[0] == "alloc":

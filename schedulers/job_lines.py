@@ -67,9 +67,8 @@ def parse_job_lines(lines: Iterable[str]) -> Workload:
 
 
 def _bad(at: int, why: str, hint: str = "") -> Rejected:
-    return Rejected(
-        f"line {at}: {why}", code="bad-workload", hint=hint or 'a job is a line such as {"submit": 0, "run": 60, "limit": "5m", "nodes": 2}'
-    )
+    example = 'a job is a line such as {"submit": 0, "run": 60, "limit": "5m", "nodes": 2}'
+    return Rejected(f"line {at}: {why}", code="bad-workload", hint=hint or example)
 
 
 def _object(line: str, at: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ counted and left out: in the simulation all nodes are up, and all queues started
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import inf
 from statistics import median
 from typing import Any
@@ -21,13 +21,13 @@ from ..journal.summary import summarize
 from ..journal.updates import update_paths
 from ..journal.wire import Commit
 from ..kvs.errors import Rejected
-from .request import Request, compile_request
+from .request import compile_request
 from .workload import After, Begun, Held, Label, Work, Workload, several
 
 ATTEMPT = 1 << 64  # attempts after the first are jobs of numbers above all ids
 MOST_GROUPS = 1000
 IGNORED = {
-    "drain": "drain", "undrain": "undrain", "offline": "node that went offline", "queue-stop": "stop of a queue",
+    "drain": "drain", "offline": "node that went offline", "queue-stop": "stop of a queue",
     "resource-define": "change of the inventory", "config": "change of the config",
 }  # fmt: skip
 
@@ -179,7 +179,7 @@ class Recorder:
             found.works.append(Work(number, attempt.start, attempt.start + run - since, request, limit, 1 << 33, job.order))
             return
         if attempt.number == 1:
-            submit, after = _waits(job, name, singles)
+            submit, after = self._waits(job, name, singles)
         else:
             before = job.attempts[attempt.number - 2]
             waited = max(0.0, (attempt.ready or attempt.since) - before.end)
@@ -190,6 +190,34 @@ class Recorder:
         if attempt.end and attempt.claims is not None:
             ready = min(max(submit, attempt.ready), attempt.start)
             found.recorded.append(Begun(number, ready, attempt.start, attempt.end, attempt.claims, False))
+
+    def _waits(
+        self, job: _Job, name: str, singles: dict[tuple[Any, str], tuple[int, list[int]]]
+    ) -> tuple[float, tuple[tuple[After, ...], ...]]:
+        """(when it comes at the earliest, what it waits for)."""
+        system = (job.spec.get("attributes") or {}).get("system") or {}
+        submit, groups, single = job.submit, list[tuple[After, ...]](), False
+        for one in _read(system.get("dependencies")):
+            if one.scheme == "begin-time":
+                submit = max(submit, one.at)
+            elif one.scheme == "singleton":
+                single = True
+            else:
+                groups += _groups(one)
+        key = (job.user, name)
+        last, others = singles.get(key, (0, []))
+        if single:  # the one before it, which itself waits for all before that, and those since then
+            groups += [(After(id),) for id in ([last] if last else []) + others]
+            singles[key] = (job.id, [])
+        else:
+            singles[key] = (last, [*others[-MOST_GROUPS:], job.id])
+        return submit, tuple(tuple(map(self._last_attempt, group)) for group in groups)
+
+    def _last_attempt(self, after: After) -> After:
+        """It is the end of a job's last attempt that others wait for."""
+        job = self.jobs.get(after.job)
+        more = len(job.attempts) - 1 if job is not None and not after.start else 0
+        return after._replace(job=after.job + more * ATTEMPT) if more else after
 
     def _length(self, attempt: _Attempt, limit: float, typical: float, told: _Told) -> float:
         """How long it holds what it gets; supposed, where it has not happened yet."""
@@ -237,39 +265,25 @@ class _Told:
         if self.never:
             found.append(f"{several(self.never, 'job')} that ended without having begun left out")
         if self.held:
-            found.append(f"{several(self.held, 'job')} that are held left out")
+            found.append(f"{several(self.held, 'held job')} left out")
         for why, number in self.refused.items():
             found.append(f"{several(number, 'job')} left out: {why}")
         if self.by_limit:
             found.append(f"{several(self.by_limit, 'job')} not over yet: taken to run for their limit")
         if self.guessed > self.by_limit:
-            found.append(f"{several(self.guessed - self.by_limit, 'job')} not over yet and without a limit: taken to run as long as most did")
+            some = several(self.guessed - self.by_limit, "job")
+            found.append(f"{some} not over yet and without a limit: taken to run for the median of the others")
         if self.running:
             found.append(f"{several(self.running, 'job')} running at the beginning")
         return found
 
 
-def _waits(
-    job: _Job, name: str, singles: dict[tuple[Any, str], tuple[int, list[int]]]
-) -> tuple[float, tuple[tuple[After, ...], ...]]:
-    """(when it comes at the earliest, what it waits for)."""
-    system = (job.spec.get("attributes") or {}).get("system") or {}
-    submit, groups, single = job.submit, list[tuple[After, ...]](), False
-    for one in dependency.read(system.get("dependencies") or []):
-        if one.scheme == "begin-time":
-            submit = max(submit, one.at)
-        elif one.scheme == "singleton":
-            single = True
-        else:
-            groups += _groups(one)
-    key = (job.user, name)
-    last, others = singles.get(key, (0, []))
-    if single:  # the one before it, which itself waits for all before that, and those since then
-        groups += [(After(id),) for id in ([last] if last else []) + others]
-        singles[key] = (job.id, [])
-    else:
-        singles[key] = (last, [*others[-MOST_GROUPS:], job.id])
-    return submit, tuple(groups)
+def _read(dependencies: Any) -> list[dependency.Dependency]:
+    """What nobody understands is no dependency: the worker has refused it."""
+    try:
+        return dependency.read(dependencies) if dependencies else []
+    except Rejected:
+        return []
 
 
 def _groups(one: dependency.Dependency) -> list[tuple[After, ...]]:
@@ -287,12 +301,3 @@ def _groups(one: dependency.Dependency) -> list[tuple[After, ...]]:
         return []
     return [(After(one.job, one.scheme in ("after", "afterstart")),)]
 
-
-def request_note(request: Request) -> str:
-    """What a request asks for, in few words."""
-    flat = request.flat
-    if flat is None:
-        return "a tree of resources"
-    if flat.nnodes:
-        return several(flat.nnodes, "node")
-    return several(flat.nslots * flat.cores, "core")

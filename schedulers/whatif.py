@@ -23,7 +23,7 @@ from .fcfs import Fcfs
 from .policy import Decision, Pending, Place, Policy, Reserve
 from .request import Request
 from .resources import Pool
-from .timeline import FOREVER_S, OVERDUE_S, Timeline
+from .timeline import FOREVER_S, OVERDUE_S, Timeline, least_cores
 from .workload import Begun, Held, Work
 
 Key = tuple[int, int, int]
@@ -45,38 +45,6 @@ def simulate(
     thorough: ask the policy at every moment; the answer is the same (it is what tests compare with), and comes much later.
     """
     return _Run(works, pool, policy, held, now, turns, thorough).run()
-
-
-def start_times(
-    pending: Iterable[Pending], pool: Pool, policy: Policies, now: float, *, wanted: Iterable[int] | None = None,
-    queue_of: Callable[[Pending], str] = lambda entry: "", turns: Turns | None = None,
-) -> dict[int, float]:  # fmt: skip
-    """When each of these jobs would start, if nobody else came and everybody ran for as long as his limit lets him.
-
-    pool: as it is now, `holders` included; it is left as it is. Who ends never (no limit) holds what he has for ever, who is
-    past his limit is about to end. wanted: stop when these are known. Jobs that would never start are left out.
-    """
-    left = None if wanted is None else set(wanted)
-    works, running = [], []
-    for entry in pending:
-        if entry.priority > 0 and not entry.held:
-            length = entry.duration_s or inf
-            works.append(
-                Work(entry.job, now, length, entry.request, entry.duration_s, entry.priority, entry.order, queue_of(entry))
-            )
-    for job, expiration, claims in pool.holders():
-        running.append(Held(job, max(expiration, now + OVERDUE_S) if expiration else inf, expiration, claims))
-    found: dict[int, float] = {}
-    if left is not None and not left:
-        return found
-    run = _Run(works, pool.copy(), policy, running, now, turns, False, taken=True)
-    for begun in run.run():
-        found[begun.job] = begun.start
-        if left is not None:
-            left.discard(begun.job)
-            if not left:
-                break
-    return found
 
 
 class _Lane:
@@ -137,7 +105,7 @@ class _Run:
 
     def __init__(
         self, works: Iterable[Work], pool: Pool, policy: Policies, held: Iterable[Held], now: float, turns: Turns | None,
-        thorough: bool, taken: bool = False,
+        thorough: bool,
     ) -> None:  # fmt: skip
         self.pool, self.policy, self.turns, self.thorough = pool, policy, turns, thorough
         self.works = {work.job: work for work in works}
@@ -154,8 +122,7 @@ class _Run:
         self.met: set[tuple[int, int]] = set()
         self.fresh = False  # the pool's timeline is that of the last plan, and nothing was given back since
         for one in held:
-            if not taken:
-                pool.take(one.claims)
+            pool.take(one.claims)
             self._hold(one.job, one.end, one.expiration, one.claims)
         for work in self.works.values():
             self._expect(work)
@@ -195,7 +162,7 @@ class _Run:
             return
         groups = 0
         for number, group in enumerate(work.after):
-            if all(one.job in self.works and one.job != work.job for one in group):
+            if all(one.job in self.works or (one.job in self.running and not one.start) for one in group):
                 groups += 1
                 for one in group:
                     self.dependents.setdefault((one.job, one.start), []).append((work.job, number, one.delay_s))
@@ -324,7 +291,7 @@ class _Run:
     def _fits(self, request: Request) -> bool:
         """Whether it fits now, were nothing reserved."""
         pool, flat = self.pool, request.flat
-        if type(pool) is Pool and flat is not None and not flat.exclusive:  # counting will do
+        if type(pool) is Pool and pool.match_policy == "first" and flat is not None and not flat.exclusive:  # counting will do
             return pool.fits(request, pool.free, pool.usable) is None
         return bool(pool.match(request))
 
@@ -335,7 +302,7 @@ class _Run:
         found = []
         for request, keys in lane.kinds.items():
             flat = request.flat
-            if flat is not None and (flat.nnodes > idle if flat.exclusive else flat.nslots * flat.cores > free):
+            if least_cores(request) > free or (flat is not None and flat.exclusive and flat.nnodes > idle):
                 continue
             if self._fits(request):
                 found.append(keys)

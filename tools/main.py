@@ -53,6 +53,7 @@ COMMANDS = {
     "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
     "explain": ("explain", "explain", "Say why a job waits, what became of it, who has a node."),
+    "simulate": ("simulate", "simulate", "Play a workload under other policies, on other resources."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
     "journal": ("journal", "journal", "Show, follow, check and export the journal."),
     "ops": ("ops", "ops", "What only an operator decides: adopt a history, fail over, access lists."),
@@ -71,7 +72,7 @@ GROUPS = {
         "jobs", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
     ),
     "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
-    "History": ("inspect", "replay", "journal"),
+    "History": ("inspect", "replay", "simulate", "journal"),
     "Help": ("help", "man", "completion"),
 }
 

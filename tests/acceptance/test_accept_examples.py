@@ -129,6 +129,8 @@ FILES = {
         "tasks: [{command: [hostname], slot: task, count: {per_slot: 1}}]\nattributes: {system: {duration: 0}}\n"
     ),
     "tiny.graphml": TINY,
+    "jobs.jsonl": '{"run": 60, "cores": 2}\n{"run": "1h", "limit": "2h", "nodes": 1, "submit": 5, "after": 1}\n',
+    "trace.swf": "; MaxProcs: 64\n1 0 5 10 4 -1 -1 4 20 -1 1 3 1 -1 1 -1 -1 -1\n",
     "pw": "a password\n",
     "crontab": "*/5 * * * * echo five\n",
     "Makefile": "all:\n\t@fluxkv resource list\n",

@@ -43,7 +43,7 @@ from fluxkv.kvs import epochs, tree, uri
 from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.kvs.port import Entry
-from fluxkv.schedulers import graph, request
+from fluxkv.schedulers import graph, job_lines, request, swf
 from fluxkv.schedulers.tree import grug, hwloc, jgf, rv1
 from fluxkv.tools import inputs, target, taskmaps, when
 
@@ -114,6 +114,10 @@ def _state() -> State:
     return state
 
 
+SWF = (
+    "; MaxProcs: 64\n; UnixStartTime: 1000\n"
+    "1 0 5 10 4 -1 -1 4 20 -1 1 3 1 -1 1 -1 -1 -1\n2 3 -1 0 4 -1 -1 -1 -1 -1 5 3 1 -1 1 -1 1 30\n"
+)
 JOBSPEC = json.dumps(
     {
         "version": 1,
@@ -366,6 +370,12 @@ TARGETS: dict[str, Target] = {
     ),
     "when": Target(lambda text: when.parse_when(text, 1.7e9), ("+2h", "tomorrow 6:00"), TEXTS),
     "separator": Target(inputs.separator, ("\\t", ","), TEXTS, raises=TYPED),
+    "trace": Target(lambda text: swf.parse_swf(text.splitlines()), (SWF,), (SWF.replace("64", "99999999999"), *TEXTS)),
+    "lines of jobs": Target(
+        lambda text: job_lines.parse_job_lines(text.splitlines()),
+        ('{"id":"a","submit":1,"run":"1m","limit":60,"nodes":2,"tasks":4,"cores":2}\n{"run":1,"after":["a"],"urgency":20}',),
+        ('{"run":1e400}', '{"run":1,"nodes":4000000000,"tasks":4000000000}', '{"run":1,"after":[[]]}', *JSONS, *TEXTS),
+    ),
     "R request": Target(of_json(lambda value: request.compile_request(jobspec.parse_jobspec(value))), (JOBSPEC,), JSONS),
     "header": Target(lambda data: wire.read_header(Entry(7, 5, data, b"")), (_header(b"x"),), HEADERS, STORED),
     "payload": Target(wire.unpack_events, (GOOD_PAYLOAD, ALLOC), (*BOMBS, NESTED), STORED),

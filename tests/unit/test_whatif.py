@@ -13,11 +13,11 @@ from fluxkv.journal.rset import NodeRecord
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.backfill import Conservative, Easy, Hybrid
 from fluxkv.schedulers.fcfs import Fcfs
-from fluxkv.schedulers.policy import Pending, Place, Policy
+from fluxkv.schedulers.policy import Place, Policy
 from fluxkv.schedulers.policy_contract import random_inventory, random_request
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool
-from fluxkv.schedulers.whatif import simulate, start_times
+from fluxkv.schedulers.whatif import simulate
 from fluxkv.schedulers.workload import After, Begun, Held, Work
 
 CLASSIC = [(8, 60), (10, 60), (12, 60), (14, 60), (16, 60), (6, 121), (4, 179), (4, 239), (2, 239), (2, 299), (2, 59)]
@@ -114,26 +114,6 @@ def test_who_starts_on_sixteen_cores(policy: Policy, first: list[int]) -> None:
     found = starts(classic(), policy)
     assert [job for job, start in found.items() if start == 0.0] == first
     assert found.keys() == set(range(1, 12))
-    pending = [Pending(job, 16, job, cores(n), 60.0 * m) for job, (n, m) in enumerate(CLASSIC, 1)]
-    assert start_times(pending, machine(), policy, 0.0) == found
-
-
-def test_start_times_of_some() -> None:
-    pool = machine()
-    held = Claim(0, 0b1111, 0, 0, 4)
-    pool.take([held])
-    pool.holders = lambda: [(90, 100.0, (held,))]
-    pending = [Pending(1, 16, 1, cores(14), 60.0), Pending(2, 16, 2, cores(16), 0.0), Pending(3, 16, 3, cores(1), 1e9),
-               Pending(4, 0, 4, cores(1), 1.0, held=True)]  # fmt: skip
-    assert start_times(pending, pool, Easy(), 40.0) == {3: 40.0, 1: 100.0, 2: 40.0 + 1e9}
-    assert start_times(pending, pool, Easy(), 40.0, wanted=[1])[1] == 100.0
-    assert start_times(pending, pool, Easy(), 40.0, wanted=[]) == {}
-    assert pool.core_free[0].bit_count() == 12
-    assert list(pool.holders()) == [(90, 100.0, (held,))]
-    pool.holders = lambda: [(90, 10.0, (held,))]
-    assert start_times(pending, pool, Easy(), 40.0, wanted=[1])[1] == 41.0
-    pool.holders = lambda: [(90, 0.0, (held,))]
-    assert start_times(pending, pool, Easy(), 40.0) == {3: 40.0}
 
 
 def test_who_overtakes_is_told() -> None:
