@@ -121,13 +121,19 @@ class Timeline:
 
 
 def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
-    """The ranks on which two jobs' claims have a core, a GPU or memory in common."""
+    """The ranks of those of a job's claims that have something in common with another's: a core, a GPU, a node's memory, or a
+    vertex that both draw from."""
+    others = list(others)
     ranks = {claim.rank: claim for claim in others}
+    drawn = {draw.vertex: draw.ids for claim in others for draw in claim.draws}
     return [
         one.rank
         for one in claims
-        if (other := ranks.get(one.rank)) is not None
-        and (one.cores & other.cores or one.gpus & other.gpus or (one.memory_mb and other.memory_mb))
+        if (
+            (other := ranks.get(one.rank)) is not None
+            and (one.cores & other.cores or one.gpus & other.gpus or (one.memory_mb and other.memory_mb))
+        )
+        or any(draw.vertex in drawn and (not draw.ids or draw.ids & drawn[draw.vertex]) for draw in one.draws)
     ]
 
 

@@ -48,7 +48,7 @@ def holds(job: Job, view: View) -> list[tuple[str, str]]:
             found.append(("retry", f"rests until {moment(job.requeued[2], now)} before its next attempt ({told})"))
     full = state.usage.running_full(job.queue, job.userid, {}) if state.usage is not None and job.state == SCHED else ""
     if full:
-        found.append(("limit", f"waits: {full}"))
+        found.append(("limit", f"waits: {full.replace(f'user {job.userid} ', f'{user_name(job.userid)} ')}"))
     pause = wait_until(state, now)
     if pause:
         found.append(("adoption", f"waits for nodes to say what they hold, {span(pause - now)} at most"))

@@ -52,6 +52,7 @@ def pgrep(**options: Any) -> int:
       fluxkv jobs $(fluxkv pgrep sleep)
     """
     from . import render
+    from .foresight import foresee
     from .formats import Format
     from .jobfields import FIELDS
     from .named_formats import find_format
@@ -64,7 +65,9 @@ def pgrep(**options: Any) -> int:
         if not found:
             return 1
         text = "{id.f58}" if plain else text
-        lines = Format(text, FIELDS).lines(found, view, header=not (plain or options["no_header"]))
+        compiled = Format(text, FIELDS)
+        foresee(view, found, (column.name for column in compiled.columns))
+        lines = compiled.lines(found, view, header=not (plain or options["no_header"]))
     render.out("\n".join(lines))
     return 0
 

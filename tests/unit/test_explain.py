@@ -10,14 +10,18 @@ import pytest
 from worker_rig import T0, Rig, jobspec
 
 from fluxkv.instances.explaining import why
+from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide
 from fluxkv.journal.ids import f58
+from fluxkv.schedulers.backfill import Hybrid
 from fluxkv.tools.explainnode import explain_node, foresee
 from fluxkv.tools.explainpage import clock, moment, span
 from fluxkv.tools.explainpending import explain_pending
 from fluxkv.tools.explainstory import explain_story, waits
+from fluxkv.tools.foresight import foresee as foresee_jobs
 from fluxkv.tools.inspect_cmd import job_story
 from fluxkv.tools.jobview import View
+from fluxkv.tools.jobview import reason as shown_reason
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +161,7 @@ def test_other_queues_that_share_nodes_and_limits_per_user() -> None:
     assert document["ahead"]["other_queues"] == {"b": [f58(first)]}
     assert "1 job in queue b, which shares nodes with it: ƒ4" in " ".join(text.split())
     _, text = pending(rig, limited)
-    assert " ".join(text.split()).startswith("ƒ6 waits: user 1 has 1 running job in queue c, as many as allowed.")
+    assert " ".join(text.split()).startswith("ƒ6 waits: ann has 1 running job in queue c, as many as allowed.")
     assert "begins      about" in text
 
 
@@ -239,3 +243,65 @@ def test_stretches_of_waiting_are_cut_where_the_reason_changes() -> None:
     found = waits(job_story(rig.journal, rig.job(id)), id)
     assert found[0].why == "held"
     assert found[0].end - found[0].begin == pytest.approx(10.0)
+
+
+class HybridRig(Rig):
+    """Two reservations for each queue."""
+
+    def new_worker(self, name: str = "worker-0") -> Worker:
+        return Worker(self.store.meta(), self.journal.load(), Hybrid(2), name)
+
+
+def reasons(rig: Rig, id: int) -> list[str]:
+    return [event[3]["text"] for commit in rig.commits() for event in commit.events if event[0] == "reason" and event[1] == id]
+
+
+def test_a_journalled_reason_names_whom_a_job_must_not_delay_and_follows_who_that_is() -> None:
+    config = {"queues": {"a": {}, "b": {}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}
+    rig = HybridRig(2, None, config)
+    rig.say(["instance-create", "instance", T0, {"uid": "u", "policy": "hybrid"}])
+    long = rig.submit(spec(2, duration=600.0, queue="a"))
+    rig.started(long)
+    wide = rig.submit(spec(2, nodes=2, duration=60.0, queue="b"))
+    small = rig.submit(spec(1, duration=900.0, queue="a"))
+    rig.turn(seconds=1.0)
+    assert reasons(rig, wide) == ["needs 2 nodes with 2 cores free; 1 has"]
+    assert reasons(rig, small) == [f"what is free is reserved for {f58(wide)}"]
+    other = rig.submit(spec(2, nodes=2, duration=60.0, queue="b"), urgency=20)
+    rig.turn(seconds=1.0)
+    assert reasons(rig, small)[1:] == [f"what is free is reserved for {f58(other)}"]
+    assert rig.job(small).reason == ["ahead", f"what is free is reserved for {f58(other)}"]
+    view = view_of(rig)
+    foresee_jobs(view, view.state.active(), ["info"])
+    assert shown_reason(view.state.jobs[small], view) == f"what is free is reserved for {f58(other)}"
+    rig.do(decide.cancel_each([rig.job(other), rig.job(wide)], "", 1, rig.now)[0])
+    rig.turn(seconds=1.0)
+    _, text = pending(rig, small)
+    assert text.startswith(f"{f58(small)} waits: what is free is reserved for {f58(wide)}; it begins about")
+
+
+def test_a_listing_shows_the_reason_of_this_moment_not_what_was_true_once() -> None:
+    rig = Rig(1)
+    rig.started(rig.submit(spec(2, duration=600.0)))
+    once_first = rig.submit(spec(1, duration=30.0))
+    rig.turn(seconds=1.0)
+    assert rig.job(once_first).reason[1] == "needs 1 core on one node; none is free"
+    urgent = rig.submit(spec(2, duration=30.0), urgency=20)
+    rig.turn(seconds=1.0)
+    view = view_of(rig)
+    assert shown_reason(view.state.jobs[once_first], view) == "needs 1 core on one node; none is free"
+    foresee_jobs(view, view.state.active(), ["reason"])
+    assert shown_reason(view.state.jobs[once_first], view) == f"behind {f58(urgent)}"
+    assert shown_reason(view.state.jobs[urgent], view) == "needs 2 cores on one node; none is free"
+
+
+def test_a_virtual_queue_has_its_parents_line() -> None:
+    config = {"queues": {"a": {}, "v": {"parent": "a"}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}
+    rig = Rig(1, None, config)
+    rig.started(rig.submit(spec(2, duration=600.0, queue="a")))
+    first, second = rig.submit(spec(2, duration=9.0, queue="a")), rig.submit(spec(1, duration=9.0, queue="v"))
+    rig.turn(seconds=1.0)
+    view = view_of(rig)
+    assert shown_reason(view.state.jobs[second], view) == f"behind {f58(first)}"
+    document, _ = pending(rig, second)
+    assert document["ahead"]["jobs"] == [f58(first)]
