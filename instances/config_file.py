@@ -64,13 +64,12 @@ def check_policies(rules: Rules) -> None:
         except Rejected as error:
             raise Rejected(f"config: {key}: {error}", code=error.code, hint=error.hint) from None
     if rules.match_policy != MATCH_FIRST:
-        from ..schedulers.tree.policies import POLICIES
+        from ..schedulers.match_policy import policy_of
 
-        if rules.match_policy not in POLICIES:
-            raise Rejected(
-                f"config: policy.scheduler.match-policy: no match policy is called {rules.match_policy!r}", code="no-such-policy",
-                hint=f"there are: {', '.join(POLICIES)}",
-            )  # fmt: skip
+        try:
+            policy_of(rules.match_policy)
+        except Rejected as error:
+            raise Rejected(f"config: policy.scheduler.match-policy: {error}", code=error.code, hint=error.hint) from None
 
 
 def named(error: Rejected, path: str) -> Rejected:

@@ -125,7 +125,8 @@ class _Lines:
         for decision in in_turns(self._feeds, lambda feed: self.policies.of(feed.queue).plan(self._in_time(feed), pool, now)):
             if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
                 self.never.add(decision.job)
-            yield decision
+            if decision is not None:
+                yield decision
         if first:
             self.limited = {entry.job: why for feed in self._feeds for entry, why in feed.limited}
 

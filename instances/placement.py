@@ -57,26 +57,29 @@ def complaints(plan: Plan) -> list[Output]:
     return [Note("error", said)] if said else []
 
 
-def sound(decisions: Iterable[Decision], plan: Plan, now: float) -> Iterator[Decision]:
+def sound(decisions: Iterable[Decision | None], plan: Plan, now: float) -> Iterator[Decision | None]:
     """The decisions of a policy up to the first that can not be, or up to whatever it raised."""
     taken: dict[int, list[int]] = {}
     placed: set[int] = set()
     iterator = iter(decisions)
     while True:
+        decision = None
         try:
-            decision = next(iterator, None)
+            decision = next(iterator)
+        except StopIteration:
+            return
         except Exception as error:  # whose fault it is must be in the message
             why = f"it raised {type(error).__name__}: {error}"
         else:
             if decision is None:
-                return
+                yield None
+                continue
             why = fault(decision, plan, taken, placed) if isinstance(decision, Place) else unknown(decision, plan)
         if why:
             plan.nonsense = f"the queue policy's plan was broken off: {why}"
             plan.resync.update(plan.state.nodes)
             plan.say_at = now + AGAIN_S
             return
-        assert decision is not None
         yield decision
 
 

@@ -25,7 +25,7 @@ Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in
 
 def new_pool(state: State) -> Pool:
     """The inventory's pool, with everything free and every node usable."""
-    return Pool(state.nodes.values())
+    return Pool(state.nodes.values(), state.rules.match_policy)
 
 
 def pool_of(state: State) -> Pool:

@@ -85,6 +85,7 @@ class Planner:
         if changed:
             self._defined, self._config = state.R, state.config_entry
             self.pool = new_pool(state)
+            self.pool.promised = {}
             self.nonsense = self.policies.choose(state)
             ranks = list(state.nodes)
         self.leaving.clear()
@@ -174,6 +175,8 @@ class Planner:
         self.parked.discard(id)
         self.said.pop(id, None)
         self.first_waits.pop(id, None)
+        if self.pool.promised:
+            self.pool.promised.pop(id, None)
 
     def shape_of(self, id: int) -> str:
         """The shape of a job that holds claims, "" if nobody has counted it."""
@@ -255,7 +258,7 @@ class Planner:
                 yield self._alloc(decision.job, decision.claims, now)
                 if len(placed) >= limit:
                     break
-            else:
+            elif decision is not None:
                 yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
         for feed in feeds:
             for entry, why in feed.limited:
@@ -265,7 +268,7 @@ class Planner:
         if len(placed) < limit and len(self.lines):
             yield from self._grants(now, limit - len(placed))
 
-    def _policy_plan(self, now: float) -> Callable[[Feed], Iterator[Decision]]:
+    def _policy_plan(self, now: float) -> Callable[[Feed], Iterator[Decision | None]]:
         return lambda feed: self.policies.of(feed.queue).plan(feed, self.pool, now)
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:

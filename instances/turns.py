@@ -64,13 +64,18 @@ def _key(entry: Pending) -> Key:
     return (-entry.priority, entry.order, entry.job)
 
 
-def in_turns(feeds: Iterable[Feed], plan: Callable[[Feed], Iterator[Decision]]) -> Iterator[Decision]:
-    """The decisions of a plan of each feed, the feed whose next job comes first going first."""
+def in_turns(
+    feeds: Iterable[Feed], plan: Callable[[Feed], Iterator[Decision | None]]
+) -> Iterator[Decision | None]:
+    """The decisions of a plan of each feed, the feed whose next job comes first going first; None as a policy says it."""
     turns = [(feed.key, number, feed, plan(feed)) for number, feed in enumerate(feeds)]
+    if len(turns) == 1:
+        yield from turns[0][3]
+        return
     heapify(turns)
     while turns:
         _, number, feed, decisions = heappop(turns)
-        decision = next(decisions, None)
-        if decision is not None:
-            heappush(turns, (feed.key, number, feed, decisions))
+        for decision in decisions:
             yield decision
+            heappush(turns, (feed.key, number, feed, decisions))
+            break

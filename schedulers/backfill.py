@@ -1,11 +1,13 @@
 """Queue policies that look ahead: EASY, hybrid and conservative backfill. They differ in how many jobs get a reservation.
 
-A job that does not fit now gets the earliest window in which it will (at most `reservation_depth` of them, in the order of
-the queue); any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is
-planned for the first k depends on those before them
-only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
+A job that does not fit now gets the earliest window in which it will (at most `reservation_depth` of them, in the order of the
+queue); any other may go before it if it leaves all of these alone. So nobody is delayed by who comes after him: what is planned
+for the first k depends on those before them only. EASY reserves for one, conservative for all that are looked at, hybrid for some.
 
-Plans are made anew from facts each time; a reservation is what this plan promises, not something that is stored.
+Plans are made anew from facts, but where the pool remembers what was reserved (`Pool.promised`) a reservation is kept: what comes
+free early moves the line up from its head, as far as one after the other gets an earlier time; who comes behind the first that does
+not keeps the time he was told. Nobody gets anything at his cost: before a job without a reservation may begin, those ahead of it
+that would fit now do. A time that can not be kept (a node drained, somebody past his limit, a job of higher priority) is made anew.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from .explain import explain
 from .policy import Code, Decision, Pending, Place, Reserve, Wait, held, reserved_for
 from .resources import Pool, Unmatched
-from .timeline import timeline_of
+from .timeline import Span, Timeline, length_of, timeline_of
 
 QUEUE_DEPTH = 100_000  # jobs looked at in one plan
 EASY_RESERVATIONS = 1
@@ -32,27 +34,38 @@ class Backfill:
         self.reservation_depth = reservation_depth
         self.queue_depth = queue_depth
 
-    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision | None]:
         """Yield a Place for each job that fits now beside what is reserved, a Reserve for the first that wait for their window."""
         timeline = timeline_of(pool, now)
-        left = self.reservation_depth
+        left, moves_up = self.reservation_depth, True
+        patient: list[tuple[Pending, Reserve]] = []  # who keep the time they were told, in order
         for seen, entry in enumerate(pending):
             if entry.priority <= 0 or seen >= self.queue_depth:  # held, as are all that follow; there may be very many
-                return
+                break
             if entry.held:
                 yield held(entry.job)
                 continue
+            told = timeline.told(entry.job) if left else None
+            if told is not None and not moves_up and _holds(timeline, told, entry):
+                timeline.keep(told)
+                left -= 1
+                patient.append((entry, Reserve(entry.job, told.claims, told.start, *_why(timeline, entry))))
+                yield None
+                continue
             got = timeline.match_now(entry.request, entry.duration_s)
+            if got and told is None and patient:
+                for place in _first_of_all(timeline, patient):
+                    left += 1
+                    yield place
+                    got = timeline.match_now(entry.request, entry.duration_s)
             if not isinstance(got, Unmatched):
                 timeline.placed(entry.job, got, entry.duration_s)
                 yield Place(entry.job, got)
                 continue
             if not left:
+                yield None
                 continue
-            reason = explain(entry.request, pool)
-            code, text, blocking = reason.code, reason.text, reason.blocking
-            if code == Code.READY:
-                code, text, blocking = reserved_for(timeline.keeper(entry.request, entry.duration_s))
+            code, text, blocking = _why(timeline, entry)
             span = None
             if code in (Code.RESOURCES, Code.AHEAD):
                 span = timeline.reserve(entry.job, entry.request, entry.duration_s)
@@ -60,7 +73,39 @@ class Backfill:
                 yield Wait(entry.job, code, text, blocking)
                 continue
             left -= 1
+            moves_up = moves_up and (told is None or span.start < told.start)
             yield Reserve(entry.job, span.claims, span.start, code, text, blocking)
+        for _, reserve in patient:
+            yield reserve
+
+
+def _holds(timeline: Timeline, told: Span, entry: Pending) -> bool:
+    """Whether what a job was told still holds: its time is to come, it asks for as long, and all of it is free then."""
+    same = told.end - told.start == length_of(entry.duration_s)
+    return same and told.start > timeline.now and timeline.can_keep(told)
+
+
+def _why(timeline: Timeline, entry: Pending) -> tuple[str, str, str]:
+    """code, text and blocking of a job that waits."""
+    reason = explain(entry.request, timeline.pool)
+    if reason.code != Code.READY:
+        return reason.code, reason.text, reason.blocking
+    keeper = timeline.keeper(entry.request, entry.duration_s)
+    if keeper or timeline.told(entry.job) is None:
+        return reserved_for(keeper)
+    return Code.AHEAD, "fits now, and keeps the time it was told: those ahead of it have not moved up", ""
+
+
+def _first_of_all(timeline: Timeline, patient: list[tuple[Pending, Reserve]]) -> Iterator[Place]:
+    """Those who fit now, and have kept the time they were told until somebody behind them would begin."""
+    for waiting in list(patient):
+        entry, _ = waiting
+        got = timeline.match_now(entry.request, entry.duration_s)
+        if not isinstance(got, Unmatched):
+            patient.remove(waiting)
+            timeline.release(entry.job)
+            timeline.placed(entry.job, got, entry.duration_s)
+            yield Place(entry.job, got)
 
 
 class Easy(Backfill):

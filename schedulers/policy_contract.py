@@ -2,14 +2,14 @@
 
 Each call plays random rounds of submit, plan and free against the policy and asserts, in its own plain
 bookkeeping, that placements never overlap, stay on usable nodes and inside them, give exactly what was asked,
-place only pending jobs and each once, never a held one, and are the same when asked again. Random choices are
+place only pending jobs and each once, never a held one, are the same when asked again, and can be interrupted. Random choices are
 the caller's: hand in `random.Random(seed)`. It raises AssertionError, whose message names the rule that was
 broken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ..journal.claims import Claim
@@ -17,6 +17,8 @@ from ..journal.rset import NodeRecord
 from .policy import Decision, Pending, Place, Policy, Reserve, Wait
 from .request import Request, compile_request
 from .resources import Pool
+
+UNSAID = 16  # jobs that a policy may read between two decisions (or None)
 
 
 class Choice(Protocol):
@@ -56,6 +58,7 @@ def check_policy(make: Callable[[], Policy], rng: Choice, rounds: int = 20) -> i
     """Play `rounds` rounds; returns how many jobs were placed, so a test can see that it tested something."""
     policy, nodes = make(), random_inventory(rng)
     pool = Pool(nodes)
+    pool.promised = {}
     away: set[int] = set()
     running: dict[int, tuple[Claim, ...]] = {}
     ends: dict[int, float] = {}
@@ -77,12 +80,12 @@ def check_policy(make: Callable[[], Policy], rng: Choice, rounds: int = 20) -> i
         _synchronise(pool, nodes, running, away)
         waiting.sort(key=lambda entry: entry.sort_key)
         now = 1000.0 + 10.0 * number
-        pool.timeline, pool.holders = None, holders
-        decisions = list(policy.plan(iter(waiting), pool, now))
+        pool.timeline, pool.holders, known = None, holders, dict(pool.promised)
+        decisions = _decisions(policy, waiting, pool, now)
         again = Pool(nodes)
-        again.holders = holders
+        again.holders, again.promised = holders, known
         _synchronise(again, nodes, running, away)
-        repeated = list(make().plan(iter(waiting), again, now))
+        repeated = _decisions(make(), waiting, again, now)
         assert decisions == repeated, "the same pending jobs and resources must give the same plan"
         got = check_decisions(decisions, waiting, nodes, running, away)
         for node in nodes:
@@ -92,6 +95,25 @@ def check_policy(make: Callable[[], Policy], rng: Choice, rounds: int = 20) -> i
         placed += len(got)
         waiting = [entry for entry in waiting if entry.job not in got]
     return placed
+
+
+def _decisions(policy: Policy, waiting: list[Pending], pool: Pool, now: float) -> list[Decision]:
+    """One plan, in which the policy says something at least once for each few jobs that it reads."""
+    read = 0
+
+    def feed() -> Iterator[Pending]:
+        nonlocal read
+        for entry in waiting:
+            read += 1
+            assert read <= UNSAID, f"{read} jobs are read without a word: yield None where nothing is decided about a job"
+            yield entry
+
+    found = []
+    for decision in policy.plan(feed(), pool, now):
+        read = 0
+        if decision is not None:
+            found.append(decision)
+    return found
 
 
 def check_decisions(

@@ -8,7 +8,7 @@ that cannot be the answer: after a look that found too little, the next is where
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -23,12 +23,17 @@ Free = tuple[int, int, int]  # masks of cores and GPUs, MB
 
 
 class Kept(NamedTuple):
-    """A reservation by positions: [start, end), and on each node what it holds."""
+    """A reservation by positions: [start, end), on each node what it holds, and how many cores in all."""
 
     start: float
     end: float
     job: int
     held: dict[int, Free]
+    cores: int
+
+
+def _end_of(kept: Kept) -> float:
+    return kept.end
 
 
 class _Need(NamedTuple):
@@ -47,6 +52,11 @@ class _Growth(NamedTuple):
 
     times: list[float]
     units: list[int]
+
+    def reached(self, units: int) -> float:
+        """When there are so many."""
+        at = bisect_left(self.units, units)
+        return self.times[at] if at < len(self.times) else FOR_EVER
 
 
 class Profile:
@@ -69,11 +79,17 @@ class Profile:
                 self._free[i].append(
                     (cores | (claim[1] & node.cores), gpus | (claim[2] & node.gpus), min(node.memory_mb, memory_mb + claim[3]))
                 )
-        self._kept: dict[int, Kept] = {}  # by job
+        self._counts = [[cores.bit_count() for cores, _, _ in free] for free in self._free]
+        self.kept: dict[int, Kept] = {}  # by job
+        self._by_end: list[Kept] = []
         self._on: dict[int, dict[int, Kept]] = {}  # position -> job -> its reservation there
         self._growth: dict[tuple[_Need, bytes], _Growth] = {}
-        self._changed: set[int] = set()  # positions of which growths say too much
-        self._least: dict[bytes, tuple[float, float]] = {}  # request -> (length, start): no earlier for one that is as long
+        # Of units of a kind: (how many, length, start). No more of them, for no shorter time, begin earlier later in this plan.
+        self._least: dict[tuple[_Need, bytes], list[tuple[int, float, float]]] = {}
+        self._ends = sorted({time for times in self._times for time in times[1:]})
+        self._freed: list[int] | None = None
+        self._events: list[tuple[float, int]] | None = None
+        self._totals: tuple[list[float], list[int], list[float], list[int]] | None = None
 
     # -- what it is told ------------------------------------------------------------------------------------------
 
@@ -88,14 +104,31 @@ class Profile:
             for k in range(at):
                 cores, gpus, memory_mb = free[k]
                 free[k] = (cores & ~claim[1], gpus & ~claim[2], memory_mb - claim[3])
-            self._changed.add(i)
+            self._counts[i] = [cores.bit_count() for cores, _, _ in free]
+        self._growth.clear()
+        self._freed = self._events = None
+        insort(self._ends, end)
 
     def keep(self, job: int, start: float, end: float, claims: Iterable[Claim]) -> None:
         """Reserve this."""
         held = {self.pool.index[claim[0]]: (claim[1], claim[2], claim[3]) for claim in claims}
-        kept = self._kept[job] = Kept(start, end, job, held)
+        kept = self.kept[job] = Kept(start, end, job, held, sum(free[0].bit_count() for free in held.values()))
         for i in held:
             self._on.setdefault(i, {})[job] = kept
+        insort(self._ends, end)
+        insort(self._by_end, kept, key=_end_of)
+        self._totals = None
+
+    def release(self, job: int) -> None:
+        """A reservation is not needed any more."""
+        kept = self.kept.pop(job, None)
+        if kept is None:
+            return
+        self._by_end.remove(kept)
+        for i in kept.held:
+            del self._on[i][job]
+        self._totals = None
+        self._least.clear()
 
     # -- what it answers ------------------------------------------------------------------------------------------
 
@@ -105,7 +138,7 @@ class Profile:
             i = self.pool.index.get(claim[0])
             if i is None or not self.pool.usable >> i & 1:
                 return False
-            cores, gpus, memory_mb = self._in(i, start, end)
+            cores, gpus, memory_mb = self.free_in(i, start, end)
             if claim[1] & ~cores or claim[2] & ~gpus or claim[3] > memory_mb:
                 return False
         return True
@@ -117,22 +150,26 @@ class Profile:
         need = _need(flat)
         among = self.pool.usable & self.pool.matching(request)
         growth = self._grown(need, request.constraint_key, among)
-        known, start = self._least.get(request.key, (FOR_EVER, 0.0))
-        moment = max(self._after(self.now), start if known <= length else 0.0)
-        while moment < FOR_EVER:
-            moment = self._not_before(growth, need.total, moment)
-            if moment == FOR_EVER:
-                return None
-            short = need.total - self._room(need, growth, among, moment, moment + length)
+        moment = self._known_least(need, request.constraint_key, length)
+        cores, look = need.total * need.cores, _Look(self, need, growth, among, length)
+        while (moment := self._not_before(growth, need.total, moment)) < FOR_EVER:
+            if moment <= self.now:  # what fits now is no reservation
+                moment = self._next_end(moment)
+                continue
+            blocked = self._blocked(cores, moment, moment + length)
+            if blocked:
+                moment = self._next_end(blocked)
+                continue
+            short = need.total - look.room(moment)
             if short <= 0:
-                self._least[request.key] = (length, moment)
+                self._least.setdefault((need._replace(total=0), request.constraint_key), []).append((need.total, length, moment))
                 return moment, self._pick(flat, need, among, moment, moment + length)
-            moment = self._when_more(need, growth, short, moment)
+            moment = look.when_more(short)
         return None
 
     # -- looks ----------------------------------------------------------------------------------------------------
 
-    def _in(self, i: int, start: float, end: float) -> Free:
+    def free_in(self, i: int, start: float, end: float) -> Free:
         """What is free on a node in all of [start, end)."""
         free = self._free[i][bisect_right(self._times[i], start) - 1]
         on = self._on.get(i)
@@ -151,7 +188,7 @@ class Profile:
             memory_mb -= max(sum(one.held[i][2] for one in within if one.start <= max(at.start, start) < one.end) for at in within)
         return cores, gpus, memory_mb
 
-    def _units(self, need: _Need, i: int, free: Free) -> int:
+    def units(self, need: _Need, i: int, free: Free) -> int:
         cores, gpus, memory_mb = free
         if need.exclusive:
             node = self.pool.nodes[i]
@@ -174,80 +211,115 @@ class Profile:
         found = self._growth.get(key)
         if found is None:
             gains: list[tuple[float, int]] = []
+            simple = not (need.gpus or need.memory_mb or need.exclusive)
             for i in positions(among):
-                had = 0
-                for time, free in zip(self._times[i], self._free[i], strict=True):
-                    units = self._units(need, i, free)
-                    if units > had:
-                        gains.append((time, units - had))
-                        had = units
-                        if need.by_node:
-                            break
+                times, had = self._times[i], 0
+                if simple and need.by_node:
+                    at = bisect_left(self._counts[i], need.cores)
+                    if at < len(times):
+                        gains.append((times[at], 1))
+                    continue
+                if simple:
+                    units = [count // need.cores for count in self._counts[i]]
+                else:
+                    units = [self.units(need, i, free) for free in self._free[i]]
+                for time, here in zip(times, units, strict=True):
+                    if here > had:
+                        gains.append((time, here - had))
+                        had = here
             gains.sort()
             found = self._growth[key] = _Growth([time for time, _ in gains], list(accumulate(gain for _, gain in gains)))
         return found
 
-    def _after(self, moment: float) -> float:
-        """Windows begin when something ends: the first such time after this one."""
-        later = [times[at] for times in self._times if (at := bisect_right(times, moment)) < len(times)]
-        ends = [kept.end for kept in self._kept.values() if kept.end > moment]
-        return min(min(later, default=FOR_EVER), min(ends, default=FOR_EVER))
+    def _known_least(self, need: _Need, constraint_key: bytes, length: float) -> float:
+        found = self._least.get((need._replace(total=0), constraint_key), ())
+        return max((start for total, as_long, start in found if total <= need.total and as_long <= length), default=self.now)
+
+    def _next_end(self, moment: float) -> float:
+        """When something ends, the first time after this one."""
+        at = bisect_right(self._ends, moment)
+        return self._ends[at] if at < len(self._ends) else FOR_EVER
+
+    def _blocked(self, cores: int, start: float, end: float) -> float:
+        """A moment in [start, end) at which not even so many cores are free in all, 0.0 if there is none: the latest."""
+        if self._totals is None:
+            self._count()
+            assert self._totals is not None
+        begins, begun, ends, ended = self._totals
+        low, high = bisect_right(begins, start), bisect_left(begins, end)
+        for at in range(high, low - 1, -1):  # just after each begin in the window, and at its start
+            moment = begins[at - 1] if at > low else start
+            held = (begun[at - 1] if at else 0) - (ended[back - 1] if (back := bisect_right(ends, moment)) else 0)
+            if self._all_free(moment) - held < cores:
+                return moment
+        return 0.0
+
+    def _all_free(self, moment: float) -> int:
+        """How many cores what runs leaves free then."""
+        if self._freed is None:
+            gains: dict[float, int] = {}
+            for i in range(len(self._times)):
+                had = 0
+                for time, count in zip(self._times[i], self._counts[i], strict=True):
+                    gains[time] = gains.get(time, 0) + count - had
+                    had = count
+            self._freed_at = sorted(gains)
+            self._freed = list(accumulate(gains[time] for time in self._freed_at))
+        at = bisect_right(self._freed_at, moment)
+        return self._freed[at - 1] if at else 0
+
+    def _count(self) -> None:
+        """Cores reserved, by begin and by end, added up."""
+        begins = sorted((kept.start, kept.cores) for kept in self.kept.values())
+        ends = sorted((kept.end, kept.cores) for kept in self.kept.values())
+        self._totals = (
+            [time for time, _ in begins], list(accumulate(cores for _, cores in begins)),
+            [time for time, _ in ends], list(accumulate(cores for _, cores in ends)),
+        )  # fmt: skip
 
     @staticmethod
     def _not_before(growth: _Growth, total: int, moment: float) -> float:
         """The first time, not before this one, at which there would be as many units if nothing were reserved."""
-        at = bisect_left(growth.units, total)
-        return FOR_EVER if at == len(growth.units) else max(moment, growth.times[at])
+        return max(moment, growth.reached(total))
 
-    def _room(self, need: _Need, growth: _Growth, among: int, start: float, end: float) -> int:
-        """How many units there are in all of [start, end): exact where it is less than what is asked for."""
-        at = bisect_right(growth.times, start)
-        units = growth.units[at - 1] if at else 0
-        within = [kept for kept in self._kept.values() if kept.start < end and kept.end > start]
-        touched = set(self._changed)
-        for kept in within:
-            touched.update(kept.held)
-        for i in touched:
-            if among >> i & 1:
-                units -= self._units(need, i, self._free_as_known(i, start)) - self._units(need, i, self._in(i, start, end))
-        return units
+    def next_end(self, i: int, moment: float, end: float) -> float:
+        """When somebody ends on a node, of those that run and of what is reserved there in [moment, end): the first after `moment`."""
+        times = self._times[i]
+        at = bisect_right(times, moment)
+        found = times[at] if at < len(times) else FOR_EVER
+        for kept in self._on[i].values():
+            if moment < kept.end < found and kept.start < end:
+                found = kept.end
+        return found
 
-    def _free_as_known(self, i: int, moment: float) -> Free:
+    def ending_after(self, moment: float) -> list[Kept]:
+        """What is reserved and not over by then."""
+        return self._by_end[bisect_right(self._by_end, moment, key=_end_of) :]
+
+    def ending(self, after: float, until: float) -> set[int]:
+        """The positions at which somebody ends in (after, until]."""
+        if self._events is None:
+            self._events = sorted((time, i) for i, times in enumerate(self._times) for time in times[1:])
+        low, high = bisect_right(self._events, (after, len(self._times))), bisect_right(self._events, (until, len(self._times)))
+        return {i for _, i in self._events[low:high]}
+
+    def alone(self, i: int, moment: float) -> Free:
+        """What is free on a node then, were nothing reserved."""
         return self._free[i][bisect_right(self._times[i], moment) - 1]
-
-    def _when_more(self, need: _Need, growth: _Growth, short: int, moment: float) -> float:
-        """The first time after this one at which so many units more may have come free."""
-        at = bisect_right(growth.times, moment)
-        have = growth.units[at - 1] if at else 0
-        ends = sorted((kept.end, kept) for kept in self._kept.values() if kept.end > moment)
-        back, reached = 0, moment
-        for end, kept in ends:
-            by_itself = self._reached(growth, have + short - back)
-            if by_itself <= end:
-                return max(by_itself, self._after(reached)) if by_itself <= reached else by_itself
-            back += self._most_units(need, kept)
-            reached = end
-            if back >= short:
-                return end
-        return self._reached(growth, have + short - back)
-
-    @staticmethod
-    def _reached(growth: _Growth, units: int) -> float:
-        at = bisect_left(growth.units, units)
-        return growth.times[at] if at < len(growth.times) else FOR_EVER
-
-    @staticmethod
-    def _most_units(need: _Need, kept: Kept) -> int:
-        if need.by_node or need.gpus or need.memory_mb:
-            return len(kept.held) if need.by_node else FOR_EVER_UNITS
-        return sum(held[0].bit_count() // need.cores + 1 for held in kept.held.values())
 
     def _pick(self, flat: Flat, need: _Need, among: int, start: float, end: float) -> tuple[Claim, ...]:
         """The claims, lowest positions first: as `Pool.match` would, were it then."""
         left, claims = need.total, []
+        touched: set[int] = set()
+        for kept in self.kept.values():
+            if kept.start < end and kept.end > start:
+                touched.update(kept.held)
         for i in positions(among):
-            free = self._in(i, start, end)
-            units = min(left, self._units(need, i, free))
+            at = bisect_right(self._times[i], start) - 1
+            if self._counts[i][at] < need.cores:
+                continue
+            free = self.free_in(i, start, end) if i in touched else self._free[i][at]
+            units = min(left, self.units(need, i, free))
             if not units:
                 continue
             left -= units
@@ -264,7 +336,66 @@ class Profile:
         return tuple(claims)
 
 
-FOR_EVER_UNITS = 1 << 60
+class _Look:
+    """How many units of a request there are in the window that begins at a moment; moments only grow.
+
+    What is kept between looks is, for each node on which something is reserved in the window, how far it has fewer units than it
+    would have without: only nodes on which something has changed since are looked at again.
+    """
+
+    def __init__(self, profile: Profile, need: _Need, growth: _Growth, among: int, length: float) -> None:
+        self.profile, self.need, self.growth, self.among, self.length = profile, need, growth, among, length
+        self.start = profile.now
+        self.within: dict[int, Kept] = {}
+        self.fewer: dict[int, int] = {}
+        self.total = 0
+
+    def room(self, start: float) -> int:
+        """In all of [start, start + length): exact where that decides whether it is enough."""
+        need, growth, profile = self.need, self.growth, self.profile
+        end, at = start + self.length, bisect_right(growth.times, start)
+        units = growth.units[at - 1] if at else 0
+        if units < need.total:
+            return units
+        within = {kept.job: kept for kept in profile.ending_after(start) if kept.start < end}
+        if not need.gpus and not need.memory_mb and units - self._most(within.values()) >= need.total:
+            return units  # whatever it is exactly
+        changed = profile.ending(self.start, start) & self.fewer.keys()
+        for job in within.keys() ^ self.within.keys():
+            changed.update(profile.kept[job].held)
+        for i in changed:
+            if self.among >> i & 1:
+                few = profile.units(need, i, profile.alone(i, start)) - profile.units(need, i, profile.free_in(i, start, end))
+                self.total += few - self.fewer.get(i, 0)
+                self.fewer[i] = few
+        self.start, self.within = start, within
+        return units - self.total
+
+    def _most(self, within: Iterable[Kept]) -> int:
+        """How many units these can take away at most."""
+        nodes = cores = 0
+        for kept in within:
+            nodes += len(kept.held)
+            cores += kept.cores
+        return nodes if self.need.by_node else nodes + cores // self.need.cores
+
+    def when_more(self, short: int) -> float:
+        """The first moment after the last look at which there may be so many units more.
+
+        Where something is reserved on a node, nothing changes before somebody ends there; elsewhere units grow as they would.
+        """
+        growth, moment = self.growth, self.start
+        at = bisect_right(growth.times, moment)
+        have, back, reached = growth.units[at - 1] if at else 0, 0, moment
+        end = moment + self.length
+        for time, few in sorted((self.profile.next_end(i, moment, end), few) for i, few in self.fewer.items() if few > 0):
+            by_itself = growth.reached(have + short - back)
+            if by_itself <= time:
+                return max(by_itself, reached)
+            back, reached = back + few, time
+            if back >= short:
+                return time
+        return max(growth.reached(have + short - back), reached)
 
 
 def _need(flat: Flat) -> _Need:

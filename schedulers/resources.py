@@ -29,6 +29,7 @@ from .request import Request
 from .stock import Stock, lowest, set_of
 
 if TYPE_CHECKING:
+    from .timeline import Span
     from .tree.layout import Layout
     from .tree.policies import Policy as MatchPolicy
 
@@ -64,7 +65,7 @@ class Pool:
 
     __slots__ = (
         "_constraints", "_idle", "_layouts", "_masks", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
-        "free", "gpu_free", "holders", "index", "match_policy", "nodes", "ranks", "timeline", "total",
+        "free", "gpu_free", "holders", "index", "match_policy", "nodes", "promised", "ranks", "timeline", "total",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], match_policy: str = "first") -> None:
@@ -101,6 +102,8 @@ class Pool:
         self._masks: tuple[Stock, Stock] | None = None
         #: What the plans of one pass share (`timeline.timeline_of`); the owner sets it to None before each pass.
         self.timeline: object = None
+        #: Job -> what plans have reserved for it, where the owner has that remembered (`backfill`) and drops who leaves the line.
+        self.promised: dict[int, Span] | None = None
 
     def copy(self) -> Pool:
         """One that can be changed by itself. What follows from the inventory alone is shared."""
@@ -109,6 +112,7 @@ class Pool:
             self.nodes, self.index, self.ranks, self.total, self.all_bits,
         )  # fmt: skip
         new._constraints, new._satisfiable, new.holders, new.timeline = self._constraints, self._satisfiable, tuple, None
+        new.promised = None
         new.core_free, new.gpu_free, new.down = list(self.core_free), list(self.gpu_free), dict(self.down)
         new._usable, new._idle = self._usable, self._idle
         new.free = Stocks(*(stock.copy() for stock in self.free))

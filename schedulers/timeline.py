@@ -13,10 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..journal.claims import Claim
+from ..kvs.errors import Conflict
+from .profile import Profile
 from .request import Request
 from .resources import Pool, Unmatched
 from .withheld import WithheldDraws
 
+MATCH_FIRST = "first"
 NO_ROOM = Unmatched("resources", "slot", 1, 0)
 FOREVER_S = 10 * 365 * 86400.0
 OVERDUE_S = 1.0
@@ -49,6 +52,8 @@ class Timeline:
         self._spans = sorted(running, key=lambda span: span.end)
         self.reserved: list[Span] = []  # by start
         self._views: dict[int, _Window] = {}  # number of reservations it respects -> what is free now besides them
+        self._profile: Profile | None = None
+        self._begun: list[Span] = []  # what the profile has not been told
         self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
 
     # -- now ------------------------------------------------------------------------------------------------------
@@ -58,15 +63,14 @@ class Timeline:
         until = self.now + length_of(duration_s)
         if self._refused.get(request.key, until + 1.0) <= until:
             return NO_ROOM
-        count = bisect_left(self.reserved, until, key=lambda span: span.start)
-        pool = self.pool
+        got = self.pool.match(request)
+        count = 0 if isinstance(got, Unmatched) else bisect_left(self.reserved, until, key=lambda span: span.start)
         if count:
             view = self._views.get(count)
             if view is None:
-                view = self._views[count] = _Window(pool)
+                view = self._views[count] = _Window(self.pool)
                 view.withhold(self.reserved[:count], self.reserved[:count])
-            pool = view.pool
-        got = pool.match(request)
+            got = view.pool.match(request)
         if isinstance(got, Unmatched):
             self._refused[request.key] = until
         return got
@@ -82,15 +86,93 @@ class Timeline:
     def placed(self, job: int, claims: tuple[Claim, ...], duration_s: float) -> None:
         """A job begins now: what it holds is taken from the pool and from every view of it."""
         self.pool.take(claims)
+        if self.pool.promised is not None:
+            self.pool.promised.pop(job, None)
         for view in self._views.values():
             view.take(claims)
-        insort(self._spans, Span(self.now, self.now + length_of(duration_s), job, claims), key=lambda span: span.end)
+        span = Span(self.now, self.now + length_of(duration_s), job, claims)
+        insort(self._spans, span, key=lambda span: span.end)
+        self._begun.append(span)
 
     # -- later ----------------------------------------------------------------------------------------------------
 
     def reserve(self, job: int, request: Request, duration_s: float) -> Span | None:
         """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
         length = length_of(duration_s)
+        profile = self._told_profile() if request.flat is not None and type(self.pool) is Pool else None
+        span = self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
+        if span is not None:
+            self.keep(span)
+        return span
+
+    def told(self, job: int) -> Span | None:
+        """What an earlier plan has reserved for a job, None if nothing is known of it."""
+        return self.pool.promised.get(job) if self.pool.promised else None
+
+    def keep(self, span: Span) -> None:
+        """Reserve this."""
+        if self.pool.promised is not None:
+            self.pool.promised[span.job] = span
+        insort(self.reserved, span, key=lambda one: one.start)
+        self._views.clear()
+        if self._profile is not None:
+            self._profile.keep(span.job, span.start, span.end, span.claims)
+
+    def release(self, job: int) -> None:
+        """A reservation is not needed any more: there is more room than was thought."""
+        self.reserved = [span for span in self.reserved if span.job != job]
+        self._views.clear()
+        self._refused.clear()
+        if self._profile is not None:
+            self._profile.release(job)
+
+    def can_keep(self, span: Span) -> bool:
+        """Whether exactly this is free in its whole time beside all that runs and is reserved."""
+        if type(self.pool) is Pool and not any(claim.draws for claim in span.claims):
+            return self._told_profile().holds(span.claims, span.start, span.end)
+        pool = self._window_at(span.start, span.end).pool
+        if any(claim.rank not in pool.index or not pool.usable >> pool.index[claim.rank] & 1 for claim in span.claims):
+            return False
+        try:
+            pool.take(span.claims)
+        except Conflict:
+            return False
+        return True
+
+    def _told_profile(self) -> Profile:
+        if self._profile is None:
+            self._profile = Profile(self.pool, self.now, ((span.end, span.claims) for span in self._spans))
+            for span in self.reserved:
+                self._profile.keep(span.job, span.start, span.end, span.claims)
+        else:
+            for span in self._begun:
+                self._profile.begun(span.claims, span.end)
+        self._begun.clear()
+        return self._profile
+
+    def _look_up(self, profile: Profile, job: int, request: Request, length: float) -> Span | None:
+        found = profile.earliest(request, length)
+        if found is None:
+            return None
+        start, claims = found
+        if self.pool.match_policy != MATCH_FIRST:  # the same time; which of the nodes, the policy says
+            window = self._window_at(start, start + length)
+            got = window.pool.match(request)
+            claims = claims if isinstance(got, Unmatched) else got
+        return Span(start, start + length, job, claims)
+
+    def _window_at(self, start: float, end: float) -> _Window:
+        """What is free in all of [start, end)."""
+        window = _Window(self.pool)
+        for one in self._spans:
+            if one.end <= start:
+                window.give(one.claims)
+        within = [one for one in self.reserved if one.start < end and one.end > start]
+        window.withhold(within, within)
+        return window
+
+    def _search(self, job: int, request: Request, length: float) -> Span | None:
+        """End by end: for any kind of request and pool."""
         window = _Window(self.pool)
         ends = sorted({span.end for span in self._spans} | {span.end for span in self.reserved})
         done, entered, held = 0, 0, list[Span]()
@@ -113,10 +195,7 @@ class Timeline:
                 continue
             claims = window.pool.match(request)
             if not isinstance(claims, Unmatched):
-                span = Span(start, start + length, job, claims)
-                insort(self.reserved, span, key=lambda one: one.start)
-                self._views.clear()
-                return span
+                return Span(start, start + length, job, claims)
         return None
 
 

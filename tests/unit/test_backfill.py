@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances.line import ANY
+from fluxkv.instances.turns import Feed, in_turns
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.backfill import Backfill, Conservative, Easy, Hybrid
 from fluxkv.schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait, load_policy
 from fluxkv.schedulers.policy_contract import check_policy, random_inventory, random_request
+from fluxkv.schedulers.profile import Profile
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
+from fluxkv.schedulers.timeline import Span, Timeline
 
 MINUTE = 60.0
 # (cores, minutes), numbered from 1: a machine of 16 cores, and what each policy starts at once.
@@ -34,6 +38,7 @@ class Machine:
     def __init__(self, policy: Policy, nodes: list[NodeRecord]) -> None:
         self.policy = policy
         self.pool = Pool(nodes)
+        self.pool.promised = {}
         self.running: dict[int, tuple[float, tuple[Claim, ...]]] = {}
         self.waiting: list[Pending] = []
         self.pool.holders = lambda: [(job, end, claims) for job, (end, claims) in self.running.items()]
@@ -57,10 +62,23 @@ class Machine:
                 self.running[decision.job] = (end, decision.claims)
             elif isinstance(decision, Reserve):
                 self.reserved[decision.job] = decision
-            else:
+            elif decision is not None:
                 self.waits[decision.job] = decision
         self.waiting = [entry for entry in self.waiting if entry.job not in started]
         return started
+
+    def cancel(self, job: int) -> None:
+        """One that waits goes."""
+        self.waiting = [entry for entry in self.waiting if entry.job != job]
+        assert self.pool.promised is not None
+        self.pool.promised.pop(job, None)
+
+    def mark(self, drained: set[int]) -> None:
+        """These nodes are out of use, and no others."""
+        for i, node in enumerate(self.pool.nodes):
+            held = [claim for _, claims in self.running.values() for claim in claims if claim.rank == node.rank]
+            free = (self.pool.core_free[i], self.pool.gpu_free[i], self.pool.free.memory.counts[i])
+            self.pool.set_node(node.rank, *free, node.rank not in drained, not held, "drained")
 
     def end(self, job: int) -> None:
         self.pool.give(self.running.pop(job)[1])
@@ -75,7 +93,7 @@ def nodes_of(count: int, each: int) -> list[NodeRecord]:
     [
         (Easy(), [1, 6, 11], 6, [7, 9]),
         (Hybrid(3), [1, 7, 11], 7, [9]),
-        (Conservative(), [1, 7, 11], 0, []),
+        (Conservative(), [1, 7, 11], 7, []),
         (load_policy("fcfs"), [1], 0, []),
     ],
 )
@@ -191,6 +209,137 @@ def test_a_reservation_is_never_put_off_by_who_comes_later() -> None:
             promised.clear()
             overtaken += random_history(policy, seed, check, False)
     assert overtaken > 100
+
+
+def test_the_head_s_time_is_never_put_off_where_jobs_end_early_or_are_cancelled() -> None:
+    seen = 0
+    for seed in range(30):
+        promised: dict[int, float] = {}
+
+        def check(machine: Machine, now: float, seed: int = seed, promised: dict[int, float] = promised) -> None:
+            nonlocal seen
+            for job, kept in machine.reserved.items():
+                seen += 1
+                assert kept.start <= promised.get(job, kept.start) + 1e-6, f"seed {seed}: job {job} at {now}"
+                promised[job] = kept.start
+            if machine.waiting and seed % 3 == 0:
+                machine.cancel(machine.waiting[seed % len(machine.waiting)].job)
+
+        random_history(Easy(), seed, check, True)
+    assert seen > 200
+
+
+class Two(Machine):
+    """Two queues on one pool, planned by a policy each, in turns. Before each plan, one without the last jobs is made aside."""
+
+    def __init__(self, first: Policy, second: Policy, nodes: list[NodeRecord], rng: random.Random) -> None:
+        super().__init__(first, nodes)
+        self.both, self.rng, self.compared = (first, second), rng, 0
+
+    def decisions(self, pool: Pool, waiting: list[Pending], now: float) -> dict[int, float]:
+        """Job -> when it begins, as one plan of both queues has it. Jobs of odd numbers are in the second."""
+        pool.timeline = None
+        entries = sorted(waiting, key=lambda entry: entry.sort_key)
+        feeds = [Feed([("q", ANY, [entry for entry in entries if entry.job % 2 == odd])], lambda queue, user: "") for odd in (0, 1)]
+        found: dict[int, float] = {}
+        self.last = []
+        for decision in in_turns(feeds, lambda feed: self.both[feeds.index(feed)].plan(feed, pool, now)):
+            if isinstance(decision, Place):
+                found[decision.job] = now
+                self.last.append(decision)
+            elif isinstance(decision, Reserve):
+                found[decision.job] = decision.start
+        return found
+
+    def plan(self, now: float) -> list[int]:
+        newest = max((entry.job for entry in self.waiting), default=0)
+        some = [entry for entry in self.waiting if entry.job < newest - self.rng.randrange(0, 3)]
+        aside = self.pool.copy()
+        aside.holders, aside.promised = self.pool.holders, dict(self.pool.promised or {})
+        without = self.decisions(aside, some, now)
+        starts = self.decisions(self.pool, self.waiting, now)
+        for job, start in without.items():
+            self.compared += 1
+            assert starts.get(job, float("inf")) <= start, f"job {job} at {now}: {start} without those who come later"
+        lengths = {entry.job: entry.duration_s for entry in self.waiting}
+        for place in self.last:
+            self.running[place.job] = (now + lengths[place.job], place.claims)
+        self.waiting = [entry for entry in self.waiting if entry.job not in self.running]
+        return [place.job for place in self.last]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_later_submission_puts_anybody_off(seed: int) -> None:
+    """In two queues on the same nodes, while jobs end early, are cancelled, and nodes are drained and come back: whoever was given a
+    time in a plan without the last to come has none that is later in the plan with them."""
+    rng = random.Random(seed)
+    policies = [Easy(), Hybrid(2), Hybrid(4), Conservative()]
+    machine = Two(rng.choice(policies), rng.choice(policies), list(random_inventory(rng)), rng)
+    moment, job, drained = 0.0, 0, set[int]()
+    for _ in range(60):
+        moment += rng.choice([0.0, 3.0, 15.0])
+        for running in [one for one, (end, _) in machine.running.items() if end <= moment or rng.random() < 0.1]:
+            machine.end(running)
+        if machine.waiting and rng.random() < 0.1:
+            machine.cancel(rng.choice(machine.waiting).job)
+        if rng.random() < 0.1:
+            drained ^= {rng.choice(machine.pool.nodes).rank}
+            machine.mark(drained)
+        for _ in range(rng.randrange(0, 4)):
+            request = random_request(rng)
+            if machine.pool.satisfiable(request) is None:
+                job += 1
+                machine.submit(job, request, rng.choice([10.0, 30.0, 100.0]))
+        machine.plan(moment)
+    assert machine.compared > 20
+
+
+def test_a_newcomer_begins_only_after_those_who_would_fit_and_keep_their_time() -> None:
+    machine = Machine(Conservative(), nodes_of(1, 16))
+    for job, (count, minutes) in enumerate(CLASSIC, 1):
+        machine.submit(job, cores(count), minutes * MINUTE)
+    machine.plan(0.0)
+    machine.end(7)
+    assert machine.plan(1.0) == []
+    assert machine.reserved[9].start == 300 * MINUTE
+    machine.submit(12, cores(2), 239 * MINUTE)  # like job 9
+    assert machine.plan(2.0) == [9, 12]
+    machine.end(1)
+    assert 2 in machine.plan(3.0), "the head moves up"
+
+
+def test_a_time_that_was_told_is_kept_until_the_line_moves_up() -> None:
+    machine = Machine(Hybrid(2), nodes_of(1, 4))
+    machine.submit(1, cores(4), 100.0)
+    machine.submit(2, cores(4), 100.0)
+    machine.submit(3, cores(4), 100.0)
+    machine.plan(0.0)
+    assert {job: kept.start for job, kept in machine.reserved.items()} == {2: 100.0, 3: 200.0}
+    machine.plan(20.0)
+    assert {job: kept.start for job, kept in machine.reserved.items()} == {2: 100.0, 3: 200.0}
+    machine.end(1)
+    assert machine.plan(30.0) == [2]
+    assert machine.reserved[3].start == 130.0
+    machine.pool.set_node(0, 0, 0, 0, False, False, "drained")
+    assert machine.plan(40.0) == []
+    assert machine.waits[3].code == Code.DRAINED
+
+
+def test_the_quick_look_finds_what_the_slow_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile's earliest time is that of a look at each end, whatever runs and is reserved."""
+    quick, seen = Timeline._look_up, 0
+
+    def both(self: Timeline, profile: Profile, job: int, request: Request, length: float) -> Span | None:
+        nonlocal seen
+        found, slow = quick(self, profile, job, request, length), self._search(job, request, length)
+        assert (found and found.start) == (slow and slow.start), f"job {job} for {length} s at {self.now}"
+        seen += 1
+        return found
+
+    monkeypatch.setattr(Timeline, "_look_up", both)
+    for seed in range(25):
+        random_history(Hybrid(6), seed, lambda machine, now: None, True)
+    assert seen > 500
 
 
 def test_windows_never_hold_more_than_there_is() -> None:
