@@ -116,7 +116,7 @@ class _Lines:
         self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
         self._feeds: list[Feed] = []
 
-    def plan(self, pool: Pool, now: float) -> Iterator[Decision]:
+    def plan(self, pool: Pool, now: float) -> Iterator[Decision | None]:
         """As a worker's plan."""
         first = not self._feeds
         left: list[Kind] = [(queue, user, [one for one in line if one.job not in self._gone]) for queue, user, line in self.kinds]
@@ -125,8 +125,7 @@ class _Lines:
         for decision in in_turns(self._feeds, lambda feed: self.policies.of(feed.queue).plan(self._in_time(feed), pool, now)):
             if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
                 self.never.add(decision.job)
-            if decision is not None:
-                yield decision
+            yield decision
         if first:
             self.limited = {entry.job: why for feed in self._feeds for entry, why in feed.limited}
 

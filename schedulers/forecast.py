@@ -45,7 +45,7 @@ class Forecast(NamedTuple):
 class Queues(Protocol):
     """The pending jobs, as they stand in line."""
 
-    def plan(self, pool: Pool, now: float) -> Iterator[Decision]:
+    def plan(self, pool: Pool, now: float) -> Iterator[Decision | None]:
         """The policy's decisions about those that are left."""
         ...
 
@@ -122,7 +122,7 @@ class _Play:
                 self._begins(decision.job, decision.claims)
             elif isinstance(decision, Reserve):
                 self._promised(decision, first)
-            elif first:
+            elif first and decision is not None:
                 self.waits[decision.job] = decision
             if self.spent():
                 return False

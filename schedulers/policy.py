@@ -113,9 +113,9 @@ class Policy(Protocol):
         """Yield decisions, best first. `pending` comes sorted by (-priority, order) and is read lazily.
 
         None: nothing is decided about the last one read. Yield one for each such job: other queues get their turn there, and a
-        long plan is interrupted there, to go on later or to be closed. What is placed is taken from `pool` before it is yielded. A caller that drops a Place gives its claims
-        back; one that stops half way has lost nothing. now: epoch seconds. Jobs no decision names wait as
-        they did.
+        long plan is interrupted there, to go on later or to be closed. What is placed is taken from `pool` before it is yielded. A
+        caller that drops a Place gives its claims back; one that stops half way has lost nothing. now: epoch seconds. Jobs no
+        decision names wait as they did.
         """
         ...
 

@@ -283,7 +283,7 @@ class Profile:
         return max(moment, growth.reached(total))
 
     def next_end(self, i: int, moment: float, end: float) -> float:
-        """When somebody ends on a node, of those that run and of what is reserved there in [moment, end): the first after `moment`."""
+        """The first end on a node after `moment`, of those that run and of what is reserved there in [moment, end)."""
         times = self._times[i]
         at = bisect_right(times, moment)
         found = times[at] if at < len(times) else FOR_EVER

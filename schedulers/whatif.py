@@ -29,7 +29,7 @@ from .workload import Begun, Held, Work
 Key = tuple[int, int, int]
 Holder = tuple[int, float, tuple[Claim, ...]]
 Policies = Policy | Callable[[str], Policy]
-Turns = Callable[[Iterable[Any], Callable[[Any], Iterator[Decision]]], Iterator[Decision]]
+Turns = Callable[[Iterable[Any], Callable[[Any], Iterator[Decision | None]]], Iterator[Decision | None]]
 LAST = (inf, 0, 0)
 
 
