@@ -21,13 +21,13 @@ from .tree.vertices import Tree
 class GraphPool(Pool):
     """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
 
-    __slots__ = ("_busy", "_ranking", "_shaded")
+    __slots__ = ("_occupied", "_ranking", "_shaded")
 
     def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
         super().__init__(nodes, match_policy)
         self._layouts.append(Layout(tree, self.nodes))
         self._ranking = ranking_of(self.layout)
-        self._busy: dict[int, int] = {}  # position -> how many vertices inside the node are drawn
+        self._occupied = 0  # positions of nodes in which something other than cores, GPUs and memory is in use
         self._shaded = 0  # positions of nodes below something that is down
         for vertex in tree.vertices:
             if not vertex.up:
@@ -41,7 +41,7 @@ class GraphPool(Pool):
     def copy(self) -> GraphPool:
         new = super().copy()
         assert isinstance(new, GraphPool)
-        new._busy, new._shaded, new._ranking = dict(self._busy), self._shaded, self._ranking
+        new._occupied, new._shaded, new._ranking = self._occupied, self._shaded, self._ranking
         return new
 
     @property
@@ -50,10 +50,7 @@ class GraphPool(Pool):
 
     @property
     def idle(self) -> int:
-        idle = self._idle
-        for at in self._busy:
-            idle &= ~(1 << at)
-        return idle
+        return self._idle & ~self._occupied
 
     # -- what the owner tells it
 
@@ -102,11 +99,13 @@ class GraphPool(Pool):
         elif was:
             del self.drawn[ordinal]
         if at >= 0 and was != (units > 0):
-            count = self._busy.get(at, 0) + (1 if units > 0 else -1)
-            if count:
-                self._busy[at] = count
+            inner = self.inner.get(at, frozenset()) ^ {ordinal}
+            if inner:
+                self.inner[at] = inner
+                self._occupied |= 1 << at
             else:
-                del self._busy[at]
+                del self.inner[at]
+                self._occupied &= ~(1 << at)
 
     def _shade(self) -> None:
         self._shaded = 0

@@ -65,7 +65,7 @@ class Pool:
 
     __slots__ = (
         "_constraints", "_idle", "_layouts", "_masks", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
-        "free", "gpu_free", "holders", "index", "match_policy", "nodes", "promised", "ranks", "timeline", "total",
+        "free", "gpu_free", "holders", "index", "inner", "match_policy", "nodes", "promised", "ranks", "timeline", "total",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], match_policy: str = "first") -> None:
@@ -98,6 +98,8 @@ class Pool:
         #: neither node nor core, GPU or memory of one. Without a graph there are none; `graph_pool` fills them.
         self.dark: set[int] = set()
         self.drawn: dict[int, tuple[int, int]] = {}
+        #: Position -> ordinals of what is in use inside the node, none of them empty.
+        self.inner: dict[int, frozenset[int]] = {}
         self._layouts: list[Layout] = []
         self._masks: tuple[Stock, Stock] | None = None
         #: What the plans of one pass share (`timeline.timeline_of`); the owner sets it to None before each pass.
@@ -118,6 +120,7 @@ class Pool:
         new.free = Stocks(*(stock.copy() for stock in self.free))
         new._masks = None if self._masks is None else (self._masks[0].copy(), self._masks[1].copy())
         new.match_policy, new._layouts, new.dark, new.drawn = self.match_policy, self._layouts, set(self.dark), dict(self.drawn)
+        new.inner = dict(self.inner)
         return new
 
     @property

@@ -5,8 +5,9 @@ Copies of a pool share it. Nothing in it says what is in use. Positions are thos
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..resources import Node
 from .needs import ratio
@@ -29,7 +30,7 @@ class Layout:
     """position: by ordinal, of the node that a vertex is, or is inside of, -1 outside of nodes and for nodes that are not in the
     inventory. kinds: by ordinal. paths: by ordinal. spans: by ordinal, the nodes at and below what is outside of nodes.
     memories: by position, the vertices of memory where there are several. homes: types -> the first sub-system they are in.
-    inner: types that are inside nodes, or are nodes, and nowhere else.
+    apart: there is one way only to each vertex. inner: types that are inside nodes, or are nodes, and nowhere else.
     """
 
     def __init__(self, tree: Tree, nodes: Sequence[Node]) -> None:
@@ -50,12 +51,20 @@ class Layout:
         self.memories: dict[int, tuple[Vertex, ...]] = {}
         self._place({node.rank: at for at, node in enumerate(nodes)})
         self.spans = self._spans()
+        self.apart = all(sum(map(len, vertex.parents.values())) < 2 for vertex in tree.vertices)
         self.homes: dict[str, str] = {}
         for subsystem in self.subsystems:
             for vertex in postorder(tree.roots[subsystem], subsystem):
                 self.homes.setdefault(vertex.type, subsystem)
         outside = {vertex.type for vertex in tree.vertices if self.position[vertex.ordinal] < 0}
         self.inner = frozenset(self.homes.keys() - outside)
+        self._likeness: dict[int, int] = {}
+        self._alike: dict[object, int] = {}
+        #: By position, what is inside a node, and by ordinal, where in that: of nodes that were compared.
+        self.members: dict[int, tuple[Vertex, ...]] = {}
+        self.places = array("i", bytes(4 * count))
+        #: What searches found in nodes: `live` says by what it is known.
+        self.known: dict[object, Any] = {}
         self._types: dict[int, frozenset[str]] = {}
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._extents: dict[int, Extent] = {}
@@ -103,6 +112,38 @@ class Layout:
         if found is None:
             found = self._extents[vertex.ordinal] = self._measured(vertex)
         return found
+
+    def likeness(self, at: int) -> int:
+        """A number that nodes have in common which are equal but for their own name, number, rank and properties; -1 where what is
+        below a node is not all inside of it."""
+        found = self._likeness.get(at)
+        if found is None:
+            found = self._likeness[at] = self._compared(at)
+        return found
+
+    def _compared(self, at: int) -> int:
+        node, order = self.node_at[at], list[Vertex]()
+        places: dict[int, int] = {node.ordinal: 0}
+        for vertex in all_below(node, self.subsystems):
+            if vertex is not node:
+                if self.position[vertex.ordinal] != at or self.kinds[vertex.ordinal] == NODE:
+                    return -1
+                order.append(vertex)
+                places[vertex.ordinal] = len(order)
+        ways = [tuple(places[c.ordinal] for c in below(vertex, self.subsystems)) for vertex in (node, *order)]
+        sizes = tuple((v.type, v.basename, v.id, v.ids, v.size, v.unit, tuple(v.properties.items())) for v in order)
+        own = self.nodes[at]
+        number = self._alike.setdefault((tuple(ways), sizes, own.cores, own.gpus, own.memory_mb), len(self._alike))
+        self.members[at] = tuple(order)
+        for place, vertex in enumerate(order):
+            self.places[vertex.ordinal] = place
+        return number
+
+    def counterpart(self, vertex: Vertex, node: Vertex) -> Vertex:
+        """What is in a node where a vertex is in one that is like it."""
+        if self.kinds[vertex.ordinal] == NODE:
+            return node
+        return self.members[self.position[node.ordinal]][self.places[vertex.ordinal]]
 
     def types_in(self, node: Vertex) -> frozenset[str]:
         """The types of what is inside a node."""

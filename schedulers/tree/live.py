@@ -14,11 +14,13 @@ from typing import Protocol
 from ..stock import lowest, positions
 from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
 from .match import Candidate, Pool, Search, Supply, Window
+from .moving import Moved, moved
 from .needs import Need, TreeRequest, ratio
 from .policies import First, Policy
 from .vertices import Vertex, all_below, below
 
 NOW = Window(0, 1)
+KNOWN_SIZE = 20_000  # answers for nodes that are remembered
 
 
 class Stand(Protocol):
@@ -33,6 +35,8 @@ class Stand(Protocol):
     def gpus(self, at: int) -> int: ...
     def memory(self, at: int) -> int: ...
     def drawn(self, ordinal: int) -> tuple[int, int]: ...
+    def drawn_in(self, at: int) -> object: ...
+    def is_plain(self, at: int) -> bool: ...
     def down(self, ordinal: int) -> bool: ...
     def in_use(self, vertex: Vertex) -> bool: ...
     def serving(self, need: Need) -> int: ...
@@ -92,10 +96,12 @@ class LiveSearch(Search):
         self.subsystems = stand.layout.subsystems
         self.flexible = flexible
         self.simple = False
+        self.apart = stand.layout.apart
         self.prune_by = ()
         self.request = request
         self.window = NOW
         self.spent: Spent | None = None
+        self.outer: Spent | None = None  # what was spent before the vertex that is looked at
         self._sets: dict[tuple[Need, ...], int] = {}
 
     def answer(self) -> list[tuple[Candidate, int]] | None:
@@ -122,7 +128,8 @@ class LiveSearch(Search):
         available = self.available(u, need, exclusive, whole_node)
         if available <= 0:
             return
-        outer = self.spent
+        outer, further = self.spent, self.outer
+        self.outer = outer
         if len(needs if need is None else need.children) > 1:  # they may want the same: each gets what the one before it left
             self.spent = outer.copy() if outer is not None else Spent()
         if need is None:
@@ -132,7 +139,41 @@ class LiveSearch(Search):
             self._serve(u, need, available, exclusive, pool)
             if u.ids and len(pool.get(kind, ())) > before:
                 pool[kind][-1].ids = self._free_ids(u)
-        self.spent = outer
+        self.spent, self.outer = outer, further
+
+    def parts(self, u: Vertex, need: Need, exclusive: bool) -> Sequence[tuple[Candidate, int]] | None:
+        key = self._alike(u, (need, exclusive))
+        if key is None:
+            return super().parts(u, need, exclusive)
+        known = self.layout.known
+        if key not in known:
+            known[key] = (u, super().parts(u, need, exclusive))
+        there, parts = known[key]
+        return parts if there is u or not parts else Moved(parts, self.layout, there, u)
+
+    def inside(self, u: Vertex, needs: Sequence[Need], exclusive: bool) -> Pool:
+        key = self._alike(u, (exclusive, *needs))
+        if key is None:
+            return super().inside(u, needs, exclusive)
+        known = self.layout.known
+        if key not in known:
+            known[key] = (u, super().inside(u, needs, exclusive))
+        there, found = known[key]
+        return {kind: [moved(one, self.layout, there, u) for one in candidates] for kind, candidates in found.items()}
+
+    def _alike(self, u: Vertex, asked: tuple[object, ...]) -> tuple[object, ...] | None:
+        """What tells the answers for nodes apart; None where more would."""
+        layout = self.layout
+        if layout.kinds[u.ordinal] != NODE or not (self.outer is None or not self.outer.units):
+            return None
+        at = layout.position[u.ordinal]
+        here = layout.likeness(at)
+        if here < 0 or not self.stand.is_plain(at):
+            return None
+        stand = self.stand
+        if len(layout.known) >= KNOWN_SIZE:
+            layout.known.clear()
+        return (here, stand.cores(at), stand.gpus(at), stand.memory(at), stand.drawn_in(at), self.policy, self.flexible, asked)
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         used: set[int] = set()
@@ -249,17 +290,18 @@ class LiveSearch(Search):
         if len(candidates) > 1 and not policy.stops_early and any(c.ids for c in candidates):
             candidates = [single for c in candidates for single in (_singles(c) if c.ids else (c,))]
         ordered = policy.order(candidates, k) if len(candidates) > 1 else candidates
-        entries = [_Entry(c, policy, k) for c in ordered]
-        entries.reverse()
+        entries = (_Entry(c, policy, k) for c in ordered)
+        entry = next(entries, None)
 
         def take(count: int) -> list[tuple[Candidate, int]] | None:
+            nonlocal entry
             parts: list[tuple[Candidate, int]] = []
-            while count and entries:
-                units = min(count, entries[-1].left)
-                parts.append((entries[-1].take(units, self._divides(entries[-1].candidate)), units))
+            while count and entry is not None:
+                units = min(count, entry.left)
+                parts.append((entry.take(units, self._divides(entry.candidate)), units))
                 count -= units
-                if not entries[-1].left:
-                    entries.pop()
+                if not entry.left:
+                    entry = next(entries, None)
             return None if count else _joined(parts)
 
         return take

@@ -212,13 +212,18 @@ class Search:
         window = self.window
         return any(v.in_use(window.start, window.end) for v in all_below(u, self.subsystems))
 
-    def _skip(self, u: Vertex, needs: Sequence[Need], exclusive: bool, pool: Pool) -> None:
+    def inside(self, u: Vertex, needs: Sequence[Need], exclusive: bool) -> Pool:
+        """What is found below `u`, which nobody asked for by name."""
         inside: Pool = {}
         slots = [n for n in needs if n.is_slot and self._parts_are_at(u, n)]
         others = [n for n in needs if not any(n is s for s in slots)]
         used = self._bundle(u, slots, others, True, inside) if slots else ()
         if others:
             self._explore(u, others, True, exclusive, inside, used=used)
+        return inside
+
+    def _skip(self, u: Vertex, needs: Sequence[Need], exclusive: bool, pool: Pool) -> None:
+        inside = self.inside(u, needs, exclusive)
         for kind, candidates in inside.items():
             into = pool.setdefault(kind, [])
             for candidate in candidates:
@@ -232,16 +237,9 @@ class Search:
         return all(part.type in types for part in slot.children)
 
     def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
-        units = self.ratio(u, need)
-        if units is None:
+        if (units := self.ratio(u, need)) is None:
             return
-        parts: Sequence[tuple[Candidate, int]] | None = ()
-        if need.children:
-            inside: Pool = {}
-            used = self._bundle(u, need.slots, need.others, False, inside) if need.slots else ()
-            if need.others:
-                self._explore(u, need.others, False, exclusive, inside, used=used)
-            parts = self.resolve(inside, need.children)
+        parts = self.parts(u, need, exclusive) if need.children else ()
         if parts is not None:
             whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
             score = self.policy.score(u)
@@ -250,6 +248,14 @@ class Search:
             candidate.ratio, candidate.need = units, need
             if count:
                 pool.setdefault(need.type, []).append(candidate)
+
+    def parts(self, u: Vertex, need: Need, exclusive: bool) -> Sequence[tuple[Candidate, int]] | None:
+        """What one `u` has for what is below a need; None where that is not enough."""
+        inside: Pool = {}
+        used = self._bundle(u, need.slots, need.others, False, inside) if need.slots else ()
+        if need.others:
+            self._explore(u, need.others, False, exclusive, inside, used=used)
+        return self.resolve(inside, need.children)
 
     def ratio(self, u: Vertex, need: Need) -> tuple[int, int] | None:
         """See `needs.ratio`."""
@@ -316,8 +322,7 @@ class Search:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
                 supplies[part.type] = self.supply(free, part.high * slot.high)
             available = sum(c.count for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used)
-            count = part.count(available)
-            if count == 0:
+            if not (count := part.count(available)):
                 return []
             fit = min(fit, available // count)
             wanted.append((part.type, count))
@@ -325,8 +330,7 @@ class Search:
         while len(found) < fit:
             parts: list[tuple[Candidate, int]] = []
             for kind, count in wanted:
-                got = supplies[kind](count)
-                if got is None:
+                if (got := supplies[kind](count)) is None:
                     return found
                 parts.extend(got)
             bundle = Candidate(None, 1, sum(c.score for c, _ in parts), parts, True, False)
@@ -367,8 +371,7 @@ class Search:
             asked.add(key)
             candidates = pool.get(key, [])
             wanted = need.count(sum(c.count for c in candidates))
-            got = self.supply(candidates, wanted)(wanted) if wanted else None
-            if got is None:
+            if not wanted or (got := self.supply(candidates, wanted)(wanted)) is None:
                 return None
             parts.extend(got)
         return parts

@@ -48,6 +48,19 @@ class Stand:
         """Units and ids that are in use."""
         return NOTHING if self.empty else self.pool.drawn.get(ordinal, NOTHING)
 
+    def drawn_in(self, at: int) -> object:
+        """What is drawn of vertices inside a node, as one value."""
+        inner = None if self.empty else self.pool.inner.get(at)
+        if not inner:
+            return None
+        places = self.layout.places
+        return frozenset((places[ordinal], *self.pool.drawn[ordinal]) for ordinal in inner)
+
+    def is_plain(self, at: int) -> bool:
+        """Is nothing inside a node out of use, and the constraint about nodes only?"""
+        dark = self.pool.dark
+        return not dark or self.all_up or not any(self.layout.position[ordinal] == at for ordinal in dark)
+
     def down(self, ordinal: int) -> bool:
         """Is it out of use?"""
         return ordinal in self.pool.dark

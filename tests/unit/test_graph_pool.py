@@ -194,3 +194,65 @@ def test_neighbours_in_a_request_do_not_get_the_same() -> None:
     much = vertex("node", 1, slot(1, vertex("core", 1), five), vertex("memory", 4, unit="MB"))
     assert isinstance(pool.match(ask(much)), Unmatched)
     assert got(pool, vertex("node", 1, slot(1, vertex("core", 1), five), three))[0].memory_mb == 8
+
+
+def wired() -> Tree:
+    """Four nodes in a cluster; two power units of 10 kW feed two each; switches with bandwidth, and one file system for all."""
+    graph = Tree()
+    top = graph.add(Vertex("cluster", "cluster", 0))
+    graph.root(top)
+    nodes = [graph.add(Vertex("node", "node", n, rank=n)) for n in range(4)]
+    for node in nodes:
+        graph.link(top, node)
+        for n in range(4):
+            graph.link(node, graph.add(Vertex("core", "core", n, rank=node.rank)))
+    grid = graph.add(Vertex("grid", "grid", 0))
+    graph.root(grid, "power")
+    fabric = graph.add(Vertex("fabric", "fabric", 0))
+    graph.root(fabric, "network")
+    for half in range(2):
+        unit = graph.add(Vertex("pdu", "pdu", half))
+        graph.link(grid, unit, "power")
+        graph.link(unit, graph.add(Vertex("power", "power", half, size=10, unit="kW")), "power")
+        switch = graph.add(Vertex("switch", "switch", half, size=100, unit="Gb"))
+        graph.link(fabric, switch, "network")
+        for node in nodes[2 * half : 2 * half + 2]:
+            graph.link(unit, node, "power")
+            graph.link(switch, node, "network")
+    store = graph.add(Vertex("filesystem", "scratch", 0, name="scratch", size=500, unit="GB"))
+    graph.link(top, store)
+    return graph.compile()
+
+
+def test_several_subsystems_at_once() -> None:
+    pool = pool_of(wired())
+    one = slot(1, vertex("core", 2))
+    fed = vertex("pdu", 1, vertex("power", 6, unit="kW"), vertex("node", 2, one))
+    store = vertex("filesystem", 200, unit="GB")
+    claims = got(pool, fed, store)
+    assert [(c.rank, c.cores, c.slots) for c in claims] == [(0, 3, 1), (1, 3, 1)]
+    assert claims[0].draws == (Draw("/cluster0/scratch", 200), Draw("/grid0/pdu0/power0", 6))
+    wide = got(pool, vertex("switch", 60, vertex("node", 2, one)))
+    assert ([c.rank for c in wide], wide[0].draws) == ([0, 1], (Draw("/fabric0/switch0", 60),))
+    wide = got(pool, vertex("switch", 60, vertex("node", 2, one)))
+    assert ([c.rank for c in wide], wide[0].draws) == ([2, 3], (Draw("/fabric0/switch1", 60),))
+    more = got(pool, vertex("pdu", 1, vertex("power", 6000, unit="W"), vertex("node", 2, one)), store)
+    assert [d.vertex for d in more[0].draws] == ["/cluster0/scratch", "/grid0/pdu1/power1"]
+    pool.give(wide)
+    assert isinstance(pool.match(ask(vertex("node", 1, one), store)), Unmatched)
+    assert isinstance(pool.match(ask(vertex("pdu", 1, vertex("power", 5, unit="kW"), vertex("node", 1, one)))), Unmatched)
+    assert got(pool, vertex("pdu", 1, vertex("power", 4, unit="kW"), vertex("node", 1, one)))
+
+
+def test_a_unit_of_power_that_is_held_is_held_with_its_nodes() -> None:
+    pool = pool_of(wired())
+    whole = vertex("pdu", 1, slot(1, vertex("node", 1)), exclusive=True)
+    claims = got(pool, whole)
+    assert [(c.rank, c.cores) for c in claims] == [(0, 15), (1, 15)]
+    assert [d.vertex for d in claims[0].draws] == ["/grid0/pdu0", "/grid0/pdu0/power0"]
+    got(pool, slot(1, vertex("core", 1)))
+    assert isinstance(pool.match(ask(whole)), Unmatched)
+    everything = vertex("cluster", 1, vertex("node", 4, slot(1, vertex("core", 1))))
+    assert isinstance(pool.match(ask(everything)), Unmatched)
+    pool.give(claims)
+    assert [c.rank for c in got(pool, everything)] == [0, 1, 2, 3]
