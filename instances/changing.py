@@ -158,6 +158,7 @@ class Update:
         from ..schedulers.explain import explain
         from ..schedulers.request import compile_request
         from ..schedulers.resources import Pool
+        from .plan_inputs import usable_pool
         from .shell_options import check_system
 
         system = jobspec["attributes"]["system"]  # type: ignore[index]
@@ -165,7 +166,7 @@ class Update:
         request = compile_request(state.rules.constrained(jobspec, system.get("queue") or job.queue))
         known, pool = self._pool
         if known is not state.config_entry or not isinstance(pool, Pool):
-            pool = Pool(state.nodes.values())
+            pool, _ = usable_pool(state)
             self._pool = (state.config_entry, pool)
         if pool.satisfiable(request) is not None:
             raise Rejected(f"job {f58(job.id)}: {explain(request, pool).text}", code="unsatisfiable")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from ..journal.claims import Claim, from_wire
 from ..journal.decide import Decision
 from ..journal.ids import encode, f58
 from ..journal.log import Journal
+from ..journal.resource_graph import ResourceGraph, graph_of
 from ..journal.rset import parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Rejected, Unavailable
@@ -134,6 +135,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         claims, expiration = granted(store, here)
         meta = store.meta()
         nodes = {node.rank: node for node in _parent_nodes(store, here, {claim.rank for claim in claims})}
+        graph = _parent_graph(store, here) if here.node == 0 else None  # other nodes only follow
     finally:
         store.close()
     rows: list[Row] = []
@@ -144,6 +146,8 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         kept = tuple(name for name in node.properties if not name.startswith("+"))
         rows.append((node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
     document = make_R(rows)
+    if graph is not None:
+        _put_graph(document, graph, claims)
     if expiration:
         document["execution"]["expiration"] = expiration
     return {
@@ -177,6 +181,31 @@ def _parent_nodes(store: Store, here: Place, ranks: set[int]) -> Any:
         except (Rejected, Unavailable, KeyError):
             pass
     return Journal(store).look().nodes.values()
+
+
+def _parent_graph(store: Store, here: Place) -> ResourceGraph | None:
+    """The parent's graph of resources, None if it has none. It is asked for only where it may have one: its first inventory has, or
+    there has been another since."""
+    try:
+        settings = StateDir(here.state_dir).read() if here.state_dir else {}
+        first = parse_R(settings["R"]).tree is not None if settings.get("uri") == here.parent else None
+    except (Rejected, Unavailable, KeyError):
+        first = None
+    if first is False and store.bumps(["resource"])[0] <= 1:
+        return None
+    return Journal(store).look().graph
+
+
+def _put_graph(document: dict[str, Any], graph: ResourceGraph, claims: Sequence[Claim]) -> None:
+    """Give the child what its job holds of the graph; nothing where the graph is another one by now, and has not got that."""
+    from ..journal.graph_edit import granted as granted_part
+
+    try:
+        part, _ = granted_part(graph, claims, rerank=True)
+        graph_of(parse_R(document)._replace(tree=part.wire))
+    except Rejected:
+        return
+    document["scheduling"] = {"writer": "fluxkv", "memory_mb": {}, **document.get("scheduling", {}), "tree": part.wire}
 
 
 def tell_parent(here: Place, uri: str) -> None:

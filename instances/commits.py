@@ -57,7 +57,7 @@ def assemble(groups: Iterable[Group], meta: Meta, state: State, producer: str, s
 def without_losers(groups: Iterable[Group], things: set[str]) -> tuple[list[Group], list[Group]]:
     """(kept, dropped) when these things have moved: with a group goes whoever would have taken what it frees, and
     whatever follows about its jobs."""
-    lost_ranks: set[int] = set()
+    lost_ranks: set[int | str] = set()
     lost_jobs: set[str] = set()
     kept: list[Group] = []
     dropped: list[Group] = []

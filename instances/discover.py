@@ -119,7 +119,15 @@ def make_R(rows: list[Row]) -> dict[str, Any]:
 
 def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
     """The inventory a config file describes, or None if it describes none."""
-    entries = (config.get("resource") or {}).get("config")
+    table = config.get("resource") or {}
+    entries = table.get("config")
+    files = [key for key in ("graph", "path") if key in table]
+    if files and (entries is not None or len(files) > 1):
+        one, other = ["config", *files][:2] if entries is not None else files
+        why = f"config {path}: resource.{one} and resource.{other} are two inventories"
+        raise Rejected(why, code="bad-config", hint="leave one of them out")
+    if files:
+        return _from_files(table, files[0], path)
     if entries is None:
         return None
     rows: list[Row] = []
@@ -151,3 +159,21 @@ def binding(cores: int) -> dict[int, list[int]]:
     here = list(cpus_by_core().values())
     ids = ids_of_mask(cores)
     return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}
+
+
+def _from_files(table: dict[str, Any], key: str, path: str) -> dict[str, Any]:
+    """The inventory in the file (or, of hwloc, files) that a config names, beside which a relative path begins."""
+    from ..journal.rset import render_set
+    from .resource_files import AUTO, FORMS, load
+
+    value, form = table[key], table.get("format", AUTO)
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise Rejected(f"config {path}: resource.{key} must be a file, or a list of files", code="bad-config")
+    if form not in FORMS:
+        raise Rejected(f"config {path}: resource.format must be one of {', '.join(FORMS)}", code="bad-config")
+    folder = os.path.dirname(os.path.abspath(path)) if os.path.exists(path) else os.getcwd()
+    try:
+        return render_set(load([os.path.join(folder, os.path.expanduser(name)) for name in names], form))
+    except Rejected as error:
+        raise Rejected(f"config {path}: resource.{key}: {error}", code=error.code, hint=error.hint) from None

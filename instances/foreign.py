@@ -11,6 +11,7 @@ from typing import Any
 
 from ..journal.claims import from_wire
 from ..journal.derive import Group
+from ..journal.holding import fits, pools_of, words_of
 from ..journal.job import INACTIVE, NEW, PRIORITY, SCHED, Job
 from ..journal.scripts import LETTERS
 from ..journal.state import State
@@ -145,6 +146,12 @@ def _free(state: State, rows: list[list[Any]], taken: list[Any]) -> bool:
         for other in from_wire(taken):
             if other.rank == claim.rank and (other.cores & claim.cores or other.gpus & claim.gpus):
                 return False
+    drawn = dict(state.drawn)
+    for draw in (one for claim in (*from_wire(taken), *claims) for one in claim.draws):
+        units, ids = drawn.get(draw.vertex, (0, 0))
+        if not fits(state.graph, draw, units, ids):
+            return False
+        drawn[draw.vertex] = [units + draw.units, ids | draw.ids]
     return True
 
 
@@ -161,11 +168,12 @@ def adopt(state: State, job: Job, name: str, rows: list[list[Any]], group: Group
     }  # fmt: skip
     group.events.append(["alloc", job.id, now, context])
     ranks = [row[0][0] for row in rows]
-    things = [f"job/{job.id}", *(f"node/{rank}" for rank in ranks), *premises(state, job)]
+    claims = from_wire([row[0] for row in rows])
+    things = [f"job/{job.id}", *(f"node/{rank}" for rank in ranks), *pools_of(state.graph, claims), *premises(state, job)]
     group.things += [thing for thing in things if thing not in group.things]
     group.bumps += [thing for thing in things if thing not in group.bumps]
     group.sets.append((f"attempt/{job.id}", entry))
-    group.takes += ranks
+    group.takes += words_of(claims)
     group.to_nodes += [(rank, ["adopted", job.id, entry]) for rank in ranks]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ..journal.claims import Claim
+from ..journal.holding import fits, path_of
 from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.state import State
@@ -17,7 +18,7 @@ from ..schedulers.policy import Decision, Place
 from ..schedulers.request import Flat, Request
 from ..schedulers.resources import Pool
 from .line import Lines
-from .plan_inputs import copy_into
+from .plan_inputs import copy_drawn, copy_into
 from .reactor import Note, Output
 
 AGAIN_S = 1.0  # when a policy that failed is asked once more
@@ -25,20 +26,31 @@ AGAIN_S = 1.0  # when a policy that failed is asked once more
 
 class Plan(Protocol):
     """What is read of a planner, and what is told to it. given: claims that this pass gives back. nonsense: why the policy's plan
-    was broken off, "" if it was not. resync: ranks whose copy in the pool is not to be trusted. leaving: now taken offline."""
+    was broken off, "" if it was not. resync: ranks, and words of vertices, whose copy in the pool is not to be trusted; spoiled:
+    nothing in it is. leaving: now taken offline."""
 
     state: State
     lines: Lines
     pool: Pool
     given: dict[int, Sequence[Claim]]
     nonsense: str
-    resync: set[int]
+    resync: set[int | str]
+    spoiled: bool
     leaving: set[int]
     say_at: float
 
 
+def copy_held(plan: Plan, word: int | str) -> None:
+    """Bring the pool's copy of a node (its rank), or of what is drawn on a vertex (its word), if there is one, in step with the
+    state."""
+    if isinstance(word, str):
+        copy_drawn(plan.pool, plan.state, path_of(word))
+    else:
+        copy_node(plan, word)
+
+
 def copy_node(plan: Plan, rank: int) -> None:
-    """Bring the pool's copy of a node, if there is one, in step with the state."""
+    """As `copy_held`, of a node."""
     node = plan.state.nodes.get(rank)
     if node is None:
         return
@@ -59,7 +71,7 @@ def complaints(plan: Plan) -> list[Output]:
 
 def sound(decisions: Iterable[Decision | None], plan: Plan, now: float) -> Iterator[Decision | None]:
     """The decisions of a policy up to the first that can not be, or up to whatever it raised."""
-    taken: dict[int, list[int]] = {}
+    taken: dict[int | str, list[int]] = {}
     placed: set[int] = set()
     iterator = iter(decisions)
     while True:
@@ -77,7 +89,7 @@ def sound(decisions: Iterable[Decision | None], plan: Plan, now: float) -> Itera
             why = fault(decision, plan, taken, placed) if isinstance(decision, Place) else unknown(decision, plan)
         if why:
             plan.nonsense = f"the queue policy's plan was broken off: {why}"
-            plan.resync.update(plan.state.nodes)
+            plan.spoiled = True
             plan.say_at = now + AGAIN_S
             return
         yield decision
@@ -89,8 +101,9 @@ def unknown(decision: Decision, plan: Plan) -> str:
     return "" if id in plan.state.jobs else f"it speaks of job {id!r}, which is not there"
 
 
-def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int]) -> str:
-    """Why this can not be, "" if it can. taken: rank -> [cores, GPUs, MB] of this plan so far, grows with a good placement."""
+def fault(place: Place, plan: Plan, taken: dict[int | str, list[int]], placed: set[int]) -> str:
+    """Why this can not be, "" if it can. taken: rank -> [cores, GPUs, MB], path of a vertex -> [units, ids] of this plan so far,
+    grows with a good placement."""
     found = plan.lines.get(place.job) if type(place.job) is int else None
     if found is None or place.job in placed:
         return f"it places job {place.job!r}, which {'has a place already' if place.job in placed else 'is not in line'}"
@@ -109,7 +122,8 @@ def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int
         much = claim.memory_mb and claim.memory_mb + used[2] > node.memory_mb
         if claim.cores & (used[0] | ~node.cores) or claim.gpus & (used[1] | ~node.gpus) or much:
             return f"it gives job {name} what is not free on rank {claim.rank}"
-    why = _amount(entry.request.flat, place.claims) or _elsewhere(plan.pool, entry.request, place.claims)
+    why = _drawn(place.claims, plan, taken) or _amount(entry.request.flat, place.claims)
+    why = why or _elsewhere(plan.pool, entry.request, place.claims)
     if why:
         return f"it gives job {name} {why}"
     if place.job in plan.state.attention:
@@ -117,6 +131,9 @@ def fault(place: Place, plan: Plan, taken: dict[int, list[int]], placed: set[int
     for claim in place.claims:
         used = taken[claim.rank]
         taken[claim.rank] = [used[0] | claim.cores, used[1] | claim.gpus, used[2] + claim.memory_mb]
+        for draw in claim.draws:
+            used = taken[draw.vertex]
+            taken[draw.vertex] = [used[0] + draw.units, used[1] | draw.ids]
     placed.add(place.job)
     return ""
 
@@ -130,6 +147,26 @@ def _used(plan: Plan, rank: int) -> list[int]:
             if claim.rank == rank:
                 cores, gpus, memory_mb = cores & ~claim.cores, gpus & ~claim.gpus, memory_mb - claim.memory_mb
     return [cores, gpus, memory_mb]
+
+
+def _drawn(claims: Sequence[Claim], plan: Plan, taken: dict[int | str, list[int]]) -> str:
+    """What of it can not be drawn, "" if all can."""
+    seen: set[str] = set()
+    for claim in claims:
+        for draw in claim.draws:
+            if draw.vertex in seen:
+                return f"{draw.vertex} twice"
+            seen.add(draw.vertex)
+            if draw.vertex not in taken:
+                units, ids = plan.state.drawn.get(draw.vertex, (0, 0))
+                given = (one for claims_back in plan.given.values() for other in claims_back for one in other.draws)
+                for back in given:
+                    if back.vertex == draw.vertex:
+                        units, ids = units - back.units, ids & ~back.ids
+                taken[draw.vertex] = [units, ids]
+            if draw.units < 1 or not fits(plan.state.graph, draw, *taken[draw.vertex]):
+                return f"what is not free of {draw.vertex}"
+    return ""
 
 
 def _elsewhere(pool: Pool, request: Request, claims: Sequence[Claim]) -> str:

@@ -7,7 +7,9 @@ them by the same lines, so that what is foretold is what a worker would do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from heapq import nsmallest
+from typing import TYPE_CHECKING
 
 from ..journal.claims import Claim, from_wire
 from ..journal.job import SCHED, Job
@@ -20,20 +22,55 @@ from ..schedulers.resources import Pool
 from .line import ANY
 from .turns import Feed
 
+if TYPE_CHECKING:
+    from ..journal.resource_graph import ResourceGraph
+    from ..schedulers.tree.vertices import Tree
+
 Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in order
 
 
 def new_pool(state: State) -> Pool:
-    """The inventory's pool, with everything free and every node usable."""
-    return Pool(state.nodes.values(), state.rules.match_policy)
+    """The inventory's pool, with everything free and every node usable. Raises `Rejected` for a graph that no matcher can use."""
+    nodes, policy = state.nodes.values(), state.rules.match_policy
+    if state.graph is None:
+        return Pool(nodes, policy)
+    from ..schedulers.graph_pool import GraphPool
+
+    return GraphPool(nodes, _tree_of(state.graph), policy)
+
+
+def usable_pool(state: State) -> tuple[Pool, str]:
+    """As `new_pool`; where the graph, or the match policy, is one that no matcher can use, without it, and why."""
+    try:
+        return new_pool(state), ""
+    except Rejected as error:
+        return Pool(state.nodes.values()), f"nodes are matched without their graph and match policy: {error}"
+
+
+@lru_cache(maxsize=1)
+def _tree_of(graph: ResourceGraph) -> Tree:
+    """Pools only read it: what a node holds, and what is drawn, they keep for themselves."""
+    from ..schedulers.tree.record import to_tree
+
+    return to_tree(graph)
 
 
 def pool_of(state: State) -> Pool:
     """The pool as it is now."""
-    pool = new_pool(state)
+    pool, _ = usable_pool(state)
     for node in state.nodes.values():
         copy_into(pool, node, node.usable)
+    for path in state.drawn:
+        copy_drawn(pool, state, path)
     return pool
+
+
+def copy_drawn(pool: Pool, state: State, path: str) -> None:
+    """Bring the pool's copy of what is drawn on a vertex in step with the fold's."""
+    place = state.graph.places.get(path) if state.graph is not None else None
+    if place is not None and state.graph is not None:
+        units, ids = state.drawn.get(path, (0, 0))
+        pool.set_vertex(path, units, ids, place.at not in state.graph.columns.down)
 
 
 def copy_into(pool: Pool, node: Node, usable: bool) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from operator import is_not
 from typing import Any
 
 from ..journal.claims import Claim, to_wire
 from ..journal.config import no_such_queue
 from ..journal.derive import Group
 from ..journal.derive_scripts import start_event
+from ..journal.holding import pools_of, word_of, words_of
 from ..journal.job import Job
 from ..journal.jobspec_check import check, check_plain
 from ..journal.scripts import NO_SCRIPTS, PROLOG
@@ -27,8 +29,8 @@ from .commits import premises
 from .layout import TASKS_MAX, needs_claims
 from .line import Lines
 from .orders import launch_orders, shape_of
-from .placement import copy_node, sound
-from .plan_inputs import compiled, entry_of, feeds_of, holders_of, new_pool, user_of_line
+from .placement import copy_held, copy_node, sound
+from .plan_inputs import compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
 from .queue_policies import QueuePolicies
 from .script_orders import script_orders
 from .shell_options import check_system
@@ -54,7 +56,8 @@ class Planner:
         self.lines = Lines()
         self.parked: set[int] = set()  # pending jobs that could not run on this inventory under this config
         self.more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs this plan has added
-        self.resync: set[int] = set()
+        self.resync: set[int | str] = set()
+        self.spoiled = False  # the pool is to be made anew
         self.leaving: set[int] = set()  # nodes that this pass takes offline
         self.given: dict[int, Sequence[Claim]] = {}  # job -> what this pass gives back of it
         self.nonsense = ""  # why the last plan was broken off
@@ -73,6 +76,7 @@ class Planner:
         self.ahead_count: dict[tuple[int, str], int] = {}
         self._defined: Any = None
         self._config: Any = None
+        self._graph: Any = None
 
     # -- in step with the state -----------------------------------------------------------------------------------
 
@@ -81,18 +85,23 @@ class Planner:
         pending jobs anew."""
         state = self.state
         self.given.clear()
-        changed = self._defined is not state.R or self._config is not state.config_entry
-        if changed:
-            self._defined, self._config = state.R, state.config_entry
-            self.pool = new_pool(state)
+        now = state.R, state.config_entry, state.graph
+        changed = any(map(is_not, now, (self._defined, self._config, self._graph)))
+        words: Iterable[int | str] = self.resync.union(ranks, map(word_of, state.drawn_news))
+        if changed or self.spoiled:
+            self._defined, self._config, self._graph = now
+            self.nonsense = self.policies.choose(state) if changed else self.nonsense
+            self.pool, why = usable_pool(state)
             self.pool.promised = {}
-            self.nonsense = self.policies.choose(state)
-            ranks = list(state.nodes)
+            self.nonsense = self.nonsense or why
+            words = [*state.nodes, *map(word_of, state.drawn)]
         self.leaving.clear()
         self.say_at = 0.0  # a pass that does not plan has nothing to say: it would be due again at once, and again
-        for rank in self.resync.union(ranks):
-            copy_node(self, rank)
+        for word in words:
+            copy_held(self, word)
         self.resync.clear()
+        state.drawn_news.clear()
+        self.spoiled = False
         return changed
 
     def leave(self, groups: list[Group]) -> list[Group]:
@@ -310,10 +319,10 @@ class Planner:
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])
         ranks = [claim.rank for claim in claims]
         thing, rests = f"job/{id}", self._premises(job)
-        nodes = [f"node/{rank}" for rank in ranks]
+        nodes = [*(f"node/{rank}" for rank in ranks), *pools_of(self.state.graph, claims)]
         group.things = [thing, *rests, *nodes]
         group.bumps = [thing, *rests, f"attempt/{id}", *nodes]
-        group.takes = ranks
+        group.takes = words_of(claims)
         prolog = self.state.rules.scripts.prolog
         if prolog is None:
             group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes)
@@ -357,7 +366,7 @@ class Planner:
             if shape not in room:
                 room[shape] = self._room(shape, now)
             open_seats = room[shape]
-            if needs_claims(self.state.jobs[entry.job].jobspec or {}):
+            if entry.request.flat is None or needs_claims(self.state.jobs[entry.job].jobspec or {}):
                 open_seats = []  # what it starts is not known before it has its cores
             if kept:
                 open_seats = [seat for seat in open_seats if not kept >> self.pool.index[seat[1]] & 1]

@@ -261,7 +261,7 @@ def prepare(
             code="bad-option",
             hint="set it in the jobspec",
         )
-    checked = parse_jobspec(job)
+    checked = parse_jobspec(job, general=True)
     attributes = dict(checked["attributes"])
     system = dict(attributes.get("system") or {})
     check_system(system)

@@ -124,12 +124,12 @@ class SubmitRules:
         """Why no node of this instance could ever run it, as the worker would say."""
         from ..schedulers.explain import explain
         from ..schedulers.request import compile_request
-        from ..schedulers.resources import Pool
+        from .plan_inputs import usable_pool
 
         if self._pool is None:
             from ..journal.log import Journal
 
-            self._pool = Pool(Journal(self._store).look().nodes.values())
+            self._pool, _ = usable_pool(Journal(self._store).look())
         assert self._rules is not None
         try:
             request = compile_request(self._rules.constrained(jobspec, self._rules.queue_of(jobspec).name))

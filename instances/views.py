@@ -5,14 +5,17 @@ Reads a state that was folded already; decides nothing, and nothing handed out c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ..journal.claims import Claim
 from ..journal.config import QueueRules
 from ..journal.job import Job
 from ..journal.node import Node
 from ..journal.rset import NodeRecord, ResourceSet, allocated_set
 from ..journal.state import State
+from ..kvs.errors import Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,32 @@ def job_R(state: State, job: Job) -> ResourceSet | None:
     nodes = {claim.rank: state.nodes[claim.rank] for claim in job.claims if claim.rank in state.nodes}
     hosts = {claim.rank: nodes[claim.rank].host if claim.rank in nodes else "" for claim in job.claims}
     properties = {rank: node.properties for rank, node in nodes.items()}
-    return allocated_set(job.claims, hosts, job.ntasks, job.t_alloc, job.expiration, properties)
+    found = allocated_set(job.claims, hosts, job.ntasks, job.t_alloc, job.expiration, properties)
+    return found._replace(scheduling=scheduling_of(state, job.claims))
+
+
+def scheduling_of(state: State, claims: Sequence[Claim]) -> dict[str, Any] | None:
+    """What claims hold of the instance's graph, as JGF for R's `scheduling`; None where it has none of it."""
+    if state.graph is None or not claims:
+        return None
+    from ..schedulers.tree.record import jgf_of_claims
+
+    try:
+        return jgf_of_claims(state.graph, claims)
+    except Rejected as error:
+        if error.code != "bad-graph":
+            raise
+        return None
+
+
+def inventory_R(state: State) -> dict[str, Any] | None:
+    """The instance's inventory as R (RFC 20), with its graph, if it has one, as JGF (RFC 40): another instance is made of it."""
+    document = state.R
+    if document is None or state.graph is None:
+        return document
+    from ..schedulers.tree.record import jgf_of
+
+    return {**document, "scheduling": {**document.get("scheduling", {}), **jgf_of(state.graph)}}
 
 
 def _whole(nodes: Iterable[Node]) -> ResourceSet:

@@ -51,9 +51,10 @@ _add(_job, "RFC 21", "flux-restart", None, "the instance was fully stopped; SCHE
 _add(_job, "RFC 21", "alloc",
      {"claims": [[0, "0-3", "", 0, 1]], "expiration": 0.0, "attempt": 17, "via": 99, "annotations": {},
       "adopted": "12-5", "since": [[0, 1.5]]},
-     "resources committed (claims: rank, cores, gpus, memory MB, slots); attempt and via only for a granted job: the "
-     "version of its grant and the job whose seat it took over; adopted and since only for an attempt that a lost branch began: "
-     "the entry that did, and when it started on each rank", "attempt", "via", "annotations", "adopted", "since")  # fmt: skip
+     "resources committed (claims: rank, cores, gpus, memory MB, slots, and draws of other vertices); attempt and via only for a "
+     "granted job: the version of its grant and the job whose seat it took over; adopted and since only for an attempt that a lost "
+     "branch began: the entry that did, and when it started on each rank", "attempt", "via", "annotations", "adopted",
+     "since")  # fmt: skip
 _add(_job, "RFC 21", "prolog-start", {"description": "job-manager.prolog", "ranks": "0-1"},
      "blocks start; ours runs on these ranks", "ranks")  # fmt: skip
 _add(_job, "RFC 21", "prolog-finish", {"description": "x", "status": 0}, "unblocks start")

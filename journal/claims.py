@@ -15,6 +15,10 @@ from .idset import MAX_ID, mask_of, text_of
 from .shown import shown
 
 MAX_PATH = 4096
+#: Megabytes per unit of a `memory` vertex. As with other schedulers, 1 GB is 1024 MB and MiB is another name
+#: for MB.
+MEMORY_UNITS = {"MB": 1, "MiB": 1, "GB": 1024, "GiB": 1024, "TB": 1024 * 1024, "TiB": 1024 * 1024}
+
 
 class Draw(NamedTuple):
     """What is held of a vertex of the resource graph that is no core, GPU or memory of a node.

@@ -298,8 +298,9 @@ _NOT_YET = {"access": "an instance belongs to one user"}
 
 
 _TABLES: dict[str, Callable[[Any, str], None]] = {
-    "resource": _only("config", "fake", "offline-after"), "queue": check_queue, "queues": _any, "policy": _any,
-    "ingest": check_ingest, "archive": check_archive, "retention": check_archive,
+    "resource": _only("config", "fake", "format", "graph", "offline-after", "path"),
+    "queue": check_queue, "queues": _any, "policy": _any, "ingest": check_ingest,
+    "archive": check_archive, "retention": check_archive,
     "job-manager": _only(PROLOG, EPILOG, HOUSEKEEPING),
 }  # fmt: skip
 

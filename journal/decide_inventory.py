@@ -5,9 +5,11 @@ from __future__ import annotations
 from ..kvs.errors import Rejected
 from .config import parse_rules
 from .decide import Decision
+from .holding import missing
 from .hostlist import compress, expand
 from .idset import format_ids, text_of
 from .node import Node
+from .resource_graph import graph_of
 from .rset import NodeRecord, ResourceSet, render_set
 from .state import State
 
@@ -16,7 +18,7 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
     """A `resource-define` (RFC 44), and what it changes in words; no events if it changes nothing.
 
     Raises `Rejected` naming the node and why: in use and to be removed, shrunk below what is in use, or of another host; a host
-    that a queue names and that would be gone; an inventory that is a job's.
+    that a queue names and that would be gone; a graph without what jobs draw; an inventory that is a job's.
     """
     if state.instance.get("parent"):
         raise Rejected("this instance has the resources of its job", code="child", hint="reload the instance around it")
@@ -33,9 +35,17 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         if now_has != (node.cores, node.gpus, node.memory_mb, own):
             changed.append(rank)
     _queues_keep_hosts(state, {record.host for record in inventory.nodes})
+    graph = graph_of(inventory)
+    if path := missing(state.drawn, graph):
+        has = "less" if graph is not None and path in graph.places else "none"
+        raise Rejected(
+            f"the inventory is refused: jobs draw on {path}, and it has {has} of that", code="in-use",
+            hint="try again when these jobs are over: fluxkv jobs --filter=running",
+        )  # fmt: skip
+    regraphed = (graph.hash if graph is not None else b"") != (state.graph.hash if state.graph is not None else b"")
     added = sorted(rank for rank in wanted if rank not in state.nodes or rank in gone)
     removed = sorted(rank for rank in gone if rank not in wanted)
-    if not (added or removed or changed or inventory.expiration != state.expiration):
+    if not (added or removed or changed or regraphed or inventory.expiration != state.expiration):
         return Decision([]), []
     touched = [f"node/{rank}" for rank in sorted({*gone, *changed, *added})]
     plans = [f"plan/{name}" for name in state.queues]  # whoever places jobs must have seen this inventory
@@ -53,6 +63,8 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         )
         if ranks
     ]
+    if regraphed:
+        words.append(f"graph of {len(graph.places)} vertices" if graph is not None else "no graph any more")
     if inventory.expiration != state.expiration:
         words.append(f"expiration {inventory.expiration:.0f}" if inventory.expiration else "no expiration")
     return Decision([["resource-define", "resource", now, context]], since=things, bumps=things), words

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .holding import words_of
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
 from .retry import LAUNCHER_LOST, OOM, REQUEUE, again
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
@@ -25,7 +26,8 @@ OUT_OF_TIME = (128 + 14) << 8  # of a job that went when its time was up, as in 
 
 @dataclass(slots=True)
 class Group:
-    """Events that stand or fall together. things: guarded since and bumped. sets: (thing, entry id). frees/takes: node ranks.
+    """Events that stand or fall together. things: guarded since and bumped. sets: (thing, entry id). frees/takes: node ranks, and
+    the words of vertices that are drawn on (`holding.words_of`).
 
     to_nodes: (rank, message) for agents, delivered with the commit.
     """
@@ -35,8 +37,8 @@ class Group:
     bumps: list[str] = field(default_factory=list)
     clears: list[str] = field(default_factory=list)
     sets: list[tuple[str, str]] = field(default_factory=list)
-    frees: list[int] = field(default_factory=list)
-    takes: list[int] = field(default_factory=list)
+    frees: list[int | str] = field(default_factory=list)
+    takes: list[int | str] = field(default_factory=list)
     to_nodes: list[tuple[int, list[Any]]] = field(default_factory=list)
     ready: bool = False  # the job enters (or re-enters) the queue with this group
     hello: int = -1  # the rank whose hello it answers
@@ -200,7 +202,7 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         derive_scripts.conclude(job, now, group, scripts, status, exception)
         return
     free_and_close(job, now, group, status, exception)
-    group.frees.extend(ranks)
+    group.frees.extend(words_of(job.claims))
     group.clears.append(f"attempt/{id}")
 
 
@@ -256,7 +258,7 @@ def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> No
         group.things.append(f"job/{id}")
         group.bumps.append(f"job/{id}")
         if not all(rank in successor.over for rank in ranks):
-            group.takes.extend(ranks)
+            group.takes.extend(words_of(job.claims))
             if all(rank in successor.started for rank in ranks):
                 group.events.append(["start", id, _begun(successor, now), None])
             return

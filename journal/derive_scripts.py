@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .claims import from_wire
 from .derive import Group, free_and_close
+from .holding import words_of
 from .hostlist import compress
 from .ids import f58
 from .idset import format_ids
@@ -118,7 +120,7 @@ def free(
         context = {"claims": job.claims_wire, "attempt": job.attempt_id}
         group.events.append([f"{HOUSEKEEPING}-start", f"{HOUSEKEEPING}/{id}", now, context])
     else:
-        group.frees.extend(job.ranks)
+        group.frees.extend(words_of(job.claims))
         group.clears.append(f"attempt/{id}")
 
 
@@ -134,7 +136,7 @@ def housekeeping(keeping: Keeping, now: float, release_after_s: float | None) ->
     group = Group([[f"{HOUSEKEEPING}-finish", f"{HOUSEKEEPING}/{keeping.job}", now, context]], [thing], [thing])
     results = {rank: keeping.results[rank] for rank in done}
     group.failed = [(rank, f"housekeeping for job {f58(keeping.job)}: {why}") for rank, why in failures(results).items()]
-    group.frees = done
+    group.frees = words_of(claim for claim in from_wire(keeping.claims) if claim.rank in results)
     if final:
         group.clears = [f"attempt/{keeping.job}"]
     return group

@@ -28,19 +28,46 @@ def path_of(word: object) -> str:
     return word[len(POOL) :] if isinstance(word, str) and word.startswith(POOL + "/") else ""
 
 
+def words_of(claims: Iterable[Claim]) -> list[int | str]:
+    """What claims hold something of, as a group of events frees or takes it: ranks, and the words of vertices."""
+    found: dict[int | str, None] = {}
+    for claim in claims:
+        found[claim.rank] = None
+        if claim.draws:
+            found.update((word_of(draw.vertex), None) for draw in claim.draws)
+    return list(found)
+
+
+def pools_of(graph: ResourceGraph | None, claims: Iterable[Claim]) -> list[str]:
+    """The things that guard what claims draw beside their nodes: whoever draws on one of these vertices meets there, whatever node
+    it is for (HAZARD 3). What is inside a node of theirs the node's own thing guards."""
+    if graph is None:
+        return []
+    claims = list(claims)
+    ranks = {claim.rank for claim in claims}
+    found: dict[str, None] = {}
+    for claim in claims:
+        for draw in claim.draws:
+            place = graph.places.get(draw.vertex)
+            if place is None or place.node not in ranks:
+                found[word_of(draw.vertex)] = None
+    return list(found)
+
+
 def take(state: State, claims: Sequence[Claim], job: int, *, keep: bool = False) -> Claim | None:
     """Put them on, for a job or (keep) for the housekeeping after it. The first that is not free, None if all were."""
     taken: list[Claim] = []
+    nodes, dirty = state.nodes, state.dirty_words
     for claim in claims:
-        node = state.nodes.get(claim.rank)
+        node = nodes.get(claim.rank)
         if node is None or not (node.keep(claim, job) if keep else node.take(claim, job)):
             break
         taken.append(claim)
+        dirty.add(claim.rank)
         if claim.draws and not _draw(state, claim.draws):
             _back(state, taken.pop(), job, keep)
             break
     else:
-        state.dirty_words.update(claim.rank for claim in taken)
         return None
     for one in taken:
         _back(state, one, job, keep)
@@ -53,15 +80,13 @@ def give(state: State, claim: Claim, job: int, *, keep: bool = False) -> None:
     if claim.rank in state.nodes:
         _back(state, claim, job, keep)
         state.dirty_words.add(claim.rank)
-    _return(state, claim.draws)
+    if claim.draws:
+        _return(state, claim.draws)
 
 
 def _back(state: State, claim: Claim, job: int, keep: bool) -> None:
     node = state.nodes[claim.rank]
-    if keep:
-        node.unkeep(claim, job)
-    else:
-        node.give(claim, job)
+    (node.unkeep if keep else node.give)(claim, job)
 
 
 def _draw(state: State, draws: Sequence[Draw]) -> bool:

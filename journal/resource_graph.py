@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from ..kvs.hashes import blake2b
-from .claims import MAX_PATH
+from .claims import MAX_PATH, MEMORY_UNITS
 from .idset import MAX_ID, ids_of_mask, mask_of, text_of
 from .shown import shown
 from .wire import pack, unpack
@@ -69,6 +69,16 @@ class Place(NamedTuple):
     node: int
 
 
+class NodeParts(NamedTuple):
+    """A node that has a rank, and what is inside: cores and GPUs as masks, mebibytes of memory."""
+
+    name: str
+    at: int
+    cores: int
+    gpus: int
+    memory_mb: int
+
+
 class ResourceGraph:
     """A graph that does not change: another one takes its place. raw: its wire form, packed; equal graphs have equal bytes."""
 
@@ -108,24 +118,29 @@ class ResourceGraph:
             self._places = _places(self.columns)
         return self._places
 
-    def nodes(self) -> dict[int, tuple[str, int, int, int]]:
-        """rank -> (name, position, cores, GPUs) of each node that has a rank; cores and GPUs as masks. Raises `Rejected` where
-        two of a node's cores, or GPUs, have one id, or none."""
+    def nodes(self) -> dict[int, NodeParts]:
+        """By rank. Raises `Rejected` where two of a node's cores, or GPUs, have one id, or none, and where its memory is in no
+        known unit."""
         columns = self.columns
         found: dict[int, list[Any]] = {}
         for place in self.places.values():
-            kind = columns.type(place.at)
-            if place.node < 0 or kind not in ("node", "core", "gpu"):
+            kind, _, unit = columns.kinds[columns.kind[place.at]]
+            if place.node < 0 or kind not in ("node", "core", "gpu", "memory"):
                 continue
-            row = found.setdefault(place.node, ["", -1, 0, 0])
+            row = found.setdefault(place.node, ["", -1, 0, 0, 0])
             if kind == "node":
                 row[:2] = columns.name(place.at), place.at
+                continue
+            if kind == "memory":
+                if (unit or "MB") not in MEMORY_UNITS:
+                    raise bad("kinds", f"memory of rank {place.node} is in {shown(unit)}; known are {', '.join(MEMORY_UNITS)}")
+                row[4] += place.size * MEMORY_UNITS[unit or "MB"]
                 continue
             held = 2 if kind == "core" else 3
             if place.ids.bit_count() != place.size or place.ids & row[held]:
                 raise bad("ids", f"{columns.name(place.at)} of rank {place.node} has no id that is its own: each {kind} needs one")
             row[held] |= place.ids
-        return {rank: (row[0], row[1], row[2], row[3]) for rank, row in found.items()}
+        return {rank: NodeParts(*row) for rank, row in found.items()}
 
 
 def from_wire(wire: Any) -> ResourceGraph:
@@ -149,9 +164,10 @@ def graph_of(inventory: ResourceSet) -> ResourceGraph | None:
     graph = from_wire(inventory.tree)
     nodes = graph.nodes()
     for node in inventory.nodes:
-        name, at, cores, gpus = nodes.pop(node.rank, ("", -1, 0, 0))
-        if at < 0:
+        parts = nodes.pop(node.rank, None)
+        if parts is None or parts.at < 0:
             raise bad("graph", f"rank {node.rank} ({node.host}) is not in it")
+        name, cores, gpus = parts.name, parts.cores, parts.gpus
         if (cores, gpus) != (node.cores, node.gpus):
             raise bad("graph", f"rank {node.rank} ({name}) has cores {text_of(cores)} and GPUs {text_of(gpus) or 'none'}, and in R "
                                f"cores {text_of(node.cores)} and GPUs {text_of(node.gpus) or 'none'}")  # fmt: skip

@@ -132,7 +132,7 @@ def parse_R(value: str | bytes | Mapping[str, Any]) -> ResourceSet:
         raise _fault("scheduling", "must be an object")
     memory: dict[int, int] = {}
     tree = None
-    if scheduling is not None and str(scheduling.get("writer", "fluxion")).partition(":")[0] == "fluxkv":
+    if scheduling is not None and _is_ours(scheduling):
         memory, tree = _memory(scheduling.get("memory_mb", {})), scheduling.get("tree")
         if tree is not None and not isinstance(tree, Mapping):
             raise _fault("scheduling.tree", "must be an object")
@@ -153,6 +153,10 @@ def parse_R(value: str | bytes | Mapping[str, Any]) -> ResourceSet:
     return ResourceSet(
         nodes, nslots or 0, starttime, expiration, None if scheduling is None else dict(scheduling), tree
     )
+
+
+def _is_ours(scheduling: Mapping[str, Any]) -> bool:
+    return str(scheduling.get("writer", "fluxion")).partition(":")[0] == "fluxkv"
 
 
 def _children(lite: Any) -> dict[int, tuple[int, int]]:
@@ -258,10 +262,11 @@ def render_set(resources: ResourceSet) -> dict[str, Any]:
     execution["starttime"] = resources.starttime
     execution["expiration"] = resources.expiration
     R: dict[str, Any] = {"version": 1, "execution": execution}
-    if resources.scheduling is not None:
-        R["scheduling"] = resources.scheduling
-        return R
     memory = _group((n.rank, n.memory_mb) for n in nodes if n.memory_mb)
+    if resources.scheduling is not None:
+        ours = memory and _is_ours(resources.scheduling)
+        R["scheduling"] = {**resources.scheduling, "memory_mb": dict(memory)} if ours else resources.scheduling
+        return R
     if memory or resources.tree is not None:
         R["scheduling"] = {"writer": "fluxkv", "memory_mb": dict(memory)}
     if resources.tree is not None:

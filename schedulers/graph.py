@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..journal.claims import MEMORY_UNITS
 from ..journal.idset import ids_of_mask, mask_of, text_of
 from ..journal.rset import NodeRecord
 from ..kvs.errors import Rejected
-from .request import MEMORY_UNITS
 from .resources import Node
 
 if TYPE_CHECKING:

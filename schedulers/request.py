@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
+from ..journal.claims import MEMORY_UNITS, Claim
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
-    from ..journal.claims import Claim
     from ..journal.ranges import Choice, Range
-
-#: Megabytes per unit of a `memory` vertex. As with other schedulers, 1 GB is 1024 MB and MiB is another name
-#: for MB.
-MEMORY_UNITS = {"MB": 1, "MiB": 1, "GB": 1024, "GiB": 1024, "TB": 1024 * 1024, "TiB": 1024 * 1024}
 
 _VERTEX_KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 _CACHE_SIZE = 4096

@@ -111,13 +111,15 @@ def show_reservation(instance: Instance, id: int) -> None:
 
 
 def _print_R(state: State, claims: Sequence[Claim], begin: float, expiration: float) -> None:
-    from ..journal.rset import render_R
+    from ..instances.views import scheduling_of
+    from ..journal.rset import allocated_set, render_set
 
     hosts = {rank: node.host for rank, node in state.nodes.items()}
     hosts.update({claim.rank: f"rank{claim.rank}" for claim in claims if claim.rank not in hosts})
     properties = {rank: node.properties for rank, node in state.nodes.items()}
     slots = sum(claim.slots for claim in claims)
-    print_json(render_R(claims, hosts, slots, begin, expiration, properties))
+    found = allocated_set(claims, hosts, slots, begin, expiration, properties)
+    print_json(render_set(found._replace(scheduling=scheduling_of(state, claims))))
 
 
 def show_output(instance: Instance, id: int) -> None:

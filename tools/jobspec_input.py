@@ -61,7 +61,7 @@ def jobspec_of_file(path: str) -> tuple[dict[str, Any], Mapping[str, str | None]
 
     with _open(path) as file:
         text = file.read(MAX_LINE + 1)
-    return prepare(parse_jobspec(text), {}, with_limits(dict(os.environ)))
+    return prepare(parse_jobspec(text, general=True), {}, with_limits(dict(os.environ)))
 
 
 def _decoded(line: bytes) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..kvs.errors import Rejected, Unavailable
+from ..kvs.errors import Rejected
 from .fence_cmd import fence
 from .lazy_group import SuggestingGroup
-from .reading import at_option, follow, load, ranks_of, uri_option
+from .reading import at_option, load, ranks_of, uri_option
+from .resource_graph_cmd import attach, property_group, reload, remove, set_status
 from .resource_query_cmd import query
 from .resource_show_cmd import show
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ..journal.state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
-ONLINE_S = 10.0  # how long added nodes are waited for
 
 
 @click.group(cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -271,13 +271,14 @@ def show_r(
       fluxkv resource R > R.json
       fluxkv resource R -s free
     """
+    from ..instances.views import inventory_R
     from ..journal.rset import NodeRecord, ResourceSet, render_set
     from . import render, resourceview
 
     names = resourceview.pick(states or "all", LIST_STATES, "state of resources")
     state, nodes = _seen(uri, state_dir, at, include, queue)
     if not states and include is None and queue is None:
-        render.print_json(state.R)
+        render.print_json(inventory_R(state))
         return
     records = tuple(
         NodeRecord(node.rank, node.host, cores, gpus, node.memory_mb, node.properties)
@@ -357,53 +358,8 @@ def _tell(event: Any, lines: Any, out: Callable[[str], None]) -> bool:
     return True
 
 
-@resource.command("reload")
-@click.argument("path", metavar="FILE")
-@uri_option
-def reload(path: str, uri: str | None) -> None:
-    """Replace the inventory by the R (RFC 20, JSON) in FILE ("-": standard input): nodes are added, changed, and removed.
-
-    What jobs hold stays: it is refused to remove a node that is in use, to take from one what is in use, or to give the rank
-    of such a node to another host. Drain it first, and wait until its jobs are over.
-
-    \b
-    Examples:
-      fluxkv resource R | fluxkv resource reload -     the same again changes nothing
-    """
-    from ..journal import decide_inventory
-    from ..journal.rset import parse_R
-    from .render import say
-
-    if path == "-":
-        text = sys.stdin.read()
-    else:
-        with open(path) as file:
-            text = file.read()
-    inventory = parse_R(text)
-    told: list[str] = []
-    with open_journal(uri) as journal:
-        now = journal.store.now()
-
-        def decision(state: State) -> Any:
-            made, told[:] = decide_inventory.reload(state, inventory, now)
-            return made
-
-        state = journal.look()
-        before = dict(state.nodes)
-        journal.settle(decision, state)
-        journal.catch_up(state)
-        for line in told or ["nothing has changed"]:
-            say(f"fluxkv: {line}")
-        fresh = [rank for rank, node in state.nodes.items() if before.get(rank) is not node]
-        for seen in follow(journal, state, ONLINE_S) if fresh else ():
-            if all(seen.nodes[rank].online for rank in fresh if rank in seen.nodes):
-                return
-        if fresh:
-            raise Unavailable(
-                "the new nodes are not up yet", code="timeout", hint="fluxkv resource status; fluxkv status shows their agent"
-            )
-
-
 resource.add_command(fence)
+for command in (attach, property_group, reload, remove, set_status):
+    resource.add_command(command)
 resource.add_command(query)
 resource.add_command(show)

@@ -83,6 +83,12 @@ def _of_instance(uri: str | None, state_dir: str | None, at: str | None, subsyst
 
     with open_journal(uri, state_dir) as journal:
         state, now = load(journal, at)
+    when = f"{human_time(now)}, version {state.version}"
+    if state.graph is not None:
+        from ..instances.graph_use import use_of
+        from ..schedulers.tree.record import to_tree
+
+        return overview.of_tree(to_tree(state.graph), subsystem, *use_of(state, state.graph)), when
     if subsystem != "containment":
         raise Rejected(
             f"this instance's resources have no subsystem {subsystem[:40]!r}", code="bad-subsystem", hint="it has containment"
@@ -90,7 +96,7 @@ def _of_instance(uri: str | None, state_dir: str | None, at: str | None, subsyst
     if not state.nodes:
         raise Rejected("there are no resources yet", code="no-such-node", hint="fluxkv resource status; or a later --at")
     part = overview.of_inventory([state.nodes[rank] for rank in sorted(state.nodes)])
-    return part, f"{human_time(now)}, version {state.version}"
+    return part, when
 
 
 def load_graph(path: str, form: str | None) -> Tree:

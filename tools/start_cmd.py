@@ -25,6 +25,10 @@ UNBORN_S = 5.0
 @click.option(
     "--property", "properties", multiple=True, metavar="NAME", help="A property of all nodes; may be repeated."
 )
+@click.option(
+    "--resources", multiple=True, type=click.Path(), metavar="FILE",
+    help="Nodes, or a graph, in R, JGF, GraphML (GRUG) or hwloc's XML (one a node: repeat it).",
+)
 @click.option("--fake", is_flag=True, help="Nodes that only pretend to run jobs.")
 @click.option("--config", "config_path", type=click.Path(), metavar="FILE", help="Inventory, queues, policy (TOML).")
 @click.option(
@@ -71,7 +75,8 @@ UNBORN_S = 5.0
 @click.option("--dump", default="", metavar="FILE", help="Write its whole journal there when it ends (journal import reads it).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def start(
-    size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...], fake: bool,
+    size: int | None, cores: int | None, gpus: int | None, memory: int | None, properties: tuple[str, ...],
+    resources: tuple[str, ...], fake: bool,
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
     durability: str | None, redis: str | None, unsafe_server: bool, replicas: int | None,
     replica_timeout: str | None, on_fork: str | None, listen: str | None,
@@ -85,6 +90,7 @@ def start(
       fluxkv start fluxkv run hostname            one command
       fluxkv start -s 4 --cores 8 make            four nodes of eight cores on this machine
       fluxkv start --fake -s 1000 --cores 64      a big cluster that only pretends
+      fluxkv start --fake --resources big.graphml what a graph has: racks, sockets, power, ...
       fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
       fluxkv start --redis redis://head:6379      on a server that is there, beside other instances
       fluxkv start --detach --listen              other hosts may join it: fluxkv uri --remote
@@ -99,7 +105,8 @@ def start(
     if redis:
         outside.hide_password(redis, sys.orig_argv)
     refuse_together(redis=redis, listen=listen, detach=detach, stay=stay, dump=dump, command=command)
-    options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties, "fake": fake,
+    options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties,
+               "resources": resources, "fake": fake,
                "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
                "workers": workers, "policy": policy, "listen": listen, "memory_limit": memory_limit,
                "stay": stay, "dump": dump and os.path.abspath(dump)}  # fmt: skip
@@ -209,6 +216,18 @@ def _is_default(name: str) -> bool:
     return context is not None and context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT_MAP
 
 
+def _resources(options: dict[str, Any], configured: bool) -> dict[str, Any]:
+    """The inventory of --resources."""
+    from ..instances.resource_files import load
+    from ..journal.rset import render_set
+
+    given = [name for name in ("size", "cores", "gpus", "memory", "properties") if options[name]]
+    if given or configured:
+        other = "an inventory in --config" if configured else "-s" if given[0] == "size" else f"--{given[0]}"
+        raise click.UsageError(f"--resources and {other} do not go together: each says which nodes there are")
+    return render_set(load(options["resources"]))
+
+
 def new_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Settings of a new instance from the command's options."""
     from ..instances import config_file, discover
@@ -222,6 +241,8 @@ def new_settings(options: dict[str, Any]) -> dict[str, Any]:
         R = discover.config_R(config, options["config"] or "(--conf)")
         if R is not None and (options["size"] or options["cores"]):
             raise click.UsageError("-s and --cores do not go with an inventory in --config")
+    if options["resources"]:
+        R = _resources(options, R is not None)
     settings["policy"] = name_policy(config, options["policy"], options["policy_is_default"])
     settings.update(config_settings(options, config))
     settings.update((name, options[name]) for name in ("durability", "workers", "memory_limit") if options[name])

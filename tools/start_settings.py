@@ -8,7 +8,7 @@ import click
 
 from ..kvs.errors import Rejected
 
-INVENTORY = ("size", "cores", "gpus", "memory", "properties", "fake")  # what stays as it is
+INVENTORY = ("size", "cores", "gpus", "memory", "properties", "resources", "fake")  # what stays as it is
 
 
 def memory_limit_option(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

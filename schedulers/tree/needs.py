@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...journal import constraint as constraints
+from ...journal.claims import MEMORY_UNITS
 from ...journal.duration import parse_duration
 from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
 from ...kvs.errors import Rejected
-from ..request import MEMORY_UNITS
 
 if TYPE_CHECKING:
     from ..request import Request

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...journal.claims import MEMORY_UNITS
 from ...journal.idset import MAX_ID
 from ...journal.rset import NodeRecord
-from ..request import MEMORY_UNITS
 from .vertices import CONTAINMENT, Tree, Vertex, fault, preorder
 
 CLAIMED = ("core", "gpu")
@@ -150,8 +150,9 @@ def _pool(group: list[Vertex], ids: dict[int, int]) -> Vertex:
             mask |= ids.get(vertex.ordinal, 0)
     single = len(group) == 1
     claimed = first.type in CLAIMED and mask.bit_count() == sum(vertex.size for vertex in group)
+    number = first.id if single or not mask else (mask & -mask).bit_length() - 1
     new = Vertex(
-        first.type, first.basename, first.id, name=first.name if single else first.basename,
+        first.type, first.basename, number, name=first.name if single else first.basename,
         size=sum(vertex.size for vertex in group), unit=first.unit, rank=first.rank, outer=first.outer if single else "",
         properties=first.properties, ids=mask if not single or claimed else first.ids,
     )  # fmt: skip

@@ -5,14 +5,14 @@ What is written is the tree itself: vertices in its order, edges in theirs. Ordi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...journal.claims import Claim
+from ...journal.graph_edit import granted
 from ...journal.idset import ids_of_mask
 from ...journal.resource_graph import CONTAINMENT, Columns, ResourceGraph, of_columns, paths_of
 from ..graph import WRITER
-from ..request import MEMORY_UNITS
 from .vertices import Tree, Vertex
 
 
@@ -83,45 +83,48 @@ def to_tree(record: ResourceGraph) -> Tree:
 # -- JGF -----------------------------------------------------------------------------------------------------------
 
 
-def jgf_of(record: ResourceGraph, claims: Iterable[Claim] | None = None) -> dict[str, Any]:
-    """R's `scheduling` (RFC 20, 40): all of a graph, or what these claims hold of it, in the containers that it is in.
+def jgf_of(record: ResourceGraph, exclusive: Collection[int] = ()) -> dict[str, Any]:
+    """R's `scheduling` (RFC 20, 40). exclusive: positions to be marked so.
 
     Each resource of a pool with ids is a vertex of its own, which is all other readers know.
     """
     columns = record.columns
-    held = None if claims is None else _held(record, claims)
-    inside = None if held is None else _with_containers(columns, held)
     where = {name: paths_of(columns, name) for name in columns.edges} or {CONTAINMENT: paths_of(columns)}
     nodes: list[dict[str, Any]] = []
-    stands_for: dict[int, list[str]] = {}
-    for n in range(len(columns.id)):
-        if inside is not None and n not in inside:
-            continue
-        whole = columns.size[n], columns.ids.get(n, 0)
-        units, ids = whole if held is None else held.get(n, whole)
-        basename, pool = columns.kinds[columns.kind[n]][1], whole[1].bit_count() > 1
-        taken = held is not None and n in held
+    stands_for: list[list[str]] = []
+    for n, size in enumerate(columns.size):
+        ids = columns.ids.get(n, 0)
         paths = {name: found[n][0] for name, found in where.items() if n in found}
-        stands_for[n] = []
-        for number in ids_of_mask(ids) if pool else (None,):
-            own = columns.name(n) if number is None else f"{basename}{number}"
-            stands_for[n].append(str(len(nodes)))
-            nodes.append(_vertex(columns, n, len(nodes), own, number, units if number is None else 1, paths, taken))
+        outers = []
+        for number in ids_of_mask(ids) if ids and columns.name(n) != _single(columns, n, columns.id[n]) else (None,):
+            outers.append(str(len(nodes)))
+            nodes.append(_vertex(columns, n, len(nodes), number, size if number is None else 1, paths, n in exclusive))
+        stands_for.append(outers)
     edges = [
         {"source": one, "target": other, "metadata": {"subsystem": name, "relationship": "contains"}}
         for name, (out, into) in columns.edges.items()
         for parent, child in zip(out, into, strict=True)
-        if parent in stands_for and child in stands_for
         for one in stands_for[parent]
         for other in stands_for[child]
     ]
     return {"writer": WRITER, "graph": {"nodes": nodes, "edges": edges}}
 
 
+def jgf_of_claims(record: ResourceGraph, claims: Sequence[Claim]) -> dict[str, Any]:
+    """What claims hold, in its containers; what is held is exclusive."""
+    found, held = granted(record, claims)
+    return jgf_of(found, held)
+
+
+def _single(columns: Columns, n: int, number: int) -> str:
+    return f"{columns.kinds[columns.kind[n]][1]}{number}"
+
+
 def _vertex(
-    columns: Columns, n: int, outer: int, name: str, number: int | None, size: int, paths: Mapping[str, str], exclusive: bool
+    columns: Columns, n: int, outer: int, number: int | None, size: int, paths: Mapping[str, str], exclusive: bool
 ) -> dict[str, Any]:  # fmt: skip
     kind, basename, unit = columns.kinds[columns.kind[n]]
+    name = columns.name(n) if number is None else _single(columns, n, number)
     return {
         "id": str(outer),
         "metadata": {
@@ -131,47 +134,3 @@ def _vertex(
             "paths": {sub: f"{path.rpartition('/')[0]}/{name}" for sub, path in paths.items()},
         },
     }  # fmt: skip
-
-
-def _held(record: ResourceGraph, claims: Iterable[Claim]) -> dict[int, tuple[int, int]]:
-    """position -> (units, ids) of what claims hold: cores, GPUs, memory and draws."""
-    columns, found = record.columns, dict[int, tuple[int, int]]()
-    wanted = {claim.rank: claim for claim in claims}
-    memory = {rank: claim.memory_mb for rank, claim in wanted.items()}
-    for claim in wanted.values():
-        for draw in claim.draws:
-            place = record.places.get(draw.vertex)
-            if place is not None:
-                found[place.at] = (draw.units, draw.ids)
-    for place in record.places.values():
-        if place.node not in wanted or place.at in found:
-            continue
-        claim = wanted[place.node]
-        kind = columns.type(place.at)
-        ids = place.ids & (claim.cores if kind == "core" else claim.gpus if kind == "gpu" else 0)
-        if ids:
-            found[place.at] = (ids.bit_count(), ids)
-        elif kind == "memory" and memory[place.node] > 0:
-            factor = MEMORY_UNITS.get(columns.kinds[columns.kind[place.at]][2] or "MB", 1)
-            units = min(place.size, -(-memory[place.node] // factor))
-            memory[place.node] -= units * factor
-            found[place.at] = (units, 0)
-        elif kind == "node":
-            found.setdefault(place.at, (1, 0))
-    return found
-
-
-def _with_containers(columns: Columns, held: Iterable[int]) -> set[int]:
-    """These positions and all above them, in every subsystem."""
-    above: dict[int, list[int]] = {}
-    for out, into in columns.edges.values():
-        for parent, child in zip(out, into, strict=True):
-            above.setdefault(child, []).append(parent)
-    inside: set[int] = set()
-    stack = list(held)
-    while stack:
-        n = stack.pop()
-        if n not in inside:
-            inside.add(n)
-            stack.extend(above.get(n, ()))
-    return inside

@@ -66,10 +66,12 @@ class Stand:
         return ordinal in self.pool.dark
 
     def in_use(self, vertex: Vertex) -> bool:
-        """Does anybody hold something of it, or below it?"""
+        """Does anybody hold something of it, or below it, or is a node below out of use, so that nobody has all of it?"""
+        pool, extent = self.pool, self.layout.extent(vertex)
+        if extent.nodes & ~self.among:
+            return True
         if self.empty:
             return False
-        pool, extent = self.pool, self.layout.extent(vertex)
         if extent.nodes & ~self.idle:
             return True
         if pool.drawn and not extent.others.isdisjoint(pool.drawn):

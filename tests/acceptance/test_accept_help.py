@@ -47,8 +47,8 @@ def test_each_command_has_its_place_in_the_help() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("jbos", "'jobs'"), ("attach", "'job attach'"), ("drain", "'resource drain' or 'queue drain'"), ("xyzzy", ""),
-     ("verify", "'journal verify'"), ("sacct", "'jobs -a' or 'inspect job'"), ("scontrol requeue 3", "'requeue'"),
+    [("jbos", "'jobs'"), ("attach", "'job attach' or 'resource attach'"), ("drain", "'resource drain' or 'queue drain'"),
+     ("xyzzy", ""), ("verify", "'journal verify'"), ("sacct", "'jobs -a' or 'inspect job'"), ("scontrol requeue 3", "'requeue'"),
      ("scontrol show node n1", "'inspect node'"), ("retry", "'requeue' or 'resubmit'"), ("sqeue", "'queue' or 'requeue'"),
      ("job requeue", "'fluxkv requeue'"), ("resource lst", "'fluxkv resource list'"), ("journal adopt", "'fluxkv ops adopt'"),
      ("kvs namespace creat", "'fluxkv kvs namespace create'"), ("queue xyzzy", "")],

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from simulator.play import Failed, play
+from simulator.sites import GRAPHS
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "500"))
 SHARES = 2  # files, so that several workers of pytest may have one each
@@ -22,6 +23,8 @@ RARE = {
 }  # fmt: skip
 # Beyond the first ones: what they found has been mended.
 FOUND = (848, 868, 922, 1011, 1102)
+# First seeds of chunks whose site has a graph of resources.
+GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
 KNOWN: dict[int, str] = {}
 

@@ -20,5 +20,10 @@ def test_what_was_mended_stays_so(seed: int) -> None:
     storms.play_chunk(seed, Counter(), 1)
 
 
+@pytest.mark.parametrize("first", storms.GRAPH_SEEDS)
+def test_promises_hold_with_a_graph_of_resources(first: int) -> None:
+    storms.play_chunk(first, Counter(), storms.CHUNK)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)

@@ -55,8 +55,10 @@ class Rules:
     """Feed commits in order. `wrong`: (version, job or 0, what) of every fault. strict: agents and workers wrote all of it, with
     their guards: reports are about current attempts, nodes are used only when they have spoken."""
 
-    def __init__(self, cores: dict[int, set[int]], strict: bool = False) -> None:
+    def __init__(self, cores: dict[int, set[int]], strict: bool = False, pools: dict[str, int] | None = None) -> None:
         self.cores, self.strict = cores, strict
+        self.pools = pools or {}  # path of what jobs draw from -> its size
+        self.drawn: dict[str, dict[int, int]] = {}  # path -> job -> units
         self.jumps = False  # clocks were set: what a begin-time was judged by, no entry says
         self.epoch = 0
         self.online: set[int] = set()
@@ -150,6 +152,7 @@ class Rules:
                     self._fault(job, f"housekeeping on rank {rank} is not known to be over")
                 for core in ids(cores):
                     self.used[rank].pop(core, None)
+            self._undraw(job, back)
 
     def _script(self, name: str, job: int, context: dict[str, Any]) -> None:
         kind, what = name.split("-")
@@ -311,9 +314,22 @@ class Rules:
                 if core in self.used[rank]:
                     self._fault(job, f"claims core {core} of rank {rank} while job {self.used[rank][core]} has it")
                 self.used[rank][core] = job
+        for path, units, _ in (draw for claim in claims for draw in (claim[5] if len(claim) > 5 else ())):
+            users = self.drawn.setdefault(path, {})
+            users[job] = users.get(job, 0) + units
+            if sum(users.values()) > self.pools.get(path, 0):
+                self._fault(job, f"draws {units} of {path}, of which {users} have more than {self.pools.get(path)}")
+
+    def _undraw(self, job: int, claims: list[list[Any]]) -> None:
+        for path, units, _ in (draw for claim in claims for draw in (claim[5] if len(claim) > 5 else ())):
+            self.drawn[path][job] -= units
+            if not self.drawn[path][job]:
+                del self.drawn[path][job]
 
     def _give(self, job: int) -> None:
-        for rank, cores, *_ in self.claims.pop(job, []):
+        claims = self.claims.pop(job, [])
+        self._undraw(job, claims)
+        for rank, cores, *_ in claims:
             if job not in self.unlaunched and (job, self.attempt.get(job, 0), rank) not in self.over:
                 self._fault(job, f"free though its attempt is not known to be over on rank {rank}")
             for core in ids(cores):

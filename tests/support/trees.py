@@ -7,7 +7,7 @@ from typing import Any
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.needs import TreeRequest, compile_request
 from fluxkv.schedulers.tree.system import System
-from fluxkv.schedulers.tree.vertices import Tree
+from fluxkv.schedulers.tree.vertices import Tree, Vertex
 
 HEAD = '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
 
@@ -33,6 +33,26 @@ def tree(racks: int = 1, nodes: int = 2, sockets: int = 2, cores: int = 4, memor
             ("socket", "memory", memories), sizes={"memory": memory_size}, scopes={"node": 1, "core": 1, "memory": 1},
         )
     )  # fmt: skip
+
+
+def racks(racks: int = 2, nodes: int = 2, cores: int = 2) -> Tree:
+    """cluster > racks (10 kW) > nodes (cores, two NVMe); a switch with bandwidth above all nodes in a subsystem of its own."""
+    tree = Tree()
+    top = tree.add(Vertex("cluster", "cluster", 0))
+    tree.root(top)
+    switch = tree.add(Vertex("switch", "switch", 0, size=100, unit="Gb"))
+    tree.root(switch, "network")
+    for r in range(racks):
+        rack = tree.add(Vertex("rack", "rack", r, properties={"row": str(r % 2)}))
+        tree.link(top, rack)
+        tree.link(rack, tree.add(Vertex("power", "power", r, size=10, unit="kW", name="power0")))
+        for n in range(r * nodes, (r + 1) * nodes):
+            node = tree.add(Vertex("node", "n", n, rank=n))
+            tree.link(rack, node)
+            tree.link(switch, node, "network")
+            tree.link(node, tree.add(Vertex("core", "core", 0, name="core", size=cores, ids=(1 << cores) - 1, rank=n)))
+            tree.link(node, tree.add(Vertex("nvme", "nvme", 0, name="nvme", size=2, ids=3, rank=n)))
+    return tree.compile()
 
 
 def vertex(kind: str, count: Any = 1, *below: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from fluxkv.journal.wire import Commit, unpack
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Appended, Conflicted, Gap
 from fluxkv.schedulers.fcfs import Fcfs
+from fluxkv.schedulers.tree.record import to_record
+from fluxkv.schedulers.tree.vertices import Tree
 
 T0 = 1_700_000_000.0
 
@@ -32,11 +34,13 @@ def jobspec(cores: int = 1, nodes: int = 0, duration: float = 0.0, queue: str = 
 
 
 class Rig:
-    """Nodes of 2 cores whose agents have spoken, and a leading worker. properties: of each rank; config: of the instance."""
+    """Nodes of 2 cores whose agents have spoken, and a leading worker. properties: of each rank; config: of the instance; tree: the
+    graph of just these nodes."""
 
     def __init__(
-        self, nodes: int = 2, properties: dict[int, tuple[str, ...]] | None = None, config: dict[str, Any] | None = None
-    ) -> None:
+        self, nodes: int = 2, properties: dict[int, tuple[str, ...]] | None = None, config: dict[str, Any] | None = None,
+        tree: Tree | None = None,
+    ) -> None:  # fmt: skip
         self.now = T0
         self.server = MemoryServer(lambda: self.now, random.Random(1))
         self.store = MemoryStore(self.server)
@@ -44,7 +48,8 @@ class Rig:
         self.journal = Journal(self.store, "test")
         named = properties or {}
         records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, named.get(rank, ())) for rank in range(nodes))
-        inventory = {"method": "configuration", "R": render_set(ResourceSet(records))}
+        graph = to_record(tree).wire if tree is not None else None
+        inventory = {"method": "configuration", "R": render_set(ResourceSet(records, tree=graph))}
         self.say(["resource-define", "resource", T0, inventory])
         for rank in range(nodes):
             self.hello(rank)

@@ -186,7 +186,7 @@ def test_reload_from_the_command_line(shell: Any, tmp_path: Path) -> None:
     path.write_text(json.dumps(render_set(R((0, "node0", 15), (1, "node1", 15), (2, "node2", 7)))))
     assert shell.out("resource", "reload", str(path)) == ""
     assert shell.out("resource", "info", "-i", "2") == "1 Nodes, 3 Cores, 0 GPUs\n"
-    assert shell("resource", "reload", "-", input=b"{")[2].startswith("bad R: text: not JSON")
+    assert shell("resource", "reload", "-", input=b"{")[2].startswith("standard input: not JSON")
     assert shell("resource", "reload", "-", input=json.dumps(render_set(R((0, "node0", 15)))).encode())[2].startswith(
         "the inventory is refused: rank 1 (node1) is not in it"
     )

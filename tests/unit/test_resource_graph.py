@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+from trees import racks
 
 from fluxkv.journal import snapshot
 from fluxkv.journal.claims import Claim, Draw, to_wire
@@ -18,30 +19,10 @@ from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.tree.jgf import from_jgf
-from fluxkv.schedulers.tree.record import jgf_of, to_record, to_tree
+from fluxkv.schedulers.tree.record import jgf_of, jgf_of_claims, to_record, to_tree
 from fluxkv.schedulers.tree.vertices import CONTAINMENT, Tree, Vertex
 
 POWER, NVME = "/cluster0/rack0/power0", "/cluster0/rack0/n0/nvme"
-
-
-def racks(racks: int = 2, nodes: int = 2, cores: int = 2) -> Tree:
-    """cluster > racks (10 kW) > nodes (cores, two NVMe); a switch with bandwidth above all nodes in a subsystem of its own."""
-    tree = Tree()
-    top = tree.add(Vertex("cluster", "cluster", 0))
-    tree.root(top)
-    switch = tree.add(Vertex("switch", "switch", 0, size=100, unit="Gb"))
-    tree.root(switch, "network")
-    for r in range(racks):
-        rack = tree.add(Vertex("rack", "rack", r, properties={"row": str(r % 2)}))
-        tree.link(top, rack)
-        tree.link(rack, tree.add(Vertex("power", "power", r, size=10, unit="kW", name="power0")))
-        for n in range(r * nodes, (r + 1) * nodes):
-            node = tree.add(Vertex("node", "n", n, rank=n))
-            tree.link(rack, node)
-            tree.link(switch, node, "network")
-            tree.link(node, tree.add(Vertex("core", "core", 0, name="core", size=cores, ids=(1 << cores) - 1, rank=n)))
-            tree.link(node, tree.add(Vertex("nvme", "nvme", 0, name="nvme", size=2, ids=3, rank=n)))
-    return tree.compile()
 
 
 def inventory(tree: Tree | None, nodes: int = 4, cores: int = 2) -> dict[str, Any]:
@@ -129,7 +110,7 @@ def test_a_tree_is_the_same_after_its_record(seed: int) -> None:
 def test_it_is_small_and_nodes_know_their_cores() -> None:
     record = to_record(racks(32, 32, 64))
     assert len(record.compressed) < 20_000
-    assert record.nodes()[5] == ("n5", record.places["/cluster0/rack0/n5"].at, (1 << 64) - 1, 0)
+    assert record.nodes()[5] == ("n5", record.places["/cluster0/rack0/n5"].at, (1 << 64) - 1, 0, 0)
     assert (record.places["/cluster0/rack0/n5/nvme"].node, record.places[POWER].node) == (5, -1)
 
 
@@ -140,9 +121,10 @@ def test_jgf_gives_it_back_and_shows_what_a_job_holds() -> None:
     tree = from_jgf(whole)
     assert [v.path() for v in tree.vertices if v.type == "core"][:2] == ["/cluster0/rack0/n0/core0", "/cluster0/rack0/n0/core1"]
     assert tree.roots["network"].unit == "Gb"
-    held = jgf_of(record, [Claim(1, 2, 0, 0, 1, (Draw("/cluster0/rack0/n1/nvme", 1, 1), Draw(POWER, 3), Draw("/switch0", 5)))])
+    draws = (Draw("/cluster0/rack0/n1/nvme", 1, 1), Draw(POWER, 3), Draw("/switch0", 5))
+    held = jgf_of_claims(record, [Claim(1, 2, 0, 0, 1, draws)])
     rows = [(one["metadata"]["name"], one["metadata"]["size"], one["metadata"]["exclusive"]) for one in held["graph"]["nodes"]]
-    assert rows == [("cluster0", 1, False), ("switch0", 5, True), ("rack0", 1, False), ("power0", 3, True), ("n1", 1, True),
+    assert rows == [("cluster0", 1, False), ("switch0", 5, True), ("rack0", 1, False), ("power0", 3, True), ("n1", 1, False),
                     ("core1", 1, True), ("nvme0", 1, True)]  # fmt: skip
     assert len(held["graph"]["edges"]) == 6
 

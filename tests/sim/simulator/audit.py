@@ -11,6 +11,7 @@ from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
+from fluxkv.schedulers.tree.record import to_record
 
 from .queue_rules import QueueRules
 from .truth import Broken, Run
@@ -68,7 +69,9 @@ def judge(world: World, commits: list[Commit]) -> None:
                 raise Broken(what, subject if isinstance(subject, int) else 0)
     if world.poisoned:
         return  # what somebody wrote by hand keeps no rules; the fold and the nodes must stand it all the same
-    rules = Rules({rank: set(range(world.cores)) for rank in range(4)}, strict=True)
+    tree = world.site.tree()
+    pools = {path: place.size for path, place in to_record(tree).places.items()} if tree is not None else {}
+    rules = Rules({rank: set(range(world.cores)) for rank in range(4)}, strict=True, pools=pools)
     rules.jumps = world.faults.on("jump")
     rules.commits(commits)
     cron = CronRules()
@@ -85,6 +88,8 @@ def judge(world: World, commits: list[Commit]) -> None:
     left = {job: state for job, state in rules.state.items() if state != "INACTIVE"}
     if left:
         raise Broken(f"jobs that never ended: {left}", next(iter(left)))
+    if any(rules.drawn.values()):
+        raise Broken(f"draws that nobody gave back: {rules.drawn}")
     if any(rules.used.values()):
         raise Broken(f"claims that nobody gave back: {rules.used}")
     overdue = cron.overdue(world.now - OVERDUE_S)

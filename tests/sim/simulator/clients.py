@@ -170,6 +170,7 @@ class Clients:
             if name and rng.random() < 0.3:
                 waits.append({"scheme": "singleton", "value": ""})
             jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
+            site.some_shape(rng, jobs[-1][1])
             self._may_be_tried_again(id, jobs[-1][1])
         urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
         honest = rng.random() < 0.8  # else: appended by somebody who asked nobody

@@ -21,6 +21,7 @@ class Nonsense(Fcfs):
     __slots__ = ("rng", "world")
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self.world = world
         self.rng = random.Random(world.rng.random())
 

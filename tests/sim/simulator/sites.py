@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from fluxkv.schedulers.tree.vertices import Tree, Vertex
+
 CORES = 4
+GRAPHS = 1_000_000  # seeds from here on have a graph of resources
+POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
 RUNNING, ACTIVE, ALL = 2, 7, 5  # of a user: running in queue c; active in queue a; running anywhere
@@ -19,6 +23,10 @@ QUEUES: dict[str, Any] = {
     "policy": {"jobspec": {"defaults": {"system": {"queue": "b", "duration": "1h"}}}, "limits": {"max-running-jobs-per-user": ALL}},
 }
 LESS = {**QUEUES, "queues": {name: table for name, table in QUEUES["queues"].items() if name != "a"}}
+SHARED: dict[str, Any] = {  # queues whose nodes are in the same racks
+    "queues": {"all": {"hosts": "n[0-3]"}, "even": {"hosts": "n[0,2]"}, "odd": {"hosts": "n[1,3]"}},
+    "policy": {"jobspec": {"defaults": {"system": {"queue": "all"}}}},
+}
 SCRIPTS: list[dict[str, Any]] = [
     {"prolog": {"command": ["p"], "per-rank": True}, "epilog": {"command": ["e"], "per-rank": True},
      "housekeeping": {"command": ["h"], "release-after": "0"}},
@@ -34,7 +42,7 @@ SOME_SCRIPTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 class Site:
-    """kind: "plain", "queues", "scripts" or "changing". config: what it begins with, and ends with."""
+    """kind: "plain", "queues", "scripts", "changing" or "graph". config: what it begins with, and ends with."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
@@ -44,15 +52,59 @@ class Site:
             self.config, self.queues = QUEUES, tuple(QUEUE_HOSTS)
         elif kind == "scripts":
             self.config = {"job-manager": SCRIPTS[number % len(SCRIPTS)]}
+        elif kind == "graph":
+            self.config, self.queues = dict(SHARED), ("all", "even", "odd")
+            if number % 3 == 0:
+                self.config["job-manager"] = {"housekeeping": {"command": ["h"], "release-after": "0"}}
 
     def some_queue(self, rng: random.Random) -> str:
         """The queue of a job to be submitted, "" for none in particular; now and then one that is not there."""
         if self.kind == "queues":
             return rng.choice(("a", "b", "v", "c", "c", "", "none"))
+        if self.kind == "graph":
+            return rng.choice(("", "even", "odd"))
         return "none" if rng.random() < 0.02 else ""
 
     def some_user(self, rng: random.Random) -> int:
         return rng.choice((1, 2, 0)) if self.kind == "queues" else 1
+
+    def tree(self) -> Tree | None:
+        """Two racks with power, nodes with NVMe, licences for all: what the nodes of a site with a graph are in."""
+        if self.kind != "graph":
+            return None
+        tree = Tree()
+        top = tree.add(Vertex("cluster", "cluster", 0))
+        tree.root(top)
+        tree.link(top, tree.add(Vertex("licence", "licence", 0, size=LICENCES)))
+        for r in range(2):
+            rack = tree.add(Vertex("rack", "rack", r))
+            tree.link(top, rack)
+            tree.link(rack, tree.add(Vertex("power", "power", r, size=POWER)))
+            for n in (2 * r, 2 * r + 1):
+                node = tree.add(Vertex("node", "n", n, rank=n))
+                tree.link(rack, node)
+                tree.link(node, tree.add(Vertex("core", "core", 0, name="core", size=CORES, ids=(1 << CORES) - 1, rank=n)))
+                tree.link(node, tree.add(Vertex("nvme", "nvme", 0, name="nvme", size=NVME, ids=(1 << NVME) - 1, rank=n)))
+        return tree.compile()
+
+    def some_shape(self, rng: random.Random, spec: dict[str, Any]) -> None:
+        """Now and then a job of a site with a graph wants more than cores."""
+        how = rng.random()
+        if self.kind != "graph" or how < 0.3:
+            return
+        (top,) = spec["resources"]
+        node = top if top["type"] == "node" else {"type": "node", "count": 1, "with": [top]}
+        if how < 0.7:
+            above = [{"type": "power", "count": rng.choice((2, 5, 8, 10))}, node]
+            spec["resources"] = [{"type": "rack", "count": 1, "with": above}]
+        elif how < 0.8:
+            spec["resources"] = [{"type": "rack", "count": 1, "exclusive": True, "with": [node]}]
+        elif how < 0.9:
+            spec["resources"] = [{"type": "licence", "count": rng.choice((1, 2, 3))}, node]
+        else:
+            (slot,) = node["with"]
+            slot["with"] = [*slot["with"], {"type": "nvme", "count": 1}]
+            spec["resources"] = [node]
 
     def another(self, rng: random.Random) -> tuple[dict[str, Any] | None, dict[int, int]]:
         """(another config, or None; another inventory, rank -> cores, or {})."""

@@ -24,13 +24,14 @@ from fluxkv.kvs.memory_server import MemoryServer
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.schedulers.fcfs import Fcfs
 from fluxkv.schedulers.policy import Policy
+from fluxkv.schedulers.tree.record import to_record
 
 from .clients import Clients, ClientStore
 from .faults import CHANCES, Faults, Fork
 from .nonsense import Nonsense
 from .process import Process
 from .roles import KeeperProcess, Machine, WorkerProcess
-from .sites import CORES, MACHINES, Site
+from .sites import CORES, GRAPHS, MACHINES, Site
 from .truth import Broken, Diary
 
 T0 = 1_700_000_000.0
@@ -66,7 +67,7 @@ class World:
         self.calm = False
         self.eager = rng.random() < 0.5
         self.cores = CORES
-        self.site = Site(KINDS[seed % len(KINDS)], seed // len(KINDS))
+        self.site = Site("graph" if seed >= GRAPHS else KINDS[seed % len(KINDS)], seed // len(KINDS))
         self.faults = Faults(self)
         self.server_skew = self.draw_skew()
         self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
@@ -100,7 +101,8 @@ class World:
         )
         journal = Journal(self.store, "keeper")
         first = {"uid": meta.uid, "owner": 1, "namespace": "/", "schema": 1}
-        inventory = render_set(ResourceSet(nodes))
+        tree = self.site.tree()
+        inventory = render_set(ResourceSet(nodes, tree=to_record(tree).wire if tree is not None else None))
         journal.append(Decision([
             ["instance-create", "instance", T0, first],
             ["resource-define", "resource", T0, {"method": "configuration", "R": inventory}],

@@ -1,0 +1,315 @@
+"""Jobs on an instance with a graph of resources: what they draw, who meets whom at what is above nodes, what changes the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from trees import racks, vertex
+from worker_rig import Rig, jobspec
+
+from fluxkv.instances import child, resource_files, views
+from fluxkv.instances.graph_use import use_of
+from fluxkv.instances.reactor import Answered, Entries, Lead, Write
+from fluxkv.instances.worker import Worker
+from fluxkv.journal import decide, decide_graph, snapshot
+from fluxkv.journal.claims import Claim, Draw
+from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
+from fluxkv.journal.resource_graph import from_wire
+from fluxkv.journal.rset import NodeRecord, ResourceSet
+from fluxkv.journal.state import State
+from fluxkv.journal.wire import Commit
+from fluxkv.kvs.errors import Rejected
+from fluxkv.kvs.memory_server import share
+from fluxkv.kvs.port import Appended, Conflicted
+from fluxkv.schedulers.fcfs import Fcfs
+from fluxkv.schedulers.policy import Decision, Pending
+from fluxkv.schedulers.resources import Pool
+from fluxkv.schedulers.tree.record import to_record
+
+POWER = "/cluster0/rack0/power0"
+QUEUES = {
+    "queues": {"all": {"hosts": "n[0-3]"}, "a": {"hosts": "n0"}, "b": {"hosts": "n1"}},
+    "policy": {"jobspec": {"defaults": {"system": {"queue": "all"}}}},
+}
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(4, tree=racks())
+
+
+def wanting(*resources: dict[str, Any], queue: str = "") -> dict[str, Any]:
+    spec = jobspec(queue=queue)
+    spec["resources"] = list(resources)
+    return spec
+
+
+def slot(*inside: dict[str, Any], count: int = 1) -> dict[str, Any]:
+    return vertex("slot", count, *(inside or (vertex("core"),)), label="t")
+
+
+def powered(kilowatts: int, queue: str = "") -> dict[str, Any]:
+    return wanting(vertex("rack", 1, vertex("power", kilowatts), vertex("node", 1, slot())), queue=queue)
+
+
+def whole_rack(queue: str = "") -> dict[str, Any]:
+    return wanting(vertex("rack", 1, vertex("node", 1, slot()), exclusive=True), queue=queue)
+
+
+def same_everywhere(rig: Rig) -> None:
+    state = rig.state
+    head, chunks = snapshot.dump(rig.journal.at())
+    assert rig.journal.at().subjects() == state.subjects()
+    assert snapshot.load(snapshot.read_head(head), chunks).subjects() == state.subjects()
+    assert not state.quarantine
+
+
+def end(rig: Rig, *ids: int) -> None:
+    rig.started(*ids)
+    for id in ids:
+        rig.over(id)
+    rig.turn()
+
+
+def test_a_job_draws_holds_and_gives_back(rig: Rig) -> None:
+    first, second, third = (rig.submit(powered(8)) for _ in range(3))
+    assert [rig.job(id).state for id in (first, second, third)] == [RUN, RUN, SCHED]
+    assert rig.state.drawn == {POWER: [8, 0], "/cluster0/rack1/power0": [8, 0]}
+    assert rig.job(first).claims == (Claim(0, 1, 0, 0, 1, (Draw(POWER, 8),)),)
+    same_everywhere(rig)
+    end(rig, first)
+    assert (rig.job(third).state, rig.job(third).ranks) == (RUN, [0])
+    end(rig, second, third)
+    assert rig.state.drawn == {}
+    same_everywhere(rig)
+
+
+def test_what_is_freed_in_a_pass_is_taken_in_it_and_not_if_that_fails(rig: Rig) -> None:
+    """Through another node: ranks alone do not say that one group rests on the other."""
+    first, _, third = rig.submit(powered(8)), rig.submit(powered(8)), powered(8)
+    third["attributes"]["system"]["constraints"] = {"hostlist": ["n1"]}
+    waits = rig.submit(third)
+    rig.started(first)
+    rig.over(first)
+    found = rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
+    write = next(one.request for one in found if isinstance(one, Write))
+    assert {f"job/{first}", f"job/{waits}", f"pool{POWER}"} <= set(write.since)
+    rig.do(decide.raise_exception(rig.state, first, "note", 1, "", 1, rig.now))  # somebody is quicker
+    answer = rig.store.append(write)
+    assert answer == Conflicted((f"job/{first}",))
+    found = rig.worker.step(rig.now, [Answered(write, answer)])
+    assert not any(f"job/{waits}" in one.request.since for one in found if isinstance(one, Write))
+    rig.turn()
+    assert rig.job(waits).ranks == [1]
+    same_everywhere(rig)
+
+
+class Only(Fcfs):
+    """Places these jobs, whoever else is first."""
+
+    __slots__ = ("jobs",)
+
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+        return super().plan((entry for entry in pending if entry.job in self.jobs), pool, now)
+
+
+def two_at_once(first: dict[str, Any], second: dict[str, Any]) -> tuple[Rig, Conflicted]:
+    """Two workers decide, each about one job, before either has written: what the slower one is told."""
+    rig = Rig(4, tree=racks(), config=QUEUES)
+    writes = []
+    for n, spec in enumerate((first, second)):
+        id = rig.submit(spec, turn=False)
+        policy = Only()
+        policy.jobs = {id}
+        worker = Worker(rig.store.meta(), rig.journal.load(), policy, f"other-{n}")
+        found = worker.step(rig.now, [Lead(True), Entries([])])
+        writes.append(next(one.request for one in found if isinstance(one, Write)))
+    for n, write in enumerate(writes):
+        writes[n] = write._replace(producer="", seq=0)
+    assert isinstance(rig.store.append(writes[0]), Appended)
+    answer = rig.store.append(writes[1])
+    assert isinstance(answer, Conflicted)
+    return rig, answer
+
+
+def test_two_workers_meet_at_a_rack_s_power_whatever_nodes_they_place_through() -> None:
+    rig, answer = two_at_once(powered(8, queue="a"), powered(8, queue="b"))
+    assert f"pool{POWER}" in answer.things
+    assert not any(thing.startswith("node/") for thing in answer.things)
+    rig.turn()
+    assert [rig.job(id).state for id in (1, 2)] == [RUN, SCHED]
+    assert rig.state.drawn == {POWER: [8, 0]}
+    end(rig, 1)
+    assert rig.job(2).ranks == [1]
+    same_everywhere(rig)
+
+
+def test_a_rack_for_oneself_and_a_core_in_it_meet() -> None:
+    rig, answer = two_at_once(whole_rack("all"), wanting(vertex("node", 1, slot()), queue="b"))
+    assert "node/1" in answer.things
+    rig.turn()
+    assert rig.job(1).claims[0].draws[-1].vertex.startswith("/cluster0/rack0")
+    same_everywhere(rig)
+
+
+def test_a_rack_held_as_a_whole_is_nobody_else_s(rig: Rig) -> None:
+    whole = rig.submit(whole_rack())
+    assert rig.job(whole).ranks == [0, 1]
+    assert rig.state.drawn[POWER] == [10, 0]
+    assert "/cluster0/rack0" in rig.state.drawn
+    other = rig.submit(powered(1))
+    assert rig.job(other).ranks == [2]
+    waits = rig.submit(whole_rack())
+    assert rig.job(waits).state == SCHED
+    end(rig, other)
+    assert rig.job(waits).ranks == [2, 3]
+    same_everywhere(rig)
+
+
+def test_requests_that_no_graph_can_meet_end_with_a_reason(rig: Rig) -> None:
+    for spec in (powered(11), wanting(vertex("chassis", 1, slot()))):
+        id = rig.submit(spec)
+        assert (rig.job(id).state, rig.job(id).result) == (INACTIVE, Result.FAILED)
+        assert rig.job(id).exception[1]
+
+
+def test_housekeeping_keeps_what_was_drawn() -> None:
+    rig = Rig(4, tree=racks(), config={"job-manager": {"housekeeping": {"command": ["h"]}}})
+    first = rig.submit(powered(8))
+    end(rig, first)
+    assert rig.state.drawn == {POWER: [8, 0]}
+    second = rig.submit(powered(8))
+    assert rig.job(second).ranks == [2]
+    rig.report(0, script=[[first, rig.job(first).attempt, "h", rig.now, rig.now, 0, ""]])
+    rig.turn()
+    assert POWER not in rig.state.drawn
+    same_everywhere(rig)
+
+
+# -- changes of the graph ------------------------------------------------------------------------------------------
+
+
+def change(rig: Rig, decide: Any) -> list[str]:
+    decision, words = decide(rig.journal.load())
+    if decision.events:
+        rig.do(decision)
+    rig.turn()
+    return list(words)
+
+
+def test_properties_set_at_run_time_are_seen_at_once(rig: Rig) -> None:
+    spec = jobspec()
+    spec["attributes"]["system"]["constraints"] = {"properties": ["ssd"]}
+    assert rig.job(rig.submit(spec)).state == INACTIVE
+    words = change(rig, lambda s: decide_graph.properties(s, [], [3], {"ssd": ""}, (), rig.now))
+    assert words == ["changed 3 (n3)", "graph of 18 vertices"]
+    id = rig.submit(spec)
+    assert rig.job(id).ranks == [3]
+    assert rig.state.graph.columns.properties[rig.state.graph.nodes()[3].at] == {"ssd": ""}
+    change(rig, lambda s: decide_graph.properties(s, ["/cluster0/rack1/n3"], [], {}, ("ssd",), rig.now))
+    assert rig.state.nodes[3].properties == ()
+    same_everywhere(rig)
+    for name, target in (("a|b", [3]), ("+a", [3])):
+        with pytest.raises(Rejected, match=r"property|queue"):
+            decide_graph.properties(rig.state, [], target, {name: ""}, (), rig.now)
+
+
+def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
+    more = racks(3)
+    records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6))
+    inventory = ResourceSet(records, tree=to_record(more).wire)
+    words = change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))
+    assert words == ["added 4-5 (n[4-5])", f"graph of {len(more.vertices)} vertices"]
+    assert rig.state.graph.places["/cluster0/rack2/n5/core"].node == 5
+    assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now)) == []
+    rig.hello(4)
+    rig.hello(5)
+    rig.turn()
+    busy = rig.submit(wanting(vertex("rack", 1, vertex("power", 1), vertex("node", 1, slot(vertex("core", 2))))))
+    assert rig.job(busy).ranks == [0]
+    for path in ("/cluster0/rack0", "/cluster0/rack0/n0", POWER):
+        with pytest.raises(Rejected, match="refused") as caught:
+            decide_graph.remove(rig.state, [path], rig.now)
+        assert caught.value.code == "in-use"
+    with pytest.raises(Rejected, match="root"):
+        decide_graph.remove(rig.state, ["/cluster0"], rig.now)
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack2", "/cluster0/rack1/n3"], rig.now))[0] == (
+        "removed 3-5 (n[3-5])"
+    )
+    assert sorted(rig.state.nodes) == [0, 1, 2]
+    same_everywhere(rig)
+    old = rig.journal.at(rig.job(busy).commits[0])
+    assert len(old.graph.nodes()) == 6
+
+
+def test_a_part_of_a_node_goes_and_comes(rig: Rig) -> None:
+    inventory = ResourceSet((NodeRecord(0, "n0", 3, 0, 0, ()),), tree=to_record(racks(1, 1)).wire)
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/nvme"], rig.now)) == ["graph of 17 vertices"]
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/core"], rig.now))[0] == "changed 0 (n0)"
+    assert rig.state.nodes[0].cores == 0
+    assert rig.job(rig.submit(jobspec(cores=2))).ranks == [1]
+    assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))[0] == "changed 0 (n0)"
+    assert rig.state.nodes[0].cores == 3
+    assert rig.job(rig.submit(jobspec(cores=2))).ranks == [0]
+    with pytest.raises(Rejected, match="without cores 0-1, in use now"):
+        decide_graph.remove(rig.state, ["/cluster0/rack0/n0/core"], rig.now)
+    same_everywhere(rig)
+
+
+def test_views_show_what_is_drawn(rig: Rig) -> None:
+    first = rig.submit(powered(8))
+    held, marks = use_of(rig.state, rig.state.graph)
+    place = rig.state.graph.places
+    assert held[place[POWER].at] == (8, {first})
+    assert held[place["/cluster0/rack0/n0/core"].at] == (1, {first})
+    assert place["/cluster0/rack0/n0/nvme"].at not in held
+    assert marks == {}
+    R = views.job_R(rig.state, rig.job(first))
+    assert [one["metadata"]["name"] for one in R.scheduling["graph"]["nodes"]] == [
+        "cluster0", "switch0", "rack0", "power0", "n0", "core0",
+    ]  # fmt: skip
+    again = resource_files.from_R(views.inventory_R(rig.state))
+    assert from_wire(again.tree).raw == rig.state.graph.raw
+
+
+def test_what_is_down_is_not_used(rig: Rig) -> None:
+    change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=False, now=rig.now))
+    assert rig.job(rig.submit(powered(1))).ranks == [2]
+    change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=True, now=rig.now))
+    assert rig.job(rig.submit(powered(1))).ranks == [0]
+    same_everywhere(rig)
+
+
+def test_without_a_graph_nothing_of_it_can_be_asked() -> None:
+    rig = Rig(2)
+    for ask in (
+        lambda s: decide_graph.remove(s, ["/cluster0/n0"], rig.now),
+        lambda s: decide_graph.status(s, ["/cluster0/n0"], up=False, now=rig.now),
+        lambda s: decide_graph.attach(s, ResourceSet(()), "", rig.now),
+        lambda s: decide_graph.properties(s, ["/cluster0/n0"], [], {"a": ""}, (), rig.now),
+    ):
+        with pytest.raises(Rejected, match="no graph of resources"):
+            ask(rig.state)
+    change(rig, lambda s: decide_graph.properties(s, [], [1], {"big": "yes"}, (), rig.now))
+    assert rig.state.nodes[1].properties == ("big",)
+
+
+def test_a_child_has_what_its_job_was_given() -> None:
+    rig = Rig(4, tree=racks())
+    share("parent-with-a-graph", rig.server)
+    end(rig, rig.submit(wanting(vertex("node", 1, slot()))))
+    other = rig.submit(wanting(vertex("node", 1, slot(vertex("core", 2)))))
+    id = rig.submit(wanting(vertex("rack", 1, vertex("power", 3), vertex("node", 1, slot(vertex("core", 1), vertex("nvme", 1))))))
+    assert (rig.job(other).ranks, rig.job(id).ranks) == ([0], [1])
+    here = child.Place("memory:parent-with-a-graph", id, rig.job(id).attempt, 0, 1, 0, "")
+    document = child.make_settings(here, {})["R"]
+    state = State()
+    state.apply(Commit(1, 5, "p", 1, 0, 1.0, [["resource-define", "resource", 1.0, {"method": "job-info", "R": document}]], {}))
+    assert state.graph is not None
+    found = {path: (place.size, place.ids, place.node) for path, place in state.graph.places.items()}
+    assert found == {
+        "/cluster0": (1, 0, -1), "/cluster0/rack0": (1, 0, -1), POWER: (3, 0, -1), "/cluster0/rack0/n1": (1, 0, 0),
+        "/cluster0/rack0/n1/core": (1, 1, 0), "/cluster0/rack0/n1/nvme": (1, 1, 0), "/switch0": (0, 0, -1),
+    }  # fmt: skip
