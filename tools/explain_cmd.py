@@ -21,7 +21,7 @@ Told = tuple[dict[str, Any], "Page"]
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="JOB|NODE...")
+@click.argument("what", nargs=-1, metavar="ID|NODE...")
 @click.option("--node", "nodes", metavar="TARGETS", help="Nodes by rank or host (an idset or a hostlist).")
 @click.option("--json", "as_json", is_flag=True, help="JSON: an object for one job or node, else a list.")
 @at_option

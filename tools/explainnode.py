@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..instances.explaining import Holder, holders_on
 from ..journal.ids import f58
 from ..journal.idset import mask_of, text_of
+from ..schedulers.timeline import OVERDUE_S
 from .explainpage import Page, count, moment, until, whose
-from .explainpending import SHOWN, holder_document, holder_row, out_of_use
+from .explainpending import NAME, SHOWN, holder_document, holder_row, out_of_use, who
 
 if TYPE_CHECKING:
     from ..instances.outlook import Outlook
@@ -39,9 +40,9 @@ def explain_node(journal: Journal, state: State, node: Node, outlook: Outlook, n
         ((id, start) for id, start in starts.items() if any(claim.rank == node.rank for claim in start.claims)),
         key=lambda pair: (pair[1].time, pair[0]),
     )
-    who = _drained_by(journal, node) if node.drain is not None else ""
+    by = _drained_by(journal, node) if node.drain is not None else ""
     page = Page(_answer(node, held, coming, now))
-    page.add("drained by", who)
+    page.add("drained by", by)
     page.add("has", _has(node))
     page.table("held by", [holder_row(one, state, now) for one in held[:SHOWN]], len(held) - SHOWN, "job")
     page.table("next", [_next_row(one, node, state, now) for one in coming[:NEXT]], len(coming) - NEXT, "job")
@@ -54,7 +55,7 @@ def explain_node(journal: Journal, state: State, node: Node, outlook: Outlook, n
             for id, start in coming
             for name, user in (whose(state, id),)
         ],
-        "drain": {"timestamp": node.drain[0], "reason": node.drain[1], "by": who} if node.drain else None,
+        "drain": {"timestamp": node.drain[0], "reason": node.drain[1], "by": by} if node.drain else None,
         "down": {"heard": node.down[0], "reason": node.down[1], "since": node.t_status} if node.down else None,
     }  # fmt: skip
     return document, page
@@ -68,9 +69,10 @@ def _answer(node: Node, held: tuple[Holder, ...], coming: list[Next], now: float
         ends = [one.until for one in held]
         last = "" if len(held) == 1 else "the last "
         when = f", {last}{until(max(ends), now)}" if all(ends) else ""
-        who = f"{f58(held[0].job)} has" if len(held) == 1 else f"{count(len(held), 'job')} have"
+        holder = f"{who(held)} has" if len(held) == 1 else f"{count(len(held), 'job')} have"
         some = f"{count(node.used_cores.bit_count(), 'core')} of {node.cores.bit_count()}" if free else "all of it"
-        parts.append(f"{who} {some}{when or (', without a time limit' if len(held) == 1 else '')}")
+        endless = ", without a time limit" if len(held) == 1 and not held[0].housekeeping else ""
+        parts.append(f"{holder} {some}{when or endless}")
     elif node.usable:
         parts.append("nobody has anything of it")
     if coming and node.usable:
@@ -80,7 +82,7 @@ def _answer(node: Node, held: tuple[Holder, ...], coming: list[Next], now: float
 
 
 def _when(start: Start, now: float) -> str:
-    return f"about {moment(start.time, now)}" if start.time > now + 1 else "now"
+    return f"about {moment(start.time, now)}" if start.time > now + OVERDUE_S else "soon"
 
 
 def _next_row(one: Next, node: Node, state: State, now: float) -> list[str]:
@@ -88,7 +90,8 @@ def _next_row(one: Next, node: Node, state: State, now: float) -> list[str]:
     name, user = whose(state, id)
     cores = sum(claim.cores.bit_count() for claim in start.claims if claim.rank == node.rank)
     kept = "reserved from" if start.reserved else "about"
-    return [f58(id), name[:16], user, count(cores, "core"), f"{kept} {moment(start.time, now)}"]
+    when = "as soon as it is free" if start.time <= now + OVERDUE_S else f"{kept} {moment(start.time, now)}"
+    return [f58(id), name[:NAME], user, count(cores, "core"), when]
 
 
 def _has(node: Node) -> str:

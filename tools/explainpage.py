@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 LABEL = 12
 NEAR_S = 600.0  # moments nearer than this are told to the second
+_FAR = re.compile(r" \((in [^()]*|[^()]* ago)\)$")
 NAMED = 5  # of a list of jobs, so many by their ids
 
 
@@ -56,12 +58,19 @@ class Page:
 def _columns(rows: list[list[str]], width: int) -> list[str]:
     from .formats import cut, width_of
 
+    lines = _drawn(rows)
+    if any(width_of(line) > width for line in lines):  # how far off a moment is can be left out
+        lines = _drawn([[*row[:-1], _FAR.sub("", row[-1])] for row in rows])
+    return [line if width_of(line) <= width else cut(line, width - 1) + "+" for line in lines]
+
+
+def _drawn(rows: list[list[str]]) -> list[str]:
+    from .formats import width_of
+
     widths = [max(width_of(row[at]) for row in rows if len(row) > at) for at in range(max(map(len, rows)))]
-    lines = []
-    for row in rows:
-        line = " ".join(cell + " " * (widths[at] - width_of(cell)) for at, cell in enumerate(row)).rstrip()
-        lines.append(line if width_of(line) <= width else cut(line, width - 1) + "+")
-    return lines
+    return [
+        " ".join(cell + " " * (widths[at] - width_of(cell)) for at, cell in enumerate(row)).rstrip() for row in rows
+    ]  # fmt: skip
 
 
 def span(seconds: float) -> str:

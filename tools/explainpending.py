@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..instances.explaining import Holder, Why, why
@@ -10,6 +11,7 @@ from ..instances.foreign import wait_until
 from ..journal.ids import f58
 from ..journal.job import PRIORITY, SCHED, Job
 from ..schedulers.policy import Code
+from ..schedulers.timeline import OVERDUE_S
 from .explainpage import Page, count, hosts_of, moment, several, span, until, whose
 from .jobview import one_line
 from .reading import user_name
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 BUDGET_S = 2.0  # for the estimate
 SHOWN = 8  # holders, nodes
+NAME = 14  # columns of a name
 
 
 def holds(job: Job, view: View) -> list[tuple[str, str]]:
@@ -91,7 +94,12 @@ def _answer(name: str, told: Why | None, now: float) -> str:
     if reason.code in (Code.DRAINED, Code.NODE_DOWN):
         return f"{name} waits for nodes that are out of use: {reason.text}."
     if told.start is not None:
-        begins = f"it begins about {moment(told.start.time, now)}" if told.start.time > now + 1 else "it is about to begin"
+        ends = [one for one in told.holders if one.decisive]
+        begins = "it is about to begin"
+        if told.start.time > now + OVERDUE_S:
+            begins = f"it begins about {moment(told.start.time, now)}"
+        elif ends:  # past their limits, or housekeeping: nobody knows until when
+            begins = f"it begins as soon as {who(ends)} {'has' if len(ends) == 1 else 'have'} ended"
     else:
         begins = f"no estimate: {told.no_start}"
     if reason.code == Code.READY:
@@ -127,19 +135,25 @@ def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: b
     page.add("ahead", _ahead(told, job, state) if job.priority else "")
     if told.start is not None or not held:
         page.add("begins", _begins(told, state, now))
-    if told.start is not None and (told.start.time > now + 1):
+    if told.start is not None and (told.start.time > now + OVERDUE_S or any(one.decisive for one in told.holders)):
         page.add("", _rests(told))
+
+
+def who(holders: Sequence[Holder]) -> str:
+    """Holders by their ids."""
+    ids = several([one.job for one in holders])
+    return f"the housekeeping after {ids}" if all(one.housekeeping for one in holders) else ids
 
 
 def holder_row(one: Holder, state: State, now: float) -> list[str]:
     """Who, how much of what where, until when; what a start waits for is marked."""
     name, user = whose(state, one.job)
     if one.housekeeping:
-        name, ends = f"housekeeping after {name}", f"since {moment(state.keeping[one.job].started, now)}"
+        name, ends = "(housekeeping)", f"since {moment(state.keeping[one.job].started, now)}"
     else:
         ends = until(one.until, now)
     mark = "*" if one.decisive else " "
-    return [f"{f58(one.job)}{mark}", name[:16], user, f"{count(one.amount, one.unit)} on {hosts_of(state, one.ranks)}", ends]
+    return [f"{f58(one.job)}{mark}", name[:NAME], user, f"{count(one.amount, one.unit)} on {hosts_of(state, one.ranks)}", ends]
 
 
 def _out_row(node: Node, now: float) -> list[str]:
@@ -169,14 +183,14 @@ def _begins(told: Why, state: State, now: float) -> str:
         return f"no estimate: {told.no_start}"
     where = hosts_of(state, (claim.rank for claim in start.claims))
     kept = f", reserved for it by policy {told.policy}" if start.reserved else f" (policy {told.policy})"
-    when = f"about {moment(start.time, now)}" if start.time > now + 1 else "now"
+    when = f"about {moment(start.time, now)}" if start.time > now + OVERDUE_S else "soon"
     return f"{when} on {where}{kept}"
 
 
 def _rests(told: Why) -> str:
     """What an estimate rests on."""
-    ends = [one.job for one in told.holders if one.decisive]
-    parts = [f"{several(ends)} (*) {'has' if len(ends) == 1 else 'have'} ended"] if ends else []
+    ends = [one for one in told.holders if one.decisive]
+    parts = [f"{who(ends)} (*) {'has' if len(ends) == 1 else 'have'} ended"] if ends else []
     parts += [f"{several(told.after)} {'has' if len(told.after) == 1 else 'have'} begun and ended"] if told.after else []
     after = f"when {' and '.join(parts)}; " if parts else ""
     return f"{after}sooner if jobs end before their limits, later if jobs of higher priority come"

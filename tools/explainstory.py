@@ -8,6 +8,7 @@ from ..journal.ids import f58
 from ..journal.job import CLEANUP, INACTIVE, Job
 from .explainpage import Page, clock, hosts_of, moment, span, until
 from .jobview import cause, one_line
+from .reading import user_name
 
 if TYPE_CHECKING:
     from ..journal.wire import Commit, Event
@@ -78,11 +79,13 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
     state = "ended" if job.state == INACTIVE else "running"
     page = Page(_ended(job, view) if job.state == INACTIVE else _running(job, view))
     page.add("waited", _total(job, waited, tries))
-    told = [one for one in waited if one.end - one.begin >= SHORT_S]
-    rows = [[clock(one.begin, view.now), span(one.end - one.begin), one.why] for one in told]
-    page.table("", rows[:SHOWN], len(rows) - SHOWN, "reason")
+    told = sorted((one for one in waited if one.end - one.begin >= SHORT_S), key=lambda one: one.begin - one.end)
+    for one in sorted(told[:SHOWN]):  # the longest, in their order
+        why = one.why.replace(f"user {job.userid} ", f"{user_name(job.userid)} ")
+        page.add("", f"{clock(one.begin, view.now)} {span(one.end - one.begin):>6} {why}")
+    page.add("", f"and {len(told) - SHOWN} shorter ones" if len(told) > SHOWN else "")
     _limits(page, job, view)
-    for kind, severity, note in job.exceptions[:SHOWN]:
+    for kind, severity, note in job.exceptions[:SHOWN] if len(job.exceptions) > 1 else ():  # a single one is the cause
         page.add("exception", one_line(f"{kind}, severity {severity}{f': {note}' if note else ''}"))
     if len(tries) > 1 or job.requeued is not None:
         page.table("attempts", [_attempt(one, view.now) for one in tries[-SHOWN:]])
@@ -111,7 +114,7 @@ def _running(job: Job, view: View) -> str:
     if job.script is not None and job.script[0]:
         ranks = [rank for rank in job.script[2] if rank not in job.script[3]]
         there = hosts_of(view.state, ranks)
-        return f"{name} has its nodes; its {job.script[0]} goes on on {there} since {moment(job.t_alloc, now)}."
+        return f"{name} has its nodes, given {moment(job.t_alloc, now)}; its {job.script[0]} goes on on {there}."
     if not job.t_run:
         return f"{name} has been given its nodes{where} and is being started, since {moment(job.t_alloc, now)}{away}."
     ends = f", {until(job.expiration, now)}" if job.expiration else ", without a time limit"

@@ -45,7 +45,7 @@ def eta(job: Job, view: View) -> str:
 
 
 def eta_text(left: float) -> str:
-    """Seconds from now as Flux has them, to the second: "now", "4s", "23.1m"."""
+    """Seconds from now as Flux has them, to the second: "now" (or as soon as who is past his limit ends), "4s", "23.1m"."""
     from .formats import fsd
 
-    return fsd(float(round(left))) if left >= 1 else "now"
+    return fsd(float(round(left))) if left >= 1.5 else "now"

@@ -328,6 +328,12 @@ def _shell(marker: tuple[str, str]) -> Kind:
     return lambda known, typed: [marker]
 
 
+def jobs_and_nodes(known: Known, typed: str) -> Values:
+    """What `explain` explains."""
+    yield from job_ids(known, typed)
+    yield from nodes(known, typed)
+
+
 # -- which of them a parameter is ---------------------------------------------------------------------------
 
 nothing = _words()
@@ -337,7 +343,8 @@ BY_METAVAR: dict[str, Kind] = {
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs,
-    "ID|NAME": cron_entries, "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
+    "ID|NAME": cron_entries, "ID|NODE": jobs_and_nodes,
+    "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
     "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip
