@@ -15,9 +15,10 @@ import click
 from ..kvs.errors import FluxkvError, Rejected
 from .start_settings import INVENTORY, name_policy
 
-# Of the job that an instance is: what runs inside must not take itself for one of its tasks.
+# Of the job that an instance is: what runs inside must not take itself for one of its tasks. (Which attempt and which copy of
+# a job it is, a script may want to know.)
 OUTER = (
-    "FLUX_JOB_ATTEMPT", "FLUX_JOB_CC", "FLUX_JOB_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE", "FLUX_KVS_NAMESPACE",
+    "FLUX_JOB_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE", "FLUX_KVS_NAMESPACE",
     "FLUX_TASK_LOCAL_ID", "FLUX_TASK_RANK", "FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUXKV_NODE_RANK", "FLUXKV_NODE_TASKS",
 )  # fmt: skip
 STOPPED_LOOK_S = 1.0

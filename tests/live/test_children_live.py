@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,60 @@ def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
         assert ends == [closed, ["cancel", "interrupted by ctrl-C"], closed]
         assert not left_inside(site)
         assert not [key for key in site.ask("KEYS", "*") if b":input:" in key]
+
+
+@pytest.mark.parametrize("how", ["end", "keepers"])
+def test_children_of_children_end_in_one_go(how: str, tmp_path: Path) -> None:
+    """Whatever of them is left, and whoever of their keepers is: no process, no core held, no scratch folder of theirs."""
+    with live.site(tmp_path, "--cores", "4") as site:
+        inner = tmp_path / "inner"
+        inner.write_text(f"#!/bin/sh\nfluxkv submit --quiet sleep 1000; echo $1 >>{tmp_path}/up; exec sleep 1000\n")
+        outer = tmp_path / "outer"
+        outer.write_text(
+            f"#!/bin/sh\nfluxkv batch -n1 --output=none {inner} a; fluxkv batch -n1 --output=none {inner} b\n"
+            f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done\n"
+        )
+        id = parse_id(site.run("batch", "-n4", "--output=none", str(outer)).stdout.strip())
+        lines: list[str] = []
+        deadline = time.monotonic() + 2 * live.PATIENCE_S
+        while len(lines) < 2:
+            assert time.monotonic() < deadline, site.logs()
+            lines = site.written(tmp_path / "up").split()
+        left = left_inside(site)
+        assert sum(line == "sleep 1000" for line in left.values()) >= 2
+        if how == "keepers":
+            keepers = [pid for pid, line in left.items() if " keeper " in line]
+            assert len(keepers) == 3
+            for pid in keepers:
+                os.kill(pid, signal.SIGKILL)
+            site.client.cancel([id])
+        else:
+            (tmp_path / "go").touch()
+        state = site.until(lambda s: bool(s.jobs[id].t_inactive), "it is over")
+        assert not left_inside(site)
+        assert not any(node.used_cores for node in state.nodes.values())
+        assert site.results([site.submit("true", cores_per_task=4)]) == [0]
+        site.sound()
+
+
+def test_a_child_on_four_nodes_with_its_own_config(tmp_path: Path) -> None:
+    """Each node's part reads the config from its own folder; its queues are the child's alone; a second child is a sibling."""
+    with live.site(tmp_path, "-s", "4", "--cores", "1") as site:
+        script = tmp_path / "wide"
+        script.write_text(
+            "#!/bin/sh\n# flux: -N2 --output=none\n# flux: --conf=queues.a.policy.jobspec.defaults.system.duration=5m\n"
+            "# flux: --conf=policy.jobspec.defaults.system.queue=a --conf=queue.policy=conservative\n"
+            "fluxkv run -N2 sh -c 'echo $FLUX_TASK_RANK of $FLUX_JOB_NNODES'; fluxkv queue list -no {queue}\n"
+            "fluxkv config get queue.policy\n"
+        )
+        ids = [parse_id(site.run("batch", str(script)).stdout.strip()) for _ in range(2)]
+        assert site.results(ids) == [0, 0]
+        for id in ids:
+            shown = site.run("job", "attach", f58(id)).stdout.split("\n")
+            assert sorted(shown[:2]) == ["0 of 2", "1 of 2"]
+            assert (shown[2], shown[3].strip('"')) == ("a", "conservative"), shown
+        assert site.run("queue", "list", "-no", "{queue}").stdout.split() == ["default"]
+        claims = [{claim.rank for claim in site.client.job(id).claims or ()} for id in ids]
+        assert not left_inside(site)
+        assert len(claims) == 2
+        site.sound()
