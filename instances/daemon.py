@@ -19,6 +19,7 @@ from ..journal.wire import pack
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Store
+from . import prefork
 from .paths import StateDir, lock_held, write_json
 
 LOG_LIMIT = 5000
@@ -171,7 +172,10 @@ def leave(status: int) -> NoReturn:
 
 def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:
     """Start a daemon as a process of its own session; its pid. Its stderr goes to the role's log file."""
-    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", role, "--state-dir", state_dir.path, *options]
+    words = [role, "--state-dir", state_dir.path, *options]
+    if pid := prefork.begin(options[1] if options[:1] == ("--role",) else role, words):
+        return pid
+    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", *words]
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

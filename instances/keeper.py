@@ -21,7 +21,7 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from ..kvs.uri import public
-from . import boot, leaving, witness
+from . import boot, leaving, prefork, witness
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -87,6 +87,7 @@ class Keeper(ServerCare):
                 self._adopt(role)
             else:
                 self._spawn(role)
+        prefork.dismiss()
         if self.owner:
             self._watch_owner()
         what = "joined" if self.joined else "started" if new else "resumed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..kvs import failpoints
+from ..kvs.errors import FluxkvError
 from .daemon import Log, guarded, leave
 from .paths import StateDir
 
@@ -13,6 +14,8 @@ def main(argv: list[str]) -> int:
     """Run one role until it ends; its exit status."""
     role, options = argv[0], dict(zip(argv[1::2], argv[2::2], strict=True))
     state_dir = StateDir(options["--state-dir"])
+    if role == "keeper" and int(options.get("--ready-fd", "-1")) >= 0 and (words := _forked(state_dir)) is not None:
+        return main(words)
     failpoints.arm(options.get("--role", role))
     if role == "launcher":
         from .launcher import main as run_launcher
@@ -42,6 +45,18 @@ def main(argv: list[str]) -> int:
             raise SystemExit(f"unknown role {role}")
 
     return guarded(lambda: log, body)
+
+
+def _forked(state_dir: StateDir) -> list[str] | None:
+    """In each of the processes that a keeper begins with, but its own: what that one is to do."""
+    from . import prefork
+    from .supervised import roles_of
+
+    try:
+        names = [role.name for role in roles_of(state_dir.read(), state_dir)]
+    except FluxkvError:
+        return None  # the keeper itself says what is wrong
+    return prefork.prepare(names, state_dir)
 
 
 def called(name: str, state_dir: StateDir) -> str:

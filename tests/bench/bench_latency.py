@@ -96,7 +96,9 @@ def starts(repeats: int) -> list[Figure]:
                 raise RuntimeError(f"fluxkv run fluxkv start: {done.stderr.strip() or done.stdout}")
             ready.append(float(times[1]) - float(times[0]))
         run = [value / 1000 for value in whole([PROGRAM, "run", "true"], rig.environment(), repeats)]
+        alloc = [value / 1000 for value in whole([PROGRAM, "alloc", "-n1", "true"], rig.environment(), repeats)]
     found.append(figure("child instance in a one-core job: start → its command runs", ready, "s", 0.4))
     note = f"fluxkv run true alone: {percentile(run, 0.5):.2f} s"
     found.append(figure("fluxkv run fluxkv start true, whole command", child, "s", note=note))
+    found.append(figure("fluxkv alloc -n1 true, whole command", alloc, "s", 0.6))
     return found

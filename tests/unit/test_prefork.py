@@ -1,0 +1,88 @@
+"""Daemons that are forked before they are told what to do: what they share, what they are called, who of them goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxkv.instances.paths import StateDir
+
+KEEPER = """
+import json, os, random, sys
+from fluxkv.instances import prefork
+from fluxkv.instances.paths import StateDir
+how = sys.argv[-1]
+held = os.open("/dev/null", os.O_RDONLY)
+words = prefork.prepare(["worker-0", "agent"], StateDir(sys.argv[2]))
+if words is not None:
+    fds = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 50) if os.path.exists(f"/proc/self/fd/{fd}"))
+    args = open("/proc/self/cmdline").read().strip(chr(0)).split(chr(0))
+    said = {"words": words, "sid": os.getsid(0) == os.getpid(), "fds": fds, "args": args, "random": random.random()}
+    print(json.dumps(said), flush=True)
+    os._exit(7)
+print(*(one.pid for one in prefork._waiting.values()), flush=True)
+if how == "die":
+    sys.stdin.read()
+for name, other in (("agent", "worker-0"), ("worker-0", "agent")):
+    pid = prefork.begin(name, [name, "--state-dir", sys.argv[2], "more"])
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), prefork.begin(name, ["again"]), flush=True)
+    if how == "dismiss":
+        prefork.dismiss()
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            print("none left", flush=True)
+        break
+print(random.random(), flush=True)
+"""
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path: Path) -> StateDir:
+    made = StateDir(str(tmp_path / "i"))
+    made.create()
+    return made
+
+
+def keeper(place: StateDir, how: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", KEEPER, "keeper", place.path, "--owner", "0", "--ready-fd", "3", "and room for other words", how]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_each_becomes_what_it_is_told_and_shares_nothing(place: StateDir) -> None:
+    with keeper(place, "all") as process:
+        out = process.communicate(timeout=30)[0].splitlines()
+    assert out[1:3] == ["7 0", "7 0"]
+    said = [json.loads(Path(place.log_file(role)).read_text()) for role in ("agent", "worker")]
+    for role, name, one in zip(("agent", "worker"), ("agent", "worker-0"), said, strict=True):
+        assert one["words"] == [name, "--state-dir", place.path, "more"]
+        assert (one["sid"], one["fds"]) == (True, [])
+        assert one["args"][-5:] == [role, "--state-dir", place.path, "--role", name]
+    assert len({said[0]["random"], said[1]["random"], float(out[3])}) == 3
+
+
+def test_who_is_not_needed_goes(place: StateDir) -> None:
+    with keeper(place, "dismiss") as process:
+        out = process.communicate(timeout=30)[0].splitlines()
+    assert out[1:3] == ["7 0", "none left"]
+
+
+def test_none_outlives_its_keeper(place: StateDir) -> None:
+    with keeper(place, "die") as process:
+        assert process.stdout is not None
+        fds = [os.pidfd_open(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(fds) == 2
+        process.send_signal(signal.SIGKILL)
+        for fd in fds:
+            import select
+
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            assert poller.poll(30_000)
+            os.close(fd)
