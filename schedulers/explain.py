@@ -53,10 +53,12 @@ class _View(NamedTuple):
 
 
 def explain(request: Request, pool: Pool) -> Reason:
-    """Why the request does not fit the pool now; code "ready" if it does. `request.flat` must be there."""
+    """Why the request does not fit the pool now; code "ready" if it does."""
     flat = request.flat
     if flat is None:
-        return Reason(Code.UNSATISFIABLE, "unsatisfiable: this shape of request is not supported yet", "")
+        return _of_any_shape(request, pool)
+    if flat.nnodes and pool.policy.whole_nodes:
+        flat = flat._replace(exclusive=True)
     matching = pool.matching(request)
     if pool.satisfiable(request) is not None:
         if not matching:
@@ -75,17 +77,44 @@ def explain(request: Request, pool: Pool) -> Reason:
             flat.nnodes, idle, "node",
         )  # fmt: skip
     if pool.fits(request, pool.free, pool.usable) is None:
+        if pool.policy.whole_nodes and not pool.match(request):
+            text = f"the match policy {pool.match_policy} gives whole nodes, and too few are idle"
+            return Reason(Code.RESOURCES, text, "node")
         return Reason(Code.READY, "fits now", "")
     return _shortage(flat, _View(pool, pool.free, among, True), bool(request.constraint_key)).reason(Code.RESOURCES)
 
 
-def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
-    """It would fit if nodes that are drained or offline came back: say how many, and of which sort."""
+def _of_any_shape(request: Request, pool: Pool) -> Reason:
+    """The same questions, asked of the search."""
+    from .tree.shortage import shortage
+
+    if pool.satisfiable(request) is not None:
+        if not pool.matching(request):
+            return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {_nobody_meets(request, pool)}", "constraint")
+        short = shortage(pool, request, empty=True, all_up=True)
+        return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {short.text}", short.kind, *short[2:])
+    if pool.fits(request, pool.total, pool.usable) is not None:
+        code, because = _away(request, pool, pool.matching(request))
+        short = shortage(pool, request, empty=True)
+        return Reason(code, f"{short.text}{because}", "node", *short[2:])
+    if pool.match(request):
+        return Reason(Code.READY, "fits now", "")
+    short = shortage(pool, request, now=" now")
+    return Reason(Code.RESOURCES, short.text, short.kind, *short[2:])
+
+
+def _away(request: Request, pool: Pool, matching: int) -> tuple[Code, str]:
+    """Whether those that are drained would do, and how many nodes are away, of which sort."""
     away = [pool.down.get(i, "offline") for i in positions(matching & ~pool.usable)]
-    counts = {why: away.count(why) for why in sorted(set(away))}
-    because = ", ".join(f"{n} {why}" for why, n in counts.items())
+    because = ", ".join(f"{away.count(why)} {why}" for why in sorted(set(away)))
     drained = sum(1 << i for i, why in pool.down.items() if why == "drained")
     code = Code.DRAINED if pool.fits(request, pool.total, pool.usable | drained) is None else Code.NODE_DOWN
+    return code, f" ({because})" if because else ""
+
+
+def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
+    """It would fit if nodes that are drained or offline came back: say how many, and of which sort."""
+    code, because = _away(request, pool, matching)
     among = matching & pool.usable
     up = serving_nodes(flat, pool.total, among).bit_count() if flat.nnodes else among.bit_count()
     if flat.nnodes:
@@ -94,9 +123,9 @@ def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
             text = f"needs {nodes} with {_per_node(flat)}; {up or 'none'} of those up {_has(up)}"
         else:
             text = f"needs {nodes}; {_up(up, bool(request.constraint_key))}"
-        return Reason(code, f"{text} ({because})", "node", flat.nnodes, up, "node")
+        return Reason(code, f"{text}{because}", "node", flat.nnodes, up, "node")
     short = _shortage(flat, _View(pool, pool.total, among, False), bool(request.constraint_key))
-    return short._replace(kind="node").reason(code, f"{short.text} ({because})")
+    return short._replace(kind="node").reason(code, f"{short.text}{because}")
 
 
 def _shortage(flat: Flat, view: _View, constrained: bool) -> _Short:

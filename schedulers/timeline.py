@@ -99,7 +99,8 @@ class Timeline:
     def reserve(self, job: int, request: Request, duration_s: float) -> Span | None:
         """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
         length = length_of(duration_s)
-        profile = self._told_profile() if request.flat is not None and type(self.pool) is Pool else None
+        counts = type(self.pool) is Pool and self.pool.match_policy == "first"  # else which nodes it gets is the search's to say
+        profile = self._told_profile() if request.flat is not None and counts else None
         span = self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
         if span is not None:
             self.keep(span)

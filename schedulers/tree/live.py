@@ -114,6 +114,14 @@ class LiveSearch(Search):
             self.visit(self.layout.tree.roots[subsystem], here, True, False, pool)
         return self.resolve(pool, needs)
 
+    def count(self, need: Need) -> int:
+        """How many of one need there are, slots for a slot."""
+        pool: Pool = {}
+        kind = need.children[0].type if need.is_slot else need.type
+        for subsystem in roots_for(self.layout, [kind]):
+            self.visit(self.layout.tree.roots[subsystem], (need,), True, False, pool)
+        return sum(candidate.count for candidate in pool.get(need if need.is_slot else need.type, ()))
+
     # -- what there is
 
     def visit(self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool) -> None:

@@ -111,13 +111,19 @@ class Stand:
         return True
 
 
+def stand_of(pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False) -> Stand:
+    """What is free of a pool for a request, on these positions (those that are usable, or with `all_up` all)."""
+    if among is None:
+        among = pool.all_bits if all_up else pool.usable
+    return Stand(pool, pool.policy, pool.matching(request) & among, empty=empty, all_up=all_up)
+
+
 def search(
     pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False
 ) -> tuple[Claim, ...] | Unmatched:  # fmt: skip
     """What a request gets of a pool, on these positions; nothing is taken."""
     wanted = of_request(request)
-    allowed = pool.matching(request) & (pool.usable if among is None else among)
-    stand = Stand(pool, pool.policy, allowed, empty=empty, all_up=all_up)
+    stand = stand_of(pool, request, among, empty=empty, all_up=all_up)
     parts = LiveSearch(stand, pool.policy, wanted).answer()
     claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
     if claims and all(stand.has(claim) for claim in claims):

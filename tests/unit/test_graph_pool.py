@@ -9,6 +9,7 @@ from trees import recipe, tree, vertex
 
 from fluxkv.journal.claims import Claim, Draw
 from fluxkv.kvs.errors import Conflict, Rejected
+from fluxkv.schedulers.explain import explain
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
@@ -256,3 +257,44 @@ def test_a_unit_of_power_that_is_held_is_held_with_its_nodes() -> None:
     assert isinstance(pool.match(ask(everything)), Unmatched)
     pool.give(claims)
     assert [c.rank for c in got(pool, everything)] == [0, 1, 2, 3]
+
+
+NEVER = "unsatisfiable: needs "
+
+
+@pytest.mark.parametrize(
+    ("resource", "text", "kind", "numbers"),
+    [
+        (vertex("node", 2, slot(1, vertex("socket", 3))), f"{NEVER}2 nodes with 1 slot of 3 sockets; none fits", "socket", (2, 0)),
+        (vertex("rack", 4, slot(1, vertex("node", 1))), f"{NEVER}4 racks; 2 fit", "rack", (4, 2)),
+        (vertex("row", 1, slot(1, vertex("node", 1))), "unsatisfiable: there is no row in the resource graph", "row", (1, 0)),
+        (vertex("rack", 2, vertex("node", 3, slot(1, vertex("core")))), f"{NEVER}2 racks with 3 nodes; none fits", "node", (2, 0)),
+        (vertex("node", 4, slot(1, vertex("socket", 2))), "needs 4 nodes with 1 slot of 2 sockets; 3 fit now", "socket", (4, 3)),
+        (vertex("node", 1, slot({"min": 1, "max": 2}, vertex("core", 1))), "fits now", "", (0, 0)),
+    ],
+)  # fmt: skip
+def test_what_is_short_is_said(resource: dict[str, Any], text: str, kind: str, numbers: tuple[int, int]) -> None:
+    pool = pool_of(tree(racks=2, nodes=2))
+    got(pool, slot(1, vertex("core", 1)))
+    reason = explain(ask(resource), pool)
+    assert reason.text.startswith(text)
+    assert (reason.blocking, (reason.needed, reason.found)) == (kind, numbers)
+
+
+def test_nodes_that_are_away_are_said_to_be() -> None:
+    pool = pool_of(tree(racks=2, nodes=2))
+    pool.set_node(3, 255, 0, 16, False, True, "drained")
+    reason = explain(ask(vertex("rack", 2, slot(2, vertex("node", 1)))), pool)
+    assert (reason.code, reason.text) == ("drained", "needs 2 racks with 2 slots of 1 node; 1 fits (1 drained)")
+
+
+def test_a_policy_of_whole_nodes_says_so() -> None:
+    pool = pool_of(tree(racks=1, nodes=1), "lonodex")
+    one = got(pool, slot(1, vertex("core", 1)))
+    assert (one[0].cores, one[0].slots) == (255, 1)
+    assert explain(ask(slot(1, vertex("core", 1))), pool).code == "resources"
+    pool = pool_of(tree(racks=1, nodes=2), "lonodex")
+    pool.set_node(0, 1, 0, 16, True, False)
+    pool.set_node(1, 1, 0, 16, True, False)
+    assert explain(ask(slot(1, vertex("core", 1))), pool).text == "the match policy lonodex gives whole nodes, and too few are idle"
+    assert explain(ask(vertex("node", 1, slot(1, vertex("core", 1)))), pool).text == "needs 1 idle node; none is idle"
