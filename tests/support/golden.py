@@ -1,6 +1,7 @@
 """Golden journals: histories that programs of older schemas wrote, kept for good as they wrote them (see tests/README.md).
 
     python tests/support/golden.py add valid/schema-4 --seed 7     a history of the small simulator, by this very program
+    python tests/support/golden.py add valid/graph-4 --graph       one of an instance with a graph of resources
     python tests/support/golden.py add warn/odd --uri URI          what an instance has journalled
     python tests/support/golden.py refold                          after SCHEMA was raised: note what they fold to now
 
@@ -93,13 +94,14 @@ def main() -> None:
     adding.add_argument("name")
     adding.add_argument("--seed", type=int)
     adding.add_argument("--uri")
+    adding.add_argument("--graph", action="store_true")
     commands.add_parser("refold")
     asked = parser.parse_args()
     table = index() if INDEX.exists() else {}
     if asked.command == "add":
         assert asked.name.partition("/")[0] in KINDS, f"a name is one of {KINDS}, a slash and a word"
         assert asked.name not in table, "a golden journal is never changed"
-        write(asked.name, played(asked.seed) if asked.uri is None else of_instance(asked.uri))
+        write(asked.name, with_graph() if asked.graph else played(asked.seed) if asked.uri is None else of_instance(asked.uri))
         note(asked.name, table)
     for name in table:
         note(name, table)
@@ -112,6 +114,57 @@ def played(seed: int) -> list[Entry]:
     sim = mini_sim.Sim(seed, 250)
     sim.run()
     entries: list[Entry] = sim.cli.store.read(0, 1_000_000)
+    return entries
+
+
+def with_graph() -> list[Entry]:
+    """Jobs that draw on power and NVMe, housekeeping that keeps it, a worker's end, nodes that come and go, properties, status."""
+    from trees import racks, vertex
+    from worker_rig import Rig, jobspec
+
+    from fluxkv.instances.reactor import Lead
+    from fluxkv.journal import decide_graph
+    from fluxkv.journal.rset import NodeRecord, ResourceSet
+    from fluxkv.schedulers.tree.record import to_record
+
+    rig = Rig(4, tree=racks(), config={"job-manager": {"housekeeping": {"command": ["h"], "release-after": "0"}}})
+
+    def job(*resources: dict[str, Any]) -> int:
+        spec = jobspec(duration=60.0)
+        spec["resources"] = list(resources)
+        return rig.submit(spec)
+
+    def over(id: int) -> None:
+        rig.started(id)
+        rig.over(id)
+        rig.turn()
+        for rank in rig.job(id).ranks:
+            rig.report(rank, script=[[id, rig.job(id).attempt, "h", rig.now, rig.now, 0, ""]])
+            rig.turn()
+
+    def change(decided: Any) -> None:
+        rig.do(decided[0])
+        rig.turn()
+
+    slot = vertex("slot", 1, vertex("core", 1), vertex("nvme", 1), label="t")
+    powered = vertex("rack", 1, vertex("power", 8), vertex("node", 1, slot))
+    first, second, third = job(powered), job(powered), job(powered)
+    over(first)
+    rig.worker = rig.new_worker("worker-1")
+    rig.turn(Lead(True))
+    over(second)
+    whole = job(vertex("rack", 1, vertex("node", 1, slot), exclusive=True))
+    more = ResourceSet(tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6)), tree=to_record(racks(3)).wire)
+    change(decide_graph.attach(rig.journal.load(), more, "", rig.now))
+    for rank in (4, 5):
+        rig.hello(rank)
+    change(decide_graph.properties(rig.journal.load(), ["/cluster0/rack2"], [4], {"row": "b"}, (), rig.now))
+    change(decide_graph.status(rig.journal.load(), ["/cluster0/rack2/power0"], up=False, now=rig.now))
+    over(third)
+    over(whole)
+    change(decide_graph.remove(rig.journal.load(), ["/cluster0/rack1"], rig.now))
+    job(powered)
+    entries: list[Entry] = rig.store.read(0, 1_000_000)
     return entries
 
 
