@@ -15,7 +15,7 @@ from ..journal.wire import pack, pack_events, unpack
 from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, hello, split_key
-from .branches import Branches, adopted_lately
+from .branches import Branches
 from .facts import Rows, cut, rest
 from .reactor import (
     Answered,
@@ -232,6 +232,7 @@ class Agent(Branches):
         placed = self.placed.get(key)
         if placed is None or placed.over:
             return
+        self.note_past(key, event)
         successor = self.placed.get(following or "")
         if successor is not None:
             successor.claim = placed.claim  # it has the seat
@@ -296,8 +297,7 @@ class Agent(Branches):
             self.hello_due = False
             self.sent_hello = True
             for rank in self.host.ranks:
-                context = hello(self.host, rank, self.meta.epoch, self.cursors.get(rank, "0-0"), self.placed.values(),
-                                claims=adopted_lately(self.meta.epochs))  # fmt: skip
+                context = hello(self.host, rank, self.meta.epoch, self.cursors.get(rank, "0-0"), self.placed.values())
                 events.append(["hello", f"node/{rank}", now, context])
                 bumps.append(f"node/{rank}")
         else:

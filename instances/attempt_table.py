@@ -13,7 +13,7 @@ from heapq import heapify, heappush
 from typing import Any
 
 from ..kvs.failpoints import ARMED, reach
-from .fence import Fence
+from .fence import CUT_OFF, Fence
 from .leftovers import LeftOvers
 from .oom import OomWatch
 from .seats import Seats
@@ -90,7 +90,7 @@ class AttemptTable:
 
     def start(self, attempt: Attempt) -> bool:
         """Start a holder of a seat; False when nothing of it runs, so that it is over already."""
-        if attempt.spec.get("fence") and self.fence.cut_off(boot_time()):
+        if attempt.spec.get("fence") and self.fence.bars(attempt.key, boot_time()):
             attempt.cause = self.fence.cause()  # it may be known to be over: begun elsewhere
             attempt.statuses.update(dict.fromkeys((task[0] for task in attempt.tasks), int(signal.SIGKILL)))
             return False
@@ -213,6 +213,8 @@ class AttemptTable:
             if worst and not attempt.cause and self.oom.ended(statuses.values()):
                 attempt.cause = "oom"
             self.fence.held.pop(key, None)
+            if attempt.cause.startswith(CUT_OFF) and (back := self.seats.dismiss(key)):
+                self.give_back(back)
             heir = self.seats.over(key)
             del self.held[key]
             self.conclude(
@@ -234,7 +236,8 @@ class AttemptTable:
             attempt.event = self.over[key]
             if not heir:
                 return
-            attempt = self.held[heir]
+            place, attempt = attempt.spec.get("held"), self.held[heir]
+            attempt.spec["held"] = place
             if self.start(attempt):
                 return
 

@@ -79,17 +79,18 @@ class Host:
 
 
 def hello(
-    host: Host, rank: int, epoch: int, cursor: str, placed: Iterable[Placed], *, claims: bool = False
+    host: Host, rank: int, epoch: int, cursor: str, placed: Iterable[Placed]
 ) -> dict[str, Any]:
-    """Context of a node's hello: who it is, how far it has read, and every attempt it has. claims: also what each holds, for a
-    journal that may not know."""
+    """Context of a node's hello: who it is, how far it has read, every attempt it has, and what each holds, for a journal that may
+    not know."""
     here = [one for one in placed if one.rank == rank]
     context: dict[str, Any] = {
         "rank": rank, "host": host.names[rank], "boot": host.boot, "spool": host.spool_id, "epoch": epoch, "cursor": cursor,
         "held": [one.name for one in here],
     }  # fmt: skip
+    claims = {one.name: [*one.claim, one.t_start] for one in here if one.claim is not None and one.t_start}
     if claims:
-        context["claims"] = {one.name: [*one.claim, one.t_start] for one in here if one.claim is not None and one.t_start}
+        context["claims"] = claims
     return context
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Any
 
-from ..journal.scripts import EPILOG, LETTERS, entry_of
+from ..journal.scripts import EPILOG, HOUSEKEEPING, LETTERS, entry_of
 from ..kvs.epochs import belongs, settle, spans
 from ..kvs.port import Meta, id_pair
 from .attempts import Placed
@@ -154,11 +154,13 @@ class Branches:
 
     def ran_before(self, placed: Placed) -> bool:
         """Whether what is ordered, or what follows it, has run on the lost branch: its end is told, it does not begin (again)."""
-        told, epilog = self.past.get(placed.key), f"{placed.job}.{entry_of(placed.key)}{LETTERS[EPILOG]}.{placed.rank}"
-        if told is None and not placed.letter and epilog in self.past:
-            ended = self.past[epilog][4]
-            cause = "lost: its epilog ran on a branch that is lost"
-            told = ["over", placed.key, 9, 0.0, ended, None, cause, "", 0, 0.0, placed.job]
+        told = self.past.get(placed.key)
+        for kind in (EPILOG, HOUSEKEEPING) if told is None and not placed.letter else ():
+            after = self.past.get(f"{placed.job}.{entry_of(placed.key)}{LETTERS[kind]}.{placed.rank}")
+            if after is not None:
+                cause = f"lost: its {kind} ran on a branch that is lost"
+                told = ["over", placed.key, 9, 0.0, after[4], None, cause, "", 0, 0.0, placed.job]
+                break
         if told is None:
             return False
         self._place(placed)

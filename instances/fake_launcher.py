@@ -230,7 +230,7 @@ class FakeLauncher:
         self._over[key] = over
         events.append(over)
         if heir:
-            self._start(heir, self._waiting.pop(heir), now)
+            self._start(heir, self._waiting.pop(heir) | {"held": spec.get("held")}, now)
 
     def _give_back(self, keys: list[str]) -> None:
         if keys:

@@ -3,6 +3,8 @@
 Only attempts with a fence, of jobs that are to begin again elsewhere when their node is lost. The agent says when the store last
 answered, on the boot-time clock, which goes on while the machine sleeps. After `fence_s` without such a word they are ended; the
 worker counts them as over after twice that time (`node_watch`), so TERM has to give way to KILL well within the second half.
+When the store answers again, what was ordered before that is not begun either: the order may have waited in the inbox meanwhile.
+Nobody takes over the seat of what is ended so: it may have been given to somebody else already.
 A launcher that does not run cannot end anything: a host that is stopped as a whole and goes on later ends them then, at once.
 """
 
@@ -10,20 +12,26 @@ from __future__ import annotations
 
 from ..journal.duration import format_duration
 from .spawning import Attempt
+from .wire import Message
+
+CUT_OFF = "lost: node cut off"
 
 
 class Fence:
     """held: running attempts with a fence, by key."""
 
-    __slots__ = ("_contact", "_fence_s", "held")
+    __slots__ = ("_contact", "_fence_s", "_stale", "held")
 
     def __init__(self) -> None:
         self._contact = 0.0
         self._fence_s = 0.0  # 0: for ever, or nobody has said
+        self._stale = 0  # version up to which what was ordered may have been given up
         self.held: dict[str, Attempt] = {}
 
-    def alive(self, t_boot: float, fence_s: float) -> None:
-        """The store answered what was asked at this time."""
+    def alive(self, t_boot: float, fence_s: float, tip: int) -> None:
+        """The store answered what was asked at this time. tip: the journal's version then; 0: this is no news."""
+        if tip and (not self._contact or self.cut_off(t_boot) or tip < self._stale):
+            self._stale = tip
         self._contact, self._fence_s = max(self._contact, t_boot), fence_s
 
     def at(self) -> float:
@@ -31,8 +39,12 @@ class Fence:
         return self._contact + self._fence_s if self._fence_s else float("inf")
 
     def cut_off(self, now: float) -> bool:
-        """Whether it is too late to begin anything, or to go on."""
+        """Whether it is too late to go on."""
         return now >= self.at()
+
+    def bars(self, key: str, now: float) -> bool:
+        """Whether an attempt must not begin (any more)."""
+        return self.cut_off(now) or int(key.split(".")[1].partition("-")[0]) <= self._stale
 
     def hold(self, attempt: Attempt) -> None:
         self.held[attempt.key] = attempt
@@ -49,4 +61,29 @@ class Fence:
 
     def cause(self) -> str:
         """Of the end of such an attempt."""
-        return f"lost: node cut off: no word from the instance for {format_duration(self._fence_s)}, ended by its launcher"
+        return f"{CUT_OFF}: no word from the instance for {format_duration(self._fence_s)}, ended by its launcher"
+
+
+class Contact:
+    """What an agent tells its launcher of the store's answers: messages for `Fence.alive`."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+
+    def answered(self, t_boot: float, fence_s: float, tip: int) -> Message:
+        """The store has answered what was asked at this time."""
+        self._last = t_boot, fence_s
+        return ["alive", t_boot, fence_s, tip]
+
+    def again(self) -> list[Message]:
+        """For a launcher that may be new."""
+        return [["alive", *self._last, 0]] if self._last is not None else []
+
+    def shortened(self, fence_s: float) -> list[Message]:
+        """Before a beat says a shorter time than the last: a worker must not hear of it before the launcher."""
+        if self._last is None or not 0 < fence_s < (self._last[1] or float("inf")):
+            return []
+        self._last = self._last[0], fence_s
+        return self.again()

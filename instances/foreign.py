@@ -96,9 +96,9 @@ def settle(state: State, rank: int, names: list[str], group: Group, now: float, 
 
 
 def settle_granted(state: State, job: Job, rank: int, group: Group, now: float, adopting: Adopting) -> None:
-    """A job placed ahead that runs there on a seat whose holder the journal does not know, or knows to be over: it is allocated."""
+    """A job placed ahead that runs there on a seat whose holder the journal does not know, or has given up: it is allocated."""
     row = state.said_claims.get(rank, {}).get(job.key)
-    if row is not None and adopted_at(state) and not job.seat_of and _free(state, [row], adopting.claims):
+    if row is not None and not job.seat_of and _free(state, [row], adopting.claims):
         adopt(state, job, job.key, [row], group, now, adopting)
         context = group.events[-1][3]
         del context["adopted"]

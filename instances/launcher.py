@@ -9,7 +9,7 @@ journals, jobs' meaning or retries. Messages are framed by `wire`.
 Agent -> launcher: `["env", ref, {name: value}]`, `["launch", [attempt, ...]]`, `["signal", key, signum]`,
 `["end", key, cause]`, `["limit", key, limit_s]`, `["recall", [keys]]`, `["ack", [keys]]`,
 `["list"]`, `["list", "recent"]` (also what was acked a short while ago, state "past"),
-`["eof", key]`, `["alive", t_boot, fence_s]` (the store answered what was asked then; see `fence`), `["shutdown", kill]`.
+`["eof", key]`, `["alive", t_boot, fence_s, tip]` (see `fence`), `["shutdown", kill]`.
 
 Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over, held], ...]]`
 in answer to `list` (state "queued", "running" or "over"; over: the over event or None; held: as the attempt had it). Events:
@@ -271,7 +271,7 @@ class Launcher(AttemptTable):
             self.events.extend(["first-exit", a.key, *one] for one in a.exits or ())
 
     def on_alive(self, message: Message) -> None:
-        self.fence.alive(float(message[1]), float(message[2]))
+        self.fence.alive(float(message[1]), float(message[2]), int(message[3]))
 
     def on_eof(self, message: Message) -> None:
         attempt = self.held.get(message[1])

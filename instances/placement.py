@@ -25,13 +25,14 @@ AGAIN_S = 1.0  # when a policy that failed is asked once more
 
 
 class Plan(Protocol):
-    """What is read of a planner, and what is told to it. given: claims that this pass gives back. nonsense: why the policy's plan
-    was broken off, "" if it was not. resync: ranks, and words of vertices, whose copy in the pool is not to be trusted; spoiled:
-    nothing in it is. leaving: now taken offline."""
+    """What is read of a planner, and what is told to it. given: claims that this pass gives back. more: running jobs that it adds,
+    by (scope, user). nonsense: why the policy's plan was broken off, "" if it was not. resync: ranks, and words of vertices, whose
+    copy in the pool is not to be trusted; spoiled: nothing in it is. leaving: now taken offline."""
 
     state: State
     lines: Lines
     pool: Pool
+    more: dict[tuple[str, int], int]
     given: dict[int, Sequence[Claim]]
     nonsense: str
     resync: set[int | str]
@@ -128,6 +129,8 @@ def fault(place: Place, plan: Plan, taken: dict[int | str, list[int]], placed: s
         return f"it gives job {name} {why}"
     if place.job in plan.state.attention:
         return ""  # it is not placed: something has happened to it since
+    if why := _barred(plan, plan.state.jobs[place.job]):
+        return f"it places job {name}, {why}"
     for claim in place.claims:
         used = taken[claim.rank]
         taken[claim.rank] = [used[0] | claim.cores, used[1] | claim.gpus, used[2] + claim.memory_mb]
@@ -136,6 +139,15 @@ def fault(place: Place, plan: Plan, taken: dict[int | str, list[int]], placed: s
             taken[draw.vertex] = [used[0] + draw.units, used[1] | draw.ids]
     placed.add(place.job)
     return ""
+
+
+def _barred(plan: Plan, job: Job) -> str:
+    """Why a job may not begin whatever is free, "" if it may."""
+    state = plan.state
+    if not state.may_start(job.queue):
+        return f"whose queue {job.queue} starts nothing"
+    full = state.usage.running_full(job.queue, job.userid, plan.more) if state.usage is not None else ""
+    return f"which would be one too many: {full}" if full else ""
 
 
 def _used(plan: Plan, rank: int) -> list[int]:

@@ -28,6 +28,7 @@ from .beats import Beat, held_sums, pack_beat
 from .daemon import Daemon, Log
 from .discover import binding
 from .fake_launcher import FakeLauncher
+from .fence import Contact
 from .forward import LOOK_S, Forwarder
 from .inbox import read_on
 from .job_input import JobInput
@@ -70,6 +71,7 @@ class AgentRunner(Runner):
         self.inventory = store.bumps(INVENTORY)
         self.spool_id = spool_id(spool)
         self.offline_after_s = 0.0
+        self.contact = Contact()
         names, cpus = self._nodes(store)
         host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp",
                     cpus, daemon.state_dir.path, meta.origin_ms, bool(settings.get("join")))  # fmt: skip
@@ -173,6 +175,7 @@ class AgentRunner(Runner):
         if self.client.connected:
             return
         if self.client.try_connect():
+            self.client.send(*self.contact.again())
             self.ready.append(LauncherLost(False))
             self.wake_at = time.time()
 
@@ -384,10 +387,11 @@ class AgentRunner(Runner):
         ranks, placed, begun = self.reactor.host.ranks, self.reactor.placed, boot_time()
         held = () if self.fake_nodes or self.reactor.held is None else held_sums(placed.values(), ranks)
         beat = Beat(tuple(ranks), time.time(), len(placed), os.getloadavg()[0], self.offline_after_s, held)
+        self.client.send(*self.contact.shortened(self.offline_after_s))
         try:
             self.store.push(self.keys.telemetry, [pack_beat(beat)], limit=TELEMETRY_LIMIT)
-            self.client.send(["alive", begun, self.offline_after_s])
             meta = self.store.meta()
+            self.client.send(self.contact.answered(begun, self.offline_after_s, meta.version))
             check_schema(meta)
             self.forwarder.full = is_past(self.store, meta)
             inventory = self.store.bumps(INVENTORY)

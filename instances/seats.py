@@ -70,6 +70,10 @@ class Seats:
             self._lines.pop(group, None)
         return ""
 
+    def dismiss(self, key: str) -> list[str]:
+        """Take out whoever waits in the line of the holder `key`."""
+        return self.withdraw(list(self._lines.get(self._group_of[key], ())))
+
     def seat(self, key: str) -> Seat:
         """The seat a holder holds. Raises KeyError for anybody else."""
         return self._seat_of[key]

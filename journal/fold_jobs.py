@@ -138,11 +138,21 @@ def set_flags(state: State, job: Job, ts: float, context: Context, version: int)
 
 
 def script_start(kind: str) -> Handler:
-    """prolog-start or epilog-start of ours, which names ranks; one of somebody else's blocks nothing here."""
+    """prolog-start or epilog-start of ours, which names ranks; one of somebody else's blocks nothing here.
+
+    A prolog is begun by the commit that allocates, an epilog when the tasks are over, or will not be after the prolog's end.
+    """
 
     def handler(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-        if "ranks" in context and job.holds:
-            job.script = [kind, version, list(ids_of_mask(mask_of(context["ranks"]))), {}]
+        if "ranks" not in context or not job.holds:
+            return
+        ranks = list(ids_of_mask(mask_of(context["ranks"])))
+        if job.script is not None and job.script[0]:
+            raise Impossible("again")
+        never = kind == EPILOG and job.script is not None and job.script[1] == version
+        if not never and (job.attempt != version if kind == PROLOG else job.status is None):
+            raise Impossible("state")
+        job.script = [kind, version, ranks, {}]
 
     return handler
 

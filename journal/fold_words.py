@@ -158,9 +158,13 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
 def _is_current(state: State, name: str) -> bool:
     """Whether an attempt, or a script, is what its job is at."""
     id, _, attempt = name.partition(".")
-    job, keeping = state.jobs.get(int(id)), state.keeping.get(int(id))
     tasks = attempt.rstrip("".join(KINDS))
-    return (job is not None and job.key == f"{id}.{tasks}") or (keeping is not None and keeping.attempt_id == tasks)
+    kind = KINDS.get(attempt[len(tasks) :], "")
+    if kind == HOUSEKEEPING:
+        keeping = state.keeping.get(int(id))
+        return keeping is not None and keeping.attempt_id == tasks
+    job = state.jobs.get(int(id))
+    return job is not None and job.key == f"{id}.{tasks}" and (not kind or (job.script is not None and job.script[0] == kind))
 
 
 def fence(state: State, subject: str, ts: float, context: Context, version: int) -> None:

@@ -65,6 +65,11 @@ def start(state: State, subject: str, ts: float, context: Context, version: int)
     if held is not None:
         begun = f"{context['attempt']}{LETTERS[HOUSEKEEPING]}"
         raise Impossible("not-free", held.rank, [one.rank for one in claims], begun)
+    job = state.jobs.get(id)
+    if job is None or job.commits[-1] != version:
+        for claim in claims:
+            give(state, claim, id, keep=True)
+        raise ValueError("its job has not just been freed")  # nobody was told to begin it
     keeping = state.keeping[id] = Keeping(id)
     keeping.attempt, keeping.epoch, keeping.order = attempt, epoch, version
     keeping.claims, keeping.started = context["claims"], float(ts)

@@ -14,6 +14,7 @@ begins it late: of what lies before its first line nothing is claimed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -49,8 +50,9 @@ def lost_word(lost: tuple[int, int], branch: Iterable[int] = ()) -> str:
     return "~".join((f"{lost[0]}-{lost[1]}", *map(str, branch)))
 
 
+@lru_cache(maxsize=64)
 def spans(text: str) -> list[Span]:
-    """The epochs of a meta table, oldest first."""
+    """The epochs of a meta table, oldest first. The list is everybody's: do not change it."""
     found = []
     try:
         for line in text.split():

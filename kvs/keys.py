@@ -7,6 +7,7 @@ one hash tag, so an instance lives in one Cluster slot and a tree of instances s
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .errors import Rejected
 
@@ -87,6 +88,7 @@ class Keys:
         return key.startswith(self.prefix + "inbox:")
 
 
+@lru_cache(maxsize=256)
 def keys_of(key: str) -> Keys | None:
     """The `Keys` of the instance whose key this is; None if it is nobody's."""
     head, mark, _ = key.partition("}:")

@@ -72,6 +72,7 @@ class Rules:
         self.used: dict[int, dict[int, int]] = {rank: {} for rank in cores}  # rank -> core -> job
         self.over: set[tuple[int, int, int]] = set()  # (job, attempt, rank)
         self.spec: dict[int, dict[str, Any]] = {}
+        self.place: dict[int, int] = {}  # job -> how many were submitted before it; ids may come in another order
         self.name: dict[int, str] = {}
         self.user: dict[int, int] = {}
         self.late: dict[int, float] = {}  # job -> latest time at which one of its dependencies was said to be met
@@ -246,6 +247,7 @@ class Rules:
     def _waits(self, name: str, job: int, ts: float, context: dict[str, Any]) -> None:
         """RFC 26 as flux-core has it: nobody goes on before what it waits for, nobody ends who could have gone on."""
         if name == "submit":
+            self.place[job] = len(self.place)
             self.spec[job], self.user[job] = context["jobspec"], context["userid"]
             self.name[job] = (context["jobspec"]["attributes"]["system"].get("job") or {}).get("name", "")
         elif name == "jobspec-update":
@@ -299,7 +301,7 @@ class Rules:
             if other == job or self.user[other] != self.user[job] or self.name[other] != name:
                 continue
             waiting = any(one["scheme"] == "singleton" for one in of_jobspec(spec) or ()) and other not in self.let_go
-            later = other > job and other not in self.let_go  # whether such a one is seen in time is nobody's promise
+            later = self.place[other] > self.place[job] and other not in self.let_go  # seen in time or not
             if not (waiting or later) and self.state[other] != "INACTIVE":
                 self._fault(job, f"singleton, though {other} of the same name is {self.state[other]}")
         self.let_go.add(job)

@@ -8,7 +8,7 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances.beats import PULSE, Beat, held_sum, pack_beat, read_beat
-from fluxkv.instances.fence import Fence
+from fluxkv.instances.fence import Contact, Fence
 from fluxkv.instances.leaving import gone
 from fluxkv.instances.reactor import Messages
 from fluxkv.journal import decide_hosts
@@ -203,18 +203,46 @@ class Held:
 
 def test_the_launcher_s_fence() -> None:
     fence = Fence()
-    one: Any = Held("a")
+    one: Any = Held("7.12-5.0")
     fence.hold(one)
     assert fence.due(1e9) == []  # nobody has said how long
-    fence.alive(100.0, 8.0)
-    fence.alive(90.0, 8.0)  # an old word changes nothing
+    fence.alive(100.0, 8.0, 11)
+    fence.alive(90.0, 8.0, 11)  # an old word changes nothing
     assert (fence.at(), fence.cut_off(107.9), fence.due(107.9)) == (108.0, False, [])
     assert fence.due(108.0) == [one]
     assert one.grace_s == 2.0  # gone by KILL well before twice the time is over
     assert fence.due(200.0) == []
     assert fence.cut_off(200.0)
-    fence.alive(200.0, 0.0)  # from now on for ever
+    fence.alive(200.0, 0.0, 20)  # from now on for ever
     assert not fence.cut_off(1e9)
+
+
+def test_what_was_ordered_before_a_silence_is_not_begun_after_it() -> None:
+    """The order waited in the inbox: a worker may have counted it as over meanwhile, and begun another attempt elsewhere."""
+    fence = Fence()
+    fence.alive(100.0, 8.0, 11)
+    assert fence.bars("7.11-5.0", 101.0)  # nobody knows what was before this launcher
+    assert not fence.bars("7.12-5p.0", 101.0)
+    fence.alive(107.0, 8.0, 20)
+    assert not fence.bars("7.12-5.0", 108.0)
+    assert fence.bars("7.21-5.0", 115.0)  # cut off
+    fence.alive(115.0, 8.0, 30)
+    assert fence.bars("7.30-5.0", 116.0)
+    assert not fence.bars("7.31-5.0", 116.0)
+    fence.alive(116.0, 8.0, 0)  # no news
+    assert fence.bars("7.30-5.0", 116.0)
+    fence.alive(116.5, 8.0, 25)  # history lost its end: what is ordered now has such numbers, too
+    assert not fence.bars("7.26-6.0", 117.0)
+
+
+def test_a_launcher_hears_of_a_shorter_fence_before_any_worker() -> None:
+    contact = Contact()
+    assert contact.again() == contact.shortened(5.0) == []
+    assert contact.answered(100.0, 30.0, 7) == ["alive", 100.0, 30.0, 7]
+    assert contact.shortened(30.0) == contact.shortened(0.0) == contact.shortened(60.0) == []
+    assert contact.shortened(5.0) == [["alive", 100.0, 5.0, 0]] == contact.again()
+    contact.answered(110.0, 0.0, 9)
+    assert contact.shortened(5.0) == [["alive", 110.0, 5.0, 0]]
 
 
 def reopened(air: Air, *speaking: int) -> None:

@@ -47,6 +47,11 @@ def happened(world: World, commits: list[Commit]) -> None:
                 found[f"{context['type']} exceptions"] += 1
             elif name == "alloc" and "adopted" in context:
                 found["adopted attempts"] += 1
+            elif name == "lost" and context["cause"].startswith("node cut off: not heard"):
+                found["silent and lost"] += 1
+            elif name == "offline" and "heard" in context:
+                found["silent"] += 1
+    found["cut off"] += sum(machine.launcher.cut_off for machine in world.machines)
     found["handed over"] += world.diary.handed
     found["look-ups"] += world.lookups
     found["snapshots"] += world.snapshots
@@ -163,7 +168,9 @@ def fenced(world: World, commits: list[Commit]) -> None:
         if world.forks or world.poisoned:
             continue
         for name, job, _, context in commit.events:
-            if name == "lost" and not any(since <= at and context["rank"] in ranks for since, ranks in world.downs):
+            if name != "lost" or context["cause"].startswith("node cut off: not heard"):
+                continue  # of the latter, `physical` knows better
+            if not any(since <= at and context["rank"] in ranks for since, ranks in world.downs):
                 raise Broken(f"job {job} is lost on rank {context['rank']}, where no launcher has died", job)
 
 
@@ -177,6 +184,7 @@ def physical(world: World, commits: list[Commit]) -> None:
         if run.limit_s and not letter_of(run.key):
             limited.setdefault(run.job, run)
     allocated: dict[int, float] = {}
+    attempt: dict[int, int] = {}  # job -> version of its attempt
     changed = {event[1] for commit in commits for event in commit.events if event[0] in ("jobspec-update", "resource-update")}
     for commit in commits:
         at = world.times[commit.id]
@@ -187,9 +195,16 @@ def physical(world: World, commits: list[Commit]) -> None:
                         raise Broken(f"{run.key} begins though the job is over", job)
             if name == "free":
                 for run in diary.by_job.get(job, ()):
-                    if run.key.rpartition(".")[0][-1:] != "h" and run.begun <= at < run.over - SLACK_S:
+                    if run.version == attempt.get(job) and letter_of(run.key) != "h" and run.begun <= at < run.over - SLACK_S:
                         raise Broken(f"free of job {job} in version {commit.version} while {run.key} runs", job)
-            elif name == "alloc":
+            elif name == "lost" and "script" not in context:
+                for run in diary.by_job.get(job, ()):
+                    ours = run.version == attempt.get(job) and run.rank == context["rank"] and not letter_of(run.key)
+                    if ours and run.over > at + SLACK_S:
+                        raise Broken(f"job {job} is lost on rank {run.rank} in version {commit.version}: {run.key} goes on", job)
+            elif name in ("grant", "alloc"):
+                if "attempt" not in context:
+                    attempt[job] = int(context["adopted"].partition("-")[0]) if "adopted" in context else commit.version
                 allocated[job] = at
             elif name == "exception" and context["type"] == "timeout" and job in limited and job not in changed:
                 run = limited[job]

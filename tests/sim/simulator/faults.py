@@ -25,7 +25,7 @@ CHANCES = {
 # What happens at moments of its own: name -> weight.
 BLOWS = {
     "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
-    "jump": 1.0,
+    "jump": 1.0, "mute": 1.5,
 }  # fmt: skip
 SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
@@ -90,6 +90,11 @@ class Faults:
         if process.up:
             process.frozen_until = self.world.now + rng.choice((0.1, 2.0, 8.0, 40.0))
 
+    def _mute(self) -> None:
+        """An agent's heartbeats are lost, and nothing else."""
+        rng = self.world.rng
+        rng.choice(self.world.machines).agent.mute_until = self.world.now + rng.choice((3.0, 20.0, 70.0))
+
     def _jump(self) -> None:
         """Somebody sets a clock."""
         world = self.world
@@ -139,6 +144,8 @@ class Faults:
     def heal(self) -> None:
         """The storm is over: everything works, at once, and is where it was."""
         self.server_back()
+        for machine in self.world.machines:
+            machine.agent.mute_until = 0.0
         for process in self.world.processes():
             process.cut_until = 0.0
             process.frozen_until = min(process.frozen_until, self.world.now)

@@ -127,6 +127,7 @@ def calm(world: World) -> None:
     let_go(world)
     settle(world, PATIENCE_S, explained=False)
     world.run_until(world.now + 65.0)  # what was late arrives
+    settle(world, PATIENCE_S, explained=False)
     clients.journal.catch_up(clients.view)
 
 
@@ -166,6 +167,9 @@ def release(world: World) -> None:
     clients.journal.catch_up(clients.view)
     if any(node.drain is not None for node in clients.view.nodes.values()):
         clients.say(lambda state: decide.undrain(state, list(state.nodes), "", world.now, force=True), fresh=True)
+    for name in world.site.queues:
+        if not clients.view.may_start(name):  # somebody's word that was long on its way
+            clients.say(lambda state, name=name: decide.change_queue(name, "start", "", world.now), fresh=True)
     for job in list(clients.view.active()):
         if job.urgency == 0 and job.state & (NEW | DEPEND | PRIORITY | SCHED):
             clients.say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, world.now), fresh=True)

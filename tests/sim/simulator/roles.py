@@ -9,7 +9,9 @@ from fluxkv.instances import adopting, forks
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
+from fluxkv.instances.beats import PULSE, Beat, held_sums, pack_beat
 from fluxkv.instances.cron import Cron
+from fluxkv.instances.fence import Contact
 from fluxkv.instances.inbox import read_on
 from fluxkv.instances.reactor import (
     Follow,
@@ -23,6 +25,7 @@ from fluxkv.instances.reactor import (
     ToLauncher,
     Trim,
 )
+from fluxkv.instances.run_agent import INVENTORY, TELEMETRY_LIMIT
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from .world import World
 
 LEASE_S = 3.0
-BEAT_S = 2.0
+BEAT_S = 5.0  # in the calm nothing is lost, and fewer beats do
 
 
 class WorkerProcess(ReactorProcess):
@@ -53,11 +56,21 @@ class WorkerProcess(ReactorProcess):
         state = load_agreed(self.journal)
         self.reactor = Worker(self.journal.meta, state, world.new_policy(), self.name)
         position = f"{state.version}-{state.epoch}" if state.version else "0"
-        self.subscription = self.store.subscribe({self.store.keys.journal: position})
+        telemetry = self.store.keys.telemetry
+        self.names = {telemetry: "telemetry"}
+        self.subscription = self.store.subscribe({self.store.keys.journal: position, telemetry: "$"})
+        self.reactor.watch.remember(self.store.messages(telemetry, limit=2 * TELEMETRY_LIMIT))
         self.leading = False
         if world.strikes("liar"):  # stopped for long while it led: it believes that it still does
             self._lead(True)
         self._renew()
+        self._pulse()
+
+    def _pulse(self) -> None:
+        """Its own beat among those of the nodes."""
+        self.world.after(self.world.beat_s(self.reactor.state.rules.offline_after_s), self._pulse, owner=self)
+        if self.leading and self.world.now >= self.cut_until and not self.world.strikes("lost"):
+            self.world.at_server(self.world.push_beat, self.store, pack_beat(Beat(PULSE, self.clock())))
 
     def known(self) -> list[str]:
         state = self.reactor.state
@@ -111,7 +124,7 @@ class Machine:
     def __init__(self, world: World, number: int, ranks: tuple[int, ...]) -> None:
         self.world, self.number, self.ranks = world, number, ranks
         self.boots = self.spools = 1
-        self.launcher = SimLauncher()
+        self.launcher = SimLauncher(world.now)
         self.launcher_up = True
         self.saved: dict[int, str] = {}
         self.pump_at = NEVER
@@ -202,13 +215,25 @@ class AgentProcess(ReactorProcess):
     def __init__(self, world: World, machine: Machine) -> None:
         super().__init__(world, f"agent-{machine.number}")
         self.machine = machine
-        self.inventory = 0
+        self.inventory: list[int] = []
+        self.offline_after_s = 0.0
+        self.unheard = False
+        self.mute_until = 0.0
+
+    def _nodes(self) -> dict[int, str]:
+        """The nodes of the inventory that are this machine's."""
+        state = Journal(self.store).look()
+        self.offline_after_s = state.rules.offline_after_s
+        here = {rank: state.nodes[rank].host for rank in self.machine.ranks if rank in state.nodes}
+        self.unheard = not all(state.nodes[rank].online for rank in here)
+        return here
 
     def begin(self) -> None:
         machine, store = self.machine, self.store
+        self.contact = Contact()
         meta = store.meta()
-        (self.inventory,) = store.bumps(["resource"])
-        here = self.world.nodes_of(machine.ranks)
+        self.inventory = store.bumps(INVENTORY)
+        here = self._nodes()
         if not here:
             raise Unavailable("no node of this host is in the inventory")
         tip = f"{meta.version}-{meta.epoch}"
@@ -232,26 +257,53 @@ class AgentProcess(ReactorProcess):
 
     def connect(self) -> None:
         self.mail.append(LauncherLost(False))
+        self._tell(self.contact.again())
         self.machine.tell(["list"])
 
+    def _tell(self, messages: list[list[Any]]) -> None:
+        for message in messages:
+            self.machine.tell(message)
+
     def _beat(self) -> None:
-        """Notice a new epoch, or another inventory, even when there is nothing to report."""
-        world = self.world
-        world.after(BEAT_S if not world.calm else 5.0, self._beat, owner=self)
-        if world.now < self.cut_until or self.request is not None:
+        """Say that this host lives; notice a new epoch, or another inventory, even when there is nothing to report."""
+        world, reactor = self.world, self.reactor
+        world.after(world.beat_s(self.offline_after_s), self._beat, owner=self)
+        if world.now < self.cut_until:
+            return
+        if world.now >= self.mute_until and not world.strikes("lost"):
+            placed, ranks = reactor.placed.values(), reactor.host.ranks
+            held = held_sums(placed, ranks) if reactor.held is not None else ()
+            beat = Beat(tuple(ranks), self.clock(), len(placed), 0.0, self.offline_after_s, held)
+            begun = world.now - self.machine.launcher.booted
+            self._tell(self.contact.shortened(self.offline_after_s))
+            world.at_server(self._beats, pack_beat(beat), begun, self.offline_after_s, self.life)
+        if self.request is not None:
             return
         try:
             meta = self.store.meta()
-            (inventory,) = self.store.bumps(["resource"])
+            inventory = self.store.bumps(INVENTORY)
         except Unavailable:
             return
         if inventory != self.inventory:
             self._adopt(inventory, f"{meta.version}-{meta.epoch}")
-        if self._goes_on(meta, self.reactor.meta.epoch):
+        if self._goes_on(meta, reactor.meta.epoch):
             self.reopened(meta)
 
-    def _adopt(self, inventory: int, tip: str) -> None:
-        names = self.world.nodes_of(self.machine.ranks)
+    def _beats(self, data: bytes, begun: float, fence_s: float, life: int) -> None:
+        """A beat is at the server, whether its sender still lives or not; its launcher hears of it when the answer is there."""
+        world = self.world
+        if world.push_beat(self.store, data) and self.life == life and not world.strikes("lost") and world.now >= self.cut_until:
+            tip = self.store.meta().version
+            if world.calm:
+                self._answered(begun, fence_s, tip)
+            else:
+                world.after(world.latency(), self._answered, begun, fence_s, tip, owner=self)
+
+    def _answered(self, begun: float, fence_s: float, tip: int) -> None:
+        self.machine.tell(self.contact.answered(begun, fence_s, tip))
+
+    def _adopt(self, inventory: list[int], tip: str) -> None:
+        names = self._nodes()
         for rank in adopt(self.reactor, names, tip):
             key = self.store.keys.inbox(f"node/{rank}")
             self.names[key] = f"node/{rank}"
@@ -262,6 +314,7 @@ class AgentProcess(ReactorProcess):
         self.mail = [one for one in self.mail if getattr(one, "name", "") in ("", *self.names.values())]
         self.machine.saved = dict(self.reactor.cursors)
         self.inventory = inventory
+        self.reactor.hello_due = self.reactor.hello_due or self.unheard
         self.wake()
 
     def known(self) -> list[str]:

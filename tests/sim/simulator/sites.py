@@ -41,11 +41,15 @@ SOME_SCRIPTS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
+SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may say nothing before it is offline
+
+
 class Site:
     """kind: "plain", "queues", "scripts", "changing" or "graph". config: what it begins with, and ends with."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
+        self.resource = {"resource": {"offline-after": SILENCE[number % len(SILENCE)]}}
         self.config: dict[str, Any] = {}
         self.queues: tuple[str, ...] = ("default",)
         if kind == "queues":
@@ -56,6 +60,7 @@ class Site:
             self.config, self.queues = dict(SHARED), ("all", "even", "odd")
             if number % 3 == 0:
                 self.config["job-manager"] = {"housekeeping": {"command": ["h"], "release-after": "0"}}
+        self.config = self.config | self.resource
 
     def some_queue(self, rng: random.Random) -> str:
         """The queue of a job to be submitted, "" for none in particular; now and then one that is not there."""
@@ -109,11 +114,12 @@ class Site:
     def another(self, rng: random.Random) -> tuple[dict[str, Any] | None, dict[int, int]]:
         """(another config, or None; another inventory, rank -> cores, or {})."""
         if self.kind == "queues":
-            return rng.choice((QUEUES, QUEUES, LESS)), {}
+            return rng.choice((QUEUES, QUEUES, LESS)) | self.resource, {}
         if self.kind == "changing":
             if rng.random() < 0.5:
                 tables = {kind: rng.choice(some) for kind, some in SOME_SCRIPTS.items() if rng.random() < 0.4}
-                return ({"job-manager": tables} if tables else {}), {}
+                found = {"resource": {"offline-after": rng.choice(SILENCE)}} if rng.random() < 0.5 else dict(self.resource)
+                return found | ({"job-manager": tables} if tables else {}), {}
             ranks = sorted(rng.sample(range(4), rng.choice((2, 3, 4, 4))))
             return None, {rank: rng.choice((2, 3, CORES, CORES)) for rank in ranks}
         return None, {}

@@ -5,10 +5,13 @@ The diary is the physical truth that the journal is measured by. It raises `Brok
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+from heapq import heappush
+from typing import Any, cast
 
 from fluxkv.instances.attempts import split_key
-from fluxkv.instances.fake_launcher import FakeLauncher
+from fluxkv.instances.fake_launcher import FakeLauncher, _Run
+from fluxkv.instances.fence import CUT_OFF, Fence
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.instances.seats import Seats
 from fluxkv.journal.scripts import KINDS
@@ -22,8 +25,73 @@ class Broken(AssertionError):
         self.job = job
 
 
+class Held:
+    """What `Fence` knows of a running attempt."""
+
+    def __init__(self, key: str, grace_s: float) -> None:
+        self.key, self.grace_s = key, grace_s
+
+
 class SimLauncher(FakeLauncher):
-    """A launcher that can die: its tasks end with it, and its spool says so to the next one."""
+    """A launcher that can die: its tasks end with it, and its spool says so to the next one. It ends what has a fence, by the
+    production's own `Fence` and its host's boot-time clock. booted: when that began. cut_off: how many it has ended so."""
+
+    def __init__(self, booted: float) -> None:
+        super().__init__()
+        self.fence = Fence()
+        self.booted = booted
+        self.cut_off = 0
+
+    def handle(self, message: list[Any], now: float) -> None:
+        if message[0] == "alive":
+            self.fence.alive(message[1], message[2], message[3])
+        else:
+            super().handle(message, now)
+
+    def due(self) -> float | None:
+        due = super().due()
+        if not self.fence.held or (at := self.booted + self.fence.at()) == float("inf"):
+            return due
+        return at if due is None else min(due, at)
+
+    def advance(self, now: float) -> list[list[Any]]:
+        for held in self.fence.due(now - self.booted):
+            self._cut_off(cast(Held, held), now)
+        return super().advance(now)
+
+    def _cut_off(self, held: Held, now: float) -> None:
+        """Every other one does not obey TERM, and is killed."""
+        run = self._runs.get(held.key)
+        if run is None or run.at < 0:
+            return
+        self.cut_off += 1
+        self._stop(held.key, signal.SIGTERM, self.fence.cause())
+        if run.spec.get("fake_s") and sum(held.key.encode()) % 2:
+            self._ripe.remove(run)
+            run.at, run.status = now + held.grace_s, int(signal.SIGKILL)
+            self._count += 1
+            heappush(self._ends, (run.at, self._count, run))
+
+    def _schedule(self, run: _Run) -> None:
+        if not run.cause.startswith("lost"):
+            super()._schedule(run)
+
+    def _start(self, key: str, spec: dict[str, Any], now: float) -> None:
+        if not spec.get("fence"):
+            super()._start(key, spec, now)
+        elif not self.fence.bars(key, now - self.booted):
+            super()._start(key, spec, now)
+            self.fence.hold(cast(Any, Held(key, spec.get("kill_grace_s", 5.0))))
+        else:  # it may be known to be over, and have begun elsewhere
+            run = self._runs[key] = _Run(key, spec, 0.0)
+            run.status, run.cause, run.at = int(signal.SIGKILL), self.fence.cause(), -1.0
+            self._ripe.append(run)
+
+    def _finish(self, run: _Run, now: float) -> None:
+        self.fence.held.pop(run.key, None)
+        if run.cause.startswith(CUT_OFF):
+            self._give_back(self._seats.dismiss(run.key))
+        super()._finish(run, now)
 
     def die(self, now: float, *, with_spool: bool) -> None:
         """Whatever it was about to say is unsaid. with_spool: the whole host went down, and what was not journalled is void."""
@@ -37,8 +105,10 @@ class SimLauncher(FakeLauncher):
         self._events.clear()
         self._recent.clear()
         self._seats = Seats(self._seats.linger_s)
+        self.fence = Fence()
         if with_spool:
             self._over.clear()
+            self.booted = now
 
 
 class Run:
@@ -64,6 +134,7 @@ class Diary:
         self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
         self.handed = 0
         self.forked = 0.0  # when history last lost something
+        self.deaths: dict[str, float] = {}  # home -> when its launcher last died, and with it what it remembered
 
     def brought(self, attempt: dict[str, Any]) -> None:
         """What a launcher is given; an attempt that is not queued brings its seat."""
@@ -76,17 +147,19 @@ class Diary:
         for event in events:
             if event[0] == "start":
                 self._start(home, event[1], now)
-            elif event[0] == "over" and event[1] in self.running:
-                self._over(event[1], now)
+            elif event[0] == "over":
                 if event[7]:
+                    self.handed += event[7] not in self.seats
                     self.seats[event[7]] = self.seats[event[1]]
-                    self.handed += 1
+                if event[1] in self.running:
+                    self._over(event[1], now)
 
     def _over(self, key: str, now: float) -> None:
         self.running.pop(key).over = now
 
     def died(self, home: str, now: float) -> None:
         """A launcher and its tasks are gone."""
+        self.deaths[home] = now
         for key in [key for key, run in self.running.items() if run.home == home]:
             self._over(key, now)
 
@@ -94,10 +167,11 @@ class Diary:
         job, version, rank = split_key(key)
         if key in self.runs:
             before = self.runs[key]
-            forgotten = before.begun < self.forked and before.over and before.home != home
-            if not (letter_of(key) and forgotten) and (key not in self.running or self.running[key].home != home):
+            dead = before.home != home or (letter_of(key) and self.deaths.get(home, 0.0) >= before.over)
+            forgotten = before.begun < self.forked and before.over and dead
+            if not forgotten and (key not in self.running or self.running[key].home != home):
                 raise Broken(f"attempt {key} starts twice", job)
-            if not (letter_of(key) and forgotten):
+            if not forgotten:
                 return  # told again
         letter = letter_of(key)
         self._scripts(key, rank, letter)

@@ -18,8 +18,9 @@ from fluxkv.journal import decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.idset import mask_of
 from fluxkv.journal.log import Journal
+from fluxkv.journal.node_config import beat_period
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
-from fluxkv.kvs.errors import Corrupt
+from fluxkv.kvs.errors import Corrupt, Unavailable
 from fluxkv.kvs.memory_server import MemoryServer
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.schedulers.fcfs import Fcfs
@@ -30,7 +31,7 @@ from .clients import Clients, ClientStore
 from .faults import CHANCES, Faults, Fork
 from .nonsense import Nonsense
 from .process import Process
-from .roles import KeeperProcess, Machine, WorkerProcess
+from .roles import BEAT_S, TELEMETRY_LIMIT, KeeperProcess, Machine, WorkerProcess
 from .sites import CORES, GRAPHS, MACHINES, Site
 from .truth import Broken, Diary
 
@@ -64,7 +65,7 @@ class World:
         self.calendar: list[tuple[float, int, Callable[..., None], tuple[Any, ...], Process | None, int]] = []
         self.moves = self.lookups = self.snapshots = self.conflicts = 0
         self.happened: Counter[str] = Counter()
-        self.calm = False
+        self.calm = self.beating = False
         self.eager = rng.random() < 0.5
         self.cores = CORES
         self.site = Site("graph" if seed >= GRAPHS else KINDS[seed % len(KINDS)], seed // len(KINDS))
@@ -137,10 +138,29 @@ class World:
     def new_policy(self) -> Policy:
         return Nonsense(self) if self.faults.on("nonsense") else Fcfs()
 
-    def nodes_of(self, ranks: tuple[int, ...]) -> dict[int, str]:
-        """The nodes of the inventory that are among these."""
-        state = Journal(self.store).look()
-        return {rank: state.nodes[rank].host for rank in ranks if rank in state.nodes}
+    def beat_s(self, offline_after_s: float) -> float:
+        """Seconds from one heartbeat to the next."""
+        if not self.calm:
+            return beat_period(offline_after_s)
+        return min(BEAT_S, 0.75 * offline_after_s) if offline_after_s else BEAT_S
+
+    def at_server(self, do: Callable[..., None], *args: Any) -> None:
+        """Do something when a heartbeat has come to the server: at once in the calm."""
+        if self.calm:
+            do(*args)
+        else:
+            self.after(self.latency(), do, *args)
+
+    def push_beat(self, store: MemoryStore, data: bytes) -> bool:
+        """A heartbeat is at the server; only workers follow these. False where nobody answers."""
+        self.beating = True
+        try:
+            store.push(store.keys.telemetry, [data], limit=TELEMETRY_LIMIT)
+        except Unavailable:
+            return False
+        finally:
+            self.beating = False
+        return True
 
     def draw_skew(self) -> float:
         if not self.faults.on("skew"):
@@ -186,6 +206,10 @@ class World:
         return next((id for id in self.clients.ids if str(id) in text), 0)
 
     def _told(self) -> None:
+        if self.beating:
+            for worker in self.workers:
+                worker.news()
+            return
         tip = self.store._tip()
         if tip not in self.times:
             self.times[tip] = self.now
