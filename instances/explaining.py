@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
-from ..journal.claims import Claim, from_wire
+from ..journal.claims import Claim, Draw, from_wire
 from ..journal.job import SCHED, Job
 from ..journal.node import Node
 from ..journal.state import State
@@ -103,7 +103,7 @@ def holders_on(
 ) -> tuple[Holder, ...]:
     """Who holds something on these nodes: those first who hold what `claims` name, then by when they end, who has no end last."""
     wanted, found = list(claims), list[Holder]()
-    unit = {"node": "node", "gpu": "gpu", "memory": "MB"}.get(reason.blocking, "core")
+    unit = {"memory": "MB"}.get(reason.blocking, reason.blocking if reason.blocking.isalnum() else "core")
     ids = {id for rank in ranks for id in state.nodes[rank].jobs}
     for id in ids:
         job = state.jobs[id]
@@ -123,10 +123,16 @@ def _holder(
         "node": len(here), "gpu": sum(claim.gpus.bit_count() for claim in here), "MB": sum(claim.memory_mb for claim in here),
         "core": sum(claim.cores.bit_count() for claim in here),
     }  # fmt: skip
-    if not amounts[unit]:
+    amount = amounts[unit] if unit in amounts else sum(draw.units for claim in here for draw in claim.draws if _is_a(draw, unit))
+    if not amount:
         return []
     decisive = bool(overlap(here, wanted))
-    return [Holder(id, housekeeping, until, tuple(claim.rank for claim in here), amounts[unit], unit, decisive)]
+    return [Holder(id, housekeeping, until, tuple(claim.rank for claim in here), amount, unit, decisive)]
+
+
+def _is_a(draw: Draw, kind: str) -> bool:
+    """Whether a draw is from a vertex of this type, as far as its name tells."""
+    return draw.vertex.rpartition("/")[2].rstrip("0123456789") == kind
 
 
 def _holders(state: State, pool: Pool, request: Request, reason: Reason, start: Start | None) -> tuple[Holder, ...]:

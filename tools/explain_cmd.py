@@ -33,7 +33,8 @@ def explain(
 
     Of a job that waits: what is short, who holds it and until when, who comes first, when and where it is expected to begin.
     Of one that runs or is over: how it ended, how long it waited and for what, its attempts. Of a node: who has it, who is
-    next, why it is out of use. A start is an estimate: each job takes all of its time limit, nobody comes.
+    next, why it is out of use; a vertex of the graph of resources is named by its path. A start is an estimate: each job
+    takes all of its time limit, nobody comes.
 
     \b
     Examples:
@@ -70,9 +71,11 @@ def explain(
 
 
 def _explain(journal: Journal, state: State, now: float, word: str, at: str | None) -> list[Told]:
-    """What a word names: a host, else a job, else ranks."""
+    """What a word names: a vertex by its path, a host, else a job, else ranks."""
     from ..journal.ids import f58, parse_id
 
+    if word.startswith("/"):
+        return _vertex(journal, state, now, word)
     if any(node.host == word for node in state.nodes.values()):
         return _nodes(journal, state, now, ranks_of(state, word))
     try:
@@ -106,6 +109,16 @@ def _nodes(journal: Journal, state: State, now: float, ranks: list[int]) -> list
 
     outlook = foresee(state, now)
     return [explain_node(journal, state, state.nodes[rank], outlook, now) for rank in ranks]
+
+
+def _vertex(journal: Journal, state: State, now: float, path: str) -> list[Told]:
+    from .explainnode import foresee
+    from .explainvertex import explain_vertex, place_of
+
+    place = place_of(state, path)
+    if place.node >= 0 and state.graph is not None and state.graph.nodes()[place.node].at == place.at:
+        return _nodes(journal, state, now, [place.node])
+    return [explain_vertex(state, path, place, foresee(state, now), now)]
 
 
 def _job(journal: Journal, state: State, now: float, job: Job) -> Told:

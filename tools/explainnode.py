@@ -68,11 +68,11 @@ def _answer(node: Node, held: tuple[Holder, ...], coming: list[Next], now: float
         free = (node.cores & ~node.used_cores).bit_count()
         ends = [one.until for one in held]
         last = "" if len(held) == 1 else "the last "
-        when = f", {last}{until(max(ends), now)}" if all(ends) else ""
+        over = f", {last}{until(max(ends), now)}" if all(ends) else ""
         holder = f"{who(held)} has" if len(held) == 1 else f"{count(len(held), 'job')} have"
         some = f"{count(node.used_cores.bit_count(), 'core')} of {node.cores.bit_count()}" if free else "all of it"
         endless = ", without a time limit" if len(held) == 1 and not held[0].housekeeping else ""
-        parts.append(f"{holder} {some}{when or endless}")
+        parts.append(f"{holder} {some}{over or endless}")
     elif node.usable:
         parts.append("nobody has anything of it")
     if coming and node.usable:
@@ -89,9 +89,14 @@ def _next_row(one: Next, node: Node, state: State, now: float) -> list[str]:
     id, start = one
     name, user = whose(state, id)
     cores = sum(claim.cores.bit_count() for claim in start.claims if claim.rank == node.rank)
-    kept = "reserved from" if start.reserved else "about"
-    when = "as soon as it is free" if start.time <= now + OVERDUE_S else f"{kept} {moment(start.time, now)}"
-    return [f58(id), name[:NAME], user, count(cores, "core"), when]
+    return [f58(id), name[:NAME], user, count(cores, "core"), when(start, now)]
+
+
+def when(start: Start, now: float) -> str:
+    """From when on somebody who comes next is expected to have it."""
+    if start.time <= now + OVERDUE_S:
+        return "as soon as it is free"
+    return f"{'reserved from' if start.reserved else 'about'} {moment(start.time, now)}"
 
 
 def _has(node: Node) -> str:

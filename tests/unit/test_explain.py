@@ -7,17 +7,21 @@ import time
 from typing import Any
 
 import pytest
+from trees import racks, vertex
 from worker_rig import T0, Rig, jobspec
 
-from fluxkv.instances.explaining import why
+from fluxkv.instances.explaining import holders_on, why
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide
 from fluxkv.journal.ids import f58
+from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.backfill import Hybrid
+from fluxkv.schedulers.explain import Reason
 from fluxkv.tools.explainnode import explain_node, foresee
 from fluxkv.tools.explainpage import clock, moment, span
 from fluxkv.tools.explainpending import explain_pending
 from fluxkv.tools.explainstory import explain_story, waits
+from fluxkv.tools.explainvertex import explain_vertex, place_of
 from fluxkv.tools.foresight import foresee as foresee_jobs
 from fluxkv.tools.inspect_cmd import job_story
 from fluxkv.tools.jobview import View
@@ -305,3 +309,42 @@ def test_a_virtual_queue_has_its_parents_line() -> None:
     assert shown_reason(view.state.jobs[second], view) == f"behind {f58(first)}"
     document, _ = pending(rig, second)
     assert document["ahead"]["jobs"] == [f58(first)]
+
+
+def test_a_vertex_above_the_nodes_has_a_page() -> None:
+    rig = Rig(4, tree=racks())
+    power = "/cluster0/rack0/power0"
+
+    def powered(kilowatts: int, seconds: float) -> dict[str, Any]:
+        slot = vertex("slot", 1, vertex("core"), label="t")
+        wanted = spec(duration=seconds)
+        wanted["resources"] = [vertex("rack", 1, vertex("power", kilowatts), vertex("node", 1, slot))]
+        return wanted
+
+    jobs = [rig.submit(powered(8, seconds)) for seconds in (600.0, 300.0, 60.0)]
+    rig.started(*jobs[:2])
+    state = rig.journal.at()
+    assert state.drawn[power][0] == 8
+    outlook = foresee(state, rig.now)
+    document, page = explain_vertex(state, power + "/", place_of(state, power), outlook, rig.now)
+    ten = page.text().splitlines()
+    assert ten[0].startswith(f"power0 ({power}, a power): 1 job has 8 of ")
+    assert f"held by     {f58(jobs[0])}" in ten[1]
+    json.dumps(document)
+    late = outlook.start(state.jobs[jobs[2]])
+    assert late is not None
+    assert late.time == rig.job(jobs[1]).expiration  # the other rack's power, which is given back first
+    held = holders_on(state, set(state.nodes), Reason("resources", "", "power"), late.claims)
+    assert [(one.job, one.amount, one.unit, one.decisive) for one in held] == [
+        (jobs[1], 8, "power", True), (jobs[0], 8, "power", False)
+    ]  # fmt: skip
+    told = why(state, state.jobs[jobs[2]], rig.now)
+    assert told.reason.code == "resources"
+    assert [one.job for one in told.holders if one.decisive] == [jobs[1]]
+    document, page = explain_vertex(state, "/cluster0/rack0", place_of(state, "/cluster0/rack0"), outlook, rig.now)
+    assert page.answer == "rack0 (/cluster0/rack0, a rack): 2 nodes below it, of which 1 job has something."
+    assert document["ranks"] == [0, 1]
+    with pytest.raises(Rejected, match="no such vertex"):
+        place_of(state, "/cluster0/rack7")
+    with pytest.raises(Rejected, match="no graph of resources"):
+        place_of(Rig(1).journal.at(), power)
