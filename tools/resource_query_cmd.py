@@ -119,7 +119,7 @@ def _filters(text: str | None) -> dict[str, list[str]] | None:
         high, colon, low = word.strip().partition(":")
         if not word.strip():
             continue
-        if not high or not colon or not low:
+        if not high or not colon or not low or ":" in low:
             raise Rejected(f"bad prune filter {word!r}", code="bad-filter", hint="write it like ALL:core,rack:node")
         filters.setdefault(high, []).append(low)
     return filters

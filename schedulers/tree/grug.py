@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from .vertices import CONTAINMENT, Tree, Vertex, ancestors, fault
+from .vertices import CONTAINMENT, MAX_VERTICES, Tree, Vertex, ancestors, fault
 
-MAX_VERTICES = 4_000_000
 _NODE = {"root": 0, "type": "", "basename": "", "unit": "", "size": 1, "subsystem": CONTAINMENT}
 _EDGE = {
     "e_subsystem": CONTAINMENT, "id_scope": 0, "id_start": 0, "id_stride": 1, "gen_method": "MULTIPLY", "multi_scale": 1,
@@ -167,6 +166,8 @@ class _Grower:
         for target in targets:
             groups.setdefault(_above(target, of, data["as_tgt_uplvl"]) if by_path else -1, []).append(target)
         made: list[Vertex] = []
+        if len(self.made[source]) * max(map(len, groups.values()), default=0) > MAX_VERTICES:
+            raise fault(f"puts more than {MAX_VERTICES} vertices below others", f"edge {edge.name!r}")
         for parent in self.made[source]:
             where = _above(parent, of, data["as_src_uplvl"]) if by_path else -1
             for target in groups.get(where, ()):

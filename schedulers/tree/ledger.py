@@ -92,9 +92,10 @@ class Ledger:
     def take_off(self, job: int) -> int:
         """End a job's use of everything. Returns how many vertices it was on."""
         record = self.jobs[job]
+        count = len(record.uses)
         self._drop(record, list(record.uses))
         del self.jobs[job]
-        return len(record.uses)
+        return count
 
     def take_part_off(self, job: int, ordinals: Iterable[int]) -> bool:
         """End a job's use of some vertices, and of containers below which nothing of it is left. True when that was all.

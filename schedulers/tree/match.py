@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .needs import SAME, Need, TreeRequest, ratio
-from .once import Once, twice
+from .once import Once, Progress, twice
 from .policies import Policy
 from .vertices import Tree, Vertex, all_below, below
 
@@ -115,6 +115,8 @@ class Matcher:
         """To be called after the tree was changed."""
         dominant = self.subsystems[0]
         self.root = self.tree.roots[dominant]
+        if len(self.subsystems) > 1:
+            self.tree.check(self.subsystems)
         self.tree.count(dominant)
         # Is there one way to each vertex? Where there are several, sums, which count it once, say too little to prune by.
         alone = all(len(v.parents.get(dominant, ())) < 2 for v in self.tree.vertices)
@@ -275,8 +277,12 @@ class Search:
                 if once is not None:
                     once.keep(pool)
             return
-        alternatives = [_Progress(n, bundles) for n in needs if self._is_alternative(n)]
-        others = [_Progress(n, bundles) for n in needs if not self._is_alternative(n)]
+        alternatives = [Progress(n, n.high, bundles) for n in needs if self._is_alternative(n)]
+        highs: dict[str | Need, int] = {}
+        for need in needs:
+            if not self._is_alternative(need):
+                highs[_key(need)] = highs.get(_key(need), 0) + need.high
+        others = [Progress(key, high, bundles) for key, high in highs.items()]
         for child in children:
             # Is all there that is wanted, and of alternatives one?
             if not any(one.short(pool) for one in others) and not (alternatives and all(one.short(pool) for one in alternatives)):
@@ -315,16 +321,17 @@ class Search:
         inside: Pool = {}
         self._explore(u, slot.children, pristine, True, inside, slot.high)
         supplies: dict[str, Supply] = {}
+        there: dict[str, int] = {}
         wanted: list[tuple[str, int]] = []
         fit = slot.high
         for part in slot.children:
             if part.type not in supplies:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
                 supplies[part.type] = self.supply(free, part.high * slot.high)
-            available = sum(c.count for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used)
-            if not (count := part.count(available)):
+                there[part.type] = sum(c.count for c in free)
+            if not (count := part.count(there[part.type])):
                 return []
-            fit = min(fit, available // count)
+            fit = min(fit, there[part.type] // count)
             wanted.append((part.type, count))
         found: list[Candidate] = []
         while len(found) < fit:
@@ -397,24 +404,3 @@ def _key(need: Need) -> str | Need:
 
 def _most_left(vertex: Vertex) -> tuple[int, int]:
     return (vertex.left, vertex.ordinal)
-
-
-class _Progress:
-    """How far what is found for a need reaches, counted as it comes."""
-
-    __slots__ = ("at", "got", "need", "wanted")
-
-    def __init__(self, need: Need, bundles: int) -> None:
-        self.need = need
-        self.wanted = bundles
-        self.got = self.at = 0
-
-    def short(self, pool: Pool) -> bool:
-        """Is more wanted?"""
-        candidates = pool.get(_key(self.need), ())
-        while self.wanted and self.at < len(candidates):
-            self.got += candidates[self.at].count
-            self.at += 1
-            if self.got >= self.need.high:
-                self.wanted, self.got = self.wanted - 1, 0
-        return self.wanted > 0

@@ -24,7 +24,8 @@ FOREVER_S = 1 << 40
 
 #: Unit -> (what it measures, how much of it).
 UNITS = {
-    **{unit: ("bytes", megabytes) for unit, megabytes in MEMORY_UNITS.items()},
+    "B": ("bytes", 1), "kB": ("bytes", 1 << 10), "KB": ("bytes", 1 << 10), "KiB": ("bytes", 1 << 10), "PB": ("bytes", 1 << 50),
+    "PiB": ("bytes", 1 << 50), **{unit: ("bytes", megabytes << 20) for unit, megabytes in MEMORY_UNITS.items()},
     "W": ("power", 1), "kW": ("power", 1000), "KW": ("power", 1000), "MW": ("power", 1_000_000),
 }  # fmt: skip
 

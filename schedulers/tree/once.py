@@ -1,4 +1,5 @@
-"""Graphs in which several ways lead to one vertex: a candidate counts once, and nobody gets a vertex twice."""
+"""What was found so far: that it is enough, that a candidate counts once where several ways lead to it, and that nobody gets a
+vertex twice."""
 
 from __future__ import annotations
 
@@ -63,3 +64,25 @@ def twice(parts: Sequence[tuple[Candidate, int]], subsystems: Sequence[str]) -> 
             return True
         alone.update(mine)
     return not alone.isdisjoint(shared)
+
+
+class Progress:
+    """How far what is found for a need, or for all of a type, reaches, counted as it comes. high: the most that is of use."""
+
+    __slots__ = ("at", "got", "high", "key", "wanted")
+
+    def __init__(self, key: str | Need, high: int, bundles: int) -> None:
+        self.key = key
+        self.high = high
+        self.wanted = bundles
+        self.got = self.at = 0
+
+    def short(self, pool: Pool) -> bool:
+        """Is more wanted?"""
+        candidates = pool.get(self.key, ())
+        while self.wanted and self.at < len(candidates):
+            self.got += candidates[self.at].count
+            self.at += 1
+            if self.got >= self.high:
+                self.wanted, self.got = self.wanted - 1, 0
+        return self.wanted > 0

@@ -9,7 +9,7 @@ from typing import Any
 from ...journal import idset
 from ...journal.rset import parse_R
 from .jgf import from_jgf
-from .vertices import Tree, Vertex, fault, preorder
+from .vertices import MAX_VERTICES, Tree, Vertex, fault, preorder
 
 _NUMBERED = re.compile(r"(.*?)([0-9]+)\Z", re.S)
 
@@ -19,6 +19,8 @@ def from_rv1(R: str | Mapping[str, Any]) -> Tree:
     resources = parse_R(R)
     if resources.scheduling is not None and "graph" in resources.scheduling:
         return from_jgf(resources.scheduling)
+    if sum(node.cores.bit_count() + node.gpus.bit_count() + 2 for node in resources.nodes) >= MAX_VERTICES:
+        raise fault(f"more than {MAX_VERTICES} vertices", "execution.R_lite")
     tree = Tree()
     top = tree.add(Vertex("cluster", "cluster", 0))
     tree.root(top)

@@ -19,7 +19,8 @@ from .vertices import Tree, Vertex, ancestors, preorder
 VIEWS = {
     "CA": ("containment",), "PA": ("power",), "IBA": ("ibnet",), "IBBA": ("ibnetbw",), "PFS1BA": ("pfs1bw",),
     "C+IBA": ("containment", "ibnet"), "C+PA": ("containment", "power"), "C+PFS1BA": ("containment", "pfs1bw"),
-    "C+IB+PFS1BA": ("containment", "ibnet", "pfs1bw"), "VA": ("virtual1",),
+    "C+IB+PFS1BA": ("containment", "ibnet", "pfs1bw"), "C+P+IBA": ("containment", "power", "ibnet"),
+    "IB+IBBA": ("ibnet", "ibnetbw"), "VA": ("virtual1",), "V+PFS1BA": ("virtual1", "pfs1bw"),
     "ALL": ("containment", "ibnet", "ibnetbw", "pfs1bw", "power"),
 }  # fmt: skip
 

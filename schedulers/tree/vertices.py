@@ -14,6 +14,8 @@ from .spans import Spans
 
 CONTAINMENT = "containment"
 MAX_DEPTH = 64
+MAX_VERTICES = 2_000_000
+WAYS = 16  # ways to each vertex, on average
 UNTOUCHED = 1 << 62
 
 _NONE: dict[Any, Any] = {}  # never written to
@@ -108,6 +110,8 @@ class Tree:
             vertex.ordinal = len(self.vertices)
         vertex.outer = vertex.outer or str(vertex.ordinal)
         self._counted = False
+        if len(self.vertices) == MAX_VERTICES:
+            raise fault(f"more than {MAX_VERTICES} vertices")
         self.vertices.append(vertex)
         if vertex.rank >= 0:
             self.by_rank.setdefault(vertex.rank, []).append(vertex)
@@ -142,13 +146,35 @@ class Tree:
         return None
 
     def compile(self, subsystems: Iterable[str] | None = None) -> Tree:
-        """Check all of it for cycles and depth, and count what is below each vertex. Returns the tree."""
+        """Check each subsystem by itself, and count what is below each vertex. Returns the tree."""
         if not self.roots:
             raise fault("it has no root")
         for subsystem in self.roots if subsystems is None else subsystems:
-            self._check(subsystem)
+            self.check((subsystem,))
         self.count(CONTAINMENT if CONTAINMENT in self.roots else next(iter(self.roots)))
         return self
+
+    def check(self, subsystems: Sequence[str]) -> None:
+        """Raise Rejected where the edges of these subsystems, from the root of the first, lead back or too deep, or where so many
+        ways lead to the same vertices that a search, which goes all of them, would not end."""
+        named = "+".join(subsystems)
+        order = _inner(self.roots[subsystems[0]], subsystems, named)
+        ways: dict[int, int] = {order[0].ordinal: 1}
+        depths: dict[int, int] = {order[0].ordinal: 1}
+        most, total = WAYS * len(self.vertices) + 100_000, 0
+        for vertex in order:  # parents before children
+            here, depth = ways[vertex.ordinal], depths[vertex.ordinal] + 1
+            children = below(vertex, subsystems)
+            total += here * len(children)
+            if total > most:
+                raise fault(f"more than {most} ways lead down to {vertex.name} and what is beside and below it ({named})")
+            if children and depth > MAX_DEPTH:
+                names = [vertex.name, *(above.name for above in ancestors(vertex, subsystems[0]))]
+                raise fault(f"{children[0].name} is more than {MAX_DEPTH} deep ({named})", _shown(names[::-1]))
+            for child in children:
+                if child.children:
+                    ways[child.ordinal] = ways.get(child.ordinal, 0) + here
+                    depths[child.ordinal] = max(depths.get(child.ordinal, 0), depth)
 
     def count(self, subsystem: str) -> None:
         """Let `totals` say what is below each vertex in one subsystem; by first parents, so each is counted once."""
@@ -175,30 +201,6 @@ class Tree:
                 for kind, units in child.totals.items():
                     totals[kind] = totals.get(kind, 0) + units
             vertex.totals = totals
-
-    def _check(self, subsystem: str) -> None:
-        """Raise Rejected where edges of a subsystem lead back, or too deep."""
-        root = self.roots[subsystem]
-        done: set[int] = set()
-        on_the_way: dict[int, None] = {}
-        stack: list[tuple[Vertex, bool]] = [(root, False)]
-        while stack:
-            vertex, leaving = stack.pop()
-            if leaving:
-                del on_the_way[vertex.ordinal]
-                done.add(vertex.ordinal)
-            elif vertex.ordinal in on_the_way:
-                raise fault(f"{vertex.name} is below itself ({subsystem})")
-            elif vertex.ordinal not in done:
-                on_the_way[vertex.ordinal] = None
-                if len(on_the_way) > MAX_DEPTH:
-                    raise fault(f"{vertex.name} is more than {MAX_DEPTH} deep")
-                stack.append((vertex, True))
-                below = vertex.children.get(subsystem, ())
-                inner = [(child, False) for child in below if subsystem in child.children]
-                if below and not inner and len(on_the_way) == MAX_DEPTH:
-                    raise fault(f"{below[0].name} is more than {MAX_DEPTH} deep")
-                stack.extend(inner)
 
     def below(self, top: Vertex) -> list[Vertex]:
         """What goes when a vertex goes: it, and all below it in the dominant subsystem and in containment."""
@@ -228,6 +230,33 @@ class Tree:
                     del self.by_rank[vertex.rank]
         self.vertices = [vertex for vertex in self.vertices if vertex.ordinal not in gone]
         self.roots = {subsystem: root for subsystem, root in self.roots.items() if root.ordinal not in gone}
+
+
+def _shown(names: list[str]) -> str:
+    """A way down; of a long one both ends."""
+    return "/" + "/".join(names if len(names) < 10 else [*names[:4], "...", *names[-4:]])
+
+
+def _inner(root: Vertex, subsystems: Sequence[str], named: str) -> list[Vertex]:
+    """The root and all below it that have edges, each before those below it. Raises Rejected for a cycle."""
+    left: list[Vertex] = []
+    seen: set[int] = set()
+    on_the_way: dict[int, str] = {}
+    stack: list[tuple[Vertex, bool]] = [(root, False)]
+    while stack:
+        vertex, leaving = stack.pop()
+        if leaving:
+            del on_the_way[vertex.ordinal]
+            left.append(vertex)
+        elif vertex.ordinal in on_the_way:
+            raise fault(f"{vertex.name} is below itself ({named})", _shown([*on_the_way.values(), vertex.name]))
+        elif vertex.ordinal not in seen:
+            seen.add(vertex.ordinal)
+            on_the_way[vertex.ordinal] = vertex.name
+            stack.append((vertex, True))
+            stack.extend([(child, False) for child in below(vertex, subsystems) if child.children])
+    left.reverse()
+    return left
 
 
 def _forget(top: Vertex, subsystem: str) -> None:

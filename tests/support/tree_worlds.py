@@ -78,6 +78,8 @@ class Draw:
                 for _ in range(self.draw.randint(0, 4)):
                     size = self.draw.randint(1, 4) if uneven and leaf == "memory" else sizes[leaf]
                     self.add(leaf, above, size=size, unit=units.get(leaf, ""))
+        if not self.graph.out_degree(root):
+            self.add("core", root)
         if self.chance(0.3):
             self.power()
         if self.chance(0.2):

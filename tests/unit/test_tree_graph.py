@@ -10,7 +10,7 @@ from trees import HEAD, overbooked, recipe, request, taken, tree, vertex
 
 from fluxkv.journal.rset import parse_R
 from fluxkv.kvs.errors import Rejected
-from fluxkv.schedulers.tree import rv1
+from fluxkv.schedulers.tree import rv1, vertices
 from fluxkv.schedulers.tree.finding import find
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.hwloc import from_hwloc
@@ -103,6 +103,47 @@ def test_recipes_that_are_refused(text: str, why: str) -> None:
     assert caught.value.code == "bad-graph"
 
 
+def graph_of(kinds: list[str], edges: list[tuple[int, ...]], subsystems: tuple[str, ...] = ("containment", "power")) -> Tree:
+    """edges: (above, below, number of the subsystem)."""
+    nodes = [{"id": str(n), "metadata": {"type": kind, "id": n}} for n, kind in enumerate(kinds)]
+    links = [
+        {"source": str(above), "target": str(below), "metadata": {"subsystem": subsystems[rest[0] if rest else 0]}}
+        for above, below, *rest in edges
+    ]
+    return from_jgf({"graph": {"nodes": nodes, "edges": links}})
+
+
+def test_graphs_that_a_search_would_never_end_on_are_refused_at_once() -> None:
+    """Each stage has two ways to the next one: a million ways lead to the last."""
+    edges = [edge for n in range(0, 60, 3) for edge in ((n, n + 1), (n, n + 2), (n + 1, n + 3), (n + 2, n + 3))]
+    with pytest.raises(Rejected, match="more than 100976 ways lead down to"):
+        graph_of(["cluster", *["box", "box", "hub"] * 20], edges)
+    few = [edge for edge in edges if edge[0] < 15]
+    system = System(graph_of(["cluster", *["box", "box", "hub"] * 5], few), "low")
+    assert system.allocate(request(vertex("slot", 5, vertex("hub")))).state == ""
+    assert system.allocate(request(vertex("slot", 1, vertex("hub")))).state == "ALLOCATED"
+    deep = [(n, n + 1) for n in range(63)] + [(0, 64), (64, 1)]  # the short way to it is not too long, the other is
+    with pytest.raises(Rejected, match=r"/node0/.*\.\.\./.*: node63 is more than 64 deep"):
+        graph_of(["node"] * 65, [deep[-2], deep[-1], *deep[:-2]])
+
+
+def test_subsystems_that_lead_back_together_are_refused_where_both_are_looked_at() -> None:
+    graph = graph_of(["cluster", "rack", "pdu", "panel"], [(0, 1), (1, 2), (3, 2, 1), (2, 1, 1)])
+    assert System(graph, view="CA").satisfiable(request(vertex("rack", 1)))
+    with pytest.raises(Rejected, match=r"/cluster0/rack1/pdu2/rack1: rack1 is below itself \(containment\+power\)"):
+        System(graph, view="C+PA")
+
+
+def test_graphs_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vertices, "MAX_VERTICES", 50)
+    with pytest.raises(Rejected, match="more than 50 vertices"):
+        graph_of(["cluster", *["node"] * 50], [(0, n) for n in range(1, 51)])
+    wide = {"version": 1, "execution": {"R_lite": [{"rank": "0-100", "children": {"core": "0-99999"}}], "nodelist": ["n[0-100]"],
+         "starttime": 0, "expiration": 0}}  # fmt: skip
+    with pytest.raises(Rejected, match="R_lite: more than 2000000 vertices"):
+        rv1.from_rv1(wide)
+
+
 def test_what_is_written_as_jgf_is_read_again() -> None:
     first = System(tree(racks=2), "low")
     document = jgf_of(first)
@@ -116,7 +157,7 @@ def test_what_is_written_as_jgf_is_read_again() -> None:
     ("change", "why"),
     [
         (lambda g: g["edges"].append({"source": "2", "target": "0"}), "must have one root"),
-        (lambda g: g["edges"].append({"source": "3", "target": "2"}), "below itself"),
+        (lambda g: g["edges"].append({"source": "3", "target": "2"}), "/n0/n1/n2/n3/n2: n2 is below itself (containment)"),
         (lambda g: g["edges"].append({"source": "9", "target": "8"}), "must have one root"),
         (lambda g: g["edges"].append({"source": "0", "target": "nothing"}), "graph.edges[3].target names no vertex"),
         (lambda g: g["edges"].append({"source": ["0"], "target": "1"}), "graph.edges[3].source names no vertex"),
