@@ -15,18 +15,22 @@ from .ordered import Ranking, ranking_of
 from .request import Request
 from .resources import Node, Pool, Unmatched
 from .tree.layout import Layout
+from .tree.limits import Limits
 from .tree.vertices import Tree
+
+LIMITS_SIZE = 256  # constraints that are remembered
 
 
 class GraphPool(Pool):
     """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
 
-    __slots__ = ("_occupied", "_ranking", "_shaded")
+    __slots__ = ("_limits", "_occupied", "_ranking", "_shaded")
 
     def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
         super().__init__(nodes, match_policy)
         self._layouts.append(Layout(tree, self.nodes))
         self._ranking = ranking_of(self.layout)
+        self._limits: dict[bytes, Limits] = {}
         self._occupied = 0  # positions of nodes in which something other than cores, GPUs and memory is in use
         self._shaded = 0  # positions of nodes below something that is down
         for vertex in tree.vertices:
@@ -41,6 +45,7 @@ class GraphPool(Pool):
     def copy(self) -> GraphPool:
         new = super().copy()
         assert isinstance(new, GraphPool)
+        new._limits = self._limits
         new._occupied, new._shaded, new._ranking = self._occupied, self._shaded, self._ranking
         return new
 
@@ -114,8 +119,24 @@ class GraphPool(Pool):
 
     # -- what it answers
 
+    def limits(self, request: Request) -> Limits:
+        found = self._limits.get(request.constraint_key)
+        if found is None:
+            if len(self._limits) >= LIMITS_SIZE:
+                self._limits.clear()
+            found = self._limits[request.constraint_key] = Limits(self.layout, request.constraint)
+        return found
+
+    def is_special(self, request: Request) -> bool:
+        return bool(request.constraint_key) and self.limits(request).inner
+
+    def matching(self, request: Request) -> int:
+        return self.limits(request).nodes if request.constraint_key else self.all_bits
+
     def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
         flat = request.flat
+        if self.is_special(request):
+            return self.searched(request)
         if flat is not None and self.match_policy == "first" and self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
             return self.searched(request)  # which of a node's memory it is has to be said
         got = super().match(request)

@@ -31,6 +31,7 @@ from .stock import Stock, lowest, set_of
 if TYPE_CHECKING:
     from .timeline import Span
     from .tree.layout import Layout
+    from .tree.limits import Limits
     from .tree.policies import Policy as MatchPolicy
 
 _CACHE_SIZE = 4096
@@ -329,6 +330,14 @@ class Pool:
         gpu_ids = lowest(self.gpu_free[i], gpus) if gpus else 0
         return (Claim(self.ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
 
+    def limits(self, request: Request) -> Limits | None:
+        """What its constraint says of vertices of a graph; None without one."""
+        return None
+
+    def is_special(self, request: Request) -> bool:
+        """Is its constraint about what is inside nodes, so that to count what they have is not enough?"""
+        return False
+
     def searched(self, request: Request) -> tuple[Claim, ...] | Unmatched:
         """What the search that serves requests of any shape gives now."""
         from .tree.stand import search
@@ -344,7 +353,7 @@ class Pool:
     def fits(self, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
         """Would it fit with these counts on these positions (on top of its constraint)? None if so."""
         flat = request.flat
-        if flat is None:
+        if flat is None or self.is_special(request):
             from .tree.stand import search
 
             got = search(self, request, among, empty=stocks is self.total, all_up=among == self.all_bits)

@@ -58,6 +58,12 @@ class Layout:
                 self.homes.setdefault(vertex.type, subsystem)
         outside = {vertex.type for vertex in tree.vertices if self.position[vertex.ordinal] < 0}
         self.inner = frozenset(self.homes.keys() - outside)
+        found: dict[str, set[str]] = {}
+        for vertex in tree.vertices:
+            for name in vertex.properties:
+                found.setdefault(name, set()).add(vertex.type)
+        #: Property -> the types of which some vertex has it.
+        self.properties = {name: frozenset(types) for name, types in found.items()}
         self._likeness: dict[int, int] = {}
         self._alike: dict[object, int] = {}
         #: By position, what is inside a node, and by ordinal, where in that: of nodes that were compared.

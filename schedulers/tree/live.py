@@ -20,6 +20,8 @@ from .policies import First, Policy
 from .vertices import Vertex, all_below, below
 
 NOW = Window(0, 1)
+MAX_STEPS = 200_000  # vertices looked at and slots made by one search; what is not found by then is not found
+MAX_SLOTS = 1 << 12  # made in one node
 KNOWN_SIZE = 20_000  # answers for nodes that are remembered
 
 
@@ -87,7 +89,7 @@ class Spent:
 
 
 class LiveSearch(Search):
-    """policy, subsystems, ...: as `match.Search` has them."""
+    """policy, subsystems, ...: as `match.Search` has them. steps: how far it may still go."""
 
     def __init__(self, stand: Stand, policy: Policy, request: TreeRequest, flexible: bool = False) -> None:
         self.policy = policy
@@ -100,6 +102,7 @@ class LiveSearch(Search):
         self.prune_by = ()
         self.request = request
         self.window = NOW
+        self.steps = MAX_STEPS
         self.spent: Spent | None = None
         self.outer: Spent | None = None  # what was spent before the vertex that is looked at
         self._sets: dict[tuple[Need, ...], int] = {}
@@ -133,8 +136,9 @@ class LiveSearch(Search):
         exclusive = exclusive or (need is not None and (bool(need.exclusive) or whole_node))
         if not self.admits(u):
             return
+        self.steps -= 1
         available = self.available(u, need, exclusive, whole_node)
-        if available <= 0:
+        if available <= 0 or self.steps < 0:
             return
         outer, further = self.spent, self.outer
         self.outer = outer
@@ -192,6 +196,12 @@ class LiveSearch(Search):
                     self.spent.spend(self.layout, one.parts, used)
             pool.setdefault(slot, []).extend(found)
         return set()  # what is spent is known already
+
+    def _pack(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        self.most = MAX_SLOTS if self.layout.position[u.ordinal] >= 0 else Search.most
+        found = super()._pack(u, slot, pristine, used)
+        self.steps -= len(found)
+        return found
 
     def admits(self, u: Vertex) -> bool:
         """Is it in use at all, and what the constraint allows?"""

@@ -160,12 +160,11 @@ class Matcher:
 
 
 class Search:
-    """One attempt. `live` overrides what there is, what of it is taken and in which order it is looked at.
-
-    apart: is there one way only to each vertex?
-    """
+    """One attempt. `live` overrides what there is, what is taken and in which order it is looked at. apart: is there one way only
+    to each vertex? most: slots in one place."""
 
     apart = True
+    most = 1 << 31
 
     def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
         self.policy = matcher.policy
@@ -323,7 +322,7 @@ class Search:
         supplies: dict[str, Supply] = {}
         there: dict[str, int] = {}
         wanted: list[tuple[str, int]] = []
-        fit = slot.high
+        fit = min(slot.high, self.most)
         for part in slot.children:
             if part.type not in supplies:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]

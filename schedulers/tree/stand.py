@@ -14,20 +14,24 @@ from .vertices import Vertex
 
 if TYPE_CHECKING:
     from ..request import Request
+    from .limits import Limits
 
 NOTHING = (0, 0)
 
 
 class Stand:
     """among: positions of nodes that may be used. idle: those that nobody holds anything of. all_up: nothing counts as down.
-    empty: as if there were no jobs."""
+    empty: as if there were no jobs. limits: what the constraint says, if there is one."""
 
-    def __init__(self, pool: Pool, policy: Policy, among: int, *, empty: bool, all_up: bool) -> None:
+    def __init__(
+        self, pool: Pool, policy: Policy, among: int, *, empty: bool, all_up: bool, limits: Limits | None = None
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.layout = pool.layout
         self.policy = policy
         self.among = among
         self.empty = empty
+        self.limits = limits
         self.all_up = all_up
         self.idle = pool.all_bits if empty else pool.idle
         self.stocks = pool.total if empty else pool.free
@@ -58,6 +62,8 @@ class Stand:
 
     def is_plain(self, at: int) -> bool:
         """Is nothing inside a node out of use, and the constraint about nodes only?"""
+        if self.limits is not None and self.limits.inner:
+            return False
         dark = self.pool.dark
         return not dark or self.all_up or not any(self.layout.position[ordinal] == at for ordinal in dark)
 
@@ -108,14 +114,15 @@ class Stand:
 
     def allows(self, vertex: Vertex) -> bool:
         """Does the constraint allow it? Nodes are among those that it allows."""
-        return True
+        return self.limits is None or self.limits.allows(vertex)
 
 
 def stand_of(pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False) -> Stand:
     """What is free of a pool for a request, on these positions (those that are usable, or with `all_up` all)."""
     if among is None:
         among = pool.all_bits if all_up else pool.usable
-    return Stand(pool, pool.policy, pool.matching(request) & among, empty=empty, all_up=all_up)
+    limits = pool.limits(request) if request.constraint_key else None
+    return Stand(pool, pool.policy, pool.matching(request) & among, empty=empty, all_up=all_up, limits=limits)
 
 
 def search(

@@ -298,3 +298,54 @@ def test_a_policy_of_whole_nodes_says_so() -> None:
     pool.set_node(1, 1, 0, 16, True, False)
     assert explain(ask(slot(1, vertex("core", 1))), pool).text == "the match policy lonodex gives whole nodes, and too few are idle"
     assert explain(ask(vertex("node", 1, slot(1, vertex("core", 1)))), pool).text == "needs 1 idle node; none is idle"
+
+
+def labelled() -> Tree:
+    """Two racks of two nodes with four GPUs; the first two GPUs of node0 and node2 are a100; rack1 is row1, node3 is big."""
+    graph = from_grug(
+        recipe(("cluster", "rack", 2), ("rack", "node", 2), ("node", "core", 4), ("node", "gpu", 4), scopes={"node": 1})
+    )  # fmt: skip
+    names = paths_of(graph)
+    for path, name in (
+        ("rack0/node0/gpu0", "a100"), ("rack0/node0/gpu1", "a100"), ("rack1/node2/gpu2", "a100"), ("rack1", "row1"),
+        ("rack1/node3", "big"),
+    ):  # fmt: skip
+        names[f"/cluster0/{path}"].table("properties")[name] = ""
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("constraint", "gpus", "ranks"),
+    [
+        ({"properties": ["a100"]}, 1, {0: 0b1, 2: 0b100}),
+        ({"properties": ["a100"]}, 2, {0: 0b11}),
+        ({"properties": ["^a100"]}, 3, {1: 0b111, 2: 0b1011, 3: 0b111}),
+        ({"properties": ["row1"]}, 1, {2: 1, 3: 1}),
+        ({"properties": ["row1", "a100"]}, 1, {2: 0b100}),
+        ({"not": [{"properties": ["row1"]}]}, 1, {0: 1, 1: 1}),
+        ({"or": [{"properties": ["big"]}, {"hostlist": ["node0"]}]}, 1, {0: 1, 3: 1}),
+        ({"and": [{"ranks": ["0-1"]}, {"properties": ["^big"]}]}, 1, {0: 1, 1: 1}),
+        ({"properties": ["none"]}, 1, {}),
+        ({"properties": ["^none"]}, 1, {0: 1, 1: 1, 2: 1, 3: 1}),
+    ],
+)
+def test_constraints_are_about_what_has_the_properties(constraint: Any, gpus: int, ranks: dict[int, int]) -> None:
+    for policy in ("first", "low"):
+        for resource in (
+            vertex("node", {"min": 1}, slot(1, vertex("core", 1), vertex("gpu", gpus))),
+            vertex("node", max(len(ranks), 1), slot(1, vertex("core", 1), vertex("gpu", gpus))),
+        ):
+            pool = pool_of(labelled(), policy)
+            request = ask(resource, constraints=constraint)
+            claims = pool.match(request)
+            assert ({c.rank: c.gpus for c in claims} if claims else {}) == ranks
+            assert (pool.satisfiable(request) is None) == bool(ranks)
+            for claim in claims if not isinstance(claims, Unmatched) else ():
+                assert pool.matching(request) >> pool.index[claim.rank] & 1
+
+
+def test_a_search_is_bounded() -> None:
+    """A request for as many slots of a unit of storage as there are is refused, and soon: a slot needs a core."""
+    text = recipe(("cluster", "node", 8), ("node", "core", 4), ("node", "store", 1), sizes={"store": 1 << 20})
+    pool = pool_of(from_grug(text), "low")
+    assert isinstance(pool.match(ask(slot({"min": 1}, vertex("store", 1)))), Unmatched)
