@@ -40,7 +40,7 @@ def test_rounds(number: int, tmp_path: Path) -> None:
             if count % 10 == 0:
                 chaos.audit(whole=kind in WHOLE)
         chaos.audit(whole=kind in WHOLE)
-        one.sound()
+        one.sound(timeout=900.0)
         print(f"\n{kind}: {chaos.report()}", flush=True)
         for role, taken in chaos.taken_s.items():
             TAKEN.setdefault(role, []).extend(taken)

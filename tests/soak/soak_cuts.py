@@ -34,5 +34,5 @@ def test_cuts(number: int, tmp_path: Path) -> None:
             one.until(lambda s: not any(s.active()), "all have ended")
             left_over = {pid: line for pid, line in one.processes().items() if inside(pid)}
             assert not left_over, (f"seed {SEED + number}, {count} bytes", left_over)
-        one.sound()
+        one.sound(timeout=900.0)
         print(f"\nseed {SEED + number}: {EACH} cuts, {lost} of them took commits away", flush=True)

@@ -31,7 +31,7 @@ def test_so_many_active_jobs(tmp_path: Path) -> None:
         assert figures["new worker, MiB"] <= 1024
         assert figures["take-over of the worker"] <= 5.0 * busy()
         assert figures["fluxkv submit"] <= 1.0 * busy()
-        one.sound()
+        one.sound(timeout=900.0)
 
 
 def test_so_many_waiters_at_a_flat_price(tmp_path: Path) -> None:

@@ -238,11 +238,11 @@ class Site:
 
     # -- what must hold
 
-    def sound(self) -> None:
-        """The journal is whole, and the live state is what it says."""
+    def sound(self, timeout: float = PATIENCE_S) -> None:
+        """The journal is whole, and the live state is what it says. timeout: seconds for each of two readings of all of it."""
         where = ["--uri", self.uri] if self.dir.running() else ["--state-dir", self.dir.path]
         for command in (["replay", "--diff", "live"], ["journal", "verify"]):
-            done = self.run(*command, *where)
+            done = self.run(*command, *where, timeout=timeout)
             assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
 
     def logs(self) -> str:
