@@ -83,6 +83,7 @@ def look_again(
     inactive: jobs that are over, in the order in which they are retired.
     """
     greet = False
+    planner.start_over()
     for group in groups:
         for event in group.events:
             name, subject = event[0], event[1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 
 from ..schedulers.policy import Pending
 
 Key = tuple[int, int, int]
 ANY = -1  # jobs of all users
+SOME = 128
 
 
 class Line:
@@ -47,10 +48,16 @@ class Line:
         return found[1] if found is not None else None
 
     def __iter__(self) -> Iterator[Pending]:
-        """In order, lazily. Do not change the line meanwhile."""
-        entries = self._entries
-        for key in self._keys:
-            yield entries[key[2]][1]
+        """In order, lazily. The line may change meanwhile: who comes behind is met, who has left is not."""
+        entries, keys = self._entries, self._keys
+        some = keys[:SOME]
+        while some:
+            for key in some:
+                found = entries.get(key[2])
+                if found is not None and found[0] == key:
+                    yield found[1]
+            at = bisect_right(keys, some[-1])
+            some = keys[at : at + SOME]
 
 
 class Lines:

@@ -40,6 +40,9 @@ class Plan(Protocol):
     leaving: set[int]
     say_at: float
 
+    @property
+    def underway(self) -> object: ...
+
 
 def copy_held(plan: Plan, word: int | str) -> None:
     """Bring the pool's copy of a node (its rank), or of what is drawn on a vertex (its word), if there is one, in step with the
@@ -59,7 +62,10 @@ def copy_node(plan: Plan, rank: int) -> None:
 
 
 def give_back(plan: Plan, job: Job) -> None:
-    """What a job holds is free again in this very pass: nobody who looks ahead may count on its end."""
+    """What a job holds is free again in this very pass: nobody who looks ahead may count on its end. A plan under way does not
+    learn of it."""
+    if plan.underway is not None:
+        return
     plan.pool.give(job.claims)
     plan.given[job.id] = job.claims
 

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from ..journal.claims import Claim, from_wire
 from ..journal.job import SCHED, Job
+from ..journal.jobspec_check import check, check_plain
 from ..journal.node import Node
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.policy import Pending
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
+from .layout import TASKS_MAX
 from .line import ANY
+from .shell_options import check_system
 from .turns import Feed
 
 if TYPE_CHECKING:
@@ -84,6 +87,21 @@ def copy_into(pool: Pool, node: Node, usable: bool) -> None:
         not node.busy,
         "" if usable else ("drained" if node.drain is not None else "offline"),
     )
+
+
+def check_jobspec(job: Job) -> None:
+    """Raise `Rejected` for what no submit command would have let through: anybody may append to the journal."""
+    jobspec = job.jobspec or {}
+    try:
+        check_plain(jobspec)
+        check(jobspec, general=True)
+        check_system(jobspec["attributes"].get("system") or {})
+    except RecursionError:
+        raise Rejected("bad jobspec: nested too deep", code="bad-jobspec") from None
+    ((how, amount),) = jobspec["tasks"][0]["count"].items()
+    ntasks = job.ncores * amount["count"] if how == "per_resource" else job.ntasks
+    if ntasks > TASKS_MAX:
+        raise Rejected(f"{ntasks} tasks are more than {TASKS_MAX}", code="unsupported")
 
 
 def compiled(state: State, job: Job) -> Request:

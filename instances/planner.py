@@ -17,30 +17,25 @@ from ..journal.derive import Group
 from ..journal.derive_scripts import start_event
 from ..journal.holding import pools_of, word_of, words_of
 from ..journal.job import Job
-from ..journal.jobspec_check import check, check_plain
 from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
-from ..schedulers.policy import Code, Decision, Pending, Place, Policy, Reserve, Wait
+from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
+from .ahead import room_ahead
 from .commits import premises
-from .layout import TASKS_MAX, needs_claims
+from .layout import needs_claims
 from .line import Lines
 from .orders import launch_orders, shape_of
-from .placement import copy_held, copy_node, sound
-from .plan_inputs import compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
+from .placement import copy_held, copy_node
+from .plan_inputs import check_jobspec, compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
 from .queue_policies import QueuePolicies
 from .script_orders import script_orders
-from .shell_options import check_system
-from .turns import Feed, in_turns
+from .turns import Feed
+from .underway import Slice, Underway
 
-# A grant ahead hides the round trip from a report to the next launch; it should cover about this many seconds of work.
-AHEAD_S = 0.12
-AHEAD_MAX = 256
-START_S = 0.0008  # what a start and an end cost a seat beside the task's own time
-ROUND_TRIP_S = 0.05
 LINGERED_S, STUCK_S = 0.3, 5.0
 SHAPES = 10_000  # distinct requests remembered
 REASON_AFTER_S = 0.25
@@ -74,6 +69,9 @@ class Planner:
         self.last_end: dict[tuple[int, str], float] = {}  # (rank, shape) -> when a job there was last heard to be over
         self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
         self.ahead_count: dict[tuple[int, str], int] = {}
+        self.underway: Underway | None = None  # a plan that was interrupted
+        self.unfinished = False  # it was interrupted, or something came free meanwhile that was kept from it
+        self.clock: Callable[[], float] | None = None  # without one plans are not interrupted
         self._defined: Any = None
         self._config: Any = None
         self._graph: Any = None
@@ -85,17 +83,24 @@ class Planner:
         pending jobs anew."""
         state = self.state
         self.given.clear()
+        self.unfinished = False
+        self.leaving.clear()
         now = state.R, state.config_entry, state.graph
         changed = any(map(is_not, now, (self._defined, self._config, self._graph)))
-        words: Iterable[int | str] = self.resync.union(ranks, map(word_of, state.drawn_news))
+        news: set[int | str] = {*self.resync, *ranks, *map(word_of, state.drawn_news)}
+        if self.underway is not None:
+            if not (changed or self.spoiled or self.resync or self.underway.falsified(self, news)):
+                return False
+            self.start_over()
+        words: Iterable[int | str] = {*self.resync, *news}
         if changed or self.spoiled:
+            promised = {} if changed else self.pool.promised
             self._defined, self._config, self._graph = now
             self.nonsense = self.policies.choose(state) if changed else self.nonsense
             self.pool, why = usable_pool(state)
-            self.pool.promised = {}
+            self.pool.promised = promised
             self.nonsense = self.nonsense or why
             words = [*state.nodes, *map(word_of, state.drawn)]
-        self.leaving.clear()
         self.say_at = 0.0  # a pass that does not plan has nothing to say: it would be due again at once, and again
         for word in words:
             copy_held(self, word)
@@ -107,6 +112,8 @@ class Planner:
     def leave(self, groups: list[Group]) -> list[Group]:
         """Nodes that these groups take offline get nothing in this very pass."""
         ranks = {int(event[3]["idset"]) for group in groups for event in group.events if event[0] == "offline"}
+        if ranks:
+            self.start_over()
         self.leaving |= ranks
         self.resync |= ranks
         for rank in ranks:
@@ -139,17 +146,7 @@ class Planner:
         """Refuse what no submit command would have let through: anybody may append to the journal."""
         if job.spec_hash in self.checked:
             return
-        jobspec = job.jobspec or {}
-        try:
-            check_plain(jobspec)
-            check(jobspec, general=True)
-            check_system(jobspec["attributes"].get("system") or {})
-        except RecursionError:
-            raise Rejected("bad jobspec: nested too deep", code="bad-jobspec") from None
-        ((how, amount),) = jobspec["tasks"][0]["count"].items()
-        ntasks = job.ncores * amount["count"] if how == "per_resource" else job.ntasks
-        if ntasks > TASKS_MAX:
-            raise Rejected(f"{ntasks} tasks are more than {TASKS_MAX}", code="unsupported")
+        check_jobspec(job)
         if len(self.checked) >= SHAPES:
             self.checked.clear()
         self.checked.add(job.spec_hash)
@@ -167,7 +164,10 @@ class Planner:
     def enqueue(self, job: Job, priority: int) -> None:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
         request = self.request_of(job)
-        self.lines.add(entry_of(job, request, priority), job.queue, user_of_line(self.state, job), job.spec_hash)
+        entry = entry_of(job, request, priority)
+        self.lines.add(entry, job.queue, user_of_line(self.state, job), job.spec_hash)
+        if self.underway is not None and self.underway.before(entry):
+            self.start_over()
         self.parked.discard(job.id)
 
     def in_line(self, job: Job) -> bool:
@@ -181,6 +181,8 @@ class Planner:
     def dequeue(self, id: int) -> None:
         """Take a job out of the line."""
         self.lines.remove(id)
+        if self.underway is not None:
+            self.underway.left(id)
         self.parked.discard(id)
         self.said.pop(id, None)
         self.first_waits.pop(id, None)
@@ -249,19 +251,14 @@ class Planner:
 
     def plan(self, now: float, limit: int) -> Iterator[Group]:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
-        self.fresh.clear()
-        self.more.clear()
-        if len(self.last_end) > SHAPES:
-            self.last_end.clear()
-            self.stuck.clear()
-        feeds = self._feeds()
+        going, self.underway = self.underway or self._begin(now), None
+        this = Slice(self.clock)
+        self.more.clear()  # what earlier slices have placed runs by now
         placed: list[int] = []
-        unseen = self.state.attention  # touched since the line was made, and not looked at yet
-        self.pool.timeline, self.pool.holders = None, self._holders
-        for decision in sound(in_turns(feeds, self._policy_plan(now)), self, now):
+        for decision in going.decisions:
             if isinstance(decision, Place):
                 placed.append(decision.job)
-                if decision.job in unseen:
+                if decision.job in self.state.attention:  # touched since the line was made, and not looked at yet
                     self.pool.give(decision.claims)
                     continue
                 yield self._alloc(decision.job, decision.claims, now)
@@ -269,21 +266,40 @@ class Planner:
                     break
             elif decision is not None:
                 yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
-        for feed in feeds:
-            for entry, why in feed.limited:
-                yield from self._wait(Wait(entry.job, Code.LIMIT, why, ""), now)
+            if this.over(decision):
+                self.underway = going
+                break
         for id in placed:
             self.dequeue(id)
+        self.unfinished = self.underway is not None or bool(going.later)
+        if self.underway is not None:
+            return
+        self.resync |= going.later
+        for feed in going.feeds:
+            for entry, why in feed.limited:
+                yield from self._wait(Wait(entry.job, Code.LIMIT, why, ""), now)
         if len(placed) < limit and len(self.lines):
             yield from self._grants(now, limit - len(placed))
 
-    def _policy_plan(self, now: float) -> Callable[[Feed], Iterator[Decision | None]]:
-        return lambda feed: self.policies.of(feed.queue).plan(feed, self.pool, now)
+    def _begin(self, now: float) -> Underway:
+        self.fresh.clear()
+        if len(self.last_end) > SHAPES:
+            self.last_end.clear()
+            self.stuck.clear()
+        self.pool.timeline, self.pool.holders = None, self._holders
+        return Underway(self, now)
+
+    def start_over(self) -> None:
+        """A plan that is under way, if there is one, is not gone on with."""
+        if self.underway is not None:
+            self.underway = None
+            self.resync.update(self.state.nodes)
+            self.spoiled = self.spoiled or type(self.pool) is not Pool
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
         return (holder for holder in holders_of(self.state) if holder[0] not in self.given)
 
-    def _feeds(self) -> list[Feed]:
+    def feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""
         return feeds_of(self.state, self.lines.kinds(), self._full)
 
@@ -355,7 +371,7 @@ class Planner:
         granted: list[int] = []
         room: dict[str, list[list[int]]] = {}  # shape -> [[load, rank, room left], ...]
         kept = 0  # positions of nodes somebody waits for
-        turns = [(feed.key, number, feed) for number, feed in enumerate(self._feeds())]
+        turns = [(feed.key, number, feed) for number, feed in enumerate(self.feeds())]
         heapify(turns)
         while turns and len(granted) < limit:
             _, number, feed = heappop(turns)
@@ -364,7 +380,7 @@ class Planner:
                 continue
             shape = self.shape(entry.request)
             if shape not in room:
-                room[shape] = self._room(shape, now)
+                room[shape] = room_ahead(self, shape, now, self.policies.ahead_s(feed.queue))
             open_seats = room[shape]
             if entry.request.flat is None or needs_claims(self.state.jobs[entry.job].jobspec or {}):
                 open_seats = []  # what it starts is not known before it has its cores
@@ -383,25 +399,6 @@ class Planner:
             heappush(turns, (feed.key, number, feed))
         for id in granted:
             self.dequeue(id)
-
-    def _room(self, shape: str, now: float) -> list[list[int]]:
-        typical = self.runtime.get(shape)
-        if typical is None:
-            return []
-        found = []
-        for (rank, one), seats in self.seats.items():
-            node = self.state.nodes.get(rank)
-            if one != shape or node is None or not node.usable or rank in self.leaving:
-                continue
-            depth = min(AHEAD_MAX, int(seats * AHEAD_S / (typical + START_S)))
-            if self.stuck and self.stuck.get((rank, shape), 0.0) > now:
-                continue
-            waiting = self.ahead_count.get((rank, shape), 0)
-            if not waiting and (rank, shape) not in self.fresh and typical < ROUND_TRIP_S:
-                continue  # jobs this short are over by now, though we have not heard: a grant would come too late
-            if depth > waiting:
-                found.append([waiting, rank, depth - waiting])
-        return found
 
     def _grant(self, entry: Pending, rank: int, shape: str, now: float) -> Group:
         job = self.state.jobs[entry.job]

@@ -10,6 +10,7 @@ from ..journal.sched_config import SchedulerRules
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.policy import Policy, load_policy
+from .ahead import AHEAD_S
 
 
 class QueuePolicies:
@@ -42,3 +43,7 @@ class QueuePolicies:
     def of(self, queue: str) -> Policy:
         """The policy of a queue."""
         return self._by_queue.get(queue, self.own)
+
+    def ahead_s(self, queue: str) -> float:
+        """How many seconds of work are placed ahead on running jobs' seats: a policy may say so itself."""
+        return float(getattr(self.of(queue), "ahead_s", AHEAD_S))

@@ -54,7 +54,7 @@ class WorkerRunner(Runner):
         self.follow(open_store(uri).subscribe({keys.journal: position, keys.telemetry: "$"}), {keys.telemetry: "telemetry"})
         self.reactor.watch.remember(store.messages(keys.telemetry, limit=2 * TELEMETRY_LIMIT))
         self.leading = False
-        self.policy = policy
+        self.policy, self.reactor.planner.clock = policy, time.monotonic
         self.pending: list[Input] = []
         self.lease_ms = lease_ms
         self.unanswered: dict[int, None] = {}  # asked about, and not to be had now
@@ -87,7 +87,7 @@ class WorkerRunner(Runner):
         self.meta = self.journal.meta
         watch, self.reactor = self.reactor.watch, Worker(self.meta, state, load_policy(self.policy), self.daemon.role)
         self.reactor.watch.fence_s, self.reactor.watch.last_ms = watch.fence_s, watch.last_ms
-        self.reactor.greet = True
+        self.reactor.greet, self.reactor.planner.clock = True, time.monotonic
         self.unanswered.clear()
         if self.subscription is not None:
             self.subscription.follow(Keys(self.store.namespace).journal, f"{state.version}-{state.epoch}")

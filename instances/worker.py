@@ -234,8 +234,7 @@ class Worker:
                 self._attend(job, now, groups)
                 self.handed.add(id)
         self.handed.clear()
-        if state.attention:
-            self.again = True
+        self.again = self.again or bool(state.attention)
         groups.extend(self.deadlines.due(state, now))
         groups.extend(self.housekeeping.due(state, now))
         if self.watch.news:
@@ -244,6 +243,7 @@ class Worker:
         if len(groups) < BATCH and state.epoch == self.meta.epoch and not pause:
             groups.extend(self.planner.plan(now, BATCH - len(groups)))
             outputs += complaints(self.planner)
+            self.again = self.again or self.planner.unfinished
         if asks := self.waiting.asks():
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, commits, deadlines, greeting, planner, witness, worker
+from fluxkv.instances import agent, commits, deadlines, greeting, underway, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
 from fluxkv.journal.node import Node
@@ -254,7 +254,7 @@ def double_free(patch: Patch) -> None:
 
 @mutant("placements are believed as the policy proposes them")
 def policy_believed(patch: Patch) -> None:
-    patch(planner, "sound", lambda decisions, *args: decisions)
+    patch(underway, "sound", lambda decisions, *args: decisions)
 
 
 @mutant("the backstop of a time limit is the worker's own clock, without any allowance")

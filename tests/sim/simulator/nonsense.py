@@ -25,7 +25,7 @@ class Nonsense(Fcfs):
         self.world = world
         self.rng = random.Random(world.rng.random())
 
-    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision | None]:
         for decision in super().plan(pending, pool, now):
             if not self.world.calm and self.rng.random() < 0.12:
                 self.world.happened["nonsense"] += 1

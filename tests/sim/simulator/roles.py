@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from fluxkv.instances import adopting, forks
@@ -27,6 +28,7 @@ from fluxkv.instances.reactor import (
 )
 from fluxkv.instances.run_agent import INVENTORY, TELEMETRY_LIMIT
 from fluxkv.instances.server_care import ServerCare
+from fluxkv.instances.underway import SLICE_S
 from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
 from fluxkv.journal.agreement import load_agreed
@@ -55,6 +57,8 @@ class WorkerProcess(ReactorProcess):
         self.journal = Journal(self.store, by=self.name)
         state = load_agreed(self.journal)
         self.reactor = Worker(self.journal.meta, state, world.new_policy(), self.name)
+        ticks = count()
+        self.reactor.planner.clock = lambda: next(ticks) * SLICE_S / 4  # plans are interrupted after a few looks
         position = f"{state.version}-{state.epoch}" if state.version else "0"
         telemetry = self.store.keys.telemetry
         self.names = {telemetry: "telemetry"}
