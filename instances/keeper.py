@@ -314,6 +314,8 @@ class Keeper(ServerCare):
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:
                     witness.write_tip(self.state_dir, self.store, self.store.meta())
+                elif self.store.meta().uid == self.settings["uid"]:
+                    self.store.delete(Keys(self.store.namespace).telemetry)  # nobody hears it any more; the journal stays
             except (FluxkvError, OSError):
                 pass
         self.log.say("info", "stopped")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import signal
 import sys
@@ -12,7 +11,6 @@ import time
 from typing import Any
 
 from ..kvs.errors import Rejected, Unavailable
-from ..kvs.server import socket_path
 from .paths import StateDir, home, lock_held, lock_holder
 
 READY_S = 60.0
@@ -21,7 +19,7 @@ NODES_S = 5.0
 
 def new_state_dir() -> StateDir:
     """A fresh directory name under this user's state home."""
-    return StateDir(os.path.join(home(), f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"))
+    return StateDir(os.path.join(home(), f"{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"))
 
 
 def prepare(state_dir: StateDir, settings: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +29,8 @@ def prepare(state_dir: StateDir, settings: dict[str, Any]) -> dict[str, Any]:
     state_dir.create()
     made = {"created": time.time(), "durability": "strict", "workers": 1, "policy": "fcfs", **settings}
     if "uri" not in made:
+        from ..kvs.server import socket_path  # a child has no need of it
+
         made["uri"] = f"unix:{socket_path(state_dir.path)}"
     if not state_dir.write_first(made):
         return state_dir.read()

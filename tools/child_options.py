@@ -6,8 +6,8 @@ child does with them, `start` decides.
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -79,6 +79,8 @@ def child_jobspec(
     document = conf_document(values["conf"])
     files = dict(files or {})
     if document:
+        import json
+
         text = json.dumps(document, ensure_ascii=False, sort_keys=True)
         files[CONF] = content(text.encode(), 0o600, values["blobs"])
         broker = [f"--config={{{{tmpdir}}}}/{CONF}", *broker]
@@ -109,9 +111,12 @@ def content(data: bytes, mode: int, blobs: dict[str, bytes] | None) -> dict[str,
 
 def conf_document(texts: Iterable[str]) -> dict[str, Any]:
     """The config that --conf gives, each on top of the one before. Raises click.BadParameter for what no instance can have."""
+    texts = list(texts)
+    document: dict[str, Any] = {}
+    if not texts:
+        return document
     from ..instances import config_file
 
-    document: dict[str, Any] = {}
     try:
         for text in texts:
             if "\n" in text or text.lstrip().startswith("{"):
@@ -184,12 +189,11 @@ def broker_options(texts: Iterable[str]) -> list[str]:
 
 def with_program(env: Mapping[str, str]) -> dict[str, str]:
     """An environment in which jobs find `fluxkv`: the folder of this one is put in front where PATH leads to none."""
-    import shutil
-    import sys
-
     path = env.get("PATH", os.defpath)
-    if shutil.which("fluxkv", path=path) is not None:
-        return dict(env)
-    folders = (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable))
-    here = next((folder for folder in folders if os.access(os.path.join(folder, "fluxkv"), os.X_OK)), "")
-    return {**env, "PATH": f"{here}:{path}"} if here else dict(env)
+    here = (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable))
+    found = [next((one for one in folders if _has_program(one)), "") for folders in (path.split(os.pathsep), here)]
+    return {**env, "PATH": f"{found[1]}{os.pathsep}{path}"} if found[1] and not found[0] else dict(env)
+
+
+def _has_program(folder: str) -> bool:
+    return os.access(os.path.join(folder or ".", "fluxkv"), os.X_OK)

@@ -35,9 +35,11 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
     if here.local:
         return 0  # one task on each node is enough
-    from ..instances import config_file
+    document: dict[str, Any] = {}
+    if options["config"] or options["conf"]:
+        from ..instances import config_file
 
-    document = config_file.read_document(options["config"] or "", options["conf"])
+        document = config_file.read_document(options["config"] or "", options["conf"])
     if "resource" in document:
         raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
     policy = name_policy(document, options["policy"], options["policy_is_default"])

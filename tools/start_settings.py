@@ -25,9 +25,6 @@ def name_policy(document: dict[str, Any], option: str | None, by_default: bool) 
 
     by_default: the option is a user's usual one, which a config that names one overrules.
     """
-    from ..instances.config_file import check_policies
-    from ..journal.config import parse_rules
-
     scheduler = document.get("policy", {}).get("scheduler", {})
     here = scheduler.get("queue-policy") or document.get("queue", {}).get("policy") or "fcfs"
     if option and option != here and not (by_default and (scheduler.get("queue-policy") or document.get("queue"))):
@@ -35,6 +32,9 @@ def name_policy(document: dict[str, Any], option: str | None, by_default: bool) 
             scheduler["queue-policy"] = option
         else:
             document["queue"] = {"policy": option}
+        from ..instances.config_file import check_policies
+        from ..journal.config import parse_rules
+
         try:
             check_policies(parse_rules(document))
         except Rejected as error:
