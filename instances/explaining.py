@@ -19,7 +19,7 @@ from ..schedulers.policy import Code
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from ..schedulers.timeline import overlap
-from .outlook import Outlook, policy_name
+from .outlook import ENDLESS, LASTING, Outlook, policy_name
 from .plan_inputs import compiled, pool_of
 from .views import has_node
 
@@ -77,7 +77,7 @@ def why(state: State, job: Job, now: float, spent: Callable[[], bool] = lambda: 
         reason=reason,
         policy=policy_name(state, job.queue),
         start=start,
-        no_start="" if start is not None else outlook.why_none(job),
+        no_start="" if start is not None else ENDLESS if reason.code in LASTING else outlook.why_none(job),
         holders=held,
         after=_after(outlook, job, start),
         ahead=(ahead := _before(job, lines.pop("", ()))),

@@ -25,6 +25,7 @@ from .turns import Feed, in_turns
 
 DEPTH = 1_000  # jobs of each queue's line that are looked at
 NOTHING = Forecast({}, {}, {}, True)
+ENDLESS = "no job's end will make it fit"
 LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone does not mend
 
 
@@ -39,7 +40,8 @@ def policy_name(state: State, queue: str = "") -> str:
 class Outlook:
     """Made once for a state. wanted: ids of jobs whose start is asked for; None: all. spent: True once no more time is to be spent.
 
-    fault: why there are no estimates at all, "" if there may be some. pool: as it is now (before the plan).
+    fault: why there are no estimates at all, "" if there may be some. limited: job -> the number of running jobs that holds up
+    those of its user. looked_at: the jobs that were planned.
     """
 
     def __init__(
@@ -48,15 +50,17 @@ class Outlook:
         self.state = state
         self.now = now
         self.fault = ""
+        self.limited: dict[int, str] = {}
+        self.looked_at: Collection[int] = ()
         self.forecast = NOTHING
         try:
             queues = _Lines(state, load_policy(policy_name(state)), spent)
             self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent)
-            self.limited = queues.limited
+            self.limited, self.looked_at = queues.limited, queues.entries.keys()
         except Rejected as error:
-            self.fault, self.limited = str(error), {}
+            self.fault = str(error)
         except Exception as error:  # a policy may be a plug-in, and fail in any way
-            self.fault, self.limited = f"policy {policy_name(state)} failed: {type(error).__name__}: {error}", {}
+            self.fault = f"no plan can be made by policy {policy_name(state)}: {type(error).__name__}: {error}"
 
     def start(self, job: Job) -> Start | None:
         """When and where a pending job is expected to begin; None: nobody can say (`why_none`)."""
@@ -76,7 +80,9 @@ class Outlook:
             return self.fault
         wait = self.wait(job)
         if wait is not None and wait.code in LASTING:
-            return "no job's end will make it fit"
+            return ENDLESS
+        if job.id not in self.looked_at:
+            return f"more than {DEPTH:,} jobs are in its line"
         if job.id in self.forecast.starts:
             return "the instance ends before"
         if job.id in self.forecast.endless or self.forecast.whole:

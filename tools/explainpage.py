@@ -18,6 +18,7 @@ WIDTH = 80
 LABEL = 12
 NEAR_S = 600.0  # moments nearer than this are told to the second
 _FAR = re.compile(r" \((in [^()]*|[^()]* ago)\)$")
+THINGS = frozenset(("core", "gpu", "GPU", "job", "node", "rack", "reason", "slot", "socket"))  # what there may be several of
 NAMED = 5  # of a list of jobs, so many by their ids
 
 
@@ -39,7 +40,7 @@ class Page:
         if cells:
             self.rows.append((label, cells))
             if more > 0:
-                self.rows.append(("", f"and {more} more {what}{'' if more == 1 else 's'}"))
+                self.rows.append(("", f"and {count(more, f'more {what}')}{'' if more == 1 else 's'}"))
 
     def text(self, width: int = WIDTH) -> str:
         """All of it."""
@@ -128,5 +129,5 @@ def hosts_of(state: State, ranks: Iterable[int]) -> str:
 
 
 def count(n: int, noun: str) -> str:
-    """ "1 core", "2 cores", "512 MB"."""
-    return f"{n} {noun}{'' if n == 1 or noun == 'MB' else 's'}"
+    """ "1 core", "2 cores", "512 MB", "8 power"."""
+    return f"{n:,} {noun}{'s' if n != 1 and noun in THINGS else ''}"

@@ -128,8 +128,8 @@ def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: b
     if held and reason.code != Code.READY:
         page.add("besides", reason.text)
     if reason.needed > reason.found and reason.unit:
-        page.add("short of", f"{count(reason.needed - reason.found, reason.unit)}: it needs {reason.needed}, there "
-                             f"{'is' if reason.found == 1 else 'are'} {reason.found or 'none'}")  # fmt: skip
+        lacks = count(reason.needed - reason.found, reason.unit)
+        page.add("short of", f"{lacks}: it needs {reason.needed:,} and finds {f'{reason.found:,}' if reason.found else 'none'}")
     page.table("out of use", [_out_row(node, now) for node in told.out[:SHOWN]], len(told.out) - SHOWN, "node")
     page.table("held by", [holder_row(one, state, now) for one in told.holders[:SHOWN]], len(told.holders) - SHOWN, "job")
     page.add("ahead", _ahead(told, job, state) if job.priority else "")

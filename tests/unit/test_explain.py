@@ -85,7 +85,7 @@ def test_what_is_short_who_holds_it_and_when_it_begins() -> None:
         "22:14:20 (in 55s).",
         "  asked for   2 cores, limit 30s; queue default, priority 16, user ann",
         "  waits since 22:13:20 (5s ago)",
-        "  short of    1 core: it needs 2, there is 1",
+        "  short of    1 core: it needs 2 and finds 1",
         "  held by     ƒ3* short ann 1 core on n1  until 22:14:20 (in 55s)",
         "              ƒ2  long  ann 2 cores on n0 until 22:23:20 (in 9.92m)",
         "  ahead       nobody",
@@ -348,3 +348,35 @@ def test_a_vertex_above_the_nodes_has_a_page() -> None:
         place_of(state, "/cluster0/rack7")
     with pytest.raises(Rejected, match="no graph of resources"):
         place_of(Rig(1).journal.at(), power)
+
+
+def test_a_queue_that_is_gone_and_nodes_that_are_gone() -> None:
+    config = {"queues": {"a": {}, "b": {}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}
+    rig = Rig(2, None, config)
+    rig.started(rig.submit(spec(2, queue="b")), rig.submit(spec(2, queue="b")))
+    waiting = rig.submit(spec(2, duration=9.0, queue="b"))
+    rig.configure({"queues": {"a": {}}})
+    rig.turn()
+    _, text = pending(rig, waiting)
+    gone = "ƒ4 cannot start: there is no queue b any more; fluxkv update ƒ4 queue=NAME."
+    assert " ".join(text.split()).startswith(gone)
+    lost = rig.submit(spec(1, duration=9.0, queue="a"))
+    rig.state.instance["policy"] = "easy"
+    rig.do(decide.drain(rig.state, [0, 1], "", 0, rig.now))
+    rig.turn(seconds=1.0)
+    document, text = pending(rig, lost)
+    assert document["no_start"] == "no job's end will make it fit"
+    assert "n0 draining since 22:13:20 (1s ago): no reason given" in text
+
+
+def test_a_policy_that_fails_or_is_not_installed_leaves_all_but_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(1)
+    rig.started(rig.submit(spec(2, duration=60.0)))
+    waiting = rig.submit(spec(2, duration=9.0))
+    monkeypatch.setattr("fluxkv.schedulers.fcfs.Fcfs.plan", lambda *_: 1 / 0)
+    document, _ = pending(rig, waiting)
+    assert document["no_start"] == "no plan can be made by policy fcfs: ZeroDivisionError: division by zero"
+    assert [holder["id"] for holder in document["holders"]] == ["ƒ2"]
+    view = view_of(rig)
+    foresee_jobs(view, view.state.active(), ["info"])
+    assert shown_reason(view.state.jobs[waiting], view) == "first in line"
