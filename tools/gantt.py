@@ -87,7 +87,8 @@ def _panel(
     body: list[str],
 ) -> bool:  # fmt: skip
     """Add a panel to the body; whether it is made of cells."""
-    order = {one.job: number for number, one in enumerate(panel.begun)}
+    begun = {one.job for one in panel.begun}
+    order = {job: number for number, job in enumerate(labels) if job in begun}  # a job has one colour in all panels
     everybody = [*panel.held, *panel.begun]
     bottom = frame.top + rows * frame.row
     body.append(f'<text class="name" x="{MARGIN}" y="{top + 17:.0f}">{escape(panel.name)}</text>')
