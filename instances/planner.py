@@ -64,7 +64,7 @@ class Planner:
         self.first_waits: dict[int, float] = {}  # job -> when a plan first had to leave it
         self.said: dict[int, tuple[str, str]] = {}  # job -> (code, blocking) last journalled
         self.fresh: set[tuple[int, str]] = set()  # (rank, shape) of allocations made by this plan
-        self.say_at = 0.0  # when somebody's reason is due, 0.0 if nobody's is
+        self.say_at = 0.0  # when somebody's reason is due, or a time that was kept, 0.0 if nobody's is
         self.ahead: dict[int, tuple[int, str, float]] = {}  # job placed ahead -> (rank, shape, since when)
         self.last_end: dict[tuple[int, str], float] = {}  # (rank, shape) -> when a job there was last heard to be over
         self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
@@ -265,6 +265,8 @@ class Planner:
                 if len(placed) >= limit:
                     break
             elif decision is not None:
+                if isinstance(decision, Reserve) and decision.code == Code.AHEAD and decision.start > now:
+                    self._say_at(decision.start)  # no end will wake us then: it keeps its time though it might begin now
                 yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
             if this.over(decision):
                 self.underway = going
@@ -315,10 +317,13 @@ class Planner:
         if self.said.get(job.id) != (wait.code, wait.blocking):
             say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
             if now < say_at:  # it may well run before anybody asks
-                self.say_at = min(self.say_at or say_at, say_at)
+                self._say_at(say_at)
                 return
             self.said[job.id] = (wait.code, wait.blocking)
             yield self.reason(job, wait.code, wait.text, now)
+
+    def _say_at(self, time: float) -> None:
+        self.say_at = min(self.say_at or time, time)
 
     def _premises(self, job: Job) -> list[str]:
         """As `premises`; counted among what this pass places."""

@@ -20,7 +20,7 @@ from ..journal.claims import Claim
 from ..kvs.errors import Rejected
 from .backfill import Backfill
 from .fcfs import Fcfs
-from .policy import Decision, Pending, Place, Policy, Reserve
+from .policy import Code, Decision, Pending, Place, Policy, Reserve
 from .request import Request
 from .resources import Pool
 from .timeline import FOREVER_S, OVERDUE_S, Timeline, least_cores
@@ -50,16 +50,18 @@ def simulate(
 class _Lane:
     """The jobs of one queue that wait, in order, and by what they ask for."""
 
-    __slots__ = ("backfill", "entries", "fcfs", "keys", "kinds", "left", "limited", "policy")
+    __slots__ = ("backfill", "entries", "fcfs", "keys", "kinds", "left", "limited", "policy", "remembers")
 
     def __init__(self, policy: Policy, works: int, thorough: bool) -> None:
         self.policy = policy
         kind = type(policy).plan
         self.backfill = not thorough and kind is Backfill.plan
         self.fcfs = not thorough and kind is Fcfs.plan
-        #: Whether a plan may leave out jobs that fit.
+        #: Whether what a plan reserves depends on what plans before it have: then none may be left out as long as somebody waits.
+        self.remembers = isinstance(policy, Backfill) and policy.reservation_depth > 1
+        #: Whether a second plan at the same moment may place somebody: the first looked at so many only, or moved reservations.
         depth = getattr(policy, "queue_depth", works) if kind in (Backfill.plan, Fcfs.plan) else 0
-        self.limited = depth is not None and depth < works
+        self.limited = self.remembers or (depth is not None and depth < works)
         self.keys: list[Key] = []
         self.entries: dict[Key, Pending] = {}
         self.kinds: dict[Request, list[Key]] = {}  # equal requests, each with its keys in order
@@ -115,6 +117,7 @@ class _Run:
         self.ends: list[tuple[float, int]] = []
         self.expirations: list[tuple[float, int]] = []
         self.arrivals: list[tuple[float, int, int]] = []
+        self.wake = inf  # when somebody's time comes who might have begun before
         self.ready: dict[int, float] = {}
         self.unmet: dict[int, int] = {}  # job -> groups of its dependencies that are not met
         self.when: dict[int, float] = {}  # job -> when those that are met let it go
@@ -127,17 +130,18 @@ class _Run:
         for work in self.works.values():
             self._expect(work)
         heapify(self.arrivals)
-        pool.holders = self._holders
+        pool.holders, pool.promised = self._holders, {}
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Begun]:
         ends, arrivals = self.ends, self.arrivals
-        while ends or arrivals:
-            now = max(self.begin, min(ends[0][0] if ends else inf, arrivals[0][0] if arrivals else inf))
+        while True:
+            now = max(self.begin, min(ends[0][0] if ends else inf, arrivals[0][0] if arrivals else inf, self.wake))
             if now == inf:
                 return
-            given = False
+            given = now >= self.wake
+            self.wake = inf if given else self.wake
             while ends and ends[0][0] <= now:
                 job = heappop(ends)[1]
                 self.pool.give(self.running.pop(job)[1])
@@ -149,7 +153,7 @@ class _Run:
             if given:
                 self.fresh = False
             again = True
-            while again:  # a plan that looks at so many jobs may see others once some have started
+            while again:
                 again = False
                 for lane, placed in self._plans(came, now):
                     again = again or (bool(placed) and lane.limited)
@@ -234,7 +238,7 @@ class _Run:
         """Whether a plan might place somebody of this lane, as far as can be told without making one."""
         if lane.fcfs:
             return self._fits(lane.entries[lane.keys[0]].request)
-        return not lane.backfill or bool(self._fitting(lane))
+        return not lane.backfill or lane.remembers or bool(self._fitting(lane))
 
     def _newcomers(self, lane: _Lane, came: list[Key], now: float) -> Iterator[tuple[_Lane, list[Place]]]:
         """Backfill with one line. came: keys of those who have just come, in order.
@@ -250,12 +254,14 @@ class _Run:
                 self.fresh = False
                 yield lane, placed
         tail = came and lane.keys[len(lane.keys) - len(came)] == came[0]
-        if self.fresh and (tail or not came) and self._soonest() > now + OVERDUE_S:
+        if lane.remembers:  # those who wait for their time have the first choice where he fits
+            tail = tail and not any(self._fits(lane.entries[key].request) for key in came)
+        if self.fresh and (tail or not came) and self._soonest() > now + OVERDUE_S and self._none_due(now):
             depth = getattr(lane.policy, "queue_depth", inf)
             for key in came:
                 if bisect_left(lane.keys, key) < depth:
                     yield lane, self._by_itself(lane, key, now, lane.left)
-        elif lane.keys and (fitting := self._fitting(lane)):
+        elif lane.keys and ((fitting := self._fitting(lane)) or lane.remembers):
             yield from self._ask_one(lane, fitting, now)
         elif came:
             self.fresh = False
@@ -279,9 +285,19 @@ class _Run:
             if isinstance(decision, Place):
                 placed.append(decision)
             elif isinstance(decision, Reserve):
-                lane.left -= 1
+                self._reserved(lane, decision, now)
         self.fresh = self.fresh and self._lasts(now)
         return placed
+
+    def _reserved(self, lane: _Lane, decision: Reserve, now: float) -> None:
+        """Somebody was told a time. Where he waits for nothing but that, no end will bring it about that he is looked at then."""
+        lane.left -= 1
+        if decision.code == Code.AHEAD and decision.start > now:
+            self.wake = min(self.wake, decision.start)
+
+    def _none_due(self, now: float) -> bool:
+        timeline = self.pool.timeline
+        return isinstance(timeline, Timeline) and (not timeline.reserved or timeline.reserved[0].start > now)
 
     def _lasts(self, now: float) -> bool:
         """Whether no reservation waits for somebody without a limit: such ones shift with the clock, too."""
@@ -328,19 +344,19 @@ class _Run:
             for key in merge(*rest):
                 yield lane.entries[key]
 
-        self.pool.timeline = None
+        self.pool.timeline, self.wake = None, inf
         placed = []
         for decision in policy.plan(feed(), self.pool, now):
             if isinstance(decision, Place):
                 placed.append(decision)
             elif isinstance(decision, Reserve):
-                lane.left -= 1
-        self.fresh = self._lasts(now) and (not placed or len(lane.keys) <= policy.queue_depth)
+                self._reserved(lane, decision, now)
+        self.fresh = self._lasts(now) and not (placed and lane.limited)
         yield lane, placed
 
     def _ask(self, lanes: list[_Lane], now: float) -> Iterator[tuple[_Lane, list[Place]]]:
         """A whole plan of all lines, as the live planner makes it."""
-        self.pool.timeline = None
+        self.pool.timeline, self.wake = None, inf
         self.fresh = False
         feeds = [_Feed(lane) for lane in lanes]
         if len(feeds) == 1:
@@ -351,7 +367,9 @@ class _Run:
             raise ValueError("several queues need `turns`")
         placed: dict[int, Place] = {}
         for decision in decisions:
-            if isinstance(decision, Place):
+            if isinstance(decision, Reserve):
+                self._reserved(lanes[0], decision, now)
+            elif isinstance(decision, Place):
                 if decision.job not in self.ready or decision.job in placed:
                     raise Rejected(
                         f"the policy places job {decision.job!r}, which is not in line", code="bad-policy",
