@@ -17,7 +17,7 @@ def use_of(state: State, graph: ResourceGraph) -> tuple[dict[int, Holding], dict
     drawn = _drawn_memory(state, graph)
     memory = {rank: node.used_memory_mb - drawn.get(rank, 0) for rank, node in state.nodes.items()}
     for path, place in graph.places.items():
-        units, _ = state.drawn.get(path, (0, 0))
+        units, ids = state.drawn.get(path, (0, 0))
         node = state.nodes.get(place.node)
         kind = columns.type(place.at)
         if node is not None and kind == "node":
@@ -26,14 +26,15 @@ def use_of(state: State, graph: ResourceGraph) -> tuple[dict[int, Holding], dict
                 held[place.at] = Holding(0, frozenset(node.jobs | node.keeping))
             continue
         if node is not None and kind in ("core", "gpu"):
-            units = (place.ids & (node.used_cores if kind == "core" else node.used_gpus)).bit_count()
+            ids = place.ids & (node.used_cores if kind == "core" else node.used_gpus)
+            units = ids.bit_count()
         elif node is not None and kind == "memory" and not units and memory[node.rank] > 0:
             factor = MEMORY_UNITS[columns.kinds[columns.kind[place.at]][2] or "MB"]
             units = min(place.size, -(-memory[node.rank] // factor))
             memory[node.rank] -= units * factor
         if units:
             there = frozenset(node.jobs | node.keeping) if node is not None else frozenset[int]()
-            held[place.at] = Holding(units, jobs.get(path, there))
+            held[place.at] = Holding(units, jobs.get(path, there), ids)
     return held, {at: mark for at, mark in marks.items() if mark}
 
 

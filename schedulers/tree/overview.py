@@ -28,10 +28,11 @@ Shape = tuple[tuple[str, int], ...]
 
 
 class Holding(NamedTuple):
-    """What is held of a vertex. jobs: who is on it or below it, as ids."""
+    """What is held of a vertex. ids: which, of a pool of single resources. jobs: who is on it or below it, as ids."""
 
     units: int
     jobs: frozenset[int] = frozenset()
+    ids: int = 0
 
 
 NOTHING = Holding(0)
@@ -135,20 +136,23 @@ def of_tree(
         )
     held, marks = held or {}, marks or {}
 
-    def part(vertex: Vertex, inherited: str, inside: bool) -> Part:
+    def parts(vertex: Vertex, inherited: str, inside: bool) -> list[Part]:
         own = marks.get(vertex.ordinal, "" if vertex.up else "down")
         mark = own or inherited
-        units, jobs = held.get(vertex.ordinal, NOTHING)
+        units, jobs, ids = held.get(vertex.ordinal, NOTHING)
         whole = inside or (units > 0 and units >= vertex.size)
         below = vertex.children.get(subsystem, ())
-        children = [part(child, mark, whole) for child in below if child.parents[subsystem][0] is vertex]
+        children = [one for child in below if child.parents[subsystem][0] is vertex for one in parts(child, mark, whole)]
+        if vertex.ids and not children:
+            return list(_apart(vertex.type, vertex.ids, vertex.ids if whole else ids, mark, vertex.basename))
         state = _of_container(children, own, whole, inherited) if children else _of_leaf(vertex.size, units, mark, whole)
-        return Part(
+        jobs = jobs.union(*(child.jobs for child in children if child.jobs))
+        return [Part(
             vertex.type, vertex.name, vertex.basename, vertex.id, state, children, size=vertex.size, unit=vertex.unit,
             held=vertex.size if whole else units, jobs=jobs,
-        )  # fmt: skip
+        )]  # fmt: skip
 
-    return part(tree.roots[subsystem], "", False)
+    return parts(tree.roots[subsystem], "", False)[0]
 
 
 def of_inventory(nodes: Iterable[Node], name: str = "cluster0") -> Part:
@@ -162,10 +166,7 @@ def _of_node(node: Node) -> Part:
     mark = "drained" if node.drain is not None else "" if node.online else "offline"
     children: list[Part] = []
     for kind, there, used in (("core", node.cores, node.used_cores), ("gpu", node.gpus, node.used_gpus)):
-        for state, mask in (("allocated", there & used), (mark or "free", there & ~used)):
-            if count := mask.bit_count():
-                held = count if state == "allocated" else 0
-                children.append(Part(kind, kind, kind, -1, state, [], count=count, size=count, held=held, mask=mask))
+        children += _apart(kind, there, used, mark, kind)
     if node.memory_mb:
         used = node.used_memory_mb
         state = _of_leaf(node.memory_mb, used, mark, used >= node.memory_mb)
@@ -174,6 +175,14 @@ def _of_node(node: Node) -> Part:
     if state == "mixed" and node.used_cores == node.cores:  # no job fits there any more, whatever memory is left
         state = "allocated"
     return Part("node", node.host, "", node.rank, state, children, jobs=frozenset(node.jobs | node.keeping))
+
+
+def _apart(kind: str, there: int, used: int, mark: str, basename: str) -> Iterator[Part]:
+    """Of a pool of single resources those in use, and the others."""
+    for state, mask in (("allocated", there & used), (mark or "free", there & ~used)):
+        if count := mask.bit_count():
+            held = count if state == "allocated" else 0
+            yield Part(kind, basename, basename, -1, state, [], count=count, size=count, held=held, mask=mask)
 
 
 def _of_leaf(size: int, units: int, mark: str, whole: bool) -> str:

@@ -262,8 +262,8 @@ def test_views_show_what_is_drawn(rig: Rig) -> None:
     first = rig.submit(powered(8))
     held, marks = use_of(rig.state, rig.state.graph)
     place = rig.state.graph.places
-    assert held[place[POWER].at] == (8, {first})
-    assert held[place["/cluster0/rack0/n0/core"].at] == (1, {first})
+    assert held[place[POWER].at] == (8, {first}, 0)
+    assert held[place["/cluster0/rack0/n0/core"].at] == (1, {first}, 1)
     assert place["/cluster0/rack0/n0/nvme"].at not in held
     assert marks == {}
     R = views.job_R(rig.state, rig.job(first))

@@ -18,6 +18,7 @@ from fluxkv.journal.node import Node
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.overview import Holding, Part, at, document, of_inventory, of_tree, summary
+from fluxkv.schedulers.tree.vertices import Tree, Vertex
 from fluxkv.tools import resource_show_cmd
 from fluxkv.tools.main import cli
 from fluxkv.tools.resource_query_cmd import LOADERS
@@ -50,7 +51,7 @@ def test_a_graph_in_groups() -> None:
     assert lines_of(of_tree(graph, held=held, marks=marks)) == [
         "cluster0 mixed: 4 nodes, 2 busy, 2 draining",
         "├─ rack0 mixed: 2 nodes, 2 busy",
-        "│  └─ node[0-1] (2) mixed: 16 cores (8 busy), 32 memory (19 busy)",
+        "│  └─ node[0-1] (2) mixed: 16 cores (8 busy), 32 memory (19 busy), ƒ6",
         "│     ├─ socket0 mixed: 4 cores, 8 memory (3 busy)",
         "│     │  ├─ core[0-3] (4) free",
         "│     │  ├─ memory0 mixed: 3 of 4 busy",
@@ -62,7 +63,7 @@ def test_a_graph_in_groups() -> None:
         "│        ├─ core[0-3] (4) free",
         "│        └─ memory[0-1] (2) free: 8",
         "└─ rack1 draining: 2 nodes, 2 draining",
-        "   └─ node[2-3] (2) draining: 16 cores (8 busy), 32 memory (16 busy)",
+        "   └─ node[2-3] (2) draining: 16 cores (8 busy), 32 memory (16 busy), ƒ6",
         "      ├─ socket1 (2) allocated: 8 cores, 16 memory, ƒ6",
         "      │  ├─ core[4-7] (8) allocated",
         "      │  └─ memory[2-3] (4) allocated: 16",
@@ -70,6 +71,21 @@ def test_a_graph_in_groups() -> None:
         "         ├─ core[0-3] (8) drained",
         "         └─ memory[0-1] (4) drained: 16",
     ]
+
+
+def test_of_pools_with_ids_those_in_use_are_apart() -> None:
+    graph = Tree()
+    top = graph.add(Vertex("cluster", "cluster", 0))
+    graph.root(top)
+    for number in range(2):
+        node = graph.add(Vertex("node", "node", number, rank=number))
+        graph.link(top, node)
+        graph.link(node, graph.add(Vertex("core", "core", -1, name="core", size=4, ids=0b1111)))
+    held = {2: Holding(2, ids=0b101), 3: Holding(0, frozenset({9}))}
+    assert lines_of(of_tree(graph.compile(), held=held)) == [
+        "cluster0 mixed: 2 nodes, 1 busy", "├─ node0 mixed: 4 cores (2 busy)", "│  ├─ core[0,2] (2) allocated",
+        "│  └─ core[1,3] (2) free", "└─ node1 free: 4 cores, ƒA", "   └─ core[0-3] (4) free",
+    ]  # fmt: skip
 
 
 def at_path(graph: Any, path: str) -> int:
