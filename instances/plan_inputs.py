@@ -85,7 +85,7 @@ def copy_into(pool: Pool, node: Node, usable: bool) -> None:
         node.memory_mb - node.used_memory_mb,
         usable,
         not node.busy,
-        "" if usable else ("drained" if node.drain is not None else "offline"),
+        "" if usable else "drained" if node.drain is not None else "down" if node.online and node.shut else "offline",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..kvs.errors import Rejected
 from . import graph_edit
 from .decide import Decision
-from .decide_inventory import reload
+from .decide_inventory import GRAPH_OF, reload
 from .graph_edit import no_such_path
 from .node import Node
 from .resource_graph import Place, ResourceGraph, graph_of
@@ -34,7 +34,8 @@ def attach(state: State, more: ResourceSet, under: str, now: float) -> Answer:
     ranks = {rank: first + n for n, rank in enumerate(sorted(new))}
     merged, _ = graph_edit.merged(graph, found, under or _root(graph), ranks)
     fresh = [node._replace(rank=ranks[node.rank]) for node in more.nodes if node.rank in ranks]
-    return _define(state, merged, [*_records(state), *fresh], now, "attach")
+    more_of_it = f"{len(merged.places) - len(graph.places)} vertices more"
+    return _define(state, merged, [*_records(state), *fresh], now, "attach", more_of_it)
 
 
 def remove(state: State, paths: Iterable[str], now: float) -> Answer:
@@ -45,11 +46,11 @@ def remove(state: State, paths: Iterable[str], now: float) -> Answer:
     records = [record for record in _records(state) if record.rank in ranks]
     if not records:
         raise Rejected("the last node of an instance stays", code="in-use", hint="fluxkv stop ends the instance")
-    return _define(state, left, records, now, "remove")
+    return _define(state, left, records, now, "remove", f"{len(graph.places) - len(left.places)} vertices less")
 
 
 def properties(
-    state: State, paths: Iterable[str], ranks: Iterable[int], names: Mapping[str, str], gone: Sequence[str], now: float
+    state: State, paths: Sequence[str], ranks: Iterable[int], names: Mapping[str, str], gone: Sequence[str], now: float
 ) -> Answer:  # fmt: skip
     """Properties of vertices (paths) and of nodes (ranks), set and taken away. A node's are those of RFC 31's constraints.
 
@@ -75,21 +76,26 @@ def properties(
             kept = {*record.properties, *names}.difference(gone)
             record = record._replace(properties=tuple(sorted(kept)))
         records.append(record)
-    return _define(state, graph, records, now, "property")
+    return _define(state, graph, records, now, "property", f"properties of {', '.join(paths)}" if paths else "")
 
 
-def status(state: State, paths: Iterable[str], *, up: bool, now: float) -> Answer:
+def status(state: State, paths: Sequence[str], *, up: bool, now: float) -> Answer:
     """Vertices, and so all below them, out of use for new jobs, or back. Raises `Rejected`."""
     graph = _graph(state)
     positions = [_position(graph, path) for path in paths]
-    return _define(state, graph_edit.with_status(graph, positions, up=up), _records(state), now, "status")
+    what = f"{'up' if up else 'down'} {', '.join(paths)}"
+    return _define(state, graph_edit.with_status(graph, positions, up=up), _records(state), now, "status", what)
 
 
-def _define(state: State, graph: ResourceGraph | None, records: Sequence[NodeRecord], now: float, method: str) -> Answer:
+def _define(
+    state: State, graph: ResourceGraph | None, records: Sequence[NodeRecord], now: float, method: str, what: str
+) -> Answer:  # fmt: skip
+    """what: is said of the graph, "" where what is said of nodes says all."""
     if graph is not None and state.graph is not None:
         records = _in_graph(records, state.graph, graph)
     tree = graph.wire if graph is not None else None
-    return reload(state, ResourceSet(tuple(sorted(records)), expiration=state.expiration, tree=tree), now, method)
+    decision, words = reload(state, ResourceSet(tuple(sorted(records)), expiration=state.expiration, tree=tree), now, method)
+    return decision, [said for word in words if (said := what if word.startswith(GRAPH_OF) else word)]
 
 
 def _in_graph(records: Sequence[NodeRecord], before: ResourceGraph, after: ResourceGraph) -> list[NodeRecord]:

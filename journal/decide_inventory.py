@@ -13,6 +13,8 @@ from .resource_graph import graph_of
 from .rset import NodeRecord, ResourceSet, render_set
 from .state import State
 
+GRAPH_OF = "graph of"  # begins what is said of another graph
+
 
 def reload(state: State, inventory: ResourceSet, now: float, method: str = "reload") -> tuple[Decision, list[str]]:
     """A `resource-define` (RFC 44), and what it changes in words; no events if it changes nothing.
@@ -64,7 +66,7 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         if ranks
     ]
     if regraphed:
-        words.append(f"graph of {len(graph.places)} vertices" if graph is not None else "no graph any more")
+        words.append(f"{GRAPH_OF} {len(graph.places)} vertices" if graph is not None else "no graph any more")
     if inventory.expiration != state.expiration:
         words.append(f"expiration {inventory.expiration:.0f}" if inventory.expiration else "no expiration")
     return Decision([["resource-define", "resource", now, context]], since=things, bumps=things), words

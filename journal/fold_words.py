@@ -56,6 +56,9 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     state.expiration = inventory.expiration
     state.dirty_words.add("instance")
     set_memberships(state)
+    shut = graph.shut() if graph is not None else frozenset()
+    for rank, node in state.nodes.items():
+        node.shut = rank in shut
 
 
 def _check_in_use(state: State, after: dict[int, NodeRecord]) -> None:

@@ -21,13 +21,14 @@ class Node:
     joined: the spool id of the agent on another host that has brought this node along, "" for a node of the instance's own agent.
     down: [when it was last heard, why, how long its fenced tasks live without the store (0: for ever)] of a node that is offline
     by its agent's silence or leave, else None.
+    shut: it is set down in the graph, or something above it is; that follows from the graph, and is no part of its value.
     commits: the versions of the last commits (at most `STORY`) with an event about the node itself.
     """
 
     __slots__ = (
         "commits", "cores", "down", "drain", "gpus", "grants", "hash", "hello", "host", "jobs", "joined", "keeping", "memory_mb",
         "online",
-        "properties", "rank",
+        "properties", "rank", "shut",
         "t_status", "used_cores", "used_gpus", "used_memory_mb",
     )  # fmt: skip
 
@@ -49,12 +50,13 @@ class Node:
         self.commits: list[int] = []
         self.joined = ""
         self.down: list[Any] | None = None
+        self.shut = False
         self.hash = 0
 
     @property
     def usable(self) -> bool:
-        """May get new work: up, heard from in this epoch, not drained."""
-        return self.online and self.drain is None
+        """May get new work: up, heard from in this epoch, not drained, nothing above it set down."""
+        return self.online and self.drain is None and not self.shut
 
     @property
     def state(self) -> str:

@@ -118,6 +118,23 @@ class ResourceGraph:
             self._places = _places(self.columns)
         return self._places
 
+    def shut(self) -> frozenset[int]:
+        """Ranks of the nodes that are set down, or below something that is, in any subsystem."""
+        columns = self.columns
+        below: dict[int, list[int]] = {}
+        if columns.down:
+            for out, into in columns.edges.values():
+                for parent, child in zip(out, into, strict=True):
+                    below.setdefault(parent, []).append(child)
+        seen, stack = set[int](), list(columns.down)
+        while stack:
+            at = stack.pop()
+            if at not in seen:
+                seen.add(at)
+                if columns.type(at) != "node":  # what is below a node is its own
+                    stack.extend(below.get(at, ()))
+        return frozenset(columns.rank[at] for at in seen if columns.type(at) == "node" and columns.rank[at] >= 0)
+
     def nodes(self) -> dict[int, NodeParts]:
         """By rank. Raises `Rejected` where two of a node's cores, or GPUs, have one id, or none, and where its memory is in no
         known unit."""

@@ -55,6 +55,8 @@ def dump(state: State) -> tuple[bytes, list[bytes]]:
         rest["quarantine"] = state.quarantine.dump()
     if state.drawn:
         rest["drawn"] = [value_of(path, used) for path, used in state.drawn.items()]
+    if shut := [node.rank for node in state.nodes.values() if node.shut]:
+        rest["shut"] = shut
     parts = [zlib.compress(pack(rest), 1)]
     table: list[list[Any]] = [["state", 0, 0.0, 0.0, 0, len(parts[0]), payload_hash(parts[0])]]
     if state.graph is not None:
@@ -234,3 +236,5 @@ def _take_rest(state: State, rest: dict[str, Any]) -> None:
         node = Node.from_value(value)
         state.nodes[node.rank] = node
         state.dirty_words.add(node.rank)
+    for rank in rest.get("shut", ()):
+        state.nodes[rank].shut = True

@@ -51,13 +51,33 @@ def _per_resource(system: dict[str, Any]) -> Any:
 
 
 def ntasks_on(jobspec: Mapping[str, Any] | None, claims: Sequence[Claim]) -> int | None:
-    """How many tasks a job has on what it was given, if that decides it (tasks by node or core); else None."""
+    """How many tasks a job has on what it was given, if that decides it (tasks by node or core, or by slot where more of these may
+    be had than the least that was asked for); else None."""
     system = ((jobspec or {}).get("attributes") or {}).get("system") or {}
     wanted = _per_resource(system) if "shell" in system else None
-    if wanted is None or wanted[0] not in ("core", "node"):
+    if wanted is None:
+        return _on_slots(jobspec or {}, claims)
+    if wanted[0] not in ("core", "node"):
         return None
     held = len(claims) if wanted[0] == "node" else sum(claim.cores.bit_count() for claim in claims)
     return max(1, min(held * int(wanted[1]), MOST))
+
+
+def _on_slots(jobspec: Mapping[str, Any], claims: Sequence[Claim]) -> int | None:
+    tasks = jobspec.get("tasks")
+    count = tasks[0].get("count") if isinstance(tasks, list) and tasks and isinstance(tasks[0], dict) else None
+    each = count.get("per_slot") if isinstance(count, dict) else None
+    if type(each) is not int or each < 1 or not _varies(jobspec.get("resources")):
+        return None
+    return min(sum([claim.slots for claim in claims]) * each, MOST) or None
+
+
+def _varies(vertices: Any) -> bool:
+    """Is any count a range, or a set?"""
+    for vertex in vertices if isinstance(vertices, list) else ():
+        if isinstance(vertex, dict) and (type(vertex.get("count", 1)) is not int or _varies(vertex.get("with"))):
+            return True
+    return False
 
 
 @lru_cache(maxsize=1024)

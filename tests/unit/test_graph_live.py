@@ -13,7 +13,7 @@ from fluxkv.instances import child, resource_files, views
 from fluxkv.instances.graph_use import use_of
 from fluxkv.instances.reactor import Answered, Entries, Lead, Write
 from fluxkv.instances.worker import Worker
-from fluxkv.journal import decide, decide_graph, snapshot
+from fluxkv.journal import decide, decide_graph, decide_hosts, snapshot
 from fluxkv.journal.claims import Claim, Draw
 from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
 from fluxkv.journal.resource_graph import from_wire
@@ -168,6 +168,31 @@ def test_a_rack_held_as_a_whole_is_nobody_else_s(rig: Rig) -> None:
     same_everywhere(rig)
 
 
+def test_tasks_are_counted_on_what_a_job_got(rig: Rig) -> None:
+    id = rig.submit(wanting(vertex("node", {"min": 1, "max": 3}, slot(count=2))))
+    assert (rig.job(id).ranks, rig.job(id).nnodes, rig.job(id).ntasks) == ([0, 1, 2], 3, 6)
+    assert [order[1:] for rank in range(4) for order in rig.orders(rank) if order[0] == "launch"] == [[id, False]] * 3
+
+
+def test_hosts_join_and_leave_a_graph(rig: Rig) -> None:
+    new = decide_hosts.Newcomer("late", 7, 1, 512, ("fast",), "spool", "b")
+    decision, rank = decide_hosts.join(rig.journal.load(), new, rig.now)
+    rig.do(decision)
+    rig.turn()
+    place = rig.state.graph.places
+    assert (rank, place["/cluster0/late/core"].ids, place["/cluster0/late/memory"].size) == (4, 7, 512)
+    assert rig.state.graph.nodes()[4] == ("late", place["/cluster0/late"].at, 7, 1, 512)
+    assert decide_hosts.join(rig.state, new, rig.now)[0].events == []
+    less = new._replace(cores=3)
+    rig.do(decide_hosts.join(rig.journal.load(), less, rig.now)[0])
+    rig.turn()
+    assert rig.state.graph.places["/cluster0/late/core"].ids == 3
+    rig.do(decide_hosts.leave(rig.journal.load(), 4, rig.now))
+    rig.turn()
+    assert (sorted(rig.state.nodes), "/cluster0/late" in rig.state.graph.places) == ([0, 1, 2, 3], False)
+    same_everywhere(rig)
+
+
 def test_requests_that_no_graph_can_meet_end_with_a_reason(rig: Rig) -> None:
     for spec in (powered(11), wanting(vertex("chassis", 1, slot()))):
         id = rig.submit(spec)
@@ -204,7 +229,7 @@ def test_properties_set_at_run_time_are_seen_at_once(rig: Rig) -> None:
     spec["attributes"]["system"]["constraints"] = {"properties": ["ssd"]}
     assert rig.job(rig.submit(spec)).state == INACTIVE
     words = change(rig, lambda s: decide_graph.properties(s, [], [3], {"ssd": ""}, (), rig.now))
-    assert words == ["changed 3 (n3)", "graph of 18 vertices"]
+    assert words == ["changed 3 (n3)"]
     id = rig.submit(spec)
     assert rig.job(id).ranks == [3]
     assert rig.state.graph.columns.properties[rig.state.graph.nodes()[3].at] == {"ssd": ""}
@@ -221,7 +246,7 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
     records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6))
     inventory = ResourceSet(records, tree=to_record(more).wire)
     words = change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))
-    assert words == ["added 4-5 (n[4-5])", f"graph of {len(more.vertices)} vertices"]
+    assert words == ["added 4-5 (n[4-5])", "8 vertices more"]
     assert rig.state.graph.places["/cluster0/rack2/n5/core"].node == 5
     assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now)) == []
     rig.hello(4)
@@ -246,7 +271,7 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
 
 def test_a_part_of_a_node_goes_and_comes(rig: Rig) -> None:
     inventory = ResourceSet((NodeRecord(0, "n0", 3, 0, 0, ()),), tree=to_record(racks(1, 1)).wire)
-    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/nvme"], rig.now)) == ["graph of 17 vertices"]
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/nvme"], rig.now)) == ["1 vertices less"]
     assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/core"], rig.now))[0] == "changed 0 (n0)"
     assert rig.state.nodes[0].cores == 0
     assert rig.job(rig.submit(jobspec(cores=2))).ranks == [1]
@@ -275,7 +300,11 @@ def test_views_show_what_is_drawn(rig: Rig) -> None:
 
 
 def test_what_is_down_is_not_used(rig: Rig) -> None:
-    change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=False, now=rig.now))
+    words = change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=False, now=rig.now))
+    assert words == ["down /cluster0/rack0"]
+    head, chunks = snapshot.dump(rig.journal.at())
+    for state in (rig.state, rig.journal.look(), snapshot.load(snapshot.read_head(head), chunks)):
+        assert [node.usable for node in state.nodes.values()] == [False, False, True, True]
     assert rig.job(rig.submit(powered(1))).ranks == [2]
     change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=True, now=rig.now))
     assert rig.job(rig.submit(powered(1))).ranks == [0]

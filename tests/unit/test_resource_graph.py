@@ -236,8 +236,9 @@ def test_housekeeping_takes_draws_over_and_gives_them_back_node_by_node() -> Non
     state = fold(DEFINE, *pending(1), alloc(1, *claims))
     attempt = f"{state.version}-5"
     fold(["exception", 1, 3.0, {"type": "cancel", "severity": 0, "note": "", "userid": 1}],
-         ["release", 1, 3.0, {"ranks": "all", "final": True}], ["free", 1, 3.0, None],
-         ["housekeeping-start", "housekeeping/1", 3.0, {"claims": to_wire(claims), "attempt": attempt}], state=state)  # fmt: skip
+         ["release", 1, 3.0, {"ranks": "all", "final": True}], state=state)  # fmt: skip
+    begin = ["housekeeping-start", "housekeeping/1", 3.0, {"claims": to_wire(claims), "attempt": attempt}]
+    state.apply(Commit(state.version + 1, 5, "p", 1, 0, 1.0, [["free", 1, 3.0, None], begin], {}))
     assert state.drawn == {POWER: [8, 0], "/cluster0/rack1/power0": [5, 0]}
     fold(["housekeeping-finish", "housekeeping/1", 4.0, {"ranks": "2", "final": False}], state=state)
     assert state.drawn == {POWER: [8, 0]}
