@@ -71,7 +71,8 @@ def test_status_has_every_condition(shell: Any) -> None:
     say(
         shell,
         Decision([["offline", "resource", 9.0, {"idset": "2"}]]),
-        Decision([["housekeeping-start", "housekeeping/99", 9.0, {"claims": claims, "attempt": "7-5"}]]),
+        Decision([["submit", 99, 9.0, {"urgency": 0, "userid": 1, "flags": 0, "version": 1, "jobspec": {"version": 1}}],
+                  ["housekeeping-start", "housekeeping/99", 9.0, {"claims": claims, "attempt": "7-5"}]]),
         decide.drain(shell.sample.state, [1], "hot", 0, 9.0),
     )
     out = lambda *words: shell.out("resource", "status", *words)  # noqa: E731
