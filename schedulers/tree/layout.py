@@ -62,7 +62,10 @@ class Layout:
         for vertex in tree.vertices:
             for name in vertex.properties:
                 found.setdefault(name, set()).add(vertex.type)
-        #: Property -> the types of which some vertex has it.
+        for node in nodes:
+            for name in node.properties:
+                found.setdefault(name, set()).add("node")
+        #: Property -> the types of which some vertex has it; nodes have those of the inventory, too (which queues they belong to).
         self.properties = {name: frozenset(types) for name, types in found.items()}
         self._likeness: dict[int, int] = {}
         self._alike: dict[object, int] = {}

@@ -55,8 +55,15 @@ class Limits:
                 return lambda vertex: _not(_all(part(vertex) for part in parts))
             return lambda vertex: _not(_all(_not(part(vertex)) for part in parts)) if parts else True
         holds = constraints.compile(constraint)
-        kinds = self.layout.kinds
-        return lambda vertex: holds(vertex.rank, vertex.name, vertex.properties) if kinds[vertex.ordinal] == NODE else None
+        layout = self.layout
+
+        def about_nodes(vertex: Vertex) -> bool | None:
+            if layout.kinds[vertex.ordinal] != NODE:
+                return None
+            node = layout.nodes[layout.position[vertex.ordinal]]
+            return holds(node.rank, node.host, frozenset((*vertex.properties, *node.properties)))
+
+        return about_nodes
 
     def _has(self, vertex: Vertex, value: str) -> bool | None:
         if value.startswith("^"):
@@ -64,7 +71,10 @@ class Limits:
         layout = self.layout
         types = layout.properties.get(value, frozenset(("node",)))
         if vertex.type in types:
-            return value in vertex.properties
+            own = value in vertex.properties
+            if not own and layout.kinds[vertex.ordinal] == NODE:
+                own = value in layout.nodes[layout.position[vertex.ordinal]].properties
+            return own
         if layout.kinds[vertex.ordinal] == NODE and types <= layout.inner and not self._inside_of(vertex, value):
             return False
         return None
