@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_executor
+import bench_graph
 import bench_jobs
 import bench_latency
 import bench_match
@@ -46,18 +47,19 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "start": lambda: bench_latency.starts(3 if quick else 7),
         "executor": lambda: bench_executor.figures(quick),
         "takeover": lambda: bench_takeover.take_over(1 if quick else 3),
-        "matcher": matcher,
+        "matcher": lambda: matcher(bench_match.figures()),
+        "graph": lambda: matcher(bench_graph.figures((64, 1024) if quick else bench_graph.SIZES)),
         "big": lambda: bench_jobs.many_active(100_000),
     }
 
 
-def matcher() -> list[Figure]:
+def matcher(figures: list[dict[str, Any]]) -> list[Figure]:
     """The matcher's own figures in this table's form."""
     return [
         figure(
             one["name"], one["value"], one["unit"], one["budget"], better="higher" if one["unit"] == "/s" else "lower"
         )
-        for one in bench_match.figures()
+        for one in figures
     ]
 
 
