@@ -146,7 +146,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         **_attempts(order, system),
     }
     attempt.update((name, True) for name, on in (("first_exits", options.exits), ("fence", order.get("fence"))) if on)
-    more = (("pty", terminals), ("rlimits", options.rlimits), ("files", files))
+    spread = options.pty is not None and options.pty.spread(order["nodes"])
+    more = (("pty", terminals), ("pty_spread", spread and terminals), ("rlimits", options.rlimits), ("files", files))
     attempt.update((name, value) for name, value in more if value)
     if files or (words and any(names_tag(text, "tmpdir") for text in texts)):
         attempt["tmpdir_exact"] = True

@@ -47,7 +47,8 @@ class Forwarder:
         """An attempt goes to the launcher. Costs nothing until it is looked at."""
         self.fresh[attempt["key"]] = attempt
         if attempt["stdin"] == "fifo":
-            self.asking.append((attempt["job"], attempt["key"], attempt.get("keep_input", False) and not attempt.get("pty")))
+            keep = attempt.get("keep_input", False) and not attempt.get("pty")
+            self.asking.append((attempt["job"], attempt["key"], keep))
         if attempt.get("number", 1) > 1 or attempt.get("pty"):
             self._note(attempt)  # or an agent after us would take for this one's what an earlier attempt has put out
 
@@ -70,10 +71,12 @@ class Forwarder:
         fifo = {}
         if attempt["stdin"] == "fifo":
             many = len(ranks) > 1
-            fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in attempt.get("pty") or ranks}
+            readers = attempt.get("pty") or ranks
+            fifo = {input_path(self.spool, job, key, rank if many else None): rank for rank in readers}
         return Watched(
-            job, key, tails, fifo, attempt["index"], attempt["total"], attempt.get("number") or 1, bool(attempt.get("pty"))
-        )
+            job, key, tails, fifo, attempt["index"], attempt["total"], attempt.get("number") or 1,
+            bool(attempt.get("pty")), bool(attempt.get("pty_spread")),
+        )  # fmt: skip
 
     def adopt(self, job: int, key: str) -> None:
         """An attempt that an earlier agent watched: go on behind what that one forwarded."""
@@ -83,7 +86,7 @@ class Forwarder:
         if noted is not None:
             watched = self._watch(noted)
             watched.noted = True
-            if watched.pty and watched.fifo:  # what was typed so far is gone from the stream: it goes on where it was
+            if watched.pty and watched.fifo and not watched.spread:  # what was passed on is gone from the stream
                 self.asking.append((job, key, False))
         else:
             watched = Watched(job, key, self._found(job, key), {input_path(self.spool, job, key): 0}, 1, 1)
@@ -112,7 +115,7 @@ class Forwarder:
     def _note(self, attempt: dict[str, Any]) -> bool:
         """Write down what an agent after us could not find out from the files: whose they are, and where copies go."""
         names = ("job", "key", "stdout", "stderr", "per_task_output", "stdin", "index", "total", "label", "task_files", "number",
-                 "pty")
+                 "pty", "pty_spread")
         kept = {name: attempt.get(name) for name in names}
         if attempt.get("label") and attempt.get("append"):
             attempt["base"] = kept["base"] = {path: size_of(path) for path in attempt["label_files"]}
@@ -323,6 +326,10 @@ class Forwarder:
         if (attempt := self.fresh.get(key)) is not None:
             return bool(attempt.get("pty"))
         return key in self.watched and self.watched[key].pty
+
+    def alone(self, key: str) -> bool:
+        """Whether no other node reads the input that this attempt reads."""
+        return key in self.watched and not self.watched[key].spread
 
     def feed(self, key: str, data: bytes, ranks: str | None = None) -> bool:
         """Write to the attempt's pipes what they take now; False if something had to be kept.

@@ -73,8 +73,8 @@ class JobInput:
                 if what == "eof":
                     self._ending[key] = None
                 elif self._forwarder.on_terminal(key):
-                    terminals = True
                     self._forwarder.feed(key, framed([what, *given]))
+                    terminals = terminals or self._forwarder.alone(key)
                 elif what == "data":
                     self._forwarder.feed(key, *given)
         self.go_on()

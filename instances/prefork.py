@@ -32,7 +32,12 @@ def prepare(names: list[str], state_dir: StateDir) -> list[str] | None:
     gc.freeze()  # what is shared stays so
     for name in names:
         read, write = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # too many processes: the keeper will say so, when it starts this one as a program
+            os.close(read)
+            os.close(write)
+            continue
         if not pid:
             _waiting.clear()
             return _wait(name, read, state_dir)

@@ -40,13 +40,15 @@ class Frames:
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """(kind, bytes) of each frame that is whole by now."""
         self._rest += data
-        found = []
-        while len(self._rest) >= HEAD.size:
-            kind, size = HEAD.unpack_from(self._rest)
-            if len(self._rest) < HEAD.size + size:
+        found, at = [], 0
+        while at + HEAD.size <= len(self._rest):
+            kind, size = HEAD.unpack_from(self._rest, at)
+            end = at + HEAD.size + size
+            if end > len(self._rest):
                 break
-            found.append((kind, self._rest[HEAD.size : HEAD.size + size]))
-            self._rest = self._rest[HEAD.size + size :]
+            found.append((kind, self._rest[at + HEAD.size : end]))
+            at = end
+        self._rest = self._rest[at:]
         return found
 
 

@@ -190,8 +190,9 @@ class AgentRunner(Runner):
 
     def gather(self) -> list[Input]:
         inputs, self.ready = self.ready, []
-        if self.wake.told():
+        if (due := self.wake.told(time.monotonic())) == 0.0:
             self._forward(self.forwarder.hurry)
+        self.looking[1] = min(self.looking[1], due or self.looking[1])
         if self.client.connected:
             self.client.flush()
             events = self.client.poll()
@@ -268,7 +269,7 @@ class AgentRunner(Runner):
         if isinstance(output, ToLauncher):
             return self._to_launcher(output.message)
         if isinstance(output, Trim):
-            self._passed(self.keys.inbox(output.key), output.through)  # if the server is away, the next one takes these with it
+            self._passed(self.keys.inbox(output.key), output.through)
             return []
         if isinstance(output, Follow):
             if self.subscription is not None:
@@ -378,7 +379,7 @@ class AgentRunner(Runner):
             self.log.say("warning", f"output waits: {error}")
 
     def _passed(self, stream: str, through: str) -> None:
-        with suppress(Unavailable):
+        with suppress(Unavailable):  # the next one takes these with it
             self.store.trim(stream, through)
 
     def _beat(self) -> None:

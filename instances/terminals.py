@@ -18,6 +18,7 @@ from ..kvs.errors import Rejected
 from . import pty_host
 
 INTERACTIVE = "pty.interactive"  # a person sits there: input comes from who is attached
+PACE_S = 0.004  # between two looks for the output of tasks that have much
 _KEYS = frozenset(("interactive", "ranks", "capture"))
 
 
@@ -26,6 +27,10 @@ class Pty(NamedTuple):
 
     ranks: str
     interactive: bool
+
+    def spread(self, nodes: int) -> bool:
+        """Whether those on several nodes may read the same input."""
+        return nodes > 1 and not self.ranks.isdecimal()
 
     def among(self, ranks: Sequence[int]) -> list[int]:
         """Those of these tasks that have one."""
@@ -98,18 +103,26 @@ class Wake:
 
     def __init__(self, spool: str) -> None:
         path = wake_path(spool)
+        self._fd = -1
+        self._last = 0.0
         try:
-            os.mkfifo(path, 0o600)
-        except FileExistsError:
+            if not os.path.exists(path):
+                os.mkfifo(path, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # a writer of our own: never at its end
+        except OSError:  # a file system without pipes
             pass
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # a writer of our own: never at its end
 
     def fileno(self) -> int:
         return self._fd
 
-    def told(self) -> bool:
-        """Whether there is something to look for; asked once for each time."""
+    def told(self, now: float) -> float | None:
+        """When to look for what there is: 0.0 is at once; None if there is nothing. now: of a clock that only grows."""
         try:
-            return bool(os.read(self._fd, 65536))
+            if self._fd < 0 or not os.read(self._fd, 65536):
+                return None
         except BlockingIOError:
-            return False
+            return None
+        if now - self._last < PACE_S:
+            return self._last + PACE_S
+        self._last = now
+        return 0.0

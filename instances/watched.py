@@ -31,13 +31,14 @@ class Watched:
     """An attempt whose output is forwarded. number: which of its job's."""
 
     __slots__ = (
-        "deaf", "dropped", "fifo", "index", "job", "key", "noted", "number", "pending", "pty", "tails", "taken", "total", "unsure",
+        "deaf", "dropped", "fifo", "index", "job", "key", "noted", "number", "pending", "pty", "spread", "tails", "taken",
+        "total", "unsure",
     )  # fmt: skip
 
     def __init__(
         self, job: int, key: str, tails: list[Tail], fifo: dict[str, int], index: int, total: int, number: int = 1,
-        pty: bool = False,
-    ) -> None:
+        pty: bool = False, spread: bool = False,
+    ) -> None:  # fmt: skip
         self.job = job
         self.key = key
         self.tails = tails
@@ -47,6 +48,7 @@ class Watched:
         self.pending = b""  # standard input that some task has not taken yet
         self.dropped = 0  # bytes before it, which all have
         self.taken = dict.fromkeys(fifo, 0)  # pipe -> bytes its task has taken
+        self.spread = spread  # whether terminals on other nodes read the same input
         self.pty = pty  # whether some task is on a terminal: somebody may be looking on
         self.deaf: dict[str, int] = {}  # pipe -> how often nobody was there to read it
         self.number = number

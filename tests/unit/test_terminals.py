@@ -72,8 +72,10 @@ def test_what_the_launcher_is_told() -> None:
     assert ("pty" in made, made["stdin"]) == (False, "")
     made = attempt(1, input={"stdin": {"path": "file"}})
     assert (made["pty"], made["stdin"]) == ([0], "file")
+    assert "pty_spread" not in made
     made = attempt({"ranks": "all"}, first=2, input={"stdin": {"type": "service"}})
     assert (made["pty"], made["stdin"]) == ([2, 3], "fifo")
+    assert made["pty_spread"]  # what one node has typed the other may not have yet: it stays in the stream
 
 
 def test_frames() -> None:
@@ -132,13 +134,17 @@ def test_signals_go_on_to_the_task(tmp_path: Path) -> None:
 
 def test_an_agent_is_told_of_output(tmp_path: Path) -> None:
     wake = Wake(str(tmp_path))
-    assert not wake.told()
+    assert wake.told(100.0) is None
     thread = threading.Thread(target=run, args=("plain", "echo", "x"), kwargs={"stdin": b"", "spool": tmp_path})
     thread.start()
     thread.join(30)
-    assert (wake.told(), wake.told()) == (True, False)
+    assert (wake.told(100.0), wake.told(100.0)) == (0.0, None)
+    for _ in range(2):  # soon after one another: a moment later
+        os.write(wake.fileno(), b".")
+        assert wake.told(100.001) == pytest.approx(100.004)
     os.close(wake.fileno())
     os.unlink(wake_path(str(tmp_path)))
+    assert Wake("/nowhere").fileno() == -1
 
 
 class Input:
