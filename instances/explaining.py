@@ -58,10 +58,12 @@ class Why(NamedTuple):
     out: tuple[Node, ...]
 
 
-def why(state: State, job: Job, now: float, spent: Callable[[], bool] = lambda: False) -> Why:
+def why(
+    state: State, job: Job, now: float, spent: Callable[[], bool] = lambda: False, hurry: Callable[[], bool] = lambda: False
+) -> Why:
     """Why a job in state SCHED waits. Raises nothing: what can not be matched at all is a reason, too."""
     pool = pool_of(state)
-    outlook = Outlook(state, now, [job.id], spent)
+    outlook = Outlook(state, now, [job.id], spent, hurry)
     try:
         request = compiled(state, job)
         reason = explain(request, pool)

@@ -14,6 +14,7 @@ from ..journal.job import Job
 from ..journal.sched_config import SchedulerRules
 from ..journal.state import State
 from ..kvs.errors import Rejected
+from ..schedulers.backfill import Backfill
 from ..schedulers.forecast import Forecast, Start, forecast
 from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_policy
 from ..schedulers.request import Request
@@ -24,6 +25,7 @@ from .queue_policies import QueuePolicies
 from .turns import Feed, in_turns
 
 DEPTH = 1_000  # jobs of each queue's line that are looked at
+ROUGH = Backfill(DEPTH, DEPTH)
 NOTHING = Forecast({}, {}, {}, True)
 ENDLESS = "no job's end will make it fit"
 LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone does not mend
@@ -38,15 +40,16 @@ def policy_name(state: State, queue: str = "") -> str:
 
 
 class Outlook:
-    """Made once for a state. wanted: ids of jobs whose start is asked for; None: all. spent: True once no more time is to be spent.
+    """Made once for a state. wanted: ids of jobs whose start is asked for; None: all. spent, hurry: as `forecast` asks them.
 
     fault: why there are no estimates at all, "" if there may be some. limited: job -> the number of running jobs that holds up
     those of its user. looked_at: the jobs that were planned.
     """
 
     def __init__(
-        self, state: State, now: float, wanted: Collection[int] | None = None, spent: Callable[[], bool] = lambda: False
-    ) -> None:
+        self, state: State, now: float, wanted: Collection[int] | None = None, spent: Callable[[], bool] = lambda: False,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self.state = state
         self.now = now
         self.fault = ""
@@ -55,7 +58,7 @@ class Outlook:
         self.forecast = NOTHING
         try:
             queues = _Lines(state, load_policy(policy_name(state)), spent)
-            self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent)
+            self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent, hurry=hurry)
             self.limited, self.looked_at = queues.limited, queues.entries.keys()
         except Rejected as error:
             self.fault = str(error)
@@ -122,13 +125,17 @@ class _Lines:
         self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
         self._feeds: list[Feed] = []
 
-    def plan(self, pool: Pool, now: float) -> Iterator[Decision | None]:
+    def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision | None]:
         """As a worker's plan."""
+        def planned(feed: Feed) -> Iterator[Decision | None]:
+            policy = self.policies.of(feed.queue)
+            return (ROUGH if rough and isinstance(policy, Backfill) else policy).plan(self._in_time(feed), pool, now)
+
         first = not self._feeds
         left: list[Kind] = [(queue, user, [one for one in line if one.job not in self._gone]) for queue, user, line in self.kinds]
         self.kinds = [kind for kind in left if kind[2]]
         self._feeds = feeds_of(self.state, self.kinds, self._full)
-        for decision in in_turns(self._feeds, lambda feed: self.policies.of(feed.queue).plan(self._in_time(feed), pool, now)):
+        for decision in in_turns(self._feeds, planned):
             if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
                 self.never.add(decision.job)
             yield decision

@@ -25,11 +25,15 @@ Holder = tuple[int, float, tuple[Claim, ...]]  # job, when it ends or 0, what it
 
 
 class Start(NamedTuple):
-    """When and where a job is expected to begin. time: Unix seconds. reserved: the plan of this moment keeps the claims for it."""
+    """When and where a job is expected to begin. time: Unix seconds. reserved: the plan of this moment keeps the claims for it.
+
+    rough: not played forward to there: it is when it would fit behind all who are ahead of it, if each of them had a reservation.
+    """
 
     time: float
     claims: tuple[Claim, ...]
     reserved: bool
+    rough: bool = False
 
 
 class Forecast(NamedTuple):
@@ -45,8 +49,8 @@ class Forecast(NamedTuple):
 class Queues(Protocol):
     """The pending jobs, as they stand in line."""
 
-    def plan(self, pool: Pool, now: float) -> Iterator[Decision | None]:
-        """The policy's decisions about those that are left."""
+    def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision | None]:
+        """The policy's decisions about those that are left. rough: with a reservation for each, where the policy makes some."""
         ...
 
     def begins(self, job: int) -> float:
@@ -64,12 +68,13 @@ class Queues(Protocol):
 
 def forecast(
     queues: Queues, pool: Pool, holders: Iterable[Holder], now: float, *, wanted: Collection[int] | None = None,
-    rounds: int = ROUNDS, spent: Callable[[], bool] = lambda: False,
+    rounds: int = ROUNDS, spent: Callable[[], bool] = lambda: False, hurry: Callable[[], bool] = lambda: False,
 ) -> Forecast:  # fmt: skip
     """Play forward on this pool, which is changed. wanted: stop once all of these have an estimate (None: go on to the end; of
     none: only the plan of this moment).
 
-    spent: asked again and again; True breaks it off.
+    spent: asked again and again; True breaks it off. hurry: asked after each plan; True has the rest estimated by one last plan in
+    which each has a reservation.
     """
     play = _Play(queues, pool, holders, now, spent)
     asked = set(wanted) if wanted is not None else None
@@ -78,6 +83,9 @@ def forecast(
         if asked is not None and play.starts.keys() >= asked:
             return play.told(True)
         if not rounds:
+            break
+        if hurry():
+            play.round(rough=True)
             break
         if not play.go_on():
             return play.told(not spent())
@@ -112,16 +120,16 @@ class _Play:
         endless = {job: claims for job, claims in self.endless.items() if job not in self.starts}
         return Forecast(self.starts, self.waits, endless, whole)
 
-    def round(self) -> bool:
+    def round(self, rough: bool = False) -> bool:
         """One plan: who begins, and who is promised what. False: it was broken off."""
         at, first, self.first = self.at, self.first, False
         self.pool.timeline, self.promised = None, 0.0
         before = self.next
-        for decision in self.queues.plan(self.pool, at):
+        for decision in self.queues.plan(self.pool, at, rough):
             if isinstance(decision, Place):
                 self._begins(decision.job, decision.claims)
             elif isinstance(decision, Reserve):
-                self._promised(decision, first)
+                self._promised(decision, first, rough)
             elif first and decision is not None:
                 self.waits[decision.job] = decision
             if self.spent():
@@ -129,7 +137,7 @@ class _Play:
         self.stride = 1 if self.next > before or len(self.ends) <= EACH else self.stride * 2
         return True
 
-    def _promised(self, decision: Reserve, first: bool) -> None:
+    def _promised(self, decision: Reserve, first: bool, rough: bool) -> None:
         job, start = decision.job, decision.start
         if first:
             self.waits[job] = decision.wait
@@ -137,7 +145,7 @@ class _Play:
             self.endless[job] = decision.claims
             return
         self.promised = min(self.promised or start, start)
-        self.starts.setdefault(job, Start(start, decision.claims, first))
+        self.starts.setdefault(job, Start(start, decision.claims, first, rough))
 
     def _begins(self, job: int, claims: tuple[Claim, ...]) -> None:
         lasts = self.queues.begins(job)

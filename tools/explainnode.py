@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from ..instances.explaining import Holder, holders_on
@@ -11,6 +10,7 @@ from ..journal.idset import mask_of, text_of
 from ..schedulers.timeline import OVERDUE_S
 from .explainpage import Page, count, moment, until, whose
 from .explainpending import NAME, SHOWN, holder_document, holder_row, out_of_use, who
+from .foresight import Budget
 
 if TYPE_CHECKING:
     from ..instances.outlook import Outlook
@@ -28,8 +28,8 @@ def foresee(state: State, now: float) -> Outlook:
     """Who begins where, as far as can be told in bounded time."""
     from ..instances.outlook import Outlook
 
-    deadline = time.monotonic() + BUDGET_S
-    return Outlook(state, now, None, lambda: time.monotonic() > deadline)
+    budget = Budget(BUDGET_S)
+    return Outlook(state, now, None, budget.spent, budget.half_spent)
 
 
 def explain_node(journal: Journal, state: State, node: Node, outlook: Outlook, now: float) -> tuple[dict[str, Any], Page]:

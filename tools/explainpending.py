@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from ..journal.job import PRIORITY, SCHED, Job
 from ..schedulers.policy import Code
 from ..schedulers.timeline import OVERDUE_S
 from .explainpage import Page, count, hosts_of, moment, several, span, until, whose
+from .foresight import Budget
 from .jobview import one_line
 from .reading import user_name
 
@@ -67,8 +67,9 @@ def explain_pending(job: Job, view: View) -> tuple[dict[str, Any], Page]:
     """(document, page)."""
     state, now = view.state, view.now
     held, name = holds(job, view), f58(job.id)
-    deadline = time.monotonic() + BUDGET_S
-    told = why(state, job, now, lambda: time.monotonic() > deadline) if job.state == SCHED and job.granted is None else None
+    budget = Budget(BUDGET_S)
+    in_line = job.state == SCHED and job.granted is None
+    told = why(state, job, now, budget.spent, budget.half_spent) if in_line else None
     page = Page(f"{name} {held[0][1]}." if held else _answer(name, told, now))
     for _, text in held[1:]:
         page.add("also", f"it {text}")
@@ -183,6 +184,7 @@ def _begins(told: Why, state: State, now: float) -> str:
         return f"no estimate: {told.no_start}"
     where = hosts_of(state, (claim.rank for claim in start.claims))
     kept = f", reserved for it by policy {told.policy}" if start.reserved else f" (policy {told.policy})"
+    kept += ", roughly: many jobs end and begin before" if start.rough else ""
     when = f"about {moment(start.time, now)}" if start.time > now + OVERDUE_S else "soon"
     return f"{when} on {where}{kept}"
 
@@ -211,7 +213,7 @@ def _document(told: Why, state: State) -> dict[str, Any]:
     }  # fmt: skip
     if start is not None:
         document["start"] = {
-            "time": start.time, "reserved": start.reserved, "ranks": [claim.rank for claim in start.claims],
+            "time": start.time, "reserved": start.reserved, "rough": start.rough, "ranks": [claim.rank for claim in start.claims],
             "nodelist": hosts_of(state, (claim.rank for claim in start.claims)),
             "after_end_of": [f58(one.job) for one in told.holders if one.decisive], "after_jobs": [f58(id) for id in told.after],
         }  # fmt: skip

@@ -13,10 +13,25 @@ if TYPE_CHECKING:
     from .jobview import View
 
 BUDGET_S = 0.2  # of a listing; what is not found by then has no estimate there (`fluxkv explain` takes longer)
-LONG_S = 5.0
 SHOWN_BY = frozenset(("contextual_info", "info", "reason", "t_estimate", "eta", "annotations", "sched.t_estimate",
                       "annotations.sched", "annotations.sched.t_estimate", "sched.reason_pending",
                       "annotations.sched.reason_pending"))  # fmt: skip
+
+
+class Budget:
+    """So many seconds from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._half = time.monotonic() + seconds / 2
+        self._end = self._half + seconds / 2
+
+    def spent(self) -> bool:
+        """No more of it is left."""
+        return time.monotonic() > self._end
+
+    def half_spent(self) -> bool:
+        """The other half is left at most."""
+        return time.monotonic() > self._half
 
 
 def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: float = BUDGET_S) -> None:
@@ -25,8 +40,8 @@ def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: fl
     if waiting and view.outlook is None and not SHOWN_BY.isdisjoint(fields):
         from ..instances.outlook import Outlook
 
-        until = time.monotonic() + budget_s
-        view.outlook = Outlook(view.state, view.now, waiting, lambda: time.monotonic() > until)
+        budget = Budget(budget_s)
+        view.outlook = Outlook(view.state, view.now, waiting, budget.spent, budget.half_spent)
 
 
 def t_estimate(job: Job, view: View) -> float | str:

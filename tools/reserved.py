@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.job import SCHED
-from .foresight import BUDGET_S
+from .foresight import BUDGET_S, Budget
 
 if TYPE_CHECKING:
     from ..journal.claims import Claim
@@ -30,8 +29,7 @@ def reservations(state: State, now: float, ranks: Collection[int] | None = None)
         return []
     from ..instances.outlook import Outlook
 
-    deadline = time.monotonic() + BUDGET_S
-    kept = Outlook(state, now, (), lambda: time.monotonic() > deadline).reservations()
+    kept = Outlook(state, now, (), Budget(BUDGET_S).spent).reservations()
     found = [Reservation(job, start.time, start.claims) for job, start in kept]
     return [one for one in found if ranks is None or any(claim.rank in ranks for claim in one.claims)]
 

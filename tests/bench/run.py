@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_executor
+import bench_forecast
 import bench_graph
 import bench_jobs
 import bench_latency
@@ -49,6 +50,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "takeover": lambda: bench_takeover.take_over(1 if quick else 3),
         "matcher": lambda: matcher(bench_match.figures()),
         "graph": lambda: matcher(bench_graph.figures((64, 1024) if quick else bench_graph.SIZES)),
+        "estimates": lambda: bench_forecast.figures(quick),
         "big": lambda: bench_jobs.many_active(100_000),
     }
 

@@ -42,8 +42,9 @@ class OneLine:
         self.policy = policy
         self.left = {entry.job: entry for entry in sorted(entries, key=lambda entry: entry.sort_key)}
 
-    def plan(self, pool: Pool, now: float) -> Iterator[Decision]:
-        return self.policy.plan(iter(list(self.left.values())), pool, now)
+    def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision]:
+        policy = Conservative() if rough else self.policy
+        return policy.plan(iter(list(self.left.values())), pool, now)
 
     def begins(self, job: int) -> float:
         return self.left.pop(job).duration_s
@@ -117,6 +118,17 @@ def test_it_ends_when_all_that_was_asked_for_is_known_or_no_time_is_left() -> No
     assert not few.whole
     assert len(few.starts) < len(CLASSIC)
     assert not classic(Fcfs(), rounds=1).whole
+
+
+def test_in_a_hurry_the_rest_is_estimated_roughly() -> None:
+    exact, rough = classic(Easy()), classic(Easy(), hurry=lambda: True)
+    assert not rough.whole
+    assert set(rough.starts) == set(exact.starts) == set(range(1, 12))
+    told = {job for job, start in rough.starts.items() if not start.rough}
+    assert told == {1, 2, 6, 11}  # those that the plan of this moment starts, or reserves for
+    assert all(rough.starts[job] == exact.starts[job] for job in told)
+    conservative = {job: start.time for job, start in classic(Conservative()).starts.items()}
+    assert {job for job in rough.starts if rough.starts[job].time != conservative[job]} <= {3, 4, 5, 6, 7, 8, 9, 10}
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
