@@ -58,7 +58,10 @@ class Outlook:
         self.forecast = NOTHING
         try:
             queues = _Lines(state, load_policy(policy_name(state)), spent)
-            self.forecast = forecast(queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent, hurry=hurry)
+            self.forecast = forecast(
+                queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent,
+                hurry=lambda: queues.backfilled and hurry(),
+            )  # fmt: skip
             self.limited, self.looked_at = queues.limited, queues.entries.keys()
         except Rejected as error:
             self.fault = str(error)
@@ -124,6 +127,12 @@ class _Lines:
         self._gone: set[int] = set()
         self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
         self._feeds: list[Feed] = []
+        #: Whether a policy here makes reservations, so that a rough plan makes more of them.
+        self.backfilled = any(isinstance(self.policies.of(self._line(kind[0])), Backfill) for kind in self.kinds)
+
+    def _line(self, queue: str) -> str:
+        rules = self.state.rules.of(queue)
+        return rules.line if rules is not None else queue
 
     def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision | None]:
         """As a worker's plan."""
@@ -170,8 +179,7 @@ class _Lines:
         """What those that are left ask for, each once; of each line's first if nobody overtakes."""
         found: dict[bytes, Request] = {}
         for queue, _, line in self.kinds:
-            rules = self.state.rules.of(queue)
-            strict = rules is not None and not getattr(self.policies.of(rules.line), "overtakes", True)
+            strict = not getattr(self.policies.of(self._line(queue)), "overtakes", True)
             if self.state.may_start(queue):
                 for entry in line:
                     if entry.job in self._gone:
