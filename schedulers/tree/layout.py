@@ -6,7 +6,7 @@ Copies of a pool share it. Nothing in it says what is in use. Positions are thos
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..resources import Node
@@ -77,6 +77,7 @@ class Layout:
         self._types: dict[int, frozenset[str]] = {}
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._extents: dict[int, Extent] = {}
+        self._orders: dict[tuple[int, bool], list[int]] = {}
         self._rows: dict[int, tuple[int, dict[int, Vertex]]] = {}
 
     def _place(self, index: Mapping[int, int]) -> None:
@@ -181,6 +182,16 @@ class Layout:
         rest = tuple((at, part[0], part[1], part[2]) for at, part in sorted(parts.items()) if not nodes >> at & 1)
         return Extent(nodes, rest, frozenset(others))
 
+    def by_number(self, vertex: Vertex, row: tuple[int, dict[int, Vertex]], among: int, descending: bool) -> Iterator[Vertex]:
+        """Those of a row that are among these positions, by their numbers; equal ones in the order of the row."""
+        order = self._orders.get((vertex.ordinal, descending))
+        if order is None:
+            sign = -1 if descending else 1
+            order = self._orders[vertex.ordinal, descending] = sorted(row[1], key=lambda at: sign * row[1][at].id)
+        spelled = _spelled(among)
+        end = len(spelled)
+        return (row[1][at] for at in order if at >> 3 < end and spelled[at >> 3] >> (at & 7) & 1)
+
     def row(self, vertex: Vertex) -> tuple[int, dict[int, Vertex]] | None:
         """The nodes right below a container, as a set and by position, if nothing else is there and ranks are in order."""
         found = self._rows.get(vertex.ordinal)
@@ -193,6 +204,10 @@ class Layout:
                     nodes |= 1 << at
             found = self._rows[vertex.ordinal] = (nodes, dict(zip(places, children, strict=True)) if nodes else {})
         return found if found[0] else None
+
+
+def _spelled(bits: int) -> bytes:
+    return bits.to_bytes((bits.bit_length() >> 3) + 1, "little")
 
 
 def tree_of(nodes: Sequence[Node]) -> Tree:

@@ -8,7 +8,7 @@ looking is that of the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ..stock import lowest, positions
@@ -16,8 +16,10 @@ from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, 
 from .match import Candidate, Pool, Search, Supply, Window
 from .moving import Moved, moved
 from .needs import Need, TreeRequest, ratio
-from .policies import First, Policy
-from .vertices import Vertex, all_below, below
+from .once import Progress
+from .policies import First, HiNode, LoNode, Policy
+from .spent import Spent
+from .vertices import Vertex, below
 
 NOW = Window(0, 1)
 MAX_STEPS = 200_000  # vertices looked at and slots made by one search; what is not found by then is not found
@@ -43,49 +45,6 @@ class Stand(Protocol):
     def in_use(self, vertex: Vertex) -> bool: ...
     def serving(self, need: Need) -> int: ...
     def allows(self, vertex: Vertex) -> bool: ...
-
-
-class Spent:
-    """What slots that were packed here take of what their neighbours may want, too. ids, units: by ordinal; of memory that is told
-    apart, units are megabytes. megabytes: by position of the node."""
-
-    def __init__(self) -> None:
-        self.ids: dict[int, int] = {}
-        self.units: dict[int, int] = {}
-        self.megabytes: dict[int, int] = {}
-
-    def copy(self) -> Spent:
-        """One that can be changed by itself."""
-        new = Spent()
-        new.ids, new.units, new.megabytes = dict(self.ids), dict(self.units), dict(self.megabytes)
-        return new
-
-    def spend(self, layout: Layout, parts: Iterable[tuple[Candidate, int]], used: set[int]) -> None:
-        """Take the parts of a slot. used: ordinals of containers that are taken as such."""
-        for candidate, units in parts:
-            vertex = candidate.vertex
-            if vertex is None:
-                self.spend(layout, candidate.parts, used)
-                continue
-            kind = layout.kinds[vertex.ordinal]
-            if kind in (CONTAINER, NODE):
-                for one in all_below(vertex, layout.subsystems):
-                    used.add(one.ordinal)
-                    self._take(layout, one, one.size, one.ids)
-            else:
-                more, less = candidate.ratio
-                self._take(layout, vertex, -(-units * less // more), candidate.ids)
-
-    def _take(self, layout: Layout, vertex: Vertex, units: int, ids: int) -> None:
-        ordinal, at = vertex.ordinal, layout.position[vertex.ordinal]
-        self.ids[ordinal] = self.ids.get(ordinal, 0) | ids
-        self.units[ordinal] = self.units.get(ordinal, 0) + units
-        if layout.kinds[ordinal] == MEMORY and at not in layout.memories:
-            self.megabytes[at] = self.megabytes.get(at, 0) + units
-
-    def touches(self, layout: Layout, vertex: Vertex) -> bool:
-        """Is something of it, or below it, taken?"""
-        return bool(self.units) and any(one.ordinal in self.units for one in all_below(vertex, layout.subsystems))
 
 
 class LiveSearch(Search):
@@ -263,13 +222,7 @@ class LiveSearch(Search):
             return self._inside(u, {need.type for need in needs})
         if not all(self._is_inner(need) for need in needs):
             return below(u, self.subsystems)
-        key = tuple(needs)
-        serving = self._sets.get(key)
-        if serving is None:
-            serving = 0
-            for need in needs:
-                serving |= self.stand.serving(need)
-            self._sets[key] = serving
+        serving = self._serving(needs)
         row = layout.row(u)
         if row is not None:
             return map(row[1].__getitem__, positions(row[0] & serving))
@@ -288,6 +241,42 @@ class LiveSearch(Search):
             types = self.layout.types_in(u)
             return all(part.type in types for part in slot.children)
         return super()._parts_are_at(u, slot)
+
+    def _explore(
+        self, u: Vertex, needs: Sequence[Need], pristine: bool, exclusive: bool, pool: Pool, bundles: int = 1,
+        used: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        ranked = self._ranked(u, needs) if len(needs) == 1 and self.apart and not used else None
+        if ranked is None:
+            super()._explore(u, needs, pristine, exclusive, pool, bundles, used)
+            return
+        need = needs[0]
+        progress = Progress(need if need.is_slot else need.type, need.high, bundles)
+        for child in ranked:
+            if not progress.short(pool):
+                return
+            self.visit(child, needs, pristine, exclusive, pool)
+
+    def _ranked(self, u: Vertex, needs: Sequence[Need]) -> Iterable[Vertex] | None:
+        """The nodes below `u` in the order in which the policy takes them, where that is known beforehand: then the first that will
+        do are the ones that it takes, and the others need not be looked at."""
+        policy, need, row = type(self.policy), needs[0], self.layout.row(u)
+        if row is None or policy.order is not Policy.order or policy.score is not Policy.score or not self._is_inner(need):
+            return None
+        if need.type != "node" and policy.lifted not in (LoNode.lifted, HiNode.lifted):
+            return None
+        return self.layout.by_number(u, row, row[0] & self._serving(needs), self.policy.descending)
+
+    def _serving(self, needs: Sequence[Need]) -> int:
+        """Nodes in which one of these can be, as far as counts tell."""
+        key = tuple(needs)
+        serving = self._sets.get(key)
+        if serving is None:
+            serving = 0
+            for need in needs:
+                serving |= self.stand.serving(need)
+            self._sets[key] = serving
+        return serving
 
     def _leading(self, u: Vertex, serving: int) -> Iterator[Vertex]:
         spans = self.layout.spans
