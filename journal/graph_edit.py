@@ -151,6 +151,7 @@ def merged(
     columns, other = graph.columns, more.columns
     here = _known(graph, more, under)
     fresh = [at for at in range(len(other.kind)) if at not in here]
+    ranks = {**{other.rank[at]: columns.rank[ours] for at, ours in here.items() if other.type(at) == "node"}, **ranks}
     here.update((at, len(columns.kind) + n) for n, at in enumerate(fresh))
     kinds = list(dict.fromkeys([*columns.kinds, *other.kinds]))
     edges = {name: (list(out), list(into)) for name, (out, into) in columns.edges.items()}

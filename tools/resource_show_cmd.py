@@ -101,23 +101,17 @@ def _of_instance(uri: str | None, state_dir: str | None, at: str | None, subsyst
 
 def load_graph(path: str, form: str | None) -> Tree:
     """The graph in a file; without a form, what the file looks like. Raises OSError, Rejected."""
+    from ..instances.resource_files import RV1, form_of
     from .query_session import read
     from .resource_query_cmd import load_tree
 
-    return load_tree(path, form or form_of(read(path), path), [])
-
-
-def form_of(text: str, path: str) -> str:
-    """Which loader reads a text: by its first element, or the keys of its document."""
-    import json
-
-    if text.lstrip("\ufeff \t\r\n").startswith("<"):
-        return "hwloc" if "<topology" in text[:4096] else "grug"
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Rejected(f"{path} is neither XML nor JSON", code="bad-file", hint="GRUG, JGF, R and hwloc XML are read") from None
-    return "rv1exec" if isinstance(document, dict) and "execution" in document else "jgf"
+    if form is None:
+        try:
+            found = form_of(read(path))
+        except Rejected as error:
+            raise Rejected(f"{path}: {error}", code=error.code, hint=error.hint) from None
+        form = "rv1exec" if found == RV1 else found
+    return load_tree(path, form, [])
 
 
 def _write(path: str, text: str) -> None:

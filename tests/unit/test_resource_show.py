@@ -216,7 +216,7 @@ def test_files_are_known_by_their_looks(tmp_path: Path, monkeypatch: pytest.Monk
     assert shown("graph.json").stdout == "cluster0 free\n"
     assert shown("g.xml", "--svg", "g.svg").stdout == ""
     assert len(list(boxes(Path("g.svg").read_text()))) == 3
-    with pytest.raises(Rejected, match=r"odd\.txt is neither XML nor JSON"):
+    with pytest.raises(Rejected, match=r"odd\.txt: it is neither JSON nor XML"):
         shown("odd.txt")
     assert "leave out --at" in shown("g.xml", "--at", "3").stderr
     assert "one of them" in shown("g.xml", "--json", "--svg", "x").stderr

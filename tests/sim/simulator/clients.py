@@ -15,6 +15,7 @@ from fluxkv.journal import (
     decide,
     decide_config,
     decide_cron,
+    decide_graph,
     decide_inventory,
     decide_kvs,
     decide_records,
@@ -32,6 +33,9 @@ from fluxkv.kvs.appending import header_prefix, safe_to_resend
 from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Answer, Append, Appended, Conflicted, Entry
+from fluxkv.schedulers.tree.record import to_record
+
+from .sites import CORES
 
 if TYPE_CHECKING:
     from .world import World
@@ -296,6 +300,8 @@ class Clients:
             self.say(lambda state: decide_config.load(state, document, "", 1, world.now))
         elif inventory:
             self.reload(inventory)
+        elif world.site.kind == "graph":
+            self.regraph()
         else:
             key = self.rng.choice(("a", "b.c", "b.d"))
             self.say(lambda state: decide_kvs.commit([["put", key, str(world.now).encode()]], world.now))
@@ -303,8 +309,26 @@ class Clients:
     def reload(self, cores: dict[int, int]) -> bool:
         """An inventory of these ranks with so many cores each."""
         nodes = [NodeRecord(rank, f"n{rank}", mask_of(f"0-{count - 1}"), 0, 0, ()) for rank, count in cores.items()]
-        inventory = ResourceSet(tuple(nodes))
+        tree = self.world.site.tree()
+        inventory = ResourceSet(tuple(nodes), tree=to_record(tree).wire if tree is not None else None)
         return self.say(lambda state: decide_inventory.reload(state, inventory, self.world.now)[0], fresh=True)
+
+    def regraph(self) -> None:
+        """Something of the graph goes, if nobody uses it, or comes back, is set down or up, or has another property."""
+        rng, now = self.rng, self.world.now
+        path = rng.choice(("/cluster0/rack0/power0", "/cluster0/rack1", "/cluster0/rack1/n3/nvme", "/cluster0/licence0"))
+        how = rng.randrange(5)
+        if how == 0:
+            self.say(lambda state: decide_graph.remove(state, [path], now)[0], fresh=True)
+        elif how == 1:
+            self.reload(dict.fromkeys(range(4), CORES))
+        elif how == 2:
+            rank, gone = rng.randrange(4), rng.random() < 0.5
+            names, less = ({}, ("ssd",)) if gone else ({"ssd": ""}, ())
+            self.say(lambda state: decide_graph.properties(state, [], [rank], names, less, now)[0], fresh=True)
+        else:
+            up = rng.random() < 0.5
+            self.say(lambda state: decide_graph.status(state, [path], up=up, now=now)[0], fresh=True)
 
     def cron(self) -> None:
         """A new entry: an interval, or one that waits for the ends of jobs."""

@@ -146,7 +146,7 @@ def let_go(world: World) -> None:
             world.run_until(world.now + SLICE_S)
         raise Broken(f"in the calm a command is refused: {clients.problem}")
 
-    if world.site.kind == "changing":
+    if world.site.kind in ("changing", "graph"):
         for _ in range(200):
             if clients.reload(dict.fromkeys(range(4), CORES)):
                 break
