@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -103,10 +102,11 @@ def _size(values: Mapping[str, Any], name: str) -> str | None:
 
 
 def content(data: bytes, mode: int, blobs: dict[str, bytes] | None) -> dict[str, Any]:
-    """A file of the job."""
+    """A file of the job, without times: the same request is to be the same jobspec (`--id`)."""
     from ..journal.file_archive import make_file
 
-    return make_file(data, mode, int(time.time()), blobs)
+    made = make_file(data, mode, 0, blobs)
+    return {name: value for name, value in made.items() if name not in ("mtime", "ctime")}
 
 
 def conf_document(texts: Iterable[str]) -> dict[str, Any]:

@@ -72,6 +72,13 @@ def test_a_script_from_standard_input_and_one_around_a_command() -> None:
     assert spec(batch, "--wrap", "true")["attributes"]["system"]["job"]["name"] == "batch"
 
 
+def test_the_same_request_is_the_same_jobspec(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or --id would take a second try for another job."""
+    first = spec(batch, "--id=nightly", "--conf=queue.policy=easy", script)
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert spec(batch, "--id=nightly", "--conf=queue.policy=easy", script) == first
+
+
 def test_a_large_script_is_a_blob_where_it_is_submitted(script: str) -> None:
     from fluxkv.tools.child_options import content
 
