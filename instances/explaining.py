@@ -20,7 +20,7 @@ from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from ..schedulers.timeline import overlap
 from .outlook import ENDLESS, LASTING, Outlook, policy_name
-from .plan_inputs import compiled, pool_of
+from .plan_inputs import compiled, line_of, place_in_line, pool_of
 from .views import has_node
 
 NO_REASON = Reason("", "", "")
@@ -162,12 +162,12 @@ def _after(outlook: Outlook, job: Job, start: Start | None) -> tuple[int, ...]:
 
 def _lines(state: State, job: Job) -> dict[str, list[Job]]:
     """Jobs in line: of its own line under "", of others that share a node with it under their queues."""
-    own = _line(state, job.queue)
+    own = line_of(state, job.queue)
     found: dict[str, list[Job]] = {}
     nodes = _nodes_of(state, own)
     for other in state.active():
         if other.state == SCHED and other.priority > 0 and other.granted is None and other.id != job.id:
-            line = _line(state, other.queue)
+            line = line_of(state, other.queue)
             found.setdefault("" if line == own else line, []).append(other)
     return {
         line: jobs for line, jobs in found.items() if not line or (state.may_start(line) and nodes & _nodes_of(state, line))
@@ -175,19 +175,10 @@ def _lines(state: State, job: Job) -> dict[str, list[Job]]:
 
 
 def _before(job: Job, others: Iterable[Job]) -> tuple[int, ...]:
-    mine = (-job.priority, job.order)
+    mine = place_in_line(job)
     if not job.priority:  # held: all are before it, and none matters
         return ()
-    return tuple(other.id for other in sorted(others, key=_place) if _place(other) < mine)
-
-
-def _place(job: Job) -> tuple[int, int]:
-    return -job.priority, job.order
-
-
-def _line(state: State, queue: str) -> str:
-    rules = state.rules.of(queue)
-    return rules.line if rules is not None else queue
+    return tuple(other.id for other in sorted(others, key=place_in_line) if place_in_line(other) < mine)
 
 
 def _nodes_of(state: State, queue: str) -> frozenset[int]:

@@ -20,7 +20,7 @@ from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_poli
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from ..schedulers.timeline import overlap
-from .plan_inputs import Kind, feeds_of, holders_of, lines_of, pool_of
+from .plan_inputs import Kind, feeds_of, holders_of, line_of, lines_of, pool_of
 from .queue_policies import QueuePolicies
 from .turns import Feed, in_turns
 
@@ -33,9 +33,7 @@ LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone 
 
 def policy_name(state: State, queue: str = "") -> str:
     """The policy by which an instance plans, or one of its queues."""
-    rules = state.rules.of(queue) if queue else None
-    if rules is not None:
-        rules = state.rules.of(rules.line)
+    rules = state.rules.of(line_of(state, queue)) if queue else None
     return rules.scheduler.named(state.instance) if rules is not None else SchedulerRules().named(state.instance)
 
 
@@ -128,11 +126,7 @@ class _Lines:
         self._more: dict[tuple[str, int], int] = {}  # (scope, user) -> running jobs beside those of the state
         self._feeds: list[Feed] = []
         #: Whether a policy here makes reservations, so that a rough plan makes more of them.
-        self.backfilled = any(isinstance(self.policies.of(self._line(kind[0])), Backfill) for kind in self.kinds)
-
-    def _line(self, queue: str) -> str:
-        rules = self.state.rules.of(queue)
-        return rules.line if rules is not None else queue
+        self.backfilled = any(isinstance(self.policies.of(line_of(state, kind[0])), Backfill) for kind in self.kinds)
 
     def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision | None]:
         """As a worker's plan."""
@@ -179,7 +173,7 @@ class _Lines:
         """What those that are left ask for, each once; of each line's first if nobody overtakes."""
         found: dict[bytes, Request] = {}
         for queue, _, line in self.kinds:
-            strict = not getattr(self.policies.of(self._line(queue)), "overtakes", True)
+            strict = not getattr(self.policies.of(line_of(self.state, queue)), "overtakes", True)
             if self.state.may_start(queue):
                 for entry in line:
                     if entry.job in self._gone:

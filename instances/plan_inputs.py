@@ -150,7 +150,7 @@ def lines_of(state: State, depth: int) -> list[Kind]:
                 by_line.setdefault(rules.line, []).append(job)
     found: dict[tuple[str, int], list[Pending]] = {}
     for jobs in by_line.values():
-        for job in nsmallest(depth, jobs, key=_place):
+        for job in nsmallest(depth, jobs, key=place_in_line):
             try:
                 entry = entry_of(job, compiled(state, job), job.priority)
             except Rejected:  # its worker has refused it, or will
@@ -159,5 +159,12 @@ def lines_of(state: State, depth: int) -> list[Kind]:
     return [(queue, user, entries) for (queue, user), entries in found.items()]
 
 
-def _place(job: Job) -> tuple[int, int]:
+def place_in_line(job: Job) -> tuple[int, int]:
+    """Sort key: the order in which jobs are planned."""
     return -job.priority, job.order
+
+
+def line_of(state: State, queue: str) -> str:
+    """The queue in whose line a queue's jobs stand: its own, or its parent's."""
+    rules = state.rules.of(queue)
+    return rules.line if rules is not None else queue

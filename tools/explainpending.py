@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BUDGET_S = 2.0  # for the estimate
 SHOWN = 8  # holders, nodes
 NAME = 14  # columns of a name
+LISTED = 1000  # of the jobs ahead, in JSON
 
 
 def holds(job: Job, view: View) -> list[tuple[str, str]]:
@@ -206,8 +207,8 @@ def _document(told: Why, state: State) -> dict[str, Any]:
         "short": {"unit": reason.unit, "needed": reason.needed, "found": reason.found, "by": reason.needed - reason.found}
         if reason.unit else None,
         "holders": [holder_document(one, state) for one in told.holders],
-        "ahead": {"jobs": [f58(id) for id in told.ahead], "count": len(told.ahead),
-                  "other_queues": {queue: [f58(id) for id in ids] for queue, ids in told.elsewhere.items()}},
+        "ahead": {"jobs": [f58(id) for id in told.ahead[:LISTED]], "count": len(told.ahead),
+                  "other_queues": {queue: [f58(id) for id in ids[:LISTED]] for queue, ids in told.elsewhere.items()}},
         "nodes_out": [{"rank": node.rank, "host": node.host, "state": node.state, "drain": node.drain, "down": node.down}
                       for node in told.out],
     }  # fmt: skip

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .jobview import View
 
 BUDGET_S = 0.2  # of a listing; what is not found by then has no estimate there (`fluxkv explain` takes longer)
-SHOWN_BY = frozenset(("contextual_info", "info", "reason", "t_estimate", "eta", "annotations", "sched.t_estimate",
+SHOWN_BY = frozenset(("contextual_info", "info", "reason", "t_estimate", "eta", "annotations", "sched", "sched.t_estimate",
                       "annotations.sched", "annotations.sched.t_estimate", "sched.reason_pending",
                       "annotations.sched.reason_pending"))  # fmt: skip
 
