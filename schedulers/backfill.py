@@ -81,8 +81,8 @@ class Backfill:
 
 def _holds(timeline: Timeline, told: Span, entry: Pending) -> bool:
     """Whether what a job was told still holds: its time is to come, it asks for as long, and all of it is free then."""
-    same = told.end - told.start == length_of(entry.duration_s)
-    return same and told.start > timeline.now and timeline.can_keep(told)
+    same_length = abs(told.end - told.start - length_of(entry.duration_s)) < 1e-3
+    return same_length and told.start > timeline.now and timeline.can_keep(told)
 
 
 def _why(timeline: Timeline, entry: Pending) -> tuple[str, str, str]:

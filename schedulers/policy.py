@@ -141,6 +141,7 @@ BUILT_IN = {
     "easy": ("backfill", "Easy"),
     "hybrid": ("backfill", "Hybrid"),
     "conservative": ("backfill", "Conservative"),
+    "throughput": ("fcfs", "Throughput"),
 }
 
 

@@ -46,6 +46,11 @@ class _Need(NamedTuple):
     by_node: bool
     exclusive: bool
 
+    def within(self, other: _Need) -> bool:
+        """Whether whatever serves the other would serve this one."""
+        alike = self.by_node == other.by_node and self.exclusive == other.exclusive
+        return alike and all(mine <= its for mine, its in zip(self[:4], other[:4], strict=True))
+
 
 class _Growth(NamedTuple):
     """When units come free, what runs being all there is. times ascending; units[k]: how many there are from times[k] on."""
@@ -84,8 +89,8 @@ class Profile:
         self._by_end: list[Kept] = []
         self._on: dict[int, dict[int, Kept]] = {}  # position -> job -> its reservation there
         self._growth: dict[tuple[_Need, bytes], _Growth] = {}
-        # Of units of a kind: (how many, length, start). No more of them, for no shorter time, begin earlier later in this plan.
-        self._least: dict[tuple[_Need, bytes], list[tuple[int, float, float]]] = {}
+        # (constraint, what, length, start): who asks for no less of everything begins no earlier in this plan.
+        self._least: list[tuple[bytes, _Need, float, float]] = []
         self._ends = sorted({time for times in self._times for time in times[1:]})
         self._freed: list[int] | None = None
         self._events: list[tuple[float, int]] | None = None
@@ -162,7 +167,7 @@ class Profile:
                 continue
             short = need.total - look.room(moment)
             if short <= 0:
-                self._least.setdefault((need._replace(total=0), request.constraint_key), []).append((need.total, length, moment))
+                self._least.append((request.constraint_key, need, length, moment))
                 return moment, self._pick(flat, need, among, moment, moment + length)
             moment = look.when_more(short)
         return None
@@ -232,8 +237,11 @@ class Profile:
         return found
 
     def _known_least(self, need: _Need, constraint_key: bytes, length: float) -> float:
-        found = self._least.get((need._replace(total=0), constraint_key), ())
-        return max((start for total, as_long, start in found if total <= need.total and as_long <= length), default=self.now)
+        found = self.now
+        for key, less, as_long, start in self._least:
+            if start > found and as_long <= length and key == constraint_key and less.within(need):
+                found = start
+        return found
 
     def _next_end(self, moment: float) -> float:
         """When something ends, the first time after this one."""
@@ -348,6 +356,7 @@ class _Look:
         self.start = profile.now
         self.within: dict[int, Kept] = {}
         self.fewer: dict[int, int] = {}
+        self.next: dict[int, float] = {}  # where there are fewer: when somebody ends there
         self.total = 0
 
     def room(self, start: float) -> int:
@@ -368,6 +377,10 @@ class _Look:
                 few = profile.units(need, i, profile.alone(i, start)) - profile.units(need, i, profile.free_in(i, start, end))
                 self.total += few - self.fewer.get(i, 0)
                 self.fewer[i] = few
+                if few > 0:
+                    self.next[i] = profile.next_end(i, start, end)
+                else:
+                    self.next.pop(i, None)
         self.start, self.within = start, within
         return units - self.total
 
@@ -387,8 +400,8 @@ class _Look:
         growth, moment = self.growth, self.start
         at = bisect_right(growth.times, moment)
         have, back, reached = growth.units[at - 1] if at else 0, 0, moment
-        end = moment + self.length
-        for time, few in sorted((self.profile.next_end(i, moment, end), few) for i, few in self.fewer.items() if few > 0):
+        fewer = self.fewer
+        for time, few in sorted([(time, fewer[i]) for i, time in self.next.items()]):
             by_itself = growth.reached(have + short - back)
             if by_itself <= time:
                 return max(by_itself, reached)

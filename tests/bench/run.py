@@ -24,6 +24,7 @@ import bench_graph
 import bench_jobs
 import bench_latency
 import bench_match
+import bench_policies
 import bench_readers
 import bench_submit
 import bench_takeover
@@ -51,6 +52,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "matcher": lambda: matcher(bench_match.figures()),
         "graph": lambda: matcher(bench_graph.figures((64, 1024) if quick else bench_graph.SIZES)),
         "estimates": lambda: bench_forecast.figures(quick),
+        "plans": bench_policies.plans,
         "big": lambda: bench_jobs.many_active(100_000),
     }
 
@@ -126,7 +128,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", default=str(HERE.parents[1] / "bench-results.json"))
     options = parser.parse_args()
     every = parts(options.quick)
-    left_out = OPTIONAL | ({"matcher"} if options.quick else set())
+    left_out = OPTIONAL | ({"matcher", "plans"} if options.quick else set())
     names = [name for name in every if (name in options.only if options.only else name not in left_out)]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(143))  # so that instances are stopped on the way out

@@ -329,6 +329,20 @@ def test_a_time_that_was_told_is_kept_until_the_line_moves_up() -> None:
     assert machine.waits[3].code == Code.DRAINED
 
 
+def test_times_that_are_kept_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(Conservative(), nodes_of(2, 4))
+    for job in range(12):
+        machine.submit(job, cores(3), 100.3 + job / 7)
+    machine.plan(1000.1)
+    told = {job: kept.start for job, kept in machine.reserved.items()}
+    searched: list[int] = []
+    reserve = Timeline.reserve
+    monkeypatch.setattr(Timeline, "reserve", lambda self, job, *rest: searched.append(job) or reserve(self, job, *rest))
+    machine.plan(1007.9)
+    assert {job: kept.start for job, kept in machine.reserved.items()} == told
+    assert searched == [2], "the head alone might move up"
+
+
 def test_the_quick_look_finds_what_the_slow_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The profile's earliest time is that of a look at each end, whatever runs and is reserved."""
     quick, seen = Timeline._look_up, 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import random
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plugins import install
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import config_file
@@ -15,6 +20,8 @@ from fluxkv.instances.reactor import Note
 from fluxkv.journal.config import binds_submitters, parse_rules
 from fluxkv.journal.job import RUN, SCHED
 from fluxkv.kvs.errors import Rejected
+from fluxkv.schedulers.policy import load_policy
+from fluxkv.schedulers.policy_contract import check_policy
 
 DEFAULT = {"jobspec": {"defaults": {"system": {"queue": "a"}}}}
 EASY = {"policy": {"scheduler": {"queue-policy": "easy"}}}
@@ -125,3 +132,50 @@ def test_commands_show_it(shell: Any, tmp_path: Path) -> None:
     status, _, error = shell("config", "load", str(path), "--conf", "policy.scheduler.queue-policy=fcsf")
     assert status == 1
     assert "no queue policy is called 'fcsf'" in error
+
+
+# -- the README's own -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The README's policy, installed as pip would leave it; the Python there that belongs to it."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "FirstFit" in block]
+    (point,) = re.findall(r'\[project.entry-points."fluxkv.policies"\]\n(\S+) = "(\S+)"', text)
+    install(tmp_path, "my_policies", blocks[0], {"fluxkv.policies": {point[0]: point[1]}})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    yield blocks
+    sys.modules.pop("my_policies", None)
+
+
+def test_the_readme_s_policy_keeps_the_contract(readme: list[str]) -> None:
+    exec(compile(readme[1], "README.md", "exec"), {})
+
+
+def test_the_readme_s_policy_plans_an_instance(readme: list[str]) -> None:
+    document = config_file.read_document("", ["queue.policy=first-fit", "policy.scheduler.queue-params.queue-depth=2"])
+    rig = Rig(1)
+    assert not overtaken(rig)
+    rig.configure(document)
+    rig.turn()
+    assert rig.job(3).state == RUN, "it does not wait for the second"
+    rig.over(3)
+    third, fourth = rig.submit(jobspec(2)), rig.submit()
+    assert [rig.job(id).state for id in (2, third, fourth)] == [SCHED, SCHED, SCHED], "the third is not looked at"
+    with pytest.raises(Rejected, match="'first-fit' has no parameter speed") as refused:
+        config_file.read_document("", ["queue.policy=first-fit", "policy.scheduler.policy-params.speed=3"])
+    assert refused.value.hint == "it has queue-depth"
+
+
+@pytest.mark.parametrize("name", ["throughput", "hybrid"])
+def test_built_in_policies_take_parameters(name: str) -> None:
+    given = {"throughput": {"ahead": 1.5, "queue_depth": 7}, "hybrid": {"reservation_depth": 2}}[name]
+    check_policy(lambda: load_policy(name, given), random.Random(3))
+
+
+def test_throughput_places_more_ahead() -> None:
+    rig = Rig(1, config={"policy": {"scheduler": {"queue-policy": "throughput", "policy-params": {"ahead": 9.0}}}})
+    assert rig.worker.planner.policies.ahead_s("default") == 9.0
+    assert Rig(1).worker.planner.policies.ahead_s("default") == 0.12
