@@ -24,7 +24,7 @@ LIMITS_SIZE = 256  # constraints that are remembered
 class GraphPool(Pool):
     """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
 
-    __slots__ = ("_limits", "_occupied", "_ranking", "_shaded")
+    __slots__ = ("_dim", "_limits", "_occupied", "_ranking", "_shaded")
 
     def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
         super().__init__(nodes, match_policy)
@@ -33,6 +33,7 @@ class GraphPool(Pool):
         self._limits: dict[bytes, Limits] = {}
         self._occupied = 0  # positions of nodes in which something other than cores, GPUs and memory is in use
         self._shaded = 0  # positions of nodes below something that is down
+        self._dim = False  # is something down in which a node has cores, GPUs or memory?
         for vertex in tree.vertices:
             if not vertex.up:
                 self.dark.add(vertex.ordinal)
@@ -45,7 +46,7 @@ class GraphPool(Pool):
     def copy(self) -> GraphPool:
         new = super().copy()
         assert isinstance(new, GraphPool)
-        new._limits = self._limits
+        new._dim, new._limits = self._dim, self._limits
         new._occupied, new._shaded, new._ranking = self._occupied, self._shaded, self._ranking
         return new
 
@@ -113,9 +114,11 @@ class GraphPool(Pool):
                 self._occupied &= ~(1 << at)
 
     def _shade(self) -> None:
-        self._shaded = 0
+        self._shaded, self._dim = 0, False
         for ordinal in self.dark:
             self._shaded |= self.layout.spans[ordinal]
+            if not self.layout.spans[ordinal] and self.layout.extent(self.layout.vertices[ordinal]).parts:
+                self._dim = True
 
     # -- what it answers
 
@@ -135,7 +138,7 @@ class GraphPool(Pool):
 
     def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
         flat = request.flat
-        if self.is_special(request):
+        if self.is_special(request) or self._dim:
             return self.searched(request)
         if flat is not None and self.match_policy == "first" and self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
             return self.searched(request)  # which of a node's memory it is has to be said

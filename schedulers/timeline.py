@@ -220,7 +220,11 @@ def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:
 def least_cores(request: Request) -> int:
     """A number of cores without which the request cannot fit, whatever else there is."""
     flat = request.flat
-    return flat.nslots * flat.cores if flat is not None and not flat.exclusive else 0
+    if flat is None:
+        from .tree.needs import least_of
+
+        return least_of(request, "core")
+    return flat.nslots * flat.cores if not flat.exclusive else 0
 
 
 def timeline_of(pool: Pool, now: float) -> Timeline:

@@ -132,6 +132,13 @@ def of_request(request: Request) -> TreeRequest:
     return found
 
 
+def least_of(request: Request, kind: str) -> int:
+    """Units of a type without which a request cannot be served; of slots side by side, which may be alternatives, the least."""
+    needs = of_request(request).needs
+    slots = [need.low * need.least.get(kind, 0) for need in needs if need.is_slot]
+    return min(slots, default=0) + sum(need.low * need.least.get(kind, 0) for need in needs if not need.is_slot)
+
+
 def _plain(vertex: Asked) -> dict[str, Any]:
     """A vertex as a jobspec has it."""
     value: dict[str, Any] = {"type": vertex.type, "count": vertex.count, "label": vertex.label, "unit": vertex.unit}

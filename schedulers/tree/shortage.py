@@ -57,7 +57,7 @@ def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool 
         if count < need.low:
             return _said([need], count, now, " with all that is asked for of it")
     top = wanted.needs[0]
-    return Shortage("each part of it fits, but not all together", top.type, 1, 0, "request")
+    return Shortage("each part of it fits, but not all together, or a slot has no core", top.type, 1, 0, "request")
 
 
 def _all(need: Need) -> Iterator[Need]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...journal.claims import Claim
+from ...kvs.errors import Rejected
+from ..match_policy import BUILT_IN
 from ..resources import Pool, Unmatched
 from .claiming import Claiming
 from .live import LiveSearch
@@ -131,7 +133,13 @@ def search(
     """What a request gets of a pool, on these positions; nothing is taken."""
     wanted = of_request(request)
     stand = stand_of(pool, request, among, empty=empty, all_up=all_up)
-    parts = LiveSearch(stand, pool.policy, wanted).answer()
+    try:
+        parts = LiveSearch(stand, pool.policy, wanted).answer()
+    except Exception as error:
+        if pool.match_policy in BUILT_IN:
+            raise
+        why = f"{type(error).__name__}: {error}"  # a plug-in may fail in any way; whose fault it is must be in the message
+        raise Rejected(f"match policy {pool.match_policy!r} failed: {why}", code="bad-matcher") from error
     claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
     if claims and all(stand.has(claim) for claim in claims):
         return claims

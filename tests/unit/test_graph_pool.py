@@ -13,7 +13,7 @@ from fluxkv.schedulers.explain import explain
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
-from fluxkv.schedulers.timeline import Timeline
+from fluxkv.schedulers.timeline import Timeline, least_cores
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
@@ -349,3 +349,42 @@ def test_a_search_is_bounded() -> None:
     text = recipe(("cluster", "node", 8), ("node", "core", 4), ("node", "store", 1), sizes={"store": 1 << 20})
     pool = pool_of(from_grug(text), "low")
     assert isinstance(pool.match(ask(slot({"min": 1}, vertex("store", 1)))), Unmatched)
+
+
+def test_what_is_down_inside_a_node_is_not_given() -> None:
+    pool = pool_of(tree(racks=1, nodes=2, memories=1))
+    socket = "/cluster0/rack0/node0/socket0"
+    pool.set_vertex(socket, 0, 0, up=False)
+    assert got(pool, slot(1, vertex("core", 4)))[0].cores == 0b11110000
+    assert [c.rank for c in got(pool.copy(), vertex("node", 1, slot(1, vertex("core", 1))))] == [1]
+    assert pool.satisfiable(ask(vertex("node", 2, slot(1, vertex("core", 8))))) is None
+    pool.set_vertex(socket, 0, 0, up=True)
+    assert got(pool, slot(1, vertex("core", 4)))[0].cores == 0b1111
+    pool.set_vertex("/cluster0/rack0", 0, 0, up=False)
+    assert isinstance(pool.match(ask(slot(1, vertex("core", 1)))), Unmatched)
+    assert pool.usable == 0
+
+
+def test_a_request_without_a_core_for_its_tasks_is_not_served() -> None:
+    pool = pool_of(power())
+    one = vertex("rack", 1, slot(1, vertex("power", 1)), vertex("node", 1, slot(1, vertex("core", 1), label="b")))
+    assert isinstance(pool.match(ask(one)), Unmatched)
+    assert explain(ask(one), pool).text.endswith("or a slot has no core")
+    assert got(pool, one, task="b")[0].slots == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "cores"),
+    [
+        ([vertex("node", 2, slot(3, vertex("core", 2)))], 12),
+        ([vertex("node", {"min": 2, "max": 5}, slot(1, vertex("socket", 2, vertex("core", 3))))], 12),
+        ([slot(1, vertex("core", 4), label="a"), slot(1, vertex("core", 1), label="b")], 1),
+        ([vertex("xor_slot", 1, vertex("core", 4)), vertex("xor_slot", 1, vertex("core", 2))], 2),
+        ([vertex("rack", 1, slot(1, vertex("node", 1)))], 0),
+    ],
+)
+def test_the_least_that_a_request_needs_is_no_more_than_it_gets(resources: list[dict[str, Any]], cores: int) -> None:
+    assert least_cores(ask(*resources)) == cores
+    claims = pool_of(tree(racks=2, nodes=3, cores=6)).match(ask(*resources))
+    assert claims
+    assert sum(claim.cores.bit_count() for claim in claims) >= cores

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from fluxkv.journal.rset import NodeRecord
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers import match_policy
 from fluxkv.schedulers.match_policy import BUILT_IN, policy_of
 from fluxkv.schedulers.matcher_contract import check_matcher
+from fluxkv.schedulers.request import compile_request
+from fluxkv.schedulers.resources import Pool
 from fluxkv.schedulers.tree.policies import POLICIES, Low, Policy
 from fluxkv.schedulers.tree.vertices import Vertex
 
@@ -85,6 +88,24 @@ class Point:
         if isinstance(self.given, Exception):
             raise self.given
         return self.given
+
+
+class Breaks(Low):
+    def score(self, vertex: Vertex) -> int:
+        return 1 // 0
+
+
+def test_a_policy_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Point("breaks", Breaks)])
+    policy_of.cache_clear()
+    try:
+        pool = Pool([NodeRecord(0, "n0", 0b11, 0, 0, ())], "breaks")
+        slot = {"type": "slot", "count": 1, "label": "t", "with": [{"type": "core", "count": 1}]}
+        request = compile_request({"resources": [slot]})
+        with pytest.raises(Rejected, match="match policy 'breaks' failed: ZeroDivisionError"):
+            pool.match(request)
+    finally:
+        policy_of.cache_clear()
 
 
 def test_installed_policies_are_found_and_faulty_ones_named(monkeypatch: pytest.MonkeyPatch) -> None:
