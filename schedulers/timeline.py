@@ -23,6 +23,7 @@ MATCH_FIRST = "first"
 NO_ROOM = Unmatched("resources", "slot", 1, 0)
 FOREVER_S = 10 * 365 * 86400.0
 OVERDUE_S = 1.0
+FEW = 2_000  # running jobs up to which a plan's first reservation is found sooner by a search than by a profile
 
 
 class Span(NamedTuple):
@@ -100,7 +101,8 @@ class Timeline:
         """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
         length = length_of(duration_s)
         counts = type(self.pool) is Pool and self.pool.match_policy == "first"  # else which nodes it gets is the search's to say
-        profile = self._told_profile() if request.flat is not None and counts else None
+        few = self._profile is None and not self.reserved and len(self._spans) <= FEW
+        profile = self._told_profile() if request.flat is not None and counts and not few else None
         span = self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
         if span is not None:
             self.keep(span)
@@ -269,11 +271,20 @@ class _Window:
     def give(self, claims: Sequence[Claim]) -> None:
         """Somebody ends."""
         self._draws.give(claims)
+        pool = self.pool
+        if not self._held and not any(claim.draws for claim in claims):  # what is free here is what is free in the pool
+            known = [claim for claim in claims if claim.rank in pool.index]
+            pool.give(known)
+            for claim in known:
+                i = pool.index[claim.rank]
+                self._cores[i], self._gpus[i] = pool.core_free[i], pool.gpu_free[i]
+                self._memory[i] = pool.free.memory.counts[i]
+            return
         for rank, cores, gpus, memory_mb, _, _ in claims:
-            i = self.pool.index.get(rank)
+            i = pool.index.get(rank)
             if i is None:
                 continue
-            node = self.pool.nodes[i]
+            node = pool.nodes[i]
             self._cores[i] |= cores & node.cores
             self._gpus[i] |= gpus & node.gpus
             self._memory[i] = min(node.memory_mb, self._memory[i] + memory_mb)
