@@ -17,6 +17,8 @@ from ..journal.claims import Claim, from_wire
 from ..journal.config import Rules
 from ..journal.derive import priority_of
 from ..journal.ids import f58
+from ..journal.job import ACTIVE, NEW, Job
+from ..journal.state import State
 from ..journal.summary import summarize
 from ..journal.updates import update_paths
 from ..journal.wire import Commit
@@ -58,14 +60,30 @@ class _Job:
 
 
 class Recorder:
-    """Takes the commits of a journal, from the first one on; then `workload` tells."""
+    """Takes the commits of a journal, in order; then `workload` tells.
 
-    def __init__(self) -> None:
+    state: what the first of them follows on: empty, but where history was pruned. Who had ended by then is not in the workload.
+    """
+
+    def __init__(self, state: State | None = None) -> None:
         self.jobs: dict[int, _Job] = {}
         self.last = 0.0
         self.counts: dict[str, int] = {}
         self.changes = 0
         self.starts = 0
+        self.pruned = state.version if state is not None else 0
+        for job in sorted(state.jobs.values(), key=lambda one: one.order) if state is not None else ():
+            if job.state & (ACTIVE | NEW):
+                self._known(job)
+
+    def _known(self, job: Job) -> None:
+        """A job that was there when the history that is left begins."""
+        context = {"jobspec": job.jobspec, "userid": job.userid, "urgency": job.urgency}
+        found = self.jobs[job.id] = _Job(job.id, job.order, job.t_submit, context)
+        now = found.attempts[0]
+        now.ready = job.t_depend
+        if job.holds:
+            now.claims, now.start, now.expiration = job.claims, job.t_alloc, job.expiration
 
     def take(self, commit: Commit) -> None:
         """Note what a commit says. Events that make no sense are passed over."""
@@ -149,6 +167,8 @@ class Recorder:
                 self._add(found, told, attempt, rules, since, own, typical, singles)
         found.recorded.sort(key=lambda one: (one.start, one.job))
         found.notes = [*told.notes(), *self._ignored(rules)]
+        if self.pruned:
+            found.notes.insert(0, f"history was pruned up to version {self.pruned}: jobs that had ended by then are not in it")
         if told.guessed:  # it is not over yet: no figures of how it was
             found.recorded = []
         return found

@@ -276,9 +276,9 @@ class _Window:
             known = [claim for claim in claims if claim.rank in pool.index]
             pool.give(known)
             for claim in known:
-                i = pool.index[claim.rank]
-                self._cores[i], self._gpus[i] = pool.core_free[i], pool.gpu_free[i]
-                self._memory[i] = pool.free.memory.counts[i]
+                at = pool.index[claim.rank]
+                self._cores[at], self._gpus[at] = pool.core_free[at], pool.gpu_free[at]
+                self._memory[at] = pool.free.memory.counts[at]
             return
         for rank, cores, gpus, memory_mb, _, _ in claims:
             i = pool.index.get(rank)

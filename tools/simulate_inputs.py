@@ -67,7 +67,6 @@ def _opened(path: str) -> Iterator[IO[str]]:
 
 def from_journal(journal: Journal, since: str | None, until: str | None, own: bool) -> tuple[Workload, State]:
     """The workload that a journal tells of, and the state at its end."""
-    from ..journal.state import State
     from ..schedulers.recorded import Recorder
     from .reading import bound, gc_paused
     from .target import parse_moment
@@ -75,11 +74,12 @@ def from_journal(journal: Journal, since: str | None, until: str | None, own: bo
     version, moment = bound(journal, until)
     begin = -inf
     with gc_paused():
-        recorder, state = Recorder(), State()
+        state: State = journal.history.begin(version, moment)
+        recorder = Recorder(state)
         asked = parse_moment(since, journal.store.now()) if since else None
         if asked is not None and asked.time is not None:
             begin = asked.time
-        for commit in journal.commits(0, version):
+        for commit in journal.commits(state.version, version):
             if moment is not None and commit.time > moment:
                 break
             recorder.take(commit)

@@ -116,6 +116,26 @@ def test_from_the_middle_of_it() -> None:
     assert {one.job: pytest.approx(one.start, abs=1e-3) for one in begun} == later
 
 
+def test_where_history_was_pruned() -> None:
+    """What is left begins with a state: who was active then is in the workload."""
+    sim = Recording(3, Easy())
+    sim.play(orders(random.Random(3)))
+    commits, whole = list(sim.cli.commits()), recorded(sim)
+    state = State()
+    for commit in commits[: len(commits) // 3]:
+        state.apply(commit)
+    active = [job for job in state.jobs.values() if job.state != 64]
+    recorder = Recorder(state)
+    for commit in commits[len(commits) // 3 :]:
+        recorder.take(commit)
+    found = recorder.workload(Rules())
+    assert len(active) > 1
+    assert {work.job for work in found.works} > {job.id for job in active}
+    assert found.notes == [f"history was pruned up to version {state.version}: jobs that had ended by then are not in it"]
+    known = {work.job: work for work in whole.works}
+    assert all(work.run_s == pytest.approx(known[work.job].run_s) for work in found.works)
+
+
 def events(*some: tuple[str, int | str, float, Any]) -> Workload:
     """A workload of events written by hand, each a commit."""
     from fluxkv.journal.wire import Commit
