@@ -10,14 +10,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal import history
 from ..journal.claims import Claim, from_wire
 from ..journal.decide import Decision
 from ..journal.ids import encode, f58
 from ..journal.log import Journal
-from ..journal.resource_graph import ResourceGraph, graph_of
 from ..journal.rset import parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Rejected, Unavailable
@@ -27,6 +26,9 @@ from ..kvs.uri import parse_uri, public, with_namespace
 from .discover import Row, make_R
 from .follow import Tail
 from .paths import StateDir, find_uri, state_dir_of
+
+if TYPE_CHECKING:
+    from ..journal.resource_graph import ResourceGraph
 
 ALLOC_WAIT_S = 30.0
 MEMO_TRIES = 20
@@ -199,6 +201,7 @@ def _parent_graph(store: Store, here: Place) -> ResourceGraph | None:
 def _put_graph(document: dict[str, Any], graph: ResourceGraph, claims: Sequence[Claim]) -> None:
     """Give the child what its job holds of the graph; nothing where the graph is another one by now, and has not got that."""
     from ..journal.graph_edit import granted as granted_part
+    from ..journal.resource_graph import graph_of
 
     try:
         part, _ = granted_part(graph, claims, rerank=True)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from .decide import Decision
 from .decide_inventory import reload
-from .graph_edit import with_record
 from .idset import format_ids
 from .job import Job
 from .node import Node
@@ -83,7 +82,11 @@ def _inventory(state: State, rank: int, record: NodeRecord | None) -> ResourceSe
     """What there is, with this record for the rank."""
     others = [_record(node) for node in state.nodes.values() if node.rank != rank]
     nodes = [*others, record] if record is not None else others
-    tree = None if state.graph is None else with_record(state.graph, rank, record).wire
+    tree = None
+    if state.graph is not None:
+        from .graph_edit import with_record
+
+        tree = with_record(state.graph, rank, record).wire
     return ResourceSet(tuple(sorted(nodes)), expiration=state.expiration, tree=tree)
 
 

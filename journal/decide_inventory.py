@@ -9,7 +9,6 @@ from .holding import missing
 from .hostlist import compress, expand
 from .idset import format_ids, text_of
 from .node import Node
-from .resource_graph import graph_of
 from .rset import NodeRecord, ResourceSet, render_set
 from .state import State
 
@@ -37,7 +36,11 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         if now_has != (node.cores, node.gpus, node.memory_mb, own):
             changed.append(rank)
     _queues_keep_hosts(state, {record.host for record in inventory.nodes})
-    graph = graph_of(inventory)
+    graph = None
+    if inventory.tree is not None:
+        from .resource_graph import graph_of
+
+        graph = graph_of(inventory)
     if path := missing(state.drawn, graph):
         has = "less" if graph is not None and path in graph.places else "none"
         raise Rejected(

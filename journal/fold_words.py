@@ -15,7 +15,6 @@ from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
 from .quarantine import Impossible
-from .resource_graph import graph_of, without_tree
 from .retired import index_line
 from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
@@ -35,11 +34,15 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
     if document is None:
         return
     inventory = parse_R(document)
-    graph = graph_of(inventory)
+    graph = None
+    if inventory.tree is not None:
+        from .resource_graph import graph_of, without_tree  # what no other inventory needs
+
+        graph, document = graph_of(inventory), without_tree(document)
     _check_in_use(state, {one.rank: one for one in inventory.nodes})
     if state.drawn and missing(state.drawn, graph):
         raise Impossible("drawn")
-    state.R = without_tree(document)
+    state.R = document
     if graph is not None or state.graph is not None:
         state.set_graph(graph)
     before = dict(state.nodes)

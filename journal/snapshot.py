@@ -28,7 +28,6 @@ from .job import INACTIVE, Job
 from .keeping import Keeping
 from .node import Node, Queue
 from .quarantine import Quarantine, entry_word
-from .resource_graph import ResourceGraph
 from .schema import SCHEMA, newer_schema
 from .state import PLAIN, State
 from .wire import pack, unpack
@@ -160,6 +159,8 @@ def _load(head: dict[str, Any], chunks: Iterable[bytes], lazy: bool) -> State:
         elif kind == "kvs":
             state.kvs_packed.append(part)
         elif kind == "graph":
+            from .resource_graph import ResourceGraph
+
             state.set_graph(ResourceGraph(zlib.decompress(part), compressed=part))
         elif kind == "inactive":
             blocks.append(Block(part[:names], part[names:], t_first, t_last))

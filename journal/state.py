@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..kvs.errors import Corrupt, Rejected
 from ..kvs.hashes import blake2b
@@ -22,12 +22,14 @@ from .job import ACTIVE, INACTIVE, NEW, RESULT_ORDER, Job, Result, job_value
 from .keeping import Keeping
 from .node import Node, Queue
 from .quarantine import ANYWHERE, PLACE, Impossible, Quarantine, entry_word
-from .resource_graph import ResourceGraph
 from .subjects import subjects, word_value
 from .unreadable import Hole
 from .unreadable import subject as entry_subject
 from .usage import Usage
 from .wire import LATEST, Commit, pack, unpack
+
+if TYPE_CHECKING:
+    from .resource_graph import ResourceGraph
 
 MASK = (1 << 128) - 1
 # What a snapshot stores as it is, beside version, epoch, time, nodes, queues, user KVS and jobs.
