@@ -15,6 +15,7 @@ from ..journal.sched_config import SchedulerRules
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.backfill import Backfill
+from ..schedulers.fcfs import Fcfs
 from ..schedulers.forecast import Forecast, Start, forecast
 from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_policy
 from ..schedulers.request import Request
@@ -173,7 +174,7 @@ class _Lines:
         """What those that are left ask for, each once; of each line's first if nobody overtakes."""
         found: dict[bytes, Request] = {}
         for queue, _, line in self.kinds:
-            strict = not getattr(self.policies.of(line_of(self.state, queue)), "overtakes", True)
+            strict = type(self.policies.of(line_of(self.state, queue))).plan is Fcfs.plan
             if self.state.may_start(queue):
                 for entry in line:
                     if entry.job in self._gone:

@@ -23,8 +23,6 @@ class Fcfs:
     def __init__(self, queue_depth: int | None = None) -> None:
         self.queue_depth = queue_depth
 
-    overtakes = False  # who only looks ahead need not ask for those behind the first
-
     def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision]:
         """Yield a Place for each job that fits, in order, then a Wait for the first that does not."""
         for entry in islice(pending, self.queue_depth):
