@@ -342,12 +342,13 @@ BY_METAVAR: dict[str, Kind] = {
     "ID": job_ids, "QUEUE": queues, "NODE": nodes, "NODES": nodes, "TARGETS": nodes, "HOSTS": nodes, "RANKS": nodes,
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
-    "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs,
+    "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file,
     "ID|NAME": cron_entries, "ID|NODE": jobs_and_nodes,
     "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
     "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip
+starting = _words("--policy=", "--workers=", "--memory-limit=", "--on-fork=adopt")  # of a child's `start`
 LIMITS = ("core=", "cpu=", "fsize=", "memlock", "nofile=", "nproc=", "stack=", "-*")
 BY_NAME: dict[str, Kind] = {
     "queue": queues, "queues": queues, "policy": policies, "user": users, "urgency": BY_METAVAR["URGENCY"],
@@ -358,6 +359,7 @@ BY_NAME: dict[str, Kind] = {
 BY_COMMAND: dict[tuple[str, str], Kind] = {
     ("queue", "name"): queues, ("config", "key"): config_keys, ("help", "words"): commands,
     ("man", "words"): commands, ("update", "words"): updates,
+    ("batch", "conf"): file, ("alloc", "conf"): file, ("batch", "broker_opts"): starting, ("alloc", "broker_opts"): starting,
     ("pgrep", "expression"): job_names, ("pkill", "expression"): job_names,
     **{
         ("kvs", name): keys for name in ("source", "destination", "target", "linkname", "keys")
