@@ -342,7 +342,7 @@ BY_METAVAR: dict[str, Kind] = {
     "ID": job_ids, "QUEUE": queues, "NODE": nodes, "NODES": nodes, "TARGETS": nodes, "HOSTS": nodes, "RANKS": nodes,
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
-    "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file,
+    "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file, "FILE.svg": file, "TARGET": nodes,
     "ID|NAME": cron_entries, "ID|NODE": jobs_and_nodes,
     "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
@@ -369,7 +369,7 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {
 FREE = {
     "HOST", "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
     "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
-    "reason", "count", "name", "URL", "SIZE", "UID",
+    "reason", "count", "name", "URL", "SIZE", "UID", "PATH", "KEY[=VALUE", "NAME[:KEY=VALUE,",
 }  # fmt: skip
 
 
