@@ -49,6 +49,9 @@ class Underway:
         self._gone: set[int] = set()  # jobs that have left the line, or changed, since they may have been read
         self._open = _open_queues(planner)
         policies, pool = planner.policies, planner.pool
+        promised = pool.promised or {}
+        if len(promised) > len(planner.lines):  # some have left while a plan was under way
+            pool.promised = {id: span for id, span in promised.items() if id in planner.lines}
 
         def plan(feed: Feed) -> Iterator[Decision | None]:
             return policies.of(feed.queue).plan(feed, pool, now)

@@ -139,6 +139,20 @@ def test_a_job_that_comes_before_those_looked_at_begins_the_plan_anew() -> None:
     assert rig.job(rig.short).state == SCHED
 
 
+def test_what_was_reserved_for_those_who_left_is_forgotten() -> None:
+    rig = Stepped()
+    rig.to_rest()
+    pool = rig.worker.planner.pool
+    assert pool.promised is not None
+    (kept,) = pool.promised.values()
+    assert kept.job == rig.wide[0]
+    for id in range(1000, 1100):
+        pool.promised[id] = kept
+    rig.submit(turn=False)
+    rig.to_rest()
+    assert set(rig.worker.planner.pool.promised or ()) == {kept.job}
+
+
 @pytest.mark.parametrize("size", [1, 127, 128, 129, 400])
 def test_a_line_may_change_while_it_is_read(size: int) -> None:
     line, request = Line(), compile_request(jobspec())
