@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import networkx as nx
 from tree_reference import Reference, RefJob, Uses, World, earliest, oversold
 
+from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.tree.jgf import from_jgf
 from fluxkv.schedulers.tree.needs import compile_request
 from fluxkv.schedulers.tree.system import Outcome, System
+from fluxkv.schedulers.tree.vertices import Vertex
 
 EXACT = ("low", "high", "lonode", "hinode", "lonodex", "hinodex", "locality", "variation")  # what they take is said exactly
 LEVELS = ("rack", "node", "socket")
@@ -19,7 +22,10 @@ LEAVES = ("core", "gpu", "memory")
 FILTERS: tuple[dict[str, list[str]] | None, ...] = (
     None, {}, {"ALL": ["core", "memory", "node"]}, {"rack": ["node"], "node": ["core", "gpu"]}, {"ALL": ["warp"], "x": ["y"]},
 )  # fmt: skip
-STEPS = {"reserve": 5, "allocate": 5, "preview": 1, "satisfiable": 1, "cancel": 2, "part": 1, "down": 0.7}  # how often
+STEPS = {  # how often
+    "reserve": 5, "allocate": 5, "preview": 1, "satisfiable": 1, "cancel": 2, "part": 1, "down": 0.7, "prop": 0.5, "remove": 0.4,
+    "impose": 0.7,
+}  # fmt: skip
 
 
 class Draw:
@@ -322,14 +328,25 @@ class Game:
         record = self.world.jobs[job]
         top = self.draw.choice(sorted(record.uses))
         self.said.append((job, top))
-        dominant = [edge for edge in self.made.graph.edges(keys=True) if edge[2] == self.world.subsystems[0]]
-        below = {top} | nx.descendants(nx.DiGraph([(top, top), *[edge[:2] for edge in dominant]]), top)
-        vertex = next(v for v in self.system.tree.vertices if v.outer == top)
-        gone = self.system.cancel_on(job, [vertex])
+        below = self.reached(top, self.world.subsystems[0])
+        self.system.cancel_on(job, [self.vertex(top)])
+        self.keep(job, below)
+
+    def vertex(self, name: str) -> Vertex:
+        return next(v for v in self.system.tree.vertices if v.outer == name)
+
+    def reached(self, top: str, subsystem: str) -> set[str]:
+        """It and all below it in a subsystem."""
+        edges = [edge[:2] for edge in self.made.graph.edges(keys=True) if edge[2] == subsystem]
+        return {top} | nx.descendants(nx.DiGraph([(top, top), *edges]), top)
+
+    def keep(self, job: int, gone: set[str]) -> None:
+        """A job has lost what is gone. What was shared above it may have gone with it, nothing else."""
+        record = self.world.jobs[job]
         left: Uses = {}
-        if not gone:
+        if job in self.system.ledger.jobs:
             left = {v.outer: (units, exclusive) for v, units, exclusive in self.system.job(job).uses.values()}
-        kept = {v: use for v, use in record.uses.items() if v not in below}
+        kept = {v: use for v, use in record.uses.items() if v not in gone}
         assert {v for v, use in left.items() if use[1]} == {v for v, use in kept.items() if use[1]}, self.story(left, kept)
         assert left.keys() <= kept.keys(), self.story(left, kept)
         if left:
@@ -337,9 +354,56 @@ class Game:
         else:
             del self.world.jobs[job]
 
+    def remove(self) -> None:
+        """Take a sub-tree out; jobs on it go on with the rest."""
+        roots = set(self.made.roots.values())
+        subsystem = self.world.subsystems[0]
+        name = self.draw.choice(sorted(self.reached(self.made.roots[subsystem], subsystem)))
+        gone = self.reached(name, subsystem)
+        gone |= {v for one in gone for v in self.reached(one, "containment")}
+        if gone & roots or len(self.reached(self.made.roots[subsystem], subsystem)) - len(gone) < 3:
+            return
+        self.said.append(name)
+        jobs = [job for job, record in self.world.jobs.items() if not gone.isdisjoint(record.uses)]
+        assert self.system.remove([self.vertex(name)]) == sorted(jobs), self.story()
+        for job in jobs:
+            self.keep(job, gone)
+        self.made.graph.remove_nodes_from(gone)
+
+    def impose(self) -> None:
+        """Put a job where it was, under another number; that is refused while it is there and has something alone."""
+        if not self.world.jobs:
+            return
+        job = self.draw.choice(sorted(self.world.jobs))
+        record = self.world.jobs[job]
+        state = "RESERVED" if record.reserved else "ALLOCATED"
+        wanted = {v.ordinal: (v, *record.uses[v.outer]) for v in self.system.tree.vertices if v.outer in record.uses}
+        number, length = self.system.next_job, record.end - record.start
+        self.said.append((job, number))
+        if any(exclusive for _, exclusive in record.uses.values()):
+            with contextlib.suppress(Rejected):
+                self.system.impose(number, wanted, state, record.start, length)
+                raise AssertionError(self.story("sold twice"))
+        self.system.cancel(job)
+        outcome = self.system.impose(number, wanted, state, record.start, length)
+        uses = self.uses_of(outcome)
+        assert uses is not None
+        assert uses.items() >= record.uses.items(), self.story(uses)
+        assert all(not exclusive for v, (_, exclusive) in uses.items() if v not in record.uses), self.story(uses)
+        del self.world.jobs[job]
+        self.world.jobs[number] = RefJob(record.start, record.end, uses, record.reserved)
+
+    def prop(self) -> None:
+        """A node gets a property, or another value of it."""
+        if nodes := self.made.of("node"):
+            name, key, value = self.draw.choice(nodes), self.draw.choice(("ssd", "perf_class")), self.draw.choice("1239x")
+            self.said.append((name, key, value))
+            self.made.graph.nodes[name]["properties"][key] = value
+            self.vertex(name).table("properties")[key] = value
+
     def down(self) -> None:
         name = self.draw.choice(sorted(self.made.graph.nodes))
         up = self.made.chance(0.5)
         self.said.append((name, up))
         self.made.graph.nodes[name]["up"] = up
-        next(v for v in self.system.tree.vertices if v.outer == name).up = up
+        self.vertex(name).up = up
