@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Test = Callable[[Vertex], bool]
 MAX_DEPTH = 32
-_TOKEN = re.compile(r"\s*([()]|[^\s()=]+=[^\s()]+|[^\s()]+)")
+_TOKEN = re.compile(r"[()]|[^\s()]+")
 
 
 def find(system: System, text: str) -> Selection | None:
@@ -49,7 +49,7 @@ def parse(system: System, text: str) -> Test:
     parser = _Parser(system, text, tokens)
     test = parser.either(0)
     if parser.at < len(tokens):
-        raise _fault(text, f"unexpected {tokens[parser.at]!r}")
+        raise _fault(text, f"unexpected {tokens[parser.at][:40]!r}")
     return test
 
 
@@ -93,7 +93,7 @@ class _Parser:
             return test
         name, equals, value = token.partition("=")
         if not equals or not value:
-            raise _fault(self.text, f"{token!r} is no term" if token else "a term is missing")
+            raise _fault(self.text, f"{token[:40]!r} is no term" if token else "a term is missing")
         return _term(self.system, self.text, name, value)
 
 

@@ -44,7 +44,8 @@ from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.kvs.port import Entry
 from fluxkv.schedulers import graph, job_lines, request, swf
-from fluxkv.schedulers.tree import grug, hwloc, jgf, rv1
+from fluxkv.schedulers.tree import finding, grug, hwloc, jgf, needs, rv1
+from fluxkv.schedulers.tree.system import System
 from fluxkv.tools import inputs, target, taskmaps, when
 
 
@@ -147,6 +148,13 @@ R = json.dumps(
         },
     }
 )
+
+
+def deep_request(levels: int) -> str:
+    """A jobspec whose resources are nested so deep."""
+    return '{"resources":[' + '{"type":"node","count":1,"with":[' * levels + '{"type":"core","count":1}' + "]}" * levels + "]}"
+
+
 JGF = json.dumps(
     {
         "graph": {
@@ -296,6 +304,12 @@ TARGETS: dict[str, Target] = {
         hwloc.from_hwloc,
         (HWLOC,),
         (ENTITIES + "<topology>&j;</topology>", "<topology>" + "<object type='Machine'>" * 3_000, "<topology", *TEXTS),
+    ),
+    "tree request": Target(of_json(needs.compile_request), (JOBSPEC,), (*JSONS, deep_request(100), deep_request(2_000))),
+    "find": Target(
+        lambda text: finding.parse(System(grug.from_grug(GRUG)), text),
+        ("status=up and (sched-now=free or not jobid-tag=1) names=node[0-2]", "property=a=b agfilter=true"),
+        ("(" * 3_000, "not " * 3_000, "status=up and " * 2_000, "names=n[0-99999999]", "jobid-alloc=" + "9" * 5_000, *TEXTS),
     ),
     "constraint": Target(
         constraint.parse_query, ("host:a,b and not (host:c|host:d)",), ("(" * 3_000, "not " * 3_000, "a and " * 3_000, *TEXTS)
