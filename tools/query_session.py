@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..kvs.errors import FluxkvError, Rejected
 from ..schedulers.tree.jgf import attach, named_in
 from ..schedulers.tree.ledger import ALLOCATED, RESERVED
-from ..schedulers.tree.match import Selection
 from ..schedulers.tree.needs import TreeRequest, UnknownType, compile_request
+from ..schedulers.tree.selection import Selection
 from ..schedulers.tree.writers import write
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...journal import hostlist
 from ...kvs.errors import Rejected
 from .ledger import ALLOCATED, RESERVED
-from .match import Selection
+from .selection import Selection
 from .vertices import Vertex, ancestors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .match import Selection
+from .selection import Selection
 from .spans import Spans
 from .vertices import Tree, Vertex, ancestors
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .needs import SAME, Need, TreeRequest, ratio
 from .once import Once, Progress, twice
 from .policies import Policy
+from .selection import Selection
 from .vertices import Tree, Vertex, all_below, below
 
 CONSTRAINED = ("node", "storage_node")
@@ -31,7 +32,7 @@ class Candidate:
     count: what it has to give, in the unit of the request; ratio: see `needs.ratio`. ids: which, of a pooled vertex.
     """
 
-    __slots__ = ("count", "exclusive", "ids", "need", "parts", "ratio", "score", "vertex", "via", "whole")
+    __slots__ = ("count", "exclusive", "ids", "need", "open", "parts", "ratio", "score", "vertex", "via", "whole")
 
     def __init__(
         self, vertex: Vertex | None, count: int, score: int, parts: Sequence[tuple[Candidate, int]], exclusive: bool, whole: bool
@@ -45,6 +46,7 @@ class Candidate:
         self.via: Via | None = None
         self.ratio = SAME
         self.ids = 0
+        self.open = False
         self.need: Need | None = None
 
     def units(self, asked: int) -> int:
@@ -67,33 +69,6 @@ class Window(NamedTuple):
     end: int
     idle: bool = False
     all_up: bool = False
-
-
-class Selection:
-    """The answer. taken: ordinal -> (vertex, units, exclusive). edges: ordinal -> ordinals below it that count."""
-
-    def __init__(self, root: Vertex) -> None:
-        self.root = root
-        self.taken: dict[int, tuple[Vertex, int, bool]] = {}
-        self.edges: dict[int, set[int]] = {}
-
-    def take(self, vertex: Vertex, units: int, exclusive: bool) -> None:
-        """Exclusive use wins over shared."""
-        before = self.taken.get(vertex.ordinal)
-        if before is None or (exclusive and not before[2]):
-            self.taken[vertex.ordinal] = (vertex, units, exclusive)
-
-    def edge(self, parent: Vertex, child: Vertex) -> None:
-        """`child` was reached from `parent`."""
-        if parent is not child:
-            self.edges.setdefault(parent.ordinal, set()).add(child.ordinal)
-
-    def take_all(self, vertex: Vertex, subsystems: Sequence[str]) -> None:
-        """A vertex and everything below it, exclusively."""
-        for one in all_below(vertex, subsystems):
-            self.take(one, one.size, True)
-            for child in below(one, subsystems):
-                self.edge(one, child)
 
 
 class Matcher:
@@ -129,7 +104,7 @@ class Matcher:
         search.visit(self.root, request.needs, True, False, pool)
         parts = search.resolve(pool, request.needs)
         if parts is None:
-            return None, any(not n.is_slot and pool.get(n.type) for n in request.needs)
+            return None, any(not n.is_slot and search.ready(pool.get(n.type, []), 1) for n in request.needs)
         if (request.crowded or not self.apart) and twice(parts, self.subsystems):
             return None, True
         selection = Selection(self.root)
@@ -165,6 +140,7 @@ class Search:
 
     apart = True
     most = 1 << 31
+    puts_off = False  # are candidates looked into only when they are about to be chosen?
 
     def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
         self.policy = matcher.policy
@@ -173,6 +149,7 @@ class Search:
         self.simple = matcher.simple
         self.apart = matcher.apart
         self.prune_by = matcher.prune_by
+        self.puts_off = matcher.policy.by_score
         self.request = request
         self.window = window
 
@@ -240,15 +217,37 @@ class Search:
     def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
         if (units := self.ratio(u, need)) is None:
             return
-        parts = self.parts(u, need, exclusive) if need.children else ()
+        later = self.puts_off and bool(need.children)
+        parts = self.parts(u, need, exclusive) if need.children and not later else ()
         if parts is not None:
             whole = bool(need.exclusive) or (self.policy.whole_nodes and u.type == "node")
             score = self.policy.score(u)
             count = available if units is SAME else available * units[0] // units[1]
             candidate = Candidate(u, count, score, parts, exclusive, whole)
-            candidate.ratio, candidate.need = units, need
+            candidate.ratio, candidate.need, candidate.open = units, need, later
             if count:
                 pool.setdefault(need.type, []).append(candidate)
+
+    def ready(self, candidates: list[Candidate], each: int, bundles: int = 1) -> list[Candidate]:
+        """Those that have what is to be below them: all, or, best first, as many as bundles of so many units need. Whose order is
+        known before is looked into only then."""
+        if not self.puts_off or not any(candidate.open for candidate in candidates):
+            return candidates
+        found: list[Candidate] = []
+        got = 0
+        for candidate in self.policy.order(candidates, each * bundles):
+            if candidate.open and candidate.vertex is not None and candidate.need is not None:
+                parts = self.parts(candidate.vertex, candidate.need, candidate.exclusive)
+                if parts is None:
+                    continue
+                candidate.parts, candidate.open = parts, False
+            found.append(candidate)
+            got += candidate.count
+            if got >= each:
+                got, bundles = 0, bundles - 1
+                if not bundles:
+                    break
+        return found
 
     def parts(self, u: Vertex, need: Need, exclusive: bool) -> Sequence[tuple[Candidate, int]] | None:
         """What one `u` has for what is below a need; None where that is not enough."""
@@ -326,6 +325,8 @@ class Search:
         for part in slot.children:
             if part.type not in supplies:
                 free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
+                once = sum(other.type == part.type for other in slot.children) == 1
+                free = self.ready(free, part.high, fit if once else 1 << 62)
                 supplies[part.type] = self.supply(free, part.high * slot.high)
                 there[part.type] = sum(c.count for c in free)
             if not (count := part.count(there[part.type])):
@@ -375,7 +376,7 @@ class Search:
             if key in asked:
                 return None
             asked.add(key)
-            candidates = pool.get(key, [])
+            candidates = self.ready(pool.get(key, []), need.high)
             wanted = need.count(sum(c.count for c in candidates))
             if not wanted or (got := self.supply(candidates, wanted)(wanted)) is None:
                 return None

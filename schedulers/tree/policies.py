@@ -22,10 +22,12 @@ _UNKNOWN = 9999
 
 
 class Policy:
-    """What all have in common. whole_nodes: a node is always taken as a whole. stops_early: enough is enough."""
+    """What all have in common. whole_nodes: a node is always taken as a whole. stops_early: enough is enough. by_score: is the
+    order that of scores alone, so that the best are known before they are looked into?"""
 
     whole_nodes = False
     stops_early = False
+    by_score = False
     descending = False
 
     def score(self, vertex: Vertex) -> int:
@@ -44,9 +46,13 @@ class Policy:
 class Low(Policy):
     """The lowest ids."""
 
+    by_score = True
+
 
 class High(Policy):
     """The highest ids."""
+
+    by_score = True
 
     descending = True
 
@@ -95,6 +101,8 @@ class HiNodeX(HiNode):
 class Locality(Low):
     """Ids that follow one another, where there are enough; else the longest such rows first."""
 
+    by_score = False
+
     def order(self, candidates: Sequence[Candidate], k: int) -> Sequence[Candidate]:
         rows: list[list[Candidate]] = []
         for candidate in super().order(candidates, k):
@@ -114,6 +122,8 @@ class Locality(Low):
 
 class Variation(Low):
     """Nodes whose `perf_class` differs least; of equal choices the best class. Nodes without a class are the last."""
+
+    by_score = False
 
     def order(self, candidates: Sequence[Candidate], k: int) -> Sequence[Candidate]:
         ranked = sorted(candidates, key=lambda c: (_perf_class(c.vertex), c.score))

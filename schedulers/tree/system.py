@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from ...kvs.errors import Rejected
 from .ledger import ALLOCATED, RESERVED, Ledger, TreeJob
-from .match import Matcher, Selection, Window
+from .match import Matcher, Window
 from .needs import TreeRequest
 from .policies import policy_of
+from .selection import Selection
 from .vertices import Tree, Vertex, ancestors, preorder
 
 #: What each name of a view looks at; the first dominates.

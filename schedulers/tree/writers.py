@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...journal import hostlist, idset
-from .match import Selection
+from .selection import Selection
 from .vertices import Vertex, below, preorder
 
 Sums = Callable[[Vertex], Mapping[str, str]]
