@@ -73,7 +73,7 @@ class Layout:
         self.members: dict[int, tuple[Vertex, ...]] = {}
         self.places = array("i", bytes(4 * count))
         #: What searches found in nodes: `live` says by what it is known.
-        self.known: dict[object, Any] = {}
+        self.known: dict[object, tuple[Vertex, Any]] = {}
         self._types: dict[int, frozenset[str]] = {}
         self._interned: dict[frozenset[str], frozenset[str]] = {}
         self._extents: dict[int, Extent] = {}

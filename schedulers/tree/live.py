@@ -9,7 +9,7 @@ looking is that of the graph.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..stock import lowest, positions
 from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
@@ -24,7 +24,7 @@ from .vertices import Vertex, below
 NOW = Window(0, 1)
 MAX_STEPS = 200_000  # vertices looked at and slots made by one search; what is not found by then is not found
 MAX_SLOTS = 1 << 12  # made in one node
-KNOWN_SIZE = 20_000  # answers for nodes that are remembered
+KNOWN_SIZE = 8192  # answers for nodes that are remembered
 
 
 class Stand(Protocol):
@@ -116,21 +116,26 @@ class LiveSearch(Search):
         key = self._alike(u, (need, exclusive))
         if key is None:
             return super().parts(u, need, exclusive)
-        known = self.layout.known
-        if key not in known:
-            known[key] = (u, super().parts(u, need, exclusive))
-        there, parts = known[key]
+        there, parts = self._remembered(key) or self._remember(key, u, super().parts(u, need, exclusive))
         return parts if there is u or not parts else Moved(parts, self.layout, there, u)
 
     def inside(self, u: Vertex, needs: Sequence[Need], exclusive: bool) -> Pool:
         key = self._alike(u, (exclusive, *needs))
         if key is None:
             return super().inside(u, needs, exclusive)
-        known = self.layout.known
-        if key not in known:
-            known[key] = (u, super().inside(u, needs, exclusive))
-        there, found = known[key]
+        there, found = self._remembered(key) or self._remember(key, u, super().inside(u, needs, exclusive))
         return {kind: [moved(one, self.layout, there, u) for one in candidates] for kind, candidates in found.items()}
+
+    def _remembered(self, key: object) -> tuple[Vertex, Any] | None:
+        return self.layout.known.get(key)
+
+    def _remember(self, key: object, u: Vertex, found: Any) -> tuple[Vertex, Any]:
+        """What was found in `u` holds for nodes that are like it; not where the search had to give up."""
+        if self.steps >= 0:
+            if len(self.layout.known) >= KNOWN_SIZE:
+                self.layout.known.clear()
+            self.layout.known[key] = (u, found)
+        return u, found
 
     def _alike(self, u: Vertex, asked: tuple[object, ...]) -> tuple[object, ...] | None:
         """What tells the answers for nodes apart; None where more would."""
@@ -142,8 +147,6 @@ class LiveSearch(Search):
         if here < 0 or not self.stand.is_plain(at):
             return None
         stand = self.stand
-        if len(layout.known) >= KNOWN_SIZE:
-            layout.known.clear()
         return (here, stand.cores(at), stand.gpus(at), stand.memory(at), stand.drawn_in(at), self.policy, self.flexible, asked)
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:

@@ -14,6 +14,7 @@ from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
 from fluxkv.schedulers.timeline import Timeline, least_cores
+from fluxkv.schedulers.tree import live
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
@@ -388,3 +389,11 @@ def test_the_least_that_a_request_needs_is_no_more_than_it_gets(resources: list[
     claims = pool_of(tree(racks=2, nodes=3, cores=6)).match(ask(*resources))
     assert claims
     assert sum(claim.cores.bit_count() for claim in claims) >= cores
+
+
+def test_what_a_search_had_no_time_for_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, request = pool_of(tree(racks=2, nodes=2)), ask(vertex("node", 4, slot(1, vertex("socket", 1, vertex("core", 2)))))
+    monkeypatch.setattr(live, "MAX_STEPS", 5)
+    assert isinstance(pool.match(request), Unmatched)
+    monkeypatch.undo()
+    assert pool.match(request)
