@@ -19,8 +19,8 @@ WIDTH, LEFT, MARGIN = 1200, 120, 16
 HEAD, CAPTION, STRIP, AXIS, GAP = 58, 26, 30, 30, 14
 HEIGHT = 480  # of the nodes of a panel, about
 LETTER = 6.2  # the width of a letter of 11 pixels
-STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600,
-         2592000, 5184000, 15552000, 31104000)  # fmt: skip
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800,
+         604800, 1209600, 2592000, 5184000, 15552000, 31104000)  # fmt: skip
 
 _FILLS = ("#7fb3e6", "#f4a261", "#7fcf8f", "#c3a1e8", "#e98b9b", "#c9bf4a", "#6ccccc", "#dd9bd3", "#b2a18c", "#93d14f", "#a3b1ff",
           "#f2c14b")  # fmt: skip
@@ -163,7 +163,7 @@ def _hosts(nodes: Sequence[Node], frame: Frame, rows: int) -> list[str]:
 def _axis(frame: Frame, bottom: float, epoch: bool) -> list[str]:
     """Times below the nodes, and a thin line for each."""
     span = frame.end - frame.begin
-    step = next((s for s in STEPS if span / s <= 10), span / 10) if span >= 10 else span / 5
+    step = next((s for s in STEPS if span / s <= 10), span / 10) if span >= 0.2 else span / 2
     offset = frame.begin % step if epoch and step <= 86400 else 0.0
     if epoch and step <= 86400:  # whole hours and days, of local time
         offset = (frame.begin + time.localtime(frame.begin).tm_gmtoff) % step
@@ -180,6 +180,9 @@ def _axis(frame: Frame, bottom: float, epoch: bool) -> list[str]:
 
 
 def _clock(at: float, step: float) -> str:
+    if step < 1:
+        at = round(at, 1)
+        return time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 10 + 0.5) % 10}"
     return time.strftime("%b %d" if step >= 86400 else "%b%d %H:%M" if step >= 60 else "%H:%M:%S", time.localtime(at))
 
 
