@@ -369,7 +369,8 @@ BY_COMMAND: dict[tuple[str, str], Kind] = {
 FREE = {
     "HOST", "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
     "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
-    "reason", "count", "name", "URL", "SIZE", "UID", "PATH", "KEY[=VALUE", "NAME[:KEY=VALUE,",
+    "reason", "count", "name", "URL", "SIZE", "UID", "PATH", "KEY[=VALUE", "NAME[:KEY=VALUE",
+    "DEPTH",
 }  # fmt: skip
 
 
