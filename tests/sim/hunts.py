@@ -19,6 +19,7 @@ INVARIANTS = {
     "judge": "rules of journals", "folds": "all folds equal", "same": "all folds equal", "acknowledged": "acknowledged once",
     "fenced": "fences, losses", "physical": "diaries", "_start": "diaries", "_scripts": "diaries", "no_leak": "no leak",
     "settle": "each job ends or can say why", "surely": "each job ends or can say why", "noticed": "history is whole",
+    "nested": "children",
 }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, commits, deadlines, greeting, underway, witness, worker
+from fluxkv.instances import agent, child, commits, deadlines, fence, greeting, underway, witness, worker
 from fluxkv.instances import cron as cron_driver
+from fluxkv.instances.node_watch import NodeWatch
 from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
@@ -337,6 +338,37 @@ def epoch_changes_nothing(patch: Patch) -> None:
 def witness_ignored(patch: Patch) -> None:
     patch(witness, "witnesses", lambda state_dir: [])
     patch(witness, "read_tip", lambda state_dir: None)
+
+
+# -- silence and children: planted when the simulator came to play them, before it had caught anything of the sort --------------
+
+
+@mutant("a silence counts double: attempts of a silent node are lost when their launcher begins to end them")
+def silence_counts_double(patch: Patch) -> None:
+    honest = NodeWatch.silent_s
+    patch(NodeWatch, "silent_s", lambda self, rank: 2 * honest(self, rank))
+
+
+@mutant("a launcher begins what was ordered before a silence, once the store has answered again")
+def silence_forgotten(patch: Patch) -> None:
+    patch(fence.Fence, "bars", lambda self, key, now: self.cut_off(now))
+
+
+@mutant("a launcher ends nothing however long it is cut off")
+def cut_off_goes_on(patch: Patch) -> None:
+    patch(fence.Fence, "cut_off", lambda self, now: False)
+
+
+@mutant("a child has its nodes whole, whatever its job was given there")
+def child_has_nodes_whole(patch: Patch) -> None:
+    honest = child.make_R
+    patch(child, "make_R", lambda rows: honest([(row[0], 15, *row[2:]) for row in rows]))
+
+
+@mutant("the child of a requeued job goes on in the namespace of its last attempt")
+def child_keeps_its_namespace(patch: Patch) -> None:
+    honest = child.child_uri
+    patch(child, "child_uri", lambda parent, job, number=1: honest(parent, job))
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,10 @@ from cron_rules import CronRules
 from journal_rules import Rules
 
 from fluxkv.instances.script_orders import letter_of
+from fluxkv.journal.claims import from_wire
+from fluxkv.journal.idset import ids_of_mask
 from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from fluxkv.journal.rset import parse_R
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 from fluxkv.schedulers.tree.record import to_record
@@ -17,6 +20,7 @@ from .queue_rules import QueueRules
 from .truth import Broken, Run
 
 if TYPE_CHECKING:
+    from .realm import Child, Realm
     from .world import World
 
 SLACK_S = 0.001
@@ -25,7 +29,7 @@ SKEW_S = 9.0
 OVERDUE_S = 40.0  # of a calm of a minute, clocks and a driver's looks allowed for
 
 
-def audit(world: World) -> None:
+def audit(world: Realm) -> None:
     """Raises `Broken` for whatever does not hold."""
     commits = list(world.journal.commits())
     judge(world, commits)
@@ -34,7 +38,8 @@ def audit(world: World) -> None:
     physical(world, commits)
     fenced(world, commits)
     no_leak(world, whole)
-    happened(world, commits)
+    if world is world.root:
+        happened(world.root, commits)
 
 
 def happened(world: World, commits: list[Commit]) -> None:
@@ -62,7 +67,7 @@ def happened(world: World, commits: list[Commit]) -> None:
     found["forks"] += len(world.forks)
 
 
-def judge(world: World, commits: list[Commit]) -> None:
+def judge(world: Realm, commits: list[Commit], over: bool = True) -> None:
     """Nothing is impossible. RFC 21, claims, attempts, dependencies, queues: each by rules written apart from the fold."""
     errors = [text for text in world.errors if not ("plan was broken off" in text and world.faults.on("nonsense"))]
     if errors and not world.poisoned:
@@ -76,7 +81,7 @@ def judge(world: World, commits: list[Commit]) -> None:
         return  # what somebody wrote by hand keeps no rules; the fold and the nodes must stand it all the same
     tree = world.site.tree()
     pools = {path: place.size for path, place in to_record(tree).places.items()} if tree is not None else {}
-    rules = Rules({rank: set(range(world.cores)) for rank in range(4)}, strict=True, pools=pools)
+    rules = Rules(world.hardware(), strict=True, pools=pools)
     rules.jumps = world.faults.on("jump")
     rules.commits(commits)
     cron = CronRules()
@@ -90,6 +95,8 @@ def judge(world: World, commits: list[Commit]) -> None:
         if one.wrong:
             version, job, what = one.wrong[0]
             raise Broken(f"version {version}, job {job}: {what}", job)
+    if not over:
+        return
     left = {job: state for job, state in rules.state.items() if state != "INACTIVE"}
     if left:
         raise Broken(f"jobs that never ended: {left}", next(iter(left)))
@@ -102,7 +109,54 @@ def judge(world: World, commits: list[Commit]) -> None:
         raise Broken(f"cron answered too late: {overdue}")
 
 
-def folds(world: World, commits: list[Commit]) -> State:
+def nested(realm: Realm) -> None:
+    """Of all children there have been: each keeps the rules as long as it lived, has what its job was given and nothing else, and
+    nobody beside it has any of that at the same version of their parent's journal."""
+    owner: dict[str, int] = {}
+    given: dict[int, Child] = {}  # job -> the child that holds what it holds
+    by_attempt = {(one.place.job, one.place.entry): one for one in realm.children if one.ready}
+    hosts = {rank: node.host for rank, node in realm.journal.look().nodes.items()} if realm.children else {}
+    for commit in realm.journal.commits() if by_attempt else ():
+        for name, job, _, context in commit.events:
+            if name in ("free", "clean"):
+                given.pop(job, None)
+            if name != "alloc":
+                continue
+            entry = context.get("adopted") or f"{commit.version}-{commit.epoch}"
+            found = by_attempt.get((job, entry)) or next(
+                (one for one in by_attempt.values() if (one.place.job, one.place.version) == (job, context.get("attempt"))), None
+            )
+            if found is None:
+                continue
+            mine = found.inventory()
+            claims = from_wire(context["claims"])
+            held = {(hosts.get(claim.rank, ""), core) for claim in claims for core in ids_of_mask(claim.cores)}
+            if not mine <= held:
+                raise Broken(f"{found.namespace} has {sorted(mine - held)}, which its job was not given in {commit.id}", job)
+            for other, beside in given.items():
+                if other != job and beside.inventory() & mine:
+                    raise Broken(f"{found.namespace} and {beside.namespace} both have {beside.inventory() & mine}", job)
+            given[job] = found
+            realm.root.happened["children held against their job"] += 1
+    for one in realm.children:
+        if not one.ready:
+            continue
+        uid = one.settings["uid"]
+        if owner.setdefault(uid, id(one)) != id(one):
+            raise Broken(f"{one.namespace}: two attempts of a job share an instance", one.place.job)
+        if one.hopes():
+            commits = list(one.journal.commits())
+            judge(one, commits, over=False)
+            for commit in commits:
+                for name, _, _, context in commit.events:
+                    if name == "resource-define" and not {
+                        (node.host, core) for node in parse_R(context["R"]).nodes for core in ids_of_mask(node.cores)
+                    } <= one.inventory():
+                        raise Broken(f"{one.namespace} defines more than it was given in {commit.id}", one.place.job)
+        nested(one)
+
+
+def folds(world: Realm, commits: list[Commit]) -> State:
     """Each worker commit has the digest of the state it was decided on; every process has the state that the journal folds to."""
     whole, digests = State(), dict[int, bytes]()
     for commit in commits:
@@ -137,7 +191,7 @@ def same(name: str, state: State, whole: State) -> None:
     )
 
 
-def acknowledged(world: World, commits: list[Commit]) -> None:
+def acknowledged(world: Realm, commits: list[Commit]) -> None:
     """What was answered is in the journal, once; what a fail-over took away was noticed; what was refused is not there."""
     clients = world.clients
     by_id = {(commit.version, commit.epoch): commit for commit in commits}
@@ -158,7 +212,7 @@ def acknowledged(world: World, commits: list[Commit]) -> None:
         raise Broken(f"job {id} was refused, and is there", id)
 
 
-def fenced(world: World, commits: list[Commit]) -> None:
+def fenced(world: Realm, commits: list[Commit]) -> None:
     """After a restart of the server nothing is written under the epoch that was, and only its death or its host's loses a task."""
     for commit in commits:
         at = world.times[commit.id]
@@ -174,7 +228,7 @@ def fenced(world: World, commits: list[Commit]) -> None:
                 raise Broken(f"job {job} is lost on rank {context['rank']}, where no launcher has died", job)
 
 
-def physical(world: World, commits: list[Commit]) -> None:
+def physical(world: Realm, commits: list[Commit]) -> None:
     """What was given back ran no more; nobody ran longer than he may, or was ended for it sooner."""
     diary = world.diary
     for run in diary.running.values():
@@ -185,6 +239,7 @@ def physical(world: World, commits: list[Commit]) -> None:
             limited.setdefault(run.job, run)
     allocated: dict[int, float] = {}
     attempt: dict[int, int] = {}  # job -> version of its attempt
+    bounded = any(event[:2] == ["resource-update", "resource"] for commit in commits for event in commit.events)
     changed = {event[1] for commit in commits for event in commit.events if event[0] in ("jobspec-update", "resource-update")}
     for commit in commits:
         at = world.times[commit.id]
@@ -209,11 +264,12 @@ def physical(world: World, commits: list[Commit]) -> None:
             elif name == "exception" and context["type"] == "timeout" and job in limited and job not in changed:
                 run = limited[job]
                 silent = at > allocated.get(job, at) + run.limit_s + BACKSTOP_S - 2 * SKEW_S  # its node may not have been heard
-                if not silent and not world.faults.on("jump") and at < run.begun + run.limit_s - SLACK_S:
+                ends = bounded or world.ends_at()  # with its instance, sooner
+                if not (silent or ends) and not world.faults.on("jump") and at < run.begun + run.limit_s - SLACK_S:
                     raise Broken(f"job {job} is ended by its limit of {run.limit_s} s after {at - run.begun:.3f} s", job)
 
 
-def no_leak(world: World, whole: State) -> None:
+def no_leak(world: Realm, whole: State) -> None:
     """Nobody keeps anything of jobs that are over."""
     for node in whole.nodes.values():
         held = node.jobs | node.grants | node.keeping

@@ -38,9 +38,10 @@ from fluxkv.schedulers.tree.record import to_record
 from .sites import CORES
 
 if TYPE_CHECKING:
-    from .world import World
+    from .realm import Realm
 
 SHAPES = ((1, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1), (1, 0, 3), (2, 2, 1), (4, 1, 1), (9, 0, 1))  # cores, nodes, slots
+SMALL_SHAPES = ((1, 0, 1), (2, 0, 1), (2, 2, 1))
 RUNS = (0.0, 0.001, 0.004, 0.02, 0.02, 0.1, 0.7)
 LONG_RUNS = (0.02, 0.7, 3.0, 12.0)
 TRIES = 4
@@ -59,7 +60,7 @@ class Acknowledged(NamedTuple):
 class ClientStore(MemoryStore):
     """A store behind a net: a request or its answer may get lost; what may be sent again is, as `RedisStore` does it."""
 
-    world: World
+    world: Realm
     seen = 0
 
     def read(self, after: int, limit: int = 1000) -> list[Entry]:
@@ -108,8 +109,8 @@ class ClientStore(MemoryStore):
 class Clients:
     """All of them. acknowledged: what they were told; refused, unknown: jobs whose submission was refused, or without answer."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.rng = world, world.rng
+    def __init__(self, world: Realm) -> None:
+        self.world, self.rng = world, world.root.rng
         self.journal = Journal(world.client_store(), "cli")
         self.journal.patience_s = 0.0
         self.view = State()
@@ -162,10 +163,13 @@ class Clients:
         rng, site = self.rng, self.world.site
         cores, nodes, slots = rng.choice(SHAPES)
         limit = rng.choice((0.0, 0.0, 0.0, 0.05, 8.0))
+        nested = self.world.nests and rng.random() < (0.35 if self.world.depth == 0 else 0.75)
+        if nested and self.world.depth:
+            cores, nodes, slots = rng.choice(SMALL_SHAPES)
         queue = site.some_queue(rng)
         runs = LONG_RUNS if rng.random() < 0.25 else RUNS
         jobs = []
-        for _ in range(rng.choice((1, 1, 2, 6, 12))):
+        for _ in range(rng.choice((1, 1, 2, 6, 12)) if not nested else 1):
             id = compose(1 + len(self.ids), 0, 0)
             self.ids.append(id)
             self.world.runs[id] = (rng.choice(runs), rng.choice((0, 0, 0, 256)))
@@ -176,6 +180,9 @@ class Clients:
             jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
             site.some_shape(rng, jobs[-1][1])
             self._may_be_tried_again(id, jobs[-1][1])
+            if nested:  # it ends when it is told to
+                self.world.nested.add(id)
+                self.world.runs[id] = (1e7, 0)
         urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
         honest = rng.random() < 0.8  # else: appended by somebody who asked nobody
 

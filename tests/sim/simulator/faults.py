@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fluxkv.instances.witness import read_tip  # as it is here: a planted fault does not reach it
 
+from .process import ReactorProcess
+
 if TYPE_CHECKING:
+    from .roles import Machine
     from .world import World
 
 # For each occasion, if the seed has this fault at all.
@@ -64,15 +67,18 @@ class Faults:
         if not self.world.calm:
             getattr(self, f"_{name}")()
 
+    def machines(self) -> list[Machine]:
+        return [machine for realm in self.world.realms() for machine in realm.machines if not machine.gone]
+
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _crash(self) -> None:
-        up = [process for process in self.world.processes() if process.up]
+        up = [process for process in self.world.everybody() if process.up]
         if up:
             self.world.rng.choice(up).die()
 
     def _launcher(self) -> None:
-        self.world.rng.choice(self.world.machines).kill_launcher()
+        self.world.rng.choice(self.machines()).kill_launcher()
 
     def _reboot(self) -> None:
         self.world.rng.choice(self.world.machines).reboot(wipe=self.world.rng.random() < 0.4)
@@ -80,36 +86,36 @@ class Faults:
     def _cut(self) -> None:
         """A process loses its way to the server; it goes on, and so does what it has started."""
         rng = self.world.rng
-        process = rng.choice(self.world.processes())
+        process = rng.choice(self.world.everybody())
         process.cut_until = self.world.now + rng.choice((0.2, 3.0, 20.0, 70.0))
 
     def _freeze(self) -> None:
         """SIGSTOP."""
         rng = self.world.rng
-        process = rng.choice(self.world.processes())
+        process = rng.choice(self.world.everybody())
         if process.up:
             process.frozen_until = self.world.now + rng.choice((0.1, 2.0, 8.0, 40.0))
 
     def _mute(self) -> None:
         """An agent's heartbeats are lost, and nothing else."""
         rng = self.world.rng
-        rng.choice(self.world.machines).agent.mute_until = self.world.now + rng.choice((3.0, 20.0, 70.0))
+        rng.choice(self.machines()).agent.mute_until = self.world.now + rng.choice((3.0, 20.0, 70.0))
 
     def _jump(self) -> None:
         """Somebody sets a clock."""
         world = self.world
         by = world.rng.choice((-90.0, -3.0, 3.0, 60.0))
-        at = world.rng.randrange(1 + len(world.processes()))
-        if at == len(world.processes()):
+        at = world.rng.randrange(1 + len(world.everybody()))
+        if at == len(world.everybody()):
             world.server_skew += by
         else:
-            world.processes()[at].skew += by
+            world.everybody()[at].skew += by
 
     # -- the server -----------------------------------------------------------------------------------------------
 
     def _restart(self) -> None:
         server, world = self.world.server, self.world
-        world.restarts.append((world.now, world.store._instance().epoch))
+        self._note_restart()
         server.restart()
         server.down = True
         world.after(world.rng.choice((0.0, 0.1, 2.0)), self.server_back)
@@ -120,17 +126,29 @@ class Faults:
     def _failover(self) -> None:
         """A replica that is some commits behind becomes the primary."""
         world, server = self.world, self.world.server
-        before = {entry.id for entry in world.store.read(0, 1_000_000)} if not server.down else set()
-        count = min(world.rng.choice((1, 1, 2, 5, 20, 50)), len(before) - 6)
+        wanted = world.rng.choice((1, 1, 2, 5, 20, 50))
+        if server.down:
+            return
+        before = {realm: {entry.id for entry in realm.store.read(0, 1_000_000)} for realm in world.realms()}
+        count = min(wanted, len(before[world]) - 6)
         if count < 1:
             return
         server.fail_over(count)
-        world.diary.forked = world.now
-        world.restarts.append((world.now, world.store._instance().epoch))
-        left = world.store.read(0, 1_000_000)
-        gone = frozenset(before.difference(entry.id for entry in left))
-        tip = read_tip(world.state_dir)
-        world.forks.append(Fork(left[-1].version, gone, tip.known.partition(":")[0] if tip else ""))
+        self._note_restart()
+        for realm, ids in before.items():
+            left = realm.store.read(0, 1_000_000)
+            gone = frozenset(ids.difference(entry.id for entry in left))
+            if gone or realm is world:
+                realm.diary.forked = world.now
+                tip = read_tip(realm.state_dir)
+                kept = left[-1].version if left else 0
+                realm.forks.append(Fork(kept, gone, tip.known.partition(":")[0] if tip else ""))
+
+    def _note_restart(self) -> None:
+        for realm in self.world.realms():
+            found = self.world.server.tables.instances.get(realm.namespace)
+            if found is not None:
+                realm.restarts.append((self.world.now, found.epoch))
 
     def _full(self) -> None:
         """Past the soft line of memory for a while, or for good."""
@@ -144,11 +162,11 @@ class Faults:
     def heal(self) -> None:
         """The storm is over: everything works, at once, and is where it was."""
         self.server_back()
-        for machine in self.world.machines:
+        for machine in self.machines():
             machine.agent.mute_until = 0.0
-        for process in self.world.processes():
+        for process in self.world.everybody():
             process.cut_until = 0.0
             process.frozen_until = min(process.frozen_until, self.world.now)
-        for reader in (*self.world.workers, *[machine.agent for machine in self.world.machines]):
+        for reader in [one for one in self.world.everybody() if isinstance(one, ReactorProcess)]:
             reader.polling = False  # what it waits for may be a minute away
             reader.news()

@@ -11,22 +11,24 @@ from typing import Any
 
 from journal_rules import story
 
-from fluxkv.instances import adopting, boot, submission, witness
+from fluxkv.instances import adopting, boot, child, ending, parent_limit, submission, witness
 from fluxkv.instances import agent as agent_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import IdSource
-from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED
+from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED, Job
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Unavailable
 
 from . import audit
+from .realm import Realm, granted
 from .sites import CORES
 from .truth import Broken
 from .world import World
 
 SLICE_S = 0.5
+IDLE_S = 3.0  # for which a child has nothing to do before it is looked at
 PATIENCE_S = 240.0  # what the calm may take; a seed that needs more does not settle
 CLIENT_MOVES = {
     "submit": 9.0, "cancel": 3.0, "change": 2.0, "drain": 2.0, "queue": 1.0, "signal": 1.0, "configure": 1.0, "cron": 0.3,
@@ -40,9 +42,9 @@ class Failed(AssertionError):
 class _Time:
     """The module `time` as the world sees it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, virtual: bool = False) -> None:
         self.time = lambda: world.now
-        self.monotonic = time.monotonic
+        self.monotonic = self.time if virtual else time.monotonic
         self.sleep = time.sleep
 
 
@@ -57,7 +59,9 @@ def small(world: World) -> Iterator[None]:
         (worker_module, "RETIRE_CHUNK", 5),
         (worker_module, "BATCH", rng.choice((3, 12, 1500))),
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
-        *[(module, "time", _Time(world)) for module in (boot, witness, adopting)],
+        *[(module, "time", _Time(world)) for module in (boot, witness, adopting, child, ending)],
+        (parent_limit, "time", _Time(world, virtual=True)),
+        (child, "granted", granted),
         (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -78,6 +82,7 @@ def play(seed: int) -> World:
             storm(world)
             calm(world)
         audit.audit(world)
+        audit.nested(world)
         return world
     except Failed:
         raise
@@ -161,7 +166,7 @@ def let_go(world: World) -> None:
     release(world)
 
 
-def release(world: World) -> None:
+def release(world: Realm) -> None:
     """Who is held is held no more, and what a failing script drained is there again."""
     clients = world.clients
     clients.journal.catch_up(clients.view)
@@ -182,9 +187,7 @@ def settle(world: World, patience_s: float, *, explained: bool) -> None:
     while True:
         world.run_until(world.now + SLICE_S)
         journal.catch_up(view)
-        left = [job for job in view.active() if job.state != INACTIVE]
-        if explained:
-            left = [job for job in left if not audit.explanation(view, job, world.now)]
+        left = [job for job in view.active() if job.state != INACTIVE and not waits(world, view, job, explained)]
         if not left and taken_up(world) and not view.keeping:
             return
         if world.now > end:
@@ -194,7 +197,33 @@ def settle(world: World, patience_s: float, *, explained: bool) -> None:
             release(world)
 
 
-def taken_up(world: World) -> bool:
+def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
+    """Whether a job has a reason not to have ended. One that is an instance whose jobs have is told to stop, after a look at it."""
+    if explained and audit.explanation(view, job, realm.root.now):
+        return True
+    inner = realm.child_of(job.id)
+    if inner is None:
+        return False
+    if not inner.hopes():
+        realm.clients.say(lambda state: decide.raise_exception(state, job.id, "cancel", 0, "", 1, realm.root.now), fresh=True)
+        return False
+    if not inner.ready or not taken_up(inner):
+        return False
+    if not explained:
+        release(inner)
+    before, left = inner.settled.version, inner.left()
+    if left or inner.settled.version != before or not all(process.up for process in inner.processes()):
+        inner.idle_since = realm.root.now
+    if left:
+        found = [waits(inner, inner.settled, one, explained) for one in left]
+        return explained and all(found)
+    if realm.root.now > inner.idle_since + IDLE_S and not inner.stopping:
+        audit.audit(inner)
+        inner.stop()
+    return False
+
+
+def taken_up(world: Realm) -> bool:
     """Whether the server takes writes under the epoch that is current."""
     try:
         return witness.is_current(world.store)

@@ -12,7 +12,7 @@ from fluxkv.instances.reactor import Answered, Entries, Input, Messages, Note, O
 from fluxkv.instances.runner import FORKED
 from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.epochs import anchor
-from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.port import Append, Appended, Conflicted, Gap, Message, Meta, StaleEpoch
 
 from .truth import Broken
@@ -34,6 +34,7 @@ class Process:
         self.skew = world.draw_skew()
         self.frozen_until = self.cut_until = 0.0
         self.deaths = 0
+        self.ended = False
 
     def clock(self) -> float:
         return self.world.now + self.skew
@@ -44,7 +45,13 @@ class Process:
         self.deaths += 1
         self.up = False
         self.frozen_until = 0.0
-        self.world.after(self.world.pause() if back_s is None else back_s, self.birth, owner=self)
+        if not self.ended:
+            self.world.after(self.world.pause() if back_s is None else back_s, self.birth, owner=self)
+
+    def end(self) -> None:
+        """It dies, and nobody starts it again."""
+        self.ended = True
+        self.die()
 
     def birth(self) -> None:
         raise NotImplementedError
@@ -171,6 +178,10 @@ class ReactorProcess(Process):
             answer = self.store.append(request)
         except Unavailable:
             return  # asked again later
+        except Rejected as error:
+            if self.life == life:
+                self._gone(error)
+            return
         except Corrupt as error:
             if self.life == life and self.request is request:
                 if world.forks and error.code in FORKED:
@@ -222,6 +233,12 @@ class ReactorProcess(Process):
         self.request = None
         self.mail.insert(0, Answered(request, answer))
         self.reopened(meta)
+
+    def _gone(self, error: Rejected) -> None:
+        """Its instance is sealed, or was lost as a whole: it is given up."""
+        if error.code != "gone" or self.world is self.world.root:
+            raise error
+        self.end()
 
     # -- another history ------------------------------------------------------------------------------------------
 
@@ -291,6 +308,9 @@ class ReactorProcess(Process):
             return
         except Corrupt as error:
             self._doubt(error)
+            return
+        except Rejected as error:
+            self._gone(error)
             return
         if not found:
             return

@@ -29,7 +29,6 @@ from fluxkv.instances.reactor import (
 from fluxkv.instances.run_agent import INVENTORY, TELEMETRY_LIMIT
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.underway import SLICE_S
-from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.instances.worker import Worker
 from fluxkv.journal.agreement import load_agreed
 from fluxkv.journal.log import Journal
@@ -132,6 +131,7 @@ class Machine:
         self.launcher_up = True
         self.saved: dict[int, str] = {}
         self.pump_at = NEVER
+        self.gone = False
         self.agent = AgentProcess(world, self)
 
     @property
@@ -185,8 +185,22 @@ class Machine:
             self.agent.wake()
         self.world.after(self.world.pause(), self.launcher_back)
 
+    def leave(self, key: str) -> None:
+        """A task that is an instance ends by itself."""
+        self.launcher.leave(key)
+        self.look()
+
+    def end(self) -> None:
+        """The task that all this runs in is over."""
+        self.gone = True
+        self._unheard()
+        self.launcher.die(self.world.now, with_spool=True)
+        self.world.diary.died(self.home, self.world.now)
+        self.launcher_up = False
+        self.agent.end()
+
     def launcher_back(self) -> None:
-        if not self.launcher_up:
+        if not (self.launcher_up or self.gone):
             self.launcher_up = True
             if self.agent.up:
                 self.agent.connect()
@@ -248,7 +262,7 @@ class AgentProcess(ReactorProcess):
             raise Unavailable("not adopted yet")
         cursors = {rank: settle(meta.epochs, meta.version, cursor) for rank, cursor in cursors.items()}
         cpus = {core: [core] for core in range(self.world.cores)}
-        host = Host(here, f"boot{machine.boots}", f"spool{machine.number}.{machine.spools}", "memory:", "/t", cpus)
+        host = Host(here, f"boot{machine.boots}", f"spool{machine.number}.{machine.spools}", self.world.uri, "/t", cpus)
         self.names = {store.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in here}
         positions = {key: cursors[int(name[5:])] for key, name in self.names.items()}
         self.mail += read_on(store, self.names, positions)
@@ -351,7 +365,9 @@ class AgentProcess(ReactorProcess):
             attempt["fake_status"] = 256 if luck.random() < 0.05 and not world.calm else 0
         else:
             attempt["fake_s"], attempt["fake_status"] = world.runs.get(attempt["job"], (0.01, 0))
-            if attempt.get("number", 1) > 1:  # each attempt ends in its own way
+            if attempt["job"] in world.nested:
+                world.orders[attempt["key"]] = attempt
+            if attempt.get("number", 1) > 1 and attempt["job"] not in world.nested:  # each attempt ends in its own way
                 attempt["fake_status"] = random.Random(f"{world.seed} {attempt['key']}").choice((0, 0, 256, 9))
         world.diary.brought(attempt)
 
@@ -383,12 +399,22 @@ class KeeperProcess(Process):
 
     def birth(self) -> None:
         world = self.world
+        try:
+            world.bring_up()
+        except (Unavailable, Conflict):
+            world.after(0.2, self.birth, owner=self)
+            return
+        except Corrupt as error:
+            world.noticed(self.name, error)
+            world.after(1.0, self.birth, owner=self)
+            return
         self.up = True
-        settings = {"lead": True, "on_fork": ADOPT if world.faults.on("adopts") else REFUSE}
+        settings = {"lead": True, "on_fork": world.root.on_fork, **getattr(world, "settings", {})}
         self.care = ServerCare(world.state_dir, Said(world), settings)
         self.care.selector.close()
         self.care.store = self.store
         self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
+        self.limit = getattr(world, "limit", None)
         self._tick()
 
     def _tick(self) -> None:
@@ -402,6 +428,8 @@ class KeeperProcess(Process):
             world.detections.append((world.now, self.name, "history-lost"))
             world.after(world.pause(), self._adopt, owner=self)
             return
+        if self.limit is not None:
+            self.limit.look()
         try:
             self.cron.step(self.clock())
         except FluxkvError as error:
@@ -414,7 +442,7 @@ class KeeperProcess(Process):
         """An operator, who has read what is lost."""
         try:
             report = adopting.examine(self.store, self.world.state_dir)
-            if report.loss is not None:
+            if report.loss is not None and not (report.fresh and self.world.depth):  # a child that is lost whole is given up
                 adopting.adopt(self.store, self.world.state_dir, report, "operator")
         except (Unavailable, Conflict):
             pass  # still lost at the next look

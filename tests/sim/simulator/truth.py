@@ -6,6 +6,7 @@ The diary is the physical truth that the journal is measured by. It raises `Brok
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from heapq import heappush
 from typing import Any, cast
 
@@ -72,6 +73,13 @@ class SimLauncher(FakeLauncher):
             self._count += 1
             heappush(self._ends, (run.at, self._count, run))
 
+    def leave(self, key: str) -> None:
+        """A task that goes on until it is told to end ends by itself."""
+        run = self._runs.get(key)
+        if run is not None and run.at >= 0:
+            run.at, run.status, run.cause = -1.0, 0, ""
+            self._ripe.append(run)
+
     def _schedule(self, run: _Run) -> None:
         if not run.cause.startswith("lost"):
             super()._schedule(run)
@@ -133,6 +141,8 @@ class Diary:
         self.limits: dict[str, float] = {}
         self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
         self.handed = 0
+        self.begins: Callable[[str], None] = lambda key: None
+        self.ends: Callable[[str], None] = lambda key: None
         self.forked = 0.0  # when history last lost something
         self.deaths: dict[str, float] = {}  # home -> when its launcher last died, and with it what it remembered
 
@@ -156,6 +166,7 @@ class Diary:
 
     def _over(self, key: str, now: float) -> None:
         self.running.pop(key).over = now
+        self.ends(key)
 
     def died(self, home: str, now: float) -> None:
         """A launcher and its tasks are gone."""
@@ -185,6 +196,7 @@ class Diary:
                 raise Broken(f"{key} starts while {other.key} runs: two attempts at once", job)
         self.runs[key] = self.running[key] = run
         self.by_job.setdefault(job, []).append(run)
+        self.begins(key)
 
     def _scripts(self, key: str, rank: int, letter: str) -> None:
         """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""

@@ -14,26 +14,25 @@ from heapq import heappop, heappush
 from typing import Any
 
 from fluxkv.instances.paths import StateDir
+from fluxkv.instances.witness import ADOPT, REFUSE
 from fluxkv.journal import decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.idset import mask_of
 from fluxkv.journal.log import Journal
 from fluxkv.journal.node_config import beat_period
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
-from fluxkv.kvs.errors import Corrupt, Unavailable
-from fluxkv.kvs.memory_server import MemoryServer
+from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
-from fluxkv.schedulers.fcfs import Fcfs
-from fluxkv.schedulers.policy import Policy
 from fluxkv.schedulers.tree.record import to_record
 
-from .clients import Clients, ClientStore
-from .faults import CHANCES, Faults, Fork
-from .nonsense import Nonsense
+from .clients import Clients
+from .faults import CHANCES, Faults
 from .process import Process
+from .realm import Realm
 from .roles import BEAT_S, TELEMETRY_LIMIT, KeeperProcess, Machine, WorkerProcess
 from .sites import CORES, GRAPHS, MACHINES, Site
-from .truth import Broken, Diary
+from .truth import Broken
 
 T0 = 1_700_000_000.0
 SKEW_S = 9.0
@@ -52,7 +51,7 @@ class Server(MemoryServer):
         self.told()
 
 
-class World:
+class World(Realm):
     """forks: what each fail-over took away. times: entry id -> true time.
 
     faults: what may go wrong in this seed, and when. eager: news is delivered while a commit is in flight.
@@ -63,34 +62,27 @@ class World:
         self.rng = rng = random.Random(seed)
         self.now = T0
         self.calendar: list[tuple[float, int, Callable[..., None], tuple[Any, ...], Process | None, int]] = []
-        self.moves = self.lookups = self.snapshots = self.conflicts = 0
+        self.moves = 0
         self.happened: Counter[str] = Counter()
         self.calm = self.beating = False
         self.eager = rng.random() < 0.5
         self.cores = CORES
-        self.site = Site("graph" if seed >= GRAPHS else KINDS[seed % len(KINDS)], seed // len(KINDS))
+        self.depth = 0
+        kind = "nested" if seed % 12 == 10 else KINDS[seed % len(KINDS)]
+        self.site = Site("graph" if seed >= GRAPHS else kind, seed // len(KINDS))
         self.faults = Faults(self)
         self.server_skew = self.draw_skew()
         self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
         self.server.told = self._told
         self.server.remember = 600 if self.faults.on("failover") else 0
         self.times: dict[str, float] = {}
-        self.forks: list[Fork] = []
-        self.detections: list[tuple[float, str, str]] = []
-        self.complaints: list[str] = []
-        self.poisoned = 0
-        self.late: set[str] = set()  # what requests are about of which a copy is still under way
-        self.errors: list[str] = []  # what roles said was wrong
-        self.downs: list[tuple[float, tuple[int, ...]]] = []  # when a launcher died, of which ranks
-        self.restarts: list[tuple[float, int]] = []  # when the server was another, and the epoch until then
-        self.runs: dict[int, tuple[float, int]] = {}
-        self.diary = Diary()
+        self.dead = 0  # children that are over
         self.state_dir = StateDir(tempfile.mkdtemp(prefix="fluxkv-sim-", dir=FOLDER))
-        self.state_dir.create()
-        self.workers: list[WorkerProcess] = []
-        self.machines: list[Machine] = []
-        self.keepers: list[KeeperProcess] = []
-        self.store = self.new_store()
+        self.root = self
+        self.uri = "memory:sim#/"
+        share("sim", self.server)
+        self.on_fork = ADOPT if self.faults.on("adopts") else REFUSE
+        self.open("/")
         self._create()
         self.journal = Journal(self.store, "audit")
         self.clients = Clients(self)
@@ -121,22 +113,7 @@ class World:
         for process in self.processes():
             self.after(self.rng.uniform(0.0, 0.05), process.birth, owner=process)
 
-    def processes(self) -> list[Process]:
-        return [*self.workers, *[machine.agent for machine in self.machines], *self.keepers]
-
     # -- what processes ask of their world ------------------------------------------------------------------------
-
-    def new_store(self) -> MemoryStore:
-        return MemoryStore(self.server, memory_limit=1)
-
-    def client_store(self) -> ClientStore:
-        """One behind a net that loses."""
-        store = ClientStore(self.server, memory_limit=1)
-        store.world = self
-        return store
-
-    def new_policy(self) -> Policy:
-        return Nonsense(self) if self.faults.on("nonsense") else Fcfs()
 
     def beat_s(self, offline_after_s: float) -> float:
         """Seconds from one heartbeat to the next."""
@@ -188,33 +165,29 @@ class World:
         """How long something stays dead."""
         return 0.05 if self.calm else self.rng.choice((0.01, 0.3, 2.0, 9.0))
 
-    def noticed(self, who: str, error: Corrupt) -> None:
-        """Somebody stops because history is not what it was; without a fork that must not be."""
-        if not self.forks:
-            raise Broken(f"{who}: {error}")
-        self.detections.append((self.now, who, error.code))
+    def hardware(self) -> dict[int, set[int]]:
+        return {rank: set(range(self.cores)) for rank in range(4)}
 
-    def excused(self, error: Exception) -> bool:
-        """Whether a process may stop by this error."""
-        if self.forks and isinstance(error, Corrupt) and error.code in ("version-gap", "forked", "tail-behind"):
-            self.detections.append((self.now, "", error.code))
-            return True
-        return False
+    def realms(self) -> list[Realm]:
+        """The instance and those inside it that live."""
+        found: list[Realm] = [self]
+        for realm in found:
+            found += [child for child in realm.children if not child.over]
+        return found
 
-    def job_in(self, text: str) -> int:
-        """A job that a text names."""
-        return next((id for id in self.clients.ids if str(id) in text), 0)
+    def everybody(self) -> list[Process]:
+        return [process for realm in self.realms() for process in realm.processes()]
 
     def _told(self) -> None:
-        if self.beating:
-            for worker in self.workers:
+        for realm in self.realms():
+            for worker in realm.workers:
                 worker.news()
-            return
-        tip = self.store._tip()
-        if tip not in self.times:
-            self.times[tip] = self.now
-        for process in (*self.workers, *[machine.agent for machine in self.machines]):
-            process.news()
+            if not self.beating:
+                tip = realm.store._tip()
+                if tip not in self.times:
+                    self.times[tip] = self.now
+                for machine in realm.machines:
+                    machine.agent.news()
 
     # -- the calendar ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,325 @@
+"""An instance of a simulated world: the one it begins with, or a child, which is what a job of another one runs.
+
+A child is made, taken up and limited by production code (`instances/child.py`, `boot.py`, `parent_limit.py`); its processes live
+in its job's tasks and die with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fluxkv.instances import boot, child, ending
+from fluxkv.instances.parent_limit import ParentLimit
+from fluxkv.instances.paths import StateDir
+from fluxkv.instances.script_orders import letter_of
+from fluxkv.journal.claims import Claim
+from fluxkv.journal.job import INACTIVE
+from fluxkv.journal.log import Journal
+from fluxkv.journal.rset import parse_R
+from fluxkv.journal.state import State
+from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
+from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.kvs.port import Appended
+from fluxkv.kvs.uri import parse_uri
+from fluxkv.schedulers.fcfs import Fcfs
+from fluxkv.schedulers.policy import Policy
+
+from .clients import Clients, ClientStore
+from .nonsense import Nonsense
+from .sites import Site
+from .truth import Broken, Diary, split_key
+
+if TYPE_CHECKING:
+    from .faults import Fork
+    from .process import Process
+    from .roles import KeeperProcess, Machine, WorkerProcess
+    from .world import World
+
+DEEPEST = 4
+AGAIN_S = 0.3
+START_S = 60.0
+MOVES = ("submit", "submit", "submit", "submit", "cancel", "change", "signal", "drain")
+
+
+class Realm:
+    """children: all there have been, by what began their job's attempt. nested: jobs that are instances. orders: key -> what the
+    launcher was given of such a job."""
+
+    root: World
+    depth: int
+    site: Site
+    state_dir: StateDir
+    uri: str
+    cores: int
+    clients: Clients
+    journal: Journal
+
+    def open(self, namespace: str) -> None:
+        """Empty tables, and a store."""
+        self.namespace = namespace
+        self.lookups = self.snapshots = self.conflicts = self.poisoned = 0
+        self.over = False
+        self.forks: list[Fork] = []
+        self.detections: list[tuple[float, str, str]] = []
+        self.complaints: list[str] = []
+        self.late: set[str] = set()  # what requests are about of which a copy is still under way
+        self.errors: list[str] = []  # what roles said was wrong
+        self.downs: list[tuple[float, tuple[int, ...]]] = []  # when a launcher died, of which ranks
+        self.restarts: list[tuple[float, int]] = []  # when the server was another, and the epoch until then
+        self.runs: dict[int, tuple[float, int]] = {}
+        self.diary = Diary()
+        self.diary.begins, self.diary.ends = self._begins, self._ends
+        self.workers: list[WorkerProcess] = []
+        self.machines: list[Machine] = []
+        self.keepers: list[KeeperProcess] = []
+        self.children: list[Child] = []
+        self.nested: set[int] = set()
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.settled = State()
+        self.store = self.new_store()
+
+    @property
+    def nests(self) -> bool:
+        """Whether its jobs may be instances."""
+        return self.root.site.kind == "nested" and self.depth < DEEPEST
+
+    def processes(self) -> list[Process]:
+        return [*self.workers, *[machine.agent for machine in self.machines], *self.keepers]
+
+    # -- what processes ask of their world ------------------------------------------------------------------------
+
+    def new_store(self) -> MemoryStore:
+        return MemoryStore(self.root.server, self.namespace, memory_limit=1)
+
+    def client_store(self) -> ClientStore:
+        """One behind a net that loses."""
+        store = ClientStore(self.root.server, self.namespace, memory_limit=1)
+        store.world = self
+        return store
+
+    def new_policy(self) -> Policy:
+        return Nonsense(self) if self.root.faults.on("nonsense") else Fcfs()
+
+    def noticed(self, who: str, error: Corrupt) -> None:
+        """Somebody stops because history is not what it was; without a fork that must not be."""
+        if not self.forks:
+            raise Broken(f"{self.namespace}: {who}: {error}")
+        self.detections.append((self.root.now, who, error.code))
+
+    def excused(self, error: Exception) -> bool:
+        """Whether a process may stop by this error."""
+        if self.forks and isinstance(error, Corrupt) and error.code in ("version-gap", "forked", "tail-behind"):
+            self.detections.append((self.root.now, "", error.code))
+            return True
+        return False
+
+    def job_in(self, text: str) -> int:
+        """A job that a text names."""
+        return next((id for id in self.clients.ids if str(id) in text), 0)
+
+    def bring_up(self) -> None:
+        """What a keeper does before all else. Raises `Unavailable` if it has to be tried again."""
+
+    def ends_at(self) -> float:
+        """When it has to be over, as it was made; 0.0: never."""
+        return 0.0
+
+    def hardware(self) -> dict[int, set[int]]:
+        """rank -> its cores, by the inventory as it is at most."""
+        raise NotImplementedError
+
+    # -- jobs that are instances ----------------------------------------------------------------------------------
+
+    def child_of(self, job: int) -> Child | None:
+        """The living child that a job is."""
+        return next((one for one in self.children if one.place.job == job and not one.over), None)
+
+    def _begins(self, key: str) -> None:
+        job, _, rank = split_key(key)
+        if letter_of(key) or job not in self.nested:
+            return
+        here = child.place({**self.orders[key]["env_set"], "FLUX_TASK_LOCAL_ID": "0"})
+        assert here is not None
+        found = next((one for one in self.children if one.place.entry == here.entry and one.place.job == job), None)
+        if found is None:
+            found = Child(self, here)
+            self.children.append(found)
+        found.begin_part(here.node, key, next(one for one in self.machines if rank in one.ranks))
+
+    def _ends(self, key: str) -> None:
+        for one in self.children:
+            one.end_part(key)
+
+
+class Child(Realm):
+    """place: in its parent. ready: whether its namespace is there. What it has not itself is its world's."""
+
+    def __init__(self, parent: Realm, place: child.Place) -> None:
+        self.root, self.parent, self.place, self.depth = parent.root, parent, place, parent.depth + 1
+        self.site = Site("plain", 0)
+        self.site.config = {}
+        self.cores = parent.cores
+        self.uri = child.child_uri(place.parent, place.job, place.number)
+        self.ready = self.stopping = self.stopped = False
+        self.settings: dict[str, Any] = {}
+        self.parts: dict[str, tuple[int, Machine]] = {}  # launcher key of a task of its job -> node, the machine it runs on
+        self.idle_since = 0.0
+        self.state_dir = StateDir(self.root.state_dir.join(f"child{len(parent.children)}-{place.job}-{place.entry}"))
+        self.state_dir.create()
+        self.open(parse_uri(self.uri).namespace)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["root"], name)
+
+    def begin_part(self, node: int, key: str, machine: Machine) -> None:
+        """A task of its job has begun: this node's agent, and on the first node its keeper and worker."""
+        from .roles import KeeperProcess, Machine, WorkerProcess
+
+        if self.stopped:  # it reads that there is nothing to begin with
+            self.root.after(0.0, machine.leave, key)
+            return
+        self.over = False
+        self.parts[key] = node, machine
+        if node:
+            self.root.after(START_S, self._begun, key, machine)
+        mine = Machine(self, node, (node,))
+        self.machines.append(mine)
+        begun: list[Process] = [mine.agent]
+        if node == 0:
+            self.keepers.append(KeeperProcess(self, "keeper-0"))
+            self.workers.append(WorkerProcess(self, "worker-0"))
+            begun += [*self.keepers, *self.workers]
+        for process in begun:
+            self.root.after(0.0005 if self.root.calm else self.root.rng.uniform(0.0, 0.3), process.birth, owner=process)
+
+    def _begun(self, key: str, machine: Machine) -> None:
+        """Who follows waits so long for the namespace."""
+        if key in self.parts and not self.ready:
+            machine.leave(key)
+
+    def bring_up(self) -> None:
+        """Make the namespace, as the keeper on its first node does; its clients come with it."""
+        if not self.settings:
+            options = {"on_fork": self.root.on_fork, "memory_limit": ""}
+            self.settings = child.make_settings(self.place, options)
+        store, _ = boot.ensure_instance(self.settings, self.state_dir)
+        if self.ready:
+            return
+        self.ready = True
+        self.settings["uid"] = store.meta().uid
+        self.state_dir.write(self.settings)
+        self.journal = Journal(self.new_store(), "audit")
+        self.clients = Clients(self)
+        self.limit = ParentLimit(self.parent.new_store(), self.settings, lambda events: boot.say(store, events))
+        self.root.happened["children"] += 1
+        self.root.happened[f"children at depth {self.depth}"] += 1
+        rng, world = self.root.rng, self.root
+        for name in rng.choices(MOVES, k=1 if world.calm else rng.choice((3, 6, 9))):
+            self._later(rng.random() * (0.1 if world.calm else 4.0), name)
+        if not world.calm and rng.random() < 0.5:
+            world.after(rng.choice((0.5, 3.0, 9.0)), self.stop)
+
+    def _later(self, delay: float, name: str) -> None:
+        def act() -> None:
+            if not self.over:
+                getattr(self.clients, name)()
+
+        self.root.after(delay, act)
+
+    # -- its end --------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """In order: its jobs are ended, it says so, and then its tasks end."""
+        if not (self.over or self.stopping):
+            self.stopping = True
+            self._deadline = self.root.now + ending.GRACE_S
+            self._announced = False
+            self._stop()
+
+    def _stop(self) -> None:
+        """As `ending.end_jobs` does, which would wait."""
+        if self.over:
+            return
+        self.root.after(AGAIN_S, self._stop)
+        store = self.new_store()
+        try:
+            journal = Journal(store, by="keeper")
+            journal.patience_s = 0.0
+            if not self._announced:
+                answer = journal.append(ending.stopping(self.site.queues), journal.meta.version)
+                if not isinstance(answer, Appended):
+                    return
+                self._announced = True
+            state = journal.look()
+            journal.settle(ending.ending, state)
+            if ending._busy(journal.look()) and self.root.now < self._deadline:
+                return
+            boot.say(store, [["instance-stop", "instance", self.root.now, {"reason": "stop"}]])
+        except (Unavailable, Corrupt, Conflict, Rejected):
+            if self.root.now < self._deadline + ending.GRACE_S:
+                return
+        self.stopped = True
+        for key, (_, machine) in list(self.parts.items()):
+            machine.leave(key)
+
+    def end_part(self, key: str) -> None:
+        """A task of its job is over: nothing of it is left on this node; without the first node there is nothing of it at all."""
+        node, _ = self.parts.pop(key, (-1, None))
+        if node < 0:
+            return
+        for machine in self.machines:
+            if machine.ranks == (node,):
+                machine.end()
+        if node == 0:
+            for process in (*self.keepers, *self.workers):
+                process.end()
+        if not self.parts:
+            self.over = True
+            self.root.happened["children over"] += 1
+
+    def hopes(self) -> bool:
+        """False if its journal was lost as a whole: somebody cancels its job then."""
+        try:
+            self.store.meta()
+            return True
+        except Unavailable as error:
+            return error.code != "no-instance" or not self.ready
+
+    def ends_at(self) -> float:
+        return float(self.settings["R"]["execution"].get("expiration") or 0.0)
+
+    def hardware(self) -> dict[int, set[int]]:
+        return {node.rank: set(bits(node.cores)) for node in parse_R(self.settings["R"]).nodes}
+
+    def inventory(self) -> set[tuple[str, int]]:
+        """What it may use, (host, core), as it was made."""
+        return {(node.host, core) for node in parse_R(self.settings["R"]).nodes for core in bits(node.cores)}
+
+    def left(self) -> list[Any]:
+        """Its jobs that have not ended."""
+        self.journal.catch_up(self.settled)
+        return [job for job in self.settled.active() if job.state != INACTIVE]
+
+
+def bits(mask: int) -> Iterator[int]:
+    return (at for at in range(mask.bit_length()) if mask >> at & 1)
+
+
+def granted(store: Any, here: child.Place) -> tuple[tuple[Claim, ...], float]:
+    """`child.granted` without waiting: whoever asks asks again."""
+    for commit in Journal(store).commits():
+        found = child._alloc_in(commit, here.job)
+        if found is not None and _of(commit, here):
+            return found
+    raise Unavailable("its parent has not said what it was given", code="no-alloc")
+
+
+def _of(commit: Any, here: child.Place) -> bool:
+    """Whether this alloc is of the attempt."""
+    if f"{commit.version}-{commit.epoch}" == here.entry:
+        return True
+    for name, subject, _, context in commit.events:
+        if name == "alloc" and subject == here.job:
+            return context.get("adopted") == here.entry or context.get("attempt") == here.version
+    return False
