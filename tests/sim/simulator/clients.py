@@ -122,12 +122,16 @@ class Clients:
         self.full = 0
         self.problem = ""  # why the last command failed
 
+    def begin_anew(self) -> None:
+        """Forget what may be of a branch that is lost."""
+        if self.forks != len(self.world.forks):
+            self.forks, self.view = len(self.world.forks), State()
+
     def say(self, decision: Callable[[State], Decision], jobs: tuple[int, ...] = (), fresh: bool = False) -> bool:
         """Decide and append. jobs: what it submits. fresh: on a view that has everything. Whether it was acknowledged."""
         world = self.world
         try:
-            if self.forks != len(world.forks):
-                self.forks, self.view = len(world.forks), State()
+            self.begin_anew()
             if fresh or self.rng.random() < 0.7 or not self.view.version:
                 self.journal.catch_up(self.view)
             self.journal.meta = self.journal.store.meta()

@@ -169,6 +169,7 @@ def let_go(world: World) -> None:
 def release(world: Realm) -> None:
     """Who is held is held no more, and what a failing script drained is there again."""
     clients = world.clients
+    clients.begin_anew()
     clients.journal.catch_up(clients.view)
     if any(node.drain is not None for node in clients.view.nodes.values()):
         clients.say(lambda state: decide.undrain(state, list(state.nodes), "", world.now, force=True), fresh=True)

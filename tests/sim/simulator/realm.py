@@ -32,8 +32,9 @@ from .truth import Broken, Diary, split_key
 
 if TYPE_CHECKING:
     from .faults import Fork
+    from .keepers import KeeperProcess
     from .process import Process
-    from .roles import KeeperProcess, Machine, WorkerProcess
+    from .roles import Machine, WorkerProcess
     from .world import World
 
 DEEPEST = 4
@@ -174,7 +175,8 @@ class Child(Realm):
 
     def begin_part(self, node: int, key: str, machine: Machine) -> None:
         """A task of its job has begun: this node's agent, and on the first node its keeper and worker."""
-        from .roles import KeeperProcess, Machine, WorkerProcess
+        from .keepers import KeeperProcess
+        from .roles import Machine, WorkerProcess
 
         if self.stopped:  # it reads that there is nothing to begin with
             self.root.after(0.0, machine.leave, key)

@@ -1,4 +1,4 @@
-"""The processes of an instance: workers, agents with their hosts' launchers, keepers with cron."""
+"""The processes of an instance but its keepers: workers, agents with their hosts' launchers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import random
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from fluxkv.instances import adopting, forks
+from fluxkv.instances import forks
 from fluxkv.instances.adoption import adopt
 from fluxkv.instances.agent import Agent
 from fluxkv.instances.attempts import Host
 from fluxkv.instances.beats import PULSE, Beat, held_sums, pack_beat
-from fluxkv.instances.cron import Cron
 from fluxkv.instances.fence import Contact
 from fluxkv.instances.inbox import read_on
 from fluxkv.instances.reactor import (
@@ -27,17 +26,16 @@ from fluxkv.instances.reactor import (
     Trim,
 )
 from fluxkv.instances.run_agent import INVENTORY, TELEMETRY_LIMIT
-from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.underway import SLICE_S
 from fluxkv.instances.worker import Worker
 from fluxkv.journal.agreement import load_agreed
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.epochs import anchor, settle
-from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
+from fluxkv.kvs.errors import Conflict, Unavailable
 from fluxkv.kvs.port import Meta
 
-from .process import NEVER, Process, ReactorProcess
-from .truth import Broken, SimLauncher
+from .process import NEVER, ReactorProcess
+from .truth import SimLauncher
 
 if TYPE_CHECKING:
     from .world import World
@@ -370,79 +368,3 @@ class AgentProcess(ReactorProcess):
             if attempt.get("number", 1) > 1 and attempt["job"] not in world.nested:  # each attempt ends in its own way
                 attempt["fake_status"] = random.Random(f"{world.seed} {attempt['key']}").choice((0, 0, 256, 9))
         world.diary.brought(attempt)
-
-
-class Timers:
-    """What cron asks its keeper for; the keeper looks often enough."""
-
-    def add(self, *args: Any) -> None: ...
-    def at(self, *args: Any) -> None: ...
-    def cancel(self, *args: Any) -> None: ...
-
-
-class Said:
-    """A keeper's log."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def say(self, level: str, text: str) -> None:
-        self.world.complaints.append(text)
-
-
-class KeeperProcess(Process):
-    """A keeper's care for the server's history (`instances/server_care.py` itself), and its cron."""
-
-    def __init__(self, world: World, name: str) -> None:
-        super().__init__(world, name)
-        self.store = world.new_store()
-
-    def birth(self) -> None:
-        world = self.world
-        try:
-            world.bring_up()
-        except (Unavailable, Conflict):
-            world.after(0.2, self.birth, owner=self)
-            return
-        except Corrupt as error:
-            world.noticed(self.name, error)
-            world.after(1.0, self.birth, owner=self)
-            return
-        self.up = True
-        settings = {"lead": True, "on_fork": world.root.on_fork, **getattr(world, "settings", {})}
-        self.care = ServerCare(world.state_dir, Said(world), settings)
-        self.care.selector.close()
-        self.care.store = self.store
-        self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
-        self.limit = getattr(world, "limit", None)
-        self._tick()
-
-    def _tick(self) -> None:
-        world = self.world
-        world.after(2.0 if world.calm else world.rng.choice((0.3, 1.0)), self._tick, owner=self)
-        if world.now < self.cut_until:
-            return
-        self.care._take_up()
-        self.care._witness()
-        if self.care.lost:
-            world.detections.append((world.now, self.name, "history-lost"))
-            world.after(world.pause(), self._adopt, owner=self)
-            return
-        if self.limit is not None:
-            self.limit.look()
-        try:
-            self.cron.step(self.clock())
-        except FluxkvError as error:
-            self.cron.table = None
-            if isinstance(error, Corrupt) and not world.forks:
-                raise Broken(f"{self.name}'s cron: {error}") from error
-            world.complaints.append(str(error))
-
-    def _adopt(self) -> None:
-        """An operator, who has read what is lost."""
-        try:
-            report = adopting.examine(self.store, self.world.state_dir)
-            if report.loss is not None and not (report.fresh and self.world.depth):  # a child that is lost whole is given up
-                adopting.adopt(self.store, self.world.state_dir, report, "operator")
-        except (Unavailable, Conflict):
-            pass  # still lost at the next look

@@ -28,9 +28,10 @@ from fluxkv.schedulers.tree.record import to_record
 
 from .clients import Clients
 from .faults import CHANCES, Faults
+from .keepers import KeeperProcess
 from .process import Process
 from .realm import Realm
-from .roles import BEAT_S, TELEMETRY_LIMIT, KeeperProcess, Machine, WorkerProcess
+from .roles import BEAT_S, TELEMETRY_LIMIT, Machine, WorkerProcess
 from .sites import CORES, GRAPHS, MACHINES, Site
 from .truth import Broken
 
