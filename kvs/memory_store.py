@@ -67,7 +67,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping):
             made.epochs, made.replicas = f"{made.epoch}:1", replicas
             server.tables.instances[self.namespace] = made
             server.tables.journals[self.namespace] = []
-            server.took(False, lambda: server.tables.instances.pop(self.namespace, None))
+            server.took(False, lambda: put_back(server.tables.instances, [(self.namespace, None)]))
             server.check("create", "after")
             return made.meta()
 
