@@ -5,7 +5,7 @@ Time is the caller's: `now` is a number of seconds that stands still here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...kvs.errors import Rejected
@@ -14,7 +14,7 @@ from .match import Matcher, Window
 from .needs import TreeRequest
 from .policies import policy_of
 from .selection import Selection
-from .vertices import Tree, Vertex, ancestors, preorder
+from .vertices import Tree, Vertex, preorder
 
 #: What each name of a view looks at; the first dominates.
 VIEWS = {
@@ -187,7 +187,7 @@ class System:
                 raise Rejected(f"{vertex.path(self.subsystem)} is in use then", code="in-use", hint="see find jobid-tag=N")
             selection.take(vertex, units, exclusive)
             child = vertex
-            for above in ancestors(vertex, self.subsystem):
+            for above in self._up(vertex, wanted):
                 selection.edge(above, child)
                 if above.free(start, end) <= 0:
                     raise Rejected(f"{above.path(self.subsystem)} is taken then", code="in-use", hint="see find jobid-tag=N")
@@ -197,6 +197,12 @@ class System:
         self.next_job = max(self.next_job, number + 1)
         self.ledger.put(number, selection, state, start, end)
         return Outcome(number, state, start, end, selection)
+
+    def _up(self, vertex: Vertex, wanted: Mapping[int, object]) -> Iterator[Vertex]:
+        """Those above it, by parents that are wanted too where there are such: several ways may lead to it."""
+        while parents := vertex.parents.get(self.subsystem):
+            vertex = next((parent for parent in parents if parent.ordinal in wanted), parents[0])
+            yield vertex
 
     # --- the graph
 

@@ -268,7 +268,8 @@ class Game:
 
     def vague(self, jobspec: Mapping[str, Any]) -> bool:
         """Does it depend on what is looked at first whether it fits?"""
-        return self.policy not in EXACT and (self.made.uneven or crowded(jobspec["resources"]))
+        shared = any(degree > 1 for _, degree in self.made.graph.in_degree())
+        return self.policy not in EXACT and (self.made.uneven or shared or crowded(jobspec["resources"]))
 
     def request(self) -> tuple[dict[str, Any], Any]:
         jobspec = self.made.jobspec()
