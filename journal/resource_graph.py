@@ -168,10 +168,7 @@ def from_wire(wire: Any) -> ResourceGraph:
         columns = _decoded(wire)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise bad("graph", f"it is not a graph's columns: {error}") from None
-    places = _check(columns)
-    graph = ResourceGraph(pack({key: wire[key] for key in _KEYS}), columns)
-    graph._places = places
-    return graph
+    return of_columns(columns)
 
 
 def graph_of(inventory: ResourceSet) -> ResourceGraph | None:
@@ -203,7 +200,10 @@ def without_tree(document: dict[str, Any]) -> dict[str, Any]:
 
 def of_columns(columns: Columns) -> ResourceGraph:
     """The graph of these columns. Raises `Rejected` (code bad-graph)."""
-    return from_wire(_encoded(columns))
+    places = _check(columns)
+    graph = ResourceGraph(pack(_encoded(columns)), columns)
+    graph._places = places
+    return graph
 
 
 def _encoded(columns: Columns) -> dict[str, Any]:
