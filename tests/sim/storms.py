@@ -20,7 +20,7 @@ RARE = {
     "epilog-finish": 20, "housekeeping-finish": 20, "cron-fire": 20, "config": 10, "resource-define": 20, "jobspec-update": 5,
     "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100, "forks": 20, "adopt": 10,
     "adopted attempts": 0.5, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5, "housekeeping-lost": 0.5,
-    "silent": 10, "silent and lost": 0.2, "cut off": 0.5, "children": 15, "children at depth 2": 1, "children over": 15,
+    "silent": 10, "children": 15, "children at depth 2": 1, "children over": 15,
     "children held against their job": 15,
 }  # fmt: skip
 # Beyond the first ones: what they found has been mended.

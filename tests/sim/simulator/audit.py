@@ -112,6 +112,8 @@ def judge(world: Realm, commits: list[Commit], over: bool = True) -> None:
 def nested(realm: Realm) -> None:
     """Of all children there have been: each keeps the rules as long as it lived, has what its job was given and nothing else, and
     nobody beside it has any of that at the same version of their parent's journal."""
+    if realm.depth and not realm.hopes():
+        return  # all of it was lost, and what it said of those inside it
     owner: dict[str, int] = {}
     given: dict[int, Child] = {}  # job -> the child that holds what it holds
     by_attempt = {(one.place.job, one.place.entry): one for one in realm.children if one.ready}
