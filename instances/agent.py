@@ -30,6 +30,7 @@ from .reactor import (
     Trim,
     WakeAt,
     Write,
+    keeps_cursors,
 )  # fmt: skip
 from .script_orders import attempt_key, build_script
 
@@ -97,6 +98,7 @@ class Agent(Branches):
             elif isinstance(one, LauncherLost):
                 self.held = None
                 self.hello_due |= not one.lost
+        outputs.sort(key=keeps_cursors)  # they stand for all of this step: a death in between must not lose an order
         if self.inflight is None and self.held is not None:
             self._write(now, outputs)
         return outputs
@@ -351,16 +353,14 @@ class Agent(Branches):
 
     def _send(self, events: list[Any], bumps: list[str], exact: dict[str, str], outputs: list[Output]) -> None:
         request = Append(
-            uid=self.meta.uid,
-            epoch=self.meta.epoch,
-            decided_at=0,
+            uid=self.meta.uid, epoch=self.meta.epoch, decided_at=0,
             payload=pack_events(events),
             producer=self.producer,
             seq=self.seq + 1,
             exact=tuple(exact.items()),
             bumps=tuple(bumps),
             extra=pack({"by": self.producer}),
-        )
+        )  # fmt: skip
         self.inflight = request
         outputs.append(Write(request))
 

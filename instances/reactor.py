@@ -126,3 +126,8 @@ class Reactor(Protocol):
     def step(self, now: float, inputs: Sequence[Input]) -> list[Output]:
         """React. now: Unix seconds. Called with no inputs when a time asked for has come."""
         ...
+
+
+def keeps_cursors(output: Output) -> bool:
+    """Whether performing it keeps an agent's inbox positions on disk, or trims what lies behind them."""
+    return isinstance(output, Trim) or (isinstance(output, ToLauncher) and output.message[0] == "ack")
