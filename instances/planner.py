@@ -36,9 +36,8 @@ from .script_orders import script_orders
 from .turns import Feed
 from .underway import Slice, Underway
 
-LINGERED_S, STUCK_S = 0.3, 5.0
+LINGERED_S, STUCK_S, REASON_AFTER_S = 0.3, 5.0, 0.25
 SHAPES = 10_000  # distinct requests remembered
-REASON_AFTER_S = 0.25
 
 
 class Planner:
@@ -70,11 +69,10 @@ class Planner:
         self.stuck: dict[tuple[int, str], float] = {}  # where a job placed ahead waited in vain -> no more of it until then
         self.ahead_count: dict[tuple[int, str], int] = {}
         self.underway: Underway | None = None  # a plan that was interrupted
-        self.unfinished = False  # it was interrupted, or something came free meanwhile that was kept from it
+        self.begun = 0  # how many plans in a row were begun and not gone on with
+        self.unfinished = False  # it was interrupted, or something that it did not see came free, or somebody came, meanwhile
         self.clock: Callable[[], float] | None = None  # without one plans are not interrupted
-        self._defined: Any = None
-        self._config: Any = None
-        self._graph: Any = None
+        self._made_of: tuple[Any, Any, Any] = (None, None, None)  # inventory, config and graph of the pool
 
     # -- in step with the state -----------------------------------------------------------------------------------
 
@@ -86,7 +84,7 @@ class Planner:
         self.unfinished = False
         self.leaving.clear()
         now = state.R, state.config_entry, state.graph
-        changed = any(map(is_not, now, (self._defined, self._config, self._graph)))
+        changed = any(map(is_not, now, self._made_of))
         news: set[int | str] = {*self.resync, *ranks, *map(word_of, state.drawn_news)}
         if self.underway is not None:
             if not (changed or self.spoiled or self.resync or self.underway.falsified(self, news)):
@@ -95,7 +93,7 @@ class Planner:
         words: Iterable[int | str] = {*self.resync, *news}
         if changed or self.spoiled:
             promised = {} if changed else self.pool.promised
-            self._defined, self._config, self._graph = now
+            self._made_of = now
             self.nonsense = self.policies.choose(state) if changed else self.nonsense
             self.pool, why = usable_pool(state)
             self.pool.promised = promised
@@ -165,9 +163,9 @@ class Planner:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
         request = self.request_of(job)
         entry = entry_of(job, request, priority)
-        self.lines.add(entry, job.queue, user_of_line(self.state, job), job.spec_hash)
-        if self.underway is not None and self.underway.before(entry):
+        if self.underway is not None and not self.underway.came(entry, job.id in self.lines):
             self.start_over()
+        self.lines.add(entry, job.queue, user_of_line(self.state, job), job.spec_hash)
         self.parked.discard(job.id)
 
     def in_line(self, job: Job) -> bool:
@@ -180,9 +178,9 @@ class Planner:
 
     def dequeue(self, id: int) -> None:
         """Take a job out of the line."""
-        self.lines.remove(id)
-        if self.underway is not None:
+        if self.underway is not None and id in self.lines:
             self.underway.left(id)
+        self.lines.remove(id)
         self.parked.discard(id)
         self.said.pop(id, None)
         self.first_waits.pop(id, None)
@@ -252,7 +250,7 @@ class Planner:
     def plan(self, now: float, limit: int) -> Iterator[Group]:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
         going, self.underway = self.underway or self._begin(now), None
-        this = Slice(self.clock)
+        this, cut = Slice(self.clock, self.begun), False
         self.more.clear()  # what earlier slices have placed runs by now
         placed: list[int] = []
         for decision in going.decisions:
@@ -268,14 +266,16 @@ class Planner:
                 if isinstance(decision, Reserve) and decision.code == Code.AHEAD and decision.start > now:
                     self._say_at(decision.start)  # no end will wake us then: it keeps its time though it might begin now
                 yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
-            if this.over(decision):
-                self.underway = going
+            if cut := this.over(decision):
                 break
         for id in placed:
             self.dequeue(id)
-        self.unfinished = self.underway is not None or bool(going.later)
-        if self.underway is not None:
+        self.unfinished = cut or going.outdated
+        if cut:
+            going.placed(placed)
+            self.underway = going
             return
+        self.begun = 0
         self.resync |= going.later
         for feed in going.feeds:
             for entry, why in feed.limited:
@@ -295,8 +295,8 @@ class Planner:
         """A plan that is under way, if there is one, is not gone on with."""
         if self.underway is not None:
             self.underway = None
-            self.resync.update(self.state.nodes)
-            self.spoiled = self.spoiled or type(self.pool) is not Pool
+            self.begun += 1
+            self.resync.update(self.state.nodes, map(word_of, {*self.state.drawn, *self.pool.drawn_paths()}))
 
     def _holders(self) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
         return (holder for holder in holders_of(self.state) if holder[0] not in self.given)

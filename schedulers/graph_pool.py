@@ -69,6 +69,13 @@ class GraphPool(Pool):
             (self.dark.discard if up else self.dark.add)(ordinal)
             self._shade()
 
+    def held(self, path: str) -> tuple[int, int] | None:
+        ordinal = self.layout.ordinals.get(path)
+        return None if ordinal is None else self.drawn.get(ordinal, (0, 0))
+
+    def drawn_paths(self) -> list[str]:
+        return [self.layout.paths[ordinal] for ordinal in self.drawn]
+
     def take(self, claims: Sequence[Claim]) -> None:
         wrong = []
         for claim in claims:

@@ -147,6 +147,14 @@ class Pool:
         """So many units of a vertex of the graph, and of a pool of singles these ids, are in use; it is up or down, or as it was.
         For a path that is not there, as all are without a graph, nothing is done."""
 
+    def held(self, path: str) -> tuple[int, int] | None:
+        """Units and ids in use of such a vertex; None for a path that is not there."""
+        return None
+
+    def drawn_paths(self) -> list[str]:
+        """Of which vertices something is in use."""
+        return []
+
     def _stocks(self) -> Stocks:
         nodes = self.nodes
         return Stocks(

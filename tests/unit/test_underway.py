@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
+from trees import racks
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances.line import Line
@@ -17,6 +19,7 @@ from fluxkv.schedulers.backfill import Easy
 from fluxkv.schedulers.policy import Decision, Pending
 from fluxkv.schedulers.request import compile_request
 from fluxkv.schedulers.resources import Pool
+from fluxkv.schedulers.tree.vertices import Tree
 
 LOOK_S = 0.01
 WAITING = 40
@@ -45,15 +48,17 @@ def cancelled(rig: Rig, id: int) -> Decided:
 
 
 class Stepped(Rig):
-    """Two nodes of two cores, all but one core in use, and a line of jobs for a whole node; planned slowly, step by step."""
+    """Two nodes of two cores, all but one core in use, and a line of jobs for a whole node, and a short one; planned slowly, step
+    by step. long: the first in line is for both nodes, and all others for one core and longer than it would have to wait."""
 
-    def __init__(self) -> None:
-        super().__init__(2)
+    def __init__(self, config: dict[str, Any] | None = None, tree: Tree | None = None, long: bool = False) -> None:
+        super().__init__(2, config=config, tree=tree)
         self.slow = Slow()
         self.held = [self.submit(jobspec(2, 0, 1000.0)), self.submit(jobspec(1, 0, 1000.0))]
         self.started(*self.held)
-        self.wide = [self.submit(jobspec(2, 0, 500.0), turn=False) for _ in range(WAITING)]
-        self.short = self.submit(jobspec(1, 0, 100.0), turn=False)
+        asked = [jobspec(2, 2, 500.0), *[jobspec(1, 0, 5000.0)] * (WAITING - 1)] if long else [jobspec(2, 0, 500.0)] * WAITING
+        self.wide = [self.submit(one, turn=False) for one in asked]
+        self.short = self.submit(jobspec(1, 0, 5000.0 if long else 100.0), turn=False)
         self.worker.planner.policies.own = self.slow
         self.worker.planner.clock = lambda: self.slow.seconds
         self.answers: list[Answered] = []
@@ -167,3 +172,77 @@ def test_a_line_may_change_while_it_is_read(size: int) -> None:
             line.add(Pending(1000 + entry.job, 16, 1000 + entry.job, request))
     assert read == [*range(0, size, 2), *read[-(len(read) - (size + 1) // 2) :]]
     assert len(read) == len(set(read))
+
+
+def test_who_comes_while_a_plan_is_under_way_is_looked_at_all_the_same() -> None:
+    rig = Stepped()
+    rig.until_under_way()
+    rig.do(cancelled(rig, rig.short))
+    late = rig.submit(jobspec(1, 0, 100.0), turn=False)
+    rig.to_rest()
+    assert rig.job(late).state == RUN
+    assert not rig.notes
+
+
+def test_who_comes_when_his_queue_has_been_looked_at_has_his_turn_afterwards() -> None:
+    defaults = {"jobspec": {"defaults": {"system": {"queue": "default"}}}}
+    rig = Stepped({"queues": {"default": {}, "other": {}}, "policy": defaults})
+    rig.until_under_way()
+    rig.do(cancelled(rig, rig.short))
+    late = rig.submit(jobspec(1, 0, 100.0, "other"), turn=False)
+    rig.to_rest()
+    assert rig.job(late).state == RUN
+    assert not rig.notes
+
+
+@pytest.mark.parametrize("urgency", [1, 15, 17, 31])
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_who_gets_another_urgency_while_a_plan_is_under_way_is_not_forgotten(which: str, urgency: int) -> None:
+    rig = Stepped()
+    rig.until_under_way()
+    id = rig.short if which == "last" else rig.wide[0]
+    rig.do(decide.change_urgency(rig.state, id, urgency, 1, rig.now))
+    rig.to_rest()
+    assert rig.job(rig.short).state == RUN
+    assert not rig.notes
+
+
+def test_whoever_waited_for_what_was_reserved_for_somebody_who_left_has_it() -> None:
+    rig = Stepped(long=True)
+    rig.until_under_way()
+    rig.do(cancelled(rig, rig.wide[0]))
+    rig.to_rest()
+    assert [rig.job(id).state for id in (*rig.wide[1:3], rig.short)] == [RUN, SCHED, SCHED]
+    assert not rig.notes
+
+
+def test_those_far_back_in_the_line_are_looked_at_however_often_somebody_comes_before_them() -> None:
+    rig = Stepped()
+    rig.until_under_way()
+    for _ in range(60):
+        rig.submit(jobspec(2, 0, 500.0), urgency=20, turn=False)
+        rig.step()
+        rig.step()
+        if rig.job(rig.short).state == RUN:
+            break
+    assert rig.job(rig.short).state == RUN
+    assert not rig.notes
+
+
+def test_on_a_graph_an_end_and_what_a_plan_draws_itself_do_not_begin_it_anew() -> None:
+    rig = Stepped(tree=racks(1, 2))
+    planner, held = rig.worker.planner, rig.held[0]
+    rig.until_under_way()
+    going, pool = planner.underway, planner.pool
+    drawing = jobspec(1, 0, 50.0)
+    drawing["resources"] = [{"type": "rack", "count": 1, "with": [{"type": "power", "count": 4}, *drawing["resources"]]}]
+    rig.submit(drawing, turn=False)
+    rig.step()
+    rig.over(held)
+    rig.step()
+    assert planner.underway is going
+    rig.to_rest()
+    assert planner.pool is pool
+    assert [rig.job(id).state for id in rig.wide[:2]] == [RUN, SCHED]
+    assert rig.job(rig.short).state == RUN
+    assert not rig.notes
