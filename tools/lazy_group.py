@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .job_paths import ActingContext
+
 
 class SuggestingGroup(click.Group):
     """A group that answers a command it has not with the one that may have been meant."""
@@ -17,7 +19,10 @@ class SuggestingGroup(click.Group):
             from .meant import meant
 
             ctx.fail(f"No such command {args[0]!r}.{meant(ctx, args)}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            command.context_class = ActingContext
+        return name, command, rest
 
 
 class LazyCommands(SuggestingGroup):

@@ -103,7 +103,10 @@ class LazyGroup(SuggestingGroup):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="fluxkv")
 @click.option("--parent", count=True, help="Act on the instance that this one is a job of; twice: on that one's parent.")
-def cli(parent: int) -> None:
+@click.option("--instance", "path", metavar="PATH",
+              help="Act on the instance that a job is, such as ƒA, ƒA/ƒB, or / for the root's.")  # fmt: skip
+@click.pass_context
+def cli(context: click.Context, parent: int, path: str | None) -> None:
     """A hierarchical workload manager whose whole state is a journal.
 
     \b
@@ -113,11 +116,17 @@ def cli(parent: int) -> None:
       fluxkv submit --cc=1-100 sim {cc}  a hundred jobs
       fluxkv jobs -a                     what became of them
       fluxkv --parent jobs               inside an instance that is a job: the jobs around it
+      fluxkv --instance ƒ3kQ jobs        the jobs inside the instance that job ƒ3kQ is
     """
     if parent:
         from ..instances.child import enter_parent
 
         enter_parent(parent)
+    if path is not None:
+        from ..instances.job_path import parse_path
+        from .job_paths import PATH
+
+        context.meta[PATH] = parse_path(path)
 
 
 def main() -> None:

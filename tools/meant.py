@@ -8,10 +8,10 @@ import click
 
 # words that users of Flux, Slurm, PBS, LSF or a shell bring along: what does that here ("," between several)
 ELSEWHERE = {
-    "adopt": "ops adopt", "alloc": "run fluxkv start", "backup": "journal export", "batch": "submit fluxkv start",
+    "adopt": "ops adopt", "backup": "journal export",
     "bhist": "inspect job", "bhosts": "resource list", "bjobs": "jobs", "bkill": "cancel", "bqueues": "queue list",
     "bsub": "submit", "check": "journal verify,doctor", "down": "resource status,resource fence",
-    "dump": "journal export", "events": "journal follow", "explain": "inspect job,jobs", "fail": "job raise",
+    "dump": "journal export", "events": "journal follow", "fail": "job raise",
     "fence": "resource fence", "fsck": "journal verify", "health": "status,doctor", "history": "inspect,jobs -a",
     "host": "inspect node", "hosts": "resource list", "info": "job info,status", "join": "agent --join",
     "leave": "agent --leave", "log": "dmesg,job attach", "logs": "dmesg,job attach",
@@ -20,12 +20,12 @@ ELSEWHERE = {
     "pbsnodes": "resource list", "ps": "jobs", "qdel": "cancel", "qhold": "hold", "qrls": "release", "qstat": "jobs",
     "qsub": "submit", "recover": "ops adopt,journal salvage", "repair": "journal verify,journal salvage",
     "rerun": "requeue,resubmit", "restore": "journal import", "retry": "requeue,resubmit",
-    "sacct": "jobs -a,inspect job", "salloc": "run fluxkv start", "sattach": "job attach", "sbatch": "submit",
+    "sacct": "jobs -a,inspect job", "salloc": "alloc", "sattach": "job attach", "sbatch": "batch,submit",
     "scancel": "cancel", "scrontab": "cron tab", "scontrol": "update,hold,requeue,inspect", "sdiag": "status",
     "server": "start,status", "show": "inspect,jobs", "shutdown": "stop", "sinfo": "resource list,resource status",
     "sprio": "jobs", "squeue": "jobs", "srun": "run", "sstat": "job info", "strigger": "cron event",
     "top": "jobs,status", "undo": "journal fork", "unfence": "resource undrain", "uptime": "status",
-    "why": "inspect job,jobs",
+    "why": "explain",
 }  # fmt: skip
 SCONTROL = {
     ("show", "job"): "inspect job", ("show", "node"): "inspect node", ("show", "nodes"): "resource list",

@@ -27,6 +27,7 @@ class Known:
 
     def __init__(self, context: click.Context) -> None:
         self.context = context
+        self.above = ""  # the job path in front of the word's last slash
         self._state: State | None = None
 
     @property
@@ -43,8 +44,14 @@ class Known:
 
             named = self.context.params
             directory = named.get("state_dir")
-            uri = StateDir(os.path.expanduser(directory)).read()["uri"] if directory else named.get("uri")
-            store = open_store(find_uri(uri))
+            uri = find_uri(StateDir(os.path.expanduser(directory)).read()["uri"] if directory else named.get("uri"))
+            inside = [text for text in (self.context.find_root().params.get("path"), self.above) if text]
+            if inside:
+                from ..instances.job_path import instance_at, parse_path
+
+                for text in inside:
+                    uri = instance_at(uri, parse_path(text))
+            store = open_store(uri)
             try:
                 self._state = Journal(store).look()
             finally:
@@ -74,11 +81,14 @@ _WANTED = {
 
 
 def job_ids(known: Known, typed: str) -> Values:
-    """Ids in the form the word begins with: ƒ..., f..., or a number."""
+    """Ids in the form the word begins with: ƒ..., f..., or a number; behind a slash those in the instance that a job is."""
     from ..journal.ids import encode
     from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING
     from .jobview import status_abbrev
 
+    above, slash, typed = typed.rpartition("/")
+    if slash:
+        known.above = above or "/"
     masks = {"active": ACTIVE | NEW, "pending": PENDING | NEW, "running": RUNNING, "inactive": INACTIVE}
     wanted = 0
     for word in _WANTED.get(known.command, "").split():
@@ -92,10 +102,23 @@ def job_ids(known: Known, typed: str) -> Values:
             continue
         text = encode(job.id, form)
         if text.startswith(typed) and job.id not in given:
-            yield text, f"{job.name} {status_abbrev(job)}"
+            yield above + slash + text, f"{job.name} {status_abbrev(job)}"
             found += 1
             if found == MOST:
                 return
+
+
+def child_instances(known: Known, typed: str) -> Values:
+    """Job paths of instances."""
+    from ..journal.ids import encode
+
+    above, slash, last = typed.rpartition("/")
+    if slash:
+        known.above = above or "/"
+    form = "dec" if last.isdecimal() else "f58plain" if last.startswith("f") else "f58"
+    for job in _latest_first(known.state, inactive=True):
+        if "uri" in job.memo:
+            yield above + slash + encode(job.id, form), job.name
 
 
 def _latest_first(state: State, *, inactive: bool) -> Iterator[Job]:
@@ -343,7 +366,7 @@ BY_METAVAR: dict[str, Kind] = {
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file, "FILE.svg": file, "TARGET": nodes,
-    "ID|NAME": cron_entries, "ID|NODE": jobs_and_nodes,
+    "JOB|PATH": child_instances, "ID|NAME": cron_entries, "ID|NODE": jobs_and_nodes,
     "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
     "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
@@ -359,6 +382,7 @@ BY_NAME: dict[str, Kind] = {
 BY_COMMAND: dict[tuple[str, str], Kind] = {
     ("queue", "name"): queues, ("config", "key"): config_keys, ("help", "words"): commands,
     ("man", "words"): commands, ("update", "words"): updates,
+    ("", "path"): child_instances,
     ("batch", "conf"): file, ("alloc", "conf"): file, ("batch", "broker_opts"): starting, ("alloc", "broker_opts"): starting,
     ("pgrep", "expression"): job_names, ("pkill", "expression"): job_names,
     **{

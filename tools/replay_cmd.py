@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("path", required=False, metavar="[JOB|PATH]")
 @click.option("--until", metavar="VERSION|TIME", help="Stop there.")
 @click.option(
     "--diff",
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
 @target_options
 def replay(
-    until: str | None, diff: str | None, as_json: bool, uri: str | None, state_dir: str | None
+    path: str | None, until: str | None, diff: str | None, as_json: bool, uri: str | None, state_dir: str | None
 ) -> None:
-    """Fold the journal from its first commit and check every digest in it.
+    """Fold the journal from its first commit and check every digest in it: this instance's, or that of one inside it.
 
     \b
     Examples:
@@ -39,13 +40,14 @@ def replay(
       fluxkv replay --diff live           exit status 0 only if the live state is the same
       fluxkv replay --until 'yesterday 17:00'
       fluxkv replay --state-dir ~/old --json
+      fluxkv replay ƒ3kQ                  of the instance that job ƒ3kQ is, or was
     """
     from . import render
     from .folding import Fold
 
     if diff and until:
         raise Rejected("the live state is the newest: --until cannot be compared with it", code="bad-option")
-    with open_journal(uri, state_dir) as journal:
+    with open_journal(uri, state_dir, path=path) as journal:
         version, moment = bound(journal, until)
         fold = Fold(journal)
         began = time.perf_counter()

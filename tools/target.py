@@ -33,10 +33,11 @@ def target_options(command: F) -> F:
 
 @contextmanager
 def open_journal(
-    uri: str | None = None, state_dir: str | None = None, *, by: str = "cli"
+    uri: str | None = None, state_dir: str | None = None, *, by: str = "cli", path: str | None = None
 ) -> Iterator[Journal]:
     """The journal of a running instance, or, with `state_dir`, of one that may be down (appends are lost).
 
+    path: of a child instance of that one (`job_path`).
     Raises `Unavailable` when there is nothing to talk to, `Rejected` when `state_dir` holds no instance.
     """
     from ..journal.cron import on_behalf_of
@@ -44,9 +45,9 @@ def open_journal(
     from ..kvs.redis_store import RedisStore, open_store
 
     if not state_dir or uri:
-        from ..instances.paths import open_instance
+        from ..instances.paths import find_uri, open_instance
 
-        store, _ = open_instance(uri)
+        store, _ = open_instance(_below(find_uri(uri), path) if path else uri)
         try:
             yield _told(Journal(store, by, on_behalf_of(os.environ)))
         finally:
@@ -54,6 +55,7 @@ def open_journal(
         return
     address, copied = _locate(state_dir)
     try:
+        address = _below(address, path)
         store = open_store(address)
         if isinstance(store, RedisStore):
             store.state_dir = os.path.abspath(os.path.expanduser(state_dir))
@@ -64,6 +66,22 @@ def open_journal(
     finally:
         if copied is not None:
             copied.close()
+
+
+def _below(address: str, path: str | None) -> str:
+    """Where the job paths of the command line lead from this instance."""
+    from .job_paths import rest_of
+
+    found = rest_of(click.get_current_context(silent=True))
+    if path:
+        from ..instances.job_path import parse_path
+
+        found = parse_path(path) if found is None else found / parse_path(path)
+    if found is None:
+        return address
+    from ..instances.job_path import instance_at
+
+    return instance_at(address, found)
 
 
 def _told(journal: Journal) -> Journal:

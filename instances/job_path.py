@@ -1,0 +1,190 @@
+"""Job paths: `ƒA/ƒB` is job ƒB of the child instance that job ƒA is. Decides which instance a path leads to, from journals alone.
+
+Steps are job ids in any form, `.N` behind one names an attempt (default: the last that made an instance), a leading slash begins at
+the root instance of the same server. A child that ended is found as one that runs: each level is read from the one above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..journal.ids import f58, parse_id
+from ..kvs.errors import Rejected, Unavailable
+from ..kvs.uri import parse_uri, with_namespace
+from .child import child_uri
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from ..kvs.port import Store
+
+MAX_DEPTH = 64
+
+
+class Step(NamedTuple):
+    """One job on the way. number: which attempt of it, 0 for the last that made an instance."""
+
+    job: int
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f58(self.job) + (f".{self.number}" if self.number else "")
+
+
+class JobPath(NamedTuple):
+    """The way to an instance. rooted: from the root instance of the server, not from where one is."""
+
+    steps: tuple[Step, ...] = ()
+    rooted: bool = False
+
+    def __str__(self) -> str:
+        return ("/" if self.rooted else "") + "/".join(map(str, self.steps))
+
+    def __truediv__(self, other: JobPath) -> JobPath:
+        return other if other.rooted else JobPath(self.steps + other.steps, self.rooted)
+
+
+def parse_path(text: str) -> JobPath:
+    """The path that a text is; slashes at its end do not count. Raises `Rejected` (code bad-jobid or bad-path)."""
+    words = [word for word in text.strip().split("/") if word]
+    if not words and not text.strip().startswith("/"):
+        raise Rejected("an empty path names no instance", code="bad-path", hint="ƒA/ƒB: job ƒB of the instance that job ƒA is")
+    if len(words) > MAX_DEPTH:
+        raise Rejected(f"a path of {len(words)} jobs is too deep", code="bad-path")
+    return JobPath(tuple(map(parse_step, words)), text.strip().startswith("/"))
+
+
+def parse_step(word: str) -> Step:
+    """A job id, perhaps with `.N`. Raises `Rejected(code="bad-jobid")`."""
+    try:
+        return Step(parse_id(word))
+    except Rejected:
+        id, dot, digits = word.rpartition(".")
+        if not dot or not digits.isdecimal() or not 0 < len(digits) < 7 or int(digits) < 1:
+            raise
+        return Step(parse_id(id), int(digits))
+
+
+def instance_at(uri: str, path: JobPath, open: Callable[[str], Store] | None = None, *, alive: bool = False) -> str:
+    """The URI of the instance that a path leads to from the one at `uri`. alive: it is to run new work.
+
+    Raises `Rejected(code="ended")` where it is to and cannot, `Rejected` (no-such-job, no-instance-job, no-such-attempt) or
+    `Unavailable` (not-started) of the step that leads nowhere.
+    """
+    from ..kvs.redis_store import open_store
+
+    found = with_namespace(uri, "/") if path.rooted else uri
+    for at, step in enumerate(path.steps, 1):
+        store = (open or open_store)(found)
+        try:
+            found = child_at(store, found, step, alive=alive and at == len(path.steps))
+        finally:
+            store.close()
+    return found
+
+
+def child_at(store: Store, uri: str, step: Step, *, alive: bool = False) -> str:
+    """The URI of the child that a job of the instance at `uri` is. Raises as `instance_at`."""
+    from ..journal.log import Journal
+
+    journal = Journal(store)
+    state = journal.look()
+    where = "" if (space := parse_uri(uri).namespace) == "/" else f" in {space}"
+    try:
+        job = journal.find_job(state, step.job)
+    except Rejected as error:
+        if error.code == "no-such-job":
+            hint = f"fluxkv --instance {space} jobs -a lists what was there"
+            raise Rejected(f"job {f58(step.job)}: there is no such job{where}", code=error.code, hint=hint) from None
+        raise
+    if step.number > job.number:
+        raise Rejected(
+            f"job {f58(job.id)}{where} has had {job.number} attempt{'' if job.number == 1 else 's'}, no attempt {step.number}",
+            code="no-such-attempt", hint="leave the number away for the last one",
+        )  # fmt: skip
+    told = child_number(job, uri)
+    if alive and told and (not job.holds or step.number not in (0, job.number)):
+        raise Rejected(
+            f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
+            hint="fluxkv batch or alloc makes a new one",
+        )  # fmt: skip
+    number = step.number or (job.number if job.holds else told or job.number)
+    found = child_uri(uri, job.id, number)
+    if number == told or _is_there(store, found):
+        return found
+    raise _no_instance(job, number, told, where, journal)
+
+
+def child_number(job: Job, uri: str) -> int:
+    """Which attempt of a job said last that it is an instance, 0 if none did. uri: of the instance whose job it is."""
+    told = job.memo.get("uri")
+    if not isinstance(told, str):
+        return 0
+    namespace = told.partition("#")[2]
+    first = parse_uri(child_uri(uri, job.id)).namespace
+    if namespace == first:
+        return 1
+    digits = namespace.removeprefix(f"{first}.")
+    return int(digits) if digits != namespace and digits.isdecimal() and len(digits) < 7 else 0
+
+
+def _is_there(store: Store, uri: str) -> bool:
+    """Whether an instance has been made there. One that has not said so yet, or could not."""
+    from ..kvs.redis_store import open_store
+
+    other = open_store(uri, patience_s=1.0)
+    try:
+        return bool(other.meta().version)
+    except (Rejected, Unavailable) as error:
+        if error.code not in ("no-instance", "gone"):
+            raise
+        return False
+    finally:
+        other.close()
+
+
+def _no_instance(job: Job, number: int, told: int, where: str, journal: Any) -> Rejected | Unavailable:
+    """Why there is no instance, and what to do."""
+    from ..journal.job import INACTIVE, NEW, PENDING
+
+    id = f58(job.id)
+    if told and number != told:
+        hint = f"{id}.{told}/ is the instance that attempt {told} was"
+        if job.state == INACTIVE or number < job.number:
+            return Rejected(f"attempt {number} of job {id}{where} made no instance", code="no-instance-job", hint=hint)
+        return Unavailable(f"job {id}{where}: its attempt {number} has made no instance yet", code="not-started", hint=hint)
+    if job.state & (PENDING | NEW):
+        hint = f"fluxkv explain {id} says why; fluxkv uri --wait {id} waits for it"
+        return Unavailable(f"job {id}{where} has not started yet: it is no instance so far", code="not-started", hint=hint)
+    if is_start(command_of(job, journal)):
+        if job.state == INACTIVE:
+            return Rejected(
+                f"job {id}{where} ended before its instance was made", code="no-instance-job",
+                hint=f"fluxkv explain {id} says how it ended",
+            )  # fmt: skip
+        return Unavailable(
+            f"job {id}{where} has made no instance yet", code="not-started", hint=f"fluxkv uri --wait {id} waits for it"
+        )
+    return Rejected(
+        f"job {id}{where} ({job.name}) is no instance", code="no-instance-job",
+        hint="fluxkv batch, alloc and jobs whose command is fluxkv start are; fluxkv jobs -R shows which there are",
+    )  # fmt: skip
+
+
+def command_of(job: Job, journal: Any = None) -> list[str]:
+    """The command of a job's first task, [] where nothing knows it. journal: where one that ended is read."""
+    jobspec = job.jobspec
+    if jobspec is None and journal is not None and job.commits:
+        for _, event in journal.story(job.commits[:1]):
+            if event.name == "submit" and event.subject == job.id:
+                jobspec = (event.context or {}).get("jobspec")
+    try:
+        command = (jobspec or {})["tasks"][0]["command"]
+    except (KeyError, IndexError, TypeError):
+        return []
+    return [str(word) for word in command] if isinstance(command, list) else [str(command)]
+
+
+def is_start(command: list[str]) -> bool:
+    """Whether a command is `fluxkv start`, by whatever path."""
+    return len(command) > 1 and command[0].rpartition("/")[2] == "fluxkv" and command[1] == "start"

@@ -1,0 +1,135 @@
+"""Where job paths on a command line are taken: `ƒA/ƒB` wherever a job id may stand, `--instance PATH` before a command.
+
+Each command gets a plain id, and the URI of the instance that has it: no command knows of paths. Which parameters are job ids
+`params.kind_of` says, as for completion. One command acts on one instance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..kvs.errors import Rejected
+
+if TYPE_CHECKING:
+    from ..instances.job_path import JobPath
+
+PATH = "fluxkv.path"  # in the context's meta: the way from the instance that would be spoken to
+# They look at a state directory themselves, which is one instance's.
+_DIRECTORY = ("stop", "restart", "uri", "status", "doctor", "dmesg", "ops adopt", "agent", "worker", "start")
+
+_NEW_WORK = ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "job submit", "cron interval", "cron event", "cron at",
+             "cron tab")  # fmt: skip
+
+
+class ActingContext(click.Context):
+    """The context of each command: job paths are resolved just before it is called."""
+
+    def invoke(self, callback: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if callback is self.command.callback and not args and not isinstance(self.command, click.Group):
+            named = any(_has_slash(kwargs.get(str(param.name))) for param in self.command.params)
+            if named or PATH in self.meta:
+                kwargs = aimed(self, kwargs)
+        return super().invoke(callback, *args, **kwargs)
+
+
+def _has_slash(value: Any) -> bool:
+    return "/" in value if isinstance(value, str) else isinstance(value, tuple) and any(map(_has_slash, value))
+
+
+def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """A command's arguments, with plain ids and the instance that they are in. Raises `Rejected`, `Unavailable`."""
+    given, path = _plain(context, given)
+    outer: JobPath | None = context.meta.get(PATH)
+    if outer is not None:
+        path = outer if path is None else outer / path
+    if path is None:
+        return given
+    command = context.command_path.partition(" ")[2]
+    if "uri" not in given:
+        raise Rejected(f"fluxkv {command} speaks to no instance: --instance does not go with it", code="bad-option")
+    if given.get("state_dir") and not given["uri"]:
+        if command in _DIRECTORY:
+            hint = "an instance's own state directory is DIR/ns/JOB-VERSION-NODE in its parent's"
+            raise Rejected(f"fluxkv {command}: --state-dir names an instance, so does a path", code="bad-option", hint=hint)
+        context.meta[PATH] = path  # `open_journal` goes on from what is there
+        return given
+    from ..instances.job_path import instance_at
+    from ..instances.paths import find_uri
+
+    context.meta.pop(PATH, None)
+    return {**given, "uri": instance_at(find_uri(given["uri"]), path, alive=command in _NEW_WORK)}
+
+
+def _plain(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], JobPath | None]:
+    """(arguments with ids alone, where these are; None: no path was among them)."""
+    from .params import job_ids, jobs_and_nodes, kind_of, updates
+
+    command = context.command_path.partition(" ")[2]
+    found: dict[str, JobPath | None] = {}
+    changed = dict(given)
+    for param in context.command.params:
+        name, kind = str(param.name), kind_of(command, param)
+        value = given.get(name)
+        if kind not in (job_ids, jobs_and_nodes, updates) or not value:
+            continue
+        words = [value] if isinstance(value, str) else list(value)
+        plain: list[str] = []
+        for at, word in enumerate(words):
+            parted = _parted(word, vertices=kind is jobs_and_nodes)
+            if parted is None and not _is_id(word):
+                plain += words[at:] if kind is not jobs_and_nodes else [word]
+                if kind is not jobs_and_nodes:
+                    break  # what follows the ids: notes, settings
+                continue
+            where, id = parted or (None, word)
+            found[str(where) if where is not None else ""] = where
+            plain += [id] if id else []
+        if isinstance(value, str) and not plain:
+            raise Rejected(f"{value!r} names an instance, not a job in it", code="bad-jobid", hint=f"such as {value}ƒ3kQ")
+        changed[name] = plain[0] if isinstance(value, str) else tuple(plain)
+    if len(found) > 1:
+        names = " and ".join(name or "this one" for name in sorted(found))
+        raise Rejected(f"these jobs are of several instances: {names}", code="bad-path", hint="name those of each in a command")
+    return changed, next(iter(found.values()), None)
+
+
+def _is_id(word: str) -> bool:
+    from .named_jobs import parse_ids
+
+    try:
+        return bool(parse_ids([word]))
+    except Rejected:
+        return False
+
+
+def _parted(word: str, *, vertices: bool) -> tuple[JobPath, str] | None:
+    """(instance, ids in it) of a word with job paths, joined by commas; None if it is none.
+
+    vertices: it may name one of the graph.
+    """
+    if "/" not in word or "=" in word or (vertices and word.startswith("/") and not word.startswith("/ƒ")):
+        return None
+    from ..instances.job_path import parse_path
+
+    where: JobPath | None = None
+    ids = []
+    for part in word.split(","):
+        above, slash, id = part.rpartition("/")
+        if slash:
+            try:
+                other = parse_path(above or "/")
+            except Rejected:
+                return None
+            if where is not None and other != where:
+                raise Rejected(f"{word!r} names jobs of several instances", code="bad-path", hint="name each by itself")
+            where = other
+        ids.append(id)
+    return (where, ",".join(filter(None, ids))) if where is not None else None
+
+
+def rest_of(context: click.Context | None) -> JobPath | None:
+    """The path that a command with --state-dir has still to go; taken once."""
+    found: JobPath | None = context.meta.pop(PATH, None) if context is not None else None
+    return found
