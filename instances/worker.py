@@ -203,7 +203,7 @@ class Worker:
         if self.stopping and not is_stopping(state):  # brought up again before it was down: what was left out is due
             self._take_over()
         self.stopping = is_stopping(state)
-        touched = [word for word in state.dirty_words if isinstance(word, int)]
+        touched = state.changed_nodes()
         if self.planner.sync(touched):
             self._look_again()
         aside = set_aside(state, now, BATCH, outputs)

@@ -24,9 +24,7 @@ def agreed(state: State, commit: Commit) -> Commit:
     said = commit.extra.get("digest")
     if said is None or commit.decided_at != state.version or commit.extra.get("schema", 1) != SCHEMA:
         return commit  # others wrote in between, or it is of a state that had other fields
-    nodes = {word for word in state.dirty_words if isinstance(word, int)}
     found = state.digest()
-    state.dirty_words |= nodes  # whoever plans has yet to look at what has changed there
     if said != found:
         raise Corrupt(
             f"version {commit.id} was decided on another state than its history folds to: the digest of version {state.version} is "

@@ -92,6 +92,7 @@ class State:
         self.said_current: dict[int, set[str]] = {}  # of what a hello listed, what was an attempt of its job then
         self.dirty_jobs: set[int] = set()
         self.dirty_words: set[int | str] = {"instance", "queue/default", "retired", "results"}
+        self.node_news: set[int] = set()  # ranks of nodes hashed since they changed, until the owner has seen to them
         self._sum = 0
         self.packed: list[Block] = []
         self.fresh: dict[int, None] = {}
@@ -357,9 +358,16 @@ class State:
             value = int.from_bytes(blake2b(pack(word_value(self, word)), digest_size=16).digest(), "big")
             total += value - hashes.get(word, 0)
             hashes[word] = value
+        self.node_news.update(word for word in self.dirty_words if isinstance(word, int))
         self.dirty_words.clear()
         self._sum = total & MASK
         return ((self._sum + self.kvs.hash) & MASK).to_bytes(16, "big")
+
+    def changed_nodes(self) -> list[int]:
+        """Ranks of nodes that have changed since the owner asked last, or since the last digest: whoever plans looks at them."""
+        ranks = {*self.node_news, *(word for word in self.dirty_words if isinstance(word, int))}
+        self.node_news.clear()
+        return sorted(ranks)
 
     def _take_cron(self) -> int:
         """Note what has changed in the cron table as dirty; the sum of the hashes of entries that are gone."""

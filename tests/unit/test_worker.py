@@ -16,7 +16,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.job import CLEANUP, INACTIVE, PRIORITY, RUN, SCHED, Result, job_value
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Rejected
-from fluxkv.kvs.port import Appended, Conflicted, Gap
+from fluxkv.kvs.port import Append, Appended, Conflicted, Gap
 
 
 @pytest.fixture
@@ -676,3 +676,44 @@ def test_urgency_before_any_worker_looked(rig: Rig) -> None:
     rig.turn(Lead(False))
     assert (rig.job(70).state, rig.job(70).priority) == (SCHED, 0)
     assert rig.job(70).state != PRIORITY
+
+
+def _ask(rig: Rig, *inputs: Input) -> Append:
+    """One step in which the worker writes: what it asks for, which is not appended yet."""
+    outputs = rig.worker.step(rig.now, [*inputs, Entries(rig.store.read(rig.state.version))])
+    (request,) = [one.request for one in outputs if isinstance(one, Write)]
+    return request
+
+
+def test_a_snapshot_between_a_fold_and_a_pass_hides_no_node_from_the_plan() -> None:
+    rig = Rig()
+    rig.do(decide.drain(rig.state, [0], "fan", 0, rig.now))
+    rig.turn()
+    wide = rig.submit(jobspec(1, 2))
+    assert rig.job(wide).state == SCHED
+    rig.submit(turn=False)
+    request = _ask(rig)
+    rig.do(decide.undrain(rig.state, [0], "", rig.now))
+    rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
+    rig.submit(turn=False)
+    rig.worker.snapshot_events = -100_000
+    outputs = rig.worker.step(rig.now, [Answered(request, rig.store.append(request))])
+    assert any(isinstance(one, Snapshot) for one in outputs)
+    assert rig.journal.save_snapshot(rig.state)
+    rig.turn()
+    assert rig.job(wide).state == RUN
+
+
+def test_a_recall_that_lost_is_said_again_though_the_rest_of_its_commit_goes_out() -> None:
+    rig = Rig()
+    rig.busy()
+    granted = rig.granted()
+    rig.submit(turn=False)
+    rig.do(decide.drain(rig.state, list(rig.state.nodes), "fan", 0, rig.now))
+    request = _ask(rig)
+    rig.do(decide.change_urgency(rig.state, granted, 20, 1, rig.now))
+    answer = rig.store.append(request)
+    assert isinstance(answer, Conflicted)
+    assert answer.things == (f"job/{granted}",)
+    rig.turn(Answered(request, answer))
+    assert rig.job(granted).recalled
