@@ -27,6 +27,7 @@ from .turns import Feed
 
 if TYPE_CHECKING:
     from ..journal.resource_graph import ResourceGraph
+    from ..journal.rset import NodeRecord
     from ..schedulers.tree.vertices import Tree
 
 Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in order
@@ -34,12 +35,16 @@ Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in
 
 def new_pool(state: State) -> Pool:
     """The inventory's pool, with everything free and every node usable. Raises `Rejected` for a graph that no matcher can use."""
-    nodes, policy = state.nodes.values(), state.rules.match_policy
-    if state.graph is None:
-        return Pool(nodes, policy)
+    return free_pool(state.nodes.values(), state.graph, state.rules.match_policy)
+
+
+def free_pool(nodes: Iterable[NodeRecord | Node], graph: ResourceGraph | None, match_policy: str) -> Pool:
+    """The pool of an inventory, with or without a graph. Raises `Rejected` as `new_pool`."""
+    if graph is None:
+        return Pool(nodes, match_policy)
     from ..schedulers.graph_pool import GraphPool
 
-    return GraphPool(nodes, _tree_of(state.graph), policy)
+    return GraphPool(nodes, _tree_of(graph), match_policy)
 
 
 def usable_pool(state: State) -> tuple[Pool, str]:

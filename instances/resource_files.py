@@ -59,7 +59,7 @@ def form_of(text: str) -> str:
 
 
 def _no_form(why: str) -> Rejected:
-    return Rejected(why, code="bad-format", hint=f"known are {', '.join(FORMS[1:])}; --format says which it is")
+    return Rejected(why, code="bad-format", hint=f"known are {', '.join(FORMS[1:])}")
 
 
 def load(paths: Sequence[str], form: str = AUTO) -> ResourceSet:
@@ -96,7 +96,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Rejected(f"not JSON: {error}", code="bad-format", hint="--format says which form it has") from None
+        raise Rejected(f"not JSON: {error}", code="bad-format", hint=f"known are {', '.join(FORMS[1:])}") from None
 
 
 def _tree(text: str, form: str) -> Tree:

@@ -27,7 +27,7 @@ MAX_EDGES = 1 << 20
 MAX_DEPTH = 64
 MAX_NAME = 256
 MAX_SUBSYSTEMS = 64
-_MOST = 1 << 53
+MOST = 1 << 53
 _KEYS = ("kinds", "kind", "id", "size", "rank", "names", "ids", "properties", "down", "edges")
 
 
@@ -274,7 +274,7 @@ def _check(columns: Columns) -> dict[str, Place]:
     count = len(columns.kind)
     if not 0 < count <= MAX_VERTICES:
         raise bad("graph", f"has {count} vertices; from 1 to {MAX_VERTICES} are possible")
-    for name, low, high in (("kind", 0, len(columns.kinds) - 1), ("id", -1, _MOST), ("size", 0, _MOST), ("rank", -1, MAX_ID - 1)):
+    for name, low, high in (("kind", 0, len(columns.kinds) - 1), ("id", -1, MOST), ("size", 0, MOST), ("rank", -1, MAX_ID - 1)):
         column = getattr(columns, name)
         if len(column) != count or not _integers(column, low, high):
             raise bad(name, f"must be {count} integers from {low} to {high}")

@@ -95,16 +95,13 @@ def from_journal(journal: Journal, since: str | None, until: str | None, own: bo
 
 
 def pool_of_file(path: str, form: str | None, match_policy: str) -> Pool:
-    """The resources in a file: GRUG, JGF, R, hwloc. Raises OSError, Rejected."""
-    from ..schedulers.graph_pool import GraphPool
-    from ..schedulers.tree.pooling import compact, nodes_of
-    from .resource_show_cmd import load_graph
+    """The resources in a file (GRUG, JGF, R, hwloc), as an instance would have them. Raises Rejected."""
+    from ..instances.plan_inputs import free_pool
+    from ..instances.resource_files import AUTO, RV1, load
+    from ..journal.resource_graph import graph_of
 
-    small = compact(load_graph(path, form))
-    nodes = nodes_of(small)
-    if not nodes:
-        raise Rejected(f"{path} has no nodes", code="bad-inventory", hint="resources of type node, with cores in them")
-    return GraphPool(nodes, small, match_policy)
+    found = load([path], RV1 if form == "rv1exec" else form or AUTO)
+    return free_pool(found.nodes, graph_of(found), match_policy)
 
 
 def pool_of_sizes(nodes: int, cores: int, gpus: int, memory_mb: int, match_policy: str) -> Pool:

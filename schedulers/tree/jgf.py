@@ -42,7 +42,9 @@ def _link(tree: Tree, made: Mapping[str, Vertex], edges: list[tuple[str, str, st
     for subsystem, out in sorted(below.items(), key=lambda item: item[0] != CONTAINMENT):
         tops = [source for source in out if source not in inner.get(subsystem, ())]
         if len(tops) != 1:
-            raise fault(f"{subsystem} must have one root, it has {len(tops)}", "graph.edges")
+            several = f"{len(tops)}: {', '.join(made[top].name for top in tops[:3])}"
+            why = f"it has {several if tops else 'none: ' + _round(made, out)}"
+            raise fault(f"{subsystem} must have one root, {why}", "graph.edges")
         tree.root(made[tops[0]], subsystem)
         linked: set[str] = set()
         stack = [tops[0]]
@@ -57,6 +59,18 @@ def _link(tree: Tree, made: Mapping[str, Vertex], edges: list[tuple[str, str, st
         for source in out:
             if source not in linked:
                 raise fault(f"{made[source].name} is not below the root of {subsystem}", "graph.edges")
+
+
+def _round(made: Mapping[str, Vertex], out: Mapping[str, list[str]]) -> str:
+    """A way that comes back to where it was, in a graph in which every vertex that has edges is below another."""
+    above = {target: source for source, targets in out.items() for target in targets}
+    one = next(iter(out))
+    way: dict[str, None] = {}
+    while one not in way:
+        way[one] = None
+        one = above[one]
+    names = [made[outer].name for outer in way][list(way).index(one) :]
+    return f"{names[0]} is below itself, by /{'/'.join((names[0], *names[:0:-1][-8:], names[0]))}"
 
 
 def attach(tree: Tree, doc: Mapping[str, Any]) -> list[Vertex]:

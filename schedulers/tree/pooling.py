@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ...journal.claims import MEMORY_UNITS
 from ...journal.idset import MAX_ID
+from ...journal.resource_graph import MOST
 from ...journal.rset import NodeRecord
 from .vertices import CONTAINMENT, Tree, Vertex, fault, preorder
 
@@ -25,6 +26,7 @@ def compact(tree: Tree) -> Tree:
     itself and is left out. Cores and GPUs of a node have ids of their own in it: their numbers, or, where these are missing or
     there twice, new ones in the order of the graph.
     """
+    _check(tree)
     dropped = _below_claimed(tree)
     vertices = [vertex for vertex in tree.vertices if vertex.ordinal not in dropped]
     ids = _numbered(tree, dropped)
@@ -44,6 +46,15 @@ def compact(tree: Tree) -> Tree:
     _link(tree, new, made, dropped)
     _names(new)
     return new.compile()
+
+
+def _check(tree: Tree) -> None:
+    """Raise Rejected for numbers that no instance could keep: ids and ranks are bits of masks, units travel in 64 bits."""
+    for vertex in tree.vertices:
+        units = MAX_ID if vertex.type in CLAIMED else MOST
+        for what, number, most in (("size", vertex.size, units), ("rank", vertex.rank, MAX_ID - 1), ("id", vertex.id, MOST)):
+            if number > most:
+                raise fault(f"its {what} is above {most}", vertex.path() or vertex.name)
 
 
 def _below_claimed(tree: Tree) -> set[int]:
@@ -100,7 +111,7 @@ def _numbered(tree: Tree, dropped: set[int]) -> dict[int, int]:
             ids[vertex.ordinal] = ((1 << vertex.size) - 1) << at
             at += vertex.size
             if at > MAX_ID:
-                raise fault(f"has more than {MAX_ID} of them in one node", vertex.name)
+                raise fault(f"has more than {MAX_ID} of them in one node", vertex.path() or vertex.name)
     return ids
 
 
@@ -220,7 +231,7 @@ def memory_mb(vertex: Vertex) -> int:
     """The megabytes of a vertex of memory; without a unit its size is in megabytes."""
     factor = MEMORY_UNITS.get(vertex.unit or "MB")
     if factor is None:
-        raise fault(f"has memory in {vertex.unit!r}; known are {', '.join(MEMORY_UNITS)}", vertex.name)
+        raise fault(f"has memory in {vertex.unit!r}; known are {', '.join(MEMORY_UNITS)}", vertex.path() or vertex.name)
     return vertex.size * factor
 
 
@@ -231,7 +242,7 @@ def nodes_of(tree: Tree) -> tuple[NodeRecord, ...]:
         if not is_node(vertex):
             continue
         if vertex.rank in records:
-            raise fault(f"two nodes have the rank {vertex.rank}", vertex.name)
+            raise fault(f"two nodes have the rank {vertex.rank}", vertex.path() or vertex.name)
         cores = gpus = memory = 0
         for below in inside(vertex):
             if below.type == "core":
@@ -240,6 +251,8 @@ def nodes_of(tree: Tree) -> tuple[NodeRecord, ...]:
                 gpus |= below.ids
             elif below.type == "memory":
                 memory += memory_mb(below)
+                if memory > MOST:
+                    raise fault("has more memory than can be counted", below.path() or below.name)
         records[vertex.rank] = NodeRecord(vertex.rank, vertex.name, cores, gpus, memory, tuple(sorted(vertex.properties)))
     return tuple(records[rank] for rank in sorted(records))
 

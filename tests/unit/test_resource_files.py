@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from trees import racks, recipe
 
 from fluxkv.instances import discover
@@ -15,6 +16,7 @@ from fluxkv.journal.resource_graph import from_wire, graph_of
 from fluxkv.journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.tree.record import jgf_of, to_record
+from fluxkv.tools import main
 
 GRUG = recipe(("cluster", "node", 2), ("node", "socket", 2), ("socket", "core", 2), ("socket", "memory", 1), sizes={"memory": 4})
 
@@ -124,3 +126,35 @@ def test_a_config_names_its_graph(tmp_path: Path) -> None:
         with pytest.raises(Rejected, match=why) as caught:
             discover.config_R({"resource": table}, path)
         assert path in str(caught.value)
+
+
+def small(at: int | None = None, edge: tuple[int, int] | None = None, **changed: Any) -> dict[str, Any]:
+    """A cluster, a node and a core as JGF, with something changed in one of them, or one edge more."""
+    types = ("cluster", "node", "core", "memory")
+    vertices = [{"id": str(n), "metadata": {"type": kind, "id": 0, "size": 1}} for n, kind in enumerate(types)]
+    if at is not None:
+        vertices[at]["metadata"].update(changed)  # type: ignore[attr-defined]
+    edges = [(0, 1), (1, 2), (1, 3), *([edge] if edge else [])]
+    return {"graph": {"nodes": vertices, "edges": [{"source": str(a), "target": str(b)} for a, b in edges]}}
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        (small(2, size=1 << 21), "/cluster0/node0/core0: its size is above 1048576"),
+        (small(3, size=10**30), "/cluster0/node0/memory0: its size is above"),
+        (small(3, size=1 << 50, unit="TB"), "/cluster0/node0/memory0: has more memory than can be counted"),
+        (small(1, rank=10**12), "/cluster0/node0: its rank is above 1048575"),
+        (small(1, size=-2), r"graph.nodes\[1\].metadata.size must not be negative"),
+        (small(edge=(2, 1)), "/cluster0/node0/core0/node0: node0 is below itself"),
+        (small(edge=(2, 0)), "none: cluster0 is below itself, by /cluster0/node0/core0/cluster0"),
+    ],
+)
+def test_numbers_and_rounds_that_cannot_be_are_refused_with_their_place(tmp_path: Path, document: Any, why: str) -> None:
+    path = file(tmp_path, "f", document)
+    with pytest.raises(Rejected, match=why):
+        load([path])
+    jobs = file(tmp_path, "jobs", {"cores": 1, "run": 1})
+    done = CliRunner().invoke(main.cli, ["simulate", jobs, "--resources", path], standalone_mode=False)
+    assert isinstance(done.exception, Rejected)
+    assert str(done.exception).startswith(path)
