@@ -28,8 +28,8 @@ NO_REASON = Reason("", "", "")
 
 class Holder(NamedTuple):
     """Who has a part of what somebody waits for. housekeeping: what looks after the nodes of a job that is over. until: Unix
-    seconds, 0.0: it has no limit. amount: how much of `unit` ("core", "node", "gpu", "MB") it holds there. decisive: the start
-    that is expected waits for its end."""
+    seconds, 0.0: it has no limit. amount: how much of `unit` ("core", "node", "gpu", "MB", a type of the graph, or "W" of
+    "power") it holds there. decisive: the start that is expected waits for its end."""
 
     job: int
     housekeeping: bool
@@ -38,6 +38,7 @@ class Holder(NamedTuple):
     amount: int
     unit: str
     decisive: bool
+    of: str = ""
 
 
 class Why(NamedTuple):
@@ -104,17 +105,29 @@ def holders_on(
     state: State, ranks: Collection[int], reason: Reason = NO_REASON, claims: Iterable[Claim] = ()
 ) -> tuple[Holder, ...]:
     """Who holds something on these nodes: those first who hold what `claims` name, then by when they end, who has no end last."""
-    wanted, found = list(claims), list[Holder]()
+    wanted = list(claims)
     unit = {"memory": "MB"}.get(reason.blocking, reason.blocking if reason.blocking.isalnum() else "core")
-    ids = {id for rank in ranks for id in state.nodes[rank].jobs}
-    for id in ids:
+    found = _all_on(state, ranks, unit, wanted) or _all_on(state, ranks, "core", wanted)  # nobody draws on a socket that is in use
+    return tuple(sorted(found, key=lambda one: (not one.decisive, not one.until, one.until, one.job)))
+
+
+def _all_on(state: State, ranks: Collection[int], unit: str, wanted: list[Claim]) -> list[Holder]:
+    found = list[Holder]()
+    for id in {id for rank in ranks for id in state.nodes[rank].jobs}:
         job = state.jobs[id]
         found += _holder(id, False, job.expiration, job.claims, ranks, unit, wanted)
     for id in {id for rank in ranks for id in state.nodes[rank].keeping}:
         keeping = state.keeping[id]
         held = from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
         found += _holder(id, True, 0.0, held, ranks, unit, wanted)
-    return tuple(sorted(found, key=lambda one: (not one.decisive, not one.until, one.until, one.job)))
+    measure = _measure(state, unit) if found else ""
+    return [one._replace(unit=measure, of=unit) for one in found] if measure else found
+
+
+def _measure(state: State, kind: str) -> str:
+    """The unit that the graph has for a type of vertex, "" for none."""
+    kinds = state.graph.columns.kinds if state.graph is not None and kind not in ("node", "gpu", "MB", "core") else ()
+    return next((unit for name, _, unit in kinds if name == kind and unit), "")
 
 
 def _holder(

@@ -34,7 +34,7 @@ def attach(state: State, more: ResourceSet, under: str, now: float) -> Answer:
     ranks = {rank: first + n for n, rank in enumerate(sorted(new))}
     merged, _ = graph_edit.merged(graph, found, under or _root(graph), ranks)
     fresh = [node._replace(rank=ranks[node.rank]) for node in more.nodes if node.rank in ranks]
-    more_of_it = f"{len(merged.places) - len(graph.places)} vertices more"
+    more_of_it = f"{_many(_vertices(merged) - _vertices(graph))} more"
     return _define(state, merged, [*_records(state), *fresh], now, "attach", more_of_it)
 
 
@@ -46,7 +46,7 @@ def remove(state: State, paths: Iterable[str], now: float) -> Answer:
     records = [record for record in _records(state) if record.rank in ranks]
     if not records:
         raise Rejected("the last node of an instance stays", code="in-use", hint="fluxkv stop ends the instance")
-    return _define(state, left, records, now, "remove", f"{len(graph.places) - len(left.places)} vertices less")
+    return _define(state, left, records, now, "remove", f"{_many(_vertices(graph) - _vertices(left))} fewer")
 
 
 def properties(
@@ -83,7 +83,7 @@ def status(state: State, paths: Sequence[str], *, up: bool, now: float) -> Answe
     """Vertices, and so all below them, out of use for new jobs, or back. Raises `Rejected`."""
     graph = _graph(state)
     positions = [_position(graph, path) for path in paths]
-    what = f"{'up' if up else 'down'} {', '.join(paths)}"
+    what = f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} set {'up' if up else 'down'}"
     return _define(state, graph_edit.with_status(graph, positions, up=up), _records(state), now, "status", what)
 
 
@@ -122,6 +122,15 @@ def _graph(state: State) -> ResourceGraph:
     if state.graph is None:
         raise Rejected("this instance has no graph of resources", code="no-graph", hint="fluxkv resource reload FILE gives it one")
     return state.graph
+
+
+def _vertices(graph: ResourceGraph) -> int:
+    """How many there are, those of pools one by one."""
+    return sum(place.ids.bit_count() or 1 for place in graph.places.values())
+
+
+def _many(n: int) -> str:
+    return f"{n:,} {'vertex' if n == 1 else 'vertices'}"
 
 
 def _root(graph: ResourceGraph) -> str:

@@ -60,7 +60,7 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
     context = {"method": method, "R": render_set(plain)}
     things = ["resource", *plans, *touched]
     words = [
-        f"{what} {format_ids(ranks)} ({compress([hosts[rank] for rank in ranks])})"
+        f"{what} {compress([hosts[rank] for rank in ranks])} (rank{'s' if len(ranks) > 1 else ''} {format_ids(ranks)})"
         for what, ranks, hosts in (
             ("added", added, {rank: record.host for rank, record in wanted.items()}),
             ("removed", removed, {rank: node.host for rank, node in state.nodes.items()}),
@@ -69,7 +69,7 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         if ranks
     ]
     if regraphed:
-        words.append(f"{GRAPH_OF} {len(graph.places)} vertices" if graph is not None else "no graph any more")
+        words.append(f"{GRAPH_OF} {len(graph.places):,} vertices" if graph is not None else "no graph any more")
     if inventory.expiration != state.expiration:
         words.append(f"expiration {inventory.expiration:.0f}" if inventory.expiration else "no expiration")
     return Decision([["resource-define", "resource", now, context]], since=things, bumps=things), words

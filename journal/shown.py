@@ -16,3 +16,12 @@ def shown(value: object, limit: int = 60) -> str:
     if value is None or isinstance(value, (int, float)):
         return repr(value)
     return f"({type(value).__name__})"
+
+
+#: What has no "s" when there are several: what is measured, units, and words that end badly.
+_UNCOUNTABLE = ("memory", "power", "bandwidth", "storage", "s", "y", "x", "h", "B", "W")
+
+
+def counted(n: int, noun: str) -> str:
+    """ "1 core", "2 cores", "512 MB", "8 power"."""
+    return f"{n:,} {noun}{'' if n == 1 or noun.endswith(_UNCOUNTABLE) else 's'}"

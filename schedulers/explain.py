@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .policy import Code
 from .request import Flat, Request
-from .resources import Pool, Stocks, serving_nodes, serving_slots
+from .resources import Pool, Stocks, Unmatched, serving_nodes, serving_slots
 from .stock import Stock, positions
 
 
@@ -19,7 +19,7 @@ class Reason(NamedTuple):
     """code: a `policy.Code`. text: one line. blocking: the kind of resource it lacks ("core", ...), or "".
 
     needed, found: how many of `unit` ("node", "slot", "core", "gpu", "MB") it needs, and how many there are; 0 and 0 where
-    no number says it.
+    no number says it. of: what is measured in that unit, where it is one of a graph's ("W" of "power").
     """
 
     code: str
@@ -28,6 +28,7 @@ class Reason(NamedTuple):
     needed: int = 0
     found: int = 0
     unit: str = ""
+    of: str = ""
 
 
 class _Short(NamedTuple):
@@ -55,7 +56,7 @@ class _View(NamedTuple):
 def explain(request: Request, pool: Pool) -> Reason:
     """Why the request does not fit the pool now; code "ready" if it does."""
     flat = request.flat
-    if flat is None:
+    if flat is None or pool.is_dim:
         return _of_any_shape(request, pool)
     if flat.nnodes and pool.policy.whole_nodes:
         flat = flat._replace(exclusive=True)
@@ -93,7 +94,7 @@ def _of_any_shape(request: Request, pool: Pool) -> Reason:
             return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {_nobody_meets(request, pool)}", "constraint")
         short = shortage(pool, request, empty=True, all_up=True)
         return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {short.text}", short.kind, *short[2:])
-    if pool.fits(request, pool.total, pool.usable) is not None:
+    if not _serves(request, pool, pool.usable):
         code, because = _away(request, pool, pool.matching(request))
         short = shortage(pool, request, empty=True)
         return Reason(code, f"{short.text}{because}", "node", *short[2:])
@@ -103,12 +104,35 @@ def _of_any_shape(request: Request, pool: Pool) -> Reason:
     return Reason(Code.RESOURCES, short.text, short.kind, *short[2:])
 
 
+def _serves(request: Request, pool: Pool, among: int) -> bool:
+    """Whether these nodes would do, had nobody else anything of them."""
+    if request.flat is not None and not pool.is_dim:
+        return pool.fits(request, pool.total, among) is None
+    from .tree.stand import search
+
+    return not isinstance(search(pool, request, among, empty=True), Unmatched)
+
+
+def _dark(pool: Pool) -> list[str]:
+    """What else is set down, nodes apart: "socket4 of n2 down"."""
+    layout = pool.layout if pool.dark else None
+    if layout is None:
+        return []
+    names = []
+    for ordinal in sorted(pool.dark):
+        if not layout.spans[ordinal] and (path := layout.paths[ordinal]):
+            above, _, name = path.rpartition("/")
+            names.append(f"{name} of {above.rpartition('/')[2]}" if above else name)
+    more = [f"{len(names) - 3} more parts"] if len(names) > 3 else []
+    return [f"{', '.join([*names[:3], *more])} down"] if names else []
+
+
 def _away(request: Request, pool: Pool, matching: int) -> tuple[Code, str]:
     """Whether those that are drained would do, and how many nodes are away, of which sort."""
     away = [pool.down.get(i, "offline") for i in positions(matching & ~pool.usable)]
-    because = ", ".join(f"{away.count(why)} {why}" for why in sorted(set(away)))
+    because = ", ".join([*(f"{away.count(why)} {why}" for why in sorted(set(away))), *_dark(pool)])
     drained = sum(1 << i for i, why in pool.down.items() if why == "drained")
-    code = Code.DRAINED if pool.fits(request, pool.total, pool.usable | drained) is None else Code.NODE_DOWN
+    code = Code.DRAINED if drained and _serves(request, pool, pool.usable | drained) else Code.NODE_DOWN
     return code, f" ({because})" if because else ""
 
 

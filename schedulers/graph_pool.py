@@ -137,6 +137,10 @@ class GraphPool(Pool):
             found = self._limits[request.constraint_key] = Limits(self.layout, request.constraint)
         return found
 
+    @property
+    def is_dim(self) -> bool:
+        return self._dim
+
     def is_special(self, request: Request) -> bool:
         return bool(request.constraint_key) and self.limits(request).inner
 

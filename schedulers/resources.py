@@ -342,6 +342,11 @@ class Pool:
         """What its constraint says of vertices of a graph; None without one."""
         return None
 
+    @property
+    def is_dim(self) -> bool:
+        """Is something inside a node out of use, so that counts do not tell what can be had?"""
+        return False
+
     def is_special(self, request: Request) -> bool:
         """Is its constraint about what is inside nodes, so that to count what they have is not enough?"""
         return False

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..journal.ids import f58
+from ..journal.shown import counted
 from .reading import user_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ WIDTH = 80
 LABEL = 12
 NEAR_S = 600.0  # moments nearer than this are told to the second
 _FAR = re.compile(r" \((in [^()]*|[^()]* ago)\)$")
-THINGS = frozenset(("core", "gpu", "GPU", "job", "node", "rack", "reason", "slot", "socket"))  # what there may be several of
 NAMED = 5  # of a list of jobs, so many by their ids
 
 
@@ -128,6 +128,6 @@ def hosts_of(state: State, ranks: Iterable[int]) -> str:
     return compress([state.nodes[rank].host if rank in state.nodes else f"rank{rank}" for rank in sorted(ranks)])
 
 
-def count(n: int, noun: str) -> str:
-    """ "1 core", "2 cores", "512 MB", "8 power"."""
-    return f"{n:,} {noun}{'s' if n != 1 and noun in THINGS else ''}"
+def count(n: int, noun: str, of: str = "") -> str:
+    """ "1 core", "2 cores", "512 MB"; of: what is measured, "60 W of power"."""
+    return f"{n:,} {noun} of {of}" if of else counted(n, noun)

@@ -9,6 +9,7 @@ from ..instances.explaining import Holder, Why, why
 from ..instances.foreign import wait_until
 from ..journal.ids import f58
 from ..journal.job import PRIORITY, SCHED, Job
+from ..kvs.errors import Rejected
 from ..schedulers.policy import Code
 from ..schedulers.timeline import OVERDUE_S
 from .explainpage import Page, count, hosts_of, moment, several, span, until, whose
@@ -115,10 +116,24 @@ def _answer(name: str, told: Why | None, now: float) -> str:
 
 
 def _asked(job: Job, state: State) -> str:
+    limit = f"limit {span(job.duration)}" if job.duration else "no time limit"
     nodes = [count(job.nnodes, "node")] if job.nnodes else []
-    parts = [*nodes, count(job.ncores, "core"), f"limit {span(job.duration)}" if job.duration else "no time limit"]
-    text = f"{', '.join(parts)}; queue {job.queue}, priority {job.priority}, user {user_name(job.userid)}"
+    what = _shape(job) or ", ".join([*nodes, count(job.ncores, "core")])
+    text = f"{what}, {limit}; queue {job.queue}, priority {job.priority}, user {user_name(job.userid)}"
     return text + (f", attempt {job.number}" if job.requeued is not None else "")
+
+
+def _shape(job: Job) -> str:
+    """What is asked for, in words, where nodes and cores do not say it."""
+    from ..schedulers.request import compile_request
+    from ..schedulers.tree.needs import of_request
+    from ..schedulers.tree.shortage import words_of
+
+    try:
+        request = compile_request(job.jobspec or {})
+        return words_of(of_request(request).needs) if request.flat is None else ""
+    except Rejected:
+        return ""
 
 
 def _since(job: Job, now: float) -> str:
@@ -130,7 +145,7 @@ def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: b
     if held and reason.code != Code.READY:
         page.add("besides", reason.text)
     if reason.needed > reason.found and reason.unit:
-        lacks = count(reason.needed - reason.found, reason.unit)
+        lacks = count(reason.needed - reason.found, reason.unit, reason.of)
         page.add("short of", f"{lacks}: it needs {reason.needed:,} and finds {f'{reason.found:,}' if reason.found else 'none'}")
     page.table("out of use", [_out_row(node, now) for node in told.out[:SHOWN]], len(told.out) - SHOWN, "node")
     page.table("held by", [holder_row(one, state, now) for one in told.holders[:SHOWN]], len(told.holders) - SHOWN, "job")
@@ -155,7 +170,8 @@ def holder_row(one: Holder, state: State, now: float) -> list[str]:
     else:
         ends = until(one.until, now)
     mark = "*" if one.decisive else " "
-    return [f"{f58(one.job)}{mark}", name[:NAME], user, f"{count(one.amount, one.unit)} on {hosts_of(state, one.ranks)}", ends]
+    amount = count(one.amount, one.unit, one.of)
+    return [f"{f58(one.job)}{mark}", name[:NAME], user, f"{amount} on {hosts_of(state, one.ranks)}", ends]
 
 
 def _out_row(node: Node, now: float) -> list[str]:
@@ -204,8 +220,10 @@ def _document(told: Why, state: State) -> dict[str, Any]:
     document: dict[str, Any] = {
         "policy": told.policy,
         "reason": {"code": str(reason.code), "text": reason.text, "blocking": reason.blocking},
-        "short": {"unit": reason.unit, "needed": reason.needed, "found": reason.found, "by": reason.needed - reason.found}
-        if reason.unit else None,
+        "short": {
+            "unit": reason.unit, "of": reason.of, "needed": reason.needed, "found": reason.found,
+            "by": reason.needed - reason.found,
+        } if reason.unit else None,
         "holders": [holder_document(one, state) for one in told.holders],
         "ahead": {"jobs": [f58(id) for id in told.ahead[:LISTED]], "count": len(told.ahead),
                   "other_queues": {queue: [f58(id) for id in ids[:LISTED]] for queue, ids in told.elsewhere.items()}},
@@ -228,6 +246,6 @@ def holder_document(one: Holder, state: State) -> dict[str, Any]:
     name, user = whose(state, one.job)
     return {
         "id": f58(one.job), "name": name, "user": user, "housekeeping": one.housekeeping, "until": one.until or None,
-        "amount": one.amount, "unit": one.unit, "ranks": list(one.ranks), "nodelist": hosts_of(state, one.ranks),
+        "amount": one.amount, "unit": one.unit, "of": one.of, "ranks": list(one.ranks), "nodelist": hosts_of(state, one.ranks),
         "decisive": one.decisive,
     }  # fmt: skip

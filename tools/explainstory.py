@@ -127,7 +127,8 @@ def _ended(job: Job, view: View) -> str:
     how = {1: "succeeded", 2: "failed", 4: "was cancelled", 8: "ran out of time"}[int(job.result or 2)]
     ran = f" after {span(job.runtime(now))}{_where(job, view)}" if job.t_run else " before it began"
     tries = f", in attempt {job.number}" if job.requeued is not None else ""
-    return f"{name} {how}{f': {why},' if why else ''}{ran}{tries}; it ended at {moment(job.t_inactive, now)}."
+    ended = moment(job.t_inactive, now)
+    return f"{name} {how}{ran}{tries}{f': {why}' if why else ''}; it ended {'' if ended == 'just now' else 'at '}{ended}."
 
 
 def _total(job: Job, waited: list[Wait], tries: list[dict[str, Any]]) -> str:

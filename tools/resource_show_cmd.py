@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..journal.shown import counted
 from ..kvs.errors import Rejected
 from .reading import at_option
 from .target import target_options
@@ -20,7 +21,6 @@ WIDTH = 80
 _COLOURS = {
     "free": "32", "allocated": "34", "mixed": "36", "drained": "33", "draining": "33", "offline": "31", "down": "31",
 }  # fmt: skip
-_UNCOUNTABLE = ("s", "y", "x", "h")  # kinds that end so get no "s" when there are several
 
 
 @click.command("show")
@@ -181,7 +181,7 @@ def detail(group: Group) -> str:
     own = group.own
     nodes = group.tallies.get("node")
     if nodes is not None and group.kind != "node":
-        told = [_counted(nodes.count, "node"), *_parts_of(nodes, nodes.count)]
+        told = [counted(nodes.count, "node"), *_parts_of(nodes, nodes.count)]
         return ", ".join(told)
     if own.leaf:
         if own.size == own.count and not own.unit:
@@ -202,7 +202,7 @@ def _jobs(group: Group) -> list[str]:
 
 def _leaves(kind: str, tally: Tally) -> str:
     pool = tally.unit or tally.size != tally.count
-    text = f"{tally.size:,} {tally.unit} {kind}".replace("  ", " ") if pool else _counted(tally.count, kind)
+    text = f"{tally.size:,} {tally.unit} {kind}".replace("  ", " ") if pool else counted(tally.count, kind)
     return f"{text} ({tally.held:,} busy)" if 0 < tally.held < tally.size else text
 
 
@@ -211,7 +211,3 @@ def _parts_of(tally: Tally, whole: int) -> list[str]:
     busy = sum(tally.by_state.get(state, 0) for state in ("mixed", "allocated"))
     told = [f"{busy:,} busy"] if busy else []
     return told + [f"{n:,} {state}" for state, n in tally.by_state.items() if state in ("draining", "drained", "offline", "down")]
-
-
-def _counted(count: int, kind: str) -> str:
-    return f"{count:,} {kind}" + ("" if count == 1 or kind.endswith(_UNCOUNTABLE) else "s")

@@ -40,10 +40,10 @@ NOTHING = Holding(0)
 
 class Part:
     """A vertex, or `count` equal ones in one state (their ids are in `mask`). size: units of all of them; held: of these, those
-    in use. shape: kind -> size at and below it."""
+    in use. shape: kind -> size at and below it. busy: something of it, or below it, is in use, whatever its state is called."""
 
     __slots__ = (
-        "basename", "children", "count", "held", "jobs", "kind", "mask", "name", "number", "shape", "size", "state", "unit",
+        "basename", "busy", "children", "count", "held", "jobs", "kind", "mask", "name", "number", "shape", "size", "state", "unit",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,7 @@ class Part:
         self.unit = unit
         self.mask = mask
         self.jobs = jobs
+        self.busy: bool = state in _BUSY or held > 0 or any(child.busy for child in children)
         if not children:
             self.shape: Shape = ((kind, size),)
             return
@@ -193,13 +194,13 @@ def _of_leaf(size: int, units: int, mark: str, whole: bool) -> str:
 
 def _of_container(children: list[Part], mark: str, whole: bool, inherited: str = "") -> str:
     if mark == "drained":
-        return "draining" if whole or any(child.state in _BUSY for child in children) else "drained"
+        return "draining" if whole or any(child.busy for child in children) else "drained"
     if mark or whole:
         return mark or "allocated"
     states = {child.state for child in children}
     if len(states) == 1:
         return states.pop()
-    if not states.isdisjoint(_BUSY):
+    if any(child.busy for child in children):
         return "draining" if inherited == "drained" else "mixed"
     return "free" if "free" in states or not states else "down"
 

@@ -6,11 +6,12 @@ the ones that fail because of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...journal.shown import counted
 from ...kvs.errors import Rejected
 from .live import LiveSearch
 from .needs import Need, of_request
@@ -19,18 +20,24 @@ from .stand import Stand, stand_of
 if TYPE_CHECKING:
     from ..request import Request
     from ..resources import Pool
+    from .vertices import Vertex
 
 MAX_TRIES = 64
 
 
+MAX_POOLS = 4096  # looked at for the one that has most
+
+
 class Shortage(NamedTuple):
-    """text: "needs 4 nodes with 3 sockets; 2 fit". kind: the type that is short. needed, found: of `unit`, the outermost need."""
+    """text: "needs 4 nodes with 3 sockets; 2 fit". kind: the type that is short. needed, found: of `unit`, the outermost need, or,
+    where no single pool has enough, of `of` in that pool that has most, in the graph's unit."""
 
     text: str
     kind: str
     needed: int
     found: int
     unit: str
+    of: str = ""
 
 
 def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool = False, now: str = "") -> Shortage:
@@ -51,7 +58,7 @@ def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool 
         found = _blame(stand, pool, request, [need], tries)
         if found is not None:
             chain, count = found
-            return _said(chain, count, now)
+            return (None if count else _of_a_pool(stand, pool, request, chain)) or _said(chain, count, now)
     for need in wanted.needs:  # each part of it is there, but not all of one together
         count = _count(stand, pool, request, need)
         if count < need.low:
@@ -101,17 +108,71 @@ def _count(stand: Stand, pool: Pool, request: Request, need: Need) -> int:
     return LiveSearch(stand, pool.policy, wanted).count(need)
 
 
-def _said(chain: list[Need], count: int, now: str, rest: str = "") -> Shortage:
+def _of_a_pool(stand: Stand, pool: Pool, request: Request, chain: list[Need]) -> Shortage | None:
+    """Of a quantity of which no single pool has enough: which has most. None where that is not what is short."""
+    need, layout = chain[-1], pool.layout
+    above = next((one.type for one in reversed(chain[:-1]) if not one.is_slot), "")
+    pools = list(islice((v for v in layout.vertices if v.type == need.type and v.size > 1 and not v.ids), MAX_POOLS + 1))
+    search = LiveSearch(stand, pool.policy, of_request(request))
+    best: tuple[int, int, Vertex, Vertex] | None = None
+    for vertex in pools if len(pools) <= MAX_POOLS else ():
+        home = _above(vertex, above) if above else vertex
+        if home is None or not search.admits(vertex) or (factor := search.ratio(vertex, need)) is None:
+            continue
+        there = max(0, search.available(vertex, need, False, False))
+        needed = -(-need.low * factor[1] // factor[0])
+        if there < needed and (best is None or there > best[0]):
+            best = there, needed, vertex, home
+    if best is None:
+        return None
+    there, needed, vertex, home = best
+    unit, most = vertex.unit or need.type, f"{there:,}" if there == vertex.size else f"{there:,} of {vertex.size:,}"
+    where = f"{home.name} has the most{'' if stand.empty else ' free'}, {most} {vertex.unit}".rstrip()
+    if not there:
+        where = "none of it is free"
+    return Shortage(f"needs {_words(chain)}; {where}", need.type, needed, there, unit, need.type if vertex.unit else "")
+
+
+def _above(vertex: Vertex, kind: str) -> Vertex | None:
+    """The nearest vertex of a type that it is below of."""
+    for parents in vertex.parents.values():
+        for parent in parents:
+            found = parent if parent.type == kind else _above(parent, kind)
+            if found is not None:
+                return found
+    return None
+
+
+def words_of(needs: Sequence[Need], room: int = 20) -> str:
+    """Needs with all below them: "1 rack (8 kW of power, 2+ nodes with 1 slot of 4 cores)". room: so many of them side by side."""
+    parts = []
+    for need in needs[:room]:
+        below = words_of(need.children, room // 2)
+        if len(need.children) > 1:
+            below = f" ({below})"
+        elif below:
+            below = f" {'of' if need.is_slot else 'with'} {below}"
+        parts.append(f"{_n(need, more='+' if need.high > need.low else '')}{below}")
+    return ", ".join([*parts, *(["..."] if len(needs) > room else [])])
+
+
+def _words(chain: list[Need]) -> str:
     words = _n(chain[0])
     for above, need in pairwise(chain):
         words += f" {'of' if above.is_slot else 'with'} {_n(need)}"
+    return words
+
+
+def _said(chain: list[Need], count: int, now: str, rest: str = "") -> Shortage:
     fit = f"{count or 'none'} fit{'s' if count < 2 else ''}{now}"
-    return Shortage(f"needs {words}{rest}; {fit}", chain[-1].type, chain[0].low, min(count, chain[0].low - 1), chain[0].type)
+    first = chain[0]
+    return Shortage(f"needs {_words(chain)}{rest}; {fit}", chain[-1].type, first.low, min(count, first.low - 1), first.type)
 
 
-def _n(need: Need) -> str:
+def _n(need: Need, more: str = "") -> str:
+    """So many of it; more: stands behind the number."""
     kind = "slot" if need.is_slot else need.type
     if need.unit:
-        return f"{need.low} {need.unit} of {kind}"
-    more = need.low != 1 and kind not in ("memory", "power", "bandwidth", "storage")
-    return f"{need.low} {kind}{'s' if more else ''}"
+        return f"{need.low:,}{more} {need.unit} of {kind}"
+    number, _, noun = counted(need.low, kind).partition(" ")
+    return f"{number}{more} {noun}"

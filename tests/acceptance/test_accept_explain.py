@@ -42,7 +42,7 @@ def test_a_job_that_waits_is_explained_now_and_then(base: Path, new_shell: Any) 
         assert begins[0] == begins[1]
         document = json.loads(shell.ok("explain", "--json", wide))
         assert document["start"]["time"] == float(begins[0])
-        assert document["short"] == {"unit": "node", "needed": 2, "found": 1, "by": 1}
+        assert document["short"] == {"unit": "node", "of": "", "needed": 2, "found": 1, "by": 1}
         assert [holder["id"] for holder in document["holders"]] == [running]
         assert json.loads(shell.ok("jobs", "--json", wide))["annotations"]["sched"]["t_estimate"] == float(begins[0])
 
@@ -68,7 +68,7 @@ def test_a_job_that_waits_is_explained_now_and_then(base: Path, new_shell: Any) 
         shell.ok("cancel", wide)
         shell.ok("resource", "drain", "1", "bad fan")
         assert "fake1 (rank 1) is drained since" in shell.ok("explain", "1")
-        assert shell.ok("explain", wide).startswith(f"{wide} was cancelled: cancel, before it began; it ended at ")
+        assert shell.ok("explain", wide).startswith(f"{wide} was cancelled before it began: cancel; it ended ")
         assert shell.ok("explain", wide, "--at", str(version)).startswith(f"{wide} waits: needs 2 idle nodes; 1 is idle;")
         for words, code, text in (
             (("nothing-of-the-kind",), 1, "neither a job's id nor a node"),

@@ -93,7 +93,7 @@ def test_what_is_short_who_holds_it_and_when_it_begins() -> None:
         "              when ƒ3 (*) has ended; sooner if jobs end before their limits,",
         "              later if jobs of higher priority come",
     ])  # fmt: skip
-    assert document["short"] == {"unit": "core", "needed": 2, "found": 1, "by": 1}
+    assert document["short"] == {"unit": "core", "of": "", "needed": 2, "found": 1, "by": 1}
     assert document["start"]["time"] == rig.job(other).expiration
     assert document["start"]["after_end_of"] == [f58(other)]
     document, text = pending(rig, behind)
@@ -199,7 +199,7 @@ def test_what_became_of_a_job_and_why_it_waited() -> None:
     rig.over(waiting, status=3 << 8)
     rig.turn()
     document, text = story(rig, waiting)
-    assert text.splitlines()[0].startswith("ƒ3 failed: exit code 3, after 4")
+    assert text.splitlines()[0].startswith("ƒ3 failed after 4")
     assert "needs 2 cores on one node; none is free" in text
     assert document["cause"] == "exit code 3"
     assert [one["why"] for one in document["waited"]] == ["in line", "needs 2 cores on one node; none is free"]
@@ -209,7 +209,7 @@ def test_what_became_of_a_job_and_why_it_waited() -> None:
     rig.do(decide.cancel_each([rig.job(cancelled)], "not needed", 1, rig.now)[0])
     rig.turn()
     _, text = story(rig, cancelled)
-    assert "was cancelled: cancel: not needed" in text
+    assert "was cancelled before it began: cancel: not needed; it ended just now." in text
 
 
 def test_a_nodes_page() -> None:
@@ -335,11 +335,18 @@ def test_a_vertex_above_the_nodes_has_a_page() -> None:
     assert late is not None
     assert late.time == rig.job(jobs[1]).expiration  # the other rack's power, which is given back first
     held = holders_on(state, set(state.nodes), Reason("resources", "", "power"), late.claims)
-    assert [(one.job, one.amount, one.unit, one.decisive) for one in held] == [
-        (jobs[1], 8, "power", True), (jobs[0], 8, "power", False)
+    assert [(one.job, one.amount, one.unit, one.of, one.decisive) for one in held] == [
+        (jobs[1], 8, "kW", "power", True), (jobs[0], 8, "kW", "power", False)
     ]  # fmt: skip
+    on_sockets = holders_on(state, set(state.nodes), Reason("resources", "", "socket"))  # which nobody draws on
+    assert {(one.job, one.amount, one.unit) for one in on_sockets} == {(jobs[0], 1, "core"), (jobs[1], 1, "core")}
     told = why(state, state.jobs[jobs[2]], rig.now)
     assert told.reason.code == "resources"
+    text = " ".join(pending(rig, jobs[2])[1].split())
+    assert "asked for 1 rack (8 power, 1 node with 1 slot of 1 core), limit 1m" in text
+    assert "needs 1 rack with 8 power; rack0 has the most free, 2 of 10 kW; it begins" in text
+    assert "short of 6 kW of power: it needs 8 and finds 2" in text
+    assert f"held by {f58(jobs[1])}* x ann 8 kW of power on n2" in text
     assert [one.job for one in told.holders if one.decisive] == [jobs[1]]
     document, page = explain_vertex(state, "/cluster0/rack0", place_of(state, "/cluster0/rack0"), outlook, rig.now)
     assert page.answer == "rack0 (/cluster0/rack0, a rack): 2 nodes below it, of which 1 job has something."

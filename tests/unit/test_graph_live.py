@@ -229,7 +229,7 @@ def test_properties_set_at_run_time_are_seen_at_once(rig: Rig) -> None:
     spec["attributes"]["system"]["constraints"] = {"properties": ["ssd"]}
     assert rig.job(rig.submit(spec)).state == INACTIVE
     words = change(rig, lambda s: decide_graph.properties(s, [], [3], {"ssd": ""}, (), rig.now))
-    assert words == ["changed 3 (n3)"]
+    assert words == ["changed n3 (rank 3)"]
     id = rig.submit(spec)
     assert rig.job(id).ranks == [3]
     assert rig.state.graph.columns.properties[rig.state.graph.nodes()[3].at] == {"ssd": ""}
@@ -246,7 +246,7 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
     records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6))
     inventory = ResourceSet(records, tree=to_record(more).wire)
     words = change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))
-    assert words == ["added 4-5 (n[4-5])", "8 vertices more"]
+    assert words == ["added n[4-5] (ranks 4-5)", "12 vertices more"]
     assert rig.state.graph.places["/cluster0/rack2/n5/core"].node == 5
     assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now)) == []
     rig.hello(4)
@@ -261,7 +261,7 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
     with pytest.raises(Rejected, match="root"):
         decide_graph.remove(rig.state, ["/cluster0"], rig.now)
     assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack2", "/cluster0/rack1/n3"], rig.now))[0] == (
-        "removed 3-5 (n[3-5])"
+        "removed n[3-5] (ranks 3-5)"
     )
     assert sorted(rig.state.nodes) == [0, 1, 2]
     same_everywhere(rig)
@@ -271,11 +271,11 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
 
 def test_a_part_of_a_node_goes_and_comes(rig: Rig) -> None:
     inventory = ResourceSet((NodeRecord(0, "n0", 3, 0, 0, ()),), tree=to_record(racks(1, 1)).wire)
-    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/nvme"], rig.now)) == ["1 vertices less"]
-    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/core"], rig.now))[0] == "changed 0 (n0)"
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/nvme"], rig.now)) == ["2 vertices fewer"]
+    assert change(rig, lambda s: decide_graph.remove(s, ["/cluster0/rack0/n0/core"], rig.now))[0] == "changed n0 (rank 0)"
     assert rig.state.nodes[0].cores == 0
     assert rig.job(rig.submit(jobspec(cores=2))).ranks == [1]
-    assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))[0] == "changed 0 (n0)"
+    assert change(rig, lambda s: decide_graph.attach(s, inventory, "", rig.now))[0] == "changed n0 (rank 0)"
     assert rig.state.nodes[0].cores == 3
     assert rig.job(rig.submit(jobspec(cores=2))).ranks == [0]
     with pytest.raises(Rejected, match="without cores 0-1, in use now"):
@@ -301,7 +301,7 @@ def test_views_show_what_is_drawn(rig: Rig) -> None:
 
 def test_what_is_down_is_not_used(rig: Rig) -> None:
     words = change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=False, now=rig.now))
-    assert words == ["down /cluster0/rack0"]
+    assert words == ["/cluster0/rack0 is set down"]
     head, chunks = snapshot.dump(rig.journal.at())
     for state in (rig.state, rig.journal.look(), snapshot.load(snapshot.read_head(head), chunks)):
         assert [node.usable for node in state.nodes.values()] == [False, False, True, True]

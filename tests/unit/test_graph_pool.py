@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from trees import recipe, tree, vertex
+from trees import racks, recipe, tree, vertex
 
 from fluxkv.journal.claims import Claim, Draw
 from fluxkv.kvs.errors import Conflict, Rejected
@@ -280,6 +280,39 @@ def test_what_is_short_is_said(resource: dict[str, Any], text: str, kind: str, n
     reason = explain(ask(resource), pool)
     assert reason.text.startswith(text)
     assert (reason.blocking, (reason.needed, reason.found)) == (kind, numbers)
+
+
+def test_of_a_quantity_the_pool_that_has_most_is_named() -> None:
+    pool = pool_of(power())
+    wanted = vertex("rack", 1, vertex("power", 7), vertex("node", 1, slot(1, vertex("core", 1))))
+    for _ in range(2):
+        got(pool, wanted)
+    reason = explain(ask(wanted), pool)
+    assert reason.text == "needs 1 rack with 7 power; rack0 has the most free, 3 of 10"
+    assert (reason.blocking, reason.needed, reason.found, reason.unit, reason.of) == ("power", 7, 3, "power", "")
+    never = explain(ask(vertex("rack", 1, vertex("power", 70), vertex("node", 1, slot(1, vertex("core", 1))))), pool)
+    assert never.text == "unsatisfiable: needs 1 rack with 70 power; rack0 has the most, 10"
+    pool = pool_of(racks(1))
+    for count, unit, text in (
+        (9, "kW", "needs 1 rack with 9 kW of power; rack0 has the most free, 2 of 10 kW"),
+        (2001, "W", "needs 1 rack with 2,001 W of power; rack0 has the most free, 2 of 10 kW"),
+    ):
+        if count == 9:
+            got(pool, vertex("rack", 1, vertex("power", 8, unit="kW"), vertex("node", 1, slot(1, vertex("core", 1)))))
+        node = vertex("node", 1, slot(1, vertex("core")))
+        reason = explain(ask(vertex("rack", 1, vertex("power", count, unit=unit), node)), pool)
+        assert (reason.text, reason.unit, reason.of) == (text, "kW", "power")
+
+
+def test_what_is_down_inside_a_node_is_named_to_flat_requests_too() -> None:
+    pool = pool_of(tree(racks=1, nodes=2, memories=1))
+    for number in (0, 1):
+        pool.set_vertex(f"/cluster0/rack0/node{number}/socket0", 0, 0, up=False)
+    reason = explain(ask(vertex("node", 2, slot(1, vertex("core", 8)))), pool)
+    assert (reason.code, reason.text) == (
+        "node-down", "needs 2 nodes with 1 slot of 8 cores; none fits (socket0 of node0, socket0 of node1 down)"
+    )  # fmt: skip
+    assert explain(ask(slot(1, vertex("core", 4))), pool).code == "ready"
 
 
 def test_nodes_that_are_away_are_said_to_be() -> None:

@@ -125,7 +125,7 @@ def test_reload_adds_changes_and_removes_and_keeps_what_runs(shell: Any) -> None
     kept = state.nodes[0]
     before = state.subjects()
     made, words = decide_inventory.reload(state, R((0, "node0", 0b111), (1, "node1", 15), (3, "new", 3)), 9.0)
-    assert words == ["added 3 (new)", "removed 2 (node2)", "changed 0 (node0)"]
+    assert words == ["added new (rank 3)", "removed node2 (rank 2)", "changed node0 (rank 0)"]
     assert {"plan/default", "node/0", "node/2", "node/3", "resource"} <= set(made.since) == set(made.bumps)
     say(shell, made)
     assert state.nodes[0] is kept
@@ -165,7 +165,7 @@ def test_a_queue_keeps_its_hosts_and_a_child_its_resources(shell: Any) -> None:
     with pytest.raises(Rejected, match="queue batch has the host node2"):
         decide_inventory.reload(state, R((0, "node0", 15), (1, "node1", 15)), 9.0)
     made, words = decide_inventory.reload(state, R((0, "node0", 15), (1, "node1", 15), (2, "node2", 15), (3, "node2", 1)), 9.0)
-    assert words == ["added 3 (node2)", "changed 2 (node2)"]
+    assert words == ["added node2 (rank 3)", "changed node2 (rank 2)"]
     say(shell, made)
     assert state.nodes[3].properties == ("+batch",)
     state.instance = {**state.instance, "parent": "x"}

@@ -88,6 +88,23 @@ def test_of_pools_with_ids_those_in_use_are_apart() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_down_and_in_use_makes_what_is_above_busy() -> None:
+    graph = Tree()
+    top = graph.add(Vertex("cluster", "cluster", 0))
+    graph.root(top)
+    node = graph.add(Vertex("node", "node", 0, rank=0))
+    graph.link(top, node)
+    for number in range(2):
+        socket = graph.add(Vertex("socket", "socket", number))
+        graph.link(node, socket)
+        graph.link(socket, graph.add(Vertex("core", "core", -1, name="core", size=2, ids=0b11 << 2 * number)))
+    held = {3: Holding(1, frozenset({9}), ids=0b1)}
+    lines = lines_of(of_tree(graph.compile(), held=held, marks={2: "down"}))
+    assert lines[0] == "cluster0 mixed: 1 node, 1 busy"
+    assert lines[1] == "└─ node0 mixed: 4 cores (1 busy)"
+    assert lines[2] == "   ├─ socket0 down: 2 cores (1 busy)"
+
+
 def at_path(graph: Any, path: str) -> int:
     return graph.at(path).ordinal
 
