@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ..kvs.errors import Rejected
 from .claims import MEMORY_UNITS, Claim
-from .resource_graph import CONTAINMENT, Columns, ResourceGraph, bad, of_columns
+from .graph_checks import bad
+from .resource_graph import CONTAINMENT, Columns, ResourceGraph, of_columns
 from .rset import NodeRecord
 
 

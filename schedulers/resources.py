@@ -379,12 +379,21 @@ class Pool:
         return None if found >= flat.nslots else Unmatched("resources", "slot", flat.nslots, found)
 
     def satisfiable(self, request: Request) -> Unmatched | None:
-        """None if the request fits the inventory with everything up and free; else why it never will."""
+        """None if the request fits the inventory with everything up and free; else why it never will. Raises `Rejected` for one
+        that the matcher, or a match policy, fails on."""
         try:
             return self._satisfiable[request.key]
         except KeyError:
             pass
-        short = self.fits(request, self.total, self.all_bits)
+        try:
+            short = self.fits(request, self.total, self.all_bits)
+        except Rejected:
+            raise
+        except Exception as error:  # one request must not end whoever takes in all others
+            raise Rejected(
+                f"this request cannot be matched here: the matcher failed with {type(error).__name__}: {error}",
+                code="matcher-failed", hint="ask for it in another way, or under the match policy first",
+            ) from error  # fmt: skip
         if short is not None:
             short = Unmatched("unsatisfiable", short.what, short.needed, short.found)
         if len(self._satisfiable) >= _CACHE_SIZE:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...journal.claims import MEMORY_UNITS
+from ...journal.graph_checks import MOST
 from ...journal.idset import MAX_ID
-from ...journal.resource_graph import MOST
 from ...journal.rset import NodeRecord
 from .vertices import CONTAINMENT, Tree, Vertex, fault, preorder
 

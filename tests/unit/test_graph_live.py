@@ -24,8 +24,10 @@ from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Conflicted
 from fluxkv.schedulers.fcfs import Fcfs
+from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.policy import Decision, Pending
-from fluxkv.schedulers.resources import Pool
+from fluxkv.schedulers.request import Request
+from fluxkv.schedulers.resources import Pool, Stocks, Unmatched
 from fluxkv.schedulers.tree.record import to_record
 
 POWER = "/cluster0/rack0/power0"
@@ -342,3 +344,15 @@ def test_a_child_has_what_its_job_was_given() -> None:
         "/cluster0": (1, 0, -1), "/cluster0/rack0": (1, 0, -1), POWER: (3, 0, -1), "/cluster0/rack0/n1": (1, 0, 0),
         "/cluster0/rack0/n1/core": (1, 1, 0), "/cluster0/rack0/n1/nvme": (1, 1, 0), "/switch0": (0, 0, -1),
     }  # fmt: skip
+
+
+def test_a_matcher_that_fails_on_a_request_ends_that_job_and_no_worker(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(pool: GraphPool, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
+        if request.flat is None:
+            raise RecursionError("too deep")
+        return Pool.fits(pool, request, stocks, among)
+
+    monkeypatch.setattr(GraphPool, "fits", fails, raising=False)
+    odd, plain = rig.submit(whole_rack()), rig.submit(jobspec())
+    assert (rig.job(odd).state, rig.job(plain).state) == (INACTIVE, RUN)
+    assert "the matcher failed with RecursionError: too deep" in str(rig.job(odd).exception)

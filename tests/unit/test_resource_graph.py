@@ -270,3 +270,23 @@ def test_R_of_an_inventory_has_the_graph_and_the_state_has_it_once() -> None:
     assert state.R is not None
     assert "tree" not in state.R["scheduling"]
     assert "tree" in DEFINE[3]["R"]["scheduling"]
+
+
+def test_what_a_search_would_not_end_on_is_no_graph() -> None:
+    """A switch that is in a rack, and above it in the network: each subsystem by itself is sound."""
+    tree = racks(1, 1)
+    rack = next(vertex for vertex in tree.vertices if vertex.type == "rack")
+    switch = tree.roots["network"]
+    tree.link(rack, switch)
+    assert to_record(tree).places["/cluster0/rack0/switch0"]
+    tree.link(switch, rack, "network")
+    with pytest.raises(Rejected, match="edges of containment and network: lead in a circle"):
+        to_record(tree)
+
+
+def test_no_two_nodes_have_one_rank() -> None:
+    tree = racks(1, 2)
+    for vertex in tree.vertices:
+        vertex.rank = min(vertex.rank, 0)
+    with pytest.raises(Rejected, match="n0 and n1 are both the node of rank 0"):
+        to_record(tree)
