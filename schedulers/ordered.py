@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..journal.claims import Claim
 from .flat import Unmatched, serving_nodes, serving_slots
 from .request import Flat
-from .stock import first, highest, lowest, positions
+from .stock import first, highest, lowest, positions, set_of
 
 if TYPE_CHECKING:
     from .resources import Pool
     from .tree.layout import Layout
-    from .tree.policies import Policy
 
 _new = tuple.__new__
 _ASCENDING = frozenset({"first", "firstnodex", "low", "lonode", "lonodex"})
@@ -69,7 +68,7 @@ def match_ordered(pool: Pool, flat: Flat, among: int) -> tuple[Claim, ...] | Unm
         among &= pool.idle
     if flat.nnodes:
         return _nodes(pool, flat, among, whole)
-    if name not in _ASCENDING | _DESCENDING and name != "variation":
+    if name not in _ASCENDING | _DESCENDING and name not in ("variation", "locality"):
         return None
     found = serving_slots(flat, pool.free, among)
     if found < flat.nslots:
@@ -78,7 +77,8 @@ def match_ordered(pool: Pool, flat: Flat, among: int) -> tuple[Claim, ...] | Unm
         if ranking is not None and not ranking.unique:
             return None
         return _slots_by_node(pool, flat, serving_nodes(flat._replace(slots_per_node=1), pool.free, among), whole)
-    return _slots_by_sum(pool, flat, serving_nodes(flat._replace(slots_per_node=1), pool.free, among))
+    found = serving_nodes(flat._replace(slots_per_node=1), pool.free, among)
+    return _slots_in_rows(pool, flat, found) if name == "locality" else _slots_by_sum(pool, flat, found)
 
 
 def _nodes(pool: Pool, flat: Flat, among: int, whole: bool) -> tuple[Claim, ...] | Unmatched | None:
@@ -144,11 +144,26 @@ def _by_policy(pool: Pool, found: int, n: int) -> list[int]:
     """In the order in which the policy's object puts the nodes."""
     from .tree.match import Candidate
 
+    if pool.match_policy == "locality" and (pool.ranking is None or pool.ranking.plain):
+        return _nodes_in_rows(pool, found, n)
     layout, policy = pool.layout, pool.policy
     at_graph = pool.ranking.graph if pool.ranking is not None else range(len(pool.nodes))
     nodes = [layout.node_at[at] for at in _scan(at_graph, found, len(pool.nodes))]
     ordered = policy.order([Candidate(node, 1, policy.score(node), (), False, False) for node in nodes], n)
     return [layout.position[c.vertex.ordinal] for c in ordered[:n] if c.vertex is not None]
+
+
+def _nodes_in_rows(pool: Pool, found: int, n: int) -> list[int]:
+    """As `locality` takes them: nodes whose numbers follow one another. Their numbers ascend with their positions."""
+    gaps = pool.layout.gaps()
+    starts = list(positions(found & (~(found << 1) | gaps)))
+    ends = list(positions(found & (~(found >> 1) | gaps >> 1)))
+    chosen: list[int] = []
+    for i in _order_of_rows([end - start + 1 for start, end in zip(starts, ends, strict=True)], n):
+        chosen += range(starts[i], ends[i] + 1)
+        if len(chosen) >= n:
+            break
+    return chosen[:n]
 
 
 def _whole(pool: Pool, at: int, slots: int) -> Claim:
@@ -161,20 +176,35 @@ def _best(pool: Pool, mask: int, n: int) -> int:
     name = pool.match_policy
     if name in _DESCENDING:
         return highest(mask, n)
-    return by_locality(pool.policy, mask, n) if name == "locality" else lowest(mask, n)
+    return _in_rows(mask, n, n, 1)[0] if name == "locality" else lowest(mask, n)
 
 
-def by_locality(policy: Policy, mask: int, n: int) -> int:
-    """As the policy's object orders single ids."""
-    from .tree.live import policy_ids
-    from .tree.match import Candidate
+def _order_of_rows(units: Sequence[int], k: int) -> list[int]:
+    """In which order `locality` takes rows of so many units for a choice of `k`: as `policies.Locality` has it."""
+    enough = [i for i, have in enumerate(units) if have >= k]
+    if enough:  # the others are not needed
+        return [min(enough, key=units.__getitem__)]
+    return sorted(range(len(units)), key=lambda i: -units[i])
 
-    pool = Candidate(None, mask.bit_count(), 0, (), True, False)
-    pool.ids = mask
-    order, ids = policy_ids(policy, pool, n), 0
-    for _ in range(n if order is not None else 0):
-        ids |= next(order)  # type: ignore[arg-type]
-    return ids
+
+def _in_rows(mask: int, k: int, each: int, n: int) -> list[int]:
+    """`n` times `each` ids, as `locality` takes them one after the other for a choice of `k` in all."""
+    rows = list[int]()
+    while mask:
+        low = mask & -mask
+        row = mask & ~(mask + low)
+        rows.append(row)
+        mask ^= row
+    order = map(rows.__getitem__, _order_of_rows([row.bit_count() for row in rows], k))
+    row, found = 0, list[int]()
+    for _ in range(n):
+        ids, left = 0, each
+        while left:
+            row = row or next(order)
+            some = lowest(row, min(left, row.bit_count()))
+            ids, row, left = ids | some, row ^ some, left - some.bit_count()
+        found.append(ids)
+    return found
 
 
 def _slots_by_node(pool: Pool, flat: Flat, found: int, whole: bool) -> tuple[Claim, ...]:
@@ -261,6 +291,85 @@ def _of_groups(pool: Pool, flat: Flat, groups: Iterable[_Group], more: frozenset
                 claims += [_new(Claim, (pool.ranks[at], *rest)) for at in positions(members)]
     claims.sort()
     return tuple(claims)
+
+
+class _Alike(NamedTuple):
+    """As `_Group`, with slots in the order in which they are made. size: how many members there are."""
+
+    members: int
+    size: int
+    slots: Sequence[tuple[int, int, int]]
+
+
+def _slots_in_rows(pool: Pool, flat: Flat, found: int) -> tuple[Claim, ...]:
+    """Slots whose sums of ids follow one another, as `locality` has it; equal ones in the order of the graph."""
+    groups, scored = list[_Alike](), dict[int, list[tuple[int, int]]]()
+    for mask, gpu_mask, members, n in _alike(pool, flat, found):
+        packed = _packed_in_rows(mask, gpu_mask, flat, n)
+        for i, slot in enumerate(packed):
+            scored.setdefault(slot[0], []).append((len(groups), i))
+        groups.append(_Alike(members, members.bit_count(), packed))
+    counts = {score: sum(groups[group].size for group, _ in there) for score, there in scored.items()}
+    rows = list[list[int]]()
+    for score in sorted(scored):
+        if rows and score - rows[-1][-1] <= 1:
+            rows[-1].append(score)
+        else:
+            rows.append([score])
+    left, taken = flat.nslots, [list[int]() for _ in groups]  # which slots, on all nodes of a group
+    more: dict[int, tuple[int, list[int]]] = {}
+    order = _order_of_rows([sum(map(counts.__getitem__, row)) for row in rows], left)
+    for score in (score for i in order for score in rows[i]):
+        if counts[score] > left:
+            more = _first_of_equal(pool, groups, scored[score], left)
+            break
+        left -= counts[score]
+        for group, i in scored[score]:
+            taken[group].append(i)
+    claims, apart = [], set_of(more, len(pool.nodes))
+    for at, (group, those) in more.items():
+        claims.append(_new(Claim, (pool.ranks[at], *_held(flat, groups[group].slots, taken[group] + those))))
+    for (members, _, slots), those in zip(groups, taken, strict=True):
+        if those:
+            rest = _held(flat, slots, those)
+            claims += [_new(Claim, (pool.ranks[at], *rest)) for at in positions(members & ~apart)]
+    claims.sort()
+    return tuple(claims)
+
+
+def _first_of_equal(
+    pool: Pool, groups: Sequence[_Alike], equal: Iterable[tuple[int, int]], left: int
+) -> dict[int, tuple[int, list[int]]]:
+    """The first so many of equal slots (group, which) in the order of the graph: position -> its group, and which of them."""
+    by_group: dict[int, list[int]] = {}
+    union = 0
+    for group, i in equal:
+        by_group.setdefault(group, []).append(i)
+        union |= groups[group].members
+    ranking = pool.ranking
+    found: dict[int, tuple[int, list[int]]] = {}
+    for at in _scan(ranking.graph, union, left) if ranking is not None and not ranking.plain else first(union, left):
+        group = next(group for group in by_group if groups[group].members >> at & 1)
+        found[at] = (group, by_group[group][:left])
+        left -= len(found[at][1])
+        if not left:
+            break
+    return found
+
+
+def _held(flat: Flat, slots: Sequence[tuple[int, int, int]], those: Sequence[int]) -> tuple[int, int, int, int, tuple[()]]:
+    """A claim on a node on which these slots are taken, without its rank."""
+    cores = gpus = 0
+    for i in those:
+        cores, gpus = cores | slots[i][1], gpus | slots[i][2]
+    return cores, gpus, len(those) * flat.memory_mb, len(those), ()
+
+
+def _packed_in_rows(mask: int, gpu_mask: int, flat: Flat, n: int) -> tuple[tuple[int, int, int], ...]:
+    """(sum of ids, cores, GPUs) of `n` slots, in the order in which `locality` makes them."""
+    cores = _in_rows(mask, flat.nslots * flat.cores, flat.cores, n)
+    gpus = _in_rows(gpu_mask, flat.nslots * flat.gpus, flat.gpus, n) if flat.gpus else [0] * n
+    return tuple((sum(positions(ids)) + sum(positions(gpu_ids)), ids, gpu_ids) for ids, gpu_ids in zip(cores, gpus, strict=True))
 
 
 def _alike(pool: Pool, flat: Flat, found: int) -> Iterable[tuple[int, int, int, int]]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..resources import Node
+from ..stock import set_of
 from .needs import ratio
 from .pooling import CLAIMED, inside, is_node, memory_mb, paths_of, subsystems_of
 from .vertices import Tree, Vertex, all_below, below, postorder
@@ -79,6 +81,14 @@ class Layout:
         self._extents: dict[int, Extent] = {}
         self._orders: dict[tuple[int, bool], list[int]] = {}
         self._rows: dict[int, tuple[int, dict[int, Vertex]]] = {}
+        self._gaps = -1
+
+    def gaps(self) -> int:
+        """The positions whose node's number does not follow that of the one before."""
+        if self._gaps < 0:
+            ids = [self.node_at[at].id for at in sorted(self.node_at)]
+            self._gaps = set_of((at for at, (one, other) in enumerate(pairwise(ids), 1) if other - one != 1), len(ids))
+        return self._gaps
 
     def _place(self, index: Mapping[int, int]) -> None:
         kinds, position = self.kinds, self.position

@@ -20,6 +20,7 @@ from fluxkv.schedulers.tree.vertices import Tree, Vertex
 CORES = 32
 SIZES = (64, 1024, 4096, 16384)
 BEST_ID = ("first", "low", "high", "lonode", "hinode")
+BUDGETED = (*BEST_ID, "locality")
 BUDGETS_US = {64: 1000.0, 1024: 1000.0, 4096: 3000.0}
 
 
@@ -122,10 +123,10 @@ def figures(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
         for word, share in (("empty", 0.0), ("half full", 0.5), ("nearly full", 0.99)):
             for policy, base in empty.items():
                 pool = _filled(base.copy(), share)
-                budget = BUDGETS_US.get(count) if policy in BEST_ID else None
+                budget = BUDGETS_US.get(count) if policy in BUDGETED else None
                 for text, resource in FLAT.items():
                     request = _ask(resource)
-                    repeat = 1 if policy not in BEST_ID else 20
+                    repeat = 1 if policy not in BUDGETED else 20
                     value = _us(lambda pool=pool, request=request: pool.match(request), repeat)
                     add(f"{policy}: match {text}, {count} nodes {word}", value, "us", budget)
                 if policy in ("first", "low"):

@@ -11,9 +11,10 @@ from trees import recipe, vertex
 
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.idset import ids_of_mask
+from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
-from fluxkv.schedulers.resources import Unmatched
+from fluxkv.schedulers.resources import Pool, Unmatched
 from fluxkv.schedulers.tree import needs
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.policies import POLICIES
@@ -198,6 +199,30 @@ def test_flat_requests_get_what_the_search_gives(racks: int, nodes: int, policy:
             pool.take(claims)
 
 
+HOLES = st.sampled_from((0xFF, 0b110111011101, 0b101101, 0b1111))
+ASKED = st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2))
+
+
+@RANDOM
+@given(st.dictionaries(st.integers(0, 9), st.tuples(HOLES, HOLES), min_size=1, max_size=8), st.lists(ASKED, max_size=12))
+def test_rows_with_gaps_are_what_the_search_gives(
+    nodes: dict[int, tuple[int, int]], shapes: list[tuple[int, int, int, int]]
+) -> None:
+    records = [NodeRecord(rank, f"n{rank}", cores, gpus, 0, ()) for rank, (cores, gpus) in sorted(nodes.items())]
+    pool, held = Pool(records, "locality"), list[tuple[Claim, ...]]()
+    for number, slots, cores, gpus in shapes:
+        shape = slot(slots, vertex("core", cores), *([vertex("gpu", gpus)] if gpus else ()))
+        request = compile_request({"resources": [vertex("node", number, shape) if number else shape]})
+        claims, searched = pool.match(request), search(pool, request)
+        assert bool(claims) == bool(searched)
+        if isinstance(claims, Unmatched):
+            pool.give(held.pop(0) if held else ())
+            continue
+        assert claims == searched
+        pool.take(claims)
+        held.append(claims)
+
+
 def test_copies_are_independent_and_give_undoes_take() -> None:
     small = compact(sockets(2, 2))
     pool = GraphPool(nodes_of(small), small)
@@ -214,8 +239,6 @@ def test_copies_are_independent_and_give_undoes_take() -> None:
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_plain_inventory_is_matched_as_its_graph(policy: str) -> None:
-    from fluxkv.schedulers.resources import Pool
-
     small = compact(plain(1, 3))
     graph, pool = GraphPool(nodes_of(small), small, policy), Pool(nodes_of(small), policy)
     for shape in [*FLAT, *FLAT[::-1]]:
