@@ -56,7 +56,7 @@ LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 
 # What a short command must not pay for.
-HEAVY = ("apscheduler", "asyncio", "networkx", "numpy", "redis", "rich", "yaml")
+HEAVY = ("apscheduler", "asyncio", "networkx", "numpy", "redis", "rich", "textual", "yaml")
 
 
 @cache

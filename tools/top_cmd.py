@@ -1,0 +1,168 @@
+"""`fluxkv top`: an instance as it goes on. Decides whether it is shown live or once; only the live view imports textual."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..kvs.errors import Rejected, Unavailable
+from .target import open_journal, target_options
+
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+    from .topmodel import Picture, Wishes
+
+SORT_NAMES = ("default", "left", "time", "size", "user", "name")
+COUNT = 40
+
+
+@click.command()
+@click.argument("id", required=False, metavar="[ID]")
+@click.option("-q", "--queue", metavar="QUEUE", default="", help="Only jobs of this queue.")
+@click.option("--sort", metavar="KEY", type=click.Choice(SORT_NAMES), default="default",
+              help="Order of running and pending jobs: default (began last; the line), left, time, size, user, name.")  # fmt: skip
+@click.option("-d", "--interval", metavar="SECONDS", type=click.FloatRange(0.1, 3600.0), default=1.0, show_default=True,
+              help="Between two refreshes.")  # fmt: skip
+@click.option("--once", is_flag=True, help="Print one picture and end; so it does where stdout is no terminal.")
+@click.option("-c", "--count", metavar="N", type=click.IntRange(1), default=COUNT, show_default=True,
+              help="Of one picture: at most N jobs.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One picture as JSON.")
+@target_options
+def top(id: str | None, queue: str, sort: str, interval: float, once: bool, count: int, as_json: bool, uri: str | None,
+        state_dir: str | None) -> None:  # fmt: skip
+    """Show an instance, or the one that a job is, as it goes on: nodes, cores, jobs, throughput. Needs the extra `top`
+    (the package textual); one picture needs nothing.
+
+    Keys are shown at the bottom: Enter goes into a job that is an instance, Esc back, Tab to nodes (drained ones first,
+    with the reason) and queues, s and r change the order, / and the arrows what is shown.
+
+    \b
+    Examples:
+      fluxkv top
+      fluxkv top ƒ2oS1Ab                              inside an instance that is a job; ƒA/ƒB goes deeper
+      fluxkv top -q batch --sort left
+      fluxkv top --once | head                        one picture, as text
+      fluxkv top --json | jq .throughput
+    """
+    from . import render
+    from .topmodel import Wishes
+
+    with open_journal(uri, state_dir) as journal:
+        address, opened = _inside(journal, uri, id) if id else (_address(journal, uri), journal)
+        try:
+            if queue and queue not in (known := opened.look().queues):
+                raise Rejected(f"queue {queue!r}: no such queue", code="no-such-queue", hint=f"there are {', '.join(known)}")
+            wishes = Wishes(queue=queue, sort=sort, limit=count)
+            if as_json or once or not render.is_terminal():
+                _print(opened, address, wishes, as_json=as_json)
+                return
+        finally:
+            if opened is not journal:
+                opened.store.close()
+        _live(address, _opener(address, journal), wishes._replace(limit=20), interval)
+
+
+def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool) -> None:
+    from ..kvs.uri import public
+    from . import render
+    from .topfeed import one_picture
+    from .toppage import Frame, snapshot
+
+    picture = one_picture(journal, wishes)
+    if as_json:
+        render.print_json(document(picture, public(address)))
+    else:
+        width = render.columns() or int(os.environ.get("COLUMNS") or 120)
+        render.out("\n".join(snapshot(picture, Frame(public(address)), width)))
+
+
+def _live(address: str, open: Callable[[], Journal], wishes: Wishes, interval: float) -> None:
+    try:
+        from .topview import Start, Top
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "textual":
+            raise
+        raise Rejected(
+            "the live view needs the package textual, which is not installed", code="no-textual",
+            hint="pip install 'fluxkv[top]'; without it: fluxkv top --once, or watch -n1 fluxkv top --once",
+        ) from None  # fmt: skip
+    if os.environ.get("TERM", "") in ("", "dumb"):
+        raise Rejected("this terminal cannot show a live view (TERM)", code="dumb-terminal",
+                       hint="fluxkv top --once prints one picture")  # fmt: skip
+    fault = Top(Start(address, open, wishes, interval)).run()
+    if fault:
+        raise Unavailable(fault, code="top", hint="fluxkv status says more")
+
+
+def _address(journal: Journal, uri: str | None) -> str:
+    """The URI of an open journal: of a copy's server, where an instance that is down is read."""
+    from ..instances.paths import find_uri
+    from ..kvs.uri import StoreUri
+
+    server = getattr(journal.store, "server", "")
+    return str(StoreUri(server, journal.store.namespace)) if isinstance(server, str) and server else find_uri(uri)
+
+
+def _inside(journal: Journal, uri: str | None, path: str) -> tuple[str, Journal]:
+    """(URI, journal) of the instance that a job is, or a job of that one, and so on ("ƒA/ƒB"). Raises `Rejected`."""
+    from ..journal.ids import parse_id
+    from ..kvs.errors import FluxkvError
+    from .topfeed import way_in
+
+    address, opened = _address(journal, uri), journal
+    for word in path.strip("/").split("/"):
+        job = opened.find_job(opened.look(), parse_id(word))
+        if opened is not journal:
+            opened.store.close()
+        said = job.memo.get("uri")
+        address = way_in(address, job.id, job.number, said if isinstance(said, str) else "")
+        try:
+            opened = _opener(address, journal)()
+            opened.store.meta()
+        except FluxkvError as error:
+            if error.code != "no-instance":
+                raise
+            raise Rejected(
+                f"job {word} is no instance, or not yet", code="no-instance", hint="fluxkv batch and alloc make such jobs"
+            ) from None
+    return address, opened
+
+
+def _opener(address: str, like: Journal) -> Callable[[], Journal]:
+    """What opens a journal anew, for whoever reads it in another thread. like: one of the same state directory."""
+    from ..journal.log import Journal
+    from ..kvs.redis_store import RedisStore, open_store
+
+    folder = like.store.state_dir if isinstance(like.store, RedisStore) else ""
+
+    def open() -> Journal:
+        store = open_store(address, patience_s=2.0) if not address.startswith("memory:") else open_store(address)
+        if isinstance(store, RedisStore) and folder:
+            store.state_dir = folder
+        return Journal(store, "top")
+
+    return open
+
+
+def document(picture: Picture, uri: str) -> dict[str, Any]:
+    """A picture as a JSON object. Times are Unix seconds, throughput jobs a second."""
+    from ..journal.ids import f58
+    from .topmodel import BAD, LONG_S, SHORT_S
+
+    def shares(pair: tuple[int, int]) -> dict[str, int]:
+        return {"used": pair[0], "total": pair[1]}
+
+    jobs = [{**row._asdict(), "id": f58(row.id), "inside": bool(row.inside)} for row in picture.rows]
+    return {
+        "uri": uri, "version": picture.version, "time": picture.now, "started": picture.started, "stopped": picture.stopped,
+        "nodes": {"total": sum(picture.nodes.values()), **picture.nodes},
+        "cores": {**shares(picture.cores), "unusable": picture.lost}, "gpus": shares(picture.gpus),
+        "memory_mb": shares(picture.memory_mb),
+        "unusable_nodes": sum(picture.nodes.get(name, 0) for name in BAD),
+        "jobs": {"pending": picture.pending, "running": picture.running, **picture.ended},
+        "throughput": {f"{SHORT_S}s": picture.rates[0], f"{LONG_S}s": picture.rates[1]},
+        "queues": [row._asdict() for row in picture.queues], "listed": jobs, "active": picture.total,
+    }  # fmt: skip
