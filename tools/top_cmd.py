@@ -13,7 +13,7 @@ from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
-    from .topmodel import Picture, Wishes
+    from .toprows import Picture, Wishes
 
 SORT_NAMES = ("default", "left", "time", "size", "user", "name")
 COUNT = 40
@@ -48,7 +48,7 @@ def top(id: str | None, queue: str, sort: str, interval: float, once: bool, coun
       fluxkv top --json | jq .throughput
     """
     from . import render
-    from .topmodel import Wishes
+    from .toprows import Wishes
 
     with open_journal(uri, state_dir) as journal:
         address, opened = _inside(journal, uri, id) if id else (_address(journal, uri), journal)
@@ -150,7 +150,7 @@ def _opener(address: str, like: Journal) -> Callable[[], Journal]:
 def document(picture: Picture, uri: str) -> dict[str, Any]:
     """A picture as a JSON object. Times are Unix seconds, throughput jobs a second."""
     from ..journal.ids import f58
-    from .topmodel import BAD, LONG_S, SHORT_S
+    from .toprows import BAD, LONG_S, SHORT_S
 
     def shares(pair: tuple[int, int]) -> dict[str, int]:
         return {"used": pair[0], "total": pair[1]}

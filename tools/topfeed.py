@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..instances.child import child_uri
 from ..instances.follow import Tail
 from ..instances.outlook import Outlook
-from ..journal.log import Journal
+from ..journal.log import Journal, no_collection
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public
 from .foresight import BUDGET_S, Budget
 from .reading import gc_paused
-from .topmodel import LONG_S, JobRow, Model, Picture, Wishes
+from .topmodel import Model
+from .toprows import LONG_S, JobRow, Picture, Wishes
 
 if TYPE_CHECKING:
     from ..kvs.port import Store
@@ -177,7 +178,8 @@ class Feed:
                 began = time.monotonic()
                 if self._wishes is not shown or began >= next_at:
                     shown = self._wishes
-                    self._picture = model.picture(shown, time.time() + ahead)
+                    with no_collection():
+                        self._picture = model.picture(shown, time.time() + ahead)
                     self._tell()
                     if self._estimates(model):
                         self._picture = model.picture(shown, time.time() + ahead)

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..instances.outlook import Outlook
-from ..journal.job import ACTIVE, NEW, RUN, RUNNING, SCHED, Job, Result
-from ..journal.node import Node
+from ..journal.job import ACTIVE, NEW, RUNNING, SCHED, Job, Result
 from ..journal.state import State
 from ..journal.wire import Commit, well_formed
-from . import jobview
 from .jobview import View, in_line
 from .reading import user_name
+from .toprows import (
+    BAD,
+    LONG_S,
+    SHORT_S,
+    Picture,
+    QueueRow,
+    Wishes,
+    job_row,
+    mark_of,
+    node_row,
+    reasoned,
+    tally_of,
+)
 
-SHORT_S, LONG_S = 5, 60  # windows of the throughput, in seconds
 SINGLY = 64  # so many changes at once are put in one by one, more by sorting again
-BAD = ("drained", "draining", "offline", "down")
-PAGES = ("jobs", "nodes", "queues")
 
 # name -> key of a running job, key of a pending one; the first that come are shown first. Times are fixed moments, not ages, so a
 # key changes only with its job.
@@ -39,9 +47,9 @@ SORTS: dict[str, tuple[Callable[[Job], Any], Callable[[Job], Any]]] = {
 class Line:
     """Ids in the order of their keys; keys must differ. Few changes cost little, many cost one sort of what is nearly sorted."""
 
-    def __init__(self) -> None:
-        self.key: dict[int, Any] = {}
-        self._order: list[tuple[Any, int]] = []
+    def __init__(self, keys: dict[int, Any] | None = None) -> None:
+        self.key: dict[int, Any] = keys if keys is not None else {}
+        self._order: list[tuple[Any, int]] = sorted((key, id) for id, key in self.key.items())
 
     def __len__(self) -> int:
         return len(self._order)
@@ -78,95 +86,6 @@ class Line:
             begin, end = max(0, len(order) - end), len(order) - begin
             return [id for _, id in reversed(order[begin:end])]
         return [id for _, id in order[begin:end]]
-
-
-class Wishes(NamedTuple):
-    """What whoever looks has chosen. queue, match: "" for all. cursor: the line that is marked; marked: what stands there, which
-    the cursor follows (0: whatever is there). offset, limit: the first line shown, and how many. serial: tells one wish from the
-    next."""
-
-    page: str = "jobs"
-    sort: str = "default"
-    reverse: bool = False
-    queue: str = ""
-    match: str = ""
-    cursor: int = 0
-    marked: int = 0
-    offset: int = 0
-    limit: int = 20
-    serial: int = 0
-
-    def same_list(self, other: Wishes) -> bool:
-        """Both choose the same lines in the same order."""
-        return self[:5] == other[:5]
-
-
-class JobRow(NamedTuple):
-    """One job. time: seconds it has run, or 0.0. left: seconds until its limit, None without one (of a pending one: its limit).
-    inside: the URI by which it says it is an instance that can be entered, "" if it is none; attempt: which one it is in."""
-
-    id: int
-    queue: str
-    user: str
-    state: str
-    nnodes: int
-    ntasks: int
-    ncores: int
-    time: float
-    left: float | None
-    name: str
-    info: str
-    pending: bool
-    inside: str
-    attempt: int
-
-
-class NodeRow(NamedTuple):
-    """One node; reason: why it is drained or offline."""
-
-    rank: int
-    host: str
-    state: str
-    cores: tuple[int, int]
-    gpus: tuple[int, int]
-    jobs: int
-    reason: str
-
-
-class QueueRow(NamedTuple):
-    """One queue. state: "started", or what else it is, with the reason."""
-
-    name: str
-    state: str
-    pending: int
-    running: int
-    done: int
-    failed: int
-
-
-class Picture(NamedTuple):
-    """All that one refresh shows. cores, gpus, memory_mb: (used, there); nodes: state -> number. lost: idle cores of nodes that may
-    not be used. rates: jobs that ended a second, in the last `SHORT_S` and `LONG_S`. bad: the first few nodes that may not be
-    used. rows: what the page lists from line `offset` on, of `total`."""
-
-    version: int
-    now: float
-    started: float
-    stopped: bool
-    nodes: dict[str, int]
-    cores: tuple[int, int]
-    gpus: tuple[int, int]
-    memory_mb: tuple[int, int]
-    lost: int
-    pending: int
-    running: int
-    ended: dict[str, int]
-    rates: tuple[float, float]
-    bad: list[NodeRow]
-    queues: list[QueueRow]
-    rows: list[Any]
-    total: int
-    wishes: Wishes
 
 
 class _View(View):
@@ -236,15 +155,27 @@ class Model:
     # -- jobs -----------------------------------------------------------------------------------------------------
 
     def _all_jobs(self) -> None:
-        self.running, self.pending, self.lines = Line(), Line(), {}
         self._counts, self._places = {}, {}
         self._touched.clear()
+        self.state.dirty_jobs.clear()
+        self.state.attention.clear()
         self._rules = self.state.rules
-        self._take(list(self.state.active()))
+        lines: dict[str, dict[int, Any]] = {}
+        for job in self.state.active():
+            self._place(job, lines)
+        self.lines = {name: Line(keys) for name, keys in lines.items()}
+        self._all_keys()
 
-    def _take(self, jobs: Iterable[Job], gone: Iterable[int] = ()) -> None:
-        wishes, rules = self._wishes, self.state.rules
-        run_key, pend_key = SORTS[wishes.sort]
+    def _all_keys(self) -> None:
+        """Another order, or other jobs to show."""
+        run_key, pend_key = SORTS[self._wishes.sort]
+        shown = [job for job in self.state.active() if self._shown(job)]
+        self.running = Line({job.id: (run_key(job), job.order) for job in shown if job.state & RUNNING})
+        self.pending = Line({job.id: (pend_key(job), job.order) for job in shown if not job.state & RUNNING})
+
+    def _take(self, jobs: Iterable[Job], gone: Iterable[int]) -> None:
+        """What has become of these jobs; gone: those that are over."""
+        run_key, pend_key = SORTS[self._wishes.sort]
         running: dict[int, Any] = {}
         pending: dict[int, Any] = {}
         lines: dict[str, dict[int, Any]] = {}
@@ -252,15 +183,9 @@ class Model:
             running[id] = pending[id] = None
             self._leave(id, lines)
         for job in jobs:
-            id, runs = job.id, 1 if job.state & RUNNING else 0
+            id, runs = job.id, job.state & RUNNING
             self._leave(id, lines)
-            line = ""
-            if job.state == SCHED and job.priority and job.granted is None:
-                own = rules.of(job.queue)
-                line = own.line if own is not None else job.queue
-                lines.setdefault(line, {})[id] = in_line(job)
-            self._places[id] = job.queue, runs, line
-            self._counts.setdefault(job.queue, [0, 0])[runs] += 1
+            self._place(job, lines)
             shown = self._shown(job)
             running[id] = (run_key(job), job.order) if shown and runs else None
             pending[id] = (pend_key(job), job.order) if shown and not runs else None
@@ -268,6 +193,15 @@ class Model:
         self.pending.update(pending)
         for name, changes in lines.items():
             self.lines.setdefault(name, Line()).update(changes)
+
+    def _place(self, job: Job, lines: dict[str, dict[int, Any]]) -> None:
+        runs, line = 1 if job.state & RUNNING else 0, ""
+        if job.state == SCHED and job.priority and job.granted is None:
+            own = self.state.rules.of(job.queue)
+            line = own.line if own is not None else job.queue
+            lines.setdefault(line, {})[job.id] = in_line(job)
+        self._places[job.id] = job.queue, runs, line
+        self._counts.setdefault(job.queue, [0, 0])[runs] += 1
 
     def _leave(self, id: int, lines: dict[str, dict[int, Any]]) -> None:
         place = self._places.pop(id, None)
@@ -302,7 +236,7 @@ class Model:
             changes[rank] = None
             if node is None:
                 continue
-            now = self._nodes[rank] = _tally(node)
+            now = self._nodes[rank] = tally_of(node)
             states[now[0]] = states.get(now[0], 0) + 1
             sums[:] = [old + part for old, part in zip(sums, now[1:], strict=True)]
             changes[rank] = 0 if now[0] in BAD else 1, rank
@@ -314,9 +248,11 @@ class Model:
         """Take up what came since the last picture."""
         state = self.state
         before, self._wishes = self._wishes, wishes
-        if (before.sort, before.queue, before.match) != (wishes.sort, wishes.queue, wishes.match) or state.rules is not self._rules:
+        if state.rules is not self._rules:
             self._all_jobs()
-        elif self._touched:
+        elif (before.sort, before.queue, before.match) != (wishes.sort, wishes.queue, wishes.match):
+            self._all_keys()
+        if self._touched:
             touched, self._touched = self._touched, set()
             found = {id: state.jobs.get(id) for id in touched}
             active = [job for job in found.values() if job is not None and job.state & (ACTIVE | NEW)]
@@ -355,7 +291,7 @@ class Model:
             (used_mb, total_mb), lost, sum(one[0] for one in counts), sum(one[1] for one in counts),
             {result.name.lower(): number for result, number in state.ended(wishes.queue).items()},
             (self._rate(now, SHORT_S), self._rate(now, LONG_S)),
-            [_node_row(state.nodes[rank]) for rank in bad_part if self._nodes[rank][0] in BAD], self._queue_rows(),
+            [node_row(state.nodes[rank]) for rank in bad_part if self._nodes[rank][0] in BAD], self._queue_rows(),
             rows, total, wishes._replace(cursor=cursor, offset=offset, marked=marked),
         )  # fmt: skip
 
@@ -376,19 +312,19 @@ class Model:
         if wishes.page == "queues":
             return self._queue_rows()[begin:end]
         if wishes.page == "nodes":
-            return [_node_row(self.state.nodes[rank]) for rank in self._by_state.part(begin, end)]
+            return [node_row(self.state.nodes[rank]) for rank in self._by_state.part(begin, end)]
         first = len(self.running)
         ids = self.running.part(min(begin, first), min(end, first), reverse=wishes.reverse)
         ids += self.pending.part(max(0, begin - first), max(0, end - first), reverse=wishes.reverse)
         view = _View(self, now)
         view.outlook = self.outlook
-        return [_job_row(self.state.jobs[id], view) for id in ids]
+        return [job_row(self.state.jobs[id], view) for id in ids]
 
     def _queue_rows(self) -> list[QueueRow]:
         rows = []
         for name, queue in self.state.queues.items():
-            words = [] if queue.enabled else [_why("disabled", queue.disable_reason)]
-            words += [] if queue.started else [_why("stopped", queue.stop_reason)]
+            words = [] if queue.enabled else [reasoned("disabled", queue.disable_reason)]
+            words += [] if queue.started else [reasoned("stopped", queue.stop_reason)]
             results = self.state.ended(name)
             done, counts = results[Result.COMPLETED], self._counts.get(name, [0, 0])
             rows.append(QueueRow(name, "; ".join(words) or "started", counts[0], counts[1], done, sum(results.values()) - done))
@@ -399,48 +335,3 @@ class Model:
         count = sum(self._ended.get(second, 0) for second in range(last - window_s, last))
         age = now - float(self.state.instance.get("started") or 0.0)
         return count / max(1.0, min(float(window_s), age))
-
-
-def _tally(node: Node) -> tuple[Any, ...]:
-    """(state, cores, used, gpus, used, memory, used, idle cores that may not be used)."""
-    cores, used = node.cores.bit_count(), node.used_cores.bit_count()
-    return (_state_of(node), cores, used, node.gpus.bit_count(), node.used_gpus.bit_count(), node.memory_mb, node.used_memory_mb,
-            0 if node.usable else cores - used)  # fmt: skip
-
-
-def _state_of(node: Node) -> str:
-    return "down" if node.shut and node.online and node.drain is None else node.state
-
-
-def _node_row(node: Node) -> NodeRow:
-    why = [str(node.drain[1] or "")] if node.drain is not None else []
-    if not node.online:
-        why.append(("offline: " if why else "") + (str(node.down[1]) if node.down is not None else "its agent has not spoken"))
-    if node.shut:
-        why.append("set down in the graph")
-    return NodeRow(
-        node.rank, node.host, _state_of(node), (node.used_cores.bit_count(), node.cores.bit_count()),
-        (node.used_gpus.bit_count(), node.gpus.bit_count()), len(node.jobs), jobview.one_line("; ".join(filter(None, why))),
-    )  # fmt: skip
-
-
-def _job_row(job: Job, view: View) -> JobRow:
-    pending = not job.state & RUNNING
-    left = (job.duration or None) if pending else None
-    if job.state == RUN and job.expiration:
-        left = jobview.remaining(job, view)
-    uri = job.memo.get("uri") if job.state == RUN else None
-    return JobRow(
-        job.id, job.queue, user_name(job.userid), jobview.status_abbrev(job), job.nnodes or len(job.claims), job.ntasks, job.ncores,
-        job.runtime(view.now), left, job.name, jobview.info(job, view), pending,
-        uri if isinstance(uri, str) else "", job.number,
-    )  # fmt: skip
-
-
-def mark_of(row: Any) -> int:
-    """By what the cursor follows a line; a rank is one more, so that none is 0."""
-    return row.id if isinstance(row, JobRow) else row.rank + 1 if isinstance(row, NodeRow) else 0
-
-
-def _why(word: str, reason: str) -> str:
-    return f"{word}: {jobview.one_line(reason)}" if reason else word

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..journal.ids import f58
 from .formats import clean, cut, width_of
 from .render import duration_text
-from .topmodel import BAD, LONG_S, PAGES, SHORT_S, NodeRow, Picture
+from .toprows import BAD, LONG_S, PAGES, SHORT_S, NodeRow, Picture
 
 Piece = tuple[str, str]  # text, style: "", "bold", "dim", "good", "bad", "warn", "inside", "mark", "head"
 Text = list[Piece]

@@ -22,7 +22,8 @@ from ..journal.log import Journal
 from ..kvs.uri import public
 from . import toppage
 from .topfeed import Feed, Sight, opener, uri_of_row
-from .topmodel import PAGES, SORTS, JobRow, Wishes, mark_of
+from .topmodel import SORTS
+from .toprows import PAGES, JobRow, Wishes, mark_of
 
 COLOURS = {"bold": "bold", "dim": "dim", "good": "green", "bad": "bold red", "warn": "yellow", "inside": "bold cyan",
            "mark": "reverse", "head": "bold underline"}  # fmt: skip

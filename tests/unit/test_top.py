@@ -20,7 +20,8 @@ from fluxkv.kvs.memory_store import MemoryStore, shared_server
 from fluxkv.tools import topfeed, toppage
 from fluxkv.tools.formats import width_of
 from fluxkv.tools.main import cli
-from fluxkv.tools.topmodel import SORTS, Line, Model, Picture, Wishes
+from fluxkv.tools.topmodel import SORTS, Line, Model
+from fluxkv.tools.toprows import Picture, Wishes
 
 WIDE = Wishes(limit=1000)
 
@@ -130,7 +131,7 @@ def test_throughput_is_counted_by_the_servers_time(sample_journal: ModuleType) -
     assert model.picture(WIDE, ended + 20).rates == (0.0, 30 / 60)
     assert model.picture(WIDE, ended + 90).rates == (0.0, 0.0)
     fresh, _ = topfeed.begin(sample.journal)
-    assert fresh.picture(WIDE, sample.clock.now + 1).rates[1] == pytest.approx(0.5, abs=0.1), "what ended before it was opened counts"
+    assert fresh.picture(WIDE, sample.clock.now + 1).rates[1] == pytest.approx(0.5, abs=0.1), "what ended before counts"
 
 
 # -- the layout ---------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ async def until(pilot: Any, true: Callable[[], bool]) -> None:
         if true():
             return
         await pilot.pause(0.02)
-    raise AssertionError("it did not come to that")
+    raise AssertionError(f"it did not come to that:\n{screen(pilot.app)}")
 
 
 def screen(app: Any) -> str:
@@ -261,6 +262,7 @@ def test_it_follows_the_journal(sample_journal: ModuleType) -> None:
         writer = writer_on(sample_journal, sample)
         late = writer.submit("z", sample_journal.jobspec(["late"], name="latecomer"))
         await until(pilot, lambda: "latecomer" in screen(app))
+        writer.schedule(late)
         writer.cli(decide.raise_exception(writer.state, late, "cancel", 0, "", writer.userid, writer.now + 1))
         writer.worker(["clean", late, writer.now + 1, None])
         await until(pilot, lambda: "latecomer" not in screen(app) and "3 canceled" in screen(app))
