@@ -17,7 +17,7 @@ from ..journal.claims import Claim, from_wire
 from ..journal.decide import Decision
 from ..journal.ids import encode, f58
 from ..journal.log import Journal
-from ..journal.rset import parse_R
+from ..journal.rset import ResourceSet, parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted, Store
@@ -136,8 +136,9 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         claims, expiration = granted(store, here)
         meta = store.meta()
-        nodes = {node.rank: node for node in _parent_nodes(store, here, {claim.rank for claim in claims})}
-        graph = _parent_graph(store, here) if here.node == 0 else None  # other nodes only follow
+        first = _first_inventory(store, here)
+        nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})}
+        graph = _parent_graph(store, first) if here.node == 0 else None  # other nodes only follow
     finally:
         store.close()
     rows: list[Row] = []
@@ -171,29 +172,27 @@ def _parents(here: Place, name: str) -> Any:
         return None
 
 
-def _parent_nodes(store: Store, here: Place, ranks: set[int]) -> Any:
-    """The parent's inventory: from its state directory when that is on this host, else from its journal."""
-    if here.state_dir:
-        try:
-            settings = StateDir(here.state_dir).read()
-            if settings.get("uri") == here.parent:
-                nodes = parse_R(settings["R"]).nodes
-                if ranks <= {node.rank for node in nodes}:  # it knows nothing of hosts that joined later
-                    return nodes
-        except (Rejected, Unavailable, KeyError):
-            pass
+def _first_inventory(store: Store, here: Place) -> ResourceSet | None:
+    """What the parent began with, from its state directory; None where that is on another host, and where another inventory, other
+    properties among it, may have taken its place since."""
+    try:
+        settings = StateDir(here.state_dir).read() if here.state_dir else {}
+        found = parse_R(settings["R"]) if settings.get("uri") == here.parent else None
+    except (Rejected, Unavailable, KeyError):
+        return None
+    return found if found is not None and store.bumps(["resource"])[0] <= 1 else None
+
+
+def _parent_nodes(store: Store, first: ResourceSet | None, ranks: set[int]) -> Any:
+    """The parent's inventory."""
+    if first is not None and ranks <= {node.rank for node in first.nodes}:  # it knows nothing of hosts that joined later
+        return first.nodes
     return Journal(store).look().nodes.values()
 
 
-def _parent_graph(store: Store, here: Place) -> ResourceGraph | None:
-    """The parent's graph of resources, None if it has none. It is asked for only where it may have one: its first inventory has, or
-    there has been another since."""
-    try:
-        settings = StateDir(here.state_dir).read() if here.state_dir else {}
-        first = parse_R(settings["R"]).tree is not None if settings.get("uri") == here.parent else None
-    except (Rejected, Unavailable, KeyError):
-        first = None
-    if first is False and store.bumps(["resource"])[0] <= 1:
+def _parent_graph(store: Store, first: ResourceSet | None) -> ResourceGraph | None:
+    """The parent's graph of resources, None if it has none. It is asked for only where it may have one."""
+    if first is not None and first.tree is None:
         return None
     return Journal(store).look().graph
 
