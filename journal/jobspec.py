@@ -7,13 +7,13 @@ makes one from options.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
 from . import ranges
 from .jobspec_build import from_options, parse_setting, set_attribute, set_shell_option
-from .jobspec_check import GENERAL, MAX_BYTES, MAX_DEPTH, check, check_plain, fault
+from .jobspec_check import ALTERNATIVE, GENERAL, MAX_BYTES, MAX_DEPTH, check, check_plain, fault
 from .shown import shown
 
 __all__ = [
@@ -149,7 +149,7 @@ def memory_mb(count: int, unit: str = "") -> int:
 
 
 def resource_counts(jobspec: Mapping[str, Any]) -> Counts:
-    """Totals of a checked jobspec; a range counts with its least value."""
+    """Totals of a checked jobspec; a range counts with its least value, of alternatives the first does."""
     totals: dict[str, int] = {}
     per_label: dict[str, tuple[int, dict[str, int]]] = {}
     exact = True
@@ -159,7 +159,7 @@ def resource_counts(jobspec: Mapping[str, Any]) -> Counts:
         count = ranges.parse_count(vertex["count"])
         exact = exact and count.fixed
         amount = above * count.min
-        kind = vertex["type"]
+        kind = "slot" if vertex["type"] == ALTERNATIVE else vertex["type"]
         size = memory_mb(amount, vertex.get("unit", "")) if kind == "memory" else amount
         for into in sums:
             into[kind] = into.get(kind, 0) + size
@@ -167,11 +167,20 @@ def resource_counts(jobspec: Mapping[str, Any]) -> Counts:
             inside: dict[str, int] = {}
             per_label[vertex["label"]] = (amount, inside)
             sums = [*sums, inside]
-        for child in vertex.get("with", ()):
-            walk(child, amount, sums)
+        walk_all(vertex.get("with", ()), amount, sums)
 
-    for vertex in jobspec["resources"]:
-        walk(vertex, 1, [totals])
+    def walk_all(vertices: Sequence[Mapping[str, Any]], above: int, sums: list[dict[str, int]]) -> None:
+        nonlocal exact
+        first = ""
+        for vertex in vertices:
+            if first and vertex["type"] == ALTERNATIVE:
+                per_label.setdefault(vertex["label"], per_label[first])
+                exact = False
+                continue
+            walk(vertex, above, sums)
+            first = vertex["label"] if vertex["type"] == ALTERNATIVE else first
+
+    walk_all(jobspec["resources"], 1, [totals])
     tasks = 0
     for task in jobspec["tasks"]:
         ((key, amount),) = task["count"].items()

@@ -16,6 +16,8 @@ from .shown import shown
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 GENERAL = 999  # RFC 14 calls this number "not a released version"
+ALTERNATIVE = "xor_slot"  # of those side by side a job gets one (Fluxion)
+SLOTS = ("slot", ALTERNATIVE)
 
 _TOP = ("version", "resources", "tasks", "attributes")
 _V1_KEYS = {
@@ -90,7 +92,7 @@ def check(jobspec: Mapping[str, Any], general: bool = False) -> None:
     if type(version) is not int or version not in (1, GENERAL):
         raise fault("version", f"must be 1 (or {GENERAL} for the general form), not {shown(version)}")
     v1 = version == 1 and not general
-    labels: dict[str, int] = {}
+    labels: dict[str, str] = {}
     resources = _list(jobspec["resources"], "resources")
     for at, vertex in enumerate(resources):
         _check_vertex(vertex, f"resources[{at}]", labels, "top" if v1 else "")
@@ -125,8 +127,9 @@ def _count(value: Any, path: str) -> None:
         raise fault(path, str(error)) from None
 
 
-def _check_vertex(vertex: Any, path: str, labels: dict[str, int], role: str) -> None:
-    """role: "" in the general form; in version 1 what may stand here: "top", "slot" (in a node) or "leaf"."""
+def _check_vertex(vertex: Any, path: str, labels: dict[str, str], role: str) -> None:
+    """role: "" in the general form; in version 1 what may stand here: "top", "slot" (in a node) or "leaf". labels: with, for an
+    alternative, among which others it stands: those may share a label."""
     if not isinstance(vertex, Mapping):
         raise fault(path, "must be an object")
     for key in ("type", "count"):
@@ -150,13 +153,15 @@ def _check_vertex(vertex: Any, path: str, labels: dict[str, int], role: str) -> 
             _string(vertex[key], f"{path}.{key}")
     if "exclusive" in vertex and not isinstance(vertex["exclusive"], bool):
         raise fault(f"{path}.exclusive", "must be true or false")
-    if kind == "slot":
+    if kind in SLOTS:
         for key in ("label", "with"):
             if key not in vertex:
                 raise fault(f"{path}.{key}", "is required for a slot")
-        if vertex["label"] in labels:
-            raise fault(f"{path}.label", f"{shown(vertex['label'])} is used twice")
-        labels[vertex["label"]] = 1
+        among = path.rpartition("[")[0] if kind == ALTERNATIVE else ""
+        label = vertex["label"]
+        if label in labels and (not among or labels[label] != among):
+            raise fault(f"{path}.label", f"{shown(label)} is used twice")
+        labels[label] = among
     if "with" in vertex:
         inside = _list(vertex["with"], f"{path}.with")
         if role == "leaf":
@@ -177,7 +182,7 @@ def _check_inside(kind: str, types: list[str], path: str) -> None:
         raise fault(path, "a slot holds one core entry and at most one gpu entry in version 1")
 
 
-def _check_task(task: Any, path: str, labels: Mapping[str, int], v1: bool) -> None:
+def _check_task(task: Any, path: str, labels: Mapping[str, str], v1: bool) -> None:
     if not isinstance(task, Mapping):
         raise fault(path, "must be an object")
     for key in ("command", "slot", "count"):

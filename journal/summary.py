@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from .claims import Claim
+from .jobspec_check import ALTERNATIVE, SLOTS
 from .wire import pack, unpack
 
 MOST = 1 << 62  # counts multiply; beyond this a number could not be packed, nor any such job run
@@ -52,7 +53,7 @@ def _per_resource(system: dict[str, Any]) -> Any:
 
 def ntasks_on(jobspec: Mapping[str, Any] | None, claims: Sequence[Claim]) -> int | None:
     """How many tasks a job has on what it was given, if that decides it (tasks by node or core, or by slot where more of these may
-    be had than the least that was asked for); else None."""
+    be had than the least that was asked for, or there are several kinds); else None."""
     system = ((jobspec or {}).get("attributes") or {}).get("system") or {}
     wanted = _per_resource(system) if "shell" in system else None
     if wanted is None:
@@ -72,11 +73,19 @@ def _on_slots(jobspec: Mapping[str, Any], claims: Sequence[Claim]) -> int | None
     return min(sum([claim.slots for claim in claims]) * each, MOST) or None
 
 
-def _varies(vertices: Any) -> bool:
-    """Is any count a range, or a set?"""
-    for vertex in vertices if isinstance(vertices, list) else ():
-        if isinstance(vertex, dict) and (type(vertex.get("count", 1)) is not int or _varies(vertex.get("with"))):
-            return True
+def _varies(resources: Any) -> bool:
+    """Is any count a range, or a set, or are there several slots, so that tasks run in one of them only?"""
+    slots = 0
+    stack = [resources]
+    while stack:
+        vertices = stack.pop()
+        for vertex in vertices if isinstance(vertices, list) else ():
+            if not isinstance(vertex, dict):
+                continue
+            slots += vertex.get("type") in SLOTS
+            if slots > 1 or type(vertex.get("count", 1)) is not int:
+                return True
+            stack.append(vertex.get("with"))
     return False
 
 
@@ -87,6 +96,7 @@ def _counts(packed: bytes) -> tuple[int, int, int, int]:
 
     def walk(vertices: Any, factor: int) -> None:
         nonlocal nodes, slots, cores, gpus
+        chosen = False  # of alternatives the first counts, until it is known which it is
         for vertex in vertices or ():
             count = vertex.get("count", 1)
             if isinstance(count, dict):
@@ -95,6 +105,10 @@ def _counts(packed: bytes) -> tuple[int, int, int, int]:
                 count = 1
             total = factor * count
             kind = vertex.get("type")
+            if kind == ALTERNATIVE:
+                if chosen:
+                    continue
+                chosen, kind = True, "slot"
             if kind == "node":
                 nodes += total
             elif kind == "slot":

@@ -9,12 +9,13 @@ Equal requests of different jobs are one object: the cache is bounded and holds 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from ..journal.claims import MEMORY_UNITS, Claim
+from ..journal.jobspec_check import ALTERNATIVE, SLOTS
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def _label(tasks: object) -> str:
 def _compile(resources: object, constraint: object, duration: object, queue: object, label: str) -> Request:
     if not isinstance(resources, list | tuple) or not resources:
         raise _bad("resources", "must be a list of at least one vertex")
-    tree = tuple(_vertex(v, f"resources[{i}]") for i, v in enumerate(resources))
-    labels = set[str]()
+    tree = _agreed(tuple(_vertex(v, f"resources[{i}]") for i, v in enumerate(resources)), label)
+    labels = dict[str, str]()
     _check_labels(tree, "resources", labels)
     if (
         not isinstance(duration, int | float)
@@ -187,14 +188,14 @@ def _vertex(value: object, path: str, depth: int = 0) -> Vertex:
     if "with" in value and (not isinstance(below, list | tuple) or not below):
         raise _bad(f"{path}.with", "must be a list of at least one vertex")
     children = tuple(_vertex(v, f"{path}.with[{i}]", depth + 1) for i, v in enumerate(below))
-    if value["type"] == "slot" and not children:
+    if value["type"] in SLOTS and not children:
         raise _bad(f"{path}.with", "is missing: a slot must hold something")
     count = _count(value.get("count"), f"{path}.count")
     return Vertex(value["type"], count, exclusive, value.get("label", ""), value.get("unit", ""), children)
 
 
 def _has_slot(vertex: Vertex) -> bool:
-    return vertex.type in ("slot", "xor_slot") or any(map(_has_slot, vertex.children))
+    return vertex.type in SLOTS or any(map(_has_slot, vertex.children))
 
 
 def _count(value: object, path: str) -> int | Range | Choice:
@@ -216,16 +217,28 @@ def _count(value: object, path: str) -> int | Range | Choice:
     return amount.min if amount.fixed else amount
 
 
-def _check_labels(tree: Sequence[Vertex], path: str, seen: set[str]) -> None:
-    """RFC 14: every slot has a label, and no two have the same."""
+def _agreed(tree: tuple[Vertex, ...], label: str) -> tuple[Vertex, ...]:
+    """Tasks that run in one of several alternatives run in whichever it becomes: all have its label then."""
+    named = any(vertex.type == ALTERNATIVE and vertex.label == label for vertex in tree)
+    found = []
+    for vertex in tree:
+        own = label if named and vertex.type == ALTERNATIVE else vertex.label
+        below = _agreed(vertex.children, label)
+        found.append(vertex if own is vertex.label and below == vertex.children else replace(vertex, label=own, children=below))
+    return tuple(found)
+
+
+def _check_labels(tree: Sequence[Vertex], path: str, seen: dict[str, str]) -> None:
+    """RFC 14: every slot has a label, and no two have the same, but for alternatives. seen: among which others a label's are."""
     for i, vertex in enumerate(tree):
         here = f"{path}[{i}]"
-        if vertex.type == "slot":
+        if vertex.type in SLOTS:
             if not vertex.label:
                 raise _bad(f"{here}.label", "is missing: tasks name their slot by it")
-            if vertex.label in seen:
+            among = path if vertex.type == ALTERNATIVE else ""
+            if vertex.label in seen and (not among or seen[vertex.label] != among):
                 raise _bad(f"{here}.label", f"is used twice: {vertex.label!r}")
-            seen.add(vertex.label)
+            seen[vertex.label] = among
         _check_labels(vertex.children, f"{here}.with", seen)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from ...journal.jobspec_check import ALTERNATIVE
 from .needs import SAME, Need, TreeRequest, ratio
 from .once import Once, Progress, twice
 from .policies import Policy
@@ -298,7 +299,7 @@ class Search:
         return sorted(children, key=_most_left, reverse=True) if self.policy.stops_early else children
 
     def _is_alternative(self, need: Need) -> bool:
-        return need.is_slot and (self.flexible or need.type == "xor_slot")
+        return need.is_slot and (self.flexible or need.type == ALTERNATIVE)
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         """Pack slots at `u`. Alternatives may be made of the same vertices; others are not, nor are these for what is beside them.

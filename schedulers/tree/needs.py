@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...journal import constraint as constraints
 from ...journal.claims import MEMORY_UNITS
 from ...journal.duration import parse_duration
+from ...journal.jobspec_check import SLOTS
 from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
 from ...kvs.errors import Rejected
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 CACHE_SIZE = 4096
 MAX_DEPTH = 64
 MAX_VERTICES = 4096
-SLOTS = ("slot", "xor_slot")
 FOREVER_S = 1 << 40
 
 #: Unit -> (what it measures, how much of it).

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxkv.journal import jobspec
+from fluxkv.journal.summary import summarize
 from fluxkv.kvs.errors import Rejected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,3 +326,16 @@ def test_general_counts():
         }
     )  # fmt: skip
     assert jobspec.resource_counts(request) == jobspec.Counts(2, 8, 12 + 5 + 12, 14, 0, 8192, False)
+
+
+def test_of_alternatives_the_first_is_counted():
+    alternatives = [
+        {"type": "xor_slot", "count": 3, "label": "a", "with": [{"type": "core", "count": 2}]},
+        {"type": "xor_slot", "count": 1, "label": "b", "with": [{"type": "core", "count": 1}, {"type": "gpu", "count": 1}]},
+    ]
+    request = {
+        "version": 999, "resources": [{"type": "node", "count": 2, "with": alternatives}], "attributes": {},
+        "tasks": [{"command": ["x"], "slot": "b", "count": {"per_slot": 1}}],
+    }  # fmt: skip
+    assert jobspec.resource_counts(jobspec.parse_jobspec(request)) == jobspec.Counts(2, 6, 6, 12, 0, 0, False)
+    assert summarize(request)[3] == (2, 6, 12)

@@ -16,6 +16,7 @@ from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_graph, decide_hosts, snapshot
 from fluxkv.journal.claims import Claim, Draw
 from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
+from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.resource_graph import from_wire
 from fluxkv.journal.rset import NodeRecord, ResourceSet
 from fluxkv.journal.state import State
@@ -174,6 +175,34 @@ def test_tasks_are_counted_on_what_a_job_got(rig: Rig) -> None:
     id = rig.submit(wanting(vertex("node", {"min": 1, "max": 3}, slot(count=2))))
     assert (rig.job(id).ranks, rig.job(id).nnodes, rig.job(id).ntasks) == ([0, 1, 2], 3, 6)
     assert [order[1:] for rank in range(4) for order in rig.orders(rank) if order[0] == "launch"] == [[id, False]] * 3
+
+
+def test_of_alternatives_a_job_gets_one_and_its_tasks_run_in_that(rig: Rig) -> None:
+    def asked(slots: list[dict[str, Any]], task: str) -> dict[str, Any]:
+        spec = wanting(vertex("node", 1, *slots))
+        spec["version"], spec["tasks"][0]["slot"] = 999, task
+        check(spec)
+        return spec
+
+    big = vertex("xor_slot", 1, vertex("core", 9), label="big")
+    small = vertex("xor_slot", 2, vertex("core", 1), label="small")
+    for task in ("big", "small"):
+        id = rig.submit(asked([big, small], task))
+        assert (rig.job(id).ntasks, rig.job(id).claims[0].slots, rig.job(id).claims[0].cores.bit_count()) == (2, 2, 2)
+        end(rig, id)
+    same = [{**big, "label": "t"}, {**small, "label": "t"}]
+    assert rig.job(rig.submit(asked(same, "t"))).ntasks == 2
+    beside = [vertex("slot", 1, vertex("core"), label="one"), vertex("slot", 1, vertex("core"), label="two")]
+    id = rig.submit(asked(beside, "one"))
+    assert (rig.job(id).state, rig.job(id).ntasks) == (RUN, 1)
+    for wrong, path in (
+        ([small, {**slot(), "label": "small"}], r"with\[1\].label"), ([{**slot(), "label": "small"}, small], r"with\[1\].label"),
+        ([vertex("node", 1, small), vertex("node", 1, small)], r"with\[1\].with\[0\].label"),
+        ([vertex("xor_slot", 1, vertex("core"))], r"with\[0\].label"), ([vertex("xor_slot", 1, label="t")], r"with\[0\].with"),
+    ):  # fmt: skip
+        with pytest.raises(Rejected, match=path):
+            asked(wrong, "small")
+    same_everywhere(rig)
 
 
 def test_hosts_join_and_leave_a_graph(rig: Rig) -> None:

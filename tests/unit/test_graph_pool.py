@@ -413,7 +413,7 @@ def test_a_request_without_a_core_for_its_tasks_is_not_served() -> None:
         ([vertex("node", 2, slot(3, vertex("core", 2)))], 12),
         ([vertex("node", {"min": 2, "max": 5}, slot(1, vertex("socket", 2, vertex("core", 3))))], 12),
         ([slot(1, vertex("core", 4), label="a"), slot(1, vertex("core", 1), label="b")], 1),
-        ([vertex("xor_slot", 1, vertex("core", 4)), vertex("xor_slot", 1, vertex("core", 2))], 2),
+        ([vertex("xor_slot", 1, vertex("core", n), label="task") for n in (4, 2)], 2),
         ([vertex("rack", 1, slot(1, vertex("node", 1)))], 0),
     ],
 )
