@@ -2,7 +2,8 @@
 
 Heartbeats come by the telemetry stream, with the worker's own pulse among them. Time is counted by what is heard: from one message
 to the next at most `GAP_S`. So an outage of the server, or a worker that stood still, makes nobody silent (HAZARD 25): while nobody
-is heard, time does not go on. It counts from the node's last beat, the beginning of this worker's lead, or the epoch's, the latest.
+is heard, time does not go on. It counts from the node's last beat, its coming into the inventory, the beginning of this worker's
+lead, or the epoch's, the latest.
 
 A node silent for `Rules.offline_after_s` goes offline, with an event. What runs there goes on, and nothing is known of it: its jobs
 wait. Only those that ask for another attempt after a node failure are known to be over after twice the time their launcher lets
@@ -38,6 +39,7 @@ class NodeWatch:
         self.since = 0.0  # the clock when counting began for all
         self.at_ms = 0
         self.last: dict[int, float] = {}
+        self.came: dict[int, float] = {}  # rank -> the clock when it was first seen in the inventory
         self.last_ms: dict[int, int] = {}
         self.fence_s: dict[int, float] = {}
         self.greeted: dict[int, float] = {}
@@ -106,13 +108,14 @@ class NodeWatch:
 
     def silent_s(self, rank: int) -> float:
         """How long a node has not been heard."""
-        return self.heard - max(self.last.get(rank, 0.0), self.since)
+        return self.heard - max(self.last.get(rank, 0.0), self.came.get(rank, 0.0), self.since)
 
     def due(self, state: State, now: float) -> list[Group]:
         """What is owed to nodes now."""
         self.news = False
         limit = state.rules.offline_after_s
         groups: list[Group] = []
+        self._look(state)
         for rank, node in state.nodes.items():
             silent = self.silent_s(rank)
             if node.online:
@@ -135,6 +138,12 @@ class NodeWatch:
                     groups += [lost(state.jobs[id], rank, cause, now) for id in sorted(node.jobs | node.grants)
                                if fenced(state.jobs[id]) and _expected(state.jobs[id], rank)]  # fmt: skip
         return groups
+
+    def _look(self, state: State) -> None:
+        """Note who has come into the inventory, and forget who has left it."""
+        if self.came.keys() != state.nodes.keys():
+            first = self.heard if self.came else self.since
+            self.came = {rank: self.came.get(rank, first) for rank in state.nodes}
 
     def _greets(self, rank: int) -> bool:
         last = self.greeted.get(rank)

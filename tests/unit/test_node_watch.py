@@ -74,6 +74,23 @@ def test_a_silent_node_goes_offline_and_is_asked_to_speak_when_it_is_heard() -> 
     assert len(air.events("offline")) == 1
 
 
+def test_a_node_that_comes_later_has_all_of_the_time_to_be_heard() -> None:
+    """Its number may have been that of one that left, long ago."""
+    air = Air()
+    new = decide_hosts.Newcomer("late", 1, 0, 0, (), "spool", "b")
+    for _ in range(2):
+        air.quiet(3 * T, 0, 1)
+        decision, rank = decide_hosts.join(air.rig.state, new, air.rig.now)
+        air.rig.do(decision)
+        air.rig.hello(rank)
+        air.rig.turn()
+        air.quiet(T - 1, 0, 1)
+        assert air.rig.state.nodes[rank].online
+        air.rig.do(decide_hosts.leave(air.rig.state, rank, air.rig.now))
+        air.rig.turn()
+    assert not air.events("offline")
+
+
 def test_a_node_that_was_stopped_is_not_asked_to_come_back() -> None:
     """Its agent still beats while its tasks are being ended."""
     air = Air()
