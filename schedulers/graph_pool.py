@@ -14,6 +14,7 @@ from ..kvs.errors import Conflict
 from .ordered import Ranking, ranking_of
 from .request import Request
 from .resources import Node, Pool, Unmatched
+from .stock import Stock
 from .tree.layout import Layout
 from .tree.limits import Limits
 from .tree.vertices import Tree
@@ -24,7 +25,7 @@ LIMITS_SIZE = 256  # constraints that are remembered
 class GraphPool(Pool):
     """nodes: as for Pool, of which the tree has the same ranks. tree: a compact one; it is shared and never changed."""
 
-    __slots__ = ("_dim", "_limits", "_occupied", "_ranking", "_shaded")
+    __slots__ = ("_dim", "_left", "_limits", "_occupied", "_ranking", "_shaded")
 
     def __init__(self, nodes: Iterable[Node], tree: Tree, match_policy: str = "first") -> None:
         super().__init__(nodes, match_policy)
@@ -33,6 +34,7 @@ class GraphPool(Pool):
         self._limits: dict[bytes, Limits] = {}
         self._occupied = 0  # positions of nodes in which something other than cores, GPUs and memory is in use
         self._shaded = 0  # positions of nodes below something that is down
+        self._left: dict[str, Stock] = {}  # by type; those that were asked for
         self._dim = False  # is something down in which a node has cores, GPUs or memory?
         for vertex in tree.vertices:
             if not vertex.up:
@@ -47,6 +49,7 @@ class GraphPool(Pool):
         new = super().copy()
         assert isinstance(new, GraphPool)
         new._dim, new._limits = self._dim, self._limits
+        new._left = {kind: stock.copy() for kind, stock in self._left.items()}
         new._occupied, new._shaded, new._ranking = self._occupied, self._shaded, self._ranking
         return new
 
@@ -107,6 +110,9 @@ class GraphPool(Pool):
     def _draw(self, ordinal: int, units: int, ids: int) -> None:
         """So much of a vertex is in use."""
         was, at = ordinal in self.drawn, self.layout.position[ordinal]
+        if at >= 0 and (left := self._left.get(self.layout.vertices[ordinal].type)) is not None:
+            given_back = self._in_use(ordinal, *self.drawn.get(ordinal, (0, 0)))
+            left.set(at, left.counts[at] + given_back - self._in_use(ordinal, units, ids))
         if units > 0:
             self.drawn[ordinal] = (min(units, self.layout.vertices[ordinal].size), ids)
         elif was:
@@ -128,6 +134,22 @@ class GraphPool(Pool):
                 self._dim = True
 
     # -- what it answers
+
+    def left(self, kind: str) -> Stock | None:
+        found = self._left.get(kind)
+        if found is None and (counted := self.layout.counted(kind)) is not None:
+            found = self._left[kind] = counted.copy()
+            for at, ordinals in self.inner.items():
+                those = [ordinal for ordinal in ordinals if self.layout.vertices[ordinal].type == kind]
+                found.set(at, found.counts[at] - sum(self._in_use(ordinal, *self.drawn[ordinal]) for ordinal in those))
+        return found
+
+    def _in_use(self, ordinal: int, units: int, ids: int) -> int:
+        """How many units of a vertex cannot be had."""
+        vertex = self.layout.vertices[ordinal]
+        if units <= 0:
+            return 0
+        return (ids & vertex.ids).bit_count() if vertex.ids else min(units, vertex.size)
 
     def limits(self, request: Request) -> Limits:
         found = self._limits.get(request.constraint_key)

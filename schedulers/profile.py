@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ..journal.claims import Claim
+from .looks import Look
 from .request import Flat, Request
 from .resources import Pool
 from .stock import lowest, positions
@@ -36,7 +37,11 @@ def _end_of(kept: Kept) -> float:
     return kept.end
 
 
-class _Need(NamedTuple):
+def _start_of(kept: Kept) -> float:
+    return kept.start
+
+
+class Need(NamedTuple):
     """What one unit of a request is: a whole node's share, or a slot. total: how many are asked for."""
 
     total: int
@@ -46,13 +51,13 @@ class _Need(NamedTuple):
     by_node: bool
     exclusive: bool
 
-    def within(self, other: _Need) -> bool:
+    def within(self, other: Need) -> bool:
         """Whether whatever serves the other would serve this one."""
         alike = self.by_node == other.by_node and self.exclusive == other.exclusive
         return alike and all(mine <= its for mine, its in zip(self[:4], other[:4], strict=True))
 
 
-class _Growth(NamedTuple):
+class Growth(NamedTuple):
     """When units come free, what runs being all there is. times ascending; units[k]: how many there are from times[k] on."""
 
     times: list[float]
@@ -86,15 +91,16 @@ class Profile:
                 )
         self._counts = [[cores.bit_count() for cores, _, _ in free] for free in self._free]
         self.kept: dict[int, Kept] = {}  # by job
-        self._by_end: list[Kept] = []
+        self.by_end: list[Kept] = []
+        self.by_start: list[Kept] = []
         self._on: dict[int, dict[int, Kept]] = {}  # position -> job -> its reservation there
-        self._growth: dict[tuple[_Need, bytes], _Growth] = {}
+        self._growth: dict[tuple[Need, bytes], Growth] = {}
         # (constraint, what, length, start): who asks for no less of everything begins no earlier in this plan.
-        self._least: list[tuple[bytes, _Need, float, float]] = []
+        self._least: list[tuple[bytes, Need, float, float]] = []
         self._ends = sorted({time for times in self._times for time in times[1:]})
         self._freed: list[int] | None = None
         self._events: list[tuple[float, int]] | None = None
-        self._totals: tuple[list[float], list[int], list[float], list[int]] | None = None
+        self._totals: tuple[list[float], list[int], list[float], list[int], list[int]] | None = None
 
     # -- what it is told ------------------------------------------------------------------------------------------
 
@@ -111,7 +117,7 @@ class Profile:
                 free[k] = (cores & ~claim[1], gpus & ~claim[2], memory_mb - claim[3])
             self._counts[i] = [cores.bit_count() for cores, _, _ in free]
         self._growth.clear()
-        self._freed = self._events = None
+        self._freed = self._events = self._totals = None
         insort(self._ends, end)
 
     def keep(self, job: int, start: float, end: float, claims: Iterable[Claim]) -> None:
@@ -121,7 +127,8 @@ class Profile:
         for i in held:
             self._on.setdefault(i, {})[job] = kept
         insort(self._ends, end)
-        insort(self._by_end, kept, key=_end_of)
+        insort(self.by_end, kept, key=_end_of)
+        insort(self.by_start, kept, key=_start_of)
         self._totals = None
 
     def release(self, job: int) -> None:
@@ -129,7 +136,8 @@ class Profile:
         kept = self.kept.pop(job, None)
         if kept is None:
             return
-        self._by_end.remove(kept)
+        self.by_end.remove(kept)
+        self.by_start.remove(kept)
         for i in kept.held:
             del self._on[i][job]
         self._totals = None
@@ -156,7 +164,7 @@ class Profile:
         among = self.pool.usable & self.pool.matching(request)
         growth = self._grown(need, request.constraint_key, among)
         moment = self._known_least(need, request.constraint_key, length)
-        cores, look = need.total * need.cores, _Look(self, need, growth, among, length)
+        cores, look = need.total * need.cores, Look(self, need, growth, among, length)
         while (moment := self._not_before(growth, need.total, moment)) < FOR_EVER:
             if moment <= self.now:  # what fits now is no reservation
                 moment = self._next_end(moment)
@@ -193,7 +201,7 @@ class Profile:
             memory_mb -= max(sum(one.held[i][2] for one in within if one.start <= max(at.start, start) < one.end) for at in within)
         return cores, gpus, memory_mb
 
-    def units(self, need: _Need, i: int, free: Free) -> int:
+    def units(self, need: Need, i: int, free: Free) -> int:
         cores, gpus, memory_mb = free
         if need.exclusive:
             node = self.pool.nodes[i]
@@ -208,10 +216,10 @@ class Profile:
         return max(units, 0)
 
     @staticmethod
-    def _serves(need: _Need, free: Free) -> bool:
+    def _serves(need: Need, free: Free) -> bool:
         return free[0].bit_count() >= need.cores and free[1].bit_count() >= need.gpus and free[2] >= need.memory_mb
 
-    def _grown(self, need: _Need, constraint_key: bytes, among: int) -> _Growth:
+    def _grown(self, need: Need, constraint_key: bytes, among: int) -> Growth:
         key = (need._replace(total=0), constraint_key)
         found = self._growth.get(key)
         if found is None:
@@ -233,10 +241,10 @@ class Profile:
                         gains.append((time, here - had))
                         had = here
             gains.sort()
-            found = self._growth[key] = _Growth([time for time, _ in gains], list(accumulate(gain for _, gain in gains)))
+            found = self._growth[key] = Growth([time for time, _ in gains], list(accumulate(gain for _, gain in gains)))
         return found
 
-    def _known_least(self, need: _Need, constraint_key: bytes, length: float) -> float:
+    def _known_least(self, need: Need, constraint_key: bytes, length: float) -> float:
         found = self.now
         for key, less, as_long, start in self._least:
             if start > found and as_long <= length and key == constraint_key and less.within(need):
@@ -253,14 +261,12 @@ class Profile:
         if self._totals is None:
             self._count()
             assert self._totals is not None
-        begins, begun, ends, ended = self._totals
+        begins, begun, ends, ended, left = self._totals
         low, high = bisect_right(begins, start), bisect_left(begins, end)
-        for at in range(high, low - 1, -1):  # just after each begin in the window, and at its start
-            moment = begins[at - 1] if at > low else start
-            held = (begun[at - 1] if at else 0) - (ended[back - 1] if (back := bisect_right(ends, moment)) else 0)
-            if self._all_free(moment) - held < cores:
-                return moment
-        return 0.0
+        if low < high and min(left[low:high]) < cores:
+            return next(begins[at] for at in range(high - 1, low - 1, -1) if left[at] < cores)
+        held = (begun[low - 1] if low else 0) - (ended[back - 1] if (back := bisect_right(ends, start)) else 0)
+        return start if self._all_free(start) - held < cores else 0.0
 
     def _all_free(self, moment: float) -> int:
         """How many cores what runs leaves free then."""
@@ -277,16 +283,15 @@ class Profile:
         return self._freed[at - 1] if at else 0
 
     def _count(self) -> None:
-        """Cores reserved, by begin and by end, added up."""
-        begins = sorted((kept.start, kept.cores) for kept in self.kept.values())
-        ends = sorted((kept.end, kept.cores) for kept in self.kept.values())
-        self._totals = (
-            [time for time, _ in begins], list(accumulate(cores for _, cores in begins)),
-            [time for time, _ in ends], list(accumulate(cores for _, cores in ends)),
-        )  # fmt: skip
+        """Cores reserved, by begin and by end, added up; and how many are free just after each begin."""
+        begins, begun = _added((kept.start, kept.cores) for kept in self.by_start)
+        ends, ended = _added((kept.end, kept.cores) for kept in self.by_end)
+        over = [ended[back - 1] if (back := bisect_right(ends, moment)) else 0 for moment in begins]
+        left = [self._all_free(moment) - held + gone for moment, held, gone in zip(begins, begun, over, strict=True)]
+        self._totals = begins, begun, ends, ended, left
 
     @staticmethod
-    def _not_before(growth: _Growth, total: int, moment: float) -> float:
+    def _not_before(growth: Growth, total: int, moment: float) -> float:
         """The first time, not before this one, at which there would be as many units if nothing were reserved."""
         return max(moment, growth.reached(total))
 
@@ -300,10 +305,6 @@ class Profile:
                 found = kept.end
         return found
 
-    def ending_after(self, moment: float) -> list[Kept]:
-        """What is reserved and not over by then."""
-        return self._by_end[bisect_right(self._by_end, moment, key=_end_of) :]
-
     def ending(self, after: float, until: float) -> set[int]:
         """The positions at which somebody ends in (after, until]."""
         if self._events is None:
@@ -311,11 +312,21 @@ class Profile:
         low, high = bisect_right(self._events, (after, len(self._times))), bisect_right(self._events, (until, len(self._times)))
         return {i for _, i in self._events[low:high]}
 
-    def alone(self, i: int, moment: float) -> Free:
-        """What is free on a node then, were nothing reserved."""
-        return self._free[i][bisect_right(self._times[i], moment) - 1]
+    def fewer(self, need: Need, i: int, start: float, end: float) -> int:
+        """How many units there are less on a node in all of [start, end) for what is reserved there."""
+        at = bisect_right(self._times[i], start) - 1
+        if need.gpus or need.memory_mb or need.exclusive:
+            return self.units(need, i, self._free[i][at]) - self.units(need, i, self.free_in(i, start, end))
+        cores = self._free[i][at][0]
+        for kept in self._on[i].values():
+            if kept.start < end and kept.end > start:
+                cores &= ~kept.held[i][0]
+        had, has = self._counts[i][at], cores.bit_count()
+        if need.by_node:
+            return int(had >= need.cores > has)
+        return had // need.cores - has // need.cores
 
-    def _pick(self, flat: Flat, need: _Need, among: int, start: float, end: float) -> tuple[Claim, ...]:
+    def _pick(self, flat: Flat, need: Need, among: int, start: float, end: float) -> tuple[Claim, ...]:
         """The claims, lowest positions first: as `Pool.match` would, were it then."""
         left, claims = need.total, []
         touched: set[int] = set()
@@ -344,76 +355,15 @@ class Profile:
         return tuple(claims)
 
 
-class _Look:
-    """How many units of a request there are in the window that begins at a moment; moments only grow.
-
-    What is kept between looks is, for each node on which something is reserved in the window, how far it has fewer units than it
-    would have without: only nodes on which something has changed since are looked at again.
-    """
-
-    def __init__(self, profile: Profile, need: _Need, growth: _Growth, among: int, length: float) -> None:
-        self.profile, self.need, self.growth, self.among, self.length = profile, need, growth, among, length
-        self.start = profile.now
-        self.within: dict[int, Kept] = {}
-        self.fewer: dict[int, int] = {}
-        self.next: dict[int, float] = {}  # where there are fewer: when somebody ends there
-        self.total = 0
-
-    def room(self, start: float) -> int:
-        """In all of [start, start + length): exact where that decides whether it is enough."""
-        need, growth, profile = self.need, self.growth, self.profile
-        end, at = start + self.length, bisect_right(growth.times, start)
-        units = growth.units[at - 1] if at else 0
-        if units < need.total:
-            return units
-        within = {kept.job: kept for kept in profile.ending_after(start) if kept.start < end}
-        if not need.gpus and not need.memory_mb and units - self._most(within.values()) >= need.total:
-            return units  # whatever it is exactly
-        changed = profile.ending(self.start, start) & self.fewer.keys()
-        for job in within.keys() ^ self.within.keys():
-            changed.update(profile.kept[job].held)
-        for i in changed:
-            if self.among >> i & 1:
-                few = profile.units(need, i, profile.alone(i, start)) - profile.units(need, i, profile.free_in(i, start, end))
-                self.total += few - self.fewer.get(i, 0)
-                self.fewer[i] = few
-                if few > 0:
-                    self.next[i] = profile.next_end(i, start, end)
-                else:
-                    self.next.pop(i, None)
-        self.start, self.within = start, within
-        return units - self.total
-
-    def _most(self, within: Iterable[Kept]) -> int:
-        """How many units these can take away at most."""
-        nodes = cores = 0
-        for kept in within:
-            nodes += len(kept.held)
-            cores += kept.cores
-        return nodes if self.need.by_node else nodes + cores // self.need.cores
-
-    def when_more(self, short: int) -> float:
-        """The first moment after the last look at which there may be so many units more.
-
-        Where something is reserved on a node, nothing changes before somebody ends there; elsewhere units grow as they would.
-        """
-        growth, moment = self.growth, self.start
-        at = bisect_right(growth.times, moment)
-        have, back, reached = growth.units[at - 1] if at else 0, 0, moment
-        fewer = self.fewer
-        for time, few in sorted([(time, fewer[i]) for i, time in self.next.items()]):
-            by_itself = growth.reached(have + short - back)
-            if by_itself <= time:
-                return max(by_itself, reached)
-            back, reached = back + few, time
-            if back >= short:
-                return time
-        return max(growth.reached(have + short - back), reached)
+def _added(amounts: Iterable[tuple[float, int]]) -> tuple[list[float], list[int]]:
+    """Times, and what has come together by then. amounts: in the order of their times."""
+    pairs = list(amounts)
+    return [time for time, _ in pairs], list(accumulate(amount for _, amount in pairs))
 
 
-def _need(flat: Flat) -> _Need:
+def _need(flat: Flat) -> Need:
     if not flat.nnodes:
-        return _Need(flat.nslots, flat.cores, flat.gpus, flat.memory_mb, False, False)
+        return Need(flat.nslots, flat.cores, flat.gpus, flat.memory_mb, False, False)
     slots = flat.slots_per_node
     memory_mb = slots * flat.memory_mb + flat.node_memory_mb
-    return _Need(flat.nnodes, slots * flat.cores, slots * flat.gpus, memory_mb, True, flat.exclusive)
+    return Need(flat.nnodes, slots * flat.cores, slots * flat.gpus, memory_mb, True, flat.exclusive)

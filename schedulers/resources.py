@@ -357,6 +357,10 @@ class Pool:
 
         return search(self, request)
 
+    def left(self, kind: str) -> Stock | None:
+        """What is left inside of nodes of another type than cores, GPUs and memory, where that is counted (`Layout.counted`)."""
+        return None
+
     def masks(self) -> tuple[Stock, Stock]:
         """The free cores, and GPUs, of all positions, indexed by mask."""
         if self._masks is None:

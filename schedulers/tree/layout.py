@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..resources import Node
-from ..stock import set_of
+from ..stock import Stock, set_of
 from .needs import ratio
 from .pooling import CLAIMED, inside, is_node, memory_mb, paths_of, subsystems_of
 from .vertices import Tree, Vertex, all_below, below, postorder
@@ -82,6 +82,7 @@ class Layout:
         self._orders: dict[tuple[int, bool], list[int]] = {}
         self._rows: dict[int, tuple[int, dict[int, Vertex]]] = {}
         self._gaps = -1
+        self._counted: dict[str, Stock] | None = None
 
     def gaps(self) -> int:
         """The positions whose node's number does not follow that of the one before."""
@@ -89,6 +90,27 @@ class Layout:
             ids = [self.node_at[at].id for at in sorted(self.node_at)]
             self._gaps = set_of((at for at, (one, other) in enumerate(pairwise(ids), 1) if other - one != 1), len(ids))
         return self._gaps
+
+    def counted(self, kind: str) -> Stock | None:
+        """What nodes have of a type in all, by position; None where that is not to be counted so: of cores, GPUs and memory, which
+        the pool counts, of nodes, and of what is not inside of one node only."""
+        if self._counted is None:
+            self._counted = self._counts()
+        return self._counted.get(kind)
+
+    def _counts(self) -> dict[str, Stock]:
+        found: dict[str, list[int]] = {}
+        for kind in self.inner - {"node", "core", "gpu", "memory"}:
+            found[kind] = [0] * len(self.nodes)
+        for at, node in self.node_at.items():
+            for vertex in all_below(node, self.subsystems):
+                if vertex.type not in found:
+                    continue
+                if self.position[vertex.ordinal] == at:
+                    found[vertex.type][at] += vertex.size
+                else:  # below two nodes
+                    del found[vertex.type]
+        return {kind: Stock(counts) for kind, counts in found.items()}
 
     def _place(self, index: Mapping[int, int]) -> None:
         kinds, position = self.kinds, self.position

@@ -112,6 +112,10 @@ class Stand:
             units = need.least.get(kind, 0)
             if units and found:
                 found &= stock.at_least(units)
+        for kind, units in need.least.items():
+            counted = self.layout.counted(kind) if self.empty else self.pool.left(kind)
+            if counted is not None and found:
+                found &= counted.at_least(units)
         return found
 
     def allows(self, vertex: Vertex) -> bool:

@@ -199,6 +199,34 @@ def test_flat_requests_get_what_the_search_gives(racks: int, nodes: int, policy:
             pool.take(claims)
 
 
+@RANDOM
+@given(st.sampled_from(sorted(POLICIES)), steps(SOCKETS))
+def test_counts_of_what_is_inside_nodes_change_no_answer(policy: str, history: list[Any]) -> None:
+    """They only say sooner which nodes need not be looked into; and they are kept as things come and go."""
+    small = compact(sockets(2, 2))
+    pool, jobs = GraphPool(nodes_of(small), small, policy), list[tuple[Claim, ...]]()
+    assert [pool.left(kind) is None for kind in ("socket", "rack", "core")] == [False, True, True]
+    for step in history:
+        if isinstance(step, int):
+            if jobs:
+                pool.give(jobs.pop(step % len(jobs)))
+            continue
+        request = compile_request({"resources": [step]})
+        claims = pool.match(request)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GraphPool, "left", lambda self, kind: None)
+            assert claims == pool.match(request)
+        if not isinstance(claims, Unmatched):
+            jobs.append(claims)
+            pool.take(claims)
+        kept, fresh = pool.left("socket"), pool.copy()
+        fresh._left.clear()
+        counted = fresh.left("socket")
+        assert kept is not None
+        assert counted is not None
+        assert (kept.counts, kept.levels) == (counted.counts, counted.levels)
+
+
 HOLES = st.sampled_from((0xFF, 0b110111011101, 0b101101, 0b1111))
 ASKED = st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2))
 
