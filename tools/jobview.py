@@ -213,9 +213,11 @@ def status_abbrev(job: Job) -> str:
 def info(job: Job, view: View) -> str:
     """One line of what matters now: reason, hosts, or cause."""
     if job.state & (PENDING | NEW):
+        if view.outlook is None:
+            return reason(job, view)
         from .foresight import eta
 
-        begins = eta(job, view) if view.outlook is not None else ""
+        begins = eta(job, view)
         return "; ".join(filter(None, (f"eta:{begins}" if begins else "", reason(job, view))))
     if job.state & RUNNING or job.result == 1:
         return (view.nodelist(job) if job.exception is None else cause(job)) + view.away(job)
