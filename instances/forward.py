@@ -20,6 +20,7 @@ from ..kvs.keys import Keys
 from ..kvs.port import Store
 from .paths import write_json
 from .spool import input_path, output_paths
+from .terminals import write_frames
 from .watched import LIMIT as LIMIT
 from .watched import Tail, Watched, copied, size_of, unlink
 
@@ -165,12 +166,17 @@ class Forwarder:
         for key in [key for key, begun in self.young.items() if now - begun >= LOOK_S]:
             del self.young[key]
             if key in self.fresh:
-                attempt = self.fresh.pop(key)
-                watched = self.watched[key] = self._watch(attempt)
-                if not watched.noted and (watched.total > 1 or attempt.get("label") or watched.pty):
-                    watched.noted = self._note(attempt)
+                self._begin(key)
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
+
+    def _begin(self, key: str) -> Watched:
+        """Watch an attempt from now on, and write down what an agent after us would have to know."""
+        attempt = self.fresh.pop(key)
+        watched = self.watched[key] = self._watch(attempt)
+        if not watched.noted and (watched.total > 1 or attempt.get("label")):
+            watched.noted = self._note(attempt)
+        return watched
 
     def hurry(self) -> None:
         """Forward what tasks on terminals have shown, without waiting for the next look."""
@@ -201,9 +207,11 @@ class Forwarder:
     def unstarted(self, key: str) -> None:
         """It came back and never ran: there is nothing to look at."""
         attempt = self.fresh.pop(key, None)
-        if attempt is not None and attempt.get("number", 1) > 1:
+        if attempt is not None and (attempt.get("number", 1) > 1 or attempt.get("pty")):
             unlink(self._note_file(key))
-        self.watched.pop(key, None)
+        found = self.watched.pop(key, None)
+        if found is not None and found.noted:
+            unlink(self._note_file(key))
 
     def started(self, key: str) -> None:
         """It runs: look at its files from now on, if it runs long enough; say where output went that is not forwarded."""
@@ -336,9 +344,7 @@ class Forwarder:
 
         ranks: an idset of the tasks it is for; from then on the others get no more. None: all of them.
         """
-        if key in self.fresh:
-            self.watched[key] = self._watch(self.fresh.pop(key))
-        watched = self.watched.get(key)
+        watched = self._begin(key) if key in self.fresh else self.watched.get(key)
         if watched is None:
             return True
         watched.pending += data
@@ -357,8 +363,9 @@ class Forwarder:
                     if watched.deaf[path] >= DEAF:
                         del taken[path]
                 continue
+            rest = watched.pending[taken[path] - watched.dropped :]
             try:
-                taken[path] += os.write(fd, watched.pending[taken[path] - watched.dropped :])
+                taken[path] += write_frames(fd, rest) if watched.pty else os.write(fd, rest)
             except BlockingIOError:
                 pass
             except BrokenPipeError:

@@ -8,9 +8,11 @@ output, errors among it.
 from __future__ import annotations
 
 import os
+import select
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..journal.idset import ids_of_mask, mask_of
@@ -19,6 +21,7 @@ from . import pty_host
 
 INTERACTIVE = "pty.interactive"  # a person sits there: input comes from who is attached
 PACE_S = 0.004  # between two looks for the output of tasks that have much
+_MOST = select.PIPE_BUF - pty_host.HEAD.size
 _KEYS = frozenset(("interactive", "ranks", "capture"))
 
 
@@ -71,8 +74,21 @@ def hosted(argv: Sequence[str], program: str, spool: str, framed: bool) -> list[
 
 
 def typed(data: bytes) -> bytes:
-    """Bytes for a task, as its terminal's host takes them."""
-    return pty_host.HEAD.pack(b"d", len(data)) + data
+    """Bytes for a task, as its terminal's host takes them: in frames that a pipe takes whole or not at all."""
+    parts = [data[at : at + _MOST] for at in range(0, max(1, len(data)), _MOST)]
+    return b"".join(pty_host.HEAD.pack(b"d", len(part)) + part for part in parts)
+
+
+def write_frames(pipe: int, data: bytes) -> int:
+    """Write what a pipe takes now of these frames: how many bytes. None is cut, or what an agent after us writes would be taken for
+    the rest of it."""
+    done = 0
+    with suppress(BlockingIOError):
+        while done < len(data):
+            end = done + pty_host.HEAD.size + pty_host.HEAD.unpack_from(data, done)[1]
+            os.write(pipe, data[done:end])
+            done = end
+    return done
 
 
 def window(rows: int, columns: int) -> bytes:

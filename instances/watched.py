@@ -52,7 +52,7 @@ class Watched:
         self.pty = pty  # whether some task is on a terminal: somebody may be looking on
         self.deaf: dict[str, int] = {}  # pipe -> how often nobody was there to read it
         self.number = number
-        self.noted = number > 1
+        self.noted = number > 1 or pty
         self.unsure = number > 1  # whether the last push may have arrived, or what attempts before it wrote is not known
 
 

@@ -129,7 +129,7 @@ def test_signals_go_on_to_the_task(tmp_path: Path) -> None:
         process.stdin.flush()
         assert process.stdout.readline() == b"up\r\n"
         os.killpg(process.pid, signal.SIGTERM)
-        assert (process.stdout.readline(), process.wait(30)) == (b"told\r\n", 5)
+        assert (process.stdout.read().splitlines()[-1], process.wait(30)) == (b"told", 5)  # its shell may tell of a sleep's end
 
 
 def test_an_agent_is_told_of_output(tmp_path: Path) -> None:
@@ -195,3 +195,49 @@ def test_output_is_forwarded_at_once(tmp_path: Path) -> None:
     here.forwarder.hurry()
     names = [unpack(message.data)[0] for message in here.store.messages(here.keys.output(7))]
     assert names == ["header", "data"]
+
+
+def notes(here: Input) -> list[str]:
+    folder = Path(here.spool, "watch")
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("fed", [False, True])
+@pytest.mark.parametrize("end", ["finish", "unstarted"])
+def test_what_is_noted_for_an_agent_to_come_goes_with_the_attempt(tmp_path: Path, fed: bool, end: str) -> None:
+    here = Input(tmp_path)
+    one = attempt({"interactive": 1}) | {"tasks": [[0, ["sh"], None, {}]], "total": 1, "per_task_output": False}
+    here.forwarder.add(one)
+    assert notes(here) == [one["key"]]
+    if fed:
+        here.forwarder.feed(one["key"], window(3, 4))
+    getattr(here.forwarder, end)(one["key"])
+    assert notes(here) == []
+
+
+def test_tasks_that_are_fed_before_they_are_looked_at_are_noted_all_the_same(tmp_path: Path) -> None:
+    here = Input(tmp_path)
+    one = attempt({}) | {"tasks": [[0, ["sh"], None, {}], [1, ["sh"], None, {}]], "total": 2, "stdin": "fifo", "pty": []}
+    here.forwarder.add(one)
+    here.forwarder.feed(one["key"], b"x")
+    assert notes(here) == [one["key"]]
+
+
+def test_a_frame_is_never_cut(tmp_path: Path) -> None:
+    """An agent that dies while a task does not read must leave no half of one in the pipe."""
+    here = Input(tmp_path)
+    one = attempt({"interactive": 1}) | {"tasks": [[0, ["sh"], None, {}]], "total": 1, "per_task_output": False}
+    path = input_path(here.spool, 7, one["key"])
+    os.mkfifo(path)
+    read = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    here.forwarder.add(one)
+    assert not here.forwarder.feed(one["key"], typed(bytes(300_000)))
+    here.forwarder.feed(one["key"], typed(b"tail"))
+    frames = pty_host.Frames()
+    got = b"".join(data for _, data in frames.feed(os.read(read, 1 << 20)))
+    assert 0 < len(got) < 300_000
+    after = Input(tmp_path)
+    after.forwarder.adopt(7, one["key"])
+    assert after.forwarder.feed(one["key"], typed(b"next"))
+    assert frames.feed(os.read(read, 1 << 20)) == [(b"d", b"next")]
+    os.close(read)
