@@ -60,11 +60,13 @@ class Node:
 
     @property
     def state(self) -> str:
-        """One word for tables: "drained"/"draining" (jobs left), "offline", "allocated", "free"."""
+        """One word for tables: "drained"/"draining" (jobs left), "offline", "down" (set so), "allocated", "free"."""
         if self.drain is not None:
             return "draining" if self.busy else "drained"
         if not self.online:
             return "offline"
+        if self.shut:
+            return "down"
         return "allocated" if self.busy else "free"
 
     @property

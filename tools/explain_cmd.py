@@ -21,7 +21,7 @@ Told = tuple[dict[str, Any], "Page"]
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="ID|NODE...")
+@click.argument("what", nargs=-1, metavar="ID|NODE|PATH...")
 @click.option("--node", "nodes", metavar="TARGETS", help="Nodes by rank or host (an idset or a hostlist).")
 @click.option("--json", "as_json", is_flag=True, help="JSON: an object for one job or node, else a list.")
 @at_option
@@ -48,7 +48,7 @@ def explain(
     from .explainpage import WIDTH
 
     if not what and nodes is None:
-        raise click.UsageError("name a job or a node: fluxkv explain ƒ3kQ, fluxkv explain --node 3")
+        raise click.UsageError("name a job, a node or a vertex's path: fluxkv explain ƒ3kQ, fluxkv explain --node 3")
     with open_journal(uri, state_dir) as journal:
         state, now = load(journal, at)
         told: list[Told] = []

@@ -185,7 +185,9 @@ def out_of_use(node: Node, now: float) -> str:
         return text + ("" if node.online else "; offline, too")
     if node.down is not None:
         return f"offline since {moment(node.t_status, now)}: {node.down[1]}"
-    return "offline: its agent has not spoken yet" + (f" (since {moment(node.t_status, now)})" if node.t_status else "")
+    if node.online and node.shut:
+        return "down: it was set so in the graph, or something above it was"
+    return "offline: its agent has not spoken yet" + (f", since {moment(node.t_status, now)}" if node.t_status else "")
 
 
 def _ahead(told: Why, job: Job, state: State) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from ..instances.explaining import holders_on
+from ..instances.explaining import Holder, holders_on
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
 from .explainnode import when
@@ -45,18 +45,18 @@ def explain_vertex(state: State, path: str, place: Place, outlook: Outlook, now:
     held = _drawing(state, path)
     used = sum(units for _, units in held)
     ranks = _ranks_below(graph, path)
-    below = holders_on(state, ranks) if ranks else ()
-    down = place.at in columns.down
+    below = holders_on(state, ranks) if ranks else _within(state, path, place)
+    down = _set_down(graph, path)
     page = Page(_answer(path, columns.type(place.at), place.size, used, unit, len(held), len(ranks), len(below), down))
     page.table("held by", [_row(job, units, unit, now, state) for job, units in held[:SHOWN]], len(held) - SHOWN, "job")
     coming = [(id, start, units) for id, start in outlook.forecast.starts.items() if (units := _units(start.claims, path))]
     coming.sort(key=lambda one: (one[1].time, one[0]))
     rows = [[f58(id), whose(state, id)[0][:NAME], f"{units:,} {unit}", when(start, now)] for id, start, units in coming[:SHOWN]]
     page.table("next", rows, len(coming) - SHOWN, "job")
-    page.table("below it", [holder_row(one, state, now) for one in below[:SHOWN]], len(below) - SHOWN, "job")
+    page.table("below it" if ranks else "held by", [holder_row(one, state, now) for one in below[:SHOWN]], len(below) - SHOWN, "job")
     page.add("nodes", hosts_of(state, ranks) if ranks else "")
     document = {
-        "vertex": path, "type": columns.type(place.at), "size": place.size, "unit": unit, "down": down, "held": used,
+        "vertex": path, "type": columns.type(place.at), "size": place.size, "unit": unit, "down": bool(down), "held": used,
         "answer": page.answer, "ranks": sorted(ranks),
         "holders": [{"id": f58(job.id), "name": job.name, "amount": units, "until": job.expiration or None} for job, units in held],
         "next": [{"id": f58(id), "time": start.time, "reserved": start.reserved, "amount": n} for id, start, n in coming],
@@ -87,14 +87,45 @@ def _ranks_below(graph: ResourceGraph, path: str) -> set[int]:
     }
 
 
-def _answer(path: str, kind: str, size: int, used: int, unit: str, jobs: int, nodes: int, below: int, down: bool) -> str:
+def _within(state: State, path: str, place: Place) -> tuple[Holder, ...]:
+    """Who has cores or GPUs of a part of a node, or of the node."""
+    graph, node = state.graph, state.nodes.get(place.node)
+    if graph is None or node is None:
+        return ()
+    held = {"core": 0, "gpu": 0}
+    for other, one in graph.places.items():
+        if one.node == place.node and f"{other}/".startswith(f"{path}/") and (kind := graph.columns.type(one.at)) in held:
+            held[kind] |= one.ids
+    found = []
+    for job in sorted((state.jobs[id] for id in node.jobs), key=lambda job: (not job.expiration, job.expiration, job.id)):
+        for claim in job.claims:
+            amounts = {"core": (claim.cores & held["core"]).bit_count(), "gpu": (claim.gpus & held["gpu"]).bit_count()}
+            unit = next((unit for unit, amount in amounts.items() if amount), "")
+            if claim.rank == place.node and unit:
+                found.append(Holder(job.id, False, job.expiration, (place.node,), amounts[unit], unit, False))
+    return tuple(found)
+
+
+def _set_down(graph: ResourceGraph, path: str) -> str:
+    """The vertex that was set down, this one or the first above it; "" for none."""
+    while path:
+        if (place := graph.places.get(path)) is not None and place.at in graph.columns.down:
+            return path
+        path = path.rpartition("/")[0]
+    return ""
+
+
+def _answer(path: str, kind: str, size: int, used: int, unit: str, jobs: int, nodes: int, below: int, down: str) -> str:
     name = path.rpartition("/")[2]
-    parts = ["it is set down: no new jobs there"] if down else []
+    parts = [f"{'it' if down == path else down} is set down: no new jobs there"] if down else []
     if jobs:
         have = f"{count(jobs, 'job')} {'has' if jobs == 1 else 'have'}"
         parts.append(f"{have} {used:,} of {size:,} {unit}, {max(0, size - used):,} left")
     elif nodes:
-        parts.append(f"{count(nodes, 'node')} below it, of which {count(below, 'job')} {'has' if below == 1 else 'have'} something")
+        who = f"{count(below, 'job')} {'has' if below == 1 else 'have'} something" if below else "nobody has anything"
+        parts.append(f"{count(nodes, 'node')} below it, of which {who}")
+    elif below:
+        parts.append(f"{count(below, 'job')} {'has' if below == 1 else 'have'} something of it")
     else:
         parts.append(f"nobody has anything of its {size:,} {unit}")
     return f"{name} ({path}, a {kind}): {'; '.join(parts)}."

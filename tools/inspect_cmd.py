@@ -319,7 +319,7 @@ def _show_node(
     from . import render
 
     since = f" since {render.human_time(found.t_status)}" if found.t_status else ""
-    up = "up" if found.online else "down"
+    up = ("its agent is up" if found.shut else "up") if found.online else "down"
     render.out(f"{found.host} (rank {found.rank}): {found.state}, {up}{since}")
     if found.drain is not None:
         render.out(

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from ..journal.state import State
 
 LIST_STATES = ("free", "allocated", "down", "up", "all")
-STATUS_STATES = ("avail", "exclude", "draining", "drained", "torpid", "housekeeping", "allocated", "online", "offline", "all")
-STATUS_DEFAULT = ("avail", "exclude", "draining", "drained", "torpid", "housekeeping")
-_ORDER = ("all", "online", "offline", "avail", "allocated", "housekeeping", "exclude", "torpid", "draining", "drained")
+STATUS_STATES = (
+    "avail", "exclude", "draining", "drained", "torpid", "down", "housekeeping", "allocated", "online", "offline", "all",
+)  # fmt: skip
+STATUS_DEFAULT = ("avail", "exclude", "draining", "drained", "torpid", "down", "housekeeping")
+_ORDER = ("all", "online", "offline", "avail", "allocated", "housekeeping", "exclude", "torpid", "down", "draining", "drained")
 
 BOOKS = {
     "list": Book("resource.toml", "list", {
@@ -234,7 +236,8 @@ def status_rows(nodes: list[Node], names: list[str], keep_empty: bool, fields: s
     groups: dict[tuple[Any, ...], Row] = {}
     for node in nodes:
         states = ["all", "online" if node.online else "offline"]
-        states.append("avail" if node.drain is None else "draining" if node.busy else "drained")
+        usual = "down" if node.shut else "avail"
+        states.append(usual if node.drain is None else "draining" if node.busy else "drained")
         states += ["housekeeping"] if node.keeping else []
         states += ["allocated"] if node.busy else []
         since, why = node.drain or (0.0, "")

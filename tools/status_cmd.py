@@ -127,8 +127,8 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
     } | results
     nodes = list(state.nodes.values())
     document["nodes"] = {
-        "total": len(nodes), "up": sum(node.online for node in nodes),
-        "down": sum(not node.online for node in nodes),
+        "total": len(nodes), "up": sum(node.online and not node.shut for node in nodes),
+        "down": sum(not node.online or node.shut for node in nodes),
         "drained": sum(node.drain is not None for node in nodes),
         "cores": sum(node.cores.bit_count() for node in nodes),
         "used_cores": sum(node.used_cores.bit_count() for node in nodes),
@@ -195,6 +195,10 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
         reasons = sorted({node.down[1] for node in state.nodes.values() if node.down is not None})
         why = f" ({'; '.join(reasons[:3])})" if reasons else ""
         problems.append(f"{len(down)} of {len(state.nodes)} nodes are down: {compress(down)}{why}")
+    shut = [node.host for _, node in sorted(state.nodes.items()) if node.shut]
+    if shut:
+        some = f"{len(shut)} of {len(state.nodes)}"
+        problems.append(f"{some} nodes are set down in the graph: {compress(shut)} (fluxkv resource show)")
     if drained:
         problems.append(
             f"{len(drained)} nodes are drained: {compress(drained)} (fluxkv resource drain shows why)"

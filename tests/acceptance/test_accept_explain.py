@@ -76,7 +76,7 @@ def test_a_job_that_waits_is_explained_now_and_then(base: Path, new_shell: Any) 
             (("--node", "7"), 1, "rank 7: no such node"),
             ((wide, "--at", "2100-01-01"), 1, "is still to come"),
             ((wide, "--at", "1"), 1, "not there at 1"),
-            ((), 2, "name a job or a node"),
+            ((), 2, "name a job, a node"),
         ):
             done = shell("explain", *words)
             assert (done.code, text in done.err) == (code, True), done

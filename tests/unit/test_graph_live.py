@@ -30,6 +30,8 @@ from fluxkv.schedulers.policy import Decision, Pending
 from fluxkv.schedulers.request import Request
 from fluxkv.schedulers.resources import Pool, Stocks, Unmatched
 from fluxkv.schedulers.tree.record import to_record
+from fluxkv.tools.explainpending import out_of_use
+from fluxkv.tools.resourceview import STATUS_DEFAULT, status_rows
 
 POWER = "/cluster0/rack0/power0"
 QUEUES = {
@@ -336,6 +338,10 @@ def test_what_is_down_is_not_used(rig: Rig) -> None:
     head, chunks = snapshot.dump(rig.journal.at())
     for state in (rig.state, rig.journal.look(), snapshot.load(snapshot.read_head(head), chunks)):
         assert [node.usable for node in state.nodes.values()] == [False, False, True, True]
+    assert [node.state for node in rig.state.nodes.values()] == ["down", "down", "free", "free"]
+    assert out_of_use(rig.state.nodes[0], rig.now).startswith("down: it was set so in the graph")
+    rows = status_rows(list(rig.state.nodes.values()), list(STATUS_DEFAULT), False, set())
+    assert [(row.state, row.online, row.ranks) for row in rows] == [("avail", True, "2-3"), ("down", True, "0-1")]
     assert rig.job(rig.submit(powered(1))).ranks == [2]
     change(rig, lambda s: decide_graph.status(s, ["/cluster0/rack0"], up=True, now=rig.now))
     assert rig.job(rig.submit(powered(1))).ranks == [0]
