@@ -34,7 +34,7 @@ def attach(state: State, more: ResourceSet, under: str, now: float) -> Answer:
     ranks = {rank: first + n for n, rank in enumerate(sorted(new))}
     merged, _ = graph_edit.merged(graph, found, under or _root(graph), ranks)
     fresh = [node._replace(rank=ranks[node.rank]) for node in more.nodes if node.rank in ranks]
-    more_of_it = f"{_many(_vertices(merged) - _vertices(graph))} more"
+    more_of_it = f"{_many(graph_edit.total(merged) - graph_edit.total(graph))} more"
     return _define(state, merged, [*_records(state), *fresh], now, "attach", more_of_it)
 
 
@@ -46,7 +46,7 @@ def remove(state: State, paths: Iterable[str], now: float) -> Answer:
     records = [record for record in _records(state) if record.rank in ranks]
     if not records:
         raise Rejected("the last node of an instance stays", code="in-use", hint="fluxkv stop ends the instance")
-    return _define(state, left, records, now, "remove", f"{_many(_vertices(graph) - _vertices(left))} fewer")
+    return _define(state, left, records, now, "remove", f"{_many(graph_edit.total(graph) - graph_edit.total(left))} fewer")
 
 
 def properties(
@@ -122,11 +122,6 @@ def _graph(state: State) -> ResourceGraph:
     if state.graph is None:
         raise Rejected("this instance has no graph of resources", code="no-graph", hint="fluxkv resource reload FILE gives it one")
     return state.graph
-
-
-def _vertices(graph: ResourceGraph) -> int:
-    """How many there are, those of pools one by one."""
-    return sum(place.ids.bit_count() or 1 for place in graph.places.values())
 
 
 def _many(n: int) -> str:

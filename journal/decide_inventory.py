@@ -69,7 +69,9 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         if ranks
     ]
     if regraphed:
-        words.append(f"{GRAPH_OF} {len(graph.places):,} vertices" if graph is not None else "no graph any more")
+        from .graph_edit import total
+
+        words.append(f"{GRAPH_OF} {total(graph):,} vertices" if graph is not None else "no graph any more")
     if inventory.expiration != state.expiration:
         words.append(f"expiration {inventory.expiration:.0f}" if inventory.expiration else "no expiration")
     return Decision([["resource-define", "resource", now, context]], since=things, bumps=things), words

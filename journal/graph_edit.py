@@ -23,6 +23,11 @@ class Kept(NamedTuple):
     rank: int
 
 
+def total(graph: ResourceGraph) -> int:
+    """How many vertices there are, those of pools of singles one by one."""
+    return sum(place.ids.bit_count() or 1 for place in graph.places.values())
+
+
 def part(graph: ResourceGraph, kept: Mapping[int, Kept]) -> ResourceGraph:
     """The graph of these positions. Edges between them stay where their subsystem's root leads to them; who is below no root any
     more goes, too. Raises `Rejected` where nothing is left."""

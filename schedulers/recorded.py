@@ -29,8 +29,8 @@ from .workload import After, Begun, Held, Label, Work, Workload, several
 ATTEMPT = 1 << 64  # attempts after the first are jobs of numbers above all ids
 MOST_GROUPS = 1000
 IGNORED = {
-    "drain": "drain", "offline": "node that went offline", "queue-stop": "stop of a queue",
-    "resource-define": "change of the inventory", "config": "change of the config",
+    "drain": "drain", "offline": "node that went offline", "queue-stop": "queue stop",
+    "resource-define": "inventory change", "config": "config change",
 }  # fmt: skip
 
 

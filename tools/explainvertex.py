@@ -53,7 +53,8 @@ def explain_vertex(state: State, path: str, place: Place, outlook: Outlook, now:
     coming.sort(key=lambda one: (one[1].time, one[0]))
     rows = [[f58(id), whose(state, id)[0][:NAME], f"{units:,} {unit}", when(start, now)] for id, start, units in coming[:SHOWN]]
     page.table("next", rows, len(coming) - SHOWN, "job")
-    page.table("below it" if ranks else "held by", [holder_row(one, state, now) for one in below[:SHOWN]], len(below) - SHOWN, "job")
+    inside = [holder_row(one, state, now) for one in below[:SHOWN]]
+    page.table("below it" if ranks else "held by", inside, len(below) - SHOWN, "job")
     page.add("nodes", hosts_of(state, ranks) if ranks else "")
     document = {
         "vertex": path, "type": columns.type(place.at), "size": place.size, "unit": unit, "down": bool(down), "held": used,

@@ -135,6 +135,8 @@ def _pools(
         if not state.nodes:
             raise Rejected("there are no resources yet", code="no-such-node", hint="name some: -N, or --resources")
         first = new_pool(state)
+        for ordinal in sorted(first.dark):  # all is up all the time, as with nodes
+            first.set_vertex(first.layout.paths[ordinal], 0, up=True)
         if match_policy is not None:
             policy_of(match_policy)
             first.match_policy = match_policy

@@ -113,6 +113,8 @@ def print_jobs(workload: Workload, outcomes: list[Outcome], form: str) -> None:
     from . import render
 
     rows = job_rows(workload, outcomes)
+    for note in workload.notes:
+        render.say(f"note: {note}")
     if form == "json":
         for row in rows:
             render.print_json(row)
@@ -125,8 +127,6 @@ def print_jobs(workload: Workload, outcomes: list[Outcome], form: str) -> None:
         for row in rows:
             writer.writerow(["" if row[name] is None else row[name] for name in COLUMNS])
         return
-    for note in workload.notes:
-        render.say(f"note: {note}")
     several_policies = len(outcomes) > 1
     first = min(one.ready for outcome in outcomes for one in outcome.begun)
     clock = render.human_time if workload.epoch else lambda t: time_text(t - first)

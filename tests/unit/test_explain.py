@@ -351,7 +351,8 @@ def test_a_vertex_above_the_nodes_has_a_page() -> None:
     document, page = explain_vertex(state, "/cluster0/rack0", place_of(state, "/cluster0/rack0"), outlook, rig.now)
     assert page.answer == "rack0 (/cluster0/rack0, a rack): 2 nodes below it, of which 1 job has something."
     core = "/cluster0/rack0/n0/core"
-    assert explain_vertex(state, core, place_of(state, core), outlook, rig.now)[1].answer.endswith("a core): 1 job has something of it.")
+    _, page = explain_vertex(state, core, place_of(state, core), outlook, rig.now)
+    assert page.answer.endswith("a core): 1 job has something of it.")
     assert document["ranks"] == [0, 1]
     with pytest.raises(Rejected, match="no such vertex"):
         place_of(state, "/cluster0/rack7")

@@ -80,6 +80,12 @@ def test_who_starts_at_once_on_sixteen_cores(policy: str, first: str) -> None:
     assert sum(row["backfilled"] == "True" for row in rows if row["id"] in ("6", "7", "11")) == (policy != "fcfs") * 2
 
 
+@pytest.mark.parametrize("form", ["csv", "json", "text"])
+def test_who_is_left_out_is_said_whatever_the_form(form: str) -> None:
+    done = typed("jobs.jsonl", "-c", "15", "--jobs", "-o", form)
+    assert done.stderr.startswith("note: 1 job that cannot run on these resources left out; 5: needs 16 cores")
+
+
 def test_a_trace_on_the_machine_of_its_header() -> None:
     done = typed("trace.swf", "--json", "--policy", "easy")
     found = json.loads(done.stdout)
