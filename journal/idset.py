@@ -112,8 +112,9 @@ def text_of(mask: int) -> str:
     if not isinstance(mask, int) or mask < 0 or mask.bit_length() > MAX_ID:
         raise _fault(mask if not isinstance(mask, int) else "", "not a mask of permitted ids")
     parts = []
-    for run in _RUN.finditer(bin(mask)[:1:-1]):
-        low, high = run.start(), run.end() - 1
+    first = max(0, (mask & -mask).bit_length() - 1)
+    for run in _RUN.finditer(bin(mask >> first)[:1:-1]):
+        low, high = first + run.start(), first + run.end() - 1
         parts.append(str(low) if low == high else f"{low}-{high}")
     text = ",".join(parts)
     if mask.bit_length() <= _CACHED_BITS:
@@ -125,8 +126,10 @@ def text_of(mask: int) -> str:
 
 def ids_of_mask(mask: int) -> tuple[int, ...]:
     """The members of a mask, ascending."""
-    if mask.bit_length() > 256:
-        return tuple([i for i, digit in enumerate(bin(mask)[:1:-1]) if digit == "1"])
+    if mask.bit_length() > 256:  # whoever is alone far up must not cost what all below would
+        first = (mask & -mask).bit_length() - 1
+        digits = bin(mask >> first)[:1:-1]
+        return tuple([first + at for run in _RUN.finditer(digits) for at in range(run.start(), run.end())])
     ids = []
     while mask:
         lowest = mask & -mask

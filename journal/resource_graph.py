@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..kvs.hashes import blake2b
 from .claims import MAX_PATH, MEMORY_UNITS
 from .graph_checks import bad, check, integers
-from .idset import MAX_ID, ids_of_mask, mask_of, text_of
+from .idset import MAX_ID, format_ids, mask_of, parse, text_of
 from .shown import shown
 from .wire import pack, unpack
 
@@ -211,7 +211,7 @@ def _encoded(columns: Columns) -> dict[str, Any]:
         "names": [list(columns.names), list(columns.names.values())],
         "ids": _grouped({at: text_of(mask) for at, mask in columns.ids.items()}),
         "properties": _grouped(columns.properties),
-        "down": text_of(_mask(columns.down)),
+        "down": format_ids(columns.down),
         "edges": [[name, _differences(out), _differences(into)] for name, (out, into) in columns.edges.items()],
     }  # fmt: skip
 
@@ -219,17 +219,17 @@ def _encoded(columns: Columns) -> dict[str, Any]:
 def _decoded(wire: Mapping[str, Any]) -> Columns:
     kind, ids = wire["kind"], {}
     for text, where in wire["ids"]:
-        ids.update(dict.fromkeys(ids_of_mask(mask_of(where)), mask_of(text)))
+        ids.update(dict.fromkeys(parse(where), mask_of(text)))
     properties: dict[int, dict[str, str]] = {}
     for named, where in wire["properties"]:
-        properties.update((at, dict(named)) for at in ids_of_mask(mask_of(where)))
+        properties.update((at, dict(named)) for at in parse(where))
     at, names = wire["names"]
     edges = {name: (_sums(out), _sums(into)) for name, out, into in wire["edges"]}
     if len(edges) != len(wire["edges"]):
         raise ValueError("a subsystem is there twice")
     kinds = [(str(one[0]), str(one[1]), str(one[2])) for one in wire["kinds"]]
     return Columns(kinds, list(kind), list(wire["id"]), list(wire["size"]), _sums(wire["rank"]),
-                   dict(zip(at, names, strict=True)), ids, properties, set(ids_of_mask(mask_of(wire["down"]))), edges)  # fmt: skip
+                   dict(zip(at, names, strict=True)), ids, properties, set(parse(wire["down"])), edges)  # fmt: skip
 
 
 def _differences(numbers: Sequence[int]) -> list[int]:
@@ -247,16 +247,7 @@ def _grouped(values: Mapping[int, Any]) -> list[list[Any]]:
     groups: dict[bytes, tuple[Any, list[int]]] = {}
     for at, value in sorted(values.items()):
         groups.setdefault(pack(value), (value, []))[1].append(at)
-    return [[value, text_of(_mask(where))] for value, where in groups.values()]
-
-
-def _mask(positions: Sequence[int] | set[int]) -> int:
-    if not positions:
-        return 0
-    digits = bytearray(b"0") * (max(positions) + 1)
-    for at in positions:
-        digits[-1 - at] = 49
-    return int(digits, 2)
+    return [[value, format_ids(where)] for value, where in groups.values()]
 
 
 def _places(columns: Columns) -> dict[str, Place]:

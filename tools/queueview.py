@@ -21,7 +21,7 @@ FORMATS = {
     "status": PLAIN,
     "users": "{queuem:<8} {running:>7} {limits.max-running-jobs-per-user:>8} {pending:>7} {limits.max-active-jobs-per-user:>8}",
     "nodes": "{queuem:<8} {parent:<8} {requires} {hosts}",
-    "policy": "{queuem:<8} {policy:<12} {policy.params} {pending:>7} {running:>7}",
+    "policy": "+:{queuem:<8} {policy:<12} +:{policy.params:<10} {pending:>7} {running:>7}",
 }
 
 

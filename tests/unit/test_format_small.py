@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,14 @@ def test_idset_is_bounded():
     many = ",".join(str(i) for i in range(0, idset.MAX_ID, 2))
     assert idset.text_of(idset.mask_of(many)) == many
     assert len(idset.ids_of_mask(idset.mask_of(many))) == idset.MAX_ID // 2
+
+
+def test_ids_far_up_cost_what_they_are_not_what_is_below_them() -> None:
+    began = process_time()
+    for at in range(200_000, 202_000):  # as pools of cores that are numbered over a whole cluster
+        assert idset.ids_of_mask(0b101 << at) == (at, at + 2)
+        assert idset.text_of(0b11 << at) == f"{at}-{at + 1}"
+    assert process_time() - began < 5.0  # a tenth of a second; all that is below looked at: a minute
     assert idset.mask_of(f"0-{idset.MAX_ID - 1}") == (1 << idset.MAX_ID) - 1
     for text in (str(idset.MAX_ID), "0-9999999", "1" * 5000, "0," * 6_000_000):
         with pytest.raises(Rejected):
