@@ -73,20 +73,22 @@ def forecast(
     """Play forward on this pool, which is changed. wanted: stop once all of these have an estimate (None: go on to the end; of
     none: only the plan of this moment).
 
-    spent: asked again and again; True breaks it off. hurry: asked after each plan; True has the rest estimated by one last plan in
-    which each has a reservation.
+    spent: asked again and again; True breaks it off. hurry: asked after each plan; True has the rest of lines with reservations
+    estimated by one plan in which each has one, and the play goes on only for those of `wanted` who have no estimate then.
     """
     play = _Play(queues, pool, holders, now, spent)
     asked = set(wanted) if wanted is not None else None
+    hurried = False
     while play.round():
         rounds -= 1
         if asked is not None and play.starts.keys() >= asked:
             return play.told(True)
         if not rounds:
             break
-        if hurry():
-            play.round(rough=True)
-            break
+        if not hurried and hurry():
+            hurried = True
+            if not play.round(rough=True) or asked is None or play.starts.keys() >= asked:
+                break
         if not play.go_on():
             return play.told(not spent())
     return play.told(False)

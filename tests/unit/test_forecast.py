@@ -12,7 +12,7 @@ from worker_rig import Rig, jobspec
 from fluxkv.instances.outlook import Outlook
 from fluxkv.journal import decide
 from fluxkv.journal.claims import Claim
-from fluxkv.journal.job import RUN
+from fluxkv.journal.job import RUN, SCHED
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.backfill import Conservative, Easy, Hybrid
 from fluxkv.schedulers.fcfs import Fcfs
@@ -218,6 +218,19 @@ def test_queues_limits_and_nodes_out_of_use() -> None:
     assert told.why_none(rig.job(behind)) == "no job's end will make it fit"
     rig.do(decide.change_queue("b", "stop", "why", rig.now))
     assert Outlook(rig.journal.load(), rig.now).start(rig.job(limited[1])) is None
+
+
+def test_a_hurry_takes_nothing_from_who_stands_beside_a_backfilled_line() -> None:
+    own = {"policy": {"scheduler": {"queue-policy": "easy"}}}
+    config = {"queues": {"a": {"requires": ["a"], **own}, "b": {"requires": ["b"]}},
+              "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}  # fmt: skip
+    rig = Rig(2, {0: ("a",), 1: ("b",)}, config)
+    for queue in "aabb":
+        rig.submit(spec(2, duration=300.0, queue=queue))
+    waiting = [id for id, job in rig.state.jobs.items() if job.state == SCHED]
+    told = Outlook(rig.state, rig.now, waiting, hurry=lambda: True)
+    assert len(waiting) == 2
+    assert all(told.start(rig.job(id)) is not None for id in waiting)
 
 
 def test_who_has_no_time_limit_is_named() -> None:
