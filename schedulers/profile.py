@@ -77,18 +77,10 @@ class Profile:
         self.now = now
         memory = pool.free.memory.counts
         self._times: list[list[float]] = [[now] for _ in pool.nodes]
-        self._free: list[list[Free]] = [[free] for free in zip(pool.core_free, pool.gpu_free, memory, strict=True)]
-        index, nodes = pool.index, pool.nodes
-        for end, claims in running:
-            for claim in claims:
-                i = index.get(claim[0])
-                if i is None:  # on a node that has left the inventory
-                    continue
-                node, (cores, gpus, memory_mb) = nodes[i], self._free[i][-1]
-                self._times[i].append(end)
-                self._free[i].append(
-                    (cores | (claim[1] & node.cores), gpus | (claim[2] & node.gpus), min(node.memory_mb, memory_mb + claim[3]))
-                )
+        last: list[Free] = list(zip(pool.core_free, pool.gpu_free, memory, strict=True))
+        self._free: list[list[Free]] = [[free] for free in last]
+        self._ends: list[float] = []  # each once, ascending
+        self._begin(running, last)
         self._counts = [[cores.bit_count() for cores, _, _ in free] for free in self._free]
         self.kept: dict[int, Kept] = {}  # by job
         self.by_end: list[Kept] = []
@@ -97,10 +89,30 @@ class Profile:
         self._growth: dict[tuple[Need, bytes], Growth] = {}
         # (constraint, what, length, start): who asks for no less of everything begins no earlier in this plan.
         self._least: list[tuple[bytes, Need, float, float]] = []
-        self._ends = sorted({time for times in self._times for time in times[1:]})
         self._freed: list[int] | None = None
         self._events: list[tuple[float, int]] | None = None
         self._totals: tuple[list[float], list[int], list[float], list[int], list[int]] | None = None
+
+    def _begin(self, running: Iterable[tuple[float, Sequence[Claim]]], last: list[Free]) -> None:
+        """Who runs ends, one after the other. last: what is free before."""
+        index, times, steps, ends, before = self.pool.index, self._times, self._free, self._ends, -FOR_EVER
+        whole = [(node.cores, node.gpus, node.memory_mb) for node in self.pool.nodes]
+        for end, claims in running:
+            for claim in claims:
+                i = index.get(claim[0])
+                if i is None:  # on a node that has left the inventory
+                    continue
+                if end != before:
+                    ends.append(end)
+                    before = end
+                cores, gpus, memory_mb = last[i]
+                its_cores, its_gpus, its_memory_mb = whole[i]
+                cores |= claim[1] & its_cores
+                if claim[2] or claim[3]:
+                    gpus, memory_mb = gpus | (claim[2] & its_gpus), min(its_memory_mb, memory_mb + claim[3])
+                last[i] = free = (cores, gpus, memory_mb)
+                times[i].append(end)
+                steps[i].append(free)
 
     # -- what it is told ------------------------------------------------------------------------------------------
 
