@@ -70,7 +70,8 @@ class Request:
 
     key: names (resources, constraint) and nothing else; caches of matchers are keyed by it. constraint: RFC
     31, {} for none; constraint_key: its key, b"" for none. flat: None where only a matcher of trees will do.
-    duration_s: 0 = unset. label: of the slots that tasks run in, where there are several kinds, "" for all.
+    duration_s: 0 = unset. label: of the slots that tasks run in, where there are several kinds
+    (labelled), "" for all.
     """
 
     key: bytes
@@ -81,6 +82,7 @@ class Request:
     duration_s: float
     queue: str
     label: str = ""
+    labelled: bool = False
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -106,22 +108,29 @@ def compile_request(jobspec: Mapping[str, Any]) -> Request:
     attributes = jobspec.get("attributes") or {}
     system = attributes.get("system") if isinstance(attributes, Mapping) else None
     system = system if isinstance(system, Mapping) else {}
-    asked = [
-        resources, system.get("constraints"), system.get("duration", 0), system.get("queue", ""), _label(jobspec.get("tasks")),
-    ]  # fmt: skip
+    asked = [resources, system.get("constraints"), system.get("duration", 0), system.get("queue", "")]
     try:
         raw: bytes = msgpack.packb(asked)
     except (TypeError, ValueError, OverflowError) as error:
         raise _bad("resources", f"is not plain data: {error}") from None
     request = _cache.get(raw)
-    if request is None:
-        if (
-            len(_cache) >= _CACHE_SIZE
-        ):  # Forget the older half: the newest shapes are the ones still being submitted.
-            for old in list(_cache)[: _CACHE_SIZE // 2]:
-                del _cache[old]
-        request = _cache[raw] = _compile(*asked)
+    if request is None or request.labelled:  # else the tasks need not be looked at: this is asked several times for each job
+        label = _label(jobspec.get("tasks"))
+        named = b"%b\0%b" % (raw, label.encode(errors="surrogatepass"))
+        request = _cache.get(named) if request is not None else None
+        if request is None:
+            request = _compile(label, *asked)
+            _remember(raw, request)
+            if request.labelled:
+                _remember(named, request)
     return request
+
+
+def _remember(key: bytes, request: Request) -> None:
+    if len(_cache) >= _CACHE_SIZE:  # Forget the older half: the newest shapes are the ones still being submitted.
+        for old in list(_cache)[: _CACHE_SIZE // 2]:
+            del _cache[old]
+    _cache[key] = request
 
 
 def _label(tasks: object) -> str:
@@ -131,7 +140,7 @@ def _label(tasks: object) -> str:
     return label if isinstance(label, str) else ""
 
 
-def _compile(resources: object, constraint: object, duration: object, queue: object, label: str) -> Request:
+def _compile(label: str, resources: object, constraint: object, duration: object, queue: object) -> Request:
     if not isinstance(resources, list | tuple) or not resources:
         raise _bad("resources", "must be a list of at least one vertex")
     tree = _agreed(tuple(_vertex(v, f"resources[{i}]") for i, v in enumerate(resources)), label)
@@ -156,10 +165,11 @@ def _compile(resources: object, constraint: object, duration: object, queue: obj
     constraint_key: bytes = msgpack.packb(constraint) if constraint else b""
     if not any(map(_has_slot, tree)):
         raise _bad("resources", "has no slot: put what a task needs into one")
-    label = label if len(labels) > 1 and label in labels else ""
+    several = len(labels) > 1
+    label = label if several and label in labels else ""
     named = [[vertex.value() for vertex in tree], constraint or None]
     key: bytes = msgpack.packb([*named, label] if label else named)
-    request = Request(key, tree, _flat(tree), dict(constraint), constraint_key, float(duration), queue, label)
+    request = Request(key, tree, _flat(tree), dict(constraint), constraint_key, float(duration), queue, label, several)
     if request.flat is None:
         from .tree.needs import of_request
 

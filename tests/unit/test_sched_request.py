@@ -105,7 +105,11 @@ def test_which_slots_the_tasks_run_in_is_part_of_a_request() -> None:
 
     assert (labelled("a").label, labelled("b").label, labelled("c").label) == ("a", "b", "")
     assert labelled("a").key != labelled("b").key
-    assert compile_request({"resources": [slot(label="a")], "tasks": [{"slot": "a"}]}).label == ""
+    assert labelled("").label == ""
+    assert labelled("b") is labelled("b")
+    single = [compile_request({"resources": [slot(label="a")], "tasks": [{"slot": label}]}) for label in "ab"]
+    assert single[0] is single[1]
+    assert single[0].label == ""
 
 
 def test_what_is_held_without_slots_runs_no_tasks() -> None:
