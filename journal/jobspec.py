@@ -97,7 +97,8 @@ def _from_yaml(text: str) -> Any:
     except Rejected:
         raise
     except yaml.YAMLError as error:
-        raise fault("text", f"not YAML: {' '.join(str(error).split())[:300]}") from None
+        why = " ".join(str(error).split()).replace(' in "<unicode string>"', "")
+        raise fault("text", f"not YAML: {why[:300]}") from None
     except Exception as error:  # a reader of hostile text may fail in ways it does not announce
         raise fault("text", f"not YAML: {shown(str(error))}") from None
 

@@ -84,7 +84,7 @@ def check(jobspec: Mapping[str, Any], general: bool = False) -> None:
     """Raise `Rejected` unless `jobspec` (plain values) is valid. general: version 1 may use all of RFC 14."""
     for key in _TOP:
         if key not in jobspec:
-            raise fault(key, "is required")
+            raise fault(key, "is required, as in attributes: {system: {duration: 3600}}" if key == "attributes" else "is required")
     for key in jobspec:
         if key not in _TOP:
             raise fault(shown(key), "unknown key")

@@ -50,6 +50,15 @@ def test_command_line_is_understood(line: str) -> None:
         pytest.fail(f"README: {line}: {error.format_message()}")
 
 
+def test_requests_are_jobspecs() -> None:
+    from fluxkv.journal.jobspec import parse_jobspec
+
+    found = [block for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if "tasks:" in block]
+    assert found
+    for block in found:
+        parse_jobspec(block)
+
+
 def test_every_command_is_in_the_table() -> None:
     table = TEXT.partition("## Commands")[2]
     missing = [name for name in COMMANDS if not re.search(rf"`{name}[ `]", table)]
