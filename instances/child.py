@@ -28,6 +28,7 @@ from .follow import Tail
 from .paths import StateDir, find_uri, state_dir_of
 
 if TYPE_CHECKING:
+    from ..journal.job import Job
     from ..journal.resource_graph import ResourceGraph
 
 ALLOC_WAIT_S = 30.0
@@ -71,8 +72,25 @@ def child_uri(parent: str, job: int, number: int = 1) -> str:
 
     Two attempts share nothing: neither journal nor inboxes, whatever a cut-off node still runs of the first.
     """
-    path = parse_uri(parent).namespace.rstrip("/")
-    return with_namespace(parent, f"{path}/{f58(job)}" + (f".{number}" if number > 1 else ""))
+    return with_namespace(parent, child_namespace(parse_uri(parent).namespace, job, number))
+
+
+def child_namespace(parent: str, job: int, number: int = 1) -> str:
+    """The same for namespaces."""
+    return f"{parent.rstrip('/')}/{f58(job)}" + (f".{number}" if number > 1 else "")
+
+
+def child_number(job: Job, parent: str) -> int:
+    """Which attempt of a job said last that it is an instance (`tell_parent`), 0 if none did. parent: the namespace of the instance
+    whose job it is; a memo with any other address is somebody else's."""
+    told = job.memo.get("uri")
+    if not isinstance(told, str):
+        return 0
+    namespace, first = told.partition("#")[2], child_namespace(parent, job.id)
+    if namespace == first:
+        return 1
+    digits = namespace.removeprefix(f"{first}.")
+    return int(digits) if digits != namespace and digits.isdecimal() and len(digits) < 7 else 0
 
 
 def parent_uri(uri: str) -> str:

@@ -6,16 +6,18 @@ the root instance of the same server. A child that ended is found as one that ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.ids import f58, parse_id
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.uri import parse_uri, with_namespace
-from .child import child_uri
+from .child import child_number, child_uri
 
 if TYPE_CHECKING:
     from ..journal.job import Job
+    from ..journal.log import Journal
+    from ..journal.state import State
     from ..kvs.port import Store
 
 MAX_DEPTH = 64
@@ -89,7 +91,8 @@ def child_at(store: Store, uri: str, step: Step, *, alive: bool = False) -> str:
 
     journal = Journal(store)
     state = journal.look()
-    where = "" if (space := parse_uri(uri).namespace) == "/" else f" in {space}"
+    space = parse_uri(uri).namespace
+    where = "" if space == "/" else f" in {space}"
     try:
         job = journal.find_job(state, step.job)
     except Rejected as error:
@@ -97,12 +100,18 @@ def child_at(store: Store, uri: str, step: Step, *, alive: bool = False) -> str:
             hint = f"fluxkv --instance {space} jobs -a lists what was there"
             raise Rejected(f"job {f58(step.job)}: there is no such job{where}", code=error.code, hint=hint) from None
         raise
+    return _child(journal, job, uri, step, alive=alive)
+
+
+def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = False) -> str:
+    space = parse_uri(uri).namespace
+    where = "" if space == "/" else f" in {space}"
     if step.number > job.number:
         raise Rejected(
             f"job {f58(job.id)}{where} has had {job.number} attempt{'' if job.number == 1 else 's'}, no attempt {step.number}",
             code="no-such-attempt", hint="leave the number away for the last one",
         )  # fmt: skip
-    told = child_number(job, uri)
+    told = child_number(job, space)
     if alive and told and (not job.holds or step.number not in (0, job.number)):
         raise Rejected(
             f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
@@ -110,22 +119,44 @@ def child_at(store: Store, uri: str, step: Step, *, alive: bool = False) -> str:
         )  # fmt: skip
     number = step.number or (job.number if job.holds else told or job.number)
     found = child_uri(uri, job.id, number)
-    if number == told or _is_there(store, found):
+    if number == told or _is_there(journal.store, found):
         return found
     raise _no_instance(job, number, told, where, journal)
 
 
-def child_number(job: Job, uri: str) -> int:
-    """Which attempt of a job said last that it is an instance, 0 if none did. uri: of the instance whose job it is."""
-    told = job.memo.get("uri")
-    if not isinstance(told, str):
-        return 0
-    namespace = told.partition("#")[2]
-    first = parse_uri(child_uri(uri, job.id)).namespace
-    if namespace == first:
-        return 1
-    digits = namespace.removeprefix(f"{first}.")
-    return int(digits) if digits != namespace and digits.isdecimal() and len(digits) < 7 else 0
+def wait_for_instance(uri: str, path: JobPath, follow: Callable[[Journal, State], Iterator[State]]) -> str:
+    """As `instance_at`, once the jobs on the way have made their instances; waits on the journals in between.
+
+    follow: the states of a journal as it grows. Raises `Rejected` for a job that will not become one.
+    """
+    from ..journal.log import Journal
+    from ..kvs.redis_store import open_store
+
+    found = with_namespace(uri, "/") if path.rooted else uri
+    for step in path.steps:
+        store = open_store(found)
+        try:
+            try:
+                found = child_at(store, found, step)
+                continue
+            except Unavailable as error:
+                if error.code != "not-started":
+                    raise
+            journal = Journal(store)
+            seen: object = None
+            for state in follow(journal, journal.look()):
+                job = state.jobs.get(step.job) or journal.find_job(state, step.job)
+                if seen == (seen := (job.state, job.number, job.memo.get("uri"))):
+                    continue
+                try:
+                    found = _child(journal, job, found, step)
+                    break
+                except Unavailable as error:
+                    if error.code != "not-started":
+                        raise
+        finally:
+            store.close()
+    return found
 
 
 def _is_there(store: Store, uri: str) -> bool:
@@ -143,7 +174,7 @@ def _is_there(store: Store, uri: str) -> bool:
         other.close()
 
 
-def _no_instance(job: Job, number: int, told: int, where: str, journal: Any) -> Rejected | Unavailable:
+def _no_instance(job: Job, number: int, told: int, where: str, journal: Journal) -> Rejected | Unavailable:
     """Why there is no instance, and what to do."""
     from ..journal.job import INACTIVE, NEW, PENDING
 
@@ -171,7 +202,7 @@ def _no_instance(job: Job, number: int, told: int, where: str, journal: Any) -> 
     )  # fmt: skip
 
 
-def command_of(job: Job, journal: Any = None) -> list[str]:
+def command_of(job: Job, journal: Journal | None = None) -> list[str]:
     """The command of a job's first task, [] where nothing knows it. journal: where one that ended is read."""
     jobspec = job.jobspec
     if jobspec is None and journal is not None and job.commits:

@@ -40,7 +40,7 @@ def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: fl
     if waiting and view.outlook is None and not SHOWN_BY.isdisjoint(fields):
         from ..instances.outlook import Outlook
 
-        budget = Budget(budget_s)
+        budget = Budget(budget_s if view.budget_s is None else view.budget_s)
         view.outlook = Outlook(view.state, view.now, waiting, budget.spent, budget.half_spent)
 
 

@@ -158,6 +158,29 @@ FIELDS: FieldTable = FieldTable({
 })  # fmt: skip
 
 
+def _inside_field(path: str) -> Getter:
+    def get(job: Job, view: View) -> Any:
+        if not view.is_instance(job):
+            return ""
+        from ..instances.nested import part
+
+        totals = view.totals(job)
+        return "" if totals is None else part(totals, path.split("."))
+
+    return get
+
+
+FIELDS["uri"] = ("URI", lambda job, view: job.memo["uri"] if view.is_instance(job) else "")
+for _path in (
+    *(f"stats.{name}" for name in ("total", "active", "pending", "running", "inactive", "successful", "failed", "canceled",
+                                   "timeout")),
+    "progress", "utilization", "gpu_utilization",
+    *(f"resources.{which}.n{kind}" for which in ("all", "allocated", "free") for kind in ("nodes", "cores", "gpus")),
+):  # fmt: skip
+    _header = {"progress": "PROG", "utilization": "CPU%", "gpu_utilization": "GPU%"}.get(_path, _path.partition(".")[2].upper())
+    FIELDS[f"instance.{_path}"] = (_header, _inside_field(_path))
+
+
 def job_document(job: Job, view: View) -> dict[str, Any]:
     """A job as a JSON object under Flux's names. The id is F58 text (RFC 19); times are Unix seconds,
     absent if unset."""
@@ -188,5 +211,7 @@ def job_document(job: Job, view: View) -> dict[str, Any]:
             kind, severity, note = job.exception[0], 0, job.exception[1]
         document["exception"].update(severity=severity, type=kind, note=note)
     document["annotations"] = notes_on(job, view)
+    if view.is_instance(job):
+        document["uri"] = job.memo["uri"]
     document["info"] = jobview.info(job, view)
     return document

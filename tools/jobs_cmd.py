@@ -5,6 +5,7 @@ What is chosen is `job_filter`'s to say, what a column shows `jobfields`'. The t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .jobview import View
 
 _COLOURS = {"F": "\x1b[31m", "CA": "\x1b[33m", "TO": "\x1b[31m", "R": "\x1b[32m"}
+_INSTANCE = "\x1b[1;34m"
 _FAILED = "failed,canceled,timeout"
 
 
@@ -42,6 +44,8 @@ _FAILED = "failed,canceled,timeout"
               help="A named format, or your own; help lists both, and the fields.")  # fmt: skip
 @click.option("--color", "colour", metavar="WHEN", is_flag=False, flag_value="always", default="auto",
               type=click.Choice(["auto", "always", "never"]), help="auto (the default), always or never.")  # fmt: skip
+@click.option("-R", "--recursive", is_flag=True, help="Then the jobs of each instance among them, and so on.")
+@click.option("-L", "--level", metavar="N", type=click.IntRange(0), help="With -R: no more than N levels down.")
 @click.option("--json", "as_json", is_flag=True, help='JSON: {"jobs": [...]}, or one object for a single ID.')
 @click.option("--stats", is_flag=True, help="First a line of totals.")
 @click.option("--stats-only", is_flag=True, help="Only the totals; exit status 1 once no job is active.")
@@ -62,6 +66,8 @@ def jobs(**options: Any) -> None:
       fluxkv jobs -a --since -1h --sort -runtime    the last hour's jobs, the longest first
       fluxkv jobs -a -i 0 -c 20                     the last twenty jobs on rank 0
       fluxkv jobs -A --at 'yesterday 17:00'         as it was then
+      fluxkv jobs -R                                and the jobs in instances that are jobs
+      fluxkv jobs -a ƒ3kQ/                          all jobs of the instance that job ƒ3kQ is
       fluxkv jobs -a --state-dir ~/old              of an instance that is down
     """
     from . import render
@@ -76,33 +82,57 @@ def jobs(**options: Any) -> None:
         return
     if options["as_json"] and (options["stats"] or options["stats_only"]):
         raise click.UsageError("--json does not go with --stats and --stats-only")
+    if options["recursive"] and (options["at"] or options["stats_only"]):
+        raise click.UsageError("--recursive does not go with --at and --stats-only")
+    if options["level"] is not None and not options["recursive"]:
+        raise click.UsageError("--level is for --recursive")
+    options["began"] = time.monotonic()
     with open_journal(options["uri"], options["state_dir"]) as journal:
         state, now = load(journal, options["at"])
-        if options["stats"] or options["stats_only"]:
+        if options["stats_only"]:
             _show_stats(state, options["queue"])
-            if options["stats_only"]:
-                raise SystemExit(0 if not state.idle else 1)
+            raise SystemExit(0 if not state.idle else 1)
         chosen, view = _choose(journal, state, now, options)
         if options["as_json"]:
-            _print_json(chosen, view, single=len(options["ids"]) == 1)
-        else:
-            _table(chosen, view, options)
+            _print_json(journal, chosen, view, options)
+            return
+        _show(state, chosen, view, options)
+        if options["recursive"]:
+            from .jobs_inside import show_below
+
+            show_below(journal, chosen, options, _choose, _show)
 
 
-def _print_json(chosen: list[Job], view: View, *, single: bool) -> None:
+def _show(state: State, chosen: list[Job], view: View, options: dict[str, Any]) -> None:
+    if options["stats"]:
+        _show_stats(state, options["queue"])
+    _table(chosen, view, options)
+
+
+def _print_json(journal: Journal, chosen: list[Job], view: View, options: dict[str, Any]) -> None:
     from . import render
-    from .foresight import foresee
-    from .jobfields import job_document
 
-    foresee(view, chosen, ["info"])
-    documents = [job_document(job, view) for job in chosen]
-    if single and documents:
+    documents = _documents(chosen, view)
+    if options["recursive"]:
+        from .jobs_inside import documents_below
+
+        documents_below(journal, chosen, options, _choose, _documents, documents)
+    if len(options["ids"]) == 1 and documents:
         render.print_json(documents[0])
     else:
         render.print_json({"jobs": documents})
 
 
+def _documents(chosen: list[Job], view: View) -> list[dict[str, Any]]:
+    from .foresight import foresee
+    from .jobfields import job_document
+
+    foresee(view, chosen, ["info"])
+    return [job_document(job, view) for job in chosen]
+
+
 def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
+    from ..journal.job import INACTIVE
     from . import render
     from .foresight import foresee
     from .formats import Format
@@ -125,6 +155,8 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
             lines[0] = f"\x1b[1m{lines[0]}\x1b[0m"
         for index, job in enumerate(chosen, first):
             colour = _COLOURS.get(status_abbrev(job), "")
+            if job.memo and view.is_instance(job) and job.state != INACTIVE:
+                colour = _INSTANCE
             if colour:
                 lines[index] = f"{colour}{lines[index]}\x1b[0m"
     if lines:

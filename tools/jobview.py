@@ -27,6 +27,7 @@ from ..journal.state import State
 from .reading import user_name
 
 if TYPE_CHECKING:
+    from ..instances.nested import Totals
     from ..instances.outlook import Outlook
     from ..journal.log import Journal
 
@@ -43,7 +44,25 @@ class View:
         self.hosts = {rank: node.host for rank, node in state.nodes.items()}
         self._nodelists: dict[tuple[int, ...], str] = {}
         self._heads: dict[str, int] | None = None
+        self._totals: dict[int, Totals | None] = {}
+        self.budget_s: float | None = None  # for estimates; None: what `foresee` takes for a listing
         self.outlook: Outlook | None = None  # what is to come, where a table shows it (`foresight.foresee`)
+
+    def is_instance(self, job: Job) -> bool:
+        """Whether a job is an instance, or was; nobody knows where there is no journal."""
+        if not job.memo or self._journal is None:
+            return False
+        from ..instances.nested import is_instance
+
+        return is_instance(job, self._journal.store.namespace)
+
+    def totals(self, job: Job) -> Totals | None:
+        """Of the instance that a job is; None if it is none."""
+        if job.id not in self._totals:
+            from ..instances.nested import totals_inside
+
+            self._totals[job.id] = totals_inside(self._journal.store, job) if self._journal is not None else None
+        return self._totals[job.id]
 
     def nodelist(self, job: Job) -> str:
         """The hosts a job holds or held, as a hostlist."""
@@ -219,9 +238,10 @@ def info(job: Job, view: View) -> str:
 
         begins = eta(job, view)
         return "; ".join(filter(None, (f"eta:{begins}" if begins else "", reason(job, view))))
+    inside = " (instance)" if view.is_instance(job) else ""
     if job.state & RUNNING or job.result == 1:
-        return (view.nodelist(job) if job.exception is None else cause(job)) + view.away(job)
-    return cause(job)
+        return (view.nodelist(job) if job.exception is None else cause(job)) + inside + view.away(job)
+    return cause(job) + inside
 
 
 def remaining(job: Job, view: View) -> float:

@@ -25,7 +25,8 @@ COMMANDS = {
     "restart": ("start", "restart", "Replace an instance's daemons while its tasks run on."),
     "agent": ("agent", "agent", "Make this host a node of an instance that runs on another."),
     "worker": ("worker", "worker", "Plan for an instance that was started on another host."),
-    "uri": ("uri", "uri_", "Print the instance's URI, also for hosts that are to join."),
+    "uri": ("uri", "uri_", "Print an instance's URI, also for hosts that are to join."),
+    "proxy": ("uri", "proxy", "Run a shell or a command that acts on the instance that a job is."),
     "top": ("top", "top", "Watch nodes, queues, jobs and throughput, live."),
     "status": ("status", "status", "Say how the instance is: daemons, nodes, queue, journal."),
     "list": ("status", "list_instances", "List this user's instances."),
@@ -67,7 +68,9 @@ COMMANDS = {
 
 # How --help orders them: what a command is for, and the commands.
 GROUPS = {
-    "Instances": ("start", "stop", "restart", "agent", "worker", "uri", "status", "top", "list", "doctor", "dmesg", "ops"),
+    "Instances": (
+        "start", "stop", "restart", "agent", "worker", "uri", "proxy", "status", "top", "list", "doctor", "dmesg", "ops",
+    ),
     "Submitting jobs": ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
         "jobs", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",

@@ -188,6 +188,7 @@ class Shell:
         return found
 
     alive = staticmethod(alive)
+    has_socket = staticmethod(has_socket)
     words_of = staticmethod(words_of)
     wait_for_end = staticmethod(wait_for_end)
 

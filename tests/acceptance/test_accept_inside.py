@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,65 @@ def test_commands_that_take_a_job_take_a_path(nest: Nest) -> None:
     assert json.loads(shell.ok("replay", "--json", ended))["results"] == {"COMPLETED": 3}
 
 
+def test_jobs_r_lists_instances_under_their_paths(nest: Nest) -> None:
+    lines = nest.shell.ok("jobs", "-aR", "-n", "-o", "{name} {uri}").splitlines()
+    inner = f"{nest.over}/{nest.over_inner}"
+    assert {f"{nest.over}:", f"{inner}:", f"{nest.live}:", f"{nest.live}/{nest.live_inner}:"} <= set(lines)
+    assert sorted(lines[lines.index(f"{inner}:") + 1 :][:3]) == ["echo", "true", "true"]
+    assert f"outer unix:{nest.state}/kv.sock#/{nest.over}" in lines
+    assert nest.shell.ok("jobs", "-RL0", "-o", "id") == nest.shell.ok("jobs", "-o", "id")
+    one = nest.shell.ok("jobs", "-R", "-L", "1")
+    assert f"\n{nest.live}:\n" in one
+    assert f"{nest.live}/{nest.live_inner}:" not in one
+    assert f"{nest.over}:" not in one, "it has ended, and -a was not given"
+    assert "(instance)" in one
+    assert "\x1b[1;34m" in nest.shell.ok("jobs", "--color=always")
+    found = {job["id"]: job for job in json.loads(nest.shell.ok("jobs", "-aR", "--json"))["jobs"]}
+    (inside,) = (job for job in found[nest.over]["jobs"] if job["name"] == "inner")
+    assert sorted(job["name"] for job in inside["jobs"]) == ["echo", "true", "true"]
+    assert "jobs" not in found[nest.plain]
+    assert "jobs" not in inside["jobs"][0]
+    for words in (["-R", "--at", "-1m"], ["-L", "1"], ["-R", "--stats-only"]):
+        assert nest.shell("jobs", *words).code == 2
+
+
+def test_fields_of_instances(nest: Nest) -> None:
+    fields = "{instance.stats.successful} {instance.stats.failed} {instance.progress!P} {instance.resources.all.ncores}"
+    assert nest.shell.ok("jobs", "-a", "-n", "-o", fields, nest.over) == "1 1 100% 2\n"
+    assert nest.shell.ok("jobs", "-a", "-n", "-o", "x{instance.utilization}", nest.plain) == "x\n"
+    fields = "{instance.utilization!P} {instance.stats.active}"
+    assert nest.shell.ok("jobs", "-n", "-o", fields, f"{nest.live}/{nest.live_inner}") == "100% 1\n"
+
+
+def test_uri_and_proxy(nest: Nest) -> None:
+    inside = f"unix:{nest.state}/kv.sock#/{nest.live}"
+    for words in ([nest.live], ["--wait", nest.live], [f"jobid:{nest.live}"], [f"/{nest.live}"]):
+        assert nest.shell.ok("uri", *words) == f"{inside}\n"
+    assert nest.shell("uri", nest.plain).code == 3
+    script = "fluxkv uri; fluxkv --parent uri; fluxkv run echo $FLUX_ENCLOSING_ID; fluxkv status | grep directory; exit 7"
+    done = nest.shell("proxy", nest.live, "sh", "-c", script)
+    assert done.code == 7, done
+    assert done.lines[:3] == [inside, nest.shell.uri, nest.live]
+    assert f"{nest.state}/ns/" in done.out
+    assert nest.shell("proxy", inside, "true").code == 0
+    assert nest.shell("proxy", nest.over, "fluxkv", "jobs", "-an", "-o", "{name}").lines == ["inner", "sh"]
+    assert nest.shell("proxy", nest.live, "no-such-program").code == 127
+    assert "there is no instance at /ƒ1" in nest.shell("proxy", f"{nest.shell.uri}#/ƒ1", "true").err
+
+
+def test_uri_waits_for_an_instance(nest: Nest) -> None:
+    id = nest.shell.submit("--urgency=0", "fluxkv", "start", "true")
+    waiting = nest.shell.popen("uri", "--wait", id)
+    never = nest.shell.popen("uri", "--wait", nest.plain)
+    while not nest.shell.has_socket(waiting.pid):
+        os.sched_yield()
+    nest.shell.ok("job", "urgency", id, "default")
+    assert waiting.communicate(timeout=60)[0] == f"unix:{nest.state}/kv.sock#/{id}\n"
+    nest.shell.ok("cancel", nest.plain)
+    said = never.communicate(timeout=60)[1]
+    assert "is no instance" in said
+
+
 def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
     inner = f"{nest.live}/{nest.live_inner}"
     id = nest.shell.ok("--instance", inner, "submit", "--urgency=0", "true").strip()
@@ -96,7 +156,7 @@ def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["jobs", "{plain}/"], "has not started yet"),
+        (["jobs", "{held}/"], "has not started yet"),
         (["jobs", "{over}/ƒ111/"], "no such job"),
         (["jobs", "{over}/{over_inner}/ƒ1"], "no such job"),
         (["cancel", "{over}.2/ƒ1"], "has had 1 attempt"),
@@ -111,7 +171,8 @@ def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
     ],
 )
 def test_what_is_wrong_with_a_path_is_said(nest: Nest, words: list[str], said: str) -> None:
-    done = nest.shell(*[word.format(**nest._asdict()) for word in words])
+    held = nest.shell.submit("--urgency=0", "true") if "{held}" in words[1] else ""
+    done = nest.shell(*[word.format(**nest._asdict(), held=held) for word in words])
     assert done.code in (1, 3), done
     assert said in done.err, done
 

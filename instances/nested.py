@@ -1,0 +1,142 @@
+"""Looking from an instance into those that its jobs are, and into theirs: their journals, their totals. Reads only.
+
+A child's namespace follows from its parent's, and they share a server; so nothing is asked of any daemon, and a child that ended
+answers as one that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, Job, Result
+from ..journal.log import Journal
+from ..kvs.errors import Rejected, Unavailable
+from .child import child_namespace, child_number
+
+if TYPE_CHECKING:
+    from ..journal.state import State
+    from ..kvs.port import Store
+
+PATIENCE_S = 1.0
+STATS = ("total", "active", "pending", "running", "inactive", "successful", "failed", "canceled", "timeout")
+
+
+def is_instance(job: Job, namespace: str) -> bool:
+    """Whether a job of the instance in this namespace is, or was, an instance itself: it has said so."""
+    return bool(job.memo) and bool(child_number(job, namespace))
+
+
+def beside(store: Store, namespace: str) -> Store:
+    """Another namespace on a store's server."""
+    server = getattr(store, "server", None)
+    if isinstance(server, str):
+        from ..kvs.redis_store import open_store
+        from ..kvs.uri import StoreUri
+
+        return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+    made: Store = type(store)(server, namespace)  # type: ignore[call-arg]
+    return made
+
+
+@contextmanager
+def journal_inside(store: Store, job: Job) -> Iterator[Journal | None]:
+    """The journal of the instance that a job of the one at `store` is; None if it is none, or its journal is gone."""
+    number = child_number(job, store.namespace)
+    if not number:
+        yield None
+        return
+    other = beside(store, child_namespace(store.namespace, job.id, number))
+    try:
+        try:
+            journal = Journal(other, "cli")
+        except (Rejected, Unavailable) as error:
+            if error.code not in ("no-instance", "gone"):
+                raise
+            yield None
+            return
+        yield journal
+    finally:
+        other.close()
+
+
+class Totals(NamedTuple):
+    """What an instance has, and what became of its jobs. failed: all that did not succeed; canceled and timeout are among them.
+    busy_*: held by jobs now. lost: jobs that had not ended when the instance did."""
+
+    pending: int = 0
+    running: int = 0
+    successful: int = 0
+    failed: int = 0
+    canceled: int = 0
+    timeout: int = 0
+    lost: int = 0
+    nodes: int = 0
+    busy_nodes: int = 0
+    cores: int = 0
+    busy_cores: int = 0
+    gpus: int = 0
+    busy_gpus: int = 0
+
+    @property
+    def inactive(self) -> int:
+        return self.successful + self.failed
+
+    @property
+    def total(self) -> int:
+        return self.pending + self.running + self.inactive + self.lost
+
+    @property
+    def active(self) -> int:
+        return self.pending + self.running
+
+    @property
+    def progress(self) -> float:
+        """The share of the jobs submitted so far that have ended, from 0 to 1; 0 without any."""
+        return (self.inactive + self.lost) / self.total if self.total else 0.0
+
+    @property
+    def utilization(self) -> float:
+        """The share of the cores that is held, from 0 to 1."""
+        return self.busy_cores / self.cores if self.cores else 0.0
+
+    @property
+    def gpu_utilization(self) -> float:
+        return self.busy_gpus / self.gpus if self.gpus else 0.0
+
+    def stats(self) -> dict[str, int]:
+        """Counts of jobs by Flux's names."""
+        return {name: int(getattr(self, name)) for name in STATS}
+
+
+def totals_of(state: State, *, over: bool = False) -> Totals:
+    """Of one instance alone. over: its job has ended, so what its journal calls active has been lost with it."""
+    ended: Mapping[Result, int] = state.ended()
+    nodes = state.nodes.values()
+    active = state.count(ACTIVE | NEW)
+    good = ended[Result.COMPLETED]
+    return Totals(
+        0 if over else state.count(PENDING | NEW), 0 if over else state.count(RUNNING), good, sum(ended.values()) - good,
+        ended[Result.CANCELED], ended[Result.TIMEOUT], active if over else 0,
+        len(state.nodes), 0 if over else sum(1 for node in nodes if node.busy),
+        sum(node.cores.bit_count() for node in nodes), 0 if over else sum(node.used_cores.bit_count() for node in nodes),
+        sum(node.gpus.bit_count() for node in nodes), 0 if over else sum(node.used_gpus.bit_count() for node in nodes),
+    )  # fmt: skip
+
+
+def totals_inside(store: Store, job: Job) -> Totals | None:
+    """Those of the instance that a job is, None if it is none."""
+    with journal_inside(store, job) as journal:
+        return None if journal is None else totals_of(journal.look(), over=job.state == INACTIVE)
+
+
+def part(totals: Totals, path: list[str]) -> Any:
+    """What a field `instance.<path>` shows: stats.NAME, progress, utilization, gpu_utilization, resources.WHICH.nNODES|..."""
+    if path[0] == "stats":
+        return getattr(totals, path[1])
+    if path[0] == "resources":
+        kind = path[2].removeprefix("n")
+        whole, busy = getattr(totals, kind), getattr(totals, f"busy_{kind}")
+        return {"all": whole, "allocated": busy, "free": whole - busy}[path[1]]
+    return getattr(totals, path[0])

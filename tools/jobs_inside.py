@@ -1,0 +1,98 @@
+"""`fluxkv jobs -R`: the jobs of instances that are jobs, under a heading each, as `flux jobs -R` has them; nested in JSON.
+
+An instance is opened when it is its turn, and only if its job is among those listed: whoever is filtered out costs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from ..journal.log import Journal
+    from ..journal.state import State
+    from .jobview import View
+
+BUDGET_S = 1.0  # for estimates of starts
+Chooser = Callable[["Journal", "State", float, dict[str, Any]], tuple[list["Job"], "View"]]
+
+
+def show_below(
+    journal: Journal, chosen: list[Job], options: dict[str, Any], choose: Chooser,
+    show: Callable[[State, list[Job], View, dict[str, Any]], None], path: str = "", level: int = 1,
+) -> None:  # fmt: skip
+    """Print what is inside the instances among `chosen`, each under its path, down to options["level"].
+
+    choose: which jobs of an instance are listed; show: prints them.
+    """
+    from ..journal.ids import f58
+    from . import render
+
+    for job in _instances(journal, chosen, options, level):
+        here = f"{path}{f58(job.id)}"
+        with _opened(journal, job, here) as inside:
+            if inside is None:
+                continue
+            state, found, view = _listed(inside, options, choose)
+            render.out(f"\n{here}:{_left(job, state)}")
+            show(state, found, view, options)
+            show_below(inside, found, options, choose, show, f"{here}/", level + 1)
+
+
+def documents_below(
+    journal: Journal, chosen: list[Job], options: dict[str, Any], choose: Chooser,
+    document: Callable[[list[Job], View], list[dict[str, Any]]], into: list[dict[str, Any]], path: str = "", level: int = 1,
+) -> None:  # fmt: skip
+    """Give the documents of those among `chosen` that are instances (`into`, in the same order) their jobs, as `jobs`."""
+    from ..journal.ids import f58
+
+    places = {job.id: one for job, one in zip(chosen, into, strict=True)}
+    for job in _instances(journal, chosen, options, level):
+        here = f"{path}{f58(job.id)}"
+        with _opened(journal, job, here) as inside:
+            if inside is None:
+                continue
+            _, found, view = _listed(inside, options, choose)
+            places[job.id]["jobs"] = below = document(found, view)
+            documents_below(inside, found, options, choose, document, below, f"{here}/", level + 1)
+
+
+def _instances(journal: Journal, chosen: list[Job], options: dict[str, Any], level: int) -> Iterator[Job]:
+    from ..instances.nested import is_instance
+
+    most = options["level"]
+    if most is None or level <= most:
+        yield from (job for job in chosen if is_instance(job, journal.store.namespace))
+
+
+@contextmanager
+def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
+    from ..instances.nested import journal_inside
+    from . import render
+
+    with journal_inside(journal.store, job) as inside:
+        if inside is None:
+            render.say(f"fluxkv: {path}: its journal is gone")
+        else:
+            inside.warn = journal.warn
+        yield inside
+
+
+def _listed(inside: Journal, options: dict[str, Any], choose: Chooser) -> tuple[State, list[Job], View]:
+    from .reading import load
+
+    state, now = load(inside)
+    found, view = choose(inside, state, now, {**options, "ids": ()})
+    view.budget_s = max(0.0, BUDGET_S - (time.monotonic() - options["began"])) / 2  # of all instances together
+    return state, found, view
+
+
+def _left(job: Job, state: State) -> str:
+    """What a heading says of an instance that was ended before its jobs were: what they show is the last that was known."""
+    from ..journal.job import ACTIVE, INACTIVE, NEW
+
+    left = state.count(ACTIVE | NEW) if job.state == INACTIVE else 0
+    return f" (it ended before {left} of its jobs)" if left else ""
