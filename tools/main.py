@@ -54,6 +54,7 @@ COMMANDS = {
     "cron": ("cron", "cron", "Submit jobs again and again: at times, at intervals, at events."),
     "kvs": ("kvs", "kvs", "Read and write the instance's key-value store."),
     "replay": ("replay", "replay", "Rebuild the state from the journal, and compare it with the live one."),
+    "tree": ("tree", "tree", "Show instances, their jobs, and those in them, as a tree."),
     "explain": ("explain", "explain", "Say why a job waits, what became of it, who has a node."),
     "simulate": ("simulate", "simulate", "Play a workload under other policies, on other resources."),
     "inspect": ("inspect", "inspect", "The story of a job or a node."),
@@ -73,7 +74,7 @@ GROUPS = {
     ),
     "Submitting jobs": ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
-        "jobs", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
+        "jobs", "tree", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
     ),
     "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "simulate", "journal"),

@@ -28,8 +28,7 @@ def uri_(target: str | None, wait: bool, local: bool, remote: bool, uri: str | N
     \b
     Examples:
       export FLUXKV_URI=$(fluxkv uri)
-      fluxkv uri ƒ3kQ                             of the instance that job ƒ3kQ is, or was
-      fluxkv uri --wait ƒ3kQ/ƒ2                   once it is there
+      fluxkv uri --wait $(fluxkv batch sims.sh)   of the instance that a job is, once it is there
       fluxkv uri --remote > join.uri              of an instance started with --listen; whoever reads it can join
     """
     from ..instances.paths import find_uri
@@ -100,7 +99,7 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
     Examples:
       fluxkv proxy ƒ3kQ                           a shell, beside fluxkv alloc --bg or fluxkv batch
       fluxkv proxy ƒ3kQ fluxkv submit ./simulate  one command
-      fluxkv proxy --wait ƒ3kQ/ƒ2 fluxkv jobs
+      fluxkv proxy --wait ƒ3kQ fluxkv jobs -a
     """
     from ..instances.paths import find_uri, state_dir_of
     from ..kvs.redis_store import open_store

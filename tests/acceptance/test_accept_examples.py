@@ -35,7 +35,7 @@ from servers import Served
 
 import fluxkv
 from fluxkv.journal.decide import active_ids
-from fluxkv.journal.ids import encode, f58
+from fluxkv.journal.ids import encode, f58, parse_id
 from fluxkv.tools.main import cli
 
 pytestmark = pytest.mark.live
@@ -62,7 +62,13 @@ JOB_STATE = {
     "requeue": "running",
     "update": "pending",
 }
-LINE_STATE = {"fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled"}
+LINE_STATE = {
+    "fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled",
+    **dict.fromkeys((
+        "fluxkv --instance ƒ3kQ jobs", "fluxkv jobs -a ƒ3kQ/", "fluxkv replay ƒ3kQ", "fluxkv proxy ƒ3kQ", "fluxkv tree ƒ3kQ",
+        "fluxkv proxy ƒ3kQ fluxkv submit ./simulate", "fluxkv proxy --wait ƒ3kQ fluxkv jobs -a",
+    ), "instance"),
+}  # fmt: skip
 # Commands that need some job of theirs to be there although none is named.
 COMPANY = {"job last": "completed", "job wait": "lasting", "pgrep": "running", "pkill": "running"}
 # What else a command needs to find, typed before it.
@@ -277,6 +283,8 @@ class World:
             for event in job.events(follow=True):
                 if event.name == "start":
                     return int(job.id)
+        if state == "instance":
+            return parse_id(self.shell.ok("alloc", "-n1", "--bg").strip())
         if state == "lasting":  # until the command waits for it
             return int(client.submit(["sleep", "2"]).id)
         if state == "cancelled":

@@ -50,6 +50,7 @@ def nest(base: Path, new_shell: Any) -> Iterator[Nest]:
     shell.ok("job", "wait", over)
     (over_inner,) = shell.ok("jobs", "-a", "-n", "--name=inner", "-o", "{id}", f"{over}/").split()
     yield Nest(shell, state, over, over_inner, live, inner, sleeper, plain)
+    shell.end()
     shell("stop", "--state-dir", state)  # unless the last test has
     assert shell.alive(str(state)) == []
 
@@ -114,6 +115,32 @@ def test_fields_of_instances(nest: Nest) -> None:
     assert nest.shell.ok("jobs", "-a", "-n", "-o", "x{instance.utilization}", nest.plain) == "x\n"
     fields = "{instance.utilization!P} {instance.stats.active}"
     assert nest.shell.ok("jobs", "-n", "-o", fields, f"{nest.live}/{nest.live_inner}") == "100% 1\n"
+
+
+def test_tree(nest: Nest) -> None:
+    shell = nest.shell
+    inner = "│   └── inner:CD (3/3 done)"
+    lines = shell.ok("tree", "-a", "--filter=running,completed").splitlines()
+    top = lines.index("└── outer:CD (4/4 done, 1 failed)") if "└── outer:CD (4/4 done, 1 failed)" in lines else -1
+    assert top > 0, lines
+    assert lines[top + 1] in (inner.replace("│", " "), inner), lines
+    assert "2*[true:CD]" in lines[top + 2] + lines[top + 3]
+    live = shell.ok("tree", f"{nest.live}").splitlines()
+    assert live[0].startswith(f"/{nest.live} (")
+    assert any(line.endswith("alloc:R (0/1 done, 1/1 cores)") or "alloc:R (" in line for line in live[1:])
+    assert live[-1].strip().endswith("sleeper:R")
+    over = shell.ok("tree", nest.over).splitlines()
+    assert over[0] == f"/{nest.over} (4/4 done, 1 failed)"
+    found = json.loads(shell.ok("tree", "--json", f"/{nest.over}"))
+    assert (found["totals"]["successful"], found["totals"]["failed"], found["totals"]["busy_cores"]) == (3, 1, 0)
+    assert (found["own"]["successful"], found["own"]["failed"]) == (1, 1)
+    assert shell.ok("tree", "-L0", "-x").splitlines()[0].split()[:3] == ["JOBID", "USER", "ST"]
+    assert shell.ok("tree", "-l", "-n", "-L0").split()[-1]
+    assert f"{nest.live}:alloc:R" in shell.ok("tree", "-p", "-X")
+    shown = shell.on_terminal("tree", "-alx", columns=60)
+    assert max(map(len, shown.lines)) <= 60
+    assert shell("tree", nest.sleeper).code == 1
+    assert shell("tree", "-L", "x").code == 2
 
 
 def test_uri_and_proxy(nest: Nest) -> None:
@@ -185,6 +212,7 @@ def test_all_of_it_answers_from_the_directory_of_an_instance_that_is_down(nest: 
     assert names(done) == ["echo", "true", "true"]
     assert "succeeded" in shell.ok("explain", f"{nest.over}/{nest.over_inner}", "--state-dir", nest.state)
     assert json.loads(shell.ok("replay", "--json", "--state-dir", nest.state, nest.over))["results"]["FAILED"] == 1
+    assert shell.ok("tree", "--state-dir", nest.state, nest.over).startswith(f"/{nest.over} (4/4 done, 1 failed)")
     assert json.loads(shell.ok("--instance", nest.live, "jobs", "-a", "--json", "--state-dir", nest.state))["jobs"]
     done = shell("--instance", nest.live, "status", "--state-dir", nest.state)
     assert done.code == 1

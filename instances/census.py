@@ -1,0 +1,115 @@
+"""A census of an instance and of those inside it: which jobs there are, and totals that are summed up over the levels. Reads only.
+
+Bounded: so many jobs of each instance, so many instances in all. An instance that is not among the jobs asked for is not opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
+from .nested import Totals, is_instance, journal_inside, totals_of
+
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+    from ..journal.state import State
+
+
+class Branch(NamedTuple):
+    """One instance. job: of the one above, that it is; None where the census began. jobs: those shown; inside: those of them that
+    are instances, by id; more: whether there are more jobs than shown. over: it has ended.
+
+    own: its own totals. totals: jobs of it and of all below it, instances among them not counted as jobs of their own; cores and
+    GPUs are busy where a job that is no instance has them.
+    """
+
+    job: Job | None
+    namespace: str
+    now: float
+    depth: int
+    own: Totals
+    totals: Totals
+    jobs: list[Job]
+    inside: dict[int, Branch]
+    more: bool
+    over: bool
+
+    @property
+    def utilization(self) -> float:
+        """The share of its cores that is busy on any level below."""
+        return self.totals.busy_cores / self.own.cores if self.own.cores else 0.0
+
+
+class Census:
+    """wanted: masks of states and of results of the jobs to show. most_jobs: of each instance, most_instances: in all.
+    levels: how far down, None for all. left_out: how many instances were not looked into."""
+
+    def __init__(self, wanted: tuple[int, int], most_jobs: int, levels: int | None, most_instances: int) -> None:
+        self.mask, self.results = wanted
+        self.most_jobs = most_jobs
+        self.levels = levels
+        self.room = most_instances
+        self.left_out = 0
+
+    def of(
+        self, journal: Journal, state: State, now: float, job: Job | None = None, depth: int = 0, over: bool = False
+    ) -> Branch:
+        """The instance with this journal, and what is inside. over: one around it has ended, and it with that."""
+        over = over or (job is not None and job.state == INACTIVE)
+        found = self._jobs(journal, state)
+        jobs = found[: self.most_jobs]
+        own = totals_of(state, over=over)
+        namespace = journal.store.namespace
+        inside: dict[int, Branch] = {}
+        for one in jobs if self.levels is None or depth < self.levels else ():
+            if not is_instance(one, namespace):
+                continue
+            if self.room <= 0:
+                self.left_out += 1
+                continue
+            self.room -= 1
+            with journal_inside(journal.store, one) as below:
+                if below is not None:
+                    below.warn = journal.warn
+                    inside[one.id] = self.of(below, below.look(), now, one, depth + 1, over)
+        totals = summed(own, inside.values(), over=over)
+        return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
+
+    def _jobs(self, journal: Journal, state: State) -> list[Job]:
+        """Those to show, one more than may be: running ones as they came, then pending ones in line, then those that ended."""
+
+        def keep(job: Job) -> bool:
+            return bool(job.state & self.mask or (self.results and (job.result or 0) & self.results))
+
+        active = [job for job in state.active() if keep(job)]
+        active.sort(key=lambda job: (-job.priority, job.order) if job.state & (PENDING | NEW) else (-1 << 40, job.order))
+        found = active[: self.most_jobs + 1]
+        left = self.most_jobs + 1 - len(found)
+        if left > 0 and (self.mask & INACTIVE or self.results):
+            found += journal.newest(state, left, keep)
+        return found
+
+
+def summed(own: Totals, inside: Iterable[Branch], *, over: bool = False) -> Totals:
+    """An instance's totals with those of the instances in it, which count by what is in them instead of as a job.
+
+    over: it has ended, and what its journal calls active is counted as lost.
+    """
+    totals = own
+    for branch in inside:
+        job, below = branch.job, branch.totals
+        assert job is not None
+        ended, good, holds = job.state == INACTIVE, job.result == Result.COMPLETED, job.holds and not over
+        totals = totals._replace(
+            pending=totals.pending + below.pending,
+            running=totals.running + below.running - (not ended and not over),
+            successful=totals.successful + below.successful - (ended and good),
+            failed=totals.failed + below.failed - (ended and not good),
+            canceled=totals.canceled + below.canceled - (job.result == Result.CANCELED),
+            timeout=totals.timeout + below.timeout - (job.result == Result.TIMEOUT),
+            lost=totals.lost + below.lost - (not ended and over),
+            busy_cores=totals.busy_cores + below.busy_cores - (branch.own.cores if holds else 0),
+            busy_gpus=totals.busy_gpus + below.busy_gpus - (branch.own.gpus if holds else 0),
+        )  # fmt: skip
+    return totals

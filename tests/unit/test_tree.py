@@ -1,0 +1,124 @@
+"""`fluxkv tree` and the census behind it: sums over levels, equal leaves, what is left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from worker_rig import Rig, jobspec
+
+from fluxkv.instances.census import Branch, Census, summed
+from fluxkv.instances.nested import Totals, part, totals_of
+from fluxkv.journal.ids import f58
+from fluxkv.journal.job import ACTIVE, INACTIVE, Job
+from fluxkv.journal.log import Journal
+from fluxkv.kvs.memory_server import share
+from fluxkv.tools import tree_cmd
+from fluxkv.tools.main import cli
+
+PLAIN: dict[str, Any] = {"parent_ids": False, "no_combine": False, "extended": False, "totals": False, "skip_root": False}
+
+
+def job(id: int, name: str, state: int = 16, status: int | None = None) -> Job:
+    made = Job(id)
+    made.name, made.state, made.status, made.t_run, made.holds = name, state, status, 1.0, state != INACTIVE
+    return made
+
+
+def branch(one: Job | None, own: Totals, jobs: list[Job], inside: list[Branch] | None = None, **more: Any) -> Branch:
+    below = {each.job.id: each for each in inside or () if each.job}
+    settings = {"more": False, "over": False, **more}
+    totals = summed(own, below.values(), over=settings["over"])
+    return Branch(one, "/" if one is None else "/x", 10.0, 0 if one is None else 1, own, totals, jobs, below, **settings)
+
+
+def test_an_instance_counts_by_what_is_in_it() -> None:
+    ended = branch(job(1, "a", INACTIVE, 256), Totals(successful=3, failed=1, cores=2), [])
+    runs = branch(job(2, "b"), Totals(running=1, pending=2, cores=4, busy_cores=1), [])
+    root = Totals(running=2, failed=1, successful=1, cores=8, busy_cores=5)
+    found = summed(root, [ended, runs])
+    assert (found.pending, found.running, found.successful, found.failed) == (2, 2, 4, 1)
+    assert found.busy_cores == 2, "four are the child's, of which one is busy"
+    assert found.total == 9
+    assert found.progress == pytest.approx(5 / 9)
+
+
+def test_what_was_lost_with_an_instance_is_counted_once() -> None:
+    inner = branch(job(2, "inner"), Totals(lost=3, successful=1, cores=1), [], over=True)
+    outer = Totals(lost=2, cores=2)  # inner, and another one
+    found = summed(outer, [inner], over=True)
+    assert (found.lost, found.successful, found.running, found.busy_cores) == (4, 1, 0, 0)
+
+
+def test_equal_leaves_are_one_line(capsys: Any) -> None:
+    inner = branch(job(9, "inner"), Totals(running=1, cores=1, busy_cores=1), [job(20, "deep")])
+    leaves = [job(n, "sleep") for n in range(1, 4)] + [job(4, "sleep", INACTIVE, 0), job(5, "x\ny")]
+    root = branch(None, Totals(running=5, successful=1, cores=8, busy_cores=5), [leaves[0], job(9, "inner"), *leaves[1:]], [inner])
+    tree_cmd.draw(root, PLAIN)
+    assert capsys.readouterr().out.splitlines() == [
+        ". (1/6 done, 5/8 cores)",
+        "├── 3*[sleep:R]",
+        "├── inner:R (0/1 done, 1/1 cores)",
+        "│   └── deep:R",
+        "├── sleep:CD",
+        "└── x?y:R",
+    ]
+    tree_cmd.draw(root, {**PLAIN, "skip_root": True})
+    assert capsys.readouterr().out.splitlines()[1:3] == ["inner:R (0/1 done, 1/1 cores)", "└── deep:R"]
+    tree_cmd.draw(root, {**PLAIN, "no_combine": True})
+    assert capsys.readouterr().out.count("sleep:R") == 3
+    tree_cmd.draw(root, {**PLAIN, "totals": True, "no_header": False})
+    header, top, *_ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["JOBS", "DONE", "FAILED", "CORES", "PROGRESS", "NAME"]
+    assert top.split() == ["6", "1", "0", "5/8", "17%", "."]
+    document = tree_cmd.document(root)
+    assert [one["name"] for one in document["jobs"] if "jobs" in one] == ["inner"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("stats.failed", 2), ("stats.total", 6), ("progress", 0.5), ("utilization", 0.25), ("gpu_utilization", 0.0),
+     ("resources.free.ncores", 6), ("resources.allocated.nnodes", 1), ("resources.all.ngpus", 0)],
+)  # fmt: skip
+def test_fields(path: str, value: float) -> None:
+    totals = Totals(pending=2, running=1, successful=1, failed=2, nodes=2, busy_nodes=1, cores=8, busy_cores=2)
+    assert part(totals, path.split(".")) == value
+
+
+def test_nothing_is_opened_that_is_not_shown(monkeypatch: Any) -> None:
+    rig = Rig()
+    share("tree-of-instances", rig.server)
+    for _ in range(3):
+        rig.submit(jobspec(cores=1))
+    journal = Journal(rig.store)
+    state = journal.look()
+    for one in state.active():
+        one.memo = {"uri": f"memory:x#/{f58(one.id)}"}
+    opened: list[int] = []
+
+    def open_one(store: Any, one: Job) -> Nothing:
+        opened.append(one.id)
+        return Nothing()
+
+    monkeypatch.setattr("fluxkv.instances.census.journal_inside", open_one)
+    Census((INACTIVE, 0), 10, None, 10).of(journal, state, 0.0)
+    assert opened == []
+    Census((ACTIVE, 0), 10, 0, 10).of(journal, state, 0.0)
+    assert opened == []
+    census = Census((ACTIVE, 0), 10, None, 2)
+    found = census.of(journal, state, 0.0)
+    assert (len(opened), census.left_out, found.more) == (2, 1, False)
+    found = Census((ACTIVE, 0), 2, 0, 2).of(journal, state, 0.0)
+    assert (len(found.jobs), found.more) == (2, True)
+    assert totals_of(state, over=True).lost == 3
+    done = CliRunner().invoke(cli, ["tree", "-f", "nonsense", "--uri", "memory:tree-of-instances"])
+    assert done.exit_code == 1
+
+
+class Nothing:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *args: object) -> None:
+        return None
