@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
+from ..kvs.errors import Corrupt
 from .nested import Totals, is_instance, journal_inside, totals_of
 
 if TYPE_CHECKING:
@@ -70,9 +71,15 @@ class Census:
                 continue
             self.room -= 1
             with journal_inside(journal.store, one) as below:
-                if below is not None:
-                    below.warn = journal.warn
-                    inside[one.id] = self.of(below, below.look(), now, one, depth + 1, over)
+                if below is None:
+                    continue
+                below.warn = journal.warn
+                try:
+                    state_below = below.look()
+                except Corrupt as error:  # the others are still shown
+                    journal.warn(f"{below.store.namespace}: {error}")
+                    continue
+                inside[one.id] = self.of(below, state_below, now, one, depth + 1, over)
         totals = summed(own, inside.values(), over=over)
         return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
 

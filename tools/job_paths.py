@@ -48,7 +48,7 @@ def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
         return given
     command = context.command_path.partition(" ")[2]
     if "uri" not in given:
-        raise Rejected(f"fluxkv {command} speaks to no instance: --instance does not go with it", code="bad-option")
+        raise Rejected(f"fluxkv {command} speaks to no instance: neither --instance nor a job path goes with it", code="bad-option")
     if given.get("state_dir") and not given["uri"]:
         if command in _DIRECTORY:
             hint = "an instance's own state directory is DIR/ns/JOB-VERSION-NODE in its parent's"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..kvs.errors import Corrupt
+
 if TYPE_CHECKING:
     from ..journal.job import Job
     from ..journal.log import Journal
@@ -34,9 +36,10 @@ def show_below(
     for job in _instances(journal, chosen, options, level):
         here = f"{path}{f58(job.id)}"
         with _opened(journal, job, here) as inside:
-            if inside is None:
+            listed = None if inside is None else _listed(inside, options, choose, here)
+            if inside is None or listed is None:
                 continue
-            state, found, view = _listed(inside, options, choose)
+            state, found, view = listed
             render.out(f"\n{here}:{_left(job, state)}")
             show(state, found, view, options)
             show_below(inside, found, options, choose, show, f"{here}/", level + 1)
@@ -53,9 +56,10 @@ def documents_below(
     for job in _instances(journal, chosen, options, level):
         here = f"{path}{f58(job.id)}"
         with _opened(journal, job, here) as inside:
-            if inside is None:
+            listed = None if inside is None else _listed(inside, options, choose, here)
+            if inside is None or listed is None:
                 continue
-            _, found, view = _listed(inside, options, choose)
+            _, found, view = listed
             places[job.id]["jobs"] = below = document(found, view)
             documents_below(inside, found, options, choose, document, below, f"{here}/", level + 1)
 
@@ -81,10 +85,16 @@ def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
         yield inside
 
 
-def _listed(inside: Journal, options: dict[str, Any], choose: Chooser) -> tuple[State, list[Job], View]:
+def _listed(inside: Journal, options: dict[str, Any], choose: Chooser, path: str) -> tuple[State, list[Job], View] | None:
+    """What of an instance is listed; None, and a word about it, where its journal can not be read: the others still are."""
+    from . import render
     from .reading import load
 
-    state, now = load(inside)
+    try:
+        state, now = load(inside)
+    except Corrupt as error:
+        render.say(f"fluxkv: {path}: {error}")
+        return None
     found, view = choose(inside, state, now, {**options, "ids": ()})
     view.budget_s = max(0.0, BUDGET_S - (time.monotonic() - options["began"])) / 2  # of all instances together
     return state, found, view

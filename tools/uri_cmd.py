@@ -28,7 +28,7 @@ def uri_(target: str | None, wait: bool, local: bool, remote: bool, uri: str | N
     \b
     Examples:
       export FLUXKV_URI=$(fluxkv uri)
-      fluxkv uri --wait $(fluxkv batch sims.sh)   of the instance that a job is, once it is there
+      fluxkv batch sims.sh | xargs fluxkv uri --wait   of the instance that a job is, once it is there
       fluxkv uri --remote > join.uri              of an instance started with --listen; whoever reads it can join
     """
     from ..instances.paths import find_uri
@@ -68,8 +68,11 @@ def _remote(uri: str, state_dir: str | None) -> str:
     return with_namespace(join_url(directory.path, Listen(*settings["listen"])), parsed.namespace)
 
 
-def _resolved(uri: str, target: str, *, wait: bool = False) -> str:
-    """The URI of the instance that a job is, or one given as it is (schemes as Flux's: `jobid:` is a job)."""
+def _resolved(uri: str, target: str, *, wait: bool = False, remark: bool = False) -> str:
+    """The URI of the instance that a job is, or one given as it is (schemes as Flux's: `jobid:` is a job).
+
+    remark: say if it can only be read.
+    """
     from ..instances.job_path import instance_at, parse_path, wait_for_instance
     from ..kvs.uri import parse_uri
 
@@ -77,6 +80,13 @@ def _resolved(uri: str, target: str, *, wait: bool = False) -> str:
     if text == target and ":" in target.partition("/")[0]:
         return str(parse_uri(target))
     path: JobPath = parse_path(text)
+    if remark and not wait:
+        try:
+            return instance_at(uri, path, alive=True)
+        except Rejected as error:
+            if error.code != "ended":
+                raise
+            click.echo(f"fluxkv: {error}", err=True)
     if not wait:
         return instance_at(uri, path)
     from .reading import follow
@@ -106,7 +116,7 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
     from .inside import OUTER
 
     is_uri = ":" in target.partition("/")[0] and not target.startswith("jobid:")
-    found = _resolved("" if is_uri else find_uri(uri), target, wait=wait)
+    found = _resolved("" if is_uri else find_uri(uri), target, wait=wait, remark=True)
     store = open_store(found)
     try:
         store.meta()  # says that there is none

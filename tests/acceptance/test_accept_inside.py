@@ -154,7 +154,10 @@ def test_uri_and_proxy(nest: Nest) -> None:
     assert done.lines[:3] == [inside, nest.shell.uri, nest.live]
     assert f"{nest.state}/ns/" in done.out
     assert nest.shell("proxy", inside, "true").code == 0
-    assert nest.shell("proxy", nest.over, "fluxkv", "jobs", "-an", "-o", "{name}").lines == ["inner", "sh"]
+    done = nest.shell("proxy", nest.over, "fluxkv", "jobs", "-an", "-o", "{name}")
+    assert done.lines == ["inner", "sh"]
+    assert "runs nothing any more" in done.err
+    assert "nor a job path" in nest.shell("job", "id", f"{nest.live}/{nest.over}").err
     assert nest.shell("proxy", nest.live, "no-such-program").code == 127
     assert "there is no instance at /ƒ1" in nest.shell("proxy", f"{nest.shell.uri}#/ƒ1", "true").err
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from fluxkv.instances.nested import Totals, part, totals_of
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import ACTIVE, INACTIVE, Job
 from fluxkv.journal.log import Journal
+from fluxkv.kvs.errors import Corrupt
 from fluxkv.kvs.memory_server import share
 from fluxkv.tools import tree_cmd
 from fluxkv.tools.main import cli
@@ -114,6 +117,34 @@ def test_nothing_is_opened_that_is_not_shown(monkeypatch: Any) -> None:
     assert totals_of(state, over=True).lost == 3
     done = CliRunner().invoke(cli, ["tree", "-f", "nonsense", "--uri", "memory:tree-of-instances"])
     assert done.exit_code == 1
+
+
+def test_an_instance_that_cannot_be_read_hides_no_other(monkeypatch: Any) -> None:
+    rig = Rig()
+    for _ in range(2):
+        rig.submit(jobspec(cores=1))
+    journal = Journal(rig.store)
+    state = journal.look()
+    first, second = state.active()
+    for one in (first, second):
+        one.memo = {"uri": f"memory:x#/{f58(one.id)}"}
+    said: list[str] = []
+    journal.warn = said.append
+
+    @contextmanager
+    def open_one(store: Any, one: Job) -> Iterator[Journal]:
+        below = Journal(rig.store)
+        if one is first:
+            below.look = damaged  # type: ignore[method-assign]
+        yield below
+
+    def damaged() -> Any:
+        raise Corrupt("an entry is not what it was")
+
+    monkeypatch.setattr("fluxkv.instances.census.journal_inside", open_one)
+    found = Census((ACTIVE, 0), 10, 1, 10).of(journal, state, 0.0)
+    assert list(found.inside) == [second.id]
+    assert said == ["/: an entry is not what it was"]
 
 
 class Nothing:
