@@ -25,7 +25,7 @@ ELSEWHERE = {
     "scancel": "cancel", "scrontab": "cron tab", "scontrol": "update,hold,requeue,inspect", "sdiag": "status",
     "server": "start,status", "show": "inspect,jobs", "shutdown": "stop", "sinfo": "resource list,resource status",
     "sprio": "jobs", "squeue": "jobs", "srun": "run", "sstat": "job info", "strigger": "cron event",
-    "top": "jobs,status", "undo": "journal fork", "unfence": "resource undrain", "uptime": "status",
+    "undo": "journal fork", "unfence": "resource undrain", "uptime": "status",
     "why": "explain",
 }  # fmt: skip
 SCONTROL = {
