@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from fluxkv.journal import decide
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import NEW, PENDING, RUNNING
 from fluxkv.journal.log import Journal
@@ -266,5 +267,34 @@ def test_it_follows_the_journal(sample_journal: ModuleType) -> None:
         writer.cli(decide.raise_exception(writer.state, late, "cancel", 0, "", writer.userid, writer.now + 1))
         writer.worker(["clean", late, writer.now + 1, None])
         await until(pilot, lambda: "latecomer" not in screen(app) and "3 canceled" in screen(app))
+
+    piloted(sample.uri, act)
+
+
+def test_into_a_child_and_back_and_a_server_that_goes_away(sample_journal: ModuleType) -> None:
+    sample = story(sample_journal, "top-child")
+    writer = writer_on(sample_journal, sample)
+    parent = sample.ids["k"]
+    inside = MemoryStore(shared_server("top-child"), f"/{f58(parent)}")
+    inside.create(durability="strict", origin_ms=int(sample_journal.T0 * 1000), created=sample_journal.T0)
+    child = sample_journal.Writer(inside, sample.clock)
+    born = {"uid": inside.meta().uid, "owner": 0, "namespace": "/x", "schema": 1}
+    child.cli(Decision([["instance-create", "instance", child.now, born]]))
+    child.submit("a", sample_journal.jobspec(["true"], name="innermost"))
+    writer.cli(Decision([["memo", parent, writer.now, {"uri": f"memory:top-child#/{f58(parent)}"}]], bumps=[f"job/{parent}"]))
+    server = shared_server("top-child")
+
+    async def act(app: Any, pilot: Any) -> None:
+        await until(pilot, lambda: f"> {f58(parent)}" in screen(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "innermost" in screen(app) and f"/{f58(parent)}" in screen(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: "simulate" in screen(app))
+        server.down = True
+        await until(pilot, lambda: "server away" in screen(app) and "simulate" in screen(app))
+        server.down = False
+        await until(pilot, lambda: "server away" not in screen(app))
+        writer.submit("z", sample_journal.jobspec(["late"], name="latecomer"))
+        await until(pilot, lambda: "latecomer" in screen(app))
 
     piloted(sample.uri, act)
