@@ -28,13 +28,13 @@ def adopted_at(state: State) -> float:
 
 
 def wait_until(state: State, now: float) -> float:
-    """Until when nothing is placed, at most: after an adoption, as long as a node that was up then has not spoken, or still
-    ends what the journal does not know. 0.0: planning goes on."""
+    """Until when nothing is placed, at most: after an adoption, as long as a node that was up then has not spoken, or one still
+    ends what the journal does not know, or has a part of something that waits for other parts. 0.0: planning goes on."""
     since = adopted_at(state)
     if not since or now >= since + WAIT_S:
         return 0.0
     ranks = state.instance["adopted"][3]
-    if all(rank not in state.nodes or state.nodes[rank].online for rank in ranks):
+    if not state.said_hello and all(rank not in state.nodes or state.nodes[rank].online for rank in ranks):
         return 0.0
     return since + WAIT_S
 

@@ -2,8 +2,8 @@
 
 Heartbeats come by the telemetry stream, with the worker's own pulse among them. Time is counted by what is heard: from one message
 to the next at most `GAP_S`. So an outage of the server, or a worker that stood still, makes nobody silent (HAZARD 25): while nobody
-is heard, time does not go on. It counts from the node's last beat, its coming into the inventory, the beginning of this worker's
-lead, or the epoch's, the latest.
+is heard, time does not go on. It counts from the node's last beat or hello, its coming into the inventory, the beginning of this
+worker's lead, or the epoch's, the latest.
 
 A node silent for `Rules.offline_after_s` goes offline, with an event. What runs there goes on, and nothing is known of it: its jobs
 wait. Only those that ask for another attempt after a node failure are known to be over after twice the time their launcher lets
@@ -41,6 +41,7 @@ class NodeWatch:
         self.last: dict[int, float] = {}
         self.came: dict[int, float] = {}  # rank -> the clock when it was first seen in the inventory
         self.last_ms: dict[int, int] = {}
+        self.hellos: dict[int, object] = {}  # rank -> its last hello
         self.fence_s: dict[int, float] = {}
         self.greeted: dict[int, float] = {}
         self.odd: dict[int, tuple[int, int]] = {}  # rank -> (what it says it has, what it should have) where these differ
@@ -117,6 +118,8 @@ class NodeWatch:
         groups: list[Group] = []
         self._look(state)
         for rank, node in state.nodes.items():
+            if node.hello is not None and self.hellos.get(rank) is not node.hello:
+                self.hellos[rank], self.last[rank] = node.hello, self.heard
             silent = self.silent_s(rank)
             if node.online:
                 self.gone.discard(rank)

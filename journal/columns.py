@@ -80,8 +80,7 @@ def from_columns(columns: Columns, wanted: Wanted = None) -> list[Job]:
             return values if only is None else list(map(values.__getitem__, only))
         value = same.get(name, _DEFAULTS.get(name))
         if value.__class__ is list or value.__class__ is dict:  # records change theirs in place
-            copies: list[Any] = [value.copy() for _ in ids]
-            return copies
+            return [_own(value) for _ in ids]
         return repeat(value, len(ids))
 
     if isinstance(wanted, Sieve):
@@ -101,6 +100,13 @@ def from_columns(columns: Columns, wanted: Wanted = None) -> list[Job]:
         for job, value in zip(jobs, column(name), strict=True):
             setattr(job, name, value)
     return jobs
+
+
+def _own(value: Any) -> Any:
+    """A copy of plain data that shares no list and no dict with it: the ends of a prolog lie inside another list."""
+    if value.__class__ is list:
+        return [_own(one) if one.__class__ is list or one.__class__ is dict else one for one in value]
+    return {key: _own(one) if one.__class__ is list or one.__class__ is dict else one for key, one in value.items()}
 
 
 def _quick(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:

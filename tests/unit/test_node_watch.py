@@ -91,6 +91,20 @@ def test_a_node_that_comes_later_has_all_of_the_time_to_be_heard() -> None:
     assert not air.events("offline")
 
 
+def test_a_node_that_spoke_is_not_missed_before_it_could_beat() -> None:
+    """Its agent began anew, or only its beats are lost: its silence counts from its hello."""
+    air = Air()
+    air.quiet(1, 0, 1)
+    air.quiet(20, 0)
+    air.rig.hello(1)
+    air.rig.turn()
+    air.quiet(4, 0)
+    assert air.rig.state.nodes[1].online
+    air.quiet(3, 0)
+    assert not air.rig.state.nodes[1].online
+    assert len(air.events("offline")) == 2
+
+
 def test_a_node_that_was_stopped_is_not_asked_to_come_back() -> None:
     """Its agent still beats while its tasks are being ended."""
     air = Air()

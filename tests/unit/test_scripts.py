@@ -13,8 +13,10 @@ from fluxkv.instances.deadlines import BACKSTOP_S
 from fluxkv.instances.reactor import Launched, LauncherLost, Lead, Messages, ToLauncher, Write
 from fluxkv.journal import decide, decide_housekeeping
 from fluxkv.journal.config import parse_rules
+from fluxkv.journal.fold_jobs import script_result
 from fluxkv.journal.job import CLEANUP, INACTIVE, RUN
 from fluxkv.journal.scripts import NO_SCRIPTS, why_failed
+from fluxkv.journal.snapshot import dump, load, read_head
 from fluxkv.journal.wire import Event, pack, unpack_events
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.port import Message, Meta
@@ -361,3 +363,19 @@ def test_events_of_scripts_and_cron_read_well() -> None:
     assert fire.endswith("next due -")
     assert told("cron-skip", "cron/1", {"at": 60.0, "next": 0.0, "reason": "busy"}).startswith("left out: busy, for ")
     assert told("cron-create", "cron/1", {"name": "x", "spec": 5}) == "name=x spec=5"  # by hand: as it stands
+
+
+def test_two_prologs_of_a_snapshot_are_two() -> None:
+    """Jobs whose records are equal when a snapshot is taken go their own ways after it."""
+    first = rig(PROLOG, nodes=1)
+    ids = [first.submit(turn=False), first.submit(turn=False)]
+    first.turn()
+    scripts = [first.state.jobs[id].script for id in ids]
+    assert scripts[0] == scripts[1]
+    assert scripts[0][0] == "prolog"
+    head, chunks = dump(first.state)
+    state = load(read_head(head), chunks)
+    one, other = (state.jobs[id] for id in ids)
+    assert script_result(state, one, one.attempt, "prolog", one.ranks[0], [0, 1.0, ""])
+    assert one.script[3]
+    assert not other.script[3]
