@@ -182,6 +182,7 @@ def cursor_moved_first(patch: Patch) -> None:
         outputs.insert(at, agent.ToLauncher(["ack", []]))
 
     patch(agent.Agent, "_messages", messages)
+    patch(agent, "keeps_cursors", lambda output: False)  # a step puts it last else
 
 
 @mutant("the launcher is told to forget an end before the report is in the journal")
