@@ -90,7 +90,7 @@ def start(
       fluxkv start fluxkv run hostname            one command
       fluxkv start -s 4 --cores 8 make            four nodes of eight cores on this machine
       fluxkv start --fake -s 1000 --cores 64      a big cluster that only pretends
-      fluxkv start --fake --resources big.graphml what a graph has: racks, sockets, power, ...
+      fluxkv start --fake --resources big.json    what a graph has: racks, sockets, power, ...
       fluxkv start --detach --state-dir ~/sims    leave it running; run again to bring up what is dead
       fluxkv start --redis redis://head:6379      on a server that is there, beside other instances
       fluxkv start --detach --listen              other hosts may join it: fluxkv uri --remote

@@ -16,6 +16,7 @@ it is interrupted runs on a terminal of its own, gets a Ctrl-C once it shows som
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -66,6 +67,7 @@ LINE_STATE = {
     "fluxkv job wait-event -t 30s -f json ƒ3kQ exception": "cancelled",
     **dict.fromkeys((
         "fluxkv --instance ƒ3kQ jobs", "fluxkv jobs -a ƒ3kQ/", "fluxkv replay ƒ3kQ", "fluxkv proxy ƒ3kQ", "fluxkv tree ƒ3kQ",
+        "fluxkv top ƒ2oS1Ab",
         "fluxkv proxy ƒ3kQ fluxkv submit ./simulate", "fluxkv proxy --wait ƒ3kQ fluxkv jobs -a",
     ), "instance"),
 }  # fmt: skip
@@ -82,6 +84,12 @@ BEFORE: dict[str, tuple[tuple[str, ...], ...]] = {
     "cron dump": (_TIDY,),
 }
 JOINING = {"agent", "worker"}
+_RACK7 = "fluxkv resource attach rack7.json"
+# What is done to a graph of resources is done on an instance that has one, in which there is this:
+GRAPH = {
+    "resource reload": "true", "resource attach": "true", "resource remove": _RACK7, "resource set-status": _RACK7,
+    "--under /cluster0/rack7": _RACK7, "property set /cluster0": "true",
+}  # fmt: skip
 SIMS_RUNNING = {"stop", "restart", "uri", "ops adopt", "ops rebuild"} | JOINING  # they end or disturb it: one of their own
 OWN_HOME = {"start"} | SIMS_RUNNING
 # Line -> exit status, where success is another one than 0. Why:
@@ -154,6 +162,29 @@ properties = ["ssd"]
 PLACEHOLDER = re.compile(r"(?<![\w./{])[ƒf][1-9][1-9A-HJ-NP-Za-km-z]{2,11}(?!\w)")
 MOMENT = re.compile(r"'yesterday \d\d:\d\d'|(?<=[ =])\d\d:\d\d(?!\S)")
 WRONG = ("Traceback", "Usage:", "Error:", "this is a fault in fluxkv", "command not found", "syntax error")
+# Two racks with two nodes each, as a GRUG recipe, and one more as JGF.
+RACKS = """<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph id="racks" edgedefault="directed">
+<node id="cluster"><data key="root">1</data><data key="type">cluster</data></node><node id="rack"><data key="type">rack</data></node>
+<node id="node"><data key="type">node</data></node><node id="core"><data key="type">core</data></node>
+<edge source="cluster" target="rack"><data key="multi_scale">2</data></edge>
+<edge source="rack" target="node"><data key="multi_scale">2</data></edge>
+<edge source="node" target="core"><data key="multi_scale">4</data></edge>
+</graph></graphml>
+"""
+RACK7 = json.dumps({"graph": {
+    "nodes": [
+        {"id": str(number), "metadata": {"type": name.rstrip("0123456789"), "name": name}}
+        for number, name in enumerate(("cluster0", "rack7", "pdu0", "node70", "core0"))
+    ],
+    "edges": [{"source": one, "target": other} for one, other in ("01", "12", "13", "34")],
+}})  # fmt: skip
+FILES.update({
+    "big.json": RACK7, "cluster.graphml": RACKS, "rack7.json": RACK7,
+    "node9.xml": (
+        '<topology><object type="Machine"><info name="HostName" value="node9"/><object type="Package">'
+        '<object type="Core" os_index="0"><object type="PU"/></object></object></object></topology>'
+    ),
+})  # fmt: skip
 
 
 class Example(NamedTuple):
@@ -401,7 +432,8 @@ def test_example_does_what_it_says(example: Example, world: World, tmp_path: Pat
     command = command_of(example.line)
     head = contextlib.ExitStack()
     try:
-        own = command.partition(" ")[0] in OWN_HOME or example.command in OWN_HOME or "fluxkv start" in example.line
+        graph = [words for part, words in GRAPH.items() if part in example.line]
+        own = command.partition(" ")[0] in OWN_HOME or example.command in OWN_HOME or "fluxkv start" in example.line or graph
         if own and "~/old" not in example.line:
             line = example.line
             if "redis://head:6379" in line:
@@ -410,6 +442,10 @@ def test_example_does_what_it_says(example: Example, world: World, tmp_path: Pat
             env["XDG_STATE_HOME"] = str(world.home / "own" / "s")
             os.makedirs(env["HOME"])
             del env["FLUXKV_URI"]
+            if graph:
+                made = ("start", "--detach", "--fake", "--state-dir", world.home / "own" / "graph", "--resources")
+                env["FLUXKV_URI"] = world.shell.ok(*made, tmp_path / "cluster.graphml").split()[-1]
+                assert run_to_the_end(graph[-1], env, tmp_path)[0] == 0
             if command in SIMS_RUNNING:
                 sims = world.home / "own" / "sims"
                 listens = ["--listen=127.0.0.1", "--config", world.home / "cluster.toml"] if command in {"uri"} | JOINING else []

@@ -191,7 +191,7 @@ def test_a_signal_before_a_time_limit_that_the_config_sets(user: Any) -> None:
 def test_a_format_of_queues_that_is_none(user: Any) -> None:
     done = user("queue", "list", "-o", "nosuch")
     assert (done.code, done.out) == (1, "")
-    hint = "  there are default, status, users, nodes; or write {queue} {limits.timelimit}\n"
+    hint = "  there are default, status, users, nodes, policy; or write {queue} {limits.timelimit}\n"
     assert done.err == "fluxkv: no output format is called 'nosuch'\n" + hint
 
 

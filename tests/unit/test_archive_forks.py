@@ -67,7 +67,7 @@ class Story:
             self.server.fault = None
 
     def fail_over(self) -> None:
-        lost = self.server.fail_over(self.rng.randrange(0, 8))
+        lost = self.server.fail_over(min(self.rng.randrange(0, 8), self.store.meta().version - 1))  # not the instance itself
         meta = self.store.meta()
         self.truth = {version: entry for version, entry in self.truth.items() if version <= meta.version}
         self.told.append(f"lost {lost} of {meta.version + lost}, trimmed {meta.trimmed}")
