@@ -19,12 +19,12 @@ RARE = {
     "epoch": 10, "retire": 50, "snapshots": 50, "look-ups": 5, "dependency-remove": 100, "requeue": 50, "prolog-finish": 20,
     "epilog-finish": 20, "housekeeping-finish": 20, "cron-fire": 20, "config": 10, "resource-define": 20, "jobspec-update": 5,
     "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100, "forks": 20, "adopt": 10,
-    "adopted attempts": 0.5, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5, "housekeeping-lost": 0.5,
+    "adopted attempts": 0.5, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5,
     "silent": 10, "children": 15, "children at depth 2": 1, "children over": 15,
     "children held against their job": 15,
 }  # fmt: skip
-# Beyond the first ones: what they found has been mended.
-FOUND = (848, 868, 922, 1011, 1102, 6521, 6759, 30461)
+# Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
+FOUND = (525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461)
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
@@ -55,4 +55,4 @@ def check_rare(total: Counter[str]) -> None:
     if total["seeds"] < 50:
         pytest.skip("too few seeds were played to tell")
     missed = {name: total[name] for name, least in RARE.items() if total[name] < least * total["seeds"] / 100}
-    assert not missed, f"in {total['seeds']} seeds"
+    assert not missed, f"in {total['seeds']} seeds too few: {missed}"
