@@ -164,7 +164,8 @@ MOMENT = re.compile(r"'yesterday \d\d:\d\d'|(?<=[ =])\d\d:\d\d(?!\S)")
 WRONG = ("Traceback", "Usage:", "Error:", "this is a fault in fluxkv", "command not found", "syntax error")
 # Two racks with two nodes each, as a GRUG recipe, and one more as JGF.
 RACKS = """<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph id="racks" edgedefault="directed">
-<node id="cluster"><data key="root">1</data><data key="type">cluster</data></node><node id="rack"><data key="type">rack</data></node>
+<node id="cluster"><data key="root">1</data><data key="type">cluster</data></node>
+<node id="rack"><data key="type">rack</data></node>
 <node id="node"><data key="type">node</data></node><node id="core"><data key="type">core</data></node>
 <edge source="cluster" target="rack"><data key="multi_scale">2</data></edge>
 <edge source="rack" target="node"><data key="multi_scale">2</data></edge>
