@@ -22,7 +22,7 @@ from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoc
 from ..schedulers.policy import Policy
 from .admission import Validators, admit, refusal
 from .aside import set_aside
-from .attention import is_stopping, take_touched
+from .attention import is_stopping, look_at_all, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
@@ -144,8 +144,7 @@ class Worker:
         """A new leader looks at every active job once, as if each had just been touched."""
         self.waiting = Waiting(self.state, self.planner.request_of)
         self.watch.begin()
-        for job in sorted(self.state.active(), key=lambda job: job.order):
-            self.state.attention[job.id] = None
+        look_at_all(self.state, self.planner)
         for rank, node in self.state.nodes.items():
             self.planner.resync.add(rank)
             if node.hello is not None:
