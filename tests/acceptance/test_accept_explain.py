@@ -29,7 +29,7 @@ def test_a_job_that_waits_is_explained_now_and_then(base: Path, new_shell: Any) 
         told = shell.ok("explain", wide)
         assert told.splitlines()[0].startswith(f"{wide} waits: needs 2 idle nodes; 1 is idle; it begins about")
         assert f"{running}* long" in told
-        assert "on fake[0-1], reserved for it by policy" in told
+        assert "on fake[0-1], reserved for it by policy" in " ".join(told.split())
         assert all(len(line) <= 80 for line in told.splitlines())
         assert " ".join(shell.ok("explain", behind).split()).startswith(f"{behind} would fit now, but must not delay {wide},")
 

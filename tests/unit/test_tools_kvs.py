@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import fluxkv
 from fluxkv.instances import kvs_view
 
 
@@ -161,7 +162,8 @@ def test_watching(shell: Any, kvs: Any) -> None:
     assert kvs.error("get", "-w", "-t", "0.05s", "w.b") == "kvs: w.b: No such file or directory"
     assert kvs.error("get", "-W", "-t", "0.05s", "w.b") == "timed out: w.b is not there"
     waiter, given = started(shell, "get", "-W", "-t", "30s", "w.b")
-    kvs.out("put", "w.b=2")
+    with fluxkv.connect(shell.env["FLUXKV_URI"]) as client:  # two commands at once would share one standard output
+        client.kvs.put_json("w.b", 2)
     waiter.join()
     assert given == ["2\n"]
     kvs.out("put", "--append", "w.c=1")

@@ -33,7 +33,8 @@ class Process:
         self.up = False
         self.skew = world.draw_skew()
         self.frozen_until = self.cut_until = 0.0
-        self.deaths = self.repeats = 0
+        self.deaths = 0
+        self.forgotten = False  # idle for so long that the store has dropped its sequence
         self.ended = False
 
     def clock(self) -> float:
@@ -158,19 +159,18 @@ class ReactorProcess(Process):
 
     # -- the store ------------------------------------------------------------------------------------------------
 
-    def _send(self, request: Append, again: bool = False) -> None:
+    def _send(self, request: Append) -> None:
         """Over the net: it may be lost, late, or there twice; and again when no answer comes."""
         world = self.world
         if self.request is not request:
             return
-        self.repeats += again
         if world.now >= self.cut_until and not world.strikes("lost"):
             world.after(world.latency(), self._arrive, request, self.life)
             if world.strikes("meddle"):  # somebody does something about what this is about, and is quicker
                 world.clients.meddle(request)
         if world.strikes("twice"):
             world.after(world.rng.uniform(0.0, 60.0), self._arrive, request, self.life)
-        world.after(world.rng.uniform(0.05, 2.0) if not world.calm else 2.0, self._send, request, True, owner=self)
+        world.after(world.rng.uniform(0.05, 2.0) if not world.calm else 2.0, self._send, request, owner=self)
 
     def _arrive(self, request: Append, life: int) -> None:
         """At the server, whether its sender still lives or not."""
@@ -188,7 +188,7 @@ class ReactorProcess(Process):
                 if world.forks and error.code in FORKED:
                     self._doubt(error)
                     return
-                if not self.deaths and not self.repeats and not world.faults.on("twice"):
+                if not self.deaths and not self.forgotten and not world.faults.on("twice"):
                     raise Broken(f"{self.name}'s commit was answered: {error}") from error
                 self.die()  # an earlier life's commit came late, or one so old that its producer was forgotten: it starts anew
             return
@@ -205,7 +205,7 @@ class ReactorProcess(Process):
         if isinstance(answer, Appended):
             self.seen, self.seen_seq = anchor(answer.version, answer.epoch, payload_hash(request.payload)), request.seq
         elif isinstance(answer, Gap) and answer.last < self.seen_seq:  # forgotten by pruning, or lost
-            self.seen_seq = 0
+            self.seen_seq, self.forgotten = 0, True
             try:
                 lost = self._say_known()
             except Unavailable:
