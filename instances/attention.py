@@ -8,13 +8,9 @@ that begins to plan, or goes on after a stop that came to nothing, looks at ever
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ..journal.job import DEPEND, NEW, PRIORITY, SCHED
 from ..journal.state import State
-
-if TYPE_CHECKING:
-    from .planner import Planner
 
 
 def take_touched(state: State, limit: int) -> list[int]:
@@ -40,15 +36,3 @@ def is_stopping(state: State) -> bool:
 def _waits(job_state: int, granted: object) -> bool:
     """Whether a job is only pending; one placed ahead may start any moment."""
     return bool(job_state & (NEW | DEPEND | PRIORITY | SCHED)) and granted is None
-
-
-def look_at_all(state: State, planner: Planner) -> None:
-    """Every active job is to be looked at once; whoever has ended, and was retired perhaps, while another worker planned is
-    nobody's business any more."""
-    active = {job.id: None for job in sorted(state.active(), key=lambda job: job.order)}
-    known = {entry.job for entry in planner.lines}.union(planner.parked, planner.said, planner.ahead, planner.seat_by_job)
-    for id in sorted(known.difference(active)):
-        planner.dequeue(id)
-        planner.unseated(id)
-        planner.forget_ahead(id)
-    state.attention.update(active)

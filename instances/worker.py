@@ -22,7 +22,7 @@ from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoc
 from ..schedulers.policy import Policy
 from .admission import Validators, admit, refusal
 from .aside import set_aside
-from .attention import is_stopping, look_at_all, take_touched
+from .attention import is_stopping, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
@@ -144,7 +144,8 @@ class Worker:
         """A new leader looks at every active job once, as if each had just been touched."""
         self.waiting = Waiting(self.state, self.planner.request_of)
         self.watch.begin()
-        look_at_all(self.state, self.planner)
+        for job in sorted(self.state.active(), key=lambda job: job.order):
+            self.state.attention[job.id] = None
         for rank, node in self.state.nodes.items():
             self.planner.resync.add(rank)
             if node.hello is not None:
@@ -389,12 +390,12 @@ class Worker:
         """Another worker may have retired what this one had not looked at since it ended."""
         self.waiting.gone()
         jobs, planner = self.state.jobs, self.planner
-        for id in [id for id in planner.seat_by_job if id not in jobs]:
-            planner.unseated(id)
-        for id in [id for id in self.inactive if id not in jobs]:
-            del self.inactive[id]
-        for id in [entry.job for entry in planner.lines if entry.job not in jobs]:
+        self.inactive = {id: None for id in self.inactive if id in jobs}
+        lined = (entry.job for entry in planner.lines)
+        for id in [id for id in (*lined, *planner.parked, *planner.said, *planner.ahead, *planner.seat_by_job) if id not in jobs]:
             planner.dequeue(id)
+            planner.unseated(id)
+            planner.forget_ahead(id)
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         """Taking one costs time for each active job, and some bytes on disk for each inactive one."""
