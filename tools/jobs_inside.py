@@ -30,19 +30,12 @@ def show_below(
 
     choose: which jobs of an instance are listed; show: prints them.
     """
-    from ..journal.ids import f58
     from . import render
 
-    for job in _instances(journal, chosen, options, level):
-        here = f"{path}{f58(job.id)}"
-        with _opened(journal, job, here) as inside:
-            listed = None if inside is None else _listed(inside, options, choose, here)
-            if inside is None or listed is None:
-                continue
-            state, found, view = listed
-            render.out(f"\n{here}:{_left(job, state)}")
-            show(state, found, view, options)
-            show_below(inside, found, options, choose, show, f"{here}/", level + 1)
+    for job, here, inside, state, found, view in _inside(journal, chosen, options, choose, path, level):
+        render.out(f"\n{here}:{_left(job, state)}")
+        show(state, found, view, options)
+        show_below(inside, found, options, choose, show, f"{here}/", level + 1)
 
 
 def documents_below(
@@ -50,26 +43,32 @@ def documents_below(
     document: Callable[[list[Job], View], list[dict[str, Any]]], into: list[dict[str, Any]], path: str = "", level: int = 1,
 ) -> None:  # fmt: skip
     """Give the documents of those among `chosen` that are instances (`into`, in the same order) their jobs, as `jobs`."""
-    from ..journal.ids import f58
 
     places = {job.id: one for job, one in zip(chosen, into, strict=True)}
-    for job in _instances(journal, chosen, options, level):
+    for job, here, inside, _, found, view in _inside(journal, chosen, options, choose, path, level):
+        places[job.id]["jobs"] = below = document(found, view)
+        documents_below(inside, found, options, choose, document, below, f"{here}/", level + 1)
+
+
+def _inside(
+    journal: Journal, chosen: list[Job], options: dict[str, Any], choose: Chooser, path: str, level: int
+) -> Iterator[tuple[Job, str, Journal, State, list[Job], View]]:
+    """The instances among `chosen` that can be read, down to options["level"]: job, path, journal (open until the next one), and
+    what of it is listed."""
+    from ..instances.nested import is_instance
+    from ..journal.ids import f58
+
+    most = options["level"]
+    if most is not None and level > most:
+        return
+    for job in chosen:
+        if not is_instance(job, journal.store.namespace):
+            continue
         here = f"{path}{f58(job.id)}"
         with _opened(journal, job, here) as inside:
             listed = None if inside is None else _listed(inside, options, choose, here)
-            if inside is None or listed is None:
-                continue
-            _, found, view = listed
-            places[job.id]["jobs"] = below = document(found, view)
-            documents_below(inside, found, options, choose, document, below, f"{here}/", level + 1)
-
-
-def _instances(journal: Journal, chosen: list[Job], options: dict[str, Any], level: int) -> Iterator[Job]:
-    from ..instances.nested import is_instance
-
-    most = options["level"]
-    if most is None or level <= most:
-        yield from (job for job in chosen if is_instance(job, journal.store.namespace))
+            if inside is not None and listed is not None:
+                yield job, here, inside, *listed
 
 
 @contextmanager

@@ -36,6 +36,20 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, no_color=value_of("color") == "never" or None)
 
 
+def write(path: str, text: str) -> None:
+    """A whole document, into a file, or to stdout where the path is "-"."""
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        import click
+
+        raise click.FileError(path, str(error.strerror)) from None
+
+
 def out(text: str, *, end: str = "\n") -> None:
     """Data, to stdout. A reader that went away raises BrokenPipeError, which the command line answers."""
     stream = sys.stdout

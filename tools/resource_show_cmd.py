@@ -67,9 +67,10 @@ def show(
 
         print_json(overview.document(group, depth))
     elif svg:
+        from .render import write
         from .resource_svg import picture
 
-        _write(svg, picture(group, when, depth))
+        write(svg, picture(group, when, depth))
     else:
         _print(group, depth)
 
@@ -112,17 +113,6 @@ def load_graph(path: str, form: str | None) -> Tree:
             raise Rejected(f"{path}: {error}", code=error.code, hint=error.hint) from None
         form = "rv1exec" if found == RV1 else found
     return load_tree(path, form, [])
-
-
-def _write(path: str, text: str) -> None:
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise click.FileError(path, str(error.strerror)) from None
 
 
 # --- lines

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -154,17 +152,11 @@ def write_picture(path: str, workload: Workload, outcomes: list[Outcome], pool: 
 
     from ..schedulers.workload import Begun
     from .gantt import Panel, picture
+    from .render import write
 
     began = min((one.start for outcome in outcomes for one in outcome.begun), default=0.0)
     held = [Begun(one.job, began, max(began, workload.begin), one.end, one.claims, False) for one in workload.held]
     panels = [Panel(one.name, one.begun, held) for one in outcomes if one.begun and one.begun[0].claims]
     labels = {job: label.id for job, label in workload.labels.items()}
     text = picture(panels, pool.nodes, labels, workload.epoch)
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise click.FileError(path, str(error.strerror)) from None
+    write(path, text)
