@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
-from collections.abc import Callable
 from time import perf_counter, process_time
 from typing import Any
+
+from rig import micros
 
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
@@ -74,16 +75,6 @@ def _ask(resource: dict[str, Any]) -> Request:
     return compile_request({"resources": [resource]})
 
 
-def _us(work: Callable[[], object], repeat: int) -> float:
-    best = float("inf")
-    for _ in range(3):
-        start = perf_counter()
-        for _ in range(repeat):
-            work()
-        best = min(best, perf_counter() - start)
-    return best / repeat * 1e6
-
-
 def _filled(pool: GraphPool, share: float) -> GraphPool:
     """The low ranks full, so that what is free comes last."""
     full = int(len(pool.nodes) * share)
@@ -127,12 +118,12 @@ def figures(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
                 for text, resource in FLAT.items():
                     request = _ask(resource)
                     repeat = 1 if policy not in BUDGETED else 20
-                    value = _us(lambda pool=pool, request=request: pool.match(request), repeat)
+                    value = micros(lambda pool=pool, request=request: pool.match(request), repeat, 3)
                     add(f"{policy}: match {text}, {count} nodes {word}", value, "us", budget)
                 if policy in ("first", "low"):
                     for text, resource in GENERAL.items():
                         request = _ask(resource)
-                        value = _us(lambda pool=pool, request=request: pool.match(request), 1)
+                        value = micros(lambda pool=pool, request=request: pool.match(request), 1, 3)
                         add(f"{policy}: match {text}, {count} nodes {word}", value, "us", None)
         if count == 1024:
             for policy in BEST_ID:

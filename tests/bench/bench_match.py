@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any
+
+from rig import micros
 
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.fcfs import Fcfs
@@ -35,17 +36,6 @@ def _pool(count: int) -> Pool:
     return Pool(NodeRecord(i, f"n{i}", (1 << CORES) - 1, 0, 0, ()) for i in range(count))
 
 
-def _us(call: Callable[[], object], repeat: int) -> float:
-    """Microseconds a call, the best of five rounds."""
-    best = float("inf")
-    for _ in range(5):
-        start = perf_counter()
-        for _ in range(repeat):
-            call()
-        best = min(best, perf_counter() - start)
-    return best / repeat * 1e6
-
-
 def _filled(count: int, share: float) -> Pool:
     """A pool with this share of its nodes full (the low ranks, so that what is free comes last)."""
     pool = _pool(count)
@@ -67,7 +57,7 @@ def figures() -> list[dict[str, Any]]:
     one, one_spec = _ask(0, 1, 1), _jobspec(0, 1, 1)
     for count in (1, 16, 64):
         pool = _pool(count)
-        add(f"match 1 core, {count} nodes", _us(lambda pool=pool: pool.match(one), 2000), "us", 10)
+        add(f"match 1 core, {count} nodes", micros(lambda pool=pool: pool.match(one), 2000), "us", 10)
     for count, budget in ((1024, 1000.0), (4096, 3000.0)):
         for word, share in (("empty", 0.0), ("half full", 0.5), ("nearly full", 0.99)):
             pool = _filled(count, share)
@@ -80,18 +70,18 @@ def figures() -> list[dict[str, Any]]:
                 ("one node too many", _ask(left + 1, 1, CORES)),
                 (f"{left * 8} four-core slots", _ask(0, left * 8, 4)),
             ):
-                value = _us(lambda pool=pool, request=request: pool.match(request), 20)
+                value = micros(lambda pool=pool, request=request: pool.match(request), 20)
                 add(f"match {text}, {count} nodes {word}", value, "us", budget)
     everything = _ask(4096, 1, CORES)
     pool = _pool(4096)
     got = pool.match(everything)
     assert not isinstance(got, Unmatched)
-    add("take and give 4096 nodes", _us(lambda: (pool.take(got), pool.give(got)), 3), "us", None)
+    add("take and give 4096 nodes", micros(lambda: (pool.take(got), pool.give(got)), 3), "us", None)
     add("fill 1024 nodes with 8192 four-core jobs", _fill(), "/s", 2400)
     add("the same through fcfs", _fill_by_policy(), "/s", 2400)
     add(
         "compile a request seen before",
-        _us(lambda: compile_request(one_spec), 2000),
+        micros(lambda: compile_request(one_spec), 2000),
         "us",
         10,
     )

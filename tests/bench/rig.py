@@ -60,6 +60,17 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
 
 
+def micros(call: Callable[[], object], repeat: int, rounds: int = 5) -> float:
+    """Microseconds a call, the best of some rounds of `repeat` calls."""
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        best = min(best, time.perf_counter() - start)
+    return best / repeat * 1e6
+
+
 def timed(call: Callable[[], object]) -> float:
     """Seconds that one call takes."""
     start = time.perf_counter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import pty
@@ -12,12 +11,12 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
 from typing import Any
 
+import live
 import pytest
 
 from fluxkv.instances.child import child_uri
@@ -25,21 +24,6 @@ from fluxkv.instances.client import connect
 from fluxkv.journal.ids import f58, parse_id
 
 pytestmark = pytest.mark.live
-
-
-def _support() -> Any:
-    name = "fluxkv_tests_live"
-    if name not in sys.modules:
-        path = Path(__file__).parent.parent / "support" / "live.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-live = _support()
 
 
 class Screen:

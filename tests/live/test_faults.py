@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import live
 import pytest
 
 from fluxkv.instances.child import child_uri
@@ -26,21 +25,6 @@ from fluxkv.journal.job import INACTIVE, SCHED
 from fluxkv.kvs.keys import Keys
 
 pytestmark = pytest.mark.live
-
-
-def _support() -> Any:
-    name = "fluxkv_tests_live"
-    if name not in sys.modules:
-        path = Path(__file__).parent.parent / "support" / "live.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-live = _support()
 
 
 class Load:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from fluxkv.instances.reactor import Answered, Entries, Found, Input, Lead, Lookup, Reopened, WakeAt, Write
+from fluxkv.instances.reactor import Answered, Entries, Found, Input, Lead, Lookup, Note, Reopened, WakeAt, Write
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
@@ -58,6 +58,19 @@ class Rig:
         self.worker = self.new_worker()
         self.turn(Lead(True))
         self.next = 1
+
+    def listen(self) -> list[str]:
+        """What the worker says from now on."""
+        said: list[str] = []
+        step = self.worker.step
+
+        def listening(*args: Any) -> Any:
+            outputs = step(*args)
+            said.extend(output.text for output in outputs if isinstance(output, Note))
+            return outputs
+
+        self.worker.step = listening  # type: ignore[method-assign]
+        return said
 
     def new_worker(self, name: str = "worker-0") -> Worker:
         return Worker(self.store.meta(), self.journal.load(), Fcfs(), name)

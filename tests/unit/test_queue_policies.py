@@ -16,7 +16,6 @@ from plugins import install
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import config_file
-from fluxkv.instances.reactor import Note
 from fluxkv.journal.config import binds_submitters, parse_rules
 from fluxkv.journal.job import RUN, SCHED
 from fluxkv.kvs.errors import Rejected
@@ -106,15 +105,7 @@ def test_what_cannot_be_is_refused_with_what_there_is(settings: list[str], said:
 
 def test_a_policy_that_is_not_installed_where_one_plans_stops_nobody() -> None:
     rig = Rig(1)
-    said: list[str] = []
-    step = rig.worker.step
-
-    def listen(*args: Any) -> Any:
-        outputs = step(*args)
-        said.extend(output.text for output in outputs if isinstance(output, Note))
-        return outputs
-
-    rig.worker.step = listen  # type: ignore[method-assign]
+    said = rig.listen()
     rig.configure({"policy": {"scheduler": {"queue-policy": "elsewhere"}}})
     assert rig.job(rig.submit()).state == RUN
     assert [text for text in said if "no queue policy is called 'elsewhere'" in text] == said[:1]

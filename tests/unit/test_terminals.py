@@ -164,13 +164,19 @@ class Input:
         )
 
 
-def test_what_was_typed_is_framed_and_leaves_the_stream(tmp_path: Path) -> None:
-    here = Input(tmp_path)
+def fed(here: Input) -> tuple[dict[str, Any], int]:
+    """An interactive attempt of one task that has been added, and the reading end of its input."""
     one = attempt({"interactive": 1}) | {"tasks": [[0, ["sh"], None, {}]], "total": 1, "per_task_output": False}
     path = input_path(here.spool, 7, one["key"])
     os.mkfifo(path)
     read = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     here.forwarder.add(one)
+    return one, read
+
+
+def test_what_was_typed_is_framed_and_leaves_the_stream(tmp_path: Path) -> None:
+    here = Input(tmp_path)
+    one, read = fed(here)
     here.input.follow(None)
     stream = here.keys.input(7)
     messages = [pack(["resize", 3, 4]), pack(["data", b"x"]), pack(["data", b"y", "0"])]
@@ -226,11 +232,7 @@ def test_tasks_that_are_fed_before_they_are_looked_at_are_noted_all_the_same(tmp
 def test_a_frame_is_never_cut(tmp_path: Path) -> None:
     """An agent that dies while a task does not read must leave no half of one in the pipe."""
     here = Input(tmp_path)
-    one = attempt({"interactive": 1}) | {"tasks": [[0, ["sh"], None, {}]], "total": 1, "per_task_output": False}
-    path = input_path(here.spool, 7, one["key"])
-    os.mkfifo(path)
-    read = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    here.forwarder.add(one)
+    one, read = fed(here)
     assert not here.forwarder.feed(one["key"], typed(bytes(300_000)))
     here.forwarder.feed(one["key"], typed(b"tail"))
     frames = pty_host.Frames()
