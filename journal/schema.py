@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..kvs.errors import Corrupt
 from ..kvs.port import Meta
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 def newer_schema(what: str, schema: object) -> Corrupt:
