@@ -367,7 +367,7 @@ BY_METAVAR: dict[str, Kind] = {
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file, "FILE.svg": file, "TARGET": nodes,
     "JOB|PATH": child_instances, "JOB|PATH|URI": child_instances, "ID|NAME": cron_entries, "ID|NODE|PATH": jobs_and_nodes,
-    "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
+    "BASENAME": file, "URGENCY": _words("hold", "default", "expedite"), "RULE": variables, "PATTERN": variables,
     "SCHEME:VALUE": dependencies, "TYPE": _words("cancel"),
     "VERSION|TIME": _words("now", "today", "yesterday"), "WHEN": _words("today", "yesterday"),
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..schedulers.tree.jgf import attach, named_in
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..schedulers.tree.vertices import Vertex
 
 FRAME = "INFO: ============================="
+CANCELED = "CANCELED"
 #: Types that a request may name although the graph has none.
 USUAL_TYPES = ("cluster", "rack", "node", "socket", "core", "gpu", "memory", "ssd")
 MATCH_OPS = ("allocate", "allocate_orelse_reserve", "allocate_with_satisfiability", "satisfiability", "without_allocating",
@@ -30,14 +31,23 @@ class Malformed(Exception):
     """The words of a command are not what it takes."""
 
 
+class Listed(NamedTuple):
+    """What `list` and `info` say of a job. file: where its request, or what was imposed, stands; took_s: how long the match was."""
+
+    state: str
+    start: int
+    file: str
+    took_s: float
+
+
 class Session:
     """out: where selections and banners go. shown: what `list`, `info`, ... print. complain: errors, a line each.
-    clock: where given, how long each match took is said.
+    clock: in seconds. timed: how long each match took is said.
     """
 
     def __init__(
         self, system: System, form: str, out: TextIO, shown: Callable[[str], None], complain: Callable[[str], None],
-        clock: Callable[[], float] | None = None,
+        clock: Callable[[], float] = lambda: 0.0, *, timed: bool = False,
     ) -> None:  # fmt: skip
         self.system = system
         self.form = form
@@ -45,6 +55,9 @@ class Session:
         self.show = shown
         self.complain = complain
         self.clock = clock
+        self.timed = timed
+        self.jobs: dict[int, Listed] = {}  # all that were ever matched
+        self.times: list[float] = []
         self.types = {vertex.type for vertex in system.tree.vertices}
 
     def run(self, line: str) -> bool:
@@ -57,7 +70,8 @@ class Session:
         if not words or words[0].startswith("#"):
             return True
         name = words[0]
-        if name in ("quit", "q", "exit"):
+        name = SHORT.get(name, name)
+        if name in ("quit", "exit"):
             return False
         command = COMMANDS.get(name)
         if command is None:
@@ -111,15 +125,16 @@ class Session:
         request = self.request(path)
         if request is None:
             return False
-        began = self.clock() if self.clock is not None else 0.0
-        matched = self.matched(op, request)
-        if self.clock is not None:
+        began = self.clock()
+        matched = self.matched(op, request, path)
+        if self.timed:
             self.complain(f"INFO: ELAPSE={self.clock() - began:.6f}")
         return matched
 
-    def matched(self, op: str, request: TreeRequest) -> bool:
+    def matched(self, op: str, request: TreeRequest, path: str) -> bool:
         """Do it and tell."""
         system = self.system
+        began = self.clock()
         if op == "satisfiability":
             could = system.satisfiable(request)
             self.banner("INFO: Satisfiable request" if could else "INFO: Unsatisfiable request")
@@ -130,7 +145,7 @@ class Session:
             outcome = system.preview(request, future=op.endswith("future"))
         else:
             outcome = system.allocate(request, satisfiability=op.endswith("satisfiability"))
-        self.tell(outcome)
+        self.tell(outcome, path, began)
         return bool(outcome.state)
 
     def request(self, path: str) -> TreeRequest | None:
@@ -146,8 +161,12 @@ class Session:
             self.complain(f"{where}{error}")
         return None
 
-    def tell(self, outcome: Outcome) -> None:
-        """The outcome of a match."""
+    def tell(self, outcome: Outcome, path: str, began: float) -> None:
+        """The outcome of a match that began then, for what stands in a file."""
+        took_s = self.clock() - began
+        self.times.append(took_s)
+        if outcome.state in (ALLOCATED, RESERVED):
+            self.jobs[outcome.job] = Listed(outcome.state, outcome.start, path, took_s)
         job = f"INFO: JOBID={outcome.job}"
         if outcome.selection is None:
             never = ("INFO: Unsatisfiable request",) if outcome.impossible else ()
@@ -163,6 +182,7 @@ class Session:
         if len(words) not in (1, 2) or (len(words) == 2 and words[1] != "stats"):
             raise Malformed
         visits = self.system.cancel(number(words[0]))
+        self.over()
         if len(words) == 2:
             self.banner(f'INFO: CANCEL PREORDER COUNT="{visits}"', f'INFO: CANCEL POSTORDER COUNT="{visits}"')
 
@@ -185,6 +205,7 @@ class Session:
                 nodes = [vertex for vertex in named if vertex.type == "node"]
                 vertices = nodes or [vertex for vertex in named if not vertex.children]
             self.system.cancel_on(job, vertices)
+            self.over()
         except Rejected as error:
             if error.code == "no-such-job":
                 raise
@@ -192,6 +213,11 @@ class Session:
             return
         if len(words) == 4:
             self.banner('INFO: PARTIAL CANCEL PREORDER COUNT="0"', 'INFO: PARTIAL CANCEL POSTORDER COUNT="0"')
+
+    def over(self) -> None:
+        """Note which jobs have nothing any more."""
+        gone = [id for id, job in self.jobs.items() if id not in self.system.ledger.jobs and job.state != CANCELED]
+        self.jobs.update((id, self.jobs[id]._replace(state=CANCELED)) for id in gone)
 
     def update(self, words: Sequence[str]) -> None:
         if len(words) != 6 or words[0] not in ("allocate", "reserve"):
@@ -204,6 +230,7 @@ class Session:
             return
         from ..schedulers.tree import rv1
 
+        began = self.clock()
         document = read_json(path)
         named = (rv1.named_in if reader == "rv1exec" else named_in)(self.system.tree, document)
         wanted = {vertex.ordinal: (vertex, units, exclusive) for vertex, units, exclusive in named}
@@ -213,27 +240,34 @@ class Session:
             for vertex, _, exclusive in named:
                 if exclusive:
                     wanted.update({v.ordinal: (v, v.size, True) for v in preorder(vertex, self.system.subsystem)})
-        self.tell(self.system.impose(job, wanted, state, start, duration_s))
+        self.tell(self.system.impose(job, wanted, state, start, duration_s), path, began)
 
     def info(self, words: Sequence[str]) -> None:
         if len(words) != 1:
             raise Malformed
-        job = self.system.ledger.jobs.get(number(words[0]))
-        if job is None:
-            self.show(f"ERROR: nonexistent job {words[0]}")
+        id = number(words[0])
+        if id in self.jobs:
+            self.show(self.line(id))
         else:
-            self.show(f"INFO: {job.id}, {job.state}, {job.start}, {job.end - job.start}")
+            self.show(f"ERROR: jobid doesn't exist: {words[0]}")
+
+    def line(self, id: int) -> str:
+        """What `list` says of a job."""
+        job = self.jobs[id]
+        return f"INFO: {id}, {job.state}, {job.start}, {job.file}, {job.took_s:g}"
 
     def list(self, words: Sequence[str]) -> None:
-        if words:
-            raise Malformed
-        for job in sorted(self.system.ledger.jobs.values(), key=lambda j: j.id):
-            self.show(f"INFO: {job.id}, {job.state}, {job.start}, {job.end - job.start}")
+        for id in sorted(self.jobs):
+            self.show(self.line(id))
 
     def stat(self, words: Sequence[str]) -> None:
-        jobs = self.system.ledger.jobs.values()
-        reserved = sum(job.state == RESERVED for job in jobs)
-        self.show(f"INFO: {len(self.system.tree.vertices)} vertices, {len(jobs) - reserved} allocated, {reserved} reserved jobs")
+        if words:
+            raise Malformed
+        jobs, times = len(self.jobs), self.times if self.jobs else [0.0]
+        self.show(f"INFO: Num. of Jobs Matched: {jobs}")
+        self.show(f"INFO: Min. Match Time: {min(times):g}")
+        self.show(f"INFO: Max. Match Time: {max(times):g}")
+        self.show(f"INFO: Avg. Match Time: {sum(times) / (jobs or 1):g}")
 
     # --- the graph
 
@@ -249,6 +283,7 @@ class Session:
         tree = self.system.tree
         if words[1] == "true":
             self.system.remove([self.system.at(words[0])])
+            self.over()
             return
         from ..journal import idset
 
@@ -257,6 +292,7 @@ class Session:
         if len(nodes) < len(ranks):
             raise Rejected(f"not all of ranks {words[0]} are here", code="no-such-rank", hint="see find status=up")
         self.system.remove(nodes)
+        self.over()
 
     def find(self, words: Sequence[str]) -> None:
         from ..schedulers.tree.finding import find
@@ -287,16 +323,21 @@ class Session:
             raise Malformed
         name, equals, value = words[1].partition("=")
         if not name or not equals or not value:
-            raise Malformed
-        if self.known(words[0]):
+            self.out.write("Incorrect input format. \nPlease use `set-property <resource> PROPERTY=VALUE`.\n")
+        elif self.system.tree.at(words[0]) is None:
+            self.out.write(f"Couldn't find path {words[0]} in resource graph.\n")
+        else:
             self.system.set_property(words[0], name, value)
 
     def get_property(self, words: Sequence[str]) -> None:
         if len(words) != 1:
             raise Malformed
         if self.known(words[0]):
-            for name, value in self.system.at(words[0]).properties.items():
+            vertex = self.system.at(words[0])
+            for name, value in sorted(vertex.properties.items()):
                 self.out.write(f"{name}={value}\n")
+            if not vertex.properties:
+                self.out.write(f"No properties were found for {words[0]} (vtx's uniq_id={vertex.ordinal}).\n")
 
     def known(self, path: str) -> bool:
         """Is the path there? Where not, it is said in the output."""
@@ -311,11 +352,18 @@ class Session:
         if len(words) != 1:
             raise Malformed
         self.show(read(words[0]).rstrip("\n"))
+        self.show(f"INFO: Jobspec in {words[0]}")
 
     def help(self, words: Sequence[str]) -> None:
-        for name, (_, usage) in COMMANDS.items():
-            self.show(f"{name} {usage}")
-        self.show("quit")
+        if len(words) > 1:
+            raise Malformed
+        usages = {**{name: usage for name, (_, usage) in COMMANDS.items()}, "quit": ""}
+        wanted = SHORT.get(words[0], words[0]) if words else ""
+        if wanted and wanted not in usages:
+            self.show(f"ERROR: unknown command: {words[0]}")
+        for name, usage in usages.items():
+            if wanted in ("", name):
+                self.show(f"{name} ({SHORT_OF[name]}) {usage}".rstrip())
 
 
 def number(text: str) -> int:
@@ -362,3 +410,10 @@ COMMANDS: dict[str, Command] = {
     "cat": (Session.cat, "FILE"),
     "help": (Session.help, ""),
 }
+#: As in Flux, where `j` is `remove` as well.
+SHORT_OF = {
+    "match": "m", "multi-match": "M", "update": "u", "cancel": "c", "partial-cancel": "pc", "info": "i", "list": "l", "stat": "s",
+    "find": "f", "attach": "j", "remove": "j", "set-status": "t", "get-status": "e", "set-property": "p", "get-property": "g",
+    "cat": "a", "help": "h", "quit": "q",
+}  # fmt: skip
+SHORT = {short: name for name, short in reversed(SHORT_OF.items())}

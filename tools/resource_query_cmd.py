@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOADERS = ("grug", "jgf", "rv1exec", "hwloc")
 MATCHERS = ("simple", "flexible")
 POLICIES = ("first", "firstnodex", "low", "high", "lonode", "hinode", "lonodex", "hinodex", "locality", "variation")
+GRAPH_FORMATS = ("dot", "graphml")
 FORMATS = ("simple", "pretty_simple", "jgf", "jgf_shorthand", "rlite", "rv1", "rv1_nosched")
 PROMPT = "resource-query> "
 
@@ -35,13 +36,15 @@ PROMPT = "resource-query> "
 @click.option("-T", "--traverser-policy", "traverser", type=click.Choice(MATCHERS), default="simple", help="How slots match.")
 @click.option("-p", "--prune-filters", metavar="HIGH:LOW,...", help="Sums kept for pruning (default: ALL:core).")
 @click.option("-t", "--test-output", type=click.Path(dir_okay=False), metavar="FILE", help="Write what was found to FILE.")
-@click.option("-e", "--elapse-time", is_flag=True, help="Say on stderr how long each match took.")
+@click.option("-g", "--graph-format", type=click.Choice(GRAPH_FORMATS), default="dot", show_default=True, help="How -o writes it.")
+@click.option("-o", "--graph-output", metavar="BASENAME", help="At the end write the graph to BASENAME.dot or .graphml.")
+@click.option("-e", "--elapse-time", is_flag=True, help="Say how large the graph is, and on stderr how long each match took.")
 @click.option("-d", "--disable-prompt", is_flag=True, help="Never show a prompt.")
 @click.option("-r", "--reserve-vtx-vec", type=click.IntRange(0), metavar="N", help="Accepted: room is made as needed.")
 def query(
     load_file: str, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
-    traverser: str, prune_filters: str | None, test_output: str | None, elapse_time: bool, disable_prompt: bool,
-    reserve_vtx_vec: int | None,
+    traverser: str, prune_filters: str | None, test_output: str | None, graph_format: str, graph_output: str | None,
+    elapse_time: bool, disable_prompt: bool, reserve_vtx_vec: int | None,
 ) -> None:  # fmt: skip
     """Match requests against a graph of resources, in a file: what would be taken, what when, and what never.
 
@@ -58,20 +61,36 @@ def query(
     from .query_session import Session
     from .render import say
 
+    began = time.monotonic()
     tree = load_tree(load_file, load_format, [word for word in load_allowlist.split(",") if word])
     system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
     out = sys.stdout if test_output is None else _to_write(test_output)
-    session = Session(system, match_format, out, click.echo, say, time.monotonic if elapse_time else None)
+    if elapse_time:
+        from .query_graph import counts
+
+        click.echo("\n".join((f"INFO: Graph Load Time: {time.monotonic() - began:g}", *counts(tree))))
+    session = Session(system, match_format, out, click.echo, say, time.monotonic, timed=elapse_time)
     gc.freeze()  # the graph stays: it need not be looked through again and again while matches come and go
     try:
         if sys.stdin.isatty() and not disable_prompt:
             _prompt(session)
-            return
-        for line in sys.stdin:
-            if not session.run(line):
-                return
+        else:
+            for line in sys.stdin:
+                if not session.run(line):
+                    break
     finally:
         gc.unfreeze()
+    if graph_output is not None:
+        _write_graph(tree, graph_format, f"{graph_output}.{graph_format}")
+
+
+def _write_graph(tree: Tree, form: str, path: str) -> None:
+    from .query_graph import write_graph
+
+    try:
+        write_graph(tree, form, path)
+    except OSError as error:
+        raise click.FileError(path, str(error.strerror)) from None
 
 
 def _to_write(path: str) -> TextIO:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import networkx
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
@@ -43,30 +44,81 @@ def typed(commands: str, *options: str) -> Any:
 def test_a_session() -> None:
     done = typed(
         "# a comment\n\nmatch allocate job.yaml\nmatch allocate_orelse_reserve job.yaml\nmatch allocate_orelse_reserve job.yaml\n"
-        "info 1\nlist\nstat\ncancel 1\ninfo 1\nquit\nmatch allocate job.yaml\n", "-F", "rlite",
+        "i 1\nlist\ncancel 1\ninfo 1\nquit\nmatch allocate job.yaml\n", "-F", "rlite",
     )  # fmt: skip
     assert done.exit_code == 0
     assert done.stderr == ""
     lines = [line for line in done.stdout.splitlines() if line != FRAME]
+    lines = [line.rpartition(", ")[0] if line.startswith(("INFO: 1,", "INFO: 2,", "INFO: 3,")) else line for line in lines]
     assert lines == [
         '[{"rank": "0", "children": {"core": "0-1"}}]', "INFO: JOBID=1", "INFO: RESOURCES=ALLOCATED", "INFO: SCHEDULED AT=Now",
         '[{"rank": "1", "children": {"core": "0-1"}}]', "INFO: JOBID=2", "INFO: RESOURCES=ALLOCATED", "INFO: SCHEDULED AT=Now",
         '[{"rank": "0", "children": {"core": "0-1"}}]', "INFO: JOBID=3", "INFO: RESOURCES=RESERVED", "INFO: SCHEDULED AT=60",
-        "INFO: 1, ALLOCATED, 0, 60", "INFO: 1, ALLOCATED, 0, 60", "INFO: 2, ALLOCATED, 0, 60", "INFO: 3, RESERVED, 60, 60",
-        "INFO: 7 vertices, 2 allocated, 1 reserved jobs", "ERROR: nonexistent job 1",
+        "INFO: 1, ALLOCATED, 0, job.yaml", "INFO: 1, ALLOCATED, 0, job.yaml", "INFO: 2, ALLOCATED, 0, job.yaml",
+        "INFO: 3, RESERVED, 60, job.yaml", "INFO: 1, CANCELED, 0, job.yaml",
     ]  # fmt: skip
+
+
+def test_a_job_that_gave_everything_back_is_listed_as_canceled() -> None:
+    written = typed("match allocate job.yaml\n", "-F", "rv1").stdout.splitlines()[0]
+    Path("R").write_text(written)
+    done = typed("match allocate job.yaml\npartial-cancel 1 rv1exec R\nm allocate job.yaml\nremove 0 false\nlist\n")
+    assert [line.rpartition(", ")[0] for line in done.stdout.splitlines()[-2:]] == [
+        "INFO: 1, CANCELED, 0, job.yaml", "INFO: 2, CANCELED, 0, job.yaml",
+    ]  # fmt: skip
+
+
+def test_figures_of_the_matches() -> None:
+    said = typed("stat\nmatch allocate job.yaml\ns\n").stdout.splitlines()
+    names = ["INFO: Num. of Jobs Matched", "INFO: Min. Match Time", "INFO: Max. Match Time", "INFO: Avg. Match Time"]
+    assert said[:4] == [f"{name}: 0" for name in names]
+    assert [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in said[-4:]] == names
+    assert said[-4] == f"{names[0]}: 1"
+
+
+def test_help_is_about_one_command_or_all() -> None:
+    assert len(typed("help\n").stdout.splitlines()) == len(COMMANDS) + 1
+    assert typed("h pc\nhelp nothing\n").stdout.splitlines() == [
+        "partial-cancel (pc) JOB jgf|rv1exec FILE [stats]", "ERROR: unknown command: nothing",
+    ]  # fmt: skip
+
+
+def test_properties_are_told_in_the_order_of_their_names() -> None:
+    done = typed("g /cluster0/node0\np /cluster0/node0 b=2\nset-property /cluster0/node0 a=1\nget-property /cluster0/node0\n")
+    assert done.stdout.splitlines() == ["No properties were found for /cluster0/node0 (vtx's uniq_id=1).", "a=1", "b=2"]
+    done = typed("set-property /cluster0 a\nset-property /cluster0 a=\nset-property /cluster0 =b\n")
+    assert done.stdout == "Incorrect input format. \nPlease use `set-property <resource> PROPERTY=VALUE`.\n" * 3
 
 
 def test_what_goes_to_the_file() -> None:
     done = typed("match without_allocating job.yaml\nmatch satisfiability job.yaml\ninfo 9\n", "-t", "out")
-    assert done.stdout == "ERROR: nonexistent job 9\n"
+    assert done.stdout == "ERROR: jobid doesn't exist: 9\n"
     text = Path("out").read_text()
     assert "INFO: JOBID=-1\nINFO: RESOURCES=MATCHED\nINFO: SCHEDULED AT=Now\n" in text
     assert text.endswith(f"{FRAME}\nINFO: Satisfiable request\n{FRAME}\n")
 
 
 def test_how_long_it_took() -> None:
-    assert typed("match allocate job.yaml\n", "-e").stderr.startswith("INFO: ELAPSE=")
+    done = typed("match allocate job.yaml\n", "-e")
+    assert done.stderr.startswith("INFO: ELAPSE=")
+    assert done.stdout.splitlines()[1:8] == [
+        "INFO: Vertex Count: 7", "INFO: Edge Count: 6", "INFO: by_type Key-Value Pairs: 3", "INFO: by_name Key-Value Pairs: 5",
+        "INFO: by_path Key-Value Pairs: 7", "INFO: number of vertices with rank -1: 5", "INFO: number of vertices with rank 0-1: 1",
+    ]  # fmt: skip
+
+
+def test_the_graph_is_written_at_the_end_as_it_is_then() -> None:
+    typed("remove /cluster0/node1 true\nset-property /cluster0/node0 a=b\n", "-o", "left")
+    assert Path("left.dot").read_text().splitlines()[:2] == ["digraph G {", '0[label="cluster0"];']
+    assert '0->1 [label="containment"];' in Path("left.dot").read_text()
+    typed("remove /cluster0/node1 true\nset-property /cluster0/node0 a=b\n", "-o", "left", "--graph-format", "graphml")
+    graph = networkx.read_graphml("left.graphml")
+    assert sorted(data["name"] for _, data in graph.nodes(data=True)) == ["cluster0", "core0", "core1", "node0"]
+    assert [data["props"] for _, data in graph.nodes(data=True) if data["type"] == "node"] == ["a=b"]
+    assert {data["member_of"] for _, _, data in graph.edges(data=True)} == {"containment"}
+    done = typed("", "-o", "missing/left")
+    assert done.exit_code == 1
+    assert "missing/left.dot" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -108,7 +160,8 @@ def test_what_is_wrong_is_said_and_the_session_goes_on(command: str, error: str)
 
 def test_paths_that_are_not_there_are_told_in_the_output() -> None:
     done = typed("set-status /dne down\nget-status /dne\nset-property /dne a=b\nget-property /dne\n")
-    assert done.stdout == "Could not find path /dne in resource graph.\n" * 4
+    said = "Could not find path /dne in resource graph.\n"
+    assert done.stdout == said * 2 + "Couldn't find path /dne in resource graph.\n" + said
 
 
 def test_several_at_once_stop_at_the_first_that_fails() -> None:
