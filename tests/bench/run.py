@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_beside
 import bench_executor
 import bench_forecast
 import bench_graph
@@ -53,6 +54,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "graph": lambda: matcher(bench_graph.figures((64, 1024) if quick else bench_graph.SIZES)),
         "estimates": lambda: bench_forecast.figures(quick),
         "plans": bench_policies.plans,
+        "beside": lambda: bench_beside.figures(quick),
         "big": lambda: bench_jobs.many_active(100_000),
     }
 
@@ -128,7 +130,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", default=str(HERE.parents[1] / "bench-results.json"))
     options = parser.parse_args()
     every = parts(options.quick)
-    left_out = OPTIONAL | ({"matcher", "plans"} if options.quick else set())
+    left_out = OPTIONAL | ({"matcher", "plans", "beside"} if options.quick else set())
     names = [name for name in every if (name in options.only if options.only else name not in left_out)]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(143))  # so that instances are stopped on the way out
