@@ -35,7 +35,9 @@ Kind = tuple[str, int, Iterable[Pending]]  # queue, user (or `ANY`), its jobs in
 
 def new_pool(state: State) -> Pool:
     """The inventory's pool, with everything free and every node usable. Raises `Rejected` for a graph that no matcher can use."""
-    return free_pool(state.nodes.values(), state.graph, state.rules.match_policy)
+    pool = free_pool(state.nodes.values(), state.graph, state.rules.match_policy)
+    pool.traverser = state.rules.traverser
+    return pool
 
 
 def free_pool(nodes: Iterable[NodeRecord | Node], graph: ResourceGraph | None, match_policy: str) -> Pool:

@@ -17,7 +17,7 @@ from .duration import format_duration, parse_duration
 from .ingest_config import check as check_ingest
 from .node_config import OFFLINE_AFTER_S, offline_after
 from .retry import Retry, attribute, parse_retry
-from .sched_config import MATCH_FIRST, SchedulerRules, check_queue, match_policy, parse_scheduler
+from .sched_config import MATCH_FIRST, SIMPLE, SchedulerRules, check_queue, match_policy, parse_scheduler, traverser
 from .scripts import EPILOG, HOUSEKEEPING, NO_SCRIPTS, PROLOG, Scripts, parse_scripts
 from .shown import shown
 from .summary import sizes
@@ -86,6 +86,7 @@ class Rules(NamedTuple):
     scripts: Scripts = NO_SCRIPTS
     offline_after_s: float = OFFLINE_AFTER_S
     match_policy: str = MATCH_FIRST
+    traverser: str = SIMPLE
 
     @property
     def names(self) -> list[str]:
@@ -256,8 +257,9 @@ def parse_rules(document: Any) -> Rules:
         raise fault(key, "must name the default queue where there are several (RFC 33)")
     ordered = {name: queues[name] for name in tables}
     silence = offline_after(document.get("resource", {}))
-    first = match_policy(policy.get("scheduler", {}))
-    return Rules(ordered, default, general, general.running, general.active, scripts, silence, first)
+    table = policy.get("scheduler", {})
+    limits = general.running, general.active
+    return Rules(ordered, default, general, *limits, scripts, silence, match_policy(table), traverser(table))
 
 
 def check_plain(value: Any, path: str = "the document", depth: int = 0) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from . import ranges
 from .jobspec_build import from_options, parse_setting, set_attribute, set_shell_option
-from .jobspec_check import ALTERNATIVE, GENERAL, MAX_BYTES, MAX_DEPTH, check, check_plain, fault
+from .jobspec_check import ALTERNATIVES, GENERAL, MAX_BYTES, MAX_DEPTH, check, check_plain, fault
 from .shown import shown
 
 __all__ = [
@@ -160,7 +160,7 @@ def resource_counts(jobspec: Mapping[str, Any]) -> Counts:
         count = ranges.parse_count(vertex["count"])
         exact = exact and count.fixed
         amount = above * count.min
-        kind = "slot" if vertex["type"] == ALTERNATIVE else vertex["type"]
+        kind = "slot" if vertex["type"] in ALTERNATIVES else vertex["type"]
         size = memory_mb(amount, vertex.get("unit", "")) if kind == "memory" else amount
         for into in sums:
             into[kind] = into.get(kind, 0) + size
@@ -174,12 +174,12 @@ def resource_counts(jobspec: Mapping[str, Any]) -> Counts:
         nonlocal exact
         first = ""
         for vertex in vertices:
-            if first and vertex["type"] == ALTERNATIVE:
+            if first and vertex["type"] in ALTERNATIVES:
                 per_label.setdefault(vertex["label"], per_label[first])
                 exact = False
                 continue
             walk(vertex, above, sums)
-            first = vertex["label"] if vertex["type"] == ALTERNATIVE else first
+            first = vertex["label"] if vertex["type"] in ALTERNATIVES else first
 
     walk_all(jobspec["resources"], 1, [totals])
     tasks = 0

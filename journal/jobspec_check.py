@@ -16,8 +16,10 @@ from .shown import shown
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 GENERAL = 999  # RFC 14 calls this number "not a released version"
-ALTERNATIVE = "xor_slot"  # of those side by side a job gets one (Fluxion)
-SLOTS = ("slot", ALTERNATIVE)
+ONE_OF = "xor_slot"  # of those side by side a job gets one (Fluxion)
+MIXED = "or_slot"  # of those side by side a job gets any mix (Fluxion's flexible traverser, which takes every slot for one)
+ALTERNATIVES = (ONE_OF, MIXED)
+SLOTS = ("slot", *ALTERNATIVES)
 
 _TOP = ("version", "resources", "tasks", "attributes")
 _V1_KEYS = {
@@ -157,7 +159,7 @@ def _check_vertex(vertex: Any, path: str, labels: dict[str, str], role: str) -> 
         for key in ("label", "with"):
             if key not in vertex:
                 raise fault(f"{path}.{key}", "is required for a slot")
-        among = path.rpartition("[")[0] if kind == ALTERNATIVE else ""
+        among = path.rpartition("[")[0] if kind in ALTERNATIVES else ""
         label = vertex["label"]
         if label in labels and (not among or labels[label] != among):
             raise fault(f"{path}.label", f"{shown(label)} is used twice")

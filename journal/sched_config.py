@@ -13,7 +13,9 @@ from ..kvs.errors import Rejected
 from .shown import shown
 
 MATCH_FIRST = "first"
+SIMPLE, FLEXIBLE = TRAVERSERS = ("simple", "flexible")  # of slots side by side all are wanted, or any mix (`or_slot`)
 _MOST_DEPTH = 1_000_000
+_GENERAL = ("match-policy", "traverser")  # the nodes are one pool
 
 
 class SchedulerRules(NamedTuple):
@@ -45,18 +47,20 @@ class SchedulerRules(NamedTuple):
 def parse_scheduler(table: Any, path: str, base: SchedulerRules, *, general: bool) -> SchedulerRules:
     """A scheduler table on top of what holds without it. A queue with another policy inherits nothing of the parameters.
 
-    general: of the instance, where `match-policy` may stand, too. Raises `Rejected` (bad-config) that names the key.
+    general: of the instance, whose keys `match-policy` and `traverser` are. Raises `Rejected` (bad-config) that names the key.
     """
-    known = ("queue-policy", "queue-params", "policy-params", *(("match-policy",) if general else ()))
+    known = ("queue-policy", "queue-params", "policy-params", *(_GENERAL if general else ()))
     if not isinstance(table, Mapping):
         raise _fault(path, "must be a table")
     for key in table:
         if key not in known:
-            why = "is for all queues: the nodes are one pool" if key == "match-policy" else "is no key that is known here"
+            why = "is for all queues: the nodes are one pool" if key in _GENERAL else "is no key that is known here"
             raise _fault(f"{path}.{key}", why, f"[{path}] has {', '.join(known)}")
     for key in ("queue-policy", "match-policy"):
         if key in table and (not isinstance(table[key], str) or not table[key]):
             raise _fault(f"{path}.{key}", f"is {shown(table[key])}: the name of a policy is wanted")
+    if table.get("traverser", SIMPLE) not in TRAVERSERS:
+        raise _fault(f"{path}.traverser", f"is {shown(table['traverser'])}: there are {' and '.join(TRAVERSERS)}")
     policy = table.get("queue-policy", base.policy)
     if policy != base.policy:
         base = SchedulerRules(policy)
@@ -82,6 +86,11 @@ def check_queue(table: Any, path: str) -> None:
 def match_policy(table: Mapping[str, Any]) -> str:
     """The match policy of a scheduler table that is valid."""
     return str(table.get("match-policy", MATCH_FIRST))
+
+
+def traverser(table: Mapping[str, Any]) -> str:
+    """How slots side by side are taken, of a scheduler table that is valid."""
+    return str(table.get("traverser", SIMPLE))
 
 
 def _params(table: Mapping[str, Any], key: str, path: str) -> dict[str, Any]:

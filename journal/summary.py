@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from .claims import Claim
-from .jobspec_check import ALTERNATIVE, SLOTS
+from .jobspec_check import ALTERNATIVES, SLOTS
 from .wire import pack, unpack
 
 MOST = 1 << 62  # counts multiply; beyond this a number could not be packed, nor any such job run
@@ -105,7 +105,7 @@ def _counts(packed: bytes) -> tuple[int, int, int, int]:
                 count = 1
             total = factor * count
             kind = vertex.get("type")
-            if kind == ALTERNATIVE:
+            if kind in ALTERNATIVES:
                 if chosen:
                     continue
                 chosen, kind = True, "slot"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from ..journal.claims import MEMORY_UNITS, Claim
-from ..journal.jobspec_check import ALTERNATIVE, SLOTS
+from ..journal.jobspec_check import ALTERNATIVES, MIXED, SLOTS
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -229,23 +229,27 @@ def _count(value: object, path: str) -> int | Range | Choice:
 
 def _agreed(tree: tuple[Vertex, ...], label: str) -> tuple[Vertex, ...]:
     """Tasks that run in one of several alternatives run in whichever it becomes: all have its label then."""
-    named = any(vertex.type == ALTERNATIVE and vertex.label == label for vertex in tree)
+    named = any(vertex.type in ALTERNATIVES and vertex.label == label for vertex in tree)
     found = []
     for vertex in tree:
-        own = label if named and vertex.type == ALTERNATIVE else vertex.label
+        own = label if named and vertex.type in ALTERNATIVES else vertex.label
         below = _agreed(vertex.children, label)
         found.append(vertex if own is vertex.label and below == vertex.children else replace(vertex, label=own, children=below))
     return tuple(found)
 
 
 def _check_labels(tree: Sequence[Vertex], path: str, seen: dict[str, str]) -> None:
-    """RFC 14: every slot has a label, and no two have the same, but for alternatives. seen: among which others a label's are."""
+    """RFC 14: every slot has a label, and no two have the same, but for alternatives. seen: among which others a label's are.
+    Slots of which any mix is taken have one count."""
+    mixed = {str(vertex.count): i for i, vertex in enumerate(tree) if vertex.type == MIXED}
+    if len(mixed) > 1:
+        raise _bad(f"{path}[{max(mixed.values())}].count", f"differs: any mix of the {MIXED}s side by side makes up one count")
     for i, vertex in enumerate(tree):
         here = f"{path}[{i}]"
         if vertex.type in SLOTS:
             if not vertex.label:
                 raise _bad(f"{here}.label", "is missing: tasks name their slot by it")
-            among = path if vertex.type == ALTERNATIVE else ""
+            among = path if vertex.type in ALTERNATIVES else ""
             if vertex.label in seen and (not among or seen[vertex.label] != among):
                 raise _bad(f"{here}.label", f"is used twice: {vertex.label!r}")
             seen[vertex.label] = among

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..journal.claims import Claim
+from ..journal.sched_config import SIMPLE
 from ..kvs.errors import Conflict, Rejected
 from .flat import Stocks as Stocks
 from .flat import Unmatched as Unmatched
@@ -67,6 +68,7 @@ class Pool:
     __slots__ = (
         "_constraints", "_idle", "_layouts", "_masks", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
         "free", "gpu_free", "holders", "index", "inner", "match_policy", "nodes", "promised", "ranks", "timeline", "total",
+        "traverser",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], match_policy: str = "first") -> None:
@@ -95,6 +97,8 @@ class Pool:
         self.match_policy = match_policy
         if match_policy != "first":
             policy_of(match_policy)
+        #: How slots side by side are taken (`tree.needs.flexible`).
+        self.traverser = SIMPLE
         #: Ordinals of vertices of the graph that are out of use, and ordinal -> (units, ids) in use of those that are
         #: neither node nor core, GPU or memory of one. Without a graph there are none; `graph_pool` fills them.
         self.dark: set[int] = set()
@@ -120,7 +124,8 @@ class Pool:
         new._usable, new._idle = self._usable, self._idle
         new.free = Stocks(*(stock.copy() for stock in self.free))
         new._masks = None if self._masks is None else (self._masks[0].copy(), self._masks[1].copy())
-        new.match_policy, new._layouts, new.dark, new.drawn = self.match_policy, self._layouts, set(self.dark), dict(self.drawn)
+        new.match_policy, new.traverser, new._layouts = self.match_policy, self.traverser, self._layouts
+        new.dark, new.drawn = set(self.dark), dict(self.drawn)
         new.inner = dict(self.inner)
         return new
 

@@ -103,7 +103,8 @@ class Claiming:
         return (candidate.whole and not vertex.ids) or (candidate.exclusive and kind in (CONTAINER, NODE))
 
     def _counts(self, slot: Candidate) -> bool:
-        return not self.label or slot.need is None or slot.need.label == self.label
+        need = slot.need
+        return not self.label or need is None or any(one.label == self.label for one in need.alternatives or (need,))
 
     def _hold(self, candidate: Candidate, vertex: Vertex, units: int) -> set[int]:
         kind, need = self.layout.kinds[vertex.ordinal], candidate.need

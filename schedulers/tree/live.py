@@ -50,12 +50,11 @@ class Stand(Protocol):
 class LiveSearch(Search):
     """policy, subsystems, ...: as `match.Search` has them. steps: how far it may still go."""
 
-    def __init__(self, stand: Stand, policy: Policy, request: TreeRequest, flexible: bool = False) -> None:
+    def __init__(self, stand: Stand, policy: Policy, request: TreeRequest) -> None:
         self.policy = policy
         self.stand = stand
         self.layout = stand.layout
         self.subsystems = stand.layout.subsystems
-        self.flexible = flexible
         self.simple = False
         self.apart = stand.layout.apart
         self.prune_by = ()
@@ -147,7 +146,7 @@ class LiveSearch(Search):
         if here < 0 or not self.stand.is_plain(at):
             return None
         stand = self.stand
-        return (here, stand.cores(at), stand.gpus(at), stand.memory(at), stand.drawn_in(at), self.policy, self.flexible, asked)
+        return (here, stand.cores(at), stand.gpus(at), stand.memory(at), stand.drawn_in(at), self.policy, asked)
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         used: set[int] = set()
@@ -163,6 +162,20 @@ class LiveSearch(Search):
         self.most = MAX_SLOTS if self.layout.position[u.ordinal] >= 0 else Search.most
         found = super()._pack(u, slot, pristine, used)
         self.steps -= len(found)
+        return found
+
+    def _mix(self, u: Vertex, group: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        before = self.spent
+        self.spent = before.copy() if before is not None else Spent()
+        found = super()._mix(u, group, pristine, used)
+        self.spent = before
+        return found
+
+    def _packed(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        found = self._pack(u, slot, pristine, used)
+        assert self.spent is not None
+        for one in found:
+            self.spent.spend(self.layout, one.parts, used)
         return found
 
     def admits(self, u: Vertex) -> bool:
@@ -241,8 +254,7 @@ class LiveSearch(Search):
 
     def _parts_are_at(self, u: Vertex, slot: Need) -> bool:
         if self.layout.kinds[u.ordinal] == NODE:
-            types = self.layout.types_in(u)
-            return all(part.type in types for part in slot.children)
+            return self.has_parts(self.layout.types_in(u), slot)
         return super()._parts_are_at(u, slot)
 
     def _explore(

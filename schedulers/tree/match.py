@@ -8,14 +8,18 @@ packed where its parts are, greedily, in the policy's order, and everything in i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...journal.jobspec_check import ALTERNATIVE
+from ...journal.jobspec_check import ONE_OF
+from ...journal.ranges import MAX_COUNT, Range
+from .mixing import mixture
 from .needs import SAME, Need, TreeRequest, ratio
-from .once import Once, Progress, twice
-from .policies import Policy
-from .selection import Selection
-from .vertices import Tree, Vertex, all_below, below
+from .once import Once, Progress
+from .vertices import Vertex, all_below, below
+
+if TYPE_CHECKING:
+    from .matcher import Matcher
 
 CONSTRAINED = ("node", "storage_node")
 
@@ -72,69 +76,6 @@ class Window(NamedTuple):
     all_up: bool = False
 
 
-class Matcher:
-    """subsystems: the first one dominates. prune_by: types by whose sums sub-trees are passed over; it never changes
-    an answer. flexible: slots side by side are alternatives; else all of them are wanted. `xor_slot`s are alternatives always.
-    """
-
-    def __init__(
-        self, tree: Tree, policy: Policy, subsystems: Sequence[str], prune_by: Sequence[str] = (), flexible: bool = False
-    ) -> None:  # fmt: skip
-        self.tree = tree
-        self.policy = policy
-        self.subsystems = tuple(subsystems)
-        self.flexible = flexible
-        self.prune_by = tuple(prune_by)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """To be called after the tree was changed."""
-        dominant = self.subsystems[0]
-        self.root = self.tree.roots[dominant]
-        if len(self.subsystems) > 1:
-            self.tree.check(self.subsystems)
-        self.tree.count(dominant)
-        # Is there one way to each vertex? Where there are several, sums, which count it once, say too little to prune by.
-        alone = all(len(v.parents.get(dominant, ())) < 2 for v in self.tree.vertices)
-        self.apart = self.simple = alone and len(self.subsystems) == 1
-
-    def match(self, request: TreeRequest, window: Window) -> tuple[Selection | None, bool]:
-        """The selection, or None. The second value tells that something was there, but not enough of it."""
-        search = Search(self, request, window)
-        pool: Pool = {}
-        search.visit(self.root, request.needs, True, False, pool)
-        parts = search.resolve(pool, request.needs)
-        if parts is None:
-            return None, any(not n.is_slot and search.ready(pool.get(n.type, []), 1) for n in request.needs)
-        if (request.crowded or not self.apart) and twice(parts, self.subsystems):
-            return None, True
-        selection = Selection(self.root)
-        selection.take(self.root, self.root.size, False)
-        for candidate, units in parts:
-            self._place(selection, candidate, units, self.root)
-        return selection, True
-
-    def _place(self, selection: Selection, candidate: Candidate, units: int, parent: Vertex) -> None:
-        via = candidate.via
-        while via is not None:
-            selection.edge(parent, via.vertex)
-            parent = via.vertex
-            if self.policy.whole_nodes and parent.type == "node":
-                selection.take_all(parent, self.subsystems)
-            else:
-                selection.take(parent, parent.size, False)
-            via = via.rest
-        vertex = candidate.vertex
-        if vertex is not None:
-            selection.edge(parent, vertex)
-            if candidate.whole:
-                selection.take_all(vertex, self.subsystems)
-            selection.take(vertex, candidate.units(units), candidate.exclusive)
-            parent = vertex
-        for part, part_units in candidate.parts:
-            self._place(selection, part, part_units, parent)
-
-
 class Search:
     """One attempt. `live` overrides what there is, what is taken and in which order it is looked at. apart: is there one way only
     to each vertex? most: slots in one place."""
@@ -146,7 +87,6 @@ class Search:
     def __init__(self, matcher: Matcher, request: TreeRequest, window: Window) -> None:
         self.policy = matcher.policy
         self.subsystems = matcher.subsystems
-        self.flexible = matcher.flexible
         self.simple = matcher.simple
         self.apart = matcher.apart
         self.prune_by = matcher.prune_by
@@ -212,7 +152,12 @@ class Search:
 
     def _parts_are_at(self, u: Vertex, slot: Need) -> bool:
         """Is a slot to be packed here: are all types that are in it right below?"""
-        types = {child.type for child in below(u, self.subsystems)}
+        return self.has_parts({child.type for child in below(u, self.subsystems)}, slot)
+
+    def has_parts(self, types: Collection[str], slot: Need) -> bool:
+        """Are all types that are in a slot, or in one of those that may be mixed, among these?"""
+        if slot.alternatives:
+            return any(self.has_parts(types, one) for one in slot.alternatives)
         return all(part.type in types for part in slot.children)
 
     def _serve(self, u: Vertex, need: Need, available: int, exclusive: bool, pool: Pool) -> None:
@@ -299,7 +244,7 @@ class Search:
         return sorted(children, key=_most_left, reverse=True) if self.policy.stops_early else children
 
     def _is_alternative(self, need: Need) -> bool:
-        return need.is_slot and (self.flexible or need.type == ALTERNATIVE)
+        return need.type == ONE_OF
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         """Pack slots at `u`. Alternatives may be made of the same vertices; others are not, nor are these for what is beside them.
@@ -317,23 +262,16 @@ class Search:
 
     def _pack(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
         """As many of a slot as fit at `u`, from whole vertices that are not used."""
-        inside: Pool = {}
-        self._explore(u, slot.children, pristine, True, inside, slot.high)
-        supplies: dict[str, Supply] = {}
-        there: dict[str, int] = {}
-        wanted: list[tuple[str, int]] = []
+        if slot.alternatives:
+            return self._mix(u, slot, pristine, used)
+        there, wanted = self._parts_for(u, slot, pristine, used)
         fit = min(slot.high, self.most)
-        for part in slot.children:
+        for kind, count in wanted:
+            fit = min(fit, sum(c.count for c in there[kind]) // count) if count else 0
+        supplies: dict[str, Supply] = {}
+        for part in slot.children if fit else ():
             if part.type not in supplies:
-                free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
-                once = sum(other.type == part.type for other in slot.children) == 1
-                free = self.ready(free, part.high, fit if once else 1 << 62)
-                supplies[part.type] = self.supply(free, part.high * slot.high)
-                there[part.type] = sum(c.count for c in free)
-            if not (count := part.count(there[part.type])):
-                return []
-            fit = min(fit, there[part.type] // count)
-            wanted.append((part.type, count))
+                supplies[part.type] = self.supply(there[part.type], part.high * slot.high)
         found: list[Candidate] = []
         while len(found) < fit:
             parts: list[tuple[Candidate, int]] = []
@@ -344,6 +282,54 @@ class Search:
             bundle = Candidate(None, 1, sum(c.score for c, _ in parts), parts, True, False)
             bundle.need = slot
             found.append(bundle)
+        return found
+
+    def _parts_for(
+        self, u: Vertex, slot: Need, pristine: bool, used: set[int]
+    ) -> tuple[dict[str, list[Candidate]], list[tuple[str, int]]]:
+        """What of each type in a slot is at `u` and not used, and how much of it goes into one, 0 where there is too little."""
+        inside: Pool = {}
+        self._explore(u, slot.children, pristine, True, inside, slot.high)
+        there: dict[str, list[Candidate]] = {}
+        wanted: list[tuple[str, int]] = []
+        for part in slot.children:
+            if part.type not in there:
+                free = [c for c in inside.get(part.type, ()) if c.vertex is None or c.vertex.ordinal not in used]
+                once = sum(other.type == part.type for other in slot.children) == 1
+                there[part.type] = self.ready(free, part.high, min(slot.high, self.most) if once else 1 << 62)
+            wanted.append((part.type, part.count(sum(c.count for c in there[part.type]))))
+            if not wanted[-1][1]:
+                break
+        return there, wanted
+
+    def _mix(self, u: Vertex, group: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        """The mix of alternatives of which there can be most at `u`."""
+        there: dict[str, int] = {}
+        each: list[dict[str, int]] = []
+        most = group.high if self.policy.stops_early else self.most
+        for slot in group.alternatives:
+            all_of_it = replace(slot, high=min(most, MAX_COUNT))
+            stock, wanted = self._parts_for(u, all_of_it, pristine, used)
+            one: dict[str, int] = {}
+            for kind, count in wanted:
+                one[kind] = one.get(kind, 0) + count
+            each.append(one if all(count for _, count in wanted) else {})
+            for kind, candidates in stock.items():
+                there[kind] = max(there.get(kind, 0), sum(c.count for c in candidates))
+        found: list[Candidate] = []
+        taken = set(used)
+        for slot, many in zip(group.alternatives, mixture(there, each, most), strict=True):
+            if many:
+                some = self._packed(u, replace(slot, amount=Range(many, many), high=many), pristine, taken)
+                for bundle in some:
+                    bundle.need = group
+                found.extend(some)
+        return found
+
+    def _packed(self, u: Vertex, slot: Need, pristine: bool, used: set[int]) -> list[Candidate]:
+        """Slots that others at `u` leave something of; what they use is added to `used`."""
+        found = self._pack(u, slot, pristine, used)
+        used.update(c.vertex.ordinal for one in found for c, _ in one.parts if c.vertex is not None)
         return found
 
     def supply(self, candidates: Sequence[Candidate], k: int) -> Supply:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...journal import constraint as constraints
 from ...journal.claims import MEMORY_UNITS
 from ...journal.duration import parse_duration
-from ...journal.jobspec_check import SLOTS
+from ...journal.jobspec_check import MIXED, SLOTS
 from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
+from ...journal.sched_config import SIMPLE
 from ...kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Need:
 
     exclusive: None where the jobspec is silent. least: type -> units that one of it needs at the very least, at
     and below it. slots, others: the children, by whether they are bundles. high: the most that is of use.
+
+    alternatives: of slots that may be mixed, which are one need; its children are what is in any of them.
     """
 
     type: str
@@ -51,6 +54,7 @@ class Need:
     slots: tuple[Need, ...]
     others: tuple[Need, ...]
     high: int
+    alternatives: tuple[Need, ...] = ()
 
     @property
     def is_slot(self) -> bool:
@@ -89,12 +93,12 @@ class TreeRequest:
 
     @property
     def crowded(self) -> bool:
-        """Is anything beside a slot, that could be made of the same?"""
+        """Is anything beside a slot, or in one that it may be mixed with, that could be made of the same?"""
         return _crowded(self.needs)
 
 
 def _crowded(needs: tuple[Need, ...]) -> bool:
-    return (len(needs) > 1 and any(need.is_slot for need in needs)) or any(_crowded(need.children) for need in needs)
+    return any(need.alternatives or (need.is_slot and len(needs) > 1) or _crowded(need.children) for need in needs)
 
 
 def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None) -> TreeRequest:
@@ -117,9 +121,10 @@ def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = No
 
 
 _known: dict[bytes, TreeRequest] = {}
+_flexible: dict[TreeRequest, TreeRequest] = {}
 
 
-def of_request(request: Request) -> TreeRequest:
+def of_request(request: Request, traverser: str = SIMPLE) -> TreeRequest:
     """The needs of a request that was compiled for an instance, whose constraint is the matcher's business. Equal ones are one
     object. Raises Rejected for what a tree cannot be asked for."""
     found = _known.get(request.key)
@@ -129,7 +134,47 @@ def of_request(request: Request) -> TreeRequest:
         if len(_known) >= CACHE_SIZE:
             _known.clear()
         _known[request.key] = found
+    return found if traverser == SIMPLE else flexible(found)
+
+
+def flexible(request: TreeRequest) -> TreeRequest:
+    """The same with slots side by side as `or_slot`s, as Fluxion's flexible traverser takes them."""
+    found = _flexible.get(request)
+    if found is None:
+        needs = _grouped(tuple(map(_flexibly, request.needs)), "slot")
+        if len(_flexible) >= CACHE_SIZE:
+            _flexible.clear()
+        found = _flexible[request] = replace(request, needs=needs)
     return found
+
+
+def _flexibly(need: Need) -> Need:
+    if not need.children or need.is_slot:  # in a slot there is no slot
+        return need
+    return _with(need, _grouped(tuple(map(_flexibly, need.children)), "slot"))
+
+
+def _with(need: Need, children: tuple[Need, ...]) -> Need:
+    """A need with these below it."""
+    slots, others = tuple(c for c in children if c.is_slot), tuple(c for c in children if not c.is_slot)
+    least = _least(need.type, need.is_slot or bool(need.unit), children)
+    return replace(need, children=children, slots=slots, others=others, least=least)
+
+
+def _grouped(needs: tuple[Need, ...], kind: str) -> tuple[Need, ...]:
+    """Siblings with the slots of a kind that may be mixed, if there are several, as one need, at the place of the first. How many
+    are wanted the last one says, as in Fluxion."""
+    mixed = tuple(need for need in needs if need.type == kind)
+    if len(mixed) < 2:
+        return needs
+    inside = {(part.type, part.unit): part for need in reversed(mixed) for part in reversed(need.children)}
+    kinds = set.intersection(*(set(need.least) for need in mixed))
+    least = {one: min(need.least[one] for need in mixed) for one in kinds}
+    children = tuple(reversed(inside.values()))
+    group = replace(mixed[-1], type=MIXED, children=children, slots=(), others=children, least=least, alternatives=mixed)
+    at = needs.index(mixed[0])
+    rest = [need for need in needs if need.type != kind]
+    return (*rest[:at], group, *rest[at:])
 
 
 def least_of(request: Request, kind: str) -> int:
@@ -151,7 +196,7 @@ def _plain(vertex: Asked) -> dict[str, Any]:
 
 def _checked(resources: list[Any], known: set[str] | None) -> tuple[Need, ...]:
     room = [MAX_VERTICES]
-    return tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources))
+    return _grouped(tuple(_need(one, f"resources[{i}]", 0, False, known, room) for i, one in enumerate(resources)), MIXED)
 
 
 def _object(value: Any, path: str) -> Mapping[str, Any]:
@@ -197,6 +242,7 @@ def _need(value: Any, path: str, depth: int, in_slot: bool, known: set[str] | No
     children = tuple(
         _need(one, f"{path}.with[{i}]", depth + 1, in_slot or slot, known, room) for i, one in enumerate(below or ())
     )
+    children = _grouped(children, MIXED)
     for key in ("unit", "label"):
         if not isinstance(value.get(key, ""), str):
             raise fault(f"{path}.{key}", "must be a string")

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .vertices import Vertex
 
 MAX_TRIES = 64
-
-
 MAX_POOLS = 4096  # looked at for the one that has most
 
 
@@ -45,7 +43,7 @@ def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool 
 
     empty, all_up: as in `stand.search`.
     """
-    wanted = of_request(request)
+    wanted = of_request(request, pool.traverser)
     layout = pool.layout
     for need in wanted.needs:
         for one in _all(need):
@@ -76,14 +74,14 @@ def _all(need: Need) -> Iterator[Need]:
 def _blame(stand: Stand, pool: Pool, request: Request, chain: list[Need], tries: list[int]) -> tuple[list[Need], int] | None:
     """The shortest way down to a need of which there is too little, and how many of the first there are; None if there is none."""
     last = chain[-1]
-    if not last.is_slot:
+    if not last.is_slot or last.alternatives:
         tries[0] -= 1
         if tries[0] < 0:
             return None
         count = _count(stand, pool, request, _only(chain))
         if count < chain[0].low:
             return chain, count
-    for child in last.children:
+    for child in () if last.alternatives else last.children:
         found = _blame(stand, pool, request, [*chain, child], tries)
         if found is not None:
             return found
@@ -92,7 +90,7 @@ def _blame(stand: Stand, pool: Pool, request: Request, chain: list[Need], tries:
 
 def _only(chain: list[Need]) -> Need:
     """The first need with nothing below it but the others, one in the other."""
-    need = replace(chain[-1], children=(), slots=(), others=(), least={})
+    need = chain[-1] if chain[-1].alternatives else replace(chain[-1], children=(), slots=(), others=(), least={})
     for above in reversed(chain[:-1]):
         slots, others = ((need,), ()) if need.is_slot else ((), (need,))
         need = replace(above, children=(need,), slots=slots, others=others, least={})
@@ -102,7 +100,7 @@ def _only(chain: list[Need]) -> Need:
 def _count(stand: Stand, pool: Pool, request: Request, need: Need) -> int:
     """How many of a need there are."""
     try:
-        wanted = replace(of_request(request), needs=(need,))
+        wanted = replace(of_request(request, pool.traverser), needs=(need,))
     except Rejected:  # it was compiled before
         return 0
     return LiveSearch(stand, pool.policy, wanted).count(need)
@@ -113,7 +111,7 @@ def _of_a_pool(stand: Stand, pool: Pool, request: Request, chain: list[Need]) ->
     need, layout = chain[-1], pool.layout
     above = next((one.type for one in reversed(chain[:-1]) if not one.is_slot), "")
     pools = list(islice((v for v in layout.vertices if v.type == need.type and v.size > 1 and not v.ids), MAX_POOLS + 1))
-    search = LiveSearch(stand, pool.policy, of_request(request))
+    search = LiveSearch(stand, pool.policy, of_request(request, pool.traverser))
     best: tuple[int, int, Vertex, Vertex] | None = None
     for vertex in pools if len(pools) <= MAX_POOLS else ():
         home = _above(vertex, above) if above else vertex
@@ -147,8 +145,8 @@ def words_of(needs: Sequence[Need], room: int = 20) -> str:
     """Needs with all below them: "1 rack (8 kW of power, 2+ nodes with 1 slot of 4 cores)". room: so many of them side by side."""
     parts = []
     for need in needs[:room]:
-        below = words_of(need.children, room // 2)
-        if len(need.children) > 1:
+        below = "" if need.alternatives else words_of(need.children, room // 2)
+        if len(need.children) > 1 and below:
             below = f" ({below})"
         elif below:
             below = f" {'of' if need.is_slot else 'with'} {below}"
@@ -175,4 +173,5 @@ def _n(need: Need, more: str = "") -> str:
     if need.unit:
         return f"{need.low:,}{more} {need.unit} of {kind}"
     number, _, noun = counted(need.low, kind).partition(" ")
-    return f"{number}{more} {noun}"
+    mixed = " or of ".join(words_of(one.children) for one in need.alternatives)
+    return f"{number}{more} {noun}{f' of {mixed}' if mixed else ''}"

@@ -135,7 +135,7 @@ def search(
     pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False
 ) -> tuple[Claim, ...] | Unmatched:  # fmt: skip
     """What a request gets of a pool, on these positions; nothing is taken."""
-    wanted = of_request(request)
+    wanted = of_request(request, pool.traverser)
     stand = stand_of(pool, request, among, empty=empty, all_up=all_up)
     try:
         parts = LiveSearch(stand, pool.policy, wanted).answer()

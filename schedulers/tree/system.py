@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ...kvs.errors import Rejected
 from .ledger import ALLOCATED, RESERVED, Ledger, TreeJob
-from .match import Matcher, Window
+from .match import Window
+from .matcher import Matcher
 from .needs import TreeRequest
 from .policies import policy_of
 from .selection import Selection

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import networkx as nx
@@ -96,7 +97,19 @@ class Offer:
 
 
 def is_slot(want: Want) -> bool:
-    return want["type"] in ("slot", "xor_slot")
+    return want["type"] in ("slot", "xor_slot", "or_slot")
+
+
+def mixes(wants: Sequence[Want], kind: str) -> list[Want]:
+    """Siblings that may be mixed, slots of this kind, as one want, which counts as the last of them says."""
+    inner = [{**want, "with": mixes(want["with"], kind)} if "with" in want else want for want in wants]
+    some = [want for want in inner if want["type"] == kind]
+    if len(some) < 2:
+        return inner
+    union = {part["type"]: part for slot in some for part in slot["with"]}
+    one = {"type": "or_slot", "count": some[-1]["count"], "with": list(union.values()), "of": some}
+    at = next(i for i, want in enumerate(inner) if want in some)
+    return [one if i == at else want for i, want in enumerate(inner) if i == at or want["type"] != kind]
 
 
 def allowed(count: Any, available: int) -> int:
@@ -117,6 +130,11 @@ def allowed(count: Any, available: int) -> int:
     return best
 
 
+def fit(there: Mapping[str, int], need: Mapping[str, int]) -> int:
+    """How often one is there."""
+    return min((there[kind] // n for kind, n in need.items()), default=0)
+
+
 def most(count: Any) -> int:
     """The largest acceptable amount there is."""
     return allowed(count, 1 << 31)
@@ -132,7 +150,9 @@ class Reference:
         self.start, self.end = start, start + (system.get("duration") or FOREVER)
         self.constraint = system.get("constraints")
         self.idle, self.all_up = idle, all_up
-        self.wants: Sequence[Want] = jobspec["resources"]
+        self.wants: Sequence[Want] = mixes(jobspec["resources"], "or_slot")
+        if world.flexible:
+            self.wants = mixes(self.wants, "slot")
         self.root = world.roots[world.subsystems[0]]
 
     def answer(self) -> Uses | None:
@@ -216,7 +236,7 @@ class Reference:
     def passed_through(self, vertex: str, wants: Sequence[Want], exclusive: bool) -> dict[Any, list[Offer]]:
         """A slot is packed where all types that are in it are right below; everything else is looked for further down."""
         types = {self.graph.nodes[child]["type"] for child in self.world.children(vertex)}
-        here = [w for w in wants if is_slot(w) and {part["type"] for part in w["with"]} <= types]
+        here = [w for w in wants if is_slot(w) and any({part["type"] for part in one["with"]} <= types for one in w.get("of", [w]))]
         further = [w for w in wants if w not in here]
         pool, used = self.bundles(vertex, here, further, named=False)
         for key, offers in self.look_below(vertex, further, named=False, exclusive=exclusive, used=used).items():
@@ -256,7 +276,7 @@ class Reference:
         pool: dict[Any, list[Offer]] = {}
         used: set[str | None] = set()
         for slot in slots:
-            found = self.packed(vertex, slot, used, named)
+            found = self.mixed(vertex, slot, used, named) if "of" in slot else self.packed(vertex, slot, used, named)
             crowded = len(slots) > 1 or {part["type"] for part in slot["with"]} & {want["type"] for want in beside}
             if crowded and not self.is_alternative(slot):
                 found = found[: most(slot["count"])]
@@ -293,10 +313,34 @@ class Reference:
             made.append(Offer(None, 1, score, parts, exclusive=True, whole=False))
         return made
 
+    def mixed(self, vertex: str, group: Want, used: set[str | None], named: bool) -> list[Offer]:
+        """The mix of which there is most; where there is a choice, the first alternative. It is found by trying all of them."""
+        there: dict[str, int] = {}
+        needs: list[dict[str, int]] = []
+        for slot in group["of"]:
+            below = self.look_below(vertex, slot["with"], named=named, exclusive=True)
+            stock = {kind: sum(o.count for o in offers if o.vertex not in used) for kind, offers in below.items()}
+            each = [(part["type"], allowed(part["count"], stock.get(part["type"], 0))) for part in slot["with"]]
+            needs.append({} if not all(n for _, n in each) else {k: sum(n for kind, n in each if kind == k) for k, _ in each})
+            there = {kind: max(there.get(kind, 0), stock.get(kind, 0)) for kind in {*there, *stock}}
+
+        chosen: tuple[int, ...] = ()
+        for some in product(*(range(fit(there, need) + 1) for need in needs[:-1])):
+            left = {kind: n - sum(k * need.get(kind, 0) for k, need in zip(some, needs, strict=False)) for kind, n in there.items()}
+            if min(left.values(), default=0) >= 0:
+                mix = (*some, fit(left, needs[-1]))
+                chosen = max(chosen, mix, key=lambda mix: (sum(mix), mix))
+        taken, made = set(used), list[Offer]()
+        for i, slot in enumerate(group["of"]):
+            some = self.packed(vertex, {**slot, "count": chosen[i]}, taken, named) if chosen[i] else []
+            taken |= {part.vertex for bundle in some for part, _ in bundle.parts}
+            made += some
+        return made
+
     # --- which of it is taken
 
     def is_alternative(self, want: Want) -> bool:
-        return want["type"] == "xor_slot" or (want["type"] == "slot" and self.world.flexible)
+        return bool(want["type"] == "xor_slot")
 
     def choose(self, pool: dict[Any, list[Offer]], wants: Sequence[Want]) -> list[tuple[Offer, int]] | None:
         """Everything that is wanted, or None; of alternatives the first of which there is enough. A type is asked for once."""

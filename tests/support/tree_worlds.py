@@ -176,9 +176,10 @@ class Draw:
             chosen.append(chosen[0])  # two of one type
         if in_slot or self.chance(0.45):
             return [self.want(kinds[kind], depth, in_slot) for kind in chosen]
-        name = "xor_slot" if self.chance(0.2) else "slot"
+        name = self.draw.choice(("xor_slot", "or_slot")) if self.chance(0.35) else "slot"
         made = []
-        for _ in range(self.draw.choice((1, 1, 1, 1, 2))):
+        several = (1, 1, 1, 1, 2) if name == "slot" else (1, 2, 2) if "memory" in chosen else (1, 2, 2, 3)  # it tries all mixes
+        for _ in range(self.draw.choice(several)):
             some = self.draw.sample(chosen, self.draw.randint(1, len(chosen)))
             slots = self.draw.randint(1, 2)
             wants = [self.want(kinds[kind], depth, True, slots) for kind in some]
@@ -212,7 +213,7 @@ class Draw:
 
 def crowded(wants: list[dict[str, Any]]) -> bool:
     """Is anything beside a slot?"""
-    slots = [want for want in wants if want["type"] in ("slot", "xor_slot")]
+    slots = [want for want in wants if want["type"] in ("slot", "xor_slot", "or_slot")]
     return bool(slots and len(wants) > 1) or any(crowded(want.get("with", [])) for want in wants)
 
 

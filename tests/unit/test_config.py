@@ -100,6 +100,8 @@ def test_vectors_of_queue_constraint(vectors: Any) -> None:
         ({"policy": {"scheduler": {"policy-params": {"reservation-depth": True}}}}, "policy-params.reservation-depth"),
         ({"policy": {"scheduler": {"policy-params": {"a b": 1}}}}, "policy.scheduler.policy-params"),
         ({"policy": {"scheduler": {"match-policy": ""}}}, "policy.scheduler.match-policy"),
+        ({"policy": {"scheduler": {"traverser": "supple"}}}, "policy.scheduler.traverser"),
+        ({"queues": {"a": {"policy": {"scheduler": {"traverser": "simple"}}}}}, "queues.a.policy.scheduler.traverser"),
         ({"queues": {"a": {"policy": {"scheduler": {"match-policy": "low"}}}}}, "queues.a.policy.scheduler.match-policy"),
         ({"sched-fluxion-qmanager": {"queue-policy": "easy"}}, "sched-fluxion-qmanager"),
         ({"policy": {"access": {"allow-user": ["a"]}}}, "policy.access"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Conflicted
+from fluxkv.schedulers.explain import explain
 from fluxkv.schedulers.fcfs import Fcfs
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.policy import Decision, Pending
@@ -205,6 +207,47 @@ def test_of_alternatives_a_job_gets_one_and_its_tasks_run_in_that(rig: Rig) -> N
         with pytest.raises(Rejected, match=path):
             asked(wrong, "small")
     same_everywhere(rig)
+
+
+def test_of_or_slots_a_job_gets_any_mix(rig: Rig) -> None:
+    """Nodes have two cores and two NVMe each: the mix with most slots is one of either kind. Tasks run in both."""
+
+    def asked(count: int, kind: str = "or_slot", within: int = 0) -> dict[str, Any]:
+        big = vertex(kind, count, vertex("core"), vertex("nvme", 2), label="big")
+        small = vertex(kind, count, vertex("core"), label="small")
+        spec = wanting(*([vertex("node", within, big, small)] if within else [big, small]))
+        spec["version"], spec["tasks"][0]["slot"] = 999, "small"
+        check(spec)
+        return spec
+
+    mixed = rig.submit(asked(2, within=1))
+    assert rig.job(mixed).claims == (Claim(0, 3, 0, 0, 2, (Draw("/cluster0/rack0/n0/nvme", 2, 3),)),)
+    assert rig.job(mixed).ntasks == 2
+    everywhere = rig.submit(asked(8))
+    assert rig.job(everywhere).state == SCHED
+    request = rig.worker.planner.request_of(rig.job(everywhere))
+    words = "needs 8 slots of 1 core, 2 nvmes or of 1 core; 6 fit now"
+    assert explain(request, rig.worker.planner.pool).text == words
+    end(rig, mixed)
+    assert [claim.slots for claim in rig.job(everywhere).claims] == [2, 2, 2, 2]
+    assert rig.job(everywhere).ntasks == 8
+    same_everywhere(rig)
+    end(rig, everywhere)
+    beside = rig.submit(asked(1, "slot", 1))
+    assert (rig.job(beside).claims[0].slots, rig.job(beside).ntasks) == (1, 1)  # the other one is wanted, but runs no tasks
+    end(rig, beside)
+    rig.configure({"policy": {"scheduler": {"traverser": "flexible"}}})
+    rig.turn()
+    flexible = rig.submit(asked(2, "slot", 1))
+    assert (rig.job(flexible).claims[0].slots, rig.job(flexible).ntasks) == (2, 2)
+    same_everywhere(rig)
+    for wrong, why in (
+        (asked(9), "needs 9 slots of"),
+        ({**asked(1), "resources": [asked(1)["resources"][0], asked(2)["resources"][1]]}, r"resources\[1\].count differs"),
+    ):
+        ended = rig.job(rig.submit(wrong))
+        assert ended.state == INACTIVE
+        assert re.search(why, ended.exceptions[0][2]), ended.exceptions
 
 
 def test_hosts_join_and_leave_a_graph(rig: Rig) -> None:

@@ -28,6 +28,10 @@ def slot(count: Any, *below: dict[str, Any], **more: Any) -> dict[str, Any]:
     return vertex("slot", count, *below, label="task", **more)
 
 
+def mixed(count: Any, *below: dict[str, Any]) -> dict[str, Any]:
+    return vertex("or_slot", count, *below, label="task")
+
+
 MOLDABLE = {"min": 1, "max": 4, "operator": "*", "operand": 2}
 #: What is held is the same by both: everything named is in a slot or exclusive, and sockets are named where there are some.
 SOCKETS = [
@@ -42,7 +46,15 @@ SOCKETS = [
     vertex("socket", 2, slot({"min": 1, "max": 2}, vertex("core", 2))),
     vertex("node", 1, vertex("socket", 2, slot(1, vertex("core", 1)))),
     vertex("socket", 1, vertex("xor_slot", 1, vertex("core", 2), label="a"), vertex("xor_slot", 1, vertex("core", 1), label="b")),
+    vertex("socket", 1, mixed(2, vertex("core", 2)), mixed(2, vertex("core", 1), vertex("gpu", 1))),
+    vertex("node", 1, mixed(1, vertex("socket", 1)), mixed(1, vertex("socket", 1, vertex("core", 3)))),
+    vertex(
+        "socket", {"min": 1, "max": 3},
+        mixed(1, vertex("core", 3)), mixed(1, vertex("core", 2)), mixed(1, vertex("core", 1), vertex("gpu", 2)),
+    ),
 ]
+#: Mixed by the flexible traverser.
+FLEXIBLE = vertex("socket", 2, slot(1, vertex("core", 4), vertex("gpu", 1)), vertex("slot", 1, vertex("core", 1), label="b"))
 FLAT = [
     slot(1, vertex("core", 1)),
     slot(3, vertex("core", 2)),
@@ -58,10 +70,11 @@ FLAT = [
 class Both:
     """A system and a pool of the same tree. jobs: what is held in both."""
 
-    def __init__(self, graph: Tree, policy: str) -> None:
+    def __init__(self, graph: Tree, policy: str, traverser: str = "simple") -> None:
         small = compact(graph)
         self.pool = GraphPool(nodes_of(small), small, policy)
-        self.system = System(graph, policy)
+        self.pool.traverser = traverser
+        self.system = System(graph, policy, flexible=traverser == "flexible")
         self.jobs: dict[int, tuple[Claim, ...]] = {}
         if policy.startswith("first"):
             for one in graph.vertices:  # it looks at the last first
@@ -159,6 +172,12 @@ RANDOM = settings(max_examples=50, deadline=None, suppress_health_check=list(Hea
 @given(st.integers(1, 2), st.integers(1, 3), st.sampled_from(sorted(POLICIES)), steps(SOCKETS))
 def test_nested_requests_get_what_resource_query_gives(racks: int, nodes: int, policy: str, history: list[Any]) -> None:
     play(Both(sockets(racks, nodes), policy), history)
+
+
+@RANDOM
+@given(st.sampled_from(sorted(POLICIES)), steps([*SOCKETS, FLEXIBLE, FLEXIBLE]))
+def test_flexible_slots_get_what_resource_query_gives(policy: str, history: list[Any]) -> None:
+    play(Both(sockets(2, 2), policy, "flexible"), history)
 
 
 @RANDOM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trees import overbooked, recipe, request, taken, tree, vertex
 
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.tree.grug import from_grug
+from fluxkv.schedulers.tree.mixing import mixture
 from fluxkv.schedulers.tree.needs import compile_request
 from fluxkv.schedulers.tree.policies import POLICIES
 from fluxkv.schedulers.tree.spans import Spans
@@ -179,13 +181,32 @@ def test_slots_side_by_side() -> None:
     names = [path.rpartition("/")[2] for path in taken(both, both.allocate(one_socket).job)]
     assert names == ["core0", "core1", "core2", "core3", "memory0"]
     either = System(tree(), "low", flexible=True)
-    assert len(taken(either, either.allocate(one_socket).job)) == 3
-    assert len(taken(either, either.allocate(one_socket).job)) == 2  # the same socket: the other one fits there
-    pooled = System(tree(), "low", flexible=True)  # three of one socket each, or nothing
+    low = either.allocate(one_socket).job  # of two that make up the most the one with the lower numbers
+    assert [path.rpartition("/")[2] for path in taken(either, low)] == ["core3", "memory0"]
+    pooled = System(tree(), "low", flexible=True)  # three of the last kind are wanted; either of them fills a socket
     job = pooled.allocate(request(vertex("slot", 9, vertex("core", 4)), vertex("slot", 3, vertex("core", 3)))).job
-    assert len(taken(pooled, job)) == 9
+    assert len(taken(pooled, job)) == 12
+    mixed = [vertex("or_slot", 2, vertex("core", 3)), vertex("or_slot", 2, vertex("core", 1), vertex("memory", 4))]
+    either = System(tree(), "low")
+    names = [path.rpartition("/")[2] for path in taken(either, either.allocate(request(vertex("socket", 1, *mixed))).job)]
+    assert names == ["core0", "core1", "core2", "core3", "memory0"]
     xor = request(vertex("socket", 1, vertex("xor_slot", 9, vertex("core")), vertex("xor_slot", 2, vertex("core"))))
     assert len(taken(both, both.allocate(xor).job)) == 2
+
+
+def test_a_mix_is_the_one_with_most_slots_and_of_equal_ones_the_first() -> None:
+    assert mixture({"core": 18, "gpu": 1}, [{"core": 8, "gpu": 1}, {"core": 10}], 99) == [1, 1]
+    assert mixture({"core": 18, "gpu": 1}, [{"core": 10}, {"core": 8, "gpu": 1}], 99) == [1, 1]
+    assert mixture({"core": 18}, [{"core": 10}, {"core": 1}], 99) == [0, 18]
+    assert mixture({"core": 4}, [{"core": 4}, {"core": 3}], 99) == [1, 0]
+    assert mixture({"core": 7}, [{"core": 3}, {"core": 2}, {}], 99) == [1, 2, 0]
+    assert mixture({"core": 7}, [{"core": 1}, {"core": 1}], 5) == [5, 0]
+    assert mixture({"core": 3}, [{"core": 4}, {}], 9) == [0, 0]
+    many = {f"type{n}": 200 + n for n in range(6)}
+    start = time.process_time()
+    got = mixture(many, [{kind: 2 + (n * i) % 5 for n, kind in enumerate(many)} for i in range(6)], 1 << 12)
+    assert sum(got) >= 60
+    assert time.process_time() - start < 1
 
 
 def test_two_ways_to_the_same() -> None:

@@ -34,7 +34,8 @@ def test_the_draws_are_worth_something() -> None:
     assert sum(word.startswith("got None") for word in said) > 100
     everything = " ".join(said)
     for feature in (
-        "'slot'", "'xor_slot'", "'exclusive': True", "'exclusive': False", "'unit'", "'constraints'", "'min'", "'watt'", "'disk'",
+        "'slot'", "'xor_slot'", "'or_slot'", "'exclusive': True", "'exclusive': False", "'unit'", "'constraints'", "'min'",
+        "'watt'", "'disk'",
         "'hostlist'", "'^ssd'", "'1,3'",
     ):  # fmt: skip
         assert everything.count(feature) > 2, feature
