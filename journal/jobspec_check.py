@@ -20,6 +20,7 @@ ONE_OF = "xor_slot"  # of those side by side a job gets one (Fluxion)
 MIXED = "or_slot"  # of those side by side a job gets any mix (Fluxion's flexible traverser, which takes every slot for one)
 ALTERNATIVES = (ONE_OF, MIXED)
 SLOTS = ("slot", *ALTERNATIVES)
+BYPASS = "alloc-bypass"  # the attribute of a job that names the resources it gets (flux-core)
 
 _TOP = ("version", "resources", "tasks", "attributes")
 _V1_KEYS = {
@@ -275,6 +276,13 @@ def _check_attributes(attributes: Any, v1: bool) -> None:
             constraint.check(system["constraints"])
         except Rejected as error:
             raise fault(f"{where}.constraints", str(error)) from None
+    if BYPASS in system:
+        from .rset import parse_R
+
+        try:
+            parse_R(_object(system[BYPASS], f"{where}.{BYPASS}").get("R", ""))
+        except Rejected as error:
+            raise fault(f"{where}.{BYPASS}.R", str(error)) from None
     for key, value in _object(system.get("job", {}), f"{where}.job").items():
         _string(value, f"{where}.job.{word(key)}")
     _object(_object(system.get("shell", {}), f"{where}.shell").get("options", {}), f"{where}.shell.options")

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from ..journal.claims import MEMORY_UNITS, Claim
-from ..journal.jobspec_check import ALTERNATIVES, MIXED, SLOTS
+from ..journal.jobspec_check import ALTERNATIVES, BYPASS, MIXED, SLOTS
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
     from ..journal.ranges import Choice, Range
+    from .imposed import Imposed
 
 _VERTEX_KEYS = frozenset({"type", "count", "unit", "with", "label", "exclusive", "id"})
 _CACHE_SIZE = 4096
@@ -71,7 +72,7 @@ class Request:
     key: names (resources, constraint) and nothing else; caches of matchers are keyed by it. constraint: RFC
     31, {} for none; constraint_key: its key, b"" for none. flat: None where only a matcher of trees will do.
     duration_s: 0 = unset. label: of the slots that tasks run in, where there are several kinds
-    (labelled), "" for all.
+    (labelled), "" for all. imposed: what it gets and nothing else; then flat is None.
     """
 
     key: bytes
@@ -83,6 +84,7 @@ class Request:
     queue: str
     label: str = ""
     labelled: bool = False
+    imposed: Imposed | None = None
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -109,6 +111,7 @@ def compile_request(jobspec: Mapping[str, Any]) -> Request:
     system = attributes.get("system") if isinstance(attributes, Mapping) else None
     system = system if isinstance(system, Mapping) else {}
     asked = [resources, system.get("constraints"), system.get("duration", 0), system.get("queue", "")]
+    asked += [system[BYPASS]] if BYPASS in system else []
     try:
         raw: bytes = msgpack.packb(asked)
     except (TypeError, ValueError, OverflowError) as error:
@@ -140,7 +143,7 @@ def _label(tasks: object) -> str:
     return label if isinstance(label, str) else ""
 
 
-def _compile(label: str, resources: object, constraint: object, duration: object, queue: object) -> Request:
+def _compile(label: str, resources: object, constraint: object, duration: object, queue: object, bypass: object = None) -> Request:
     if not isinstance(resources, list | tuple) or not resources:
         raise _bad("resources", "must be a list of at least one vertex")
     tree = _agreed(tuple(_vertex(v, f"resources[{i}]") for i, v in enumerate(resources)), label)
@@ -169,7 +172,12 @@ def _compile(label: str, resources: object, constraint: object, duration: object
     label = label if several and label in labels else ""
     named = [[vertex.value() for vertex in tree], constraint or None]
     key: bytes = msgpack.packb([*named, label] if label else named)
-    request = Request(key, tree, _flat(tree), dict(constraint), constraint_key, float(duration), queue, label, several)
+    flat, imposed = _flat(tree), None
+    if bypass is not None:
+        from .imposed import imposed_of
+
+        imposed, flat, key = imposed_of(bypass, flat, tree), None, key + msgpack.packb(bypass)
+    request = Request(key, tree, flat, dict(constraint), constraint_key, float(duration), queue, label, several, imposed)
     if request.flat is None:
         from .tree.needs import of_request
 

@@ -125,12 +125,15 @@ def _asked(job: Job, state: State) -> str:
 
 def _shape(job: Job) -> str:
     """What is asked for, in words, where nodes and cores do not say it."""
+    from ..schedulers import imposed
     from ..schedulers.request import compile_request
     from ..schedulers.tree.needs import of_request
     from ..schedulers.tree.shortage import words_of
 
     try:
         request = compile_request(job.jobspec or {})
+        if request.imposed is not None:
+            return f"{imposed.words_of(request.imposed)} (alloc-bypass)"
         return words_of(of_request(request).needs) if request.flat is None else ""
     except Rejected:
         return ""

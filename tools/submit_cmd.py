@@ -50,6 +50,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit --retry=3 --retry-on=node-failure,oom,exit=75 ./simulate
       fluxkv submit --id=nightly-7 ./report         again: the same job, the same id
       fluxkv submit --add-file=input.dat ./simulate {{tmpdir}}/input.dat
+      fluxkv submit -S alloc-bypass.R="$(fluxkv job info ƒ3kQ R)" ./simulate    exactly what that job had
       fluxkv submit --dry-run true | fluxkv submit -
     """
     need_command(words)

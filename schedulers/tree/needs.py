@@ -179,6 +179,8 @@ def _grouped(needs: tuple[Need, ...], kind: str) -> tuple[Need, ...]:
 
 def least_of(request: Request, kind: str) -> int:
     """Units of a type without which a request cannot be served; of slots side by side, which may be alternatives, the least."""
+    if request.imposed is not None:
+        return sum(claim.cores.bit_count() for claim in request.imposed.claims) if kind == "core" else 0
     needs = of_request(request).needs
     slots = [need.low * need.least.get(kind, 0) for need in needs if need.is_slot]
     return min(slots, default=0) + sum(need.low * need.least.get(kind, 0) for need in needs if not need.is_slot)

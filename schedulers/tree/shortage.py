@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...journal.shown import counted
 from ...kvs.errors import Rejected
+from ..imposed import Lack, impose
 from .live import LiveSearch
 from .needs import Need, of_request
 from .stand import Stand, stand_of
@@ -43,6 +44,9 @@ def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool 
 
     empty, all_up: as in `stand.search`.
     """
+    if request.imposed is not None:
+        lack = impose(pool, stand_of(pool, request, empty=empty, all_up=all_up), request.imposed)
+        return Shortage(*lack, lack.kind) if isinstance(lack, Lack) else Shortage("it fits", "node", 1, 0, "node")
     wanted = of_request(request, pool.traverser)
     layout = pool.layout
     for need in wanted.needs:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...journal.claims import Claim
 from ...kvs.errors import Rejected
+from ..imposed import Lack, impose
 from ..match_policy import BUILT_IN
 from ..resources import Pool, Unmatched
 from .claiming import Claiming
@@ -135,8 +136,11 @@ def search(
     pool: Pool, request: Request, among: int | None = None, *, empty: bool = False, all_up: bool = False
 ) -> tuple[Claim, ...] | Unmatched:  # fmt: skip
     """What a request gets of a pool, on these positions; nothing is taken."""
-    wanted = of_request(request, pool.traverser)
     stand = stand_of(pool, request, among, empty=empty, all_up=all_up)
+    if request.imposed is not None:
+        got = impose(pool, stand, request.imposed)
+        return Unmatched("resources", got.kind, got.needed, got.found) if isinstance(got, Lack) else got
+    wanted = of_request(request, pool.traverser)
     try:
         parts = LiveSearch(stand, pool.policy, wanted).answer()
     except Exception as error:
