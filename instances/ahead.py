@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..journal.claims import Claim
+from ..journal.derive import Group
+from ..schedulers.policy import Pending
+from .orders import launch_orders
+
 if TYPE_CHECKING:
     from .planner import Planner
 
@@ -36,3 +41,19 @@ def room_ahead(planner: Planner, shape: str, now: float, ahead_s: float = AHEAD_
         if depth > waiting:
             found.append([waiting, rank, depth - waiting])
     return found
+
+
+def granted_on(planner: Planner, entry: Pending, rank: int, shape: str, now: float) -> Group:
+    """The group that places a job ahead on a node."""
+    job = planner.state.jobs[entry.job]
+    flat = entry.request.flat
+    slots = flat.nslots if flat is not None and flat.nslots else 1
+    claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
+    thing, rests = f"job/{job.id}", planner.premises_of(job)
+    planner.ahead_of(job.id, rank, shape, now)
+    return Group(
+        events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
+        things=[thing, *rests],
+        bumps=[thing, *rests, f"attempt/{job.id}"],
+        to_nodes=launch_orders(job, entry.request, (claim,), shape, True, planner.state.nodes),
+    )

@@ -8,6 +8,7 @@ from ..journal.derive import Group
 from ..journal.derive_scripts import tasks_ordered
 from ..journal.job import Job
 from ..journal.node import REBOOTED
+from ..journal.resizing import being_ended, ordered_at
 from ..journal.scripts import HOUSEKEEPING, LETTERS, PROLOG
 from ..journal.state import State
 from . import foreign
@@ -65,15 +66,15 @@ def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting
         if job.script is not None and job.script[0] and rank in job.script[2]:
             _settle_script(job, rank, read, listed, known, group, now, gone)
         if job.key in listed:
-            if rank in job.over and job.over[rank][2].startswith("lost:"):
-                group.to_nodes.append((rank, ["forget", job.key]))  # it was given up, and must not be there any more
-            elif job.ending and job.holds and rank not in job.over:  # the order may have died with its launcher
-                group.to_nodes.append((rank, ["end", id, job.attempt_id, job.ending]))
+            if rank in job.over and job.over[rank][2].startswith("lost:"):  # it was given up, and must not be there any more
+                group.to_nodes.append((rank, ["forget", job.key]))
+            elif cause := being_ended(job, rank):  # the order may have died with its launcher
+                group.to_nodes.append((rank, ["end", id, job.attempt_id, cause]))
             elif job.recalled and job.granted is not None and not job.seat_of:
                 group.to_nodes.append((rank, ["recall", id, job.attempt_id]))
             if job.granted is not None:
                 foreign.settle_granted(state, job, rank, group, now, adopting)
-        elif (job.holds or job.seat_of) and rank not in job.over and 0 < tasks_ordered(job) <= read:
+        elif (job.holds or job.seat_of) and rank not in job.over and 0 < ordered_at(job, rank, tasks_ordered(job)) <= read:
             group.events.append(["lost", id, now, {"rank": rank, "cause": gone}])
             group.things.append(f"job/{id}")
             group.bumps.append(f"job/{id}")

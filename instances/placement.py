@@ -152,7 +152,9 @@ def _barred(plan: Plan, job: Job) -> str:
     state = plan.state
     if not state.may_start(job.queue):
         return f"whose queue {job.queue} starts nothing"
-    full = state.usage.running_full(job.queue, job.userid, plan.more) if state.usage is not None else ""
+    if state.usage is None or job.holds:  # who only wants more counts already
+        return ""
+    full = state.usage.running_full(job.queue, job.userid, plan.more)
     return f"which would be one too many: {full}" if full else ""
 
 

@@ -16,7 +16,8 @@ from ..journal.config import no_such_queue
 from ..journal.derive import Group
 from ..journal.derive_scripts import start_event
 from ..journal.holding import pools_of, word_of, words_of
-from ..journal.job import Job
+from ..journal.job import RUN, Job
+from ..journal.resizing import growth_of
 from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
@@ -24,10 +25,11 @@ from ..schedulers.explain import explain
 from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
-from .ahead import room_ahead
+from .ahead import granted_on, room_ahead
 from .commits import premises
+from .growing import grown, withdrawn
 from .layout import needs_claims
-from .line import Lines
+from .line import ANY, Lines
 from .orders import launch_orders, shape_of
 from .placement import copy_held, copy_node
 from .plan_inputs import check_jobspec, compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
@@ -162,11 +164,14 @@ class Planner:
     def enqueue(self, job: Job, priority: int) -> None:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
         request = self.request_of(job)
-        entry = entry_of(job, request, priority)
-        if self.underway is not None and not self.underway.came(entry, job.id in self.lines):
-            self.start_over()
-        self.lines.add(entry, job.queue, user_of_line(self.state, job), job.spec_hash)
+        self.line_up(entry_of(job, request, priority), job.queue, job.spec_hash, user_of_line(self.state, job))
         self.parked.discard(job.id)
+
+    def line_up(self, entry: Pending, queue: str, made_of: bytes, user: int = ANY) -> None:
+        """Put an entry into its queue's line, that of all users if none is named."""
+        if self.underway is not None and not self.underway.came(entry, entry.job in self.lines):
+            self.start_over()
+        self.lines.add(entry, queue, user, made_of)
 
     def in_line(self, job: Job) -> bool:
         """Whether a pending job stands where it belongs, as far as a plan needs it (another worker may have changed it)."""
@@ -259,7 +264,7 @@ class Planner:
                 if decision.job in self.state.attention:  # touched since the line was made, and not looked at yet
                     self.pool.give(decision.claims)
                     continue
-                yield self._alloc(decision.job, decision.claims, now)
+                yield self._placed(decision.job, decision.claims, now)
                 if len(placed) >= limit:
                     break
             elif decision is not None:
@@ -320,26 +325,31 @@ class Planner:
                 self._say_at(say_at)
                 return
             self.said[job.id] = (wait.code, wait.blocking)
+            if (growth := growth_of(job)) is not None and growth.at_once:
+                yield withdrawn(job, wait.text, now)
+                return
             yield self.reason(job, wait.code, wait.text, now)
 
     def _say_at(self, time: float) -> None:
         self.say_at = min(self.say_at or time, time)
 
-    def _premises(self, job: Job) -> list[str]:
+    def premises_of(self, job: Job) -> list[str]:
         """As `premises`; counted among what this pass places."""
         if self.state.usage is not None:
             for scope, _ in self.state.rules.running_limits(job.queue):
                 self.more[scope, job.userid] = self.more.get((scope, job.userid), 0) + 1
         return premises(self.state, job)
 
-    def _alloc(self, id: int, claims: tuple[Claim, ...], now: float) -> Group:
+    def _placed(self, id: int, claims: tuple[Claim, ...], now: float) -> Group:
         job = self.state.jobs[id]
+        if job.state == RUN:
+            return grown(self.state, job, claims, now)
         request = self.compiled(job)
         shape = self.shape(request)
         group = Group()
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])
         ranks = [claim.rank for claim in claims]
-        thing, rests = f"job/{id}", self._premises(job)
+        thing, rests = f"job/{id}", self.premises_of(job)
         nodes = [*(f"node/{rank}" for rank in ranks), *pools_of(self.state.graph, claims)]
         group.things = [thing, *rests, *nodes]
         group.bumps = [thing, *rests, f"attempt/{id}", *nodes]
@@ -387,8 +397,9 @@ class Planner:
             if shape not in room:
                 room[shape] = room_ahead(self, shape, now, self.policies.ahead_s(feed.queue))
             open_seats = room[shape]
-            if entry.request.flat is None or needs_claims(self.state.jobs[entry.job].jobspec or {}):
-                open_seats = []  # what it starts is not known before it has its cores
+            job = self.state.jobs[entry.job]
+            if entry.request.flat is None or needs_claims(job.jobspec or {}) or job.state == RUN:
+                open_seats = []  # what it starts is not known before it has its cores; who runs and wants more needs nodes
             if kept:
                 open_seats = [seat for seat in open_seats if not kept >> self.pool.index[seat[1]] & 1]
             if not open_seats:
@@ -400,21 +411,7 @@ class Planner:
             if best[2] <= 0:
                 room[shape].remove(best)
             granted.append(entry.job)
-            yield self._grant(entry, best[1], shape, now)
+            yield granted_on(self, entry, best[1], shape, now)
             heappush(turns, (feed.key, number, feed))
         for id in granted:
             self.dequeue(id)
-
-    def _grant(self, entry: Pending, rank: int, shape: str, now: float) -> Group:
-        job = self.state.jobs[entry.job]
-        flat = entry.request.flat
-        slots = flat.nslots if flat is not None and flat.nslots else 1
-        claim = Claim(rank, 0, 0, 0, slots)  # its real claim is its seat's
-        thing, rests = f"job/{job.id}", self._premises(job)
-        self.ahead_of(job.id, rank, shape, now)
-        return Group(
-            events=[["grant", job.id, now, {"rank": rank, "shape": shape}]],
-            things=[thing, *rests],
-            bumps=[thing, *rests, f"attempt/{job.id}"],
-            to_nodes=launch_orders(job, entry.request, (claim,), shape, True, self.state.nodes),
-        )

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from ..journal.agreement import agreed
+from ..journal.agreement import read_agreed
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from ..journal.retired import MAX_JOBS, retirement
-from ..journal.schema import SCHEMA, newer_schema
 from ..journal.state import State
-from ..journal.wire import Commit, read_commit
+from ..journal.wire import Commit
 from ..kvs.blobs import payload_hash
 from ..kvs.errors import Corrupt, Rejected
-from ..kvs.port import Append, Appended, Conflicted, Entry, Gap, Meta, StaleEpoch
+from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import Validators, admit, refusal
 from .aside import set_aside
@@ -27,6 +26,7 @@ from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
 from .greeting import Told, answer_hellos, recall_unusable
+from .growing import Leaves
 from .node_watch import NodeWatch
 from .placement import complaints, give_back
 from .planner import Planner
@@ -70,7 +70,7 @@ class Worker:
         self.deadlines = Deadlines()
         self.requeued = Requeued(self.planner, self.deadlines)
         self.waiting = Waiting(state, self.planner.request_of)
-        self.housekeeping, self.watch = HousekeepingCare(), NodeWatch()
+        self.housekeeping, self.watch, self.leaves = HousekeepingCare(), NodeWatch(), Leaves()
         self.validate = Validators(self.planner)
         self.greet = self.stopping = False
         self.told: Told = {}
@@ -92,7 +92,7 @@ class Worker:
                     if entry.version == self.state.version and entry.epoch != self.state.epoch:
                         raise Corrupt(f"version {entry.id} is in the place of what was folded", code="forked")
                     if entry.version > self.state.version:
-                        self.state.apply(agreed(self.state, self._read(entry)))
+                        self.state.apply(read_agreed(self.state, entry))
                         self.again = True
                 if self.state.misread:  # what we go on from has an entry that everybody else goes on without
                     raise Corrupt(f"version {self.state.misread} was set aside: the state is folded anew", code="entry-aside")
@@ -130,15 +130,6 @@ class Worker:
         if self.due:  # said each time: whoever wakes us keeps the earliest only, which may have been another's
             outputs.append(WakeAt(self.due))
         return outputs
-
-    @staticmethod
-    def _read(entry: Entry) -> Commit:
-        """Raises `Corrupt` for what a newer program has decided: it may rest on what this one does not see."""
-        commit = read_commit(entry)
-        schema = commit.extra.get("schema", 0)
-        if type(schema) is int and schema > SCHEMA:
-            raise newer_schema(f"entry {entry.id}", schema)
-        return commit
 
     def _take_over(self) -> None:
         """A new leader looks at every active job once, as if each had just been touched."""
@@ -227,6 +218,7 @@ class Worker:
         groups.extend(recall_unusable(state, touched, now))
         self.waiting.due(now)
         self.requeued.due(now)
+        self.leaves.due(state, now)
         ids = take_touched(state, BATCH)
         for id in ids:
             job = state.jobs.get(id)
@@ -248,7 +240,7 @@ class Worker:
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
         wakes = (self.planner.say_at, self.deadlines.next(), self.requeued.next(), self.waiting.next(), self.housekeeping.next(),
-                 pause)  # fmt: skip
+                 self.leaves.next(), pause)  # fmt: skip
         self.due = min(filter(None, wakes), default=0.0)
         self._retire(now, groups)
         if groups:
@@ -270,7 +262,8 @@ class Worker:
         planner = self.planner
         self.waiting.touched(job)
         if job.state & (NEW | DEPEND | PRIORITY | CLEANUP | RUN):
-            planner.dequeue(job.id)
+            if job.resized is None:
+                planner.dequeue(job.id)
             things: list[str] = []
             if job.state == NEW and self.state.config_entry is not None:
                 group, things = admit(self.state, job, now, self.admitted, self.validate)
@@ -284,6 +277,8 @@ class Worker:
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
                 planner.seated(job, self._shape(job), job.ranks)
+            if job.resized is not None:
+                group = self.leaves.look(planner, job, group, now)
             if group is None:
                 return
             if job.id in self.state.keeping:  # the housekeeping of its last attempt goes on, and reports under that
@@ -294,7 +289,7 @@ class Worker:
                 add_orders(self.state, planner, job, group, now)
             if group.ready:
                 self._ready(job, group, now)
-            if group.frees:
+            if group.frees and not group.partly:
                 self._freed(job, group, now)
             if self.waiting.on_end:
                 self.waiting.follow(group, now, BATCH - len(self.handed), self.handed, self._ready)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..kvs.errors import Corrupt
-from .schema import SCHEMA
+from ..kvs.port import Entry
+from .schema import SCHEMA, newer_schema
 from .state import State
 from .unreadable import Hole
-from .wire import Commit
+from .wire import Commit, read_commit
 
 if TYPE_CHECKING:
     from .log import Journal
@@ -32,6 +33,16 @@ def agreed(state: State, commit: Commit) -> Commit:
             hint="fluxkv replay --diff live names what differs, fluxkv journal verify the first fault",
         )  # fmt: skip
     return commit
+
+
+def read_agreed(state: State, entry: Entry) -> Commit:
+    """The next entry as a commit, for whoever decides. Raises `Corrupt` as `agreed`, and (code newer-schema) for what a newer
+    program has decided: it may rest on what this one does not see."""
+    commit = read_commit(entry)
+    schema = commit.extra.get("schema", 0)
+    if type(schema) is int and schema > SCHEMA:
+        raise newer_schema(f"entry {entry.id}", schema)
+    return agreed(state, commit)
 
 
 class Agreement:

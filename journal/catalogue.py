@@ -60,11 +60,20 @@ _add(_job, "RFC 21", "prolog-start", {"description": "job-manager.prolog", "rank
 _add(_job, "RFC 21", "prolog-finish", {"description": "x", "status": 0}, "unblocks start")
 _add(_job, "RFC 21", "start", None, "running on all its ranks")
 _add(_job, "RFC 21", "finish", {"status": 0}, "ended on all its ranks; the largest wait status")
-_add(_job, "RFC 21", "release", {"ranks": "all", "final": True}, "process trees gone there")
+_add(_job, "fluxkv", "resize", {"nodes": 2, "userid": 1000, "at_once": True, "note": "no node is free"},
+     "a running job asks for so many nodes beside those that it has (0: for none any more); at_once: now, or not at all", "userid",
+     "at_once", "note")  # fmt: skip
+_add(_job, "fluxkv", "grow", {"claims": [[4, "0-3", "", 0, 1]]}, "more nodes for a running job: its attempt goes on there, too")
+_add(_job, "fluxkv", "shrink",
+     {"ranks": "3", "until": 1700000060.0, "force": 1700000075.0, "jobs": "finish", "note": "maintenance", "userid": 1000},
+     "nodes of a running job are asked back: a child ends what runs there by until, in the way of jobs (finish, requeue, fail); "
+     "what is there at force is ended", "note", "userid")  # fmt: skip
+_add(_job, "RFC 21", "release", {"ranks": "all", "final": True}, "process trees gone there; of some ranks while it runs")
 _add(_job, "RFC 21", "epilog-start", {"description": "job-manager.epilog", "ranks": "0-1"},
      "blocks free; ours runs on these ranks", "ranks")  # fmt: skip
 _add(_job, "RFC 21", "epilog-finish", {"description": "x", "status": 0}, "unblocks free")
-_add(_job, "RFC 21", "free", None, "resources back to the pool")
+_add(_job, "RFC 21", "free", {"ranks": "3"}, "resources back to the pool; ranks: these only, while it goes on with the others",
+     "ranks")  # fmt: skip
 _add(_job, "RFC 21", "clean", None, "done; read-only from now")
 _add(_job, "RFC 21", "exception", {"type": "cancel", "severity": 0, "note": "", "userid": 1000, "wait_status": 256},
      "something went wrong; severity 0 ends the job; wait_status: how a task ended that is the reason", "userid",
@@ -77,7 +86,8 @@ _add(_job, "fluxkv", "requeue",
      {"attempt": 2, "cause": "exit=75", "note": "exit code 75", "retry": 1, "limit": 3, "after": 1700000060.0},
      "in place of clean: its attempt is over, and this one will follow, not before a time; retry and limit if by its policy",
      "retry", "limit", "after")  # fmt: skip
-_add(_job, "fluxkv", "end", {"cause": "cancel"}, "its node is told to end the process tree")
+_add(_job, "fluxkv", "end", {"cause": "shrink", "ranks": "3"}, "its nodes (ranks: only these) are told to end the process tree",
+     "ranks")  # fmt: skip
 _add(_job, "fluxkv", "fence", {"rank": 0, "attempt": "12-5", "cause": "what it runs on is not free any more"},
      "an attempt that a lost branch began is ended on this rank")  # fmt: skip
 _add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")

@@ -45,6 +45,7 @@ class Group:
     later: bool = False  # not all that was to be decided about that hello can be decided yet
     run: str = ""  # what its nodes are to begin: "launch" (the tasks), or a kind of script
     failed: list[tuple[int, str]] = field(default_factory=list)  # (rank, why): nodes to be drained
+    partly: bool = False  # it frees some nodes of a job that goes on
 
 
 class Step(NamedTuple):
@@ -125,6 +126,8 @@ def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
         _scripted(job, now, group, scripts)
         return
     ranks = job.ranks
+    if (job.resized is not None or (len(ranks) > 1 and job.over)) and _resized(job, now, group, scripts):
+        return
     if job.timed_out and job.exception is None:
         group.events.append(["exception", id, now, {"type": "timeout", "severity": 0, "note": EXPIRED}])
     if all(rank in job.over for rank in ranks):
@@ -135,6 +138,18 @@ def _running(job: Job, now: float, group: Group, scripts: Scripts) -> None:
         group.events.append(["exception", id, now, failed])
     elif not job.t_run and all(rank in job.started for rank in ranks):
         group.events.append(["start", id, _begun(job, now), None])
+
+
+def _resized(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
+    from . import derive_resize
+
+    return derive_resize.give_back(job, now, group, scripts)
+
+
+def _spared(job: Job, rank: int) -> bool:
+    from .resizing import spared
+
+    return len(job.claims) > 1 and spared(job, rank)
 
 
 def _begun(job: Job, now: float) -> float:
@@ -150,6 +165,8 @@ def fatal(job: Job) -> dict[str, Any] | None:
     for rank in sorted(job.over):
         cause = job.over[rank][2]
         what = cause.partition(":")[0]
+        if what in ("spawn", "lost") and _spared(job, rank):
+            continue
         if what == "spawn":
             return {"type": "exec", "severity": 0, "note": cause.partition(":")[2].strip()}
         if what == "lost":
@@ -173,7 +190,7 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
     over, exception = job.over, job.exception
     if not job.t_run and any(job.started.values()):
         events.append(["start", id, _begun(job, now), None])
-    status = max((one[0] for one in over.values()), default=0)
+    status = max((one[0] for rank, one in over.items() if not (one[0] and _spared(job, rank))), default=0)
     ended = max((one[1] for one in over.values()), default=now)  # none: allocated by hand, and nothing
     named = job.exception_status
     if job.exception is None and not job.timed_out:

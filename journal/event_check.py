@@ -14,6 +14,7 @@ from .shown import shown
 
 Test = Callable[[Any], bool]
 _MOST = 0xFFFFFFFF
+WAYS = ("finish", "requeue", "fail")  # what becomes of jobs on nodes that are asked back
 
 
 def _integer(low: int, high: int) -> Test:
@@ -75,6 +76,12 @@ _VALUES: dict[tuple[str, str], dict[str, tuple[Test, str]]] = {
         "ranks": (_ranks, "an idset or all"),
         "final": (lambda value: isinstance(value, bool), "true or false"),
     },
+    ("job", "resize"): {"nodes": (_integer(0, _MOST), "a number of nodes"), "userid": (_userid, "a user's number")},
+    ("job", "shrink"): {
+        "ranks": (_idset, "an idset"), "until": (_number, "Unix seconds"), "force": (_number, "Unix seconds"),
+        "jobs": (lambda value: value in WAYS, f"one of {', '.join(WAYS)}"), "userid": (_userid, "a user's number"),
+    },
+    ("job", "free"): {"ranks": (_idset, "an idset")},
     ("job", "exception"): {
         "type": (_text, "a word"),
         "severity": (_integer(0, 7), "an integer from 0 to 7"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .claims import from_wire
+from .fold_resize import free_some
 from .holding import give, take
 from .job import CLEANUP, RUN, SCHED, Job
 from .quarantine import Impossible
@@ -119,6 +120,11 @@ def return_grant(state: State, job: Job) -> None:
 
 
 def free(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    if "ranks" in context:
+        free_some(state, job, context["ranks"])
+        return
+    if job.state == RUN:
+        raise Impossible("state", RUN)
     if not job.holds:
         raise Impossible("holds-nothing")
     if not job.started.keys() <= job.over.keys():

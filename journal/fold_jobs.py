@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..kvs.hashes import blake2b
 from .fold_alloc import alloc, free, grant, recall, return_grant, ungrant
+from .fold_resize import count, forced, grow, resize, shrink
 from .idset import format_ids, ids_of_mask, mask_of
 from .job import (
     CLEANUP,
@@ -24,6 +25,7 @@ from .job import (
     Job,
 )
 from .quarantine import Impossible
+from .resizing import is_stale, ranks_left
 from .retry import NEVER, REQUEUE, describe
 from .scripts import EPILOG, PROLOG
 from .summary import summarize
@@ -114,12 +116,15 @@ def flux_restart(state: State, job: Job, ts: float, context: Context, version: i
 def jobspec_update(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     if job.jobspec is None:
         return
-    updated = update_paths(job.jobspec, context)
+    updated, tasks = update_paths(job.jobspec, context), job.ntasks
     if state.usage is not None:  # it may go to another queue, where it counts for others
         state.usage.add(job, -1)
     try:
         set_jobspec(job, updated)
-        if job.holds:  # not what it asks for, but what it has
+        if job.resized is not None:
+            job.ntasks = tasks
+            count(job, 0)
+        elif job.holds:  # not what it asks for, but what it has
             job.nnodes = len(job.claims)
     finally:
         if state.usage is not None:
@@ -192,6 +197,8 @@ def release(state: State, job: Job, ts: float, context: Context, version: int) -
     """Says that process trees are gone; resources go back with `free`."""
     if not job.holds:
         raise Impossible("holds-nothing")
+    if job.state == RUN and context.get("final", True):
+        raise Impossible("state", RUN)
 
 
 def clean(state: State, job: Job, ts: float, context: Context, version: int) -> None:
@@ -202,6 +209,8 @@ def clean(state: State, job: Job, ts: float, context: Context, version: int) -> 
     # What only an active job needs goes; the journal still has it (commits[0] names the entry).
     job.jobspec = None
     job.started, job.over, job.exits, job.reason, job.waiting, job.met, job.script = {}, {}, {}, ["", ""], {}, {}, None
+    if job.resized is not None:
+        job.resized = [None, {}, {}, 0, job.resized[-1]]
     state.end(job)
 
 
@@ -217,14 +226,14 @@ def requeue(state: State, job: Job, ts: float, context: Context, version: int) -
         raise ValueError("no time")
     cause, size = describe(context), summarize(job.jobspec or {})[3]
     ungrant(state, job)
-    where = format_ids({*ids_of_mask(mask_of(before)), *job.ranks})
+    where = format_ids({*ids_of_mask(mask_of(before)), *ranks_left(job), *job.ranks})
     job.requeued = [times + 1, retries, max(float(ts), after), cause, started or bool(job.t_run), where]
     job.reason = [REQUEUE, cause]
     job.attempt = job.epoch = job.seat_of = job.next = 0
     job.claims, job.claims_wire = (), []
     job.nnodes, job.ntasks, job.ncores = size
     job.started, job.over, job.exits, job.exceptions = {}, {}, {}, []
-    job.status = job.exception = job.exception_status = job.script = None
+    job.status = job.exception = job.exception_status = job.script = job.resized = None
     job.ending = ""
     job.timed_out = False
     job.t_alloc = job.t_run = job.t_finish = job.t_cleanup = job.expiration = 0.0
@@ -256,7 +265,11 @@ def quarantine(state: State, job: Job, ts: float, context: Context, version: int
 
 
 def end(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.ending = text(context["cause"])
+    cause = text(context["cause"])
+    if "ranks" in context:  # of some of its nodes
+        forced(job, context["ranks"])
+    else:
+        job.ending = cause
 
 
 def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, result: list[Any]) -> bool:
@@ -275,6 +288,8 @@ def lost(state: State, job: Job, ts: float, context: Context, version: int) -> N
         return
     if job.granted is not None and not job.holds and not job.seat_of:
         return_grant(state, job)  # it was placed ahead there, and nobody heard of a start
+        return
+    if is_stale(job, rank, 0.0):
         return
     job.started.setdefault(rank, ts)
     job.over.setdefault(rank, [9, ts, f"lost: {context['cause']}"])
@@ -296,6 +311,9 @@ HANDLERS: dict[str, Handler] = {
     "alloc": alloc,
     "grant": grant,
     "recall": recall,
+    "resize": resize,
+    "grow": grow,
+    "shrink": shrink,
     "prolog-start": script_start(PROLOG),
     "prolog-finish": script_finish(PROLOG),
     "epilog-start": script_start(EPILOG),

@@ -15,6 +15,7 @@ from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
 from .quarantine import Impossible
+from .resizing import is_stale
 from .retired import index_line
 from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
@@ -208,7 +209,8 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
             raise ValueError("no time")
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and rank not in job.started and job.state != INACTIVE:
-            job.started[rank] = t_start
+            if job.resized is None or not is_stale(job, rank, t_start):
+                job.started[rank] = t_start
             state.touch(job, version)
     for id, attempt, task, status, t_end in context.get("exit", ()):
         if task.__class__ is not int or not 0 <= t_end <= LATEST:
@@ -222,8 +224,8 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
         if following.__class__ is not int:
             raise ValueError("a job's id is an integer")
         job = jobs.get(id)
-        if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE:
-            continue  # a late or repeated report of an attempt that is settled (HAZARD 9)
+        if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE or is_stale(job, rank, t_start):
+            continue  # a late or repeated report of an attempt, or a part of one, that is settled (HAZARD 9)
         if t_start:
             job.started.setdefault(rank, t_start)
         job.over[rank] = [status, t_end, cause]

@@ -87,6 +87,7 @@ class Job:
     requeued: [how often, how often by its retry policy, not before (Unix seconds), why the last time, whether an attempt
     before this one started, on which ranks those were (an idset)], None if it never was;
     what else is said of an attempt (started, status, exceptions, ...) is the current one's.
+    resized: what there is to say of a job whose nodes change while it runs (`resizing`), None of all others.
     script: [kind, version, ranks, rank -> [wait status, time, cause]] of the prolog or epilog that is going on, with the commit
     that ordered it; kind "" after a prolog, with the commit that ordered the tasks; None for a job without.
     claims_wire: the resources it holds or held, as journalled; claims: the same as values.
@@ -98,7 +99,7 @@ class Job:
         "exception_status", "exceptions", "exits", "expiration",
         "flags", "granted", "hash", "holds", "id", "memo", "met", "name", "ncores", "next",
         "nnodes", "ntasks", "order", "over", "priority", "queue", "reason", "recalled", "requeued",
-        "script", "seat_of", "spec_hash", "started",
+        "resized", "script", "seat_of", "spec_hash", "started",
         "state", "status", "t_alloc", "t_cleanup", "t_depend", "t_finish", "t_inactive", "t_run", "t_submit", "timed_out",
         "urgency", "urgency_before", "userid", "waiting",
     )  # fmt: skip
@@ -130,6 +131,7 @@ class Job:
         self.exceptions: list[list[Any]] = []
         self.exits: dict[str, list[Any]] = {}
         self.requeued: list[Any] | None = None
+        self.resized: list[Any] | None = None
         self.reason: list[str] = ["", ""]
         self.waiting: dict[str, None] = {}
         self.met: dict[str, None] = {}

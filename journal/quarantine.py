@@ -25,10 +25,13 @@ PLACE = {
     "alloc": SCHED | CLEANUP,  # of a job that took over a seat and was told to end before the journal had heard of it
     "start": RUN | CLEANUP,
     "finish": RUN | CLEANUP,
-    "release": CLEANUP,
+    "resize": RUN,
+    "grow": RUN,
+    "shrink": RUN,
+    "release": RUN | CLEANUP,  # in RUN of some of its nodes only
     "epilog-start": CLEANUP,
     "epilog-finish": CLEANUP,
-    "free": CLEANUP,
+    "free": RUN | CLEANUP,  # as release
     "clean": CLEANUP,
     "requeue": CLEANUP,
 }
@@ -48,6 +51,7 @@ WHY = {
     "not-over": "{name} while its tasks on rank {number} run",
     "unreadable": "it cannot be read, and an operator goes on without it",
     "drawn": "{name} takes away what is drawn from the graph of resources",
+    "lead": "{name} takes its first node, without which it is not",
     "in-use": "{name} takes away rank {number}, which is in use",
 }
 

@@ -70,6 +70,7 @@ class Recorder:
         self.last = 0.0
         self.counts: dict[str, int] = {}
         self.changes = 0
+        self.resized: set[int] = set()  # jobs that got more nodes, or gave some back, while they ran
         self.starts = 0
         self.pruned = state.version if state is not None else 0
         for job in sorted(state.jobs.values(), key=lambda one: one.order) if state is not None else ():
@@ -120,8 +121,10 @@ class Recorder:
         if name == "alloc" and now.claims is None:
             now.claims, now.start = from_wire(context["claims"]), ts
             now.expiration = float(context.get("expiration", 0.0))
-        elif name == "free" and now.claims is not None:
+        elif name == "free" and now.claims is not None and not context.get("ranks"):
             now.end = ts
+        elif name == "grow" or name == "free":
+            self.resized.add(id)
         elif name == "requeue":
             job.attempts.append(_Attempt(job, now.number + 1, ts))
         elif name in ("clean", "invalidate"):
@@ -263,6 +266,8 @@ class Recorder:
             some.append(several(self.starts - 1, "restart"))
         if self.changes:
             found.append(f"{several(self.changes, 'change')} of urgency: the last one counts from the beginning")
+        if self.resized:
+            found.append(f"{several(len(self.resized), 'job')} that grew or shrank: taken to hold all the time what it began with")
         if some:
             found.append(f"not simulated: {', '.join(some)}; all nodes are up and all queues started all the time")
         limits = any(rules.running_limits(name) for name in rules.names)

@@ -79,7 +79,9 @@ def show_jobspec(instance: Instance, id: int, original: bool) -> None:
 
 
 def show_R(instance: Instance, id: int, base: bool = False) -> None:
-    """The resources a job holds or held; base: as they were allocated, before its time limit was changed."""
+    """The resources a job holds or held; base: as they were allocated, before its time limit, or its nodes, were changed."""
+    from ..journal.claims import from_wire
+
     state = instance.state()
     record = instance.journal.find_job(state, id)
     claims, expiration, begin = record.claims, record.expiration, record.t_alloc
@@ -91,6 +93,7 @@ def show_R(instance: Instance, id: int, base: bool = False) -> None:
         for _, event in instance.journal.story(record.commits, id):
             if event.name == "alloc" and event.context is not None:
                 expiration = float(event.context.get("expiration", 0.0))
+                claims = from_wire(event.context["claims"])
     _print_R(state, claims, begin, expiration)
 
 

@@ -145,6 +145,12 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         if context.get("via"):
             text += f", the seat of {f58(context['via'])}"
         return text
+    if name == "grow":
+        return claims_text(context.get("claims") or [], hosts)
+    if name == "resize":
+        return _wanted(context)
+    if name == "shrink":
+        return _asked_back(context, hosts)
     if name == "grant":
         return f"next on {hosts.get(context.get('rank', -1), context.get('rank'))} ({context.get('shape')})"
     if name == "finish":
@@ -185,6 +191,22 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         for key, value in context.items()
         if value != ""
     )
+
+
+def _wanted(context: Mapping[str, Any]) -> str:
+    nodes = context.get("nodes", 0)
+    text = f"{nodes} node{'' if nodes == 1 else 's'} more" if nodes else "no more nodes"
+    text += ", now or not at all" if context.get("at_once") else ""
+    return text + (f": {context['note']}" if context.get("note") else f" (by {user_name(context.get('userid', 0))})")
+
+
+def _asked_back(context: Mapping[str, Any], hosts: Mapping[int, str]) -> str:
+    from ..journal.idset import parse
+
+    names = ", ".join(str(hosts.get(rank, f"rank {rank}")) for rank in parse(context["ranks"]))
+    until = f" by {precise_time(context['until'])}" if context["force"] > context["until"] else ""
+    note = f": {context['note']}" if context.get("note") else ""
+    return f"{names}{until}, jobs there: {context['jobs']}{note}"
 
 
 def _submitted(context: Mapping[str, Any]) -> str:

@@ -167,6 +167,16 @@ def _told(event: Event, id: int, hosts: dict[int, str]) -> str:
     return f"{host}: {', '.join(texts)}"
 
 
+def held_after(name: str, context: dict[str, Any], claims: list[Any]) -> list[Any]:
+    """What a job holds after an event that changes that."""
+    from ..journal.idset import mask_of
+
+    if name == "free":
+        gone = mask_of(context["ranks"]) if context.get("ranks") else -1
+        return [row for row in claims if not gone >> row[0] & 1]
+    return [*(claims if name == "grow" else ()), *(context.get("claims") or ())]
+
+
 def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) -> list[dict[str, Any]]:
     """Each attempt to run the job: its number, the version that began it, how, where, how it ended, why another followed."""
     from ..journal.retry import describe
@@ -174,6 +184,7 @@ def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) 
 
     found: list[dict[str, Any]] = []
     number = 1
+    claims: list[Any] = []
     for commit, event in story:
         context = event.context or {}
         if event.name == "requeue":
@@ -186,8 +197,9 @@ def attempts(story: list[tuple[Commit, Event]], id: int, hosts: dict[int, str]) 
             )
         if not found:
             continue
-        if event.name == "alloc":
-            found[-1]["where"] = claims_text(context.get("claims") or [], hosts)
+        if event.name in ("alloc", "grow") or (event.name == "free" and context.get("ranks")):
+            claims = held_after(event.name, context, claims)
+            found[-1]["where"] = claims_text(claims, hosts)
         elif event.name == "report" and "unstarted" in _rows_about(event, id):
             found[-1]["end"] = "given back, not started"
         elif event.name == "lost":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
+from ..journal.idset import mask_of
 from .eventview import caused_by
 
 if TYPE_CHECKING:
@@ -19,43 +20,50 @@ def jobs_on(journal: Journal, state: State, rank: int, since: float, until: floa
     all that hold it still, and those of the `limit` (0: all) jobs that ended last."""
 
     from ..journal.columns import Sieve
-    from ..journal.idset import mask_of
 
     def holds(claims: list[Any], t_alloc: float) -> bool:
         return bool(t_alloc) and t_alloc <= until and any(row[0] == rank for row in claims)
 
-    def held(claims: list[Any], t_alloc: float, requeued: list[Any] | None) -> bool:
-        return holds(claims, t_alloc) or (requeued is not None and bool(mask_of(requeued[5]) >> rank & 1))
+    def held(claims: list[Any], t_alloc: float, requeued: list[Any] | None, resized: list[Any] | None) -> bool:
+        before = requeued is not None and bool(mask_of(requeued[5]) >> rank & 1)
+        return holds(claims, t_alloc) or before or (resized is not None and rank in resized[4])
 
     def here(job: Job) -> bool:
-        return held(job.claims_wire, job.t_alloc, job.requeued)
+        return held(job.claims_wire, job.t_alloc, job.requeued, job.resized)
 
     found = [job for job in state.active() if here(job)]
     found += journal.newest(state, limit, lambda job: here(job) and job.t_inactive >= since, since,
-                            Sieve(("claims_wire", "t_alloc", "requeued"), held))  # fmt: skip
-    rows = [(_document(job, rank), job.order) for job in found if holds(job.claims_wire, job.t_alloc)]
+                            Sieve(("claims_wire", "t_alloc", "requeued", "resized"), held))  # fmt: skip
+    rows = [(_document(job, rank), job.order) for job in found if job.resized is None and holds(job.claims_wire, job.t_alloc)]
     for job in found:
-        if job.requeued is not None:
-            rows += [(row, job.order) for row in _earlier(journal, job, rank) if row["alloc"] <= until and row["free"] >= since]
+        if job.requeued is not None or job.resized is not None:
+            rows += [(row, job.order) for row in _told(journal, job, rank)
+                     if row["alloc"] <= until and (row["free"] is None or row["free"] >= since)]  # fmt: skip
     return [row for row, _ in sorted(rows, key=lambda pair: (pair[0]["alloc"], pair[1]))]
 
 
-def _earlier(journal: Journal, job: Job, rank: int) -> list[dict[str, Any]]:
-    """The attempts of a job before its last that were on a node: from its story."""
+def _told(journal: Journal, job: Job, rank: int) -> list[dict[str, Any]]:
+    """From its story: the attempts of a job before its last that were on a node; and of a job whose nodes have changed each time
+    that it had this one."""
     rows: list[dict[str, Any]] = []
     claims: list[Any] = []
     alloc, status, raised = 0.0, None, ""
     for _, event in journal.story(job.commits, job.id):
         context = event.context or {}
-        if event.name == "alloc":
-            claims, alloc = context["claims"], event.timestamp
+        if event.name in ("alloc", "grow") and any(row[0] == rank for row in context["claims"]):
+            claims, alloc = [row for row in context["claims"] if row[0] == rank], event.timestamp
+        elif event.name == "free" and context.get("ranks") and claims and mask_of(context["ranks"]) >> rank & 1:
+            rows.append(_row(job, claims[0], alloc, event.timestamp, None, "given back"))
+            claims = []
         elif event.name == "finish":
             status = context["status"]
         elif event.name == "exception" and not context["severity"]:
             raised = raised or context["type"]
         elif event.name == "requeue":
-            rows += [_row(job, row, alloc, event.timestamp, status, raised) for row in claims if row[0] == rank]
+            rows += [_row(job, row, alloc, event.timestamp, status, raised) for row in claims]
             claims, status, raised = [], None, ""
+    if job.resized is not None and claims:
+        rows.append({**_document(job, rank), "alloc": alloc})
     return rows
 
 
@@ -81,8 +89,6 @@ def _row(job: Job, claim: list[Any], alloc: float, free: float | None, status: i
 
 def node_events(journal: Journal, node: Node, since: float, until: float) -> list[dict[str, Any]]:
     """Drains, hellos and the like of a node in between, as far back as its record names their commits."""
-    from ..journal.idset import mask_of
-
     bit = 1 << node.rank
     history: list[dict[str, Any]] = []
     for commit, event in journal.story(node.commits):

@@ -29,7 +29,8 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "prolog-start": {"description": "x"}, "prolog-finish": {"description": "x", "status": 0},
     "requeue": {"attempt": 2, "cause": "exit", "note": "n"},
     "epilog-start": {"description": "x"}, "epilog-finish": {"description": "x", "status": 0}, "debug.x": {},
-    "quarantine": {"version": 1, "event": "start", "reason": "r"},
+    "quarantine": {"version": 1, "event": "start", "reason": "r"}, "resize": {"nodes": 1},
+    "grow": {"claims": [[1, "0", "", 0, 1]]}, "shrink": {"ranks": "1", "until": 5.0, "force": 6.0, "jobs": "finish"},
 }  # fmt: skip
 # RFC 21's diagram, written out once more.
 DIAGRAM = {
@@ -44,7 +45,7 @@ PLACE = {
     "validate": ("NEW",), "invalidate": ("NEW",), "depend": ("DEPEND",), "priority": ("PRIORITY", "SCHED"), "grant": ("SCHED",),
     "alloc": ("SCHED", "CLEANUP"), "start": ("RUN", "CLEANUP"), "finish": ("RUN", "CLEANUP"), "release": ("CLEANUP",),
     "free": ("CLEANUP",), "clean": ("CLEANUP",), "dependency-add": ("NEW", "DEPEND"), "epilog-start": ("CLEANUP",),
-    "epilog-finish": ("CLEANUP",), "requeue": ("CLEANUP",),
+    "epilog-finish": ("CLEANUP",), "requeue": ("CLEANUP",), "resize": ("RUN",), "grow": ("RUN",), "shrink": ("RUN",),
 }  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class Reference:
     def __init__(self) -> None:
         self.state: str | None = "NEW"
         self.holds = self.granted = False
+        self.grown = self.gone = False  # whether it has a second node, and is known to be over there
         self.attempt = 1
         self.once: set[str] = set()
 
@@ -64,7 +66,11 @@ class Reference:
             return not self.holds and (self.state == "SCHED" or self.granted)
         if name == "grant":
             return not self.granted
-        if name in ("start", "finish", "release", "free"):
+        if name == "grow":
+            return self.holds and not self.grown
+        if name == "shrink":
+            return self.holds and self.grown
+        if name in ("start", "finish", "release", "free", "resize"):
             return self.holds
         return name not in ("clean", "requeue") or not self.holds
 
@@ -82,8 +88,10 @@ class Reference:
             self.granted = False
         if name == "alloc":
             self.holds = True
+        if name == "grow":
+            self.grown, self.gone = True, False
         if name == "free":
-            self.holds = False
+            self.holds = self.grown = False
         if name == "requeue" and self.state == "CLEANUP" and self.attempt == 1:
             self.state, self.granted, self.attempt = "PRIORITY", False, 2
             self.once = set()  # the walk names attempt 2: said again it changes nothing
@@ -102,7 +110,8 @@ class JobMachine(RuleBasedStateMachine):
     @initialize()
     def submit(self) -> None:
         self.state = State()
-        self.state.nodes[0] = Node(0, "n0", 1, 0, 0, ())
+        for rank in (0, 1):
+            self.state.nodes[rank] = Node(rank, f"n{rank}", 1, 0, 0, ())
         self.reference = Reference()
         self.apply("submit", {"urgency": 16, "userid": 1, "flags": 0, "version": 1, "jobspec": {"version": 1}})
 
@@ -118,6 +127,21 @@ class JobMachine(RuleBasedStateMachine):
         self.say("exception", {"type": "cancel", "severity": severity, "note": ""}, severity)
 
     @rule()
+    @precondition(lambda self: self.reference.grown)
+    def over_there(self) -> None:
+        """Its second node is lost."""
+        self.apply("lost", {"rank": 1, "cause": "c"})
+        self.reference.gone = True
+
+    @rule()
+    def free_some(self) -> None:
+        """Its second node goes back while it goes on."""
+        reference = self.reference
+        possible = reference.grown and reference.gone and reference.state in ("RUN", "CLEANUP")
+        self.judged("free", {"ranks": "1"}, possible or reference.state is None)
+        reference.grown = reference.grown and not possible
+
+    @rule()
     @precondition(lambda self: self.reference.state not in (None, "INACTIVE"))
     def next_step(self) -> None:
         """So that walks come far."""
@@ -126,8 +150,10 @@ class JobMachine(RuleBasedStateMachine):
         self.say(wanted, CONTEXTS[wanted], 0)
 
     def say(self, name: str, context: dict[str, Any], severity: int) -> None:
+        self.judged(name, context, self.reference.expect(name, severity))
+
+    def judged(self, name: str, context: dict[str, Any], possible: bool) -> None:
         before, total = self.state.subjects(), self.state.quarantine.total
-        possible = self.reference.expect(name, severity)
         self.apply(name, context)
         assert self.state.quarantine.total == total + (not possible)
         if not possible:  # nothing of it has happened: only the commit is in the job's story, and what is set aside
@@ -151,6 +177,8 @@ class JobMachine(RuleBasedStateMachine):
         assert job.number == self.reference.attempt
         assert (job.granted is not None) == self.reference.granted
         assert self.state.nodes[0].jobs == ({1} if job.holds else set())
+        assert self.state.nodes[1].jobs == ({1} if self.reference.grown else set())
+        assert len(job.claims) == job.nnodes or not job.holds
         assert {k: v for k, v in self.state.counts.items() if v} == {job.state: 1}
         assert (job.result is None) == (self.reference.state != "INACTIVE")
         assert not (job.state == JobState.INACTIVE and (job.granted or self.state.nodes[0].grants))

@@ -34,6 +34,9 @@ PLACE = {
     "alloc": ("SCHED", "CLEANUP"),  # CLEANUP: a job that was cancelled while it took over a seat
     "start": ("RUN", "CLEANUP"),
     "finish": ("RUN", "CLEANUP"),
+    "resize": ("RUN",),
+    "grow": ("RUN",),
+    "shrink": ("RUN",),
     "release": ("CLEANUP",),
     "free": ("CLEANUP",),
     "clean": ("CLEANUP",),
@@ -182,6 +185,9 @@ class Rules:
             return
         if state == "INACTIVE":
             self._fault(job, f"{name} after clean")
+        if name in ("grow", "shrink") or (name in ("release", "free") and context.get("ranks", "all") != "all"):
+            self._resized(name, job, context)
+            return
         if state not in PLACE.get(name, (state,)):
             self._fault(job, f"{name} in {state}")
         if name == "alloc" and state == "CLEANUP" and not context.get("via"):
@@ -228,6 +234,31 @@ class Rules:
             self.state[job] = "CLEANUP"
         else:
             self.state[job] = DIAGRAM.get((state, name), state)
+
+    def _resized(self, name: str, job: int, context: dict[str, Any]) -> None:
+        """Nodes come while a job runs, and go back one by one, each when the attempt is known to be over there; never the first."""
+        if self.state[job] != "RUN" or job not in self.claims:
+            self._fault(job, f"{name} in {self.state[job]}")
+            return
+        held = [claim[0] for claim in self.claims[job]]
+        if name == "grow":
+            ranks = {claim[0] for claim in context["claims"]}
+            if ranks & set(held) or (self.strict and not ranks <= self.online):
+                self._fault(job, f"grow by {sorted(ranks)} beside {held}, where {sorted(self.online)} have spoken")
+            self.over -= {(job, self.attempt[job], rank) for rank in ranks}
+            self._take(job, context["claims"], self.claims[job])
+            return
+        ranks = ids(context["ranks"])
+        if not ranks or not ranks <= set(held[1:]):
+            self._fault(job, f"{name} of {sorted(ranks)} of {held}")
+        if name == "free":
+            back = [claim for claim in self.claims[job] if claim[0] in ranks]
+            stay = [claim for claim in self.claims[job] if claim[0] not in ranks]
+            self.claims[job] = back
+            self._give(job)
+            self.claims[job] = stay
+        elif name == "release" and any((job, self.attempt[job], rank) not in self.over for rank in ranks):
+            self._fault(job, f"release of {sorted(ranks)}, where it is not known to be over")
 
     def _requeue(self, job: int, context: dict[str, Any]) -> None:
         """Attempts are numbered 1, 2, 3; one begins only when the one before is known to be over and has given all back."""
@@ -306,8 +337,8 @@ class Rules:
                 self._fault(job, f"singleton, though {other} of the same name is {self.state[other]}")
         self.let_go.add(job)
 
-    def _take(self, job: int, claims: list[list[Any]]) -> None:
-        self.claims[job] = claims
+    def _take(self, job: int, claims: list[list[Any]], beside: list[list[Any]] | None = None) -> None:
+        self.claims[job] = [*(beside or ()), *claims]
         for rank, cores, *_ in claims:
             wanted = ids(cores)
             if not wanted <= self.cores.get(rank, set()):

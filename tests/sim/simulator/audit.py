@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cron_rules import CronRules
-from journal_rules import Rules
+from journal_rules import Rules, ids
 
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.claims import from_wire
@@ -120,7 +120,7 @@ def nested(realm: Realm) -> None:
     hosts = {rank: node.host for rank, node in realm.journal.look().nodes.items()} if realm.children else {}
     for commit in realm.journal.commits() if by_attempt else ():
         for name, job, _, context in commit.events:
-            if name in ("free", "clean"):
+            if name == "clean" or (name == "free" and not (context or {}).get("ranks")):
                 given.pop(job, None)
             if name != "alloc":
                 continue
@@ -251,7 +251,10 @@ def physical(world: Realm, commits: list[Commit]) -> None:
                     if run.begun > at + SLACK_S and not letter_of(run.key):
                         raise Broken(f"{run.key} begins though the job is over", job)
             if name == "free":
+                ranks = ids(context["ranks"]) if context and "ranks" in context else None
                 for run in diary.by_job.get(job, ()):
+                    if ranks is not None and run.rank not in ranks:
+                        continue
                     if run.version == attempt.get(job) and letter_of(run.key) != "h" and run.begun <= at < run.over - SLACK_S:
                         raise Broken(f"free of job {job} in version {commit.version} while {run.key} runs", job)
             elif name == "lost" and "script" not in context:

@@ -54,7 +54,7 @@ class QueueRules:
             self.counts["refused"] += 1
         elif name in ("alloc", "grant"):
             self._placed(version, id, name, context)
-        elif name in ("free", "clean"):
+        elif name == "clean" or (name == "free" and not (context or {}).get("ranks")):
             self.running.get(user, set()).discard(id)
             if name == "clean":
                 self._leave_a(id)

@@ -1,0 +1,180 @@
+"""A running job that wants more nodes, as a plan sees it: what it asks for, its place in line, what its new nodes are told. Pure.
+
+It stands in its queue's line like a job that was submitted when it asked, with the time it has left as its limit. Each new node
+is like those that its jobspec describes: its `node` with all that is below, or where it names none a node with as many of its
+slots as its first one has. What it draws above nodes (a rack's power) does not grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from ..journal.claims import Claim, to_wire
+from ..journal.derive import Group
+from ..journal.holding import pools_of, words_of
+from ..journal.ids import f58
+from ..journal.idset import format_ids
+from ..journal.job import RUN, Job
+from ..journal.jobspec_check import SLOTS
+from ..journal.node import Node
+from ..journal.resizing import force_at, growth_of, next_index
+from ..journal.state import State
+from ..journal.wire import pack
+from ..kvs.errors import Rejected
+from ..schedulers.explain import explain
+from ..schedulers.policy import Pending
+from ..schedulers.request import Request, compile_request
+from .commits import premises
+from .orders import launch_orders
+
+if TYPE_CHECKING:
+    from .planner import Planner
+
+
+def jobspec_of(job: Job, nodes: int) -> dict[str, Any]:
+    """The jobspec of a request for as many nodes more. Raises `Rejected` where it cannot be told what a node of the job is."""
+    spec = job.jobspec or {}
+    attributes = spec.get("attributes") or {}
+    system = attributes.get("system") or {}
+    other = {"not": [{"ranks": [format_ids(job.ranks)]}]}
+    asked = system.get("constraints")
+    constraint = {"and": [asked, other]} if asked else other
+    return {
+        **spec, "resources": [_node_of(job, spec.get("resources") or [], nodes)],
+        "attributes": {**attributes, "system": {**system, "constraints": constraint}},
+    }  # fmt: skip
+
+
+def _node_of(job: Job, resources: Sequence[Mapping[str, Any]], nodes: int) -> dict[str, Any]:
+    stack, slot = list(resources), None
+    while stack:
+        vertex = stack.pop(0)
+        if vertex.get("type") == "node":
+            return {**vertex, "count": nodes}
+        if slot is None and vertex.get("type") in SLOTS:
+            slot = vertex
+        stack += vertex.get("with") or ()
+    if slot is None:
+        raise Rejected(f"job {f58(job.id)}: asks for no nodes and no slots", code="bad-jobspec")
+    return {"type": "node", "count": nodes, "with": [{**slot, "count": max(1, job.claims[0].slots)}]}
+
+
+def request_of(state: State, job: Job, nodes: int) -> Request:
+    """The same, compiled, with its queue's constraint. Raises `Rejected`."""
+    return compile_request(state.rules.constrained(jobspec_of(job, nodes), job.queue))
+
+
+def why_not(state: State, job: Job) -> str:
+    """Why no job can grow here, "" if this one may."""
+    if state.rules.scripts.prolog is not None:
+        return "a prolog is to run on each node before its tasks, and none is ordered for nodes that come later"
+    return "" if job.state == RUN else "it does not run"
+
+
+def made_of(job: Job) -> bytes:
+    """What its place in line rests on."""
+    growth = growth_of(job)
+    return pack([growth, job.ranks, job.expiration]) if growth is not None else b""
+
+
+def entry_of(state: State, job: Job, now: float) -> Pending | None:
+    """What a policy is given of it; None if it asks for nothing. Raises `Rejected`."""
+    growth = growth_of(job)
+    if growth is None:
+        return None
+    if why := why_not(state, job):
+        raise Rejected(f"job {f58(job.id)} cannot grow: {why}", code="unsupported")
+    left = max(1.0, job.expiration - now) if job.expiration else 0.0
+    return Pending(job.id, max(1, job.priority), growth.version << 24, request_of(state, job, growth.nodes), left)
+
+
+def grown(state: State, job: Job, claims: tuple[Claim, ...], now: float) -> Group:
+    """The group that gives it these nodes. They are told what the others were, as parts of the same attempt."""
+    group = Group([["grow", job.id, now, {"claims": to_wire(claims)}]])
+    nodes = [*(f"node/{claim.rank}" for claim in claims), *pools_of(state.graph, claims)]
+    plans = [thing for thing in premises(state, job) if thing.startswith("plan/")]
+    group.things = [f"job/{job.id}", *plans, *nodes]
+    group.bumps = list(group.things)
+    group.takes = words_of(claims)
+    group.to_nodes = _orders(job, claims, state.nodes)
+    return group
+
+
+def _orders(job: Job, claims: Sequence[Claim], nodes: Mapping[int, Node]) -> list[tuple[int, list[Any]]]:
+    """One task on each: more of a job's tasks than its first nodes have, nobody has asked for."""
+    request = compile_request(job.jobspec or {})
+    found = launch_orders(job, request, claims, "", False, nodes)
+    index, total = next_index(job), len(job.claims) + len(claims)
+    for at, (_, message) in enumerate(found):
+        order = message[1]
+        for name in ("ranks", "refuse"):
+            order.pop(name, None)
+        order.update(
+            attempt=job.attempt_id, index=index + at, nodes=total, first=max(job.ntasks, index) + at, count=1, shape="",
+            total=max(job.ntasks, index) + len(claims),
+        )  # fmt: skip
+    return found
+
+
+def refresh(planner: Planner, job: Job, now: float) -> Group | None:
+    """Have a running job stand in line for what it asks for, and only then; the group that refuses it, if it can not."""
+    wanted, found = made_of(job), planner.lines.get(job.id)
+    if (found[1] if found is not None else b"") == wanted:
+        return None
+    planner.dequeue(job.id)
+    try:
+        entry = entry_of(planner.state, job, now)
+        if entry is not None and planner.pool.satisfiable(entry.request) is not None:
+            raise Rejected(explain(entry.request, planner.pool).text, code="unsatisfiable")
+    except Rejected as error:
+        return withdrawn(job, str(error), now)
+    if entry is not None:
+        planner.line_up(entry, job.queue, wanted)
+    return None
+
+
+def withdrawn(job: Job, why: str, now: float) -> Group:
+    """It cannot have what it asks for, or not at once."""
+    thing = f"job/{job.id}"
+    return Group([["resize", job.id, now, {"nodes": 0, "note": why}]], [thing], [thing])
+
+
+class Leaves:
+    """Nodes that are to be taken from running jobs, by when."""
+
+    __slots__ = ("_heap", "_known")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._known: set[tuple[float, int]] = set()
+
+    def note(self, job: Job) -> None:
+        """Remember when its nodes are to be taken."""
+        for at in force_at(job):
+            if (at, job.id) not in self._known:
+                self._known.add((at, job.id))
+                heappush(self._heap, (at, job.id))
+
+    def look(self, planner: Planner, job: Job, group: Group | None, now: float) -> Group | None:
+        """What is owed to a job that was resized, where nothing else is. Of whom something is said, or who ends, is in no line."""
+        self.note(job)
+        if job.state == RUN and group is None:
+            return refresh(planner, job, now)
+        planner.dequeue(job.id)
+        return group
+
+    def next(self) -> float:
+        """When to look again, 0.0 for never."""
+        return self._heap[0][0] if self._heap else 0.0
+
+    def due(self, state: State, now: float) -> None:
+        """Have those looked at whose time has come."""
+        while self._heap and self._heap[0][0] <= now:
+            one = heappop(self._heap)
+            self._known.discard(one)
+            if one[1] in state.jobs:
+                state.attention[one[1]] = None
+
+

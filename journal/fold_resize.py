@@ -1,0 +1,149 @@
+"""How a running job comes by more nodes, and gives some back (ours; release and free of some ranks as RFC 21 has them). Pure.
+
+Part of the fold; handlers as in `fold_jobs`. What contradicts the state raises `Impossible` before anything is changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .claims import Claim, Draw, from_wire, to_wire
+from .event_check import WAYS
+from .holding import give, take
+from .idset import ids_of_mask, mask_of
+from .job import Job
+from .quarantine import Impossible
+from .resizing import first_parts, lead_of
+from .summary import ntasks_on
+from .values import end_time, integer
+
+if TYPE_CHECKING:
+    from .resource_graph import ResourceGraph
+    from .state import State
+
+Context = dict[str, Any]
+
+
+def resize(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    """So many nodes more are wanted; 0: none any more."""
+    nodes, at_once = integer(context["nodes"]), context.get("at_once", False)
+    if nodes < 0 or at_once.__class__ is not bool:
+        raise ValueError("no number of nodes")
+    if not job.holds:
+        raise Impossible("holds-nothing")
+    _, *rest = job.resized or first_parts(job)
+    job.resized = [[nodes, version, at_once] if nodes else None, *rest]
+    job.reason = ["", ""]
+
+
+def grow(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    """More nodes, all of which it has not: the tasks there are part of the attempt that goes on."""
+    wire = context["claims"]
+    claims = from_wire(wire)
+    ranks = [claim.rank for claim in claims]
+    if not claims or len(set(ranks)) < len(ranks):
+        raise ValueError("no nodes")
+    if not job.holds:
+        raise Impossible("holds-nothing", 0, ranks, job.attempt_id)
+    twice = set(ranks).intersection(job.ranks)
+    held = min(twice) if twice else None
+    if held is None and (first := take(state, claims, job.id)) is not None:
+        held = first.rank
+    if held is not None:
+        raise Impossible("not-free", held, ranks, job.attempt_id)
+    growth, leaving, parts, index, left = job.resized or first_parts(job)
+    for rank in ranks:
+        parts = {**parts, rank: [index, version]}
+        index += 1
+    if growth is not None:
+        growth = [growth[0] - len(ranks), *growth[1:]] if growth[0] > len(ranks) else None
+    job.resized = [growth, leaving, parts, index, left]
+    job.claims, job.claims_wire = (*job.claims, *claims), [*job.claims_wire, *wire]
+    count(job, len(claims))
+    job.reason = ["", ""]
+
+
+def shrink(state: State, job: Job, ts: float, context: Context, version: int) -> None:
+    """Nodes are asked back: not its first, nor any that is not its."""
+    ranks = ids_of_mask(mask_of(context["ranks"]))
+    until, force, policy = end_time(context["until"]), end_time(context["force"]), context["jobs"]
+    if policy not in WAYS or not ranks:
+        raise ValueError("no way to end jobs, or no nodes")
+    if not job.holds or not set(ranks) <= set(job.ranks):
+        raise Impossible("holds-nothing")
+    if lead_of(job) in ranks:
+        raise Impossible("lead")
+    growth, leaving, *rest = job.resized or first_parts(job)
+    asked = {rank: [until, force, policy, False] for rank in ranks if rank not in leaving}
+    job.resized = [growth, {**leaving, **asked}, *rest]
+
+
+def forced(job: Job, ranks: str) -> None:
+    """The trees on these nodes are being ended."""
+    if job.resized is None:
+        raise ValueError("none of its nodes leaves")
+    growth, leaving, *rest = job.resized
+    told = {rank: [*leaving[rank][:3], True] for rank in ids_of_mask(mask_of(ranks))}
+    job.resized = [growth, {**leaving, **told}, *rest]
+
+
+def free_some(state: State, job: Job, ranks: str) -> None:
+    """Nodes go back while the job goes on with the others. What is shared by nodes stays where some of these stay."""
+    gone = set(ids_of_mask(mask_of(ranks)))
+    if not job.holds or not gone or not gone < set(job.ranks):
+        raise Impossible("holds-nothing")
+    if lead_of(job) in gone:
+        raise Impossible("lead")
+    running = gone - job.over.keys()
+    if running:
+        raise Impossible("not-over", min(running))
+    back = [claim for claim in job.claims if claim.rank in gone]
+    stay = [claim for claim in job.claims if claim.rank not in gone]
+    back, stay = _share(state.graph, back, stay)
+    for claim in back:
+        give(state, claim, job.id)
+    growth, leaving, parts, index, left = job.resized or first_parts(job)
+    left = {**left, **{rank: job.started.get(rank, 0.0) for rank in sorted(gone)}}
+    job.resized = [growth, _without(leaving, gone), _without(parts, gone), index, left]
+    job.claims, job.claims_wire = tuple(stay), to_wire(stay)
+    job.started, job.over = _without(job.started, gone), _without(job.over, gone)
+    count(job, 0)
+
+
+def count(job: Job, more: int) -> None:
+    """What tables say of a job that was resized is what it has. more: nodes that have come."""
+    job.nnodes = len(job.claims)
+    job.ntasks = ntasks_on(job.jobspec, job.claims) or job.ntasks + more
+    job.ncores = sum(claim.cores.bit_count() for claim in job.claims)
+
+
+def _without(rows: dict[int, Any], ranks: set[int]) -> dict[int, Any]:
+    return {rank: row for rank, row in rows.items() if rank not in ranks}
+
+
+def _share(
+    graph: ResourceGraph | None, back: list[Claim], stay: list[Claim]
+) -> tuple[list[Claim], list[Claim]]:
+    """Draws that hang on a claim that goes, and that a node which stays has a part in, hang on the first claim from then on: what
+    is beside or above nodes goes back with the last of the job's nodes below where it is."""
+    kept: list[Draw] = []
+    found = []
+    for claim in back:
+        keep = [draw for draw in claim.draws if _is_shared(graph, draw, claim.rank, stay)]
+        kept += keep
+        found.append(claim._replace(draws=tuple(draw for draw in claim.draws if draw not in keep)) if keep else claim)
+    if kept:
+        stay[0] = stay[0]._replace(draws=tuple(sorted((*stay[0].draws, *kept))))
+    return found, stay
+
+
+def _is_shared(graph: ResourceGraph | None, draw: Draw, rank: int, stay: list[Claim]) -> bool:
+    place = graph.places.get(draw.vertex) if graph is not None else None
+    if graph is None or place is None or place.node == rank:
+        return False
+    if place.node >= 0:
+        return any(claim.rank == place.node for claim in stay)
+    around = draw.vertex.rpartition("/")[0] + "/"
+    below = {one.node for path, one in graph.places.items() if one.node >= 0 and path.startswith(around)}
+    return not below or any(claim.rank in below for claim in stay)  # beside all nodes: it cannot be told whose it is
+

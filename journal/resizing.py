@@ -1,0 +1,160 @@
+"""A job whose nodes change while it runs: what is asked for, which nodes leave, which part of it each node is. Pure.
+
+`Job.resized` is a list of plain values: [growth, leaving, parts, next, left]. growth: [nodes wanted more, version of the request,
+whether at once or not at all], None if nothing is. leaving: rank -> [until, force, jobs, forced] of nodes that are asked back: a
+child ends what runs there at `until` at the latest, in the way of `jobs`; at `force` its parent has the tree ended there. parts:
+rank -> [index of the node in the job, version that ordered its tasks]; no index is given twice in an attempt: it is the node's
+rank in a child, and stays it. next: the index to come. left: rank -> when the tasks began there (0.0: never) of nodes that have
+left this attempt. One may come again, under the same name: a late word about the first time is told by that.
+
+A job may outlive its nodes but for those that are critical (`critical-ranks`, Flux's word, counts nodes of the job from 0): of an
+instance only its first one, which leads, of any other job all of them, unless its shell option says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from posixpath import basename
+from typing import Any, NamedTuple
+
+from ..kvs.errors import Rejected
+from .ids import f58
+from .idset import mask_of
+from .job import RUN, Job
+
+CRITICAL = "critical-ranks"  # the shell option
+SHRINK = "shrink"  # why tasks on a leaving node are ended; begins the cause that its launcher gives
+_GROWTH, _LEAVING, _PARTS, _NEXT, _LEFT = range(5)
+
+
+class Growth(NamedTuple):
+    """nodes: wanted more. version: of the request, its place in line. at_once: it is refused if it has to wait."""
+
+    nodes: int
+    version: int
+    at_once: bool
+
+
+class Leaving(NamedTuple):
+    """Of a node that is asked back. until, force: Unix seconds. jobs: one of `WAYS`. forced: its tree is being ended."""
+
+    until: float
+    force: float
+    jobs: str
+    forced: bool
+
+
+def first_parts(job: Job) -> list[Any]:
+    """The record of a job that has not been resized before."""
+    claims = job.claims
+    return [None, {}, {claim.rank: [index, job.attempt] for index, claim in enumerate(claims)}, len(claims), {}]
+
+
+def growth_of(job: Job) -> Growth | None:
+    """What it asks for beside what it has; None if nothing, or it is ending."""
+    if job.resized is None or job.resized[_GROWTH] is None or job.state != RUN:
+        return None
+    return Growth(*job.resized[_GROWTH])
+
+
+def leaving_of(job: Job) -> dict[int, Leaving]:
+    """The nodes that are asked back."""
+    return {} if job.resized is None else {rank: Leaving(*row) for rank, row in job.resized[_LEAVING].items()}
+
+
+def index_of(job: Job, rank: int) -> int:
+    """Which node of the job it is: in a child its rank."""
+    return int(job.resized[_PARTS][rank][0]) if job.resized is not None else job.ranks.index(rank)
+
+
+def next_index(job: Job) -> int:
+    """What the next node that it gets will be."""
+    return int(job.resized[_NEXT]) if job.resized is not None else len(job.claims)
+
+
+def ordered_at(job: Job, rank: int, tasks: int) -> int:
+    """The version that ordered its tasks on a node. tasks: the one that ordered the job's (`derive_scripts.tasks_ordered`)."""
+    if not tasks or job.resized is None or rank not in job.resized[_PARTS]:
+        return tasks
+    return max(tasks, int(job.resized[_PARTS][rank][1]))
+
+
+def ranks_left(job: Job) -> list[int]:
+    """The ranks that have left this attempt."""
+    return list(job.resized[_LEFT]) if job.resized is not None else []
+
+
+def is_stale(job: Job, rank: int, t_start: float) -> bool:
+    """Whether a word about tasks on a node is about ones that it has given back."""
+    if job.resized is None or not job.holds:
+        return False
+    parts, left = job.resized[_PARTS], job.resized[_LEFT]
+    return rank not in parts or (bool(t_start) and left.get(rank) == t_start)
+
+
+def lead_of(job: Job) -> int:
+    """The rank of its first node."""
+    return job.claims[0].rank
+
+
+def is_instance(job: Job) -> bool:
+    """Whether the job is an instance: its command says so, or it has said so itself (the memo `uri`, of this attempt)."""
+    told = job.memo.get("uri")
+    name = f58(job.id) + (f".{job.number}" if job.number > 1 else "")
+    if isinstance(told, str) and told.rpartition("/")[2] == name:
+        return True
+    try:
+        command = (job.jobspec or {})["tasks"][0]["command"]
+        return len(command) > 1 and basename(command[0]) == "fluxkv" and command[1] == "start"
+    except (LookupError, TypeError):
+        return False
+
+
+def critical(job: Job) -> int:
+    """A mask of the nodes of the job (by index) whose loss ends it, -1 for all. The first one always does."""
+    system = ((job.jobspec or {}).get("attributes") or {}).get("system") or {}
+    try:
+        value = ((system.get("shell") or {}).get("options") or {}).get(CRITICAL)
+        if value is None:
+            return 1 if is_instance(job) else -1
+        return -1 if value == "all" else mask_of(str(value)) | 1
+    except (Rejected, AttributeError):  # its agents have refused to start it
+        return -1
+
+
+def spared(job: Job, rank: int) -> bool:
+    """Whether the job goes on, or has ended well, however its tasks on this node end."""
+    if job.claims and rank == job.claims[0].rank:
+        return False
+    leaves = job.resized is not None and rank in job.resized[_LEAVING]
+    return leaves or (rank in job.ranks and not critical(job) >> index_of(job, rank) & 1)
+
+
+def gone(job: Job) -> list[int]:
+    """Ranks of a running job that it gives back now: its tree is over there, and the job goes on without them."""
+    ranks = job.ranks
+    if len(ranks) < 2 or ranks[0] in job.over or job.timed_out:
+        return []
+    over = [rank for rank in ranks[1:] if rank in job.over]
+    leaving = leaving_of(job) if over else {}
+    return [rank for rank in over if rank in leaving or (job.over[rank][0] and spared(job, rank))]
+
+
+def to_force(job: Job, now: float) -> list[int]:
+    """Ranks whose time is up, and whose tree is not being ended yet."""
+    return [
+        rank for rank, one in leaving_of(job).items() if not one.forced and one.force <= now and rank not in job.over
+    ]  # fmt: skip
+
+
+def being_ended(job: Job, rank: int) -> str:
+    """Why its tasks on a node are being ended, "" if they are not, or have been."""
+    if not job.holds or rank in job.over:
+        return ""
+    leaving = leaving_of(job).get(rank)
+    return job.ending or (SHRINK if leaving is not None and leaving.forced else "")
+
+
+def force_at(job: Job) -> Iterable[float]:
+    """When nodes of it are to be taken, Unix seconds."""
+    return [one.force for rank, one in leaving_of(job).items() if not one.forced and rank not in job.over]

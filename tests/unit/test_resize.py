@@ -1,0 +1,358 @@
+"""A running job gets more nodes, and gives some back: what may be asked, what a worker makes of it, what the fold refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.instances.reactor import Lead
+from fluxkv.journal import decide, decide_hosts, decide_resize
+from fluxkv.journal.decide_resize import Terms, parse_resize
+from fluxkv.journal.job import INACTIVE, RUN
+from fluxkv.journal.resizing import growth_of, index_of, leaving_of
+from fluxkv.journal.state import State
+from fluxkv.kvs.errors import Rejected
+from tests.support.journal_rules import Rules
+from tests.support.worker_rig import Rig, jobspec
+
+
+def instance(nodes: int, **options: Any) -> dict[str, Any]:
+    spec = jobspec(cores=2, nodes=nodes)
+    spec["tasks"][0]["command"] = ["fluxkv", "start", "./sims"]
+    spec["attributes"]["system"]["shell"] = {"options": {"per-resource": {"type": "node"}, **options}}
+    return spec
+
+
+class Site(Rig):
+    """Its jobs are instances, and change."""
+
+    def running(self, nodes: int = 2, **options: Any) -> int:
+        id = self.submit(instance(nodes, **options))
+        self.started(id)
+        assert self.job(id).state == RUN
+        return id
+
+    def ask(self, id: int, text: str, terms: Terms | None = None, *, at_once: bool = False) -> None:
+        state = self.journal.load()
+        decision = decide_resize.resize(state, state.jobs[id], parse_resize(text), terms or Terms(), 1, self.now, at_once=at_once)
+        if decision.events:
+            self.do(decision)
+        self.turn()
+
+    def sound(self) -> None:
+        """Nothing was sold twice, nothing was set aside, and history folds to the live state."""
+        assert not self.state.quarantine.table
+        assert not self.state.skipped
+        rules = Rules({rank: {0, 1} for rank in self.state.nodes})
+        state = State()
+        for commit in self.commits():
+            rules.commits([commit])
+            state.apply(commit)
+        assert rules.wrong == []
+        assert state.digest() == self.journal.load().digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "sign", "nodes"), [("+2N", "+", 2), ("-1n", "-", 1), ("=4N", "=", 4), ("4N", "=", 4)]
+)
+def test_what_may_be_asked(text: str, sign: str, nodes: int) -> None:
+    assert parse_resize(text) == (sign, nodes)
+
+
+@pytest.mark.parametrize("text", ["+8c", "+2", "2", "=0N", "+-1N", "++1N", "", "N", "+99999999N", "1.5N"])
+def test_what_may_not(text: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        parse_resize(text)
+    assert caught.value.code == "bad-resize"
+    assert caught.value.hint
+
+
+def test_it_grows_as_nodes_come_free_and_its_new_nodes_are_parts_of_it() -> None:
+    site = Site(4)
+    id = site.running(2)
+    other = site.submit(jobspec(cores=2, nodes=1))
+    site.started(other)
+    site.ask(id, "+2N")
+    assert growth_of(site.job(id)) == (2, site.job(id).commits[-1], False)  # one is free, and that is not two
+    assert site.job(id).ranks == [0, 1]
+    site.over(other)
+    site.turn()
+    job = site.job(id)
+    assert job.ranks == [0, 1, 2, 3]
+    assert growth_of(job) is None
+    assert [index_of(job, rank) for rank in job.ranks] == [0, 1, 2, 3]
+    assert (job.nnodes, job.ntasks, job.ncores) == (4, 4, 8)
+    site.started(id)
+    for rank in job.ranks:
+        site.over(id, rank=rank)
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    assert site.job(id).returncode == 0
+    assert site.names(id)[-5:] == ["grow", "finish", "release", "free", "clean"]
+    site.sound()
+
+
+def test_who_asks_later_stands_behind_who_waits() -> None:
+    """More nodes are planned like a request, in the order in which they were asked for."""
+    site = Site(3)
+    id = site.running(2)
+    first = site.submit(jobspec(cores=2, nodes=2))
+    site.ask(id, "+1N")
+    assert site.job(id).ranks == [0, 1]  # a node is free, and fcfs lets nobody pass
+    site.do(decide.raise_exception(site.journal.load(), first, "cancel", 0, "", 1, site.now))
+    site.turn()
+    assert site.job(id).ranks == [0, 1, 2]
+    site.sound()
+
+
+def test_what_cannot_be_had_at_once_is_refused_by_the_plan() -> None:
+    site = Site(2)
+    id = site.running(1)
+    other = site.submit(jobspec(cores=2, nodes=1))
+    site.started(other)
+    site.ask(id, "+1N", at_once=True)
+    site.turn(seconds=1.0)
+    assert growth_of(site.job(id)) is None
+    asked, refused = [event[3] for commit in site.commits() for event in commit.events if event[0] == "resize"]
+    assert (asked["nodes"], refused["nodes"]) == (1, 0)
+    assert refused["note"]
+    site.over(other)
+    site.turn()
+    assert site.job(id).ranks == [0]
+    site.sound()
+
+
+def test_what_it_waits_for_is_taken_back_before_nodes_leave() -> None:
+    site = Site(2)
+    id = site.running(2)
+    site.worker.leading = False  # nobody plans: it waits
+    site.ask(id, "+2N")
+    site.ask(id, "-1N")
+    job = site.journal.load().jobs[id]
+    assert growth_of(job) is not None
+    assert growth_of(job).nodes == 1
+    assert not leaving_of(job)
+    site.ask(id, "=1N")
+    job = site.journal.load().jobs[id]
+    assert growth_of(job) is None
+    assert list(leaving_of(job)) == [1]
+    assert decide_resize.resize(site.journal.load(), job, parse_resize("=1N"), Terms(), 1, site.now).events == []
+
+
+def test_a_node_that_cannot_be_is_refused_by_the_worker_in_words() -> None:
+    site = Site(2)
+    id = site.running(2)
+    site.ask(id, "+1N")  # the command would have looked: anybody may append
+    (event,) = [event for commit in site.commits() for event in commit.events if event[0] == "resize" and not event[3]["nodes"]]
+    assert "node" in event[3]["note"]
+    assert growth_of(site.job(id)) is None
+    site.turn(seconds=5.0)
+    site.sound()
+
+
+def test_a_node_goes_back_on_its_own_agent_s_word_and_not_before() -> None:
+    """HAZARD 5: the grace is over, its tree is being ended, and until its agent says that it has gone the node is the job's."""
+    site = Site(3)
+    id = site.running(3)
+    site.ask(id, "-1N", Terms(grace_s=10.0, jobs="requeue"))
+    until = site.now + 10.0
+    leaving = leaving_of(site.job(id))
+    assert list(leaving) == [2]
+    assert leaving[2][1:] == (until + decide_resize.FORCE_S, "requeue", False)
+    waits = site.submit(jobspec(cores=2, nodes=1))
+    site.turn(seconds=20.0)  # the child has said nothing, and may still place jobs there
+    assert "end" not in [order[0] for order in site.orders(2)]
+    site.turn(seconds=10.0)
+    assert site.orders(2)[-1] == ["end", id, site.job(id).attempt_id, "shrink"]
+    site.turn(seconds=1000.0)
+    assert site.job(waits).state != RUN
+    assert site.job(id).ranks == [0, 1, 2]
+    assert [event for event in site.names(id) if event in ("release", "free")] == []
+    site.over(id, status=9, cause="ended:shrink", rank=2)
+    site.turn()
+    assert site.job(id).ranks == [0, 1]
+    assert site.job(id).state == RUN
+    assert site.job(waits).ranks == [2]
+    release, free = [event[3] for commit in site.commits() for event in commit.events if event[0] in ("release", "free")]
+    assert release == {"ranks": "2", "final": False}
+    assert free == {"ranks": "2"}
+    site.started(waits)
+    site.over(id)
+    site.turn()
+    assert site.job(id).returncode == 0  # that its tree was ended there is no fault of the job's
+    site.sound()
+
+
+def test_a_node_that_is_given_back_in_time_is_not_taken() -> None:
+    site = Site(2)
+    id = site.running(2)
+    site.ask(id, "-1N")
+    site.over(id, rank=1)  # its part ended by itself: the child has done with it
+    site.turn()
+    assert site.job(id).ranks == [0]
+    site.turn(seconds=1000.0)
+    assert [order[0] for order in site.orders(1)] == ["launch"]
+    assert not any(node.jobs for node in site.state.nodes.values() if node.rank == 1)
+    site.ask(id, "+1N")  # the same node again: another part of the job, under the same name
+    job = site.job(id)
+    assert job.ranks == [0, 1]
+    assert index_of(job, 1) == 2
+    began = [event[3]["start"][0][2] for commit in site.commits() for event in commit.events if event[0] == "report"
+             and event[3]["rank"] == 1 and "start" in event[3]]  # fmt: skip
+    site.report(1, over=[[id, job.attempt, began[0], site.now, 0, "", 0]])  # HAZARD 9: the first part's end, once more
+    site.turn()
+    assert 1 not in site.job(id).over
+    site.started(id)
+    site.over(id)
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    site.sound()
+
+
+def test_a_worker_that_begins_knows_what_is_to_be_taken_and_who_waits() -> None:
+    site = Site(3)
+    id = site.running(2)
+    other = site.submit(jobspec(cores=2, nodes=1))
+    site.started(other)
+    site.ask(id, "+1N")
+    site.worker = site.new_worker("worker-1")
+    site.turn(Lead(True))
+    site.over(other)
+    site.turn()
+    assert site.job(id).ranks == [0, 1, 2]
+    site.ask(id, "=2N", Terms(grace_s=1.0))
+    site.worker = site.new_worker("worker-2")
+    site.turn(Lead(True))
+    site.turn(seconds=17.0)
+    assert site.orders(2)[-1][0] == "end"
+    site.sound()
+
+
+def test_whoever_is_ending_neither_grows_nor_shrinks() -> None:
+    site = Site(3)
+    id = site.running(1)
+    other = site.submit(jobspec(cores=2, nodes=2))
+    site.started(other)
+    site.ask(id, "+1N")
+    site.do(decide.raise_exception(site.journal.load(), id, "cancel", 0, "", 1, site.now))
+    site.over(other)
+    site.turn()
+    assert site.job(id).ranks == [0]
+    with pytest.raises(Rejected, match="is ending"):
+        site.ask(id, "+1N")
+    site.over(id, status=15, cause="ended:cancel")
+    site.turn()
+    with pytest.raises(Rejected, match="is inactive"):
+        site.ask(id, "-1N")
+    site.sound()
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "code"),
+    [
+        ("-2N", Terms(), "lead"), ("=5N", Terms(ranks=(1,)), "bad-resize"), ("+1N", Terms(ranks=(1,)), "bad-resize"),
+        ("-1N", Terms(ranks=(0,)), "lead"), ("-1N", Terms(ranks=(2,)), "no-such-node"), ("-1N", Terms(jobs="x"), "bad-resize"),
+        ("-1N", Terms(ranks=(0, 1)), "bad-resize"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(text: str, terms: Terms, code: str) -> None:
+    site = Site(3)
+    id = site.running(2)
+    with pytest.raises(Rejected) as caught:
+        site.ask(id, text, terms)
+    assert caught.value.code == code
+
+
+def test_of_an_ordinary_job_tasks_on_a_node_end_and_it_goes_on() -> None:
+    site = Site(3)
+    id = site.submit(jobspec(cores=2, nodes=3))
+    site.started(id)
+    with pytest.raises(Rejected, match="is no instance"):
+        site.ask(id, "+1N")
+    site.ask(id, "-1N", Terms(ranks=(1,)))
+    assert site.orders(1)[-1][0] == "end"
+    site.over(id, status=15, cause="ended:shrink", rank=1)
+    site.turn()
+    assert site.job(id).ranks == [0, 2]
+    assert site.job(id).state == RUN
+    site.over(id)
+    site.turn()
+    assert site.job(id).returncode == 0
+    site.sound()
+
+
+def test_a_lost_node_is_given_back_and_the_instance_goes_on() -> None:
+    site = Site(3)
+    id = site.running(3)
+    state = site.journal.load()
+    site.say(["offline", "resource", site.now, {"idset": "1", "reason": "gone", "heard": site.now}])
+    site.turn()
+    state = site.journal.load()
+    site.do(decide_hosts.fence(state, [1], "power is off", 0, site.now))
+    site.turn()
+    job = site.job(id)
+    assert job.state == RUN
+    assert job.ranks == [0, 2]
+    (kind, severity, note), = job.exceptions
+    assert (kind, severity) == ("node-failure", 2)
+    assert "power is off" in note
+    site.over(id)
+    site.turn()
+    assert site.job(id).returncode == 0
+    site.sound()
+
+
+@pytest.mark.parametrize(("rank", "options"), [(0, {}), (1, {"critical-ranks": "all"}), (1, {"critical-ranks": "0-1"})])
+def test_a_critical_node_is_not_spared(rank: int, options: dict[str, Any]) -> None:
+    site = Site(3)
+    id = site.running(3, **options)
+    site.say(["lost", id, site.now, {"rank": rank, "cause": "node fenced"}])
+    site.turn()
+    assert site.job(id).exception is not None
+    assert site.job(id).exception[0] == "lost"
+
+
+def test_an_ordinary_job_may_say_which_nodes_it_can_do_without() -> None:
+    site = Site(3)
+    spec = jobspec(cores=2, nodes=3)
+    spec["attributes"]["system"]["shell"] = {"options": {"critical-ranks": "0"}}
+    id = site.submit(spec)
+    site.started(id)
+    site.over(id, status=9, cause="lost: node rebooted", rank=2)
+    site.turn()
+    assert site.job(id).ranks == [0, 1]
+    site.sound()
+
+
+def test_events_that_contradict_the_nodes_are_set_aside() -> None:
+    site = Site(3)
+    id = site.running(2)
+    for event, context in (
+        ("grow", {"claims": [[1, "0-1", "", 0, 1]]}), ("grow", {"claims": [[0, "0", "", 0, 1]]}), ("free", {"ranks": "1"}),
+        ("free", {"ranks": "0"}), ("free", {"ranks": "0-1"}), ("free", None), ("free", {"ranks": "2"}),
+        ("shrink", {"ranks": "0", "until": 1.0, "force": 1.0, "jobs": "fail"}),
+        ("shrink", {"ranks": "2", "until": 1.0, "force": 1.0, "jobs": "fail"}), ("release", {"ranks": "all", "final": True}),
+    ):  # fmt: skip
+        state = site.journal.load()
+        before = state.jobs[id].claims_wire, state.nodes[1].value(), state.nodes[2].value()
+        site.say([event, id, site.now, context])
+        state = site.journal.load()
+        assert state.quarantine.table[id].count == state.quarantine.total
+        assert before == (state.jobs[id].claims_wire, state.nodes[1].value(), state.nodes[2].value())
+    assert site.journal.load().quarantine.total == 10
+
+
+def test_where_scripts_run_after_a_job_its_nodes_stay_until_then() -> None:
+    site = Site(2, config={"job-manager": {"housekeeping": {"command": ["h"]}}})
+    id = site.running(2)
+    with pytest.raises(Rejected, match="housekeeping runs on them"):
+        site.ask(id, "-1N")
+    site.say(["lost", id, site.now, {"rank": 1, "cause": "node fenced"}])
+    site.turn()
+    assert site.job(id).state == RUN
+    assert site.job(id).ranks == [0, 1]
+    site.over(id, rank=0)
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    assert site.job(id).returncode == 0
