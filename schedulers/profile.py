@@ -14,12 +14,12 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from ..journal.claims import Claim
-from .looks import Look
+from .looks import FOR_EVER, Look
 from .request import Flat, Request
 from .resources import Pool
 from .stock import lowest, positions
 
-FOR_EVER = float("inf")
+LOOKS = 64  # kinds of requests for which is remembered how far one has looked
 Free = tuple[int, int, int]  # masks of cores and GPUs, MB
 
 
@@ -58,10 +58,15 @@ class Need(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """When units come free, what runs being all there is. times ascending; units[k]: how many there are from times[k] on."""
+    """When units come free, what runs being all there is. times ascending; units[k]: how many there are from times[k] on.
+
+    firsts: ascending, when there is one on a node, and its position: `nodes[k]` has one from `firsts[k]` on.
+    """
 
     times: list[float]
     units: list[int]
+    firsts: list[float]
+    nodes: list[int]
 
     def reached(self, units: int) -> float:
         """When there are so many."""
@@ -76,26 +81,26 @@ class Profile:
         self.pool = pool
         self.now = now
         memory = pool.free.memory.counts
-        self._times: list[list[float]] = [[now] for _ in pool.nodes]
+        self.times: list[list[float]] = [[now] for _ in pool.nodes]
         last: list[Free] = list(zip(pool.core_free, pool.gpu_free, memory, strict=True))
-        self._free: list[list[Free]] = [[free] for free in last]
+        self.free: list[list[Free]] = [[free] for free in last]
         self._ends: list[float] = []  # each once, ascending
         self._begin(running, last)
-        self._counts = [[cores.bit_count() for cores, _, _ in free] for free in self._free]
+        self.counts = [[cores.bit_count() for cores, _, _ in free] for free in self.free]
         self.kept: dict[int, Kept] = {}  # by job
         self.by_end: list[Kept] = []
         self.by_start: list[Kept] = []
-        self._on: dict[int, dict[int, Kept]] = {}  # position -> job -> its reservation there
+        #: Position -> what is reserved there: (start, end, mask of cores, of GPUs, MB, job). Every position has a list, so that the
+        #: many looks need not ask.
+        self.on: list[list[tuple[float, float, int, int, int, int]]] = [[] for _ in pool.nodes]
         self._growth: dict[tuple[Need, bytes], Growth] = {}
+        self._looks: dict[tuple[Need, bytes, float], Look] = {}
         # (constraint, what, length, start): who asks for no less of everything begins no earlier in this plan.
         self._least: list[tuple[bytes, Need, float, float]] = []
-        self._freed: list[int] | None = None
-        self._events: list[tuple[float, int]] | None = None
-        self._totals: tuple[list[float], list[int], list[float], list[int], list[int]] | None = None
 
     def _begin(self, running: Iterable[tuple[float, Sequence[Claim]]], last: list[Free]) -> None:
         """Who runs ends, one after the other. last: what is free before."""
-        index, times, steps, ends, before = self.pool.index, self._times, self._free, self._ends, -FOR_EVER
+        index, times, steps, ends, before = self.pool.index, self.times, self.free, self._ends, -FOR_EVER
         whole = [(node.cores, node.gpus, node.memory_mb) for node in self.pool.nodes]
         for end, claims in running:
             for claim in claims:
@@ -120,28 +125,29 @@ class Profile:
         """A job begins now, and holds this until `end`."""
         for claim in claims:
             i = self.pool.index[claim[0]]
-            times, free = self._times[i], self._free[i]
+            times, free = self.times[i], self.free[i]
             at = bisect_right(times, end)
             times.insert(at, end)
             free.insert(at, free[at - 1])
             for k in range(at):
                 cores, gpus, memory_mb = free[k]
                 free[k] = (cores & ~claim[1], gpus & ~claim[2], memory_mb - claim[3])
-            self._counts[i] = [cores.bit_count() for cores, _, _ in free]
+            self.counts[i] = [cores.bit_count() for cores, _, _ in free]
         self._growth.clear()
-        self._freed = self._events = self._totals = None
+        self._looks.clear()
         insort(self._ends, end)
 
     def keep(self, job: int, start: float, end: float, claims: Iterable[Claim]) -> None:
         """Reserve this."""
         held = {self.pool.index[claim[0]]: (claim[1], claim[2], claim[3]) for claim in claims}
         kept = self.kept[job] = Kept(start, end, job, held, sum(free[0].bit_count() for free in held.values()))
-        for i in held:
-            self._on.setdefault(i, {})[job] = kept
+        for i, one in held.items():
+            self.on[i].append((start, end, *one, job))
         insort(self._ends, end)
         insort(self.by_end, kept, key=_end_of)
         insort(self.by_start, kept, key=_start_of)
-        self._totals = None
+        for look in self._looks.values():
+            look.joined(kept)
 
     def release(self, job: int) -> None:
         """A reservation is not needed any more."""
@@ -151,9 +157,9 @@ class Profile:
         self.by_end.remove(kept)
         self.by_start.remove(kept)
         for i in kept.held:
-            del self._on[i][job]
-        self._totals = None
+            self.on[i] = [one for one in self.on[i] if one[5] != job]
         self._least.clear()
+        self._looks.clear()
 
     # -- what it answers ------------------------------------------------------------------------------------------
 
@@ -176,41 +182,49 @@ class Profile:
         among = self.pool.usable & self.pool.matching(request)
         growth = self._grown(need, request.constraint_key, among)
         moment = self._known_least(need, request.constraint_key, length)
-        cores, look = need.total * need.cores, Look(self, need, growth, among, length)
+        look = self._look(need, request.constraint_key, growth, among, length, moment)
         while (moment := self._not_before(growth, need.total, moment)) < FOR_EVER:
             if moment <= self.now:  # what fits now is no reservation
                 moment = self._next_end(moment)
                 continue
-            blocked = self._blocked(cores, moment, moment + length)
-            if blocked:
-                moment = self._next_end(blocked)
-                continue
             short = need.total - look.room(moment)
             if short <= 0:
                 self._least.append((request.constraint_key, need, length, moment))
-                return moment, self._pick(flat, need, among, moment, moment + length)
+                return moment, self._pick(flat, need, growth, look, moment)
             moment = look.when_more(short)
         return None
+
+    def _look(self, need: Need, constraint_key: bytes, growth: Growth, among: int, length: float, moment: float) -> Look:
+        """One that may begin at this moment: somebody's who has asked for the same, if his window was not later."""
+        key = (need._replace(total=0), constraint_key, length)
+        found = self._looks.get(key)
+        if found is None or found.start > moment:
+            if len(self._looks) >= LOOKS:
+                self._looks.clear()
+            found = self._looks[key] = Look(self, need, growth, among, length)
+        found.need = need
+        return found
 
     # -- looks ----------------------------------------------------------------------------------------------------
 
     def free_in(self, i: int, start: float, end: float) -> Free:
         """What is free on a node in all of [start, end)."""
-        free = self._free[i][bisect_right(self._times[i], start) - 1]
-        on = self._on.get(i)
+        free = self.free[i][bisect_right(self.times[i], start) - 1]
+        on = self.on[i]
         if not on:
             return free
         cores, gpus, memory_mb = free
-        within: list[Kept] = []
-        for kept in on.values():
-            if kept.start < end and kept.end > start:
-                held = kept.held[i]
-                cores &= ~held[0]
-                gpus &= ~held[1]
-                if held[2]:
-                    within.append(kept)
+        within: list[tuple[float, float, int]] = []
+        for begins, ends, its_cores, its_gpus, its_memory_mb, _ in on:
+            if begins < end and ends > start:
+                cores &= ~its_cores
+                gpus &= ~its_gpus
+                if its_memory_mb:
+                    within.append((begins, ends, its_memory_mb))
         if within:  # the most of it that is held at any one time
-            memory_mb -= max(sum(one.held[i][2] for one in within if one.start <= max(at.start, start) < one.end) for at in within)
+            memory_mb -= max(
+                sum(held for begins, ends, held in within if begins <= max(at, start) < ends) for at, _, _ in within
+            )
         return cores, gpus, memory_mb
 
     def units(self, need: Need, i: int, free: Free) -> int:
@@ -236,24 +250,29 @@ class Profile:
         found = self._growth.get(key)
         if found is None:
             gains: list[tuple[float, int]] = []
+            firsts: list[tuple[float, int]] = []
             simple = not (need.gpus or need.memory_mb or need.exclusive)
             for i in positions(among):
-                times, had = self._times[i], 0
+                times, had = self.times[i], 0
                 if simple and need.by_node:
-                    at = bisect_left(self._counts[i], need.cores)
+                    at = bisect_left(self.counts[i], need.cores)
                     if at < len(times):
                         gains.append((times[at], 1))
+                        firsts.append((times[at], i))
                     continue
                 if simple:
-                    units = [count // need.cores for count in self._counts[i]]
+                    units = [count // need.cores for count in self.counts[i]]
                 else:
-                    units = [self.units(need, i, free) for free in self._free[i]]
+                    units = [self.units(need, i, free) for free in self.free[i]]
                 for time, here in zip(times, units, strict=True):
                     if here > had:
+                        if not had:
+                            firsts.append((time, i))
                         gains.append((time, here - had))
                         had = here
             gains.sort()
-            found = self._growth[key] = Growth([time for time, _ in gains], list(accumulate(gain for _, gain in gains)))
+            firsts.sort()
+            found = self._growth[key] = Growth(*_added(gains), [time for time, _ in firsts], [i for _, i in firsts])
         return found
 
     def _known_least(self, need: Need, constraint_key: bytes, length: float) -> float:
@@ -268,88 +287,26 @@ class Profile:
         at = bisect_right(self._ends, moment)
         return self._ends[at] if at < len(self._ends) else FOR_EVER
 
-    def _blocked(self, cores: int, start: float, end: float) -> float:
-        """A moment in [start, end) at which not even so many cores are free in all, 0.0 if there is none: the latest."""
-        if self._totals is None:
-            self._count()
-            assert self._totals is not None
-        begins, begun, ends, ended, left = self._totals
-        low, high = bisect_right(begins, start), bisect_left(begins, end)
-        if low < high and min(left[low:high]) < cores:
-            return next(begins[at] for at in range(high - 1, low - 1, -1) if left[at] < cores)
-        held = (begun[low - 1] if low else 0) - (ended[back - 1] if (back := bisect_right(ends, start)) else 0)
-        return start if self._all_free(start) - held < cores else 0.0
-
-    def _all_free(self, moment: float) -> int:
-        """How many cores what runs leaves free then."""
-        if self._freed is None:
-            gains: dict[float, int] = {}
-            for i in range(len(self._times)):
-                had = 0
-                for time, count in zip(self._times[i], self._counts[i], strict=True):
-                    gains[time] = gains.get(time, 0) + count - had
-                    had = count
-            self._freed_at = sorted(gains)
-            self._freed = list(accumulate(gains[time] for time in self._freed_at))
-        at = bisect_right(self._freed_at, moment)
-        return self._freed[at - 1] if at else 0
-
-    def _count(self) -> None:
-        """Cores reserved, by begin and by end, added up; and how many are free just after each begin."""
-        begins, begun = _added((kept.start, kept.cores) for kept in self.by_start)
-        ends, ended = _added((kept.end, kept.cores) for kept in self.by_end)
-        over = [ended[back - 1] if (back := bisect_right(ends, moment)) else 0 for moment in begins]
-        left = [self._all_free(moment) - held + gone for moment, held, gone in zip(begins, begun, over, strict=True)]
-        self._totals = begins, begun, ends, ended, left
-
     @staticmethod
     def _not_before(growth: Growth, total: int, moment: float) -> float:
         """The first time, not before this one, at which there would be as many units if nothing were reserved."""
         return max(moment, growth.reached(total))
 
-    def next_end(self, i: int, moment: float, end: float) -> float:
-        """The first end on a node after `moment`, of those that run and of what is reserved there in [moment, end)."""
-        times = self._times[i]
-        at = bisect_right(times, moment)
-        found = times[at] if at < len(times) else FOR_EVER
-        for kept in self._on[i].values():
-            if moment < kept.end < found and kept.start < end:
-                found = kept.end
-        return found
-
-    def ending(self, after: float, until: float) -> set[int]:
-        """The positions at which somebody ends in (after, until]."""
-        if self._events is None:
-            self._events = sorted((time, i) for i, times in enumerate(self._times) for time in times[1:])
-        low, high = bisect_right(self._events, (after, len(self._times))), bisect_right(self._events, (until, len(self._times)))
-        return {i for _, i in self._events[low:high]}
-
     def fewer(self, need: Need, i: int, start: float, end: float) -> int:
         """How many units there are less on a node in all of [start, end) for what is reserved there."""
-        at = bisect_right(self._times[i], start) - 1
-        if need.gpus or need.memory_mb or need.exclusive:
-            return self.units(need, i, self._free[i][at]) - self.units(need, i, self.free_in(i, start, end))
-        cores = self._free[i][at][0]
-        for kept in self._on[i].values():
-            if kept.start < end and kept.end > start:
-                cores &= ~kept.held[i][0]
-        had, has = self._counts[i][at], cores.bit_count()
-        if need.by_node:
-            return int(had >= need.cores > has)
-        return had // need.cores - has // need.cores
+        at = bisect_right(self.times[i], start) - 1
+        return self.units(need, i, self.free[i][at]) - self.units(need, i, self.free_in(i, start, end))
 
-    def _pick(self, flat: Flat, need: Need, among: int, start: float, end: float) -> tuple[Claim, ...]:
+    def _pick(self, flat: Flat, need: Need, growth: Growth, look: Look, start: float) -> tuple[Claim, ...]:
         """The claims, lowest positions first: as `Pool.match` would, were it then."""
         left, claims = need.total, []
-        touched: set[int] = set()
-        for kept in self.kept.values():
-            if kept.start < end and kept.end > start:
-                touched.update(kept.held)
-        for i in positions(among):
-            at = bisect_right(self._times[i], start) - 1
-            if self._counts[i][at] < need.cores:
-                continue
-            free = self.free_in(i, start, end) if i in touched else self._free[i][at]
+        fewer, end = look.fewer if look.exact else None, start + look.length
+        for i in sorted(growth.nodes[: bisect_right(growth.firsts, start)]):
+            if fewer is not None and look.simple and i in fewer:
+                had = self.counts[i][bisect_right(self.times[i], start) - 1]
+                if fewer[i] >= (had >= need.cores if need.by_node else had // need.cores):
+                    continue
+            free = self.free_in(i, start, end)
             units = min(left, self.units(need, i, free))
             if not units:
                 continue
