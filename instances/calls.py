@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from . import pyjob
 from .paths import state_dir_of
+from .submit_keys import CALL
 
 INLINE = 8192  # bytes of a pickled call that travel in the journal
-MARK = "python_call"  # below attributes.user: {"results": folder, "call": file or ""}
+MARK = CALL  # below attributes.user: {"results": folder, "call": file or ""}
 DAY_S = 86400.0
 KEEP_S = 7 * DAY_S  # results that nobody has removed
 _CALL_SUFFIX = ".call"

@@ -21,6 +21,7 @@ from .calls import MARK, Call, Results, dump_call, dump_chunk, main_script, root
 from .executor_thread import Core, Work
 from .futures import JobFuture
 from .submission import Command, Environment, Jobspec, build_jobspec, prepare
+from .submit_keys import check_key
 
 if TYPE_CHECKING:
     from .handle import JobHandle
@@ -127,18 +128,31 @@ class Executor(BaseExecutor):
             return self.submit_command(function, *args, **kwargs)
         return self._submit(dump_call(function, args, kwargs))
 
+    def submit_once(self, key: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
+        """As `submit`, but a job that has this key already is the one, ended or not: so a program that is started again repeats
+        nothing.
+
+        Arguments are not compared, so put what tells calls apart into the key; one that was given to another function, or one with
+        other options, gives a future that raises `Rejected(code="key-taken")`. Its value is kept for a week
+        (see `keep_results`); an older one raises `JobException`.
+        """
+        return self._submit(dump_call(function, args, kwargs), check_key(key))
+
     def submit_command(self, command: Command | Jobspec, **options: Any) -> JobFuture:
         """Run a command (a list of words, or one text for the shell) or a jobspec as a job; a future of its exit code.
 
-        options: as in `Instance.submit`, beyond the executor's own.
+        options: as in `Instance.submit`, beyond the executor's own; key: see `submit_once`.
         """
+        key = options.pop("key", "")
+        if key:
+            check_key(key)
         if not options and not isinstance(command, Mapping):
-            return self._put(JobFuture(self._core), self._command(command), self._env, self._order)
+            return self._put(JobFuture(self._core), self._command(command), self._env, self._order, key)
         env = options.pop("env", None)
         urgency, flags = options.pop("urgency", self._order[0]), options.pop("flags", self._order[1])
         every = options if isinstance(command, Mapping) else {**self._options, **options}
         jobspec, environment = prepare(command, every, self._env if env is None else dict(env))
-        return self._put(JobFuture(self._core), jobspec, environment, (urgency, flags))
+        return self._put(JobFuture(self._core), jobspec, environment, (urgency, flags), key)
 
     def _command(self, command: Command) -> dict[str, Any]:
         """A jobspec with the executor's own options: built and checked once, then only its command differs."""
@@ -193,7 +207,7 @@ class Executor(BaseExecutor):
     def __reduce__(self) -> Any:
         raise TypeError("an Executor has a thread: make one in the other process, on the same uri")
 
-    def _submit(self, call: Call) -> JobFuture:
+    def _submit(self, call: Call, key: str = "") -> JobFuture:
         if self._template is None:
             self._call_env = {**self._env, pyjob.PATHS: search_path(self._python), pyjob.MAIN: main_script() or None}
             # Last, since other threads look at it.
@@ -205,15 +219,15 @@ class Executor(BaseExecutor):
         future = JobFuture(core)
         future.folder, future.call_file = mark["results"], mark["call"]
         assert self._call_env is not None
-        return self._put(future, self._template.fill(call, variables, mark), self._call_env, self._order)
+        return self._put(future, self._template.fill(call, variables, mark), self._call_env, self._order, key)
 
     def _put(
-        self, future: JobFuture, jobspec: dict[str, Any], env: Environment, order: tuple[int, int]
+        self, future: JobFuture, jobspec: dict[str, Any], env: Environment, order: tuple[int, int], key: str
     ) -> JobFuture:
         urgency, flags = order
         if type(urgency) is not int or not 0 <= urgency <= 31:
             raise Rejected(f"urgency {urgency!r} is not in 0..31", code="bad-urgency")
-        self._core.put(Work(future, jobspec, env, urgency, flags))
+        self._core.put(Work(future, jobspec, env, urgency, flags, key))
         return future
 
 

@@ -6,20 +6,19 @@ happens in this thread; callers only put things in its queue.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import select
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.redis_store import open_store
 from . import pyjob
+from .at_exit import at_exit
 from .calls import KEEP_S, Outcome, Results, mark_of, read_result, remove, sweep
 from .follow import JobResult
 from .futures import JobFuture
@@ -46,6 +45,7 @@ class Work(NamedTuple):
     env: Environment
     urgency: int
     flags: int
+    key: str = ""
 
 
 class Core:
@@ -73,7 +73,7 @@ class Core:
         self._doomed: dict[JobFuture, str] = {}  # to be cancelled, with the note
         self._journal: Journal | None = None
         self._sweep_at = 0.0
-        _at_exit(self)
+        at_exit(self)
 
     # -- for callers, of any thread
 
@@ -263,16 +263,24 @@ class Core:
                 wanted.append(work)
         if not wanted:
             return
-        items = ((work.jobspec, work.env, work.urgency, "") for work in wanted)
+        items = ((work.jobspec, work.env, work.urgency, work.key) for work in wanted)
         left, taken, refused = iter(wanted), list[tuple[int, Work]](), None
         try:
             for ids in self._submitter.stream(items, wanted[0].flags):  # what is large takes more than one commit
                 taken += zip(ids, left, strict=False)
         except FluxkvError as error:
             refused = error
+        there = []  # had its key before: a job of any age
         for id, work in taken:
             work.future.submitted(id)
-            self._hub.add(work.future, self._submitter.submitted.pop(id))
+            since = self._submitter.submitted.pop(id, None)
+            if since is not None:
+                self._hub.add(work.future, since)
+                continue
+            self.ended(work.future)
+            work.future.call_file = ""
+            there.append(work.future)
+        self._attach(there)
         rest = list(left)
         if isinstance(refused, Rejected) and refused.code != "queue-closed" and len(rest) > 1:
             half = len(rest) // 2
@@ -393,26 +401,3 @@ class Core:
         """Call files that active jobs still need."""
         jobs = self._own_journal().load().active()
         return [str(mark_of(job.jobspec).get("call", "")) for job in jobs]
-
-
-_cores: weakref.WeakSet[Core] = weakref.WeakSet()
-_registered = False
-
-
-def _at_exit(core: Core) -> None:
-    """At the interpreter's end wait for what is pending, as the standard library's executors do: before threads are stopped."""
-    global _registered
-    _cores.add(core)
-    if not _registered:
-        _registered = True
-        register: Callable[[Callable[[], None]], object] = getattr(threading, "_register_atexit", atexit.register)
-        register(_finish_all)
-
-
-def _finish_all() -> None:
-    cores = list(_cores)
-    for core in cores:
-        core.close()
-    for core in cores:
-        core.join()
-

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from client_rig import life, play
 
-from fluxkv.instances import executor_thread, pyjob, submission
+from fluxkv.instances import calls, executor_thread, pyjob, submission
 from fluxkv.instances.client import Instance
 from fluxkv.instances.executor import Executor
 from fluxkv.instances.futures import EVENTS, JobException, JobFuture
@@ -379,6 +379,29 @@ def test_attaching_to_jobs_of_any_age(executor: Executor, instance: Instance, tm
             unknown.result(PATIENCE_S)
         with pytest.raises(Rejected, match="no such job"):
             unknown.job_result()
+
+
+def test_what_has_its_key_already_is_not_submitted_again(executor: Executor, instance: Instance, tmp_path: Path) -> None:
+    ended, active = executor.submit_once("a", int, "4"), executor.submit_command(["true"], key="b")
+    give(ended, 4)
+    play(instance, life(ended.jobid(PATIENCE_S)))
+    active.jobid(PATIENCE_S)
+    large = "5" * 2 * calls.INLINE
+    with Executor(instance.uri, results=tmp_path / "elsewhere") as other:
+        again = [other.submit_once("a", int, large), other.submit_once("a", int, "4")]  # both of one commit, perhaps
+        pending, new = other.submit_command(["true"], key="b"), other.submit_once("c", int, "6")
+        assert [future.result(PATIENCE_S) for future in again] == [4, 4]
+        assert not list((tmp_path / "elsewhere").rglob("*.call"))
+        give(new, 6)
+        play(instance, [*life(new.jobid(PATIENCE_S)), *life(active.jobid(), 512)])
+        assert (pending.result(PATIENCE_S), active.result(PATIENCE_S), new.result(PATIENCE_S)) == (2, 2, 6)
+        for other_call in (other.submit_once("a", pow, 2, 3), other.submit_command(["false"], key="b")):
+            with pytest.raises(Rejected, match="asked for something else"):
+                other_call.result(PATIENCE_S)
+    assert len(instance.state().jobs) == 3
+    for bad in ("", "a\n", 7):
+        with pytest.raises(Rejected, match="no key of a job"):
+            executor.submit_once(bad, int, "4")  # type: ignore[arg-type]
 
 
 def test_events_written_badly_by_hand_are_passed_over(executor: Executor, instance: Instance) -> None:
