@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from ..journal import decide_kvs
+from ..journal.decide import Decision
 from ..journal.fold_kvs import KvsState
 from ..kvs.errors import Conflict, Corrupt, Rejected
 from ..kvs.namespaces import PRIMARY, Namespaces
@@ -21,7 +22,6 @@ from ..kvs.tree import check_key
 from .kvs_view import Entry, View, store_value
 
 if TYPE_CHECKING:
-    from ..journal.decide import Decision
     from ..journal.log import Journal
     from ..journal.wire import Event
     from .kvs_watch import Change
@@ -239,10 +239,18 @@ class Kvs:
         """
         check_key(key)
 
+        def made(view: View) -> list[Any]:
+            return [["put", key, self.payload(change(None if view.stat(key) is None else view.get(key)))]]
+
+        return self.change(made)
+
+    def change(self, make: Callable[[View], Sequence[Any]]) -> int:
+        """Operations that are made of what is there, as one step, and made again if a key that they name has changed meanwhile; its
+        version. None: nothing is done."""
+
         def decide(state: KvsState) -> Decision:
-            view = View(self.journal.store, state.kvs, self.name)
-            old = None if view.stat(key) is None else view.get(key)
-            return decide_kvs.conditional(state, [["put", key, self.payload(change(old))]], self._now(), self.name)
+            ops = make(View(self.journal.store, state.kvs, self.name))
+            return decide_kvs.conditional(state, ops, self._now(), self.name) if ops else Decision([])
 
         return self._settle(decide)
 

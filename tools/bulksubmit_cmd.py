@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from ..instances.template import SPLIT, fill
 from .ensemble import Ensemble, Piece, ensemble_options, log_options
 from .environment import overlay_of, shared_environment
 from .inputs import Filler, combined, separator, split_lists
-from .options import SubmissionCommand, copies, fill, flags_of, submission_options, timeout_of
+from .options import SubmissionCommand, copies, flags_of, submission_options, timeout_of
 from .render import out
-from .stencil import SPLIT, Stencil
+from .stencil import Stencil
 from .submit_cmd import SETTINGS, Beside, connected, primed
 
 _SHORT = {"nodes": "-N", "ntasks": "-n", "cores_per_task": "-c", "gpus_per_task": "-g", "time_limit": "-t", "queue": "-q",

@@ -200,7 +200,7 @@ class Filler:
 
 def _defined(name: str, code: str) -> Callable[[str], str]:
     """A part by --define: a Python expression of `x`; a list becomes several words."""
-    from .stencil import SPLIT
+    from ..instances.template import SPLIT
 
     try:
         compiled = compile(code, f"--define={name}", "eval")

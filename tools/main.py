@@ -34,6 +34,7 @@ COMMANDS = {
     "submit": ("submit", "submit", "Submit jobs and print their ids."),
     "run": ("submit", "run", "Submit a job, show its output, and exit with its code."),
     "bulksubmit": ("bulksubmit", "bulksubmit", "Submit a job for each input."),
+    "ensemble": ("ensemble", "ensemble", "Very many small jobs by one request, spread over nodes."),
     "batch": ("batch", "batch", "Submit a script that runs in an instance of its own."),
     "alloc": ("batch", "alloc", "Get resources, and a shell or a command in an instance on them."),
     "resubmit": ("resubmit", "resubmit", "Submit jobs that were there once more."),
@@ -72,7 +73,7 @@ GROUPS = {
     "Instances": (
         "start", "stop", "restart", "agent", "worker", "uri", "proxy", "status", "top", "list", "doctor", "dmesg", "ops",
     ),
-    "Submitting jobs": ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "cron"),
+    "Submitting jobs": ("submit", "run", "bulksubmit", "ensemble", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
         "jobs", "tree", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
     ),

@@ -114,11 +114,6 @@ def bad(option: str, why: object) -> click.BadParameter:
     return click.BadParameter(f"{why}" + (f" ({hint})" if hint else ""), param_hint=f"'{option}'")
 
 
-def fill(text: str, cc: str) -> str:
-    """Put a copy's number in the place of {cc} (or {{cc}})."""
-    return text.replace("{{cc}}", cc).replace("{cc}", cc) if "{cc}" in text else text
-
-
 def time_limit(text: str | None) -> float:
     """Seconds of a time limit as Flux reads it: a bare number is minutes; 0.0 for none."""
     if not text:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..instances.template import fill
 from ..journal.ids import f58
 from .attaching import attach_job, forwarded_input, input_ranks, terminal_for
 from .ensemble import Ensemble, Piece, ensemble_options, event_name, log_options, put_blobs
 from .environment import overlay_of, shared_environment
 from .jobspecs import jobspec_of
-from .options import SubmissionCommand, copies, fill, flags_of, key_of, submission_options, timeout_of, urgency_of
+from .options import SubmissionCommand, copies, flags_of, key_of, submission_options, timeout_of, urgency_of
 from .render import print_json, say
 
 if TYPE_CHECKING:

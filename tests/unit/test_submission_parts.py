@@ -17,6 +17,7 @@ from fluxkv.instances.layout import check_layout, counts_of, needs_claims, task_
 from fluxkv.instances.orders import launch_orders
 from fluxkv.instances.scratch import Scratch
 from fluxkv.instances.shell_options import check_system
+from fluxkv.instances.template import fill
 from fluxkv.journal import file_archive
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.job import Job
@@ -28,7 +29,6 @@ from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.request import compile_request
 from fluxkv.tools.add_file import files_of
 from fluxkv.tools.inputs import Filler, combined, separator, split_lists
-from fluxkv.tools.options import fill
 from fluxkv.tools.stencil import Stencil
 from fluxkv.tools.taskmaps import taskmap_option
 

@@ -1,0 +1,183 @@
+"""What an ensemble knows of itself: shares, results and counts, in the key-value store of the instance that it is.
+
+Decides the keys. `share.pool` says which positions are handed out in this round, `share.next` how many of them are; `share.at.N` is
+a share, `ROUND START COUNT CHILD`. A share is taken in one commit that is guarded by all of `share`, so no two children have a
+position, whoever dies in between. `result.*` are parts (`journal.ensemble.Part`), `count.*` what each child has come to; a part
+comes with its count in one commit.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..journal.ensemble import Count, Ended, Indices, Part, part_of, total_of
+from ..journal.ids import encode, f58, parse_id
+
+if TYPE_CHECKING:
+    from .kvs_client import Kvs
+    from .kvs_view import View
+
+PARTS_OPEN = 64
+INFO, POOL, NEXT, SHARES, RESULTS, COUNTS = "ensemble", "share.pool", "share.next", "share.at", "result", "count"
+
+
+class Share(NamedTuple):
+    """Places in the pool of a round that one child has taken. child: its job."""
+
+    round: int
+    start: int
+    size: int
+    child: int
+
+
+class Info(NamedTuple):
+    """total: members. children: how many share the work. round: of handing out, from 1 on."""
+
+    total: int = 0
+    children: int = 0
+    round: int = 0
+
+
+class Record:
+    """kvs: the primary namespace of the ensemble's instance."""
+
+    def __init__(self, kvs: Kvs) -> None:
+        self.kvs = kvs
+        self._pool: tuple[int, Indices] = (0, Indices(()))
+
+    # -- the lead's part
+
+    def begin(self, info: Info, pool: Indices) -> None:
+        """Begin a round: these positions are to be handed out. No child is there that could take some."""
+        self.kvs.commit([
+            ["put", INFO, json.dumps(info._asdict()).encode()], ["put", NEXT, b"0"],
+            ["put", POOL, self.kvs.payload(json.dumps(pool.ranges))],
+        ])  # fmt: skip
+
+    def info(self) -> Info:
+        """As the last round has it; zeros before any."""
+        return Info(**json.loads(found)) if (found := value(self.kvs.view(), INFO)) else Info()
+
+    # -- a child's part
+
+    def take(self, child: int, size: Callable[[int], int]) -> tuple[Share, int] | None:
+        """(The next share, the positions that are left), None where nothing is. size: how many of so many that are left."""
+        taken: list[tuple[Share, int]] = []
+
+        def made(view: View) -> list[Any]:
+            taken.clear()
+            round, pool = self._pool_in(view)
+            next = int(value(view, NEXT) or b"0")
+            left = len(pool) - next
+            if left <= 0:
+                return []
+            count = max(1, min(left, size(left)))
+            taken.append((Share(round, next, count, child), left - count))
+            told = f"{round} {next} {count} {f58(child)}".encode()
+            return [["put", NEXT, str(next + count).encode()], ["put", f"{SHARES}.r{round}-{next}", told]]
+
+        self.kvs.change(made)
+        return taken[0] if taken else None
+
+    def positions(self, share: Share) -> Iterator[int]:
+        """The members of a share of this round."""
+        return self._pool_in(self.kvs.view())[1].part(share.start, share.size)
+
+    def report(self, part: Part, child: int, number: int, count: Count) -> None:
+        """Results of a child, and what it has come to with them. number: of its reports in this attempt."""
+        who = encode(child, "f58plain")
+        ops: list[list[Any]] = [["put", f"{COUNTS}.{who}", json.dumps(count._asdict()).encode()]]
+        if len(part):
+            name = f"{RESULTS}.{'-'.join(map(str, (part.path[0], who, part.path[2], number)))}"
+            ops.append(["put", name, self.kvs.payload(part.encode())])
+        self.kvs.commit(ops)
+
+    # -- reading
+
+    def shares(self, view: View, child: int = 0) -> list[Share]:
+        """Those of this round, all or one child's."""
+        round = self._pool_in(view)[0]
+        found = []
+        for key in keys_in(view, SHARES):
+            at, start, count, who = view.get(key).decode().split()
+            if int(at) == round and (not child or parse_id(who) == child):
+                found.append(Share(round, int(start), int(count), parse_id(who)))
+        return found
+
+    def counts(self, view: View | None = None) -> dict[int, Count]:
+        """What each child has come to, by its job."""
+        view = view or self.kvs.view()
+        words = {parse_id(key.rpartition(".")[2]): value(view, key) for key in keys_in(view, COUNTS)}
+        return {child: Count(**json.loads(word)) for child, word in words.items() if word}
+
+    def total(self) -> Count:
+        """Of all of them."""
+        return total_of(self.counts().values())
+
+    def parts(self, view: View | None = None) -> Iterator[tuple[str, Part]]:
+        """All results by their keys, part by part."""
+        view = view or self.kvs.view()
+        for key in keys_in(view, RESULTS):
+            yield key, part_of(view.get(key))
+
+    def finished(self, total: int) -> bytearray:
+        """A byte for each position: 1 where the member has ended."""
+        done = bytearray(total)
+        for _, part in self.parts():
+            mark(done, part.positions)
+        return done
+
+    def rows(self, total: int, keep: Callable[[Ended], bool] | None = None) -> Iterator[tuple[Part, Ended]]:
+        """Results in the order of positions. Never more than some parts are unpacked: 8 bytes a member are kept."""
+        view = self.kvs.view()
+        keys: list[str] = []
+        where = array("Q", bytes(8 * total))
+        for key, part in self.parts(view):
+            keys.append(key)
+            base = len(keys) << 20
+            for number, position in enumerate(part.positions):
+                if position < total and (keep is None or keep(part[number])):
+                    where[position] = base + number
+        opened: dict[int, Part] = {}
+        for place in where:
+            if not place:
+                continue
+            number = (place >> 20) - 1
+            found = opened.pop(number, None)
+            if found is None:
+                if len(opened) >= PARTS_OPEN:
+                    del opened[next(iter(opened))]
+                found = part_of(view.get(keys[number]))
+            opened[number] = found  # the last used is the last to go
+            yield found, found[place & 0xFFFFF]
+
+    def _pool_in(self, view: View) -> tuple[int, Indices]:
+        """(Round, its positions); read once a round."""
+        node = view.stat(POOL)
+        if node is None:
+            return 0, Indices(())
+        told = json.loads(value(view, INFO) or b"{}").get("round", 0)
+        if told != self._pool[0]:
+            self._pool = told, Indices(json.loads(view.get(POOL)))
+        return self._pool
+
+
+def mark(done: bytearray, positions: Iterable[int]) -> None:
+    """Note that these have ended."""
+    most = len(done)
+    for position in positions:
+        if position < most:
+            done[position] = 1
+
+
+def value(view: View, key: str) -> bytes | None:
+    """What stands at a key, None where nothing does."""
+    return None if view.stat(key) is None else view.get(key)
+
+
+def keys_in(view: View, folder: str) -> list[str]:
+    """The keys in a directory, sorted; none where there is no such directory."""
+    return [] if view.stat(folder) is None else [entry.key for entry in view.ls(folder) if entry.kind == "value"]

@@ -1,0 +1,81 @@
+"""What children that are gone had come to and had not told their ensemble: their journals say it.
+
+Decides which of their jobs count as ended: those that ended by themselves. What was ended with its child (its instance was
+stopped, or its processes were) is run again. Only reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ..journal.ensemble import Ended, Indices, Part
+from ..journal.job import INACTIVE, Job
+from ..journal.log import Journal
+from ..kvs.errors import Rejected, Unavailable
+from .child import child_namespace
+from .ensemble_feed import row_of
+from .follow import result_of
+from .nested import beside
+
+if TYPE_CHECKING:
+    from ..kvs.port import Store
+
+VARIABLE = "FLUX_JOB_CC"  # of each member: its index
+WITH_IT = ("shutdown", "lost")
+BY_SIGNAL = (9, 15)
+PART = 2000
+
+
+def salvage(
+    ensemble: Store, child: int, attempts: Iterable[int], indices: Indices, done: bytearray, outer: int
+) -> Iterator[Part]:
+    """Results of a child's attempts that are not in `done` (a byte a position). ensemble: the store of the ensemble's instance, in
+    its attempt `outer`."""
+    for attempt in attempts:
+        other = beside(ensemble, child_namespace(ensemble.namespace, child, attempt))
+        try:
+            rows = [row for row in _ended(Journal(other, "ensemble"), indices) if not done[row.position]]
+        except (Rejected, Unavailable) as error:
+            if error.code not in ("no-instance", "gone"):
+                raise
+            continue  # it died before it was an instance
+        finally:
+            other.close()
+        for at in range(0, len(rows), PART):
+            yield Part((outer, child, attempt), rows[at : at + PART])
+
+
+def _ended(journal: Journal, indices: Indices) -> Iterator[Ended]:
+    """The members that ended there, as far as its live state goes back: more than that are never untold."""
+    ended = [job for job in journal.look().jobs.values() if job.state == INACTIVE and job.commits and not interrupted(job)]
+    ended.sort(key=lambda job: job.commits[0])
+    version, index = 0, dict[int, int]()
+    for job in ended:
+        if job.commits[0] != version:
+            version = job.commits[0]
+            index = _indices_in(journal, version)
+        position = indices.position_of(index.get(job.id, -1))
+        if position >= 0:
+            yield row_of(result_of(job), position)
+
+
+def interrupted(job: Job) -> bool:
+    """Whether a job ended because its instance did."""
+    if job.exception:
+        return job.exception[0] in WITH_IT
+    return job.status is not None and job.status & 0x7F in BY_SIGNAL
+
+
+def _indices_in(journal: Journal, version: int) -> dict[int, int]:
+    """The indices of the jobs that one commit submitted."""
+    found = {}
+    for _, event in journal.story([version]):
+        if event.name != "submit" or not isinstance(event.subject, int):
+            continue
+        try:
+            environment = (event.context or {})["jobspec"]["attributes"]["system"]["environment"]
+            found[event.subject] = int(environment[VARIABLE])
+        except (KeyError, TypeError, ValueError):
+            continue  # somebody else's job
+    return found

@@ -1,0 +1,181 @@
+"""An ensemble as it is looked at from the instance whose job it is. Only reads; a job that is none is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, decode, part_of, total_of
+from ..journal.file_archive import read_archive
+from ..journal.history import History
+from ..journal.ids import f58
+from ..journal.job import INACTIVE
+from ..kvs.errors import Corrupt, Rejected, Unavailable
+from .child import child_namespace, child_number
+from .ensemble_record import RESULTS, Record, keys_in
+from .follow import Follower, Tail, timed_out
+from .nested import beside
+
+if TYPE_CHECKING:
+    from ..journal.job import Job
+    from .client import Instance
+    from .follow import JobResult
+
+LOOK_S = 0.25
+
+
+class Seen(NamedTuple):
+    """counts: what has ended so far. failed: members that did not succeed and have not been told yet, with the part they are in.
+    result: of the ensemble's own job, once that is over."""
+
+    counts: Count
+    failed: list[tuple[Part, Ended]]
+    result: JobResult | None
+
+
+class EnsembleView:
+    """instance: the one whose job `id` the ensemble is. Raises `Rejected` (code no-ensemble, no-such-job)."""
+
+    def __init__(self, instance: Instance, id: int) -> None:
+        self.instance, self.id = instance, id
+        self.job = instance.job(id)
+        self.request = _request_of(instance, self.job)
+        self.indices = Indices(self.request.ranges)
+        self.total = len(self.indices)
+        self._record: tuple[int, Record] | None = None
+        self._told: set[str] = set()
+        self._last: dict[int, int] = {}
+
+    @property
+    def over(self) -> bool:
+        return self.job.state == INACTIVE
+
+    def record(self) -> Record | None:
+        """What it knows of itself; None before it is an instance."""
+        from .client import Instance
+
+        number = child_number(self.job, self.instance.store.namespace)
+        if not number:
+            return None
+        if self._record is None or self._record[0] != number:
+            store = beside(self.instance.store, child_namespace(self.instance.store.namespace, self.id, number))
+            try:
+                self._record = number, Record(Instance(store).kvs)
+            except (Rejected, Unavailable) as error:
+                store.close()
+                if error.code not in ("no-instance", "gone"):
+                    raise
+                return None
+            self._told = set()
+        return self._record[1]
+
+    def close(self) -> None:
+        if self._record is not None:
+            self._record[1].kvs.journal.store.close()
+            self._record = None
+
+    def count(self) -> Count:
+        """What has ended so far, all children together."""
+        record = self.record()
+        return Count() if record is None else total_of(record.counts().values())
+
+    def rows(self, keep: Callable[[Ended], bool] | None = None) -> Iterator[tuple[int, Part, Ended]]:
+        """(index, part, result) of members that have ended, in the order of their indices."""
+        record = self.record()
+        if record is not None:
+            for part, row in record.rows(self.total, keep):
+                yield self.indices[row.position], part, row
+
+    def finished(self, keep: Callable[[Ended], bool]) -> bytearray:
+        """A byte for each position, 1 where a member has ended so."""
+        done = bytearray(self.total)
+        record = self.record()
+        for _, part in record.parts() if record is not None else ():
+            for row in part:
+                if row.position < self.total and keep(row):
+                    done[row.position] = 1
+        return done
+
+    def path(self, part: Part, row: Ended) -> str:
+        """The path of a member's job, as other commands take it."""
+        outer, child, attempt = part.path
+        here = child_number(self.job, self.instance.store.namespace)
+        first = f58(self.id) + (f".{outer}" if outer != here else "")
+        last = attempt if outer != here else self._last_attempt(child, attempt)
+        return f"{first}/{f58(child)}" + (f".{attempt}" if last != attempt or outer != here else "") + f"/{f58(row.id)}"
+
+    def _last_attempt(self, child: int, attempt: int) -> int:
+        """Which attempt of a child was its last so far; asked for once each."""
+        if attempt > self._last.get(child, 0) and self._record is not None:
+            journal = self._record[1].kvs.journal
+            job = journal.look().jobs.get(child)
+            self._last[child] = max(attempt, child_number(job, journal.store.namespace) if job is not None else 0)
+        return self._last.get(child, attempt)
+
+    def follow(self, timeout: float | None = None) -> Iterator[Seen]:
+        """What has changed, a few times a second, until its job is over. timeout: seconds; raises Unavailable (code timeout)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        known, at = self.instance.known([self.id])
+        self.job = known[0]
+        follower = Follower([] if self.job.t_inactive else [self.job])
+        with closing(Tail(self.instance.store, *at)) as tail:
+            while follower.waiting:
+                left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
+                if left <= 0:
+                    raise timed_out(f"ensemble {f58(self.id)} still active")
+                ended: list[JobResult] = []
+                for commit in tail.each(left):
+                    ended += follower.take(commit)
+                    self._hear(commit.events)
+                if ended:
+                    break
+                yield self._seen(None)
+        self.job = self.instance.job(self.id)
+        from .follow import result_of
+
+        yield self._seen(result_of(self.job))
+
+    def _hear(self, events: list[list[object]]) -> None:
+        """That it is an instance now, or another one."""
+        if any(event[0] in ("memo", "requeue") and event[1] == self.id for event in events):
+            self.job = self.instance.job(self.id)
+
+    def _seen(self, result: JobResult | None) -> Seen:
+        record = self.record()
+        if record is None:
+            return Seen(Count(), [], result)
+        view = record.kvs.view()
+        failed: list[tuple[Part, Ended]] = []
+        for key in keys_in(view, RESULTS):
+            if key not in self._told:
+                self._told.add(key)
+                part = part_of(view.get(key))
+                if part.failed:
+                    failed += [(part, row) for row in part if not row.ok]
+        return Seen(total_of(record.counts(view).values()), failed, result)
+
+
+def _request_of(instance: Instance, job: Job) -> Request:
+    """What the job's file holds. Raises `Rejected` (code no-ensemble), `Corrupt`."""
+    spec = job.jobspec or _submitted(instance, job)
+    files = ((spec.get("attributes") or {}).get("system") or {}).get("files")
+    command = spec["tasks"][0]["command"]
+    if not isinstance(files, dict) or FILE not in files or "ensemble" not in command:
+        raise Rejected(f"{f58(job.id)} is no ensemble", code="no-ensemble", hint="fluxkv ensemble submit makes one")
+    (file,) = read_archive({FILE: files[FILE]})
+    if not file.parts:
+        return decode(file.data)
+    found = History(instance.store).blobs([name for _, _, name in file.parts])
+    if None in found:
+        raise Corrupt(f"{f58(job.id)}: its request is no more in the store", code="no-blob")
+    return decode(b"".join(one for one in found if one is not None))
+
+
+def _submitted(instance: Instance, job: Job) -> dict[str, Any]:
+    for _, event in instance.journal.story(job.commits[:1], job.id):
+        if event.name == "submit" and event.context:
+            found: dict[str, Any] = event.context["jobspec"]
+            return found
+    raise Rejected(f"{f58(job.id)}: its jobspec is no more in the journal", code="archived", hint="look into the archive")

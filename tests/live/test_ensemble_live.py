@@ -1,0 +1,172 @@
+"""Ensembles of real jobs: each member once, failures run again, children and whole ensembles that are killed, ends in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.client import connect
+from fluxkv.instances.ensemble_salvage import interrupted
+from fluxkv.instances.ensemble_view import EnsembleView
+from fluxkv.journal.ids import f58, parse_id
+from fluxkv.journal.job import INACTIVE
+
+pytestmark = pytest.mark.live
+
+
+def rows(site: Any, id: str, *options: str) -> list[dict[str, Any]]:
+    done = site.run("ensemble", "results", "--json", *options, id)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def told(site: Any, view: EnsembleView, count: int) -> None:
+    """Waits until so many members are known to have ended."""
+    deadline = time.monotonic() + live.PATIENCE_S
+    for seen in view.follow(live.PATIENCE_S):
+        assert seen.result is None, f"it ended first: {seen}; {site.logs()}"
+        if seen.counts.done >= count:
+            return
+        assert time.monotonic() < deadline, f"{seen}; {site.logs()}"
+
+
+def of_child(site: Any, words: str) -> list[int]:
+    """Processes whose command line has these words."""
+    return sorted(pid for pid, command in site.processes().items() if words in command)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children_of(site: Any, id: int) -> dict[int, int]:
+    """The children of an ensemble: job -> number of its last attempt."""
+    with connect(child_uri(site.uri, id)) as inside:
+        return {job.id: job.number for job in inside.state().jobs.values()}
+
+
+def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    script = f"echo $FLUX_JOB_CC >> {diary}; test -e {tmp_path}/mended || exit $(( $FLUX_JOB_CC % 50 == 7 ? 3 : 0 ))"
+    with live.site(tmp_path, "-s", "3", "--cores", "2") as site:
+        version = site.client.store.meta().version
+        done = site.run("ensemble", "run", "--cc=1-120", "sh", "-c", script)
+        assert done.returncode == 3, done.stderr
+        id = site.run("job", "last").stdout.strip()
+        assert sorted(map(int, diary.read_text().split())) == list(range(1, 121))
+        lines = done.stderr.splitlines()
+        for index in (7, 57, 107):
+            (line,) = [one for one in lines if f" index {index}: " in one]
+            assert line.startswith(f"{id}: index {index}: exit code 3 ({id}/ƒ")
+            path = line.rpartition("(")[2].rstrip(")")
+            assert site.run("job", "status", path).returncode == 3
+        assert lines[-1].startswith("jobs: 120/120 done, 3 failed")
+
+        found = rows(site, id)
+        assert [row["index"] for row in found] == list(range(1, 121))
+        assert {row["index"] for row in found if row["result"] != "CD"} == {7, 57, 107}
+        assert len({row["job"] for row in found}) == 120
+        status = json.loads(site.run("ensemble", "status", "--json", id).stdout)
+        assert (status["done"], status["failed"], status["left"], len(status["children"])) == (120, 3, 0, 3)
+        commits = site.client.store.meta().version - version
+        assert commits < 25, f"this instance has {commits} commits for an ensemble of 120"
+
+        (tmp_path / "mended").touch()
+        diary.unlink()
+        done = site.run("ensemble", "rerun", "--failed", "--follow", id)
+        assert done.returncode == 0, done.stderr
+        assert sorted(map(int, diary.read_text().split())) == [7, 57, 107]
+        again = site.run("job", "last").stdout.strip()
+        assert [row["index"] for row in rows(site, again)] == [7, 57, 107]
+        assert "no member" in site.run("ensemble", "rerun", again).stderr
+        assert "is no ensemble" in site.run("ensemble", "status", f58(site.submit("true"))).stderr
+        assert site.run("ensemble", "submit", "-c3", "--cc=1-9", "true").returncode == 1  # no node has three cores
+
+
+@pytest.mark.parametrize("victim", ["ensemble feed", "start --policy=throughput"])
+def test_a_child_that_is_killed_repeats_nothing_that_has_ended(tmp_path: Path, victim: str) -> None:
+    diary = tmp_path / "diary"
+    with live.site(tmp_path, "-s", "3", "--cores", "2") as site:
+        done = site.run("ensemble", "submit", "--cc=1-300", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
+        assert done.returncode == 0, done.stderr
+        id = done.stdout.strip()
+        view = EnsembleView(site.client, parse_id(id))
+        told(site, view, 60)
+        # The first of them: the process that the child's job is, or what feeds it, with a start above it.
+        os.kill(next(pid for pid in of_child(site, victim) if is_victim(pid, victim)), signal.SIGKILL)
+        assert site.run("ensemble", "watch", id).returncode == 0
+
+        found = rows(site, id)
+        assert [row["index"] for row in found] == list(range(1, 301))
+        assert {row["result"] for row in found} == {"CD"}
+        attempts = children_of(site, view.id)
+        (killed,) = [job for job, number in attempts.items() if number > 1]
+        # Whatever the first attempt's journal has as ended has not been run again.
+        with connect(child_uri(child_uri(site.uri, view.id), killed)) as first:
+            ended = {f"{id}/{f58(killed)}.1/{f58(job.id)}" for job in first.state().jobs.values()
+                     if job.state == INACTIVE and not interrupted(job)}  # fmt: skip
+        assert ended == {row["job"] for row in found if f"/{f58(killed)}.1/" in row["job"]}
+        assert ended, "it was killed before it had done anything"
+        once = {str(row["index"]) for row in found if row["job"] in ended}
+        lines = Counter(diary.read_text().split())
+        assert set(lines) == {str(index) for index in range(1, 301)}
+        assert [index for index in once if lines[index] != 1] == []
+        view.close()
+
+
+def is_victim(pid: int, victim: str) -> bool:
+    """Not a start that leads a process of the same words (the shell's wrapper)."""
+    try:
+        command = Path(f"/proc/{parent_of(pid)}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return False
+    return victim not in command
+
+
+def test_an_ensemble_that_begins_again_repeats_nothing_that_has_ended(tmp_path: Path) -> None:
+    """Its launcher is killed, and so are all of its processes: its next attempt is another instance."""
+    diary = tmp_path / "diary"
+    with live.site(tmp_path, "-s", "2", "--cores", "2") as site:
+        done = site.run("ensemble", "submit", "--cc=1-160", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
+        id = done.stdout.strip()
+        view = EnsembleView(site.client, parse_id(id))
+        told(site, view, 40)
+        site.kill("launcher")
+        assert site.run("ensemble", "watch", id).returncode == 0
+        found = rows(site, id)
+        assert [row["index"] for row in found] == list(range(1, 161))
+        first = {row["index"] for row in found if row["job"].startswith(f"{id}.1/")}
+        assert len(first) >= 40
+        lines = Counter(map(int, diary.read_text().split()))
+        assert set(lines) == set(range(1, 161))
+        assert [index for index in first if lines[index] != 1] == []
+        view.close()
+
+
+def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
+    with live.site(tmp_path, "-s", "2", "--cores", "2") as site:
+        id = site.run("ensemble", "submit", "--cc=1-1000", "--output=none", "sleep", "0.1").stdout.strip()
+        view = EnsembleView(site.client, parse_id(id))
+        told(site, view, 4)
+        assert site.run("cancel", id).returncode == 0
+        done = site.run("ensemble", "watch", id)
+        assert done.returncode != 0
+        assert "did not run to an end" in done.stderr
+        site.until(lambda state: state.jobs[view.id].state == INACTIVE, "the ensemble is over")
+        assert of_child(site, "sleep 0.1") == []
+        assert of_child(site, "ensemble feed") == []
+        left = json.loads(site.run("ensemble", "status", "--json", id).stdout)["left"]
+        assert 0 < left < 1000
+        done = site.run("ensemble", "rerun", "--unfinished", id)
+        assert f"fluxkv: {left} members of {id}" in done.stderr
+        site.run("cancel", done.stdout.strip())
+        view.close()

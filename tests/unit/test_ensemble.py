@@ -1,0 +1,286 @@
+"""Ensembles: members and shares, results as columns, the record that children share. Whole ones: `live/test_ensemble_live.py`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxkv.instances.client import Instance, connect
+from fluxkv.instances.ensemble_record import Info, Record, Share
+from fluxkv.instances.ensemble_salvage import interrupted
+from fluxkv.journal.ensemble import (
+    MOST,
+    Count,
+    Ended,
+    Indices,
+    Part,
+    Request,
+    Rows,
+    decode,
+    enough,
+    gaps,
+    indices_of,
+    packed_rows,
+    part_of,
+    share_size,
+    total_of,
+)  # fmt: skip
+from fluxkv.journal.ids import f58
+from fluxkv.journal.job import Job
+from fluxkv.kvs.errors import Corrupt, Rejected
+from fluxkv.tools.ensemble_cmd import submit
+from fluxkv.tools.ensemble_request import cutter, request_of
+
+# -- members --------------------------------------------------------------------------------------------------------
+
+sets = st.sets(st.integers(0, 200), min_size=1)
+
+
+def runs(numbers: set[int]) -> Indices:
+    ordered = sorted(numbers)
+    return Indices([(one, one) for one in ordered])
+
+
+@given(sets)
+def test_indices_are_a_sorted_list(numbers: set[int]) -> None:
+    for indices in (runs(numbers), indices_of(",".join(map(str, sorted(numbers))))):
+        every = sorted(numbers)
+        assert list(indices) == every
+        assert len(indices) == len(every)
+        assert [indices[at] for at in range(len(every))] == every
+        assert [indices.position_of(one) for one in every] == list(range(len(every)))
+        assert all(indices.position_of(one) == -1 for one in range(202) if one not in numbers)
+        for start in range(len(every)):
+            assert list(indices.part(start, 3)) == every[start : start + 3]
+
+
+def test_a_million_indices_are_one_range() -> None:
+    indices = indices_of("1-1000000")
+    assert indices.ranges == ((1, 1_000_000),)
+    assert (indices[0], indices[999_999], indices.position_of(500_000)) == (1, 1_000_000, 499_999)
+
+
+def test_ranges_that_overlap_are_refused() -> None:
+    for ranges in ([(1, 3), (3, 4)], [(4, 5), (1, 2)], [(5, 4)]):
+        with pytest.raises(Rejected):
+            Indices(ranges)
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_gaps_are_what_has_not_ended(ended: list[bool]) -> None:
+    found = [at for first, last in gaps(bytearray(ended)) for at in range(first, last + 1)]
+    assert found == [at for at, one in enumerate(ended) if not one]
+
+
+@given(st.integers(1, 100_000), st.integers(1, 64), st.integers(1, 128), st.floats(0, 5000))
+def test_shares_take_all_and_become_smaller(total: int, children: int, slots: int, rate: float) -> None:
+    sizes, left = [], total
+    while left:
+        size = share_size(left, children, slots, rate)
+        assert 1 <= size <= min(left, MOST)
+        assert size >= min(left, slots, MOST)
+        sizes.append(size)
+        left -= size
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] <= max(total // (2 * children), slots, int(rate / 2), 1)  # nobody takes what half of the children could do
+    assert slots * 2 <= max(enough(slots, rate), 2 * MOST)
+
+
+# -- bytes ----------------------------------------------------------------------------------------------------------
+
+ended = st.builds(
+    Ended, st.integers(0, 2**20), st.integers(0, 2**64 - 1), st.sampled_from((1, 2, 4, 8)), st.integers(-1, 0xFFFF),
+    st.integers(1, 100), st.floats(0, 2e9), st.floats(0, 1e6, width=32), st.text(max_size=50),
+)  # fmt: skip
+
+
+@given(st.lists(ended, max_size=20))
+def test_results_come_back_as_they_were(rows: list[Ended]) -> None:
+    part = part_of(Part((1, 17, 2), rows).encode())
+    assert list(part) == rows
+    assert part.path == (1, 17, 2)
+    assert part.failed == sum(not row.ok for row in rows)
+    count = Count(3, 1, 2, 9).plus(part)
+    assert (count.done, count.failed) == (3 + len(rows), 1 + part.failed)
+    assert count.worst == max([2, *(row.returncode for row in rows if not row.ok)])
+
+
+@pytest.mark.parametrize("data", [b"", b"x", Part((1, 2, 3)).encode()[:-3], Request({}, (), ((1, 2),), {}).encode()])
+def test_results_that_cannot_be_read_are_said_to_be(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        part_of(data)
+
+
+def test_a_member_s_exit_code_is_a_shell_s() -> None:
+    def row(result: int, status: int) -> Ended:
+        return Ended(0, 1, result, status, 1, 1.0, 1.0)
+
+    found = [row(1, 0), row(2, 3 << 8), row(2, 9), row(4, -1), row(8, 142 << 8), row(2, 0)]
+    assert [one.returncode for one in found] == [0, 3, 137, 1, 142, 1]
+    assert [one.letters for one in found] == ["CD", "F", "F", "CA", "TO", "F"]
+
+
+def test_a_request_comes_back_as_it_was() -> None:
+    rows, count = packed_rows([str(n), "x"] for n in range(2500))
+    made = Request({"a": [1]}, ("{cc}",), ((0, 2499),), {"A": "b"}, 2, 1, rows, ("p=x",), {"queue": {}}, {"b": b"c"}, 4)
+    assert decode(made.encode()) == made
+    assert decode(made.encode()).encode() == made.encode()
+    assert count == 2500
+    inputs = Rows(decode(made.encode()).rows)
+    assert [inputs[at] for at in (0, 999, 1000, 2499)] == [("0", "x"), ("999", "x"), ("1000", "x"), ("2499", "x")]
+    with pytest.raises(Corrupt):
+        decode(made.encode()[:-1])
+
+
+# -- what is typed --------------------------------------------------------------------------------------------------
+
+
+def asked(*words: str) -> Request:
+    context = submit.make_context("submit", list(words))
+    values = {name: value for name, value in context.params.items() if name not in ("uri", "dry_run", "words")}
+    return decode(request_of(values, context.params["words"]).encode())
+
+
+def test_a_member_has_its_number_in_command_files_and_environment() -> None:
+    request = asked("--cc=5,7-8", "--output=out.{cc}", "--env=N=n{cc}", "-c2", "-n3", "./simulate", "{cc}", "{{id}}")
+    cut = cutter(request)
+    made = [cut(index) for index in Indices(request.ranges)]
+    assert [one["tasks"][0]["command"] for one in made] == [["./simulate", n, "{{id}}"] for n in ("5", "7", "8")]
+    system = made[1]["attributes"]["system"]
+    assert system["environment"] == {"N": "n7", "FLUX_JOB_CC": "7"}
+    assert system["shell"]["options"]["output"]["stdout"]["path"] == "out.7"
+    assert request.cores == 6
+
+
+def test_inputs_fill_a_member_as_bulksubmit_fills_a_job() -> None:
+    request = asked("echo", "{0}", "{1}", "{seq}", "{{id}}", ":::", "a", "b", ":::", "1", "2")
+    cut = cutter(request)
+    found = [cut(index)["tasks"][0]["command"] for index in (3, 0)]
+    assert found == [["echo", "b", "2", "3", "{{id}}"], ["echo", "a", "1", "0", "{{id}}"]]
+    assert cut(2)["attributes"]["system"]["environment"]["FLUX_JOB_CC"] == "2"
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("--cc=1-3",), "no command"),
+    (("--cc=x", "true"), "--cc"),
+    (("--cc=1-3", "-n", "{cc}", "true"), "--ntasks"),
+    (("--cc=1-3", "--define=p=x", "true"), "--define"),
+    (("--cc=1-3", "--conf=resource.a=1", "true"), "--conf"),
+    (("echo", "{1}", ":::", "a"), "asks for input 1"),
+    (("echo", "{.p}", ":::", "a"), "no part"),
+    (("echo", ":::"), "no input"),
+    (("--per-node=0", "--cc=1", "true"), "--per-node"),
+])  # fmt: skip
+def test_what_cannot_be_is_said_before_there_is_a_job(words: tuple[str, ...], told: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        asked(*words)
+    assert told in caught.value.format_message()
+
+
+def test_one_bad_input_among_many_is_said_before_there_is_a_job() -> None:
+    with pytest.raises(click.UsageError, match="p2 of 'x'"):
+        asked("--define=p2=int(x)", "echo", "{.p2}", ":::", "1", "2", "x")
+
+
+# -- the record -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(instance: Instance) -> Record:
+    return Record(instance.kvs)
+
+
+def test_no_two_children_take_the_same(instance: Instance, record: Record) -> None:
+    """Two that look at the same moment: one of them takes again."""
+    total, pool = 100, Indices([(0, 39), (60, 119)])
+    record.begin(Info(120, 2, 1), pool)
+    with connect(instance.uri) as other:
+        records = {1: record, 2: Record(other.kvs)}
+        for each in records.values():
+            each.shares(each.kvs.view())  # both have seen the beginning
+        taken: dict[int, list[int]] = {1: [], 2: []}
+        for turn in range(100):
+            child = 1 + turn % 2
+            found = records[child].take(child, lambda left: 7)
+            if found is None:
+                break
+            share, left = found
+            taken[child] += records[child].positions(share)
+            assert left == total - sum(map(len, taken.values()))
+        assert sorted(taken[1] + taken[2]) == list(pool)
+        assert len(taken[1]) + len(taken[2]) == total
+        mine = [at for share in record.shares(record.kvs.view(), 2) for at in record.positions(share)]
+        assert sorted(mine) == sorted(taken[2])
+
+
+def test_a_take_that_loses_is_made_again(instance: Instance, record: Record) -> None:
+    record.begin(Info(10, 2, 1), Indices([(0, 9)]))
+    with connect(instance.uri) as other:
+        second = Record(other.kvs)
+        once: list[Any] = []
+
+        def size(left: int) -> int:
+            if not once:
+                once.append(second.take(2, lambda left: 4))  # while the first is deciding
+            return 4
+
+        assert record.take(1, size) == (Share(1, 4, 4, 1), 2)
+        assert once == [(Share(1, 0, 4, 2), 6)]
+    assert record.take(1, lambda left: 100) == (Share(1, 8, 2, 1), 0)
+    assert record.take(1, lambda left: 100) is None
+
+
+def row(position: int, result: int = 1, status: int = 0) -> Ended:
+    return Ended(position, 1000 + position, result, status, 1, 5.0, 0.5)
+
+
+def test_results_are_listed_in_the_order_of_indices(record: Record) -> None:
+    record.begin(Info(6, 2, 1), Indices([(0, 5)]))
+    record.report(Part((1, 7, 1), [row(3), row(0)]), 7, 1, Count(2, 0, 0, 1))
+    record.report(Part((1, 8, 1), [row(5, 2, 256), row(1)]), 8, 1, Count(2, 1, 1, 0))
+    record.report(Part((1, 7, 1)), 7, 2, Count(2, 0, 0, 0))  # nothing new but what it has come to
+    assert [one.position for _, one in record.rows(6)] == [0, 1, 3, 5]
+    assert [part.path[1] for part, _ in record.rows(6)] == [7, 8, 7, 8]
+    assert [one.position for _, one in record.rows(6, lambda one: not one.ok)] == [5]
+    assert gaps(record.finished(6)) == [(2, 2), (4, 4)]
+    assert record.counts() == {7: Count(2, 0, 0, 0), 8: Count(2, 1, 1, 0)}
+    assert record.total() == total_of(record.counts().values()) == Count(4, 1, 1, 0)
+
+
+def test_another_round_hands_out_what_is_left(record: Record) -> None:
+    record.begin(Info(10, 1, 1), Indices([(0, 9)]))
+    record.take(1, lambda left: 6)
+    record.begin(Info(10, 1, 2), Indices([(2, 3), (8, 9)]))
+    assert record.shares(record.kvs.view()) == []  # what was taken in the last round is nobody's
+    found = record.take(2, lambda left: 3)
+    assert found is not None
+    assert list(record.positions(found[0])) == [2, 3, 8]
+    assert json.loads(record.kvs.get("ensemble"))["round"] == 2
+
+
+# -- what children that are gone had come to --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("exception", "status", "again"), [
+    (None, 0, False), (None, 256, False), (None, 15, True), (None, 9, True), (None, 11, False),
+    (["shutdown", "the instance is being stopped"], 15, True), (["lost", ""], None, True),
+    (["timeout", ""], 142 << 8, False), (["cancel", ""], None, False),
+])  # fmt: skip
+def test_what_ended_with_its_child_is_run_again(exception: Any, status: int | None, again: bool) -> None:
+    job = Job(1)
+    job.exception, job.status = exception, status
+    assert interrupted(job) == again
+
+
+def test_names_of_children_are_job_ids(record: Record) -> None:
+    child = 123_456_789_012
+    record.report(Part((1, child, 1), [row(0)]), child, 1, Count(1))
+    assert list(record.counts()) == [child]
+    assert any(f58(child)[1:] in entry.key for entry in record.kvs.ls("count"))
+
+

@@ -1,0 +1,176 @@
+"""How an ensemble looks: a bar and failures while it runs, its children, its members' results; and those to be run again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..journal.ensemble import Indices, gaps
+from ..journal.ids import f58
+from .ensemble import TOLD
+from .render import duration_text, out, print_json, progress, say, table
+
+if TYPE_CHECKING:
+    from ..instances.ensemble_view import EnsembleView, Seen
+    from ..journal.ensemble import Ended, Part
+
+_WIDTHS = (10, 2, 6, 10)
+
+
+def why(row: Ended) -> str:
+    """How a member that did not succeed ended, in one line; "" for one that did."""
+    from .eventview import status_text
+    from .formats import clean
+
+    if row.ok:
+        return ""
+    return clean(row.why) if row.why else "never ran" if row.status < 0 else status_text(row.status)
+
+
+def follow(view: EnsembleView, timeout: float | None) -> int:
+    """Stay with it until it ends; the exit code. Ctrl-C leaves it alone."""
+    told = 0
+
+    def tell(seen: Seen) -> None:
+        nonlocal told
+        for part, row in seen.failed:
+            told += 1
+            if told <= TOLD:
+                say(f"{f58(view.id)}: index {view.indices[row.position]}: {why(row)} ({view.path(part, row)})")
+
+    seen: Seen | None = None
+    try:
+        before = view.count()
+        with progress(view.total, done=before.done, failed=before.failed) as drawn:
+            for seen in view.follow(timeout):
+                tell(seen)
+                drawn.update(seen.counts.done, seen.counts.failed)
+    except KeyboardInterrupt:
+        name = f58(view.id)
+        say(f"fluxkv: the ensemble goes on; fluxkv ensemble watch {name} follows it again, fluxkv cancel {name} ends it")
+        return 130
+    if seen is None or seen.result is None:
+        return 1
+    if told > TOLD:
+        say(f"fluxkv: {told - TOLD} more failed; fluxkv ensemble results --failed {f58(view.id)} lists them")
+    return _judged(view, seen)
+
+
+def _judged(view: EnsembleView, seen: Seen) -> int:
+    """The exit code of an ensemble that has ended; what ended it, if members did not, is said."""
+    result, name = seen.result, f58(view.id)
+    if result is not None and result.exception is not None:
+        say(f"{name}: exception: type={result.exception[0]} note={result.exception[1]}")
+    if missing := view.total - seen.counts.done:
+        say(f"{name}: {missing} members did not run to an end; fluxkv ensemble rerun {name} submits them again")
+    code = seen.counts.worst or (result.returncode if result is not None else 1)
+    return code or (1 if missing else 0)
+
+
+def show_status(view: EnsembleView, as_json: bool) -> None:
+    """One picture of it."""
+    from .jobview import inactive_reason, status_abbrev
+
+    record = view.record()
+    counts = record.counts() if record is not None else {}
+    total = view.count()
+    job, name = view.job, f58(view.id)
+    if as_json:
+        print_json({
+            "id": name, "name": job.name, "status": status_abbrev(job), "total": view.total, "done": total.done,
+            "failed": total.failed, "running": 0 if view.over else total.running, "left": view.total - total.done,
+            "returncode": total.worst, "nodes": job.nnodes,
+            "children": {f58(child): count._asdict() for child, count in counts.items() if child},
+        })  # fmt: skip
+        return
+    rest = view.total - total.done
+    text = f"{name} {job.name} {status_abbrev(job)}: {total.done:,} of {view.total:,} done, {total.failed:,} failed"
+    if rest and view.over:
+        text += f", {rest:,} did not run to an end"
+    out(text + (f"; {inactive_reason(job)}" if view.over and job.exception is not None else ""))
+    rows = [
+        (f"{name}/{f58(child)}" if child else "earlier attempts", count.done, count.failed, "" if view.over else count.running)
+        for child, count in sorted(counts.items())
+    ]
+    if rows:
+        table(("CHILD", "DONE", "FAILED", "ACTIVE"), rows, right=(1, 2, 3))
+
+
+def show_results(view: EnsembleView, *, failed: bool, header: bool, as_json: bool) -> None:
+    """A line for each member that has ended, as they are read: there may be very many."""
+    wide = max(5, len(str(view.indices[view.total - 1])))
+    if header and not as_json:
+        out(f"{'INDEX':>{wide}} ST  EXIT    RUNTIME JOB")
+    lines: list[str] = []
+    for index, part, row in view.rows(_failed if failed else None):
+        lines.append(_json_line(view, index, part, row) if as_json else _line(view, index, part, row, wide))
+        if len(lines) == 1000:
+            out("\n".join(lines))
+            lines = []
+    if lines:
+        out("\n".join(lines))
+
+
+def _failed(row: Ended) -> bool:
+    return not row.ok
+
+
+def _line(view: EnsembleView, index: int, part: Part, row: Ended, wide: int) -> str:
+    text = why(row)
+    said = f" {text}" if text else ""
+    return f"{index:>{wide}} {row.letters:<2} {row.returncode:>5} {duration_text(row.runtime):>10} {view.path(part, row)}{said}"
+
+
+def _json_line(view: EnsembleView, index: int, part: Part, row: Ended) -> str:
+    from .render import json_text
+
+    found: dict[str, Any] = {
+        "index": index, "result": row.letters, "returncode": row.returncode, "status": row.status if row.status >= 0 else None,
+        "attempt": row.attempt, "t_run": row.t_run, "runtime": round(row.runtime, 6), "job": view.path(part, row),
+    }  # fmt: skip
+    if not row.ok:
+        found["why"] = why(row)
+    return json_text(found)
+
+
+def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
+    """Submit members anew; the new ensemble's id, 0 if there are none. Raises `Rejected` (code active)."""
+    from ..journal.ensemble import FILE
+    from .child_options import content
+    from .ensemble import put_blobs
+    from .ensemble_cmd import not_over
+    from .kept import kept_jobspec
+
+    if not view.over:
+        raise not_over(view)
+    not_again = view.finished(lambda row: row.ok or not failed)
+    if not unfinished:
+        ended = view.finished(lambda row: True)
+        for position in (at for at, one in enumerate(ended) if not one):
+            not_again[position] = 1
+    indices = _runs(view.indices, gaps(not_again))
+    if not indices:
+        say(f"fluxkv: no member of {f58(view.id)} is to be run again")
+        return 0
+    blobs: dict[str, bytes] = {}
+    request = view.request._replace(ranges=tuple(indices))
+    jobspec = kept_jobspec(view.instance, view.job, original=True)
+    system = {**jobspec["attributes"]["system"]}
+    system["files"] = {FILE: content(request.encode(), 0o600, blobs)}
+    system.pop("dependencies", None)
+    made = {**jobspec, "attributes": {**jobspec["attributes"], "system": system}}
+    put_blobs(view.instance, blobs)
+    (id,) = view.instance.submitter.submit([(made, request.env)], 16, 0)
+    say(f"fluxkv: {len(Indices(indices))} members of {f58(view.id)}")
+    return id
+
+
+def _runs(indices: Indices, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges of indices at ranges of positions."""
+    found: list[tuple[int, int]] = []
+    for first, last in places:
+        for index in indices.part(first, last - first + 1):
+            if found and found[-1][1] == index - 1:
+                found[-1] = found[-1][0], index
+            else:
+                found.append((index, index))
+    return found
