@@ -58,6 +58,10 @@ JOB_STATE = {
     "job urgency": "pending",
     "job wait": "ending",
     "job wait-event": "ending",
+    "ensemble watch": "ensemble",
+    "ensemble status": "ensemble",
+    "ensemble results": "ensemble",
+    "ensemble rerun": "mended ensemble",
     "hold": "pending",
     "release": "pending",
     "requeue": "running",
@@ -240,6 +244,7 @@ class World:
         self.in_order_at = -1  # the journal's version
         self.last = ""  # the example before
         self.old_ids: list[int] = []
+        self.ensembles: dict[str, int] = {}
 
     def build(self) -> None:
         """The instance everything speaks to, and one that is down."""
@@ -305,6 +310,16 @@ class World:
                 self.type("kvs", "namespace", "create", "results")
         self.in_order_at = self.client.store.meta().version
 
+    def ensemble(self, state: str) -> int:
+        """One that is over, made once: all of it well, or with a member that failed and would not fail again."""
+        if state not in self.ensembles:
+            mended = self.home / "mended"
+            script = f"test -e {mended} || exit {{cc}}" if state == "mended ensemble" else "echo {cc}"
+            self.ensembles[state] = parse_id(self.shell.ok("ensemble", "submit", "-N1", "--cc=0-1", "sh", "-c", script).strip())
+            self.client.wait(self.ensembles[state], TIMEOUT_S)
+            mended.touch()
+        return self.ensembles[state]
+
     def job(self, state: str) -> int:
         """A new job in this state."""
         client = self.client
@@ -317,6 +332,8 @@ class World:
                     return int(job.id)
         if state == "instance":
             return parse_id(self.shell.ok("alloc", "-n1", "--bg").strip())
+        if state.endswith("ensemble"):
+            return self.ensemble(state)
         if state == "lasting":  # until the command waits for it
             return int(client.submit(["sleep", "2"]).id)
         if state == "cancelled":
