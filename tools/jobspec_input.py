@@ -19,6 +19,7 @@ from .environment import with_limits
 from .options import urgency_of
 
 MAX_LINE = 1 << 20
+MAX_FILE = 1 << 27
 # What may stand beside jobspecs: how they are submitted and followed, not what they are.
 _BESIDE = frozenset(
     ("blobs", "debug", "flags", "jps", "label_io", "log", "log_stderr", "quiet", "show_progress", "timeout", "urgency",
@@ -62,6 +63,27 @@ def jobspec_of_file(path: str) -> tuple[dict[str, Any], Mapping[str, str | None]
     with _open(path) as file:
         text = file.read(MAX_LINE + 1)
     return prepare(parse_jobspec(text, general=True), {}, with_limits(dict(os.environ)))
+
+
+def jobspecs_of(path: str) -> list[dict[str, Any]]:
+    """The jobspecs of a file ("-": standard input): JSON lines, or one as JSON or YAML. Raises `Rejected`."""
+    from ..journal.jobspec import parse_jobspec
+
+    with _open(path) as file:
+        text = file.read(MAX_FILE + 1)
+    if len(text) > MAX_FILE:
+        raise Rejected(f"{path}: is larger than {MAX_FILE} bytes", code="bad-jobspec")
+    found = []
+    for number, line in enumerate(lines := [line for line in text.splitlines() if line.strip()], 1):
+        try:
+            found.append(prepare(_decoded(line), {}, {})[0])
+        except Rejected as error:
+            if len(lines) > 1 and number == 1:  # JSON or YAML of several lines
+                return [prepare(parse_jobspec(text, general=True), {}, {})[0]]
+            raise Rejected(f"{path}, jobspec {number}: {error}", code=error.code, hint=error.hint) from None
+    if not found:
+        raise Rejected(f"{path}: there is no jobspec in it", code="bad-jobspec", hint="fluxkv submit --dry-run prints some")
+    return found
 
 
 def _decoded(line: bytes) -> dict[str, Any]:

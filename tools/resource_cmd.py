@@ -16,6 +16,7 @@ from .fence_cmd import fence
 from .lazy_group import SuggestingGroup
 from .reading import at_option, load, ranks_of, uri_option
 from .resource_graph_cmd import attach, property_group, reload, remove, set_status
+from .resource_match_cmd import match
 from .resource_query_cmd import query
 from .resource_show_cmd import show
 from .resourceview import FIELDS, LIST_STATES, STATUS_DEFAULT, STATUS_STATES
@@ -359,7 +360,7 @@ def _tell(event: Any, lines: Any, out: Callable[[str], None]) -> bool:
 
 
 resource.add_command(fence)
-for command in (attach, property_group, reload, remove, set_status):
+for command in (attach, match, property_group, reload, remove, set_status):
     resource.add_command(command)
 resource.add_command(query)
 resource.add_command(show)
