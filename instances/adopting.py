@@ -20,6 +20,7 @@ from ..kvs.redis_store import open_store
 from . import boot, forks, witness
 from .paths import StateDir
 from .spool import Record
+from .whereabouts import has_own
 from .witness import Loss
 
 
@@ -66,7 +67,7 @@ def opened(uri: str, state_dir: StateDir | None) -> Iterator[Store]:
     handle = None
     if state_dir is not None and not state_dir.running():
         settings = state_dir.read()
-        if not settings.get("parent") and not settings.get("outside"):
+        if has_own(settings) and not settings.get("outside"):
             handle = boot.start_or_attach_server(state_dir, settings)
     try:
         store = open_store(uri)

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
-from ..kvs.errors import Corrupt
+from ..kvs.errors import Corrupt, Unavailable
+from .child import child_namespace, child_number
 from .nested import Totals, is_instance, journal_inside, totals_of
 
 if TYPE_CHECKING:
@@ -70,16 +71,13 @@ class Census:
                 self.left_out += 1
                 continue
             self.room -= 1
-            with journal_inside(journal.store, one) as below:
-                if below is None:
-                    continue
-                below.warn = journal.warn
-                try:
-                    state_below = below.look()
-                except Corrupt as error:  # the others are still shown
-                    journal.warn(f"{below.store.namespace}: {error}")
-                    continue
-                inside[one.id] = self.of(below, state_below, now, one, depth + 1, over)
+            try:
+                with journal_inside(journal.store, one) as below:
+                    if below is not None:
+                        below.warn = journal.warn
+                        inside[one.id] = self.of(below, below.look(), now, one, depth + 1, over)
+            except (Corrupt, Unavailable) as error:  # the others are still shown
+                journal.warn(f"{child_namespace(namespace, one.id, child_number(one, namespace))}: {error}")
         totals = summed(own, inside.values(), over=over)
         return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
 

@@ -23,6 +23,7 @@ from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
+from . import whereabouts
 from .discover import Row, make_R
 from .follow import Tail
 from .paths import StateDir, find_uri, state_dir_of
@@ -93,19 +94,11 @@ def child_number(job: Job, parent: str) -> int:
     return int(digits) if digits != namespace and digits.isdecimal() and len(digits) < 7 else 0
 
 
-def parent_uri(uri: str) -> str:
-    """The URI of the instance that this one is a job of. Raises `Rejected` for one that is nobody's."""
-    above, _, job = parse_uri(uri).namespace.rstrip("/").rpartition("/")
-    if not job.startswith("ƒ"):
-        raise Rejected(f"{public(uri)} is no job of another instance: it has no parent", code="no-parent")
-    return with_namespace(uri, above or "/")
-
-
 def enter_parent(levels: int) -> None:
     """Have this process act on the parent of the instance that its environment names, or further up. Raises `Rejected`."""
     uri = find_uri()
     for _ in range(levels):
-        uri = parent_uri(uri)
+        uri = whereabouts.parent_of(uri)
     os.environ.update(FLUXKV_URI=uri, FLUX_URI=uri)
     os.environ.pop("FLUXKV_STATE_DIR", None)  # the child's
     if (found := state_dir_of(uri)) is not None:
@@ -113,16 +106,21 @@ def enter_parent(levels: int) -> None:
 
 
 def seal_earlier(here: Place) -> None:
-    """Refuse writes of the children of earlier attempts: one that a healed network brings back decides nothing any more."""
-    for number in range(max(1, here.number - SEALED), here.number):
-        store = open_store(child_uri(here.parent, here.job, number), patience_s=1.0)
-        try:
-            store.seal(store.meta().uid)
-        except (Rejected, Unavailable) as error:
-            if error.code not in ("gone", "no-instance"):  # somebody was quicker; that attempt made no instance
-                raise
-        finally:
-            store.close()
+    """Refuse writes of the children of earlier attempts: one that a healed network brings back decides nothing any more. (One with
+    a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.)"""
+    parent, space = open_store(here.parent), parse_uri(here.parent).namespace
+    try:
+        for number in range(max(1, here.number - SEALED), here.number):
+            try:
+                store = whereabouts.store_of(parent, child_namespace(space, here.job, number))
+                if store is not None:
+                    with closing(store):
+                        store.seal(store.meta().uid)
+            except (Rejected, Unavailable) as error:  # somebody was quicker; that attempt made no instance
+                if error.code not in ("gone", "no-instance", "server-away"):
+                    raise
+    finally:
+        parent.close()
 
 
 def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
@@ -171,14 +169,18 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         _put_graph(document, graph, claims)
     if expiration:
         document["execution"]["expiration"] = expiration
+    server: dict[str, Any] = {"durability": meta.durability, "replicas": meta.replicas}
+    if options.get("kvs") == whereabouts.OWN:
+        from .own_server import settings_of
+
+        server = settings_of(here, meta)
     return {
         "created": time.time(), "uri": child_uri(here.parent, here.job, here.number), "parent": here.parent, "job": f58(here.job),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
-        "R": document, "ranks": [here.node], "lead": here.node == 0, "durability": meta.durability,
-        "replicas": meta.replicas,
+        "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
-        "on_fork": options.get("on_fork") or _parents(here, "on_fork"),  # their server is one, and so is what it loses
-        "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False,
+        "on_fork": options.get("on_fork") or _parents(here, "on_fork"),  # if their server is one, so is what it loses
+        "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False, **server,
     }  # fmt: skip
 
 

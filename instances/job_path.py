@@ -1,7 +1,7 @@
 """Job paths: `ƒA/ƒB` is job ƒB of the child instance that job ƒA is. Decides which instance a path leads to, from journals alone.
 
 Steps are job ids in any form, `.N` behind one names an attempt (default: the last that made an instance), a leading slash begins at
-the root instance of the same server. A child that ended is found as one that runs: each level is read from the one above it.
+the root instance. A child that ended is found as one that runs: each level is read from the one above it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.ids import f58, parse_id
 from ..kvs.errors import Rejected, Unavailable
-from ..kvs.uri import parse_uri, with_namespace
-from .child import child_number, child_uri
+from ..kvs.uri import parse_uri
+from .child import child_namespace, child_number
+from .whereabouts import root_of, uri_of
 
 if TYPE_CHECKING:
     from ..journal.job import Job
@@ -34,7 +35,7 @@ class Step(NamedTuple):
 
 
 class JobPath(NamedTuple):
-    """The way to an instance. rooted: from the root instance of the server, not from where one is."""
+    """The way to an instance. rooted: from the root instance, not from where one is."""
 
     steps: tuple[Step, ...] = ()
     rooted: bool = False
@@ -75,7 +76,7 @@ def instance_at(uri: str, path: JobPath, open: Callable[[str], Store] | None = N
     """
     from ..kvs.redis_store import open_store
 
-    found = with_namespace(uri, "/") if path.rooted else uri
+    found = root_of(uri) if path.rooted else uri
     for at, step in enumerate(path.steps, 1):
         store = (open or open_store)(found)
         try:
@@ -118,10 +119,11 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
             hint="fluxkv batch or alloc makes a new one",
         )  # fmt: skip
     number = step.number or (job.number if job.holds else told or job.number)
-    found = child_uri(uri, job.id, number)
-    if number == told or _is_there(journal.store, found):
-        return found
-    raise _no_instance(job, number, told, where, journal)
+    over = not job.holds or number < job.number
+    found = uri_of(journal.store, uri, child_namespace(space, job.id, number), over=over)
+    if found is None or (number != told and not _is_there(found)):
+        raise _no_instance(job, number, told, where, journal)
+    return found
 
 
 def wait_for_instance(uri: str, path: JobPath, follow: Callable[[Journal, State], Iterator[State]]) -> str:
@@ -132,7 +134,7 @@ def wait_for_instance(uri: str, path: JobPath, follow: Callable[[Journal, State]
     from ..journal.log import Journal
     from ..kvs.redis_store import open_store
 
-    found = with_namespace(uri, "/") if path.rooted else uri
+    found = root_of(uri) if path.rooted else uri
     for step in path.steps:
         store = open_store(found)
         try:
@@ -159,7 +161,7 @@ def wait_for_instance(uri: str, path: JobPath, follow: Callable[[Journal, State]
     return found
 
 
-def _is_there(store: Store, uri: str) -> bool:
+def _is_there(uri: str) -> bool:
     """Whether an instance has been made there. One that has not said so yet, or could not."""
     from ..kvs.redis_store import open_store
 

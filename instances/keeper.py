@@ -28,6 +28,7 @@ from .cron import LOOK_S, Cron
 from .daemon import KEPT, RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
 from .ending import end_jobs
+from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held, lock_holder, write_json
 from .server_care import SERVER_AGAIN_S, ServerCare
 from .spool import spool_id
@@ -168,6 +169,9 @@ class Keeper(ServerCare):
         duties = Duties()
         duties.add("witness", WITNESS_S, self._witness)
         duties.add("check", CHECK_S, self._check)
+        if self.store is not None:
+            self.handing = HandoverDuty(self.store, self.state_dir, self.log.say)
+            duties.add("handover", self.handing.look_s, self.handing.look)
         if self.store is not None and self.settings.get("lead", True):
             self.cron = Cron(self.store, duties, self.log.say)
             duties.add("cron", LOOK_S, self._cron)
@@ -318,6 +322,7 @@ class Keeper(ServerCare):
                     self.store.delete(Keys(self.store.namespace).telemetry)  # nobody hears it any more; the journal stays
             except (FluxkvError, OSError):
                 pass
+        self._hand_up()
         self.log.say("info", "stopped")
         self.log.store = None
         if self.server is not None and self.server_fd >= 0:

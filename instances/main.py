@@ -37,6 +37,10 @@ def main(argv: list[str]) -> int:
             from .run_agent import main as run_agent
 
             run_agent(state_dir, name, log)
+        elif role == "handover":
+            from .run_handover import main as run_handover
+
+            run_handover(state_dir, log)
         elif role == "archiver":
             from .run_archiver import main as run_archiver
 

@@ -1,7 +1,7 @@
 """Looking from an instance into those that its jobs are, and into theirs: their journals, their totals. Reads only.
 
-A child's namespace follows from its parent's, and they share a server; so nothing is asked of any daemon, and a child that ended
-answers as one that runs.
+A child's namespace follows from its parent's, and `whereabouts` knows its server; so nothing is asked of any daemon, and a child
+that ended answers as one that runs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, Job, Result
 from ..journal.log import Journal
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace, child_number
+from .whereabouts import store_of
 
 if TYPE_CHECKING:
     from ..journal.state import State
     from ..kvs.port import Store
 
-PATIENCE_S = 1.0
 STATS = ("total", "active", "pending", "running", "inactive", "successful", "failed", "canceled", "timeout")
 
 
@@ -28,26 +28,18 @@ def is_instance(job: Job, namespace: str) -> bool:
     return bool(job.memo) and bool(child_number(job, namespace))
 
 
-def beside(store: Store, namespace: str) -> Store:
-    """Another namespace on a store's server."""
-    server = getattr(store, "server", None)
-    if isinstance(server, str):
-        from ..kvs.redis_store import open_store
-        from ..kvs.uri import StoreUri
-
-        return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
-    made: Store = type(store)(server, namespace)  # type: ignore[call-arg]
-    return made
-
-
 @contextmanager
 def journal_inside(store: Store, job: Job) -> Iterator[Journal | None]:
-    """The journal of the instance that a job of the one at `store` is; None if it is none, or its journal is gone."""
+    """The journal of the instance that a job of the one at `store` is; None if it is none, or its journal is gone. Raises
+    `Unavailable` where that is on a server that does not answer: one's own may."""
     number = child_number(job, store.namespace)
     if not number:
         yield None
         return
-    other = beside(store, child_namespace(store.namespace, job.id, number))
+    other = store_of(store, child_namespace(store.namespace, job.id, number), over=job.state == INACTIVE or number < job.number)
+    if other is None:
+        yield None
+        return
     try:
         try:
             journal = Journal(other, "cli")
@@ -126,9 +118,14 @@ def totals_of(state: State, *, over: bool = False) -> Totals:
 
 
 def totals_inside(store: Store, job: Job) -> Totals | None:
-    """Those of the instance that a job is, None if it is none."""
-    with journal_inside(store, job) as journal:
-        return None if journal is None else totals_of(journal.look(), over=job.state == INACTIVE)
+    """Those of the instance that a job is, None if it is none, or has a server that does not answer."""
+    try:
+        with journal_inside(store, job) as journal:
+            return None if journal is None else totals_of(journal.look(), over=job.state == INACTIVE)
+    except Unavailable as error:
+        if error.code != "server-away":
+            raise
+        return None
 
 
 def part(totals: Totals, path: list[str]) -> Any:

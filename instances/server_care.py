@@ -13,10 +13,13 @@ from typing import Any
 from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.port import Store
 from ..kvs.server import ServerHandle
+from ..kvs.uri import public
 from . import boot, outside, witness
 from .daemon import Log
+from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held
 from .supervised import remove, write_word
+from .whereabouts import has_own
 
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 
@@ -24,7 +27,8 @@ SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 class ServerCare:
     """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up.
 
-    child: the server is not this keeper's business: a parent instance's, or (joined) that of the instance this host has joined.
+    child: the server is not this keeper's business: a parent instance's, that of the child's first node, or (joined) that of the
+    instance this host has joined.
     """
 
     def __init__(self, state_dir: StateDir, log: Log, settings: dict[str, Any]) -> None:
@@ -33,7 +37,7 @@ class ServerCare:
         self.settings = settings
         self.selector = selectors.DefaultSelector()
         self.joined = bool(settings.get("join"))
-        self.child = bool(settings.get("parent")) or self.joined
+        self.child = not has_own(settings) or self.joined
         self.embedded = not self.child and not settings.get("outside")  # whether the server is ours to start
         self.store: Store | None = None
         self.server: ServerHandle | None = None
@@ -41,6 +45,7 @@ class ServerCare:
         self.server_started = 0.0  # when it was last started again
         self.server_failed = ""
         self.lost = False
+        self.handing: HandoverDuty | None = None
 
     def _server_up(self) -> None:
         """The server at the beginning: ours is started, somebody else's looked at. Raises what is wrong with it."""
@@ -58,6 +63,22 @@ class ServerCare:
         if self.joined:
             return boot.joined_store(self.settings), False
         return boot.ensure_instance(self.settings, self.state_dir)
+
+    def _hand_up(self) -> None:
+        """Before the server ends: what our children left here is handed up, then, if it is a child's own server, all that it holds.
+        What can not be now, the parent's keeper on this host finishes, from the files."""
+        if self.handing is not None:
+            self.handing.finish()
+        if self.server is None or not self.settings.get("parent"):
+            return
+        from . import handover
+
+        try:
+            journals = handover.hand_up(self.server.url, self.settings)
+            handover.mark(self.state_dir, str(self.settings["parent"]))
+            self.log.say("info", f"{journals} journals handed up to {public(str(self.settings['parent']))}")
+        except (FluxkvError, OSError) as error:
+            self.log.say("warning", f"{error}; it stays in {self.state_dir.path} until it can be")
 
     def _watch_server(self) -> None:
         assert self.server is not None

@@ -33,6 +33,10 @@ POINTS = {
     "epoch.after": "it has opened an epoch, and not said so in the journal",
     "witness.before": "a keeper is about to note the journal's end",
     "witness.after": "it has noted it",
+    "handover.before": "a child's journal is about to be handed up",
+    "handover.entries": "a batch of it has come",
+    "handover.end": "all of it has come, and nobody sees it yet",
+    "handover.after": "it is there, and not marked here",
 }
 
 

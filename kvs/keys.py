@@ -28,7 +28,9 @@ class Keys:
     """The keys of one instance. All are plain attributes, computed once."""
 
     __slots__ = (
+        "arriving",
         "blobs",
+        "door",
         "guards",
         "journal",
         "lease",
@@ -56,6 +58,8 @@ class Keys:
         self.log = prefix + "log"  # capped stream: the daemons' own log
         self.waited = prefix + "waited"  # string, written before a WAIT about what another connection wrote
         self.blobs = prefix + "blobs"  # hash: content hash -> bytes
+        self.arriving = prefix + "arriving"  # hash: uid, tip, of a journal that another server is handing over
+        self.door = prefix + "door"  # stream: how the server is reached that an instance of this namespace has to itself
         self.touched = prefix + "touched"  # hash: content hash -> when it was put, or wanted, last (Unix seconds)
 
     def inbox(self, name: str) -> str:

@@ -51,6 +51,7 @@ class Instance:
     snapshot_version: int = 0
     trimmed: str = "0-0"
     archive: str = ""
+    came: str = ""  # whom another server has handed over as
 
     def meta(self) -> Meta:
         return Meta(
@@ -72,6 +73,16 @@ class Instance:
 
 
 @dataclass(slots=True)
+class Arriving:
+    """A journal that another server is handing over: what has come beside its entries and streams."""
+
+    uid: str
+    tip: str
+    guards: dict[str, str] = field(default_factory=dict)
+    snapshot: tuple[int, bytes, list[bytes]] | None = None
+
+
+@dataclass(slots=True)
 class _Tables:
     instances: dict[str, Instance] = field(default_factory=dict)
     journals: dict[str, list[Entry]] = field(default_factory=dict)
@@ -79,6 +90,7 @@ class _Tables:
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)
     touched: dict[str, dict[str, float]] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    arriving: dict[str, Arriving] = field(default_factory=dict)
     aliens: set[str] = field(default_factory=set)  # keys that hold something of the wrong type
 
 

@@ -23,6 +23,7 @@ from .blobs import payload_hash
 from .epochs import is_anchored
 from .errors import Conflict, Rejected, Unavailable
 from .keys import Keys
+from .memory_arrival import MemoryArrival
 from .memory_epochs import MemoryEpochs, put_back
 from .memory_keeping import MemoryKeeping
 from .memory_server import Instance, MemoryServer, shared_server
@@ -44,7 +45,7 @@ from .replicated import check
 __all__ = ["MemoryServer", "MemoryStore", "shared_server"]
 
 
-class MemoryStore(MemoryEpochs, MemoryKeeping):
+class MemoryStore(MemoryEpochs, MemoryKeeping, MemoryArrival):
     """A handle on one namespace of a `MemoryServer`."""
 
     def __init__(self, server: MemoryServer, namespace: str = "/", *, memory_limit: int = 0) -> None:

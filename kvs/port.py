@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from .port_arrival import Arrivals
+
 
 def id_pair(name: str) -> tuple[int, int]:
     """A stream id as numbers; "17" is (17, 0)."""
@@ -203,7 +205,7 @@ class Depot(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(Arrivals, Protocol):
     """One instance's namespace on a server. Raises `Unavailable` when the server cannot be reached,
     `Corrupt` when the server finds its own tables at odds, `Rejected(code="gone")` when the namespace is not
     (any more) the one named by its uid."""

@@ -26,6 +26,7 @@ from .failpoints import ARMED, reach
 from .keys import Keys
 from .port import Answer, Append, Appended, Entry, Gap, Message, Meta, Store, Subscription, id_pair, next_id
 from .reach import connector
+from .redis_arrival import ArrivalScripts
 from .redis_epochs import EpochScripts, new_epoch
 from .redis_keeping import KeepingScripts
 from .replies import META_FIELDS, PASSING, as_entry, as_message, as_meta, facts_of, reply_failure
@@ -55,7 +56,7 @@ def open_store(uri: str, **options: Any) -> Store:
     return store
 
 
-class RedisStore(EpochScripts, KeepingScripts):
+class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
     """One namespace on a server. Connects at the first call, and again (within `patience_s`) after a loss.
 
     For one thread: it is not shared between threads. After a fork the child connects anew.

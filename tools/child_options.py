@@ -33,6 +33,8 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--memory-per-slot",), {"metavar": "MB", "help": "Memory in each slot in MiB, or such as 4G."}),
     (("--conf",), {"multiple": True, "metavar": "KEY=VALUE|FILE|NAME",
                    "help": "Config of the new instance: one key, a TOML or JSON file or its text, or a file by its NAME."}),
+    (("--kvs",), {"type": click.Choice(["parent", "own"]),
+                  "help": "Where the new instance lives: on this one's server (the default), or on one of its own."}),
     (("--broker-opts",), {"multiple": True, "metavar": "OPTS", "help": "Options for its fluxkv start, such as --policy=easy."}),
     (("--dump",), {"metavar": "[FILE]", "help": f"Write its journal to a file when it ends ({DUMP})."}),
 )  # fmt: skip
@@ -83,6 +85,8 @@ def child_jobspec(
         text = json.dumps(document, ensure_ascii=False, sort_keys=True)
         files[CONF] = content(text.encode(), 0o600, values["blobs"])
         broker = [f"--config={{{{tmpdir}}}}/{CONF}", *broker]
+    if values["kvs"]:
+        broker.append(f"--kvs={values['kvs']}")
     if values["dump"] is not None:
         broker.append(f"--dump={values['dump'] or DUMP}")
     typed = {**values, **sizes, "setopt": ("per-resource.type=node", "mpi=none", *values["setopt"])}

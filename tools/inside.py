@@ -28,6 +28,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
     from ..instances import child
     from ..instances import start as starting
+    from ..instances.whereabouts import OWN
 
     given = [name for name in INVENTORY if options[name]]
     if given:
@@ -45,10 +46,18 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     policy = name_policy(document, options["policy"], options["policy_is_default"])
     settings = {**child.make_settings(here, {**options, "policy": policy}), **config_settings(options, document)}
     directory = child.directory(here)
+    own = settings.get("kvs") == OWN
+    if own:
+        from ..instances import own_server
+    if own and not settings["lead"]:
+        directory.create()
+        settings["uri"] = own_server.follow_door(settings, directory)
     starting.prepare(directory, settings)
     if not settings["lead"]:
         child.wait_until_started(settings["uri"])
     starting.start_keeper(directory, os.getpid())
+    if own and settings["lead"]:
+        own_server.open_door(settings, directory)
     if not settings["lead"]:
         child.wait_until_stopped(settings["uri"])
         starting.stop(directory)
@@ -104,11 +113,12 @@ def run_inside(
 
 def _dump(directory: Any, uri: str, path: str) -> None:
     """All of the journal into a file, which `journal import` reads; what stands in its way ends nobody's work with an error."""
+    from ..instances.whereabouts import has_own
     from .journal_cmd import export_whole
 
     try:
-        inside = directory.read().get("parent")
-        export_whole(path, 0, None, uri if inside else None, None if inside else directory.path)
+        own = has_own(directory.read())
+        export_whole(path, 0, None, None if own else uri, directory.path if own else None)
     except (FluxkvError, OSError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"fluxkv: the journal was not written to {path}: {text}", err=True)

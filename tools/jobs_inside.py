@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..kvs.errors import Corrupt
+from ..kvs.errors import Corrupt, Unavailable
 
 if TYPE_CHECKING:
     from ..journal.job import Job
@@ -76,11 +76,16 @@ def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
     from ..instances.nested import journal_inside
     from . import render
 
-    with journal_inside(journal.store, job) as inside:
-        if inside is None:
-            render.say(f"fluxkv: {path}: its journal is gone")
-        else:
-            inside.warn = journal.warn
+    inside: Journal | None = None
+    with ExitStack() as stack:
+        try:
+            inside = stack.enter_context(journal_inside(journal.store, job))
+            if inside is None:
+                render.say(f"fluxkv: {path}: its journal is gone")
+            else:
+                inside.warn = journal.warn
+        except Unavailable as error:  # it may have a server of its own: the others are still listed
+            render.say(f"fluxkv: {path}: {error}")
         yield inside
 
 
@@ -91,7 +96,7 @@ def _listed(inside: Journal, options: dict[str, Any], choose: Chooser, path: str
 
     try:
         state, now = load(inside)
-    except Corrupt as error:
+    except (Corrupt, Unavailable) as error:
         render.say(f"fluxkv: {path}: {error}")
         return None
     found, view = choose(inside, state, now, {**options, "ids": ()})

@@ -49,6 +49,10 @@ UNBORN_S = 5.0
     "--redis", metavar="URL",
     help="Live on this server (default: FLUXKV_REDIS_URL, or the setting start.redis), or on one of its own: none.",
 )
+@click.option(
+    "--kvs", type=click.Choice(["parent", "own"]),
+    help="In a job: live on the server of the instance around it (the default), or on one of its own.",
+)
 @click.option("--unsafe-server", is_flag=True, help="Take that server even if it may lose or evict what it holds.")
 @click.option(
     "--on-fork", type=click.Choice(["refuse", "adopt"]),
@@ -80,7 +84,8 @@ def start(
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
     durability: str | None, redis: str | None, unsafe_server: bool, replicas: int | None,
     replica_timeout: str | None, on_fork: str | None, listen: str | None,
-    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, stay: bool, dump: str, command: tuple[str, ...],
+    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, stay: bool, dump: str, kvs: str | None,
+    command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
 
@@ -118,10 +123,13 @@ def start(
         here = place(os.environ)
         if here is not None:
             if redis or unsafe_server or listen:
-                raise Rejected("--redis and --listen do not go with a child instance: its server is its parent's", code="child")
+                raise Rejected("--redis and --listen do not go with a child instance", code="child",
+                               hint="its server is its parent's, or, with --kvs=own, one of its own")  # fmt: skip
             from .inside import start_child
 
-            sys.exit(start_child(here, {**options, "on_fork": on_fork}, list(command)))
+            sys.exit(start_child(here, {**options, "on_fork": on_fork, "kvs": kvs}, list(command)))
+    if kvs == "parent":
+        raise Rejected("--kvs=parent is for an instance inside a job", code="no-parent", hint="--redis URL names a server")
     from ..journal.duration import parse_duration
 
     keep_s = parse_duration(keep)

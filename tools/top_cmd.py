@@ -117,8 +117,7 @@ def _inside(journal: Journal, uri: str | None, path: str) -> tuple[str, Journal]
         job = opened.find_job(opened.look(), parse_id(word))
         if opened is not journal:
             opened.store.close()
-        said = job.memo.get("uri")
-        address = way_in(address, job.id, job.number, said if isinstance(said, str) else "")
+        address = way_in(address, job.id, job.number)
         try:
             opened = _opener(address, journal)()
             opened.store.meta()

@@ -14,17 +14,18 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..instances.child import child_uri
+from ..instances.child import child_namespace
 from ..instances.follow import Tail
 from ..instances.outlook import Outlook
+from ..instances.whereabouts import PATIENCE_S, uri_of
 from ..journal.log import Journal, no_collection
-from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.redis_store import open_store
-from ..kvs.uri import parse_uri, public
+from ..kvs.uri import parse_uri, with_namespace
 from .foresight import BUDGET_S, Budget
 from .reading import gc_paused
 from .topmodel import Model
-from .toprows import LONG_S, JobRow, Picture, Wishes
+from .toprows import LONG_S, Picture, Wishes
 
 if TYPE_CHECKING:
     from ..kvs.port import Store
@@ -49,18 +50,14 @@ def opener(uri: str) -> Callable[[], Journal]:
     return lambda: Journal(open_store(uri, patience_s=2.0), "top")
 
 
-def way_in(uri: str, job: int, attempt: int, said: str) -> str:
-    """The URI of the instance that a job of this one is. said: what it has told of itself; it may have a server of its own."""
+def way_in(uri: str, job: int, attempt: int) -> str:
+    """The URI of the instance that a job of this one is; where none is found, the one that it would have. Raises `Unavailable`."""
+    namespace = child_namespace(parse_uri(uri).namespace, job, attempt)
+    store = open_store(uri, patience_s=PATIENCE_S)
     try:
-        own = bool(said) and parse_uri(said).server != parse_uri(public(uri)).server
-    except Rejected:  # a note of the user's that is none
-        own = False
-    return said if own else child_uri(uri, job, attempt)
-
-
-def uri_of_row(uri: str, row: JobRow) -> str:
-    """The URI of the instance that a shown job is."""
-    return way_in(uri, row.id, row.attempt, row.inside)
+        return uri_of(store, uri, namespace, over=True) or with_namespace(uri, namespace)
+    finally:
+        store.close()
 
 
 def begin(journal: Journal) -> tuple[Model, float]:

@@ -19,9 +19,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ..journal.log import Journal
+from ..kvs.errors import FluxkvError
 from ..kvs.uri import public
 from . import toppage
-from .topfeed import Feed, Sight, opener, uri_of_row
+from .topfeed import Feed, Sight, opener, way_in
 from .topmodel import SORTS
 from .toprows import PAGES, JobRow, Wishes, mark_of
 
@@ -256,7 +257,12 @@ class Top(App[str]):
         if not isinstance(row, JobRow) or not row.inside:
             self._said = "this is no job that runs as an instance (those are marked with >)"
             return
-        level = Level(uri_of_row(self.level.uri, row), Wishes(limit=self.level.wishes.limit))
+        try:
+            address = way_in(self.level.uri, row.id, row.attempt)
+        except FluxkvError as error:  # it has a server of its own, which is away
+            self._said = f"{error}"
+            return
+        level = Level(address, Wishes(limit=self.level.wishes.limit))
         if self.level.feed is not None:  # only who is looked at is followed
             self.level.feed.close()
             self.level.feed = None

@@ -58,7 +58,13 @@ def _remote(uri: str, state_dir: str | None) -> str:
     parsed = parse_uri(uri)
     if parse_server(parsed.server).kind not in ("unix", "memory"):
         return uri  # a server that other hosts reach as this one does
-    directory = find_directory(state_dir, with_namespace(uri, "/"))  # whose server it is
+    from ..instances.paths import StateDir
+    from ..kvs.server import state_dir_behind
+
+    address = parse_server(parsed.server)
+    behind = StateDir(state_dir_behind(address.path)) if address.kind == "unix" and not state_dir else None
+    directory = find_directory(behind.path if behind is not None and os.path.exists(behind.instance_file) else state_dir,
+                               with_namespace(uri, "/"))  # whose server it is  # fmt: skip
     settings = directory.read()
     if not settings.get("listen"):
         raise Rejected(

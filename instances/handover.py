@@ -1,0 +1,222 @@
+"""A child's journal handed up: from its own server into its parent's, under the same namespace, and with it those of all inside it.
+
+What is there then is what was here, byte for byte: entries, contents that they name, output of jobs, guards, the newest snapshot.
+It can be broken off at any line and begun again by anybody who has the files: the script passes over what has come, and nobody
+sees any of it before the end (`kvs/lua/arrive.lua`). Holds a batch in memory, never a history.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
+from ..kvs.failpoints import ARMED, reach
+from ..kvs.keys import Keys
+from ..kvs.port import Meta, Store, id_pair
+from ..kvs.redis_store import open_store
+from ..kvs.uri import StoreUri, parse_uri, with_namespace
+from . import whereabouts
+from .memory_line import is_past
+from .paths import StateDir, write_json
+
+BATCH = 200  # entries
+BATCH_BYTES = 4 * 1024 * 1024
+MARK = "handed-up"  # a file in the state directory: when, and where to
+KEPT_S = 60.0  # as long as the files are kept beside what was handed up
+T = TypeVar("T")
+
+
+class Up(Exception):
+    """Nothing is left to do: it has been handed up."""
+
+
+def target_of(settings: Mapping[str, Any]) -> str:
+    """The URI of the instance into whose server a child's journal goes: its parent, or, where the parent's own server is gone and
+    its journal is further up by now, the parent there. Raises `Unavailable`."""
+    parent = str(settings["parent"])
+    failed: FluxkvError | None = None
+    for uri in (parent, *map(str, settings.get("above", ()))):
+        found = with_namespace(uri, parse_uri(parent).namespace)
+        try:
+            with closing(open_store(found, patience_s=1.0)) as store:
+                store.meta()
+                return found
+        except (Unavailable, Rejected) as error:
+            failed = failed or error
+    assert failed is not None
+    raise Unavailable(f"the journal can not be handed up: {failed}", code="parent-away", hint=failed.hint)
+
+
+def hand_up(server: str, settings: Mapping[str, Any]) -> int:
+    """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. Raises `Unavailable`,
+    `Rejected`; what has been done by then stays done."""
+    namespace = parse_uri(str(settings["uri"])).namespace
+    target = target_of(settings)
+    with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
+        line = parent.meta()
+        inside = [name for name in own.spaces() if name != namespace]
+        journals = 0
+        for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: who finds it finds all
+            with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
+                journals += _hand_up_one(source, there, lambda: _check_room(parent, line))
+        return journals
+
+
+def _at(store: Store, namespace: str) -> Store:
+    return whereabouts.beside(store, namespace)
+
+
+def _check_room(parent: Store, meta: Meta) -> None:
+    """History is brought to a server past its soft line by nobody: it waits in the child's files."""
+    if is_past(parent, meta):
+        raise Unavailable(
+            "the journal can not be handed up: the parent's server is past its soft memory line", code="full",
+            hint="fluxkv journal archive --now --trim there; it is tried again",
+        )  # fmt: skip
+
+
+def _hand_up_one(source: Store, target: Store, look: Callable[[], None]) -> bool:
+    """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up."""
+    try:
+        meta = source.meta()
+    except Unavailable as error:
+        if error.code != "no-instance":
+            raise
+        door = whereabouts.read_door(source)
+        if door is not None and whereabouts.read_door(target) != door:
+            whereabouts.leave_door(target, door)
+        return False
+    try:
+        _journal(source, target, meta, look)
+    except Up:
+        pass
+    return True
+
+
+def _journal(source: Store, target: Store, meta: Meta, look: Callable[[], None]) -> None:
+    uid = _word(meta)
+    if ARMED:
+        reach("handover.before", Unavailable)
+    look()
+    version = id_pair(_begin(source, target, meta, uid))[0]
+    _blobs(source, target, look)
+    while entries := source.read(version, BATCH):
+        for some in parted(entries, lambda entry: len(entry.header) + len(entry.payload)):
+            target.arrive(uid, some)
+            if ARMED:
+                reach("handover.entries", Unavailable)
+        version = entries[-1].version
+        look()
+    _streams(source, target, uid, look)
+    for guards in source.guards():
+        target.arrive_tables(uid, guards)
+    if (found := source.load_snapshot()) is not None and (version := _version_in(found[0])):
+        target.arrive_tables(uid, {}, (version, *found))
+    if ARMED:
+        reach("handover.end", Unavailable)
+    target.arrived(uid, meta)
+    if ARMED:
+        reach("handover.after", Unavailable)
+
+
+def _word(meta: Meta) -> str:
+    """What stays the same at each try, whoever has sealed the journal in between: when it was made, and its first epoch."""
+    return f"{meta.created!r} {meta.origin_ms} {meta.epochs.partition(':')[0]}"
+
+
+def _begin(source: Store, target: Store, meta: Meta, uid: str) -> str:
+    """The id of the last entry that has come. Raises `Up` when all of it has."""
+    tip = target.arriving(uid, meta.trimmed)
+    if not tip:
+        raise Up
+    version = id_pair(tip)[0]
+    here = source.entries([version])
+    if tip == meta.trimmed or (here and here[0].id == tip):
+        return tip
+    target.arriving(uid, meta.trimmed, anew=True)  # this history lost what had come of it, or was trimmed meanwhile
+    return meta.trimmed
+
+
+def _blobs(source: Store, target: Store, look: Callable[[], None]) -> None:
+    names = source.idle_blobs(float("inf"))
+    for at in range(0, len(names), 1000):
+        for name in target.touch_blobs(names[at : at + 1000]):
+            (data,) = source.get_blobs([name])
+            if data is not None:
+                target.put_blobs({name: data})
+        look()
+
+
+def _streams(source: Store, target: Store, uid: str, look: Callable[[], None]) -> None:
+    """What jobs printed and read, and the daemons' log."""
+    ours, theirs = Keys(source.namespace), Keys(target.namespace)
+    names = [(ours.log, theirs.log)]
+    for job in sorted(source.outputs()):
+        names += zip(ours.streams_of_job(job), theirs.streams_of_job(job), strict=True)
+    for ours_, theirs_ in names:
+        after = "0"
+        while found := source.messages(ours_, after, BATCH):
+            for some in parted(found, lambda message: len(message.data)):
+                target.arrive_messages(uid, theirs_, some)
+            after = found[-1].id
+        look()
+
+
+def parted(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Runs of at most `BATCH_BYTES`, or of one."""
+    begin, held = 0, 0
+    for at, item in enumerate(items):
+        held += size(item)
+        if held > BATCH_BYTES and at > begin:
+            yield items[begin:at]
+            begin, held = at, size(item)
+    yield items[begin:]
+
+
+def _version_in(head: bytes) -> int:
+    """Of which version a snapshot is; 0 for one that is damaged, which is as none."""
+    from ..journal.snapshot import read_head
+
+    try:
+        return int(read_head(head)["version"])
+    except Corrupt:
+        return 0
+
+
+# -- from a state directory -------------------------------------------------------------------------------------------
+
+
+def mark(state_dir: StateDir, target: str) -> None:
+    """Note that it is done, after `hand_up`."""
+    write_json(state_dir.join(MARK), {"to": target, "at": time.time()})
+
+
+def is_marked(state_dir: StateDir) -> bool:
+    return os.path.exists(state_dir.join(MARK))
+
+
+def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
+    """Remove the server's files of a child whose journal is up, a while after that was done; whether nothing is left to do here.
+
+    That it is there is looked up once more: a server may have lost what it had, and then these files are all there is.
+    """
+    try:
+        if time.time() - os.path.getmtime(state_dir.join(MARK)) < KEPT_S:
+            return False
+    except OSError:
+        return False
+    namespace = parse_uri(str(settings["uri"])).namespace
+    try:
+        with closing(open_store(with_namespace(target_of(settings), namespace), patience_s=1.0)) as there:
+            there.meta()
+    except FluxkvError as error:
+        if error.code == "no-instance":
+            os.unlink(state_dir.join(MARK))
+        return False
+    shutil.rmtree(state_dir.join("appendonlydir"), ignore_errors=True)
+    return True

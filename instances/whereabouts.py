@@ -1,0 +1,222 @@
+"""Where the journal of an instance that is a job is: on the server of the instance around it, or on one that it has to itself.
+
+Everybody who looks into a child asks here. A child with a server of its own leaves a *door*, in its own namespace on the server
+of the instance around it, until its journal has been handed up and is there itself. So an ended child is found as if it had shared
+that server. One that ended and was not handed up is read from a copy of its files, on the host that has them. Writes doors only.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..journal.wire import pack, unpack
+from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.uri import StoreUri, parse_uri, public
+
+if TYPE_CHECKING:
+    from ..kvs.port import Meta, Store
+    from ..kvs.server import ReadOnlyServer
+
+PATIENCE_S = 1.0
+OWN = "own"  # the setting `kvs` of a child with a server of its own; else it is "parent"
+
+
+class Door(NamedTuple):
+    """How the server of a child is reached. socket: its URL on its own host; remote: for other hosts, with a password ("": it does
+    not listen); folder: the state directory with its files; host, boot: which host that is."""
+
+    socket: str
+    remote: str
+    folder: str
+    host: str
+    boot: str
+
+
+def has_own(settings: dict[str, object]) -> bool:
+    """Whether a state directory's instance has a server of its own to care for: a root's, or that of such a child's first node."""
+    return not settings.get("parent") or (settings.get("kvs") == OWN and bool(settings.get("lead", True)))
+
+
+def beside(store: Store, namespace: str) -> Store:
+    """Another namespace on a store's server."""
+    server = getattr(store, "server", None)
+    if isinstance(server, str):
+        from ..kvs.redis_store import open_store
+
+        return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+    made: Store = type(store)(server, namespace)  # type: ignore[call-arg]
+    return made
+
+
+def leave_door(store: Store, door: Door) -> None:
+    """store: the child's namespace on the server of the instance around it."""
+    store.push(Keys(store.namespace).door, [pack(list(door))])
+
+
+def read_door(store: Store) -> Door | None:
+    """The last one that was left in this namespace, None if there is none."""
+    found = store.messages(Keys(store.namespace).door)
+    if not found:
+        return None
+    try:
+        return Door(*map(str, unpack(found[-1].data)))
+    except (FluxkvError, TypeError, ValueError):
+        raise Corrupt(f"{store.namespace}: what says where its server is can not be read", code="bad-door") from None
+
+
+def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None:
+    """The URL of the server that has the journal of the child in a namespace; "": the store's own; None: there is no such child.
+
+    store: of the instance around it. over: the child's job has ended, so that its files may be read. Raises `Unavailable` (code
+    server-away) where it has a server that does not answer.
+    """
+    other = beside(store, namespace)
+    try:
+        if _meta(other) is not None:
+            return ""
+        door = read_door(other)
+    finally:
+        other.close()
+    return _through(door, namespace, over) if door is not None else None
+
+
+def _meta(store: Store) -> Meta | None:
+    try:
+        return store.meta()
+    except Unavailable as error:
+        if error.code != "no-instance":
+            raise
+        return None
+
+
+def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | None:
+    """The child's journal, opened; else as `server_of`."""
+    server = server_of(store, namespace, over=over)
+    if not server:
+        return beside(store, namespace) if server is not None else None
+    from ..kvs.redis_store import open_store
+
+    return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+
+
+def uri_of(store: Store, uri: str, namespace: str, *, over: bool = False) -> str | None:
+    """The child's URI. uri: of the instance around it, whose store this is. Else as `server_of`."""
+    server = server_of(store, namespace, over=over)
+    return None if server is None else str(StoreUri(server or parse_uri(uri).server, namespace))
+
+
+def _through(door: Door, namespace: str, over: bool) -> str:
+    """The URL by which the server behind a door is reached from here."""
+    from .spool import boot_id
+
+    if door.boot == boot_id():
+        if _answers(door.socket):
+            return door.socket
+        if over and (copy := _copy_of(door.folder)):
+            return copy
+    if door.remote:
+        return _without_password(door.remote)
+    where = "" if door.boot == boot_id() else f", a socket file on host {door.host}"
+    raise Unavailable(
+        f"the server that {namespace} has to itself does not answer: {public(door.socket)}{where}", code="server-away",
+        hint="its keeper starts it again; what it holds when its job is over is handed up from its files",
+    )  # fmt: skip
+
+
+def _without_password(url: str) -> str:
+    """The same with the password in a file of ours: what we find is shown, and given to commands."""
+    from ..kvs.hashes import blake2b
+    from ..kvs.listening import write_secret
+    from ..kvs.server import private_dir
+    from ..kvs.uri import with_password_file
+    from .paths import home
+
+    folder = os.path.join(home(), ".doors")
+    kept, password = with_password_file(url, os.path.join(folder, blake2b(url.encode(), digest_size=8).hexdigest()))
+    if not password:
+        return url
+    private_dir(folder)
+    write_secret(os.path.join(folder, os.path.basename(kept.rpartition("=")[2])), password)
+    return kept
+
+
+def _answers(url: str) -> bool:
+    from ..kvs.resp import RespConnection
+
+    try:
+        RespConnection(url).close()
+    except (Unavailable, Rejected):
+        return False
+    return True
+
+
+_copies: dict[str, ReadOnlyServer] = {}  # by state directory; they end with this process
+
+
+def _copy_of(folder: str) -> str:
+    """A throw-away server on a copy of the files there; "" if there are none, or some server has them."""
+    from .paths import StateDir, lock_held
+
+    if folder not in _copies:
+        if not os.path.isdir(os.path.join(folder, "appendonlydir")) or lock_held(StateDir(folder).lock_file("server")):
+            return ""
+        import atexit
+
+        from ..kvs.server import open_readonly
+
+        _copies[folder] = copy = open_readonly(folder)
+        atexit.register(copy.close)
+    return _copies[folder].url
+
+
+# -- upwards ----------------------------------------------------------------------------------------------------------
+
+
+def is_child(namespace: str) -> bool:
+    """Whether a namespace is that of a job of another instance."""
+    return namespace.rpartition("/")[2].startswith("ƒ")
+
+
+def parent_of(uri: str) -> str:
+    """The URI of the instance that this one is a job of, perhaps on another server. Raises `Rejected` for one that is nobody's."""
+    from ..kvs.redis_store import open_store
+    from ..kvs.uri import same_instance
+    from .paths import StateDir
+
+    server, namespace = parse_uri(uri)
+    if not is_child(namespace):
+        raise Rejected(f"{public(uri)} is no job of another instance: it has no parent", code="no-parent")
+    inside = os.environ.get("FLUXKV_STATE_DIR", "")
+    if inside:
+        try:
+            settings = StateDir(inside).read()
+            if settings.get("parent") and same_instance(str(settings["uri"]), uri):
+                return str(settings["parent"])
+        except (FluxkvError, KeyError):
+            pass
+    above = str(StoreUri(server, namespace.rpartition("/")[0] or "/"))
+    store = open_store(above)
+    try:
+        if _meta(store) is not None:
+            return above
+    finally:
+        store.close()
+    from ..journal.log import Journal
+
+    store = open_store(uri)
+    try:
+        found = Journal(store).look().instance.get("parent")
+    finally:
+        store.close()
+    if not isinstance(found, str):
+        raise Rejected(f"{public(uri)} does not say which instance it is a job of", code="no-parent")
+    return found
+
+
+def root_of(uri: str) -> str:
+    """The URI of the instance that this one is in, at any depth, and that is in none."""
+    while is_child(parse_uri(uri).namespace):
+        uri = parent_of(uri)
+    return uri

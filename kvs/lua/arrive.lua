@@ -1,0 +1,67 @@
+-- Take over a journal that another server held, piece by piece. Nobody sees anything of it before its meta, which comes last.
+-- KEYS  1 journal  2 meta  3 guards  4 arriving  5 what the step is about: snapshot, a stream, a door
+-- ARGV  1 the instance it is (a word that stays the same)  2 step:
+--   "begin"     3 id of the entry behind which it begins
+--   "anew"      3 the same: what has come so far was of another branch, and is dropped
+--   "entries"   3.. id, header, payload, ...   those that have come are passed over
+--   "messages"  3.. id, data, ...              the same, of the stream KEYS[5]
+--   "guards"    3.. thing, bump, ...
+--   "snapshot"  3 version  4 head  5.. chunks
+--   "end"       3 read the replication id (0/1)  4.. field, value of meta
+-- Answers {'OK', id of the last entry that has come} | {'DONE'} (all of it is here) | {'EXISTS'} (somebody else is)
+--         | {'AFTER', id} (not the next entries)
+local step = ARGV[2]
+local found = redis.call('HMGET', KEYS[2], 'uid', 'came')
+if found[1] then
+  if found[2] == ARGV[1] then return {'DONE'} end
+  return {'EXISTS'}
+end
+local who = redis.call('HGET', KEYS[4], 'uid')
+if who and who ~= ARGV[1] then return {'EXISTS'} end
+if step == 'anew' then redis.call('DEL', KEYS[1], KEYS[3], KEYS[4]) end
+if step == 'begin' or step == 'anew' then
+  if not redis.call('HGET', KEYS[4], 'uid') then
+    redis.call('HSET', KEYS[4], 'uid', ARGV[1], 'tip', ARGV[3])
+  end
+  return {'OK', redis.call('HGET', KEYS[4], 'tip')}
+end
+if not who then return {'AFTER', '0-0'} end
+local tip = redis.call('HGET', KEYS[4], 'tip')
+if step == 'entries' then
+  local version = tonumber(string.match(tip, '^%d+'))
+  for i = 3, #ARGV, 3 do
+    local next = tonumber(string.match(ARGV[i], '^%d+'))
+    if next > version then
+      if next ~= version + 1 then return {'AFTER', tip} end
+      redis.call('XADD', KEYS[1], ARGV[i], 'h', ARGV[i + 1], 'p', ARGV[i + 2])
+      version, tip = next, ARGV[i]
+      redis.call('HSET', KEYS[4], 'tip', tip)
+    end
+  end
+elseif step == 'messages' then
+  local newest = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', '1')[1]
+  local ms, seq = string.match(newest and newest[1] or '0-0', '^(%d+)-(%d+)$')
+  for i = 3, #ARGV, 2 do
+    local a, b = string.match(ARGV[i], '^(%d+)-(%d+)$')
+    if tonumber(a) > tonumber(ms) or (tonumber(a) == tonumber(ms) and tonumber(b) > tonumber(seq)) then
+      redis.call('XADD', KEYS[5], ARGV[i], 'm', ARGV[i + 1])
+      ms, seq = a, b
+    end
+  end
+elseif step == 'guards' then
+  for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+elseif step == 'snapshot' then
+  redis.call('DEL', KEYS[5])
+  redis.call('HSET', KEYS[5], 'head', ARGV[4], 'chunks', tostring(#ARGV - 4), 'version', ARGV[3])
+  for i = 5, #ARGV do redis.call('HSET', KEYS[5], tostring(i - 5), ARGV[i]) end
+elseif step == 'end' then
+  local replid = ''
+  if ARGV[3] == '1' then
+    replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+  end
+  local version = string.match(tip, '^%d+')
+  redis.call('HSET', KEYS[3], '!', version)
+  redis.call('DEL', KEYS[4], KEYS[5])
+  redis.call('HSET', KEYS[2], 'replid', replid, 'version', version, 'tip', tip, 'came', ARGV[1], unpack(ARGV, 4))
+end
+return {'OK', tip}

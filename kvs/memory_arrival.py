@@ -1,0 +1,98 @@
+"""The part of `MemoryStore` by which a journal comes from another server. As the script does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .appending import not_restored
+from .keys import Keys, keys_of
+from .memory_server import Arriving, Instance, MemoryServer
+from .memory_streams import MemoryStream
+from .port import Entry, Message, Meta, id_pair
+from .redis_arrival import exists
+
+
+class MemoryArrival:
+    """Answers as `arrive.lua` does."""
+
+    server: MemoryServer
+    namespace: str
+    keys: Keys
+
+    def _coming(self, uid: str, step: str) -> Arriving | None:
+        """What has come of it; None once it is here."""
+        self.server.check(f"arrive.{step}")
+        tables = self.server.tables
+        there, coming = tables.instances.get(self.namespace), tables.arriving.get(self.namespace)
+        if there is not None and there.came == uid:
+            return None
+        if there is not None or (coming is not None and coming.uid != uid):
+            raise exists(self.namespace)
+        if coming is None and step != "begin":
+            raise not_restored(self.namespace, "0-0")
+        return coming or Arriving(uid, "")
+
+    def arriving(self, uid: str, behind: str, *, anew: bool = False) -> str:
+        with self.server.changed:
+            tables, coming = self.server.tables, self._coming(uid, "begin")
+            if coming is None:
+                return ""
+            if anew or not coming.tip:
+                coming = tables.arriving[self.namespace] = Arriving(uid, behind)
+                tables.journals[self.namespace] = []
+            return coming.tip
+
+    def arrive(self, uid: str, entries: Sequence[Entry]) -> None:
+        with self.server.changed:
+            coming = self._coming(uid, "entries")
+            for entry in entries if coming is not None else ():
+                assert coming is not None
+                version = id_pair(coming.tip)[0]
+                if entry.version > version + 1:
+                    raise not_restored(self.namespace, coming.tip)
+                if entry.version == version + 1:
+                    self.server.tables.journals[self.namespace].append(entry)
+                    coming.tip = entry.id
+
+    def arrive_messages(self, uid: str, key: str, messages: Sequence[Message]) -> None:
+        with self.server.changed:
+            if self._coming(uid, "messages") is not None:
+                stream = self.server.tables.streams.setdefault(key, MemoryStream())
+                for message in messages:
+                    if id_pair(message.id) > stream.last:
+                        stream.add(id_pair(message.id), message.data)
+
+    def arrive_tables(self, uid: str, guards: dict[str, str], snapshot: tuple[int, bytes, list[bytes]] | None = None) -> None:
+        with self.server.changed:
+            coming = self._coming(uid, "tables")
+            if coming is not None:
+                coming.guards.update(guards)
+                coming.snapshot = snapshot or coming.snapshot
+
+    def arrived(self, uid: str, meta: Meta) -> None:
+        with self.server.changed:
+            coming, tables = self._coming(uid, "end"), self.server.tables
+            if coming is None:
+                return
+            version = id_pair(coming.tip)[0]
+            made = Instance(
+                meta.uid, meta.epoch, self.server.replid, meta.origin_ms, meta.durability, meta.created, version, coming.tip,
+                meta.floor, meta.schema, 0, version, meta.epochs, meta.fork, "", coming.guards, trimmed=meta.trimmed,
+                archive=meta.archive, came=uid,
+            )  # fmt: skip
+            if coming.snapshot is not None:
+                made.snapshot_version, head, chunks = coming.snapshot
+                made.snapshot = head, list(chunks)
+            tables.instances[self.namespace] = made
+            tables.streams.pop(self.keys.door, None)
+            del tables.arriving[self.namespace]
+
+    def guards(self) -> Iterator[dict[str, str]]:
+        found = self.server.tables.instances.get(self.namespace)
+        yield dict(found.guards) if found is not None else {}
+
+    def spaces(self) -> list[str]:
+        tables, inside = self.server.tables, self.namespace.rstrip("/") + "/"
+        named = {keys.namespace for key in tables.streams if (keys := keys_of(key)) is not None}
+        named |= {*tables.instances, *tables.arriving}
+        return sorted(name for name in named if name == self.namespace or name.startswith(inside))

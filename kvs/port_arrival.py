@@ -1,0 +1,46 @@
+"""The part of the `Store` port by which a journal comes from another server, and what of one is read for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .port import Entry, Message, Meta
+
+
+class Arrivals(Protocol):
+    """uid: a word that names the journal that comes, the same at each try. Each call may be repeated; after `arrived` none does
+    anything."""
+
+    def arriving(self, uid: str, behind: str, *, anew: bool = False) -> str:
+        """Begin, or go on, to take over a journal that another server holds; nobody sees it before `arrived`.
+
+        behind: the id of the entry that it begins behind ("0-0"). anew: what has come so far was of another branch: drop it. The id
+        of the last entry that has come, "" once all of it is here. Raises `Rejected(code="exists")` where another instance is.
+        """
+        ...
+
+    def arrive(self, uid: str, entries: Sequence[Entry]) -> None:
+        """The next entries, as they were; those that have come are passed over. Raises `Conflict(code="live")` at a gap."""
+        ...
+
+    def arrive_messages(self, uid: str, key: str, messages: Sequence[Message]) -> None:
+        """The next messages of a plain stream of this namespace, in the same way."""
+        ...
+
+    def arrive_tables(self, uid: str, guards: dict[str, str], snapshot: tuple[int, bytes, list[bytes]] | None = None) -> None:
+        """Guards, as `guards` gives them; the snapshot with its version."""
+        ...
+
+    def arrived(self, uid: str, meta: Meta) -> None:
+        """All has come: from now on it is there, as it was (but for the server that it lives on)."""
+        ...
+
+    def guards(self) -> Iterator[dict[str, str]]:
+        """All guards, some at a time: thing -> what bumped it last."""
+        ...
+
+    def spaces(self) -> list[str]:
+        """The namespaces of this instance and of those inside it that this server has something of, sorted."""
+        ...
