@@ -76,8 +76,9 @@ class HandoverDuty:
         return name not in self._at_work.values() and time.monotonic() >= self._again.get(name, 0.0)
 
     def _is_over(self, directory: StateDir, settings: Mapping[str, Any]) -> bool:
-        """Whether its attempt is, by this instance's word, and nobody of it lives."""
-        if any(lock_held(directory.lock_file(role)) for role in (*ROLES, "server", "worker-0")):
+        """Whether its attempt is, by this instance's word, and nobody of it lives. (A server may be left, of somebody who was doing
+        this.)"""
+        if any(lock_held(directory.lock_file(role)) for role in (*ROLES, "worker-0")):
             return False
         try:
             return self._store.bumps([f"attempt/{parse_id(settings['job'])}"])[0] != int(settings["since"])
@@ -96,7 +97,10 @@ class HandoverDuty:
                 ended, status = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
                 ended, status = pid, 0
-            if ended:
-                del self._at_work[pid]
-                if status:
-                    self._say("warning", f"the journal in ns/{name} is not handed up yet: see log/handover.log there")
+            if not ended:
+                continue
+            del self._at_work[pid]
+            if os.WIFSIGNALED(status):
+                self._again.pop(name, None)  # somebody killed it
+            elif status:
+                self._say("warning", f"the journal in ns/{name} is not handed up yet: see log/handover.log there")

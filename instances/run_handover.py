@@ -41,8 +41,7 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
             _below(state_dir, log)
             journals = handover.hand_up(handle.url, settings)
         finally:
-            if handle.started:
-                handle.stop()
+            handle.stop()
     handover.mark(state_dir, handover.target_of(settings))
     log.say("info", f"{journals} journals handed up")
 

@@ -1,0 +1,102 @@
+"""A journal that comes from another server: seen by nobody before all of it has come, and then as it was; on every kind of server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.port import Append, Appended, Conflicted
+
+WORD = "made at 5.25"
+
+
+def source(bench: Any) -> tuple[Any, Any]:
+    """A journal with a bit of everything, and the place it goes to: a namespace of the same server serves."""
+    store = bench.store
+    for version in range(5):
+        bench.append(version, b"0" + b"p" * version, bumps=(f"job/{version}", "config"))
+    store.put_blobs({"a" * 40: b"blob"})
+    store.install_snapshot(bench.meta.uid, bench.meta.epoch, b"head", [b"one", b"two"], version=3)
+    store.push(bench.keys.output(7), [b"said", b"and said"])
+    there = bench.backend.open(f"{bench.namespace}x")
+    return store, there
+
+
+def bring(store: Any, there: Any) -> None:
+    there.put_blobs({"a" * 40: b"blob"})
+    there.arrive(WORD, store.read(0))
+    there.arrive_messages(WORD, Keys(there.namespace).output(7), store.messages(Keys(store.namespace).output(7)))
+    for guards in store.guards():
+        there.arrive_tables(WORD, guards)
+    there.arrive_tables(WORD, {}, (3, *store.load_snapshot()))
+
+
+def test_it_is_as_it_was_and_may_be_broken_off_anywhere(bench: Any) -> None:
+    store, there = source(bench)
+    entries = store.read(0)
+    assert there.arriving(WORD, "0-0") == "0-0"
+    there.arrive(WORD, entries[:2])
+    there.arrive(WORD, entries[:2])
+    assert there.arriving(WORD, "0-0") == entries[1].id, "it goes on from there"
+    with pytest.raises(Conflict):
+        there.arrive(WORD, entries[3:])
+    with pytest.raises(Unavailable, match="no instance"):
+        there.meta()
+    for _ in range(2):
+        bring(store, there)
+    there.arrived(WORD, store.meta())
+    assert there.arriving(WORD, "0-0") == ""
+    bring(store, there)
+    there.arrived(WORD, store.meta())
+    assert there.meta() == store.meta()
+    assert there.read(0) == entries
+    assert there.load_snapshot() == (b"head", [b"one", b"two"])
+    assert there.get_blobs(["a" * 40]) == [b"blob"]
+    assert there.messages(Keys(there.namespace).output(7)) == store.messages(bench.keys.output(7))
+    assert list(there.outputs()) == [7]
+    assert there.bumps(["job/4", "config"]) == [5, 5]
+    meta = there.meta()
+    late = Append(uid=meta.uid, epoch=meta.epoch, decided_at=1, payload=b"0q", since=("config",))
+    assert there.append(late) == Conflicted(("config",))
+    assert there.append(late._replace(decided_at=5)) == Appended(6, meta.epoch)
+    there.close()
+
+
+def test_nobody_comes_where_somebody_is_or_comes(bench: Any) -> None:
+    store, there = source(bench)
+    there.arriving(WORD, "0-0")
+    with pytest.raises(Rejected) as caught:
+        there.arriving("another", "0-0")
+    assert caught.value.code == "exists"
+    with pytest.raises(Rejected):
+        store.arriving(WORD, "0-0")
+    there.close()
+
+
+def test_what_came_of_a_lost_branch_is_dropped(bench: Any) -> None:
+    store, there = source(bench)
+    there.arriving(WORD, "0-0")
+    there.arrive(WORD, [entry._replace(epoch=9) for entry in store.read(0, 2)])
+    assert there.arriving(WORD, "0-0") == "2-9"
+    assert there.arriving(WORD, "0-0", anew=True) == "0-0"
+    bring(store, there)
+    there.arrived(WORD, store.meta())
+    assert there.read(0) == store.read(0)
+    there.close()
+
+
+def test_which_namespaces_there_are(bench: Any) -> None:
+    if bench.backend.name == "cluster":
+        return  # they are on several nodes; what asks is a server of its own
+    inside = bench.backend.open(f"{bench.namespace}/ƒA")
+    inside.create(durability="local", origin_ms=1, created=1.0)
+    beside = bench.backend.open(f"{bench.namespace}z")
+    beside.create(durability="local", origin_ms=1, created=1.0)
+    door = bench.backend.open(f"{bench.namespace}/ƒB")
+    door.push(Keys(door.namespace).door, [b"x"])
+    assert bench.store.spaces() == [bench.namespace, f"{bench.namespace}/ƒA", f"{bench.namespace}/ƒB"]
+    for store in (inside, beside, door):
+        store.close()

@@ -1,0 +1,176 @@
+"""Children with servers of their own: looked into as any, handed up when they end, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.client import connect
+from fluxkv.instances.handover import MARK
+from fluxkv.instances.paths import StateDir
+from fluxkv.journal.ids import encode, f58, parse_id
+from fluxkv.kvs.failpoints import VARIABLE
+from fluxkv.kvs.redis_store import open_store
+from fluxkv.kvs.server import open_readonly
+
+pytestmark = pytest.mark.live
+
+
+def folder_of(site: Any, id: int) -> StateDir:
+    """The state directory of the first node of a child, once it is there."""
+    deadline = time.monotonic() + live.PATIENCE_S
+    while not (found := list(Path(site.dir.path, "ns").glob(f"{encode(id, 'f58plain')}-*-0/instance.json"))):
+        assert time.monotonic() < deadline, site.logs()
+        time.sleep(0.01)
+    return StateDir(str(found[0].parent))
+
+
+def handed_up(site: Any, id: int) -> None:
+    """Waits until a child's journal is handed up, and compares it with the files of its server."""
+    folder = folder_of(site, id)
+    deadline = time.monotonic() + live.PATIENCE_S
+    while not os.path.exists(folder.join(MARK)):
+        assert time.monotonic() < deadline, site.logs()
+        time.sleep(0.02)
+    namespace = child_uri(site.uri, id).partition("#")[2]
+    there = open_store(f"{site.uri}#{namespace}")
+    with open_readonly(folder.path) as copy:
+        here = open_store(f"{copy.url}#{namespace}")
+        assert there.read(0, 10_000) == here.read(0, 10_000)
+        assert there.meta()._replace(room=0) == here.meta()._replace(room=0)
+        names = here.idle_blobs(float("inf"))
+        assert there.get_blobs(names) == here.get_blobs(names)
+        assert there.outputs() == here.outputs()
+        here.close()
+    there.close()
+
+
+def test_it_is_looked_into_alike_while_it_runs_and_after(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "2") as site:
+        id = parse_id(site.run("alloc", "--bg", "-n1", "--kvs=own", "--conf=queue.policy=easy").stdout.strip())
+        path = f58(id)
+        inside = site.run("uri", path).stdout.strip()
+        assert inside == f"unix:{folder_of(site, id).path}/kv.sock#/{path}"
+        assert site.client.job(id).memo == {"uri": inside}
+        one = site.run("--instance", path, "submit", "--job-name=one", "sh", "-c", "echo said; exit 3").stdout.strip()
+        assert site.run("--instance", path, "kvs", "put", f"big={'x' * 5000}").returncode == 0
+        assert "exit code 3" in site.run("job", "wait", f"{path}/{one}").stderr
+        looks = [
+            ["jobs", "-an", "-o", "{name} {status} {returncode}", f"{path}/"], ["job", "attach", f"{path}/{one}"],
+            ["explain", f"{path}/{one}"], ["--instance", path, "kvs", "get", "big"], ["job", "eventlog", f"{path}/{one}"],
+        ]  # fmt: skip
+        running = [site.run(*words).stdout for words in looks]
+        assert running[0] == "one FAILED 3\n"
+        assert site.run("jobs", "-R", "-no", "{name}").stdout.splitlines() == ["alloc", "", f"{path}:"]
+        assert site.run("proxy", path, *live.PROGRAM, "--parent", "uri").stdout == f"{site.uri}\n"
+        assert site.run("proxy", path, *live.PROGRAM, "jobs", "-an", "-o", "{name}", f"/{path}").stdout == "alloc\n"
+        assert site.run("stop", "--uri", inside).returncode == 0
+        assert site.results([id]) == [0]
+        handed_up(site, id)
+        assert site.run("uri", path).stdout.strip() == child_uri(site.uri, id)
+        assert [site.run(*words).stdout for words in looks] == running
+        assert f"{path}:\none\n" in site.run("jobs", "-aR", "-no", "{name}").stdout
+        sound = site.run("--instance", path, "replay", "--diff", "live")
+        assert sound.returncode == 0, sound.stderr
+        site.sound()
+
+
+def test_several_nodes_and_levels_with_and_without(tmp_path: Path) -> None:
+    """Nodes of the child come in over TCP; in it are one that shares its server, and one with its own, again on two nodes."""
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
+        script = tmp_path / "wide"
+        script.write_text(
+            "#!/bin/sh\n# flux: -N3 --kvs=own --output=none\nfluxkv run -N3 echo wide\n"
+            "fluxkv batch -N1 --output=none --wrap --job-name=shares 'fluxkv run echo shares; fluxkv uri'\n"
+            "fluxkv batch -N2 --kvs=own --output=none --wrap --job-name=own 'fluxkv run -N2 echo own; fluxkv --parent uri | sed s/.*#//'\n"
+            "fluxkv queue drain; fluxkv uri; fluxkv uri --remote\n"
+        )
+        id = parse_id(site.run("batch", str(script)).stdout.strip())
+        assert site.results([id]) == [0]
+        path = f58(id)
+        lines = site.run("job", "attach", path).stdout.splitlines()
+        assert lines[:3] == ["wide"] * 3
+        server = f"unix:{folder_of(site, id).path}/kv.sock"
+        assert lines[-2] == f"{server}#/{path}"
+        assert lines[-1].startswith("redis://join:")
+        assert site.run("tree", "-a", path).stdout.splitlines()[0] == f"/{path} (3/3 done)"
+        inner = dict(line.split() for line in site.run("jobs", "-an", "-o", "{name} {id}", f"{path}/").stdout.splitlines())
+        own = f"{path}/{inner['own']}"
+        assert site.run("job", "attach", own).stdout.splitlines() == ["own", "own", f"/{path}"]
+        assert site.run("job", "attach", f"{path}/{inner['shares']}").stdout.splitlines()[1] == f"{server}#/{path}/{inner['shares']}"
+        assert site.run("jobs", "-an", "-o", "{name} {status}", f"{own}/").stdout == "echo COMPLETED\n"
+        assert site.run("uri", own).stdout.strip() == f"{site.uri}#/{own}"
+        handed_up(site, id)
+
+
+def test_killed_with_its_server_it_is_handed_up_all_the_same(tmp_path: Path) -> None:
+    """While it is dead and its job lives, lists go on; then its parent's keeper reads its files."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        id = parse_id(site.run("alloc", "--bg", "-n1", "--kvs=own").stdout.strip())
+        path, folder = f58(id), folder_of(site, id)
+        assert site.run("--instance", path, "run", "echo", "was").returncode == 0
+        server = live.Site.__new__(live.Site)
+        server.dir = folder
+        victims = [server.pid(role) for role in ("keeper", "worker-0", "agent", "server")]
+        for pid in victims:
+            os.kill(pid, signal.SIGSTOP)  # nobody starts another again
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        listed = site.run("jobs", "-R", "-no", "{name}")
+        assert (listed.returncode, listed.stdout) == (0, "alloc\n"), listed
+        assert "does not answer" in listed.stderr
+        assert "does not answer" in site.run("--instance", path, "submit", "true").stderr
+        assert site.run("tree").returncode == 0
+        site.client.cancel([id])
+        site.results([id])
+        assert site.run("jobs", "-an", "-o", "{name}", f"{path}/").stdout == "echo\n", "from a copy of its files, or handed up"
+        handed_up(site, id)
+        one = site.run("jobs", "-an", "-o", "{id}", f"{path}/").stdout.strip()
+        assert site.run("job", "attach", f"{path}/{one}").stdout == "was\n"
+
+
+@pytest.mark.timeout(300)
+def test_a_hand_over_broken_off_anywhere_is_finished(tmp_path: Path) -> None:
+    site = live.Site(tmp_path)
+    armed = tmp_path / "armed"
+    armed.mkdir()
+    site.env[VARIABLE] = f"@{armed}"
+    try:
+        site.up("--cores", "4")
+        for point in ("before", "entries", "end", "after"):
+            for role in ("keeper", "handover"):
+                (armed / role).write_text(f"handover.{point}:kill")
+            done = site.run("alloc", "-n1", "--kvs=own", "fluxkv", "run", "echo", point)
+            assert (done.returncode, done.stdout) == (0, f"{point}\n"), done
+        ids = sorted(site.client.state().jobs)
+        for id in ids:
+            handed_up(site, id)
+        assert not list(armed.iterdir()), "each place was reached"
+        assert site.run("jobs", "-aR", "-no", "{name}").stdout.split().count("echo") == 4
+        site.sound()
+        site.no_traceback()
+    finally:
+        site.end()
+
+
+def test_a_parent_whose_server_is_away_gets_it_later(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "2") as site:
+        os.mkfifo(tmp_path / "go")
+        script = f"fluxkv run true; read x <{tmp_path}/go"
+        id = parse_id(site.run("batch", "-n1", "--kvs=own", "--output=none", "--wrap", script).stdout.strip())
+        folder = folder_of(site, id)
+        site.wrote(Path(folder.log_file("keeper")), "started")
+        with site.server_dead():
+            (tmp_path / "go").write_text("x\n")
+            site.wrote(Path(folder.log_file("keeper")), "stays in")
+        assert site.results([id]) == [0]
+        handed_up(site, id)
+        with connect(child_uri(site.uri, id)) as inside:
+            assert [job.name for job in inside.state().jobs.values()] == ["true"]
