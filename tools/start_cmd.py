@@ -10,7 +10,7 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
-from .start_settings import memory_limit_option, name_policy, refuse_together
+from .start_settings import memory_limit_option, name_policy, refuse_server, refuse_together
 
 UNBORN_S = 5.0
 
@@ -122,9 +122,7 @@ def start(
 
         here = place(os.environ)
         if here is not None:
-            if redis or unsafe_server or listen:
-                raise Rejected("--redis and --listen do not go with a child instance", code="child",
-                               hint="its server is its parent's, or, with --kvs=own, one of its own")  # fmt: skip
+            refuse_server(redis=redis, unsafe=unsafe_server, listen=listen)
             from .inside import start_child
 
             sys.exit(start_child(here, {**options, "on_fork": on_fork, "kvs": kvs}, list(command)))

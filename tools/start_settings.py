@@ -56,6 +56,13 @@ def refuse_together(
         raise click.UsageError(f"--detach returns at once: {'--stay' if stay else '--dump'} does not go with it")
 
 
+def refuse_server(*, redis: str | None, unsafe: bool, listen: str | None) -> None:
+    """What says where the server is does not go with an instance inside a job. Raises `Rejected`."""
+    if redis or unsafe or listen:
+        raise Rejected("--redis and --listen do not go with a child instance", code="child",
+                       hint="it lives on its parent's server, or, with --kvs=own, on one of its own")  # fmt: skip
+
+
 def move_line(settings: dict[str, Any]) -> None:
     """Draw the soft memory line of an instance that runs anew; its keeper draws it only when it starts."""
     from ..instances.memory_line import set_line

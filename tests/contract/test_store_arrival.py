@@ -1,4 +1,4 @@
-"""A journal that comes from another server: seen by nobody before all of it has come, and then as it was; on every kind of server."""
+"""A journal that comes from another server: seen by nobody before all of it has come, then as it was; on every kind of server."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_it_is_looked_into_alike_while_it_runs_and_after(tmp_path: Path) -> None
         assert "exit code 3" in site.run("job", "wait", f"{path}/{one}").stderr
         looks = [
             ["jobs", "-an", "-o", "{name} {status} {returncode}", f"{path}/"], ["job", "attach", f"{path}/{one}"],
-            ["explain", f"{path}/{one}"], ["--instance", path, "kvs", "get", "big"], ["job", "eventlog", f"{path}/{one}"],
+            ["job", "info", f"{path}/{one}", "R"], ["--instance", path, "kvs", "get", "big"], ["job", "eventlog", f"{path}/{one}"],
         ]  # fmt: skip
         running = [site.run(*words).stdout for words in looks]
         assert running[0] == "one FAILED 3\n"
@@ -89,7 +89,8 @@ def test_several_nodes_and_levels_with_and_without(tmp_path: Path) -> None:
         script.write_text(
             "#!/bin/sh\n# flux: -N3 --kvs=own --output=none\nfluxkv run -N3 echo wide\n"
             "fluxkv batch -N1 --output=none --wrap --job-name=shares 'fluxkv run echo shares; fluxkv uri'\n"
-            "fluxkv batch -N2 --kvs=own --output=none --wrap --job-name=own 'fluxkv run -N2 echo own; fluxkv --parent uri | sed s/.*#//'\n"
+            "fluxkv batch -N2 --kvs=own --output=none --wrap --job-name=own "
+            "'fluxkv run -N2 echo own; fluxkv --parent uri | sed s/.*#//'\n"
             "fluxkv queue drain; fluxkv uri; fluxkv uri --remote\n"
         )
         id = parse_id(site.run("batch", str(script)).stdout.strip())
@@ -104,7 +105,8 @@ def test_several_nodes_and_levels_with_and_without(tmp_path: Path) -> None:
         inner = dict(line.split() for line in site.run("jobs", "-an", "-o", "{name} {id}", f"{path}/").stdout.splitlines())
         own = f"{path}/{inner['own']}"
         assert site.run("job", "attach", own).stdout.splitlines() == ["own", "own", f"/{path}"]
-        assert site.run("job", "attach", f"{path}/{inner['shares']}").stdout.splitlines()[1] == f"{server}#/{path}/{inner['shares']}"
+        shares = f"{path}/{inner['shares']}"
+        assert site.run("job", "attach", shares).stdout.splitlines() == ["shares", f"{server}#/{shares}"]
         assert site.run("jobs", "-an", "-o", "{name} {status}", f"{own}/").stdout == "echo COMPLETED\n"
         assert site.run("uri", own).stdout.strip() == f"{site.uri}#/{own}"
         handed_up(site, id)
