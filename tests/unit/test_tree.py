@@ -144,7 +144,7 @@ def test_an_instance_that_cannot_be_read_hides_no_other(monkeypatch: Any) -> Non
     monkeypatch.setattr("fluxkv.instances.census.journal_inside", open_one)
     found = Census((ACTIVE, 0), 10, 1, 10).of(journal, state, 0.0)
     assert list(found.inside) == [second.id]
-    assert said == ["/: an entry is not what it was"]
+    assert said == ["/ƒ2: an entry is not what it was"]
 
 
 class Nothing:
