@@ -18,8 +18,8 @@ from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
 from .ensemble_record import Info, Record, mark
 from .ensemble_salvage import salvage
-from .nested import beside
 from .submission import build_jobspec
+from .whereabouts import parent_of, store_of
 
 if TYPE_CHECKING:
     from .client import Instance
@@ -105,14 +105,13 @@ def _file(data: bytes, blobs: dict[str, bytes]) -> dict[str, Any]:
 def take_over(here: Instance, record: Record, outer: int, attempt: int, request: Request) -> None:
     """Put what is known of the ensemble's earlier attempts into this one's record: what they told, and what their children had come
     to and had not told."""
-    from ..kvs.uri import parse_uri
-    from .child import parent_uri
+    from ..kvs.redis_store import open_store
     from .client import Instance as Client
 
     indices = Indices(request.ranges)
     done = bytearray(len(indices))
     count, number = Count(), 0
-    above = parse_uri(parent_uri(here.uri)).namespace
+    above = open_store(parent_of(here.uri))
 
     def keep(part: Part) -> None:
         nonlocal count, number
@@ -125,7 +124,9 @@ def take_over(here: Instance, record: Record, outer: int, attempt: int, request:
         number += 1
 
     for earlier in range(attempt - 1, 0, -1):
-        store = beside(here.store, child_namespace(above, outer, earlier))
+        store = store_of(above, child_namespace(above.namespace, outer, earlier), over=True)
+        if store is None:
+            continue
         try:
             there = Client(store)
             for _, part in Record(there.kvs).parts():
@@ -138,3 +139,4 @@ def take_over(here: Instance, record: Record, outer: int, attempt: int, request:
                 raise  # it died before it was an instance
         finally:
             store.close()
+    above.close()

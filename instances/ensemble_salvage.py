@@ -16,7 +16,7 @@ from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
 from .ensemble_feed import row_of
 from .follow import result_of
-from .nested import beside
+from .whereabouts import store_of
 
 if TYPE_CHECKING:
     from ..kvs.port import Store
@@ -33,7 +33,9 @@ def salvage(
     """Results of a child's attempts that are not in `done` (a byte a position). ensemble: the store of the ensemble's instance, in
     its attempt `outer`."""
     for attempt in attempts:
-        other = beside(ensemble, child_namespace(ensemble.namespace, child, attempt))
+        other = store_of(ensemble, child_namespace(ensemble.namespace, child, attempt), over=True)
+        if other is None:
+            continue
         try:
             rows = [row for row in _ended(Journal(other, "ensemble"), indices) if not done[row.position]]
         except (Rejected, Unavailable) as error:

@@ -16,7 +16,7 @@ from ..kvs.errors import Corrupt, Rejected, Unavailable
 from .child import child_namespace, child_number
 from .ensemble_record import RESULTS, Record, keys_in
 from .follow import Follower, Tail, timed_out
-from .nested import beside
+from .whereabouts import store_of
 
 if TYPE_CHECKING:
     from ..journal.job import Job
@@ -60,7 +60,10 @@ class EnsembleView:
         if not number:
             return None
         if self._record is None or self._record[0] != number:
-            store = beside(self.instance.store, child_namespace(self.instance.store.namespace, self.id, number))
+            here = self.instance.store
+            store = store_of(here, child_namespace(here.namespace, self.id, number), over=self.over)
+            if store is None:
+                return None
             try:
                 self._record = number, Record(Instance(store).kvs)
             except (Rejected, Unavailable) as error:

@@ -43,10 +43,10 @@ def lead(path: str) -> int:
 @click.argument("path", type=click.Path())
 def feed(path: str) -> int:
     """A child's program."""
-    from ..instances.child import parent_uri
     from ..instances.client import connect
     from ..instances.ensemble_feed import Feeder, Stopped, keep_blobs, slots_of
     from ..instances.ensemble_record import Record
+    from ..instances.whereabouts import parent_of
     from .ensemble_request import cutter
 
     def stop(*_: object) -> None:
@@ -55,7 +55,7 @@ def feed(path: str) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     here, me, attempt, request = _inside(path)
-    above = parent_uri(here.uri)
+    above = parent_of(here.uri)
     with here, connect(above) as ensemble:
         ensemble.by = "ensemble"
         record = Record(ensemble.kvs)
