@@ -15,10 +15,11 @@ import click
 from ..instances.terminals import INTERACTIVE
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
-from .child_options import SCRIPT, ChildCommand, child_jobspec, child_options, content, with_program
+from .child_options import SCRIPT, ChildCommand, child_jobspec, child_options, content
 from .ensemble import Piece, put_blobs
 from .environment import shared_environment
 from .options import flags_of, key_of, urgency_of
+from .own_program import with_program
 from .render import out, say
 from .submit_cmd import connected, print_jobspec
 

@@ -7,7 +7,6 @@ child does with them, `start` decides.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -189,15 +188,3 @@ def broker_options(texts: Iterable[str]) -> list[str]:
     except click.UsageError as error:
         raise bad("--broker-opts", error.format_message()) from None
     return words
-
-
-def with_program(env: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which jobs find `fluxkv`: the folder of this one is put in front where PATH leads to none."""
-    path = env.get("PATH", os.defpath)
-    here = (os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable))
-    found = [next((one for one in folders if _has_program(one)), "") for folders in (path.split(os.pathsep), here)]
-    return {**env, "PATH": f"{found[1]}{os.pathsep}{path}"} if found[1] and not found[0] else dict(env)
-
-
-def _has_program(folder: str) -> bool:
-    return os.access(os.path.join(folder or ".", "fluxkv"), os.X_OK)

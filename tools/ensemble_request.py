@@ -12,11 +12,12 @@ import click
 from ..instances.template import Template, fill
 from ..journal.ensemble import FILE, Indices, Request, Rows, indices_of, packed_rows
 from ..kvs.errors import Rejected
-from .child_options import conf_document, content, with_program
+from .child_options import conf_document, content
 from .environment import overlay_of, shared_environment
 from .inputs import Filler, combined, separator, split_lists
 from .jobspecs import count, jobspec_of, memory_mb
 from .options import OPTIONS, bad
+from .own_program import with_program
 from .stencil import Stencil
 
 if TYPE_CHECKING:

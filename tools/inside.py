@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..kvs.errors import FluxkvError, Rejected
+from .own_program import with_program
 from .start_settings import INVENTORY, name_policy
 
 # Of the job that an instance is: what runs inside must not take itself for one of its tasks. (Which attempt and which copy of
@@ -92,6 +93,7 @@ def run_inside(
     """
     from ..instances import start as starting
 
+    os.environ["PATH"] = with_program(os.environ)["PATH"]  # where the command itself is looked for, too
     environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
     run = _Program(command, environment)
     try:

@@ -32,6 +32,13 @@ def test_start_a_command(user: Any, words: list[str], code: int, out: str) -> No
     assert user.alive(str(user.home / "fluxkv")) == []
 
 
+def test_start_finds_fluxkv_for_what_runs_inside(user: Any) -> None:
+    words = ["fluxkv", "run", "fluxkv", "start", "sh", "-c", "fluxkv jobs -a; command -v fluxkv"]
+    done = user("start", *words, PATH="/usr/bin:/bin")
+    assert done.code == 0, done
+    assert done.lines[-1].endswith("/fluxkv")
+
+
 def test_start_keeps_the_journal_under_the_users_state_home(user: Any) -> None:
     user.ok("start", "sh", "-c", "fluxkv submit --wait --cc=1-3 true")
     (folder,) = (user.home / "fluxkv").iterdir()

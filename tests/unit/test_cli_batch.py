@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from fluxkv.journal.file_archive import read_archive
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools.batch_cmd import alloc, batch
-from fluxkv.tools.child_options import broker_options, conf_document, with_program
+from fluxkv.tools.child_options import broker_options, conf_document
+from fluxkv.tools.own_program import with_program
 
 SCRIPT = "#!/bin/sh\n# flux: -n3 --job-name=mine\n# flux: -t 5m --env=A=1\nfluxkv run hostname\n"
 
