@@ -169,12 +169,24 @@ class GraphPool(Pool):
     def matching(self, request: Request) -> int:
         return self.limits(request).nodes if request.constraint_key else self.all_bits
 
+    def by_counts(self, request: Request) -> bool:
+        return super().by_counts(request) and not self._to_search(request)
+
+    def whole(self, at: int, slots: int) -> Claim:
+        return super().whole(at, slots)._replace(draws=self._whole(at))
+
+    def _to_search(self, request: Request) -> bool:
+        """Has the search to say what it gets, flat as it may be?"""
+        if self.is_special(request) or self._dim:
+            return True
+        flat = request.flat
+        asks_memory = flat is not None and (flat.memory_mb or flat.node_memory_mb)
+        return bool(asks_memory and self.match_policy == "first" and self.layout.memories)  # which of a node's it is has to be said
+
     def match(self, request: Request) -> tuple[Claim, ...] | Unmatched:
         flat = request.flat
-        if self.is_special(request) or self._dim:
+        if self._to_search(request):
             return self.searched(request)
-        if flat is not None and self.match_policy == "first" and self.layout.memories and (flat.memory_mb or flat.node_memory_mb):
-            return self.searched(request)  # which of a node's memory it is has to be said
         got = super().match(request)
         if flat is None or isinstance(got, Unmatched) or not (flat.exclusive or self.policy.whole_nodes):
             return got

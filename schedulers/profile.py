@@ -313,7 +313,7 @@ class Profile:
             left -= units
             node = self.pool.nodes[i]
             if flat.exclusive:
-                claims.append(Claim(node.rank, node.cores, node.gpus, node.memory_mb, flat.slots_per_node))
+                claims.append(self.pool.whole(i, flat.slots_per_node))
             else:
                 slots = flat.slots_per_node if need.by_node else units
                 memory_mb = slots * flat.memory_mb + (flat.node_memory_mb if need.by_node else 0)

@@ -343,6 +343,15 @@ class Pool:
         gpu_ids = lowest(self.gpu_free[i], gpus) if gpus else 0
         return (Claim(self.ranks[i], lowest(self.core_free[i], cores), gpu_ids, memory_mb, 1),)
 
+    def by_counts(self, request: Request) -> bool:
+        """Is what it gets, now or later, a matter of counting free cores, GPUs and memory of nodes, the lowest first?"""
+        return request.flat is not None and self.match_policy == "first"
+
+    def whole(self, at: int, slots: int) -> Claim:
+        """A node with all that is in it."""
+        node = self.nodes[at]
+        return Claim(node.rank, node.cores, node.gpus, node.memory_mb, slots)
+
     def limits(self, request: Request) -> Limits | None:
         """What its constraint says of vertices of a graph; None without one."""
         return None

@@ -55,6 +55,7 @@ class Timeline:
         self._views: dict[int, _Window] = {}  # number of reservations it respects -> what is free now besides them
         self._profile: Profile | None = None
         self._begun: list[Span] = []  # what the profile has not been told
+        self._hidden = False  # does anybody hold something in a node whose cores, GPUs and memory tell nothing of it?
         self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
 
     # -- now ------------------------------------------------------------------------------------------------------
@@ -100,9 +101,10 @@ class Timeline:
     def reserve(self, job: int, request: Request, duration_s: float) -> Span | None:
         """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
         length = length_of(duration_s)
-        counts = type(self.pool) is Pool and self.pool.match_policy == "first"  # else which nodes it gets is the search's to say
         few = self._profile is None and not self.reserved and len(self._spans) <= FEW
-        profile = self._told_profile() if request.flat is not None and counts and not few else None
+        profile = self._told_profile() if self.pool.by_counts(request) and not few else None
+        if profile is not None and self._hidden and request.flat is not None and request.flat.exclusive:
+            profile = None
         span = self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
         if span is not None:
             self.keep(span)
@@ -119,6 +121,7 @@ class Timeline:
         insort(self.reserved, span, key=lambda one: one.start)
         self._views.clear()
         if self._profile is not None:
+            self._hidden = self._hidden or _hides(span)
             self._profile.keep(span.job, span.start, span.end, span.claims)
 
     def release(self, job: int) -> None:
@@ -131,7 +134,7 @@ class Timeline:
 
     def can_keep(self, span: Span) -> bool:
         """Whether exactly this is free in its whole time beside all that runs and is reserved."""
-        if type(self.pool) is Pool and not any(claim.draws for claim in span.claims):
+        if not any(claim.draws for claim in span.claims) or self._whole(span.claims):
             return self._told_profile().holds(span.claims, span.start, span.end)
         pool = self._window_at(span.start, span.end).pool
         if any(claim.rank not in pool.index or not pool.usable >> pool.index[claim.rank] & 1 for claim in span.claims):
@@ -142,13 +145,24 @@ class Timeline:
             return False
         return True
 
+    def _whole(self, claims: Sequence[Claim]) -> bool:
+        """Whether what is drawn is drawn in nodes that are held as wholes, so that whoever has these has it."""
+        pool = self.pool
+        self._told_profile()
+        return not self._hidden and all(
+            not claim.draws or (claim.rank in pool.index and claim == pool.whole(pool.index[claim.rank], claim.slots))
+            for claim in claims
+        )
+
     def _told_profile(self) -> Profile:
         if self._profile is None:
             self._profile = Profile(self.pool, self.now, ((span.end, span.claims) for span in self._spans))
+            self._hidden = any(map(_hides, self._spans)) or any(map(_hides, self.reserved))
             for span in self.reserved:
                 self._profile.keep(span.job, span.start, span.end, span.claims)
         else:
             for span in self._begun:
+                self._hidden = self._hidden or _hides(span)
                 self._profile.begun(span.claims, span.end)
         self._begun.clear()
         return self._profile
@@ -200,6 +214,11 @@ class Timeline:
             if not isinstance(claims, Unmatched):
                 return Span(start, start + length, job, claims)
         return None
+
+
+def _hides(span: Span) -> bool:
+    """Whether some of it is drawn where it holds no cores, GPUs or memory."""
+    return any(claim.draws and not (claim.cores or claim.gpus or claim.memory_mb) for claim in span.claims)
 
 
 def overlap(claims: Iterable[Claim], others: Iterable[Claim]) -> list[int]:

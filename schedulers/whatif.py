@@ -307,7 +307,7 @@ class _Run:
     def _fits(self, request: Request) -> bool:
         """Whether it fits now, were nothing reserved."""
         pool, flat = self.pool, request.flat
-        if type(pool) is Pool and pool.match_policy == "first" and flat is not None and not flat.exclusive:  # counting will do
+        if flat is not None and not flat.exclusive and pool.by_counts(request):
             return pool.fits(request, pool.free, pool.usable) is None
         return bool(pool.match(request))
 
