@@ -15,6 +15,7 @@ from ..kvs.errors import Rejected
 from .fence_cmd import fence
 from .lazy_group import SuggestingGroup
 from .reading import at_option, load, ranks_of, uri_option
+from .resource_find_cmd import find
 from .resource_graph_cmd import attach, property_group, reload, remove, set_status
 from .resource_match_cmd import match
 from .resource_query_cmd import query
@@ -360,7 +361,7 @@ def _tell(event: Any, lines: Any, out: Callable[[str], None]) -> bool:
 
 
 resource.add_command(fence)
-for command in (attach, match, property_group, reload, remove, set_status):
+for command in (attach, find, match, property_group, reload, remove, set_status):
     resource.add_command(command)
 resource.add_command(query)
 resource.add_command(show)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from ..kvs.errors import Rejected
+from .target import open_journal, target_options
 
 if TYPE_CHECKING:
+    from ..schedulers.tree.system import System
     from ..schedulers.tree.vertices import Tree
     from .query_session import Session
 
@@ -27,7 +29,8 @@ PROMPT = "resource-query> "
 
 
 @click.command("query", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-L", "--load-file", metavar="FILE", required=True, help="The graph.")
+@click.option("-L", "--load-file", metavar="FILE", default="", help="The graph.")
+@click.option("--live", is_flag=True, help="The graph of the instance, with its jobs and reservations on it, instead of a FILE.")
 @click.option("-f", "--load-format", type=click.Choice(LOADERS), default="grug", show_default=True, help="What FILE is.")
 @click.option("-W", "--load-allowlist", metavar="TYPE,...", default="", help="Load only these types (hwloc).")
 @click.option("-S", "--match-subsystems", metavar="CA|PA|...", default="CA", show_default=True, help="What is looked at.")
@@ -40,36 +43,46 @@ PROMPT = "resource-query> "
 @click.option("-o", "--graph-output", metavar="BASENAME", help="At the end write the graph to BASENAME.dot or .graphml.")
 @click.option("-e", "--elapse-time", is_flag=True, help="Say how large the graph is, and on stderr how long each match took.")
 @click.option("-d", "--disable-prompt", is_flag=True, help="Never show a prompt.")
+@target_options
 @click.option("-r", "--reserve-vtx-vec", type=click.IntRange(0), metavar="N", help="Accepted: room is made as needed.")
 def query(
-    load_file: str, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
+    load_file: str, live: bool, load_format: str, load_allowlist: str, match_subsystems: str, match_policy: str, match_format: str,
     traverser: str, prune_filters: str | None, test_output: str | None, graph_format: str, graph_output: str | None,
-    elapse_time: bool, disable_prompt: bool, reserve_vtx_vec: int | None,
+    elapse_time: bool, disable_prompt: bool, reserve_vtx_vec: int | None, uri: str | None, state_dir: str | None,
 ) -> None:  # fmt: skip
     """Match requests against a graph of resources, in a file: what would be taken, what when, and what never.
 
     Commands come from standard input, or from a prompt: match, cancel, find, set-status, attach, ... ("help" lists them).
-    Time stands still at 0. Nothing of an instance is read or changed.
+    Time stands still at 0. Nothing of an instance is changed: with --live this is its graph as it is now, to try things on.
 
     \b
     Examples:
       echo 'match allocate job.yaml' | fluxkv resource query -L tiny.graphml
       echo 'find status=up' | fluxkv resource query -L tiny.graphml -F jgf
       echo 'match satisfiability job.yaml' | fluxkv resource query -L tiny.graphml -P high
+      echo 'match allocate_orelse_reserve job.yaml' | fluxkv resource query --live
     """
+    from ..journal.ids import f58
     from ..schedulers.tree.system import System
-    from .query_session import Session
+    from .query_session import Listed, Session
     from .render import say
 
     began = time.monotonic()
-    tree = load_tree(load_file, load_format, [word for word in load_allowlist.split(",") if word])
-    system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
+    if live is bool(load_file):
+        raise click.UsageError("name the graph: -L FILE, or --live for the instance's")
+    if live:
+        system = _live(uri, state_dir, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
+    else:
+        tree = load_tree(load_file, load_format, [word for word in load_allowlist.split(",") if word])
+        system = System(tree, match_policy, match_subsystems, _filters(prune_filters), traverser == "flexible")
+    tree = system.tree
     out = sys.stdout if test_output is None else _to_write(test_output)
     if elapse_time:
         from .query_graph import counts
 
         click.echo("\n".join((f"INFO: Graph Load Time: {time.monotonic() - began:g}", *counts(tree))))
     session = Session(system, match_format, out, click.echo, say, time.monotonic, timed=elapse_time)
+    session.jobs.update((id, Listed(job.state, job.start, f58(id), 0.0)) for id, job in system.ledger.jobs.items())
     gc.freeze()  # the graph stays: it need not be looked through again and again while matches come and go
     try:
         if sys.stdin.isatty() and not disable_prompt:
@@ -82,6 +95,20 @@ def query(
         gc.unfreeze()
     if graph_output is not None:
         _write_graph(tree, graph_format, f"{graph_output}.{graph_format}")
+
+
+def _live(
+    uri: str | None, state_dir: str | None, policy: str, view: str, filters: dict[str, list[str]] | None, flexible: bool
+) -> System:
+    """The instance's graph. The match policy is the instance's own where none is named."""
+    from ..instances.live_system import system_of
+    from .reading import load
+
+    source = click.get_current_context().get_parameter_source("match_policy")
+    named = policy if source is click.core.ParameterSource.COMMANDLINE else ""
+    with open_journal(uri, state_dir) as journal:
+        state, now = load(journal)
+    return system_of(state, now, named, view, filters, flexible)
 
 
 def _write_graph(tree: Tree, form: str, path: str) -> None:

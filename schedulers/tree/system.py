@@ -172,9 +172,11 @@ class System:
         return self.ledger.take_part_off(number, below)
 
     def impose(
-        self, number: int, wanted: Mapping[int, tuple[Vertex, int, bool]], state: str, start: int, duration_s: int
+        self, number: int, wanted: Mapping[int, tuple[Vertex, int, bool]], state: str, start: int, duration_s: int,
+        checked: bool = True,
     ) -> Outcome:  # fmt: skip
-        """Put a job where an earlier allocation says. Raises Rejected where that is not free."""
+        """Put a job where an earlier allocation says. Raises Rejected where that is not free, unless others have seen to that
+        (checked)."""
         if number in self.ledger.jobs:
             raise Rejected(f"job {number} is there already", code="job-exists", hint="cancel it first")
         if duration_s < 1 or start < 0:
@@ -184,13 +186,13 @@ class System:
         selection.take(self.root, self.root.size, False)
         for vertex, units, exclusive in wanted.values():
             free = vertex.free(start, end)
-            if (exclusive and (vertex.in_use(start, end) or free < units)) or free <= 0:
+            if checked and ((exclusive and (vertex.in_use(start, end) or free < units)) or free <= 0):
                 raise Rejected(f"{vertex.path(self.subsystem)} is in use then", code="in-use", hint="see find jobid-tag=N")
             selection.take(vertex, units, exclusive)
             child = vertex
             for above in self._up(vertex, wanted):
                 selection.edge(above, child)
-                if above.free(start, end) <= 0:
+                if checked and above.free(start, end) <= 0:
                     raise Rejected(f"{above.path(self.subsystem)} is taken then", code="in-use", hint="see find jobid-tag=N")
                 if above.ordinal not in wanted:
                     selection.take(above, above.size, False)
