@@ -45,7 +45,8 @@ class Why(NamedTuple):
     """Of a job that stands in line. reason: code "ready" if it would fit, were it the only one that waits. start: None: `no_start`
     says why. after: jobs that wait, too, and are expected to begin, and end, on its nodes before. ahead: who comes before it in its
     line; promised: the first of those for whom the plan of this moment keeps something, and since when, None if there is none.
-    elsewhere: queue -> who comes before it in other lines that share nodes with it. out: its nodes that are out of use."""
+    elsewhere: queue -> who comes before it in other lines that share nodes with it. out: its nodes that are out of use. allowed:
+    the nodes that a constraint, its own or its queue's, leaves it; None where there is none."""
 
     reason: Reason
     policy: str
@@ -57,6 +58,7 @@ class Why(NamedTuple):
     promised: tuple[int, float] | None
     elsewhere: dict[str, tuple[int, ...]]
     out: tuple[Node, ...]
+    allowed: tuple[Node, ...] | None = None
 
 
 def why(
@@ -87,7 +89,15 @@ def why(
         promised=next(((id, kept.time) for id in ahead if (kept := outlook.forecast.starts.get(id)) and kept.reserved), None),
         elsewhere={queue: ids for queue, jobs in sorted(lines.items()) if (ids := _before(job, jobs))},
         out=_out(state, pool, request),
+        allowed=_allowed(state, pool, request),
     )
+
+
+def _allowed(state: State, pool: Pool, request: Request | None) -> tuple[Node, ...] | None:
+    if request is None or not request.constraint_key:
+        return None
+    among = pool.matching(request)
+    return tuple(node for rank, node in sorted(state.nodes.items()) if among >> pool.index[rank] & 1)
 
 
 def _out(state: State, pool: Pool, request: Request | None) -> tuple[Node, ...]:

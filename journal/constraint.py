@@ -143,6 +143,8 @@ _TERMS: dict[str, Callable[[list[str], _Budget], Predicate]] = {
 
 # --- RFC 35
 
+_BARE = re.compile(r"[\w.+@/\[\]][\w.+@/\[\],-]*")
+
 
 def _query_fault(text: str, at: int, why: str) -> Rejected:
     return Rejected(
@@ -292,3 +294,27 @@ def parse_requires(text: str) -> dict[str, Any]:
     )
     check(constraint)
     return constraint
+
+
+def query_of(constraint: Mapping[str, Any]) -> str:
+    """The text that `parse_requires` reads a checked constraint from, in as few words as it takes; "" for none."""
+    if not constraint:
+        return ""
+    ((operator, values),) = constraint.items()
+    if operator == "properties":
+        return " & ".join(f"-{_quoted(value[1:])}" if value.startswith("^") else _quoted(value) for value in values) or "()"
+    if operator in ("hostlist", "ranks"):
+        return f"{'host' if operator == 'hostlist' else 'rank'}:{_quoted(','.join(values))}"
+    parts = [query_of(value) for value in values]
+    if operator == "or" and len(parts) > 1:
+        return " | ".join(_single(part, "|") for part in parts)
+    text = " & ".join(_single(part, "|") if len(parts) > 1 else part for part in parts)
+    return f"not {_single(text, '&|')}" if operator == "not" else text
+
+
+def _single(text: str, joiners: str) -> str:
+    return f"({text})" if any(f" {one} " in text for one in joiners) else text
+
+
+def _quoted(word: str) -> str:
+    return word if _BARE.fullmatch(word) and word not in _WORDS else f'"{word}"'

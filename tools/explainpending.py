@@ -84,7 +84,7 @@ def explain_pending(job: Job, view: View) -> tuple[dict[str, Any], Page]:
     }  # fmt: skip
     if told is not None:
         _evidence(page, job, told, state, now, bool(held))
-        document.update(_document(told, state))
+        document.update(_document(told, job, state))
     return document, page
 
 
@@ -117,10 +117,45 @@ def _answer(name: str, told: Why | None, now: float) -> str:
 
 def _asked(job: Job, state: State) -> str:
     limit = f"limit {span(job.duration)}" if job.duration else "no time limit"
+    limit += f"; requires {wanted}" if (wanted := requires(job)) else ""
     nodes = [count(job.nnodes, "node")] if job.nnodes else []
     what = _shape(job) or ", ".join([*nodes, count(job.ncores, "core")])
     text = f"{what}, {limit}; queue {job.queue}, priority {job.priority}, user {user_name(job.userid)}"
     return text + (f", attempt {job.number}" if job.requeued is not None else "")
+
+
+def requires(job: Job) -> str:
+    """Its own constraint as --requires has it, "" for none."""
+    from ..journal.constraint import check, query_of
+
+    system = ((job.jobspec or {}).get("attributes") or {}).get("system") or {}
+    try:
+        check(system.get("constraints") or {})
+    except Rejected:
+        return ""
+    return query_of(system.get("constraints") or {})
+
+
+def _may_have(nodes: Sequence[Node], job: Job, state: State) -> str:
+    """How many nodes a constraint leaves, and how these stand."""
+    parts = [f"its constraint ({wanted})"] if (wanted := requires(job)) else []
+    rules = state.rules.of(job.queue)
+    rules = state.rules.of(rules.line) if rules is not None else None  # a virtual queue's nodes are its parent's
+    if rules is not None and (rules.hosts or rules.requires):
+        parts.append(f"queue {rules.name} ({' & '.join(rules.requires) if rules.requires and not rules.hosts else 'its hosts'})")
+    held = [node for node in nodes if node.busy]
+    idle = [node for node in nodes if node.usable and not node.busy]
+    out = len(nodes) - len(held) - len(idle)
+    jobs = sorted({id for node in held for id in (node.jobs or node.keeping)})
+    text = f"{len(nodes)} of {count(len(state.nodes), 'node')} by {' and '.join(parts)}"
+    if nodes:
+        text += f": {hosts_of(state, (node.rank for node in nodes))}"
+    if held and len(held) == len(nodes):
+        return f"{text}; {'all are' if len(nodes) > 1 else 'it is'} in use by {several(jobs)}"
+    told = [f"{len(idle)} idle"] if nodes else []
+    told += [f"{len(held)} in use by {several(jobs)}"] if held else []
+    told += [f"{out} out of use"] if out else []
+    return "; ".join([text, ", ".join(told)]) if told else text
 
 
 def _shape(job: Job) -> str:
@@ -150,6 +185,8 @@ def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: b
     if reason.needed > reason.found and reason.unit:
         lacks = count(reason.needed - reason.found, reason.unit, reason.of)
         page.add("short of", f"{lacks}: it needs {reason.needed:,} and finds {f'{reason.found:,}' if reason.found else 'none'}")
+    if told.allowed is not None:
+        page.add("may have", _may_have(told.allowed, job, state))
     page.table("out of use", [_out_row(node, now) for node in told.out[:SHOWN]], len(told.out) - SHOWN, "node")
     page.table("held by", [holder_row(one, state, now) for one in told.holders[:SHOWN]], len(told.holders) - SHOWN, "job")
     page.add("ahead", _ahead(told, job, state) if job.priority else "")
@@ -220,10 +257,13 @@ def _rests(told: Why) -> str:
     return f"{after}sooner if jobs end before their limits, later if jobs of higher priority come"
 
 
-def _document(told: Why, state: State) -> dict[str, Any]:
+def _document(told: Why, job: Job, state: State) -> dict[str, Any]:
     reason, start = told.reason, told.start
     document: dict[str, Any] = {
-        "policy": told.policy,
+        "policy": told.policy, "requires": requires(job) or None,
+        "may_have": None if told.allowed is None else {
+            "ranks": [node.rank for node in told.allowed], "idle": [n.rank for n in told.allowed if n.usable and not n.busy],
+        },
         "reason": {"code": str(reason.code), "text": reason.text, "blocking": reason.blocking},
         "short": {
             "unit": reason.unit, "of": reason.of, "needed": reason.needed, "found": reason.found,

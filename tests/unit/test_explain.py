@@ -169,6 +169,34 @@ def test_other_queues_that_share_nodes_and_limits_per_user() -> None:
     assert "begins      about" in text
 
 
+def test_what_a_constraint_leaves_is_told() -> None:
+    config = {"queues": {"a": {}, "c": {"requires": ["c"]}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "a"}}}}}
+    rig = Rig(4, {0: ("g",), 1: ("g", "c"), 2: ("c",)}, config)
+
+    def asked(requires: dict[str, Any] | None = None, queue: str = "a") -> dict[str, Any]:
+        made = spec(2, duration=60.0, queue=queue)
+        if requires:
+            made["attributes"]["system"]["constraints"] = requires
+        return made
+
+    holders = [rig.submit(asked({"properties": ["g"]})) for _ in range(2)]
+    document, text = pending(rig, rig.submit(asked({"properties": ["g"]})))
+    said = " ".join(text.split())
+    assert "asked for 2 cores, limit 1m; requires g; queue a" in said
+    assert f"may have 2 of 4 nodes by its constraint (g): n[0-1]; all are in use by {', '.join(map(f58, holders))}" in said
+    assert document["requires"] == "g"
+    assert document["may_have"] == {"ranks": [0, 1], "idle": []}
+    rig.do(decide.drain(rig.state, [2], "fan", 0, rig.now))
+    rig.turn()
+    both = {"and": [{"properties": ["^g"]}, {"not": [{"hostlist": ["n7"]}]}]}
+    _, text = pending(rig, rig.submit(asked(both, "c")))
+    said = " ".join(text.split())
+    assert "requires -g & not host:n7; queue c" in said
+    assert "may have 1 of 4 nodes by its constraint (-g & not host:n7) and queue c (c): n2; 0 idle, 1 out of use" in said
+    document, text = pending(rig, rig.submit(spec(9)))
+    assert ("may have" in text, document.get("may_have")) == (False, None)
+
+
 def test_a_job_that_can_never_run_and_one_that_waits_for_another() -> None:
     rig = Rig(1)
     long = rig.submit(spec(2))

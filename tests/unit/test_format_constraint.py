@@ -153,6 +153,28 @@ def test_query_round_trip(tree):
         assert left(0, "h", having) == right(0, "h", having)
 
 
+@given(TREES)
+def test_a_constraint_is_said_as_it_is_asked_for(tree):
+    again = constraint.parse_requires(constraint.query_of(tree))
+    left, right = constraint.compile(tree), constraint.compile(again)
+    for n in range(8):
+        having = {p for i, p in enumerate("abc") if n >> i & 1}
+        assert left(0, "h", having) == right(0, "h", having)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("ssd&-gpu", "ssd & not gpu"), ("a|b c", "a | b & c"), ("not (a|b)", "not (a | b)"),
+        ("not (a|b) host:n[0-3],m rank:0-2", "(not (a | b)) & host:n[0-3],m & rank:0-2"),
+        ("'we ird'", '"we ird"'), ("", ""), ("(a|b) c", "(a | b) & c"), ('"or"', '"or"'),
+    ],
+)  # fmt: skip
+def test_constraints_in_words(asked, said):
+    assert constraint.query_of(constraint.parse_requires(asked)) == said
+    assert constraint.query_of(constraint.parse_requires(said)) == said
+
+
 @given(st.text(" ab:-&|()'\"notrkd", max_size=30))
 def test_any_text_is_read_or_rejected(text):
     try:
