@@ -394,7 +394,7 @@ FREE = {
     "HOST", "N", "MB", "FSD", "+FSD", "NOTE", "REASON", "VERSION", "IDSET", "VALUE", "DATETIME", "+FSD|DATETIME", "KEY=VAL",
     "KEY=VALUE", "NAME", "COLUMNS", "COUNT", "SECONDS", "QUERY", "NODEID", "TASKID", "TEXT", "CA", "HIGH:LOW", "force", "severity",
     "reason", "count", "name", "URL", "SIZE", "UID", "PATH", "KEY[=VALUE", "NAME[:KEY=VALUE",
-    "DEPTH",
+    "DEPTH", "EXPRESSION",
 }  # fmt: skip
 
 
