@@ -52,7 +52,7 @@ class Backfill:
                 patient.append((entry, Reserve(entry.job, told.claims, told.start, *_why(timeline, entry))))
                 yield None
                 continue
-            got = timeline.match_now(entry.request, entry.duration_s)
+            got = timeline.match_now(entry.request, entry.duration_s, told)
             if got and told is None and patient:
                 for place in _first_of_all(timeline, patient):
                     left += 1

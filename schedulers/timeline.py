@@ -23,6 +23,7 @@ MATCH_FIRST = "first"
 NO_ROOM = Unmatched("resources", "slot", 1, 0)
 FOREVER_S = 10 * 365 * 86400.0
 OVERDUE_S = 1.0
+LATE_S = 1.0  # who begins less than this after the time he was told moves nobody else's
 FEW = 2_000  # running jobs up to which a plan's first reservation is found sooner by a search than by a profile
 
 
@@ -60,9 +61,15 @@ class Timeline:
 
     # -- now ------------------------------------------------------------------------------------------------------
 
-    def match_now(self, request: Request, duration_s: float) -> tuple[Claim, ...] | Unmatched:
-        """What the request would get now without touching what is reserved before it ends. Nothing is taken."""
+    def match_now(self, request: Request, duration_s: float, told: Span | None = None) -> tuple[Claim, ...] | Unmatched:
+        """What the request would get now without touching what is reserved before it ends. Nothing is taken.
+
+        told: what was reserved for it. Whoever is a moment late for that, as all who wait for a time are, has until then to end:
+        the next on its claims may be told the very moment at which it would be over.
+        """
         until = self.now + length_of(duration_s)
+        if told is not None and told.start <= self.now < told.start + LATE_S:
+            until = told.start + length_of(duration_s)
         if self._refused.get(request.key, until + 1.0) <= until:
             return NO_ROOM
         got = self.pool.match(request)
@@ -133,10 +140,15 @@ class Timeline:
             self._profile.release(job)
 
     def can_keep(self, span: Span) -> bool:
-        """Whether exactly this is free in its whole time beside all that runs and is reserved."""
+        """Whether exactly this is free in its whole time beside all that runs and is reserved.
+
+        Somebody before it who began a moment later than he was told, as all who run do, ends a moment later: that is no reason
+        for another time, of which everybody behind it would have to be told another, too.
+        """
+        start = min(span.start + LATE_S, span.end)
         if not any(claim.draws for claim in span.claims) or self._whole(span.claims):
-            return self._told_profile().holds(span.claims, span.start, span.end)
-        pool = self._window_at(span.start, span.end).pool
+            return self._told_profile().holds(span.claims, start, span.end)
+        pool = self._window_at(start, span.end).pool
         if any(claim.rank not in pool.index or not pool.usable >> pool.index[claim.rank] & 1 for claim in span.claims):
             return False
         try:

@@ -330,6 +330,25 @@ def test_a_time_that_was_told_is_kept_until_the_line_moves_up() -> None:
     assert machine.waits[3].code == Code.DRAINED
 
 
+def test_whoever_is_a_moment_late_for_his_time_begins_and_moves_nobody_s() -> None:
+    """A worker that waits for a time is always late for it, and the next may be told the very moment at which one would be over."""
+    machine = Machine(Conservative(), nodes_of(1, 4))
+    for job, (count, seconds) in enumerate([(1, 50.0), (3, 100.0), (4, 100.0), (1, 50.0), (4, 100.0), (4, 100.0)]):
+        machine.submit(job, cores(count), seconds)
+    assert machine.plan(0.0) == [0, 1]
+    assert {job: kept.start for job, kept in machine.reserved.items()} == {2: 100.0, 3: 50.0, 4: 200.0, 5: 300.0}
+    machine.end(0)
+    assert machine.plan(50.001) == [3]
+    assert {job: round(kept.start, 6) for job, kept in machine.reserved.items()} == {2: 100.0, 4: 200.0, 5: 300.0}
+    machine.end(1)
+    machine.end(3)
+    assert machine.plan(100.001) == [2]
+    assert {job: round(kept.start, 6) for job, kept in machine.reserved.items()} == {4: 200.001, 5: 300.0}
+    machine.end(2)
+    machine.submit(6, cores(1), 100.0)
+    assert machine.plan(203.0) == [4], "who is later than that has no claim to his time, and begins where he fits all the same"
+
+
 def test_times_that_are_kept_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(Conservative(), nodes_of(2, 4))
     for job in range(12):
