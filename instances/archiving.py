@@ -66,7 +66,7 @@ class Archiver:
     def __init__(self, journal: Journal, url: str, settings: dict[str, Any] | None = None, *, dry_run: bool = False) -> None:
         self.journal = journal
         self.store = journal.store
-        self.archive = Archive(self.store.depot(url), journal.meta.uid, self.store.namespace)
+        self.archive = Archive(self.store.depot(url), journal.meta.archive_uid, self.store.namespace)
         self.settings = kept_settings(settings, journal.meta) if settings else {}
         self.dry_run = dry_run
         self.done = Done(self.archive.depot.url, dry_run)
@@ -292,5 +292,5 @@ def place_of(rules: ArchiveRules, meta: Meta, directory: StateDir | None) -> str
     inside = directory.join("archive") if directory is not None else ""
     if rules.url or not inside or not meta.archive:
         return rules.url or meta.archive or inside
-    gone = local_path(meta.archive) and not os.path.exists(os.path.join(local_path(meta.archive), meta.uid))
-    return inside if gone and os.path.exists(os.path.join(inside, meta.uid)) else meta.archive
+    gone = local_path(meta.archive) and not os.path.exists(os.path.join(local_path(meta.archive), meta.archive_uid))
+    return inside if gone and os.path.exists(os.path.join(inside, meta.archive_uid)) else meta.archive

@@ -19,6 +19,7 @@ from ..journal.ids import encode, f58
 from ..journal.log import Journal
 from ..journal.rset import ResourceSet, parse_R
 from ..journal.wire import Commit, well_formed
+from ..kvs.children import Child
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted, Store
 from ..kvs.redis_store import open_store
@@ -105,6 +106,11 @@ def enter_parent(levels: int) -> None:
         os.environ["FLUXKV_STATE_DIR"] = found.path
 
 
+def as_child(here: Place, uri: str) -> Child:
+    """How the parent knows us as one of its children. uri: ours."""
+    return Child(parse_uri(uri).namespace.rpartition("/")[2], here.job, here.entry)
+
+
 def seal_earlier(here: Place) -> None:
     """Refuse writes of the children of earlier attempts: one that a healed network brings back decides nothing any more. (One with
     a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.)"""
@@ -151,6 +157,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     store = open_store(here.parent)
     try:
         claims, expiration = granted(store, here)
+        store.note_child(as_child(here, child_uri(here.parent, here.job, here.number)))  # before there is one
         meta = store.meta()
         first = _first_inventory(store, here)
         nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})}

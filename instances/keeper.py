@@ -21,7 +21,7 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from ..kvs.uri import public
-from . import boot, leaving, prefork, witness
+from . import boot, leaving, prefork, sealing, witness
 from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
 from .cron import LOOK_S, Cron
@@ -140,7 +140,7 @@ class Keeper(ServerCare):
         duties: Duties | None = None
         settled = time.monotonic() + SETTLE_S
         try:
-            while not self.daemon.stopping:
+            while not (self.daemon.stopping or self.over):
                 if duties is None and time.monotonic() >= settled:
                     duties = self._begin_duties()  # its import costs more than the start of a daemon: those go first
                 for key, _ in self.selector.select(5.0 if duties else SETTLE_S):
@@ -178,6 +178,7 @@ class Keeper(ServerCare):
             if not self.joined:
                 self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
                 duties.add("archive", ARCHIVE_LOOK_S, self._archive)
+            duties.add("children", LOOK_S, sealing.duty(self.store))
             if self.settings.get("parent"):
                 duties.add("parent", LOOK_S, self._parent_limit(self.store))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
@@ -307,7 +308,7 @@ class Keeper(ServerCare):
         if self.joined:
             if self.settings.get("ranks"):
                 leaving.end_here(self.settings, self.log, self._end_roles)
-        elif self.settings.get("lead", True):
+        elif self.settings.get("lead", True) and not self.over:
             try:
                 KEPT.append(end_jobs(self.settings["uri"], self.log, self._notice))
             except FluxkvError as error:
@@ -315,11 +316,13 @@ class Keeper(ServerCare):
         self._end_roles("agent", "worker", "launcher")
         if self.store is not None and self.settings.get("lead", True) and not self.joined:
             try:
+                sealing.seal_over(self.store)
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:
                     witness.write_tip(self.state_dir, self.store, self.store.meta())
                 elif self.store.meta().uid == self.settings["uid"]:
                     self.store.delete(Keys(self.store.namespace).telemetry)  # nobody hears it any more; the journal stays
+                    self.store.seal(self.settings["uid"])
             except (FluxkvError, OSError):
                 pass
         self._hand_up()

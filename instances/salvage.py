@@ -172,7 +172,8 @@ def _command(words: list[bytes], finds: Finds) -> None:
     if fields[1] == "blobs":
         finds.blobs.update({blob_name(data): data for data in fields[2].values()})
         return
-    finds.uid = fields[2].get(b"uid", finds.uid.encode()).decode(errors="replace")
+    uid = fields[2].get(b"origin_uid") or fields[2].get(b"uid", finds.uid.encode())
+    finds.uid = uid.decode(errors="replace")
     origin = fields[2].get(b"origin_ms", b"")
     finds.origin_ms = int(origin) if origin.isdigit() else finds.origin_ms
     finds.archive_url = fields[2].get(b"archive", finds.archive_url.encode()).decode(errors="replace")
@@ -183,7 +184,7 @@ def _store(url: str, finds: Finds) -> None:
     store = open_store(with_namespace(url, finds.namespace))
     try:
         meta = store.meta()
-        finds.origin_ms, finds.uid = meta.origin_ms, meta.uid
+        finds.origin_ms, finds.uid = meta.origin_ms, meta.archive_uid
         after = 0
         while entries := store.read(after, READ):
             for entry in entries:
@@ -195,7 +196,7 @@ def _store(url: str, finds: Finds) -> None:
                 if data is not None:
                     finds.blobs[blob_name(data)] = data
         if meta.archive and meta.first > 1:
-            _archive(store.depot(meta.archive, to_read=True), finds, meta.uid)
+            _archive(store.depot(meta.archive, to_read=True), finds, meta.archive_uid)
     finally:
         store.close()
 

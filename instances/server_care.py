@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
+from contextlib import suppress
 from typing import Any
 
 from ..kvs.errors import Corrupt, FluxkvError
@@ -27,6 +28,7 @@ SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 class ServerCare:
     """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up.
 
+    over: this is a child, and its job has ended: somebody has sealed it, and nothing is left to be done but to end.
     child: the server is not this keeper's business: a parent instance's, that of the child's first node, or (joined) that of the
     instance this host has joined.
     """
@@ -44,7 +46,7 @@ class ServerCare:
         self.server_fd = -1
         self.server_started = 0.0  # when it was last started again
         self.server_failed = ""
-        self.lost = False
+        self.lost = self.over = False
         self.handing: HandoverDuty | None = None
 
     def _server_up(self) -> None:
@@ -109,12 +111,21 @@ class ServerCare:
             self.log.say("warning", self.server.repaired)
         self._take_up()
 
+    def _is_over(self) -> bool:
+        """Whether this is a child whose job is over by its parent's word: what its own agents still run here is to end."""
+        if self.settings.get("parent") and self.store is not None and not self.over:
+            with suppress(FluxkvError):
+                self.over = bool(self.store.meta().sealed)
+            if self.over:
+                self.log.say("warning", "the job that this instance is has ended: so does this")
+        return self.over
+
     def _take_up(self) -> None:
         """Open a new epoch if the server has been restarted since the last one was, and its history is whole.
 
         If it is not: adopt what is left where the instance is set so, else say it, and wait for an operator who does.
         """
-        if self.store is None or not self.settings.get("lead", True):
+        if self._is_over() or self.store is None or not self.settings.get("lead", True):
             return
         try:
             if self.lost and self.settings.get("on_fork") != witness.ADOPT and self.store.meta().fork:

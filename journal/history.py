@@ -111,7 +111,7 @@ class History:
         from .archive import Archive
 
         missing: FluxkvError | None = None
-        archive = Archive(self.store.depot(meta.archive, to_read=True), meta.uid, self.store.namespace)
+        archive = Archive(self.store.depot(meta.archive, to_read=True), meta.archive_uid, self.store.namespace)
         try:
             archive.load()
             if archive.manifest.last >= meta.first - 1:
@@ -128,7 +128,7 @@ class History:
         kind = Corrupt if isinstance(missing, Corrupt) else Unavailable
         return kind(
             f"{_versions(first, last)} no longer in the server, and {why}", code=missing.code if missing is not None else "archive",
-            hint=getattr(missing, "hint", "") or f"versions up to {meta.first - 1} belong below {meta.archive}/{meta.uid}; "
+            hint=getattr(missing, "hint", "") or f"versions up to {meta.first - 1} belong below {meta.archive}/{meta.archive_uid}; "
             "restore them, or name another place with FLUXKV_ARCHIVE",
         )  # fmt: skip
 

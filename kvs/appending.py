@@ -6,9 +6,11 @@ extra, and the server's time in microseconds, which the script appends as a stri
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .blobs import payload_hash
+from .children import Child
 from .errors import Conflict, Corrupt, Rejected, Unavailable
 from .keys import Keys
 from .port import Answer, Append, Appended, Conflicted, Gap, StaleEpoch, id_pair
@@ -89,6 +91,20 @@ def same_bump(found: str, wanted: str) -> bool:
     return found == wanted or (("-" not in found or "-" not in wanted) and id_pair(found)[0] == id_pair(wanted)[0])
 
 
+def child_of(field: str, user: str) -> Child | None:
+    """A row of the table of children; None for one that nobody of us has written."""
+    name, _, rest = field.partition(" ")
+    job, _, entry = rest.partition(" ")
+    return Child(name, int(job), entry, user) if name and entry and job.isdecimal() else None
+
+
+def judged(rows: Iterable[Child], guards: Mapping[str, str]) -> list[Child]:
+    """The same, with what their attempts' guards say. guards: thing -> id, read at one moment, the table's own mark among them."""
+    whole = MARK in guards
+    over = (whole and not (row.thing in guards and same_bump(guards[row.thing], row.entry)) for row in rows)
+    return sorted(row._replace(over=gone) for row, gone in zip(rows, over, strict=True))
+
+
 def script_keys(keys: Keys, request: Append) -> list[str]:
     return [
         keys.journal,
@@ -139,11 +155,16 @@ def conflicted(request: Append, moved: set[str]) -> Conflicted:
 
 
 def refusal(word: str, why: str, namespace: str) -> Exception:
-    """The error for an answer that is none: GONE, LOST, FORK, FULL, CORRUPT."""
+    """The error for an answer that is none: GONE, ENDED, LOST, FORK, FULL, CORRUPT."""
     if word == "GONE":
         return Rejected(
             f"the instance at {namespace} is not the one it was", code="gone",
             hint="it was removed or created anew; start again",
+        )  # fmt: skip
+    if word == "ENDED":
+        return Rejected(
+            f"the instance at {namespace} has ended: nothing begins or changes there any more", code="ended",
+            hint="all of it can be read (fluxkv jobs -a); act on an instance that runs: FLUXKV_URI or --uri names it",
         )  # fmt: skip
     if word == "LOST":
         return Unavailable(

@@ -30,6 +30,7 @@ class Keys:
     __slots__ = (
         "arriving",
         "blobs",
+        "children",
         "door",
         "guards",
         "journal",
@@ -57,6 +58,7 @@ class Keys:
         self.lease = prefix + "lease"  # string: who plans now
         self.log = prefix + "log"  # capped stream: the daemons' own log
         self.waited = prefix + "waited"  # string, written before a WAIT about what another connection wrote
+        self.children = prefix + "children"  # hash: which jobs are instances now (see children.py) -> their users
         self.blobs = prefix + "blobs"  # hash: content hash -> bytes
         self.arriving = prefix + "arriving"  # hash: uid, tip, of a journal that another server is handing over
         self.door = prefix + "door"  # stream: how the server is reached that an instance of this namespace has to itself

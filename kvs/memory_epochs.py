@@ -1,11 +1,12 @@
-"""The half of `MemoryStore` that opens epochs, fences, adopts and seals, as the scripts do; and what takes changes back."""
+"""The half of `MemoryStore` that opens epochs, fences, adopts and seals, as the scripts do; its children; what takes changes back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .appending import moved_on, refusal
+from .appending import MARK, child_of, judged, moved_on, refusal
+from .children import Child
 from .epochs import lost_word
 from .keys import Keys
 from .memory_server import Instance, MemoryServer
@@ -18,6 +19,9 @@ class MemoryEpochs:
     server: MemoryServer
     namespace: str
     keys: Keys
+
+    def _instance(self) -> Instance:
+        raise NotImplementedError
 
     def _named(self, uid: str) -> Instance:
         raise NotImplementedError
@@ -117,9 +121,31 @@ class MemoryEpochs:
         with self.server.changed:
             self.server.check("seal")
             found = self._named(uid)
-            self._undoable(found, "uid")
-            found.uid = f"{self.server.rng.getrandbits(96):024x}"
+            if not found.sealed:
+                self._undoable(found, "sealed")
+                found.sealed = int(self.server.clock())
             self.server.check("seal", "after")
+
+    def note_child(self, child: Child) -> None:
+        self._set_child(child.field, child.user)
+
+    def forget_child(self, child: Child) -> None:
+        self._set_child(child.field, None)
+
+    def _set_child(self, name: str, user: str | None) -> None:
+        with self.server.changed:
+            self.server.check("children")
+            table = self._instance().children
+            before = table.get(name)
+            self.server.took(False, lambda: put_back(table, [(name, before)]))
+            put_back(table, [(name, user)])
+
+    def children(self) -> list[Child]:
+        with self.server.changed:
+            self.server.check("children")
+            found = self._instance()
+            rows = [row for row in map(child_of, found.children.keys(), found.children.values()) if row is not None]
+            return judged(rows, {**found.guards, **({MARK: str(found.mark)} if found.mark is not None else {})})
 
     def _undoable(self, found: Instance, *names: str) -> None:
         """These attributes of the tables are about to change."""

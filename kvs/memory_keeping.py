@@ -97,6 +97,8 @@ class MemoryKeeping:
         self.server.check("put_blobs")
         with self.server.changed:
             found = self.server.tables.instances.get(self.namespace)
+            if found is not None and found.sealed:
+                raise refusal("ENDED", "", self.namespace)
             if found is not None and 0 < found.room < self.server.used_memory and not blobs.keys() <= self._held.keys():
                 raise refusal("FULL", str(self.server.used_memory), self.namespace)
             self._held.update(blobs)

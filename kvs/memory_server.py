@@ -45,6 +45,9 @@ class Instance:
     epochs: str = ""
     fork: str = ""
     replicas: str = ""
+    sealed: int = 0
+    origin_uid: str = ""
+    children: dict[str, str] = field(default_factory=dict)
     guards: dict[str, str] = field(default_factory=dict)  # thing -> version, or entry id (`appending.by_id`)
     producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     snapshot: tuple[bytes, list[bytes]] | None = None
@@ -69,6 +72,8 @@ class Instance:
             self.archive,
             self.room,
             self.replicas,
+            self.sealed,
+            self.origin_uid,
         )
 
 

@@ -121,6 +121,8 @@ class MemoryStore(MemoryEpochs, MemoryKeeping, MemoryArrival):
         if keys.meta in aliens:
             raise refusal("CORRUPT", f"{keys.meta} is of the wrong type", self.namespace)
         found = self._named(request.uid)
+        if found.sealed:
+            raise refusal("ENDED", "", self.namespace)
         if found.fork:
             raise refusal("LOST", found.fork, self.namespace)
         if found.epoch != request.epoch or found.replid != self.server.replid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from .children import ChildTable
 from .port_arrival import Arrivals
 
 
@@ -56,6 +57,8 @@ class Meta(NamedTuple):
     room: the soft memory line in bytes, 0 for none: past it refusable commits are refused.
     trimmed: id of the last entry that was moved out of the server, "0-0" if none was; archive: the URL below which it lies.
     replicas: how many are to have each commit before it is acknowledged, and how long they may take (`replicated.wanted`).
+    sealed: when it was (server time, Unix seconds), 0 if it can be written to.
+    origin_uid: the uid it was made with, where it has another by now.
     """
 
     uid: str
@@ -72,6 +75,13 @@ class Meta(NamedTuple):
     archive: str = ""
     room: int = 0
     replicas: str = ""
+    sealed: int = 0
+    origin_uid: str = ""
+
+    @property
+    def archive_uid(self) -> str:
+        """What its archive is called by."""
+        return self.origin_uid or self.uid
 
     @property
     def first(self) -> int:
@@ -205,7 +215,7 @@ class Depot(Protocol):
         ...
 
 
-class Store(Arrivals, Protocol):
+class Store(Arrivals, ChildTable, Protocol):
     """One instance's namespace on a server. Raises `Unavailable` when the server cannot be reached,
     `Corrupt` when the server finds its own tables at odds, `Rejected(code="gone")` when the namespace is not
     (any more) the one named by its uid."""
@@ -268,13 +278,6 @@ class Store(Arrivals, Protocol):
 
         lost: the first and the last version known of what is given up; branch: epochs of it that this history never had. Raises
         `Conflict` if somebody was quicker.
-        """
-        ...
-
-    def seal(self, uid: str) -> None:
-        """Whoever writes to this instance is refused from now on (`Rejected(code="gone")`); it can be read as before.
-
-        Raises that if it is sealed already.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The half of `RedisStore` that opens epochs, fences, adopts and seals. Decides nothing: the scripts do."""
+"""The half of `RedisStore` that opens epochs, fences, adopts and seals, and about children. Decides nothing: the scripts do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .appending import header_prefix, moved_on, refusal
+from .appending import MARK, child_of, header_prefix, judged, moved_on, refusal
+from .children import Child
 from .epochs import lost_word
 from .keys import Keys
 from .port import Append, Appended, Meta
@@ -22,6 +23,9 @@ class EpochScripts:
     fenced: bool
 
     def meta(self) -> Meta:
+        raise NotImplementedError
+
+    def _ask(self, *command: Any) -> Any:
         raise NotImplementedError
 
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
@@ -83,8 +87,22 @@ class EpochScripts:
         return step("end")
 
     def seal(self, uid: str) -> None:
-        answer = self._script("seal", [self.keys.meta], [uid, os.urandom(12).hex()], resend=True)
-        self._refused(answer, 0)
+        self._refused(self._script("seal", [self.keys.meta], [uid], resend=True), 0)
+
+    def note_child(self, child: Child) -> None:
+        self._ask("HSET", self.keys.children, child.field, child.user)
+
+    def children(self) -> list[Child]:
+        flat = [part.decode() for part in self._ask("HGETALL", self.keys.children)]
+        rows = [row for row in map(child_of, flat[::2], flat[1::2]) if row is not None]
+        if not rows:
+            return []
+        things = [MARK, *dict.fromkeys(row.thing for row in rows)]
+        found = self._ask("HMGET", self.keys.guards, *things)
+        return judged(rows, {thing: id.decode() for thing, id in zip(things, found, strict=True) if id is not None})
+
+    def forget_child(self, child: Child) -> None:
+        self._ask("HDEL", self.keys.children, child.field)
 
     def _refused(self, answer: list[Any], epoch: int, tip: int = -1) -> None:
         """Raise what an answer of a script about epochs means that is not OK."""

@@ -100,7 +100,7 @@ class KeepingScripts:
             flat = [part for pair in blobs.items() for part in pair]
             answer = self._script("put_blobs", [self.keys.blobs, self.keys.touched, self.keys.meta], ["put", *flat], resend=True)
             if answer:
-                raise refusal("FULL", answer[1].decode(), self.namespace)
+                raise refusal(answer[0].decode(), answer[-1].decode(), self.namespace)
 
     def touch_blobs(self, names: Sequence[str]) -> list[str]:
         missing: list[bytes] = []

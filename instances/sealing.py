@@ -1,0 +1,79 @@
+"""Children whose jobs are over are sealed, with all that is inside them: whoever of them comes back decides and starts nothing.
+
+Decides when: once the attempt that a child is has ended by the parent's journal, whatever became of the child's own processes. A
+keeper looks every second at a table that has a row for each living child, so an instance without any pays one question. All of it
+may be done twice, by several keepers, and after a crash between any two steps: the row goes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+
+from ..kvs.children import Child
+from ..kvs.errors import FluxkvError
+from ..kvs.port import Store
+from .nested import beside
+
+NOT_THERE = ("no-instance", "gone")  # it was never made; somebody goes on with it under another identity
+
+
+def duty(store: Store) -> Callable[[], None]:
+    """A keeper's look: a server that is away is asked again the next time."""
+
+    def look() -> None:
+        with suppress(FluxkvError):
+            seal_over(store)
+
+    return look
+
+
+def namespace_of(parent: str, child: Child) -> str:
+    return f"{parent.rstrip('/')}/{child.name}"
+
+
+def seal_over(store: Store) -> list[str]:
+    """Seal each child of this instance whose job is over, and strike it out. Their namespaces. Raises what the store does."""
+    over = {child: _uid(store, child) for child in store.children() if child.over}
+    if not over:
+        return []
+    # Another job that goes on with a child is in the table before it gives it another uid: what has no such row has the uid read.
+    alive = {child.name for child in store.children() if not child.over}
+    sealed = []
+    for child, uid in over.items():
+        if child.name not in alive:
+            _seal(store, child, uid)
+            sealed.append(namespace_of(store.namespace, child))
+        store.forget_child(child)
+    return sealed
+
+
+def seal_below(store: Store) -> None:
+    """Seal all children of an instance that is sealed itself, and theirs: none of its jobs goes on."""
+    for child in store.children():
+        _seal(store, child, _uid(store, child))
+        store.forget_child(child)
+
+
+def _uid(store: Store, child: Child) -> str:
+    """Which instance a child is now, "" if it was never made."""
+    with closing(beside(store, namespace_of(store.namespace, child))) as other:
+        try:
+            return other.meta().uid
+        except FluxkvError as error:
+            if error.code not in NOT_THERE:
+                raise
+            return ""
+
+
+def _seal(store: Store, child: Child, uid: str) -> None:
+    if not uid:
+        return
+    with closing(beside(store, namespace_of(store.namespace, child))) as other:
+        try:
+            other.seal(uid)
+        except FluxkvError as error:
+            if error.code not in NOT_THERE:
+                raise
+            return
+        seal_below(other)

@@ -1,0 +1,163 @@
+"""Children whose jobs are over are sealed, with what is inside them; nobody else is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from worker_rig import T0, Rig, jobspec
+
+from fluxkv.instances import child
+from fluxkv.instances.nested import beside
+from fluxkv.instances.sealing import duty, seal_over
+from fluxkv.journal import decide
+from fluxkv.journal.decide import Decision
+from fluxkv.kvs.errors import Rejected, Unavailable
+from fluxkv.kvs.memory_server import share
+from fluxkv.kvs.port import Appended, Store
+
+
+class Family(Rig):
+    """An instance with children: their namespaces, with an entry each."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        share("family", self.server)
+
+    def begin(self, id: int) -> Store:
+        """A job runs, and is an instance."""
+        self.started(id)
+        job = self.job(id)
+        here = child.Place("memory:family", id, job.attempt, 0, 1, 0, "", job.number, job.attempt_id)
+        child.make_settings(here, {})
+        return self.made(child.child_namespace("/", id, job.number))
+
+    def made(self, namespace: str) -> Store:
+        store = beside(self.store, namespace)
+        store.create(durability="strict", origin_ms=0, created=T0)
+        assert write(store) == ""
+        return store
+
+    def ends(self, id: int) -> None:
+        self.over(id)
+        self.turn()
+
+
+def write(store: Store) -> str:
+    """What is said to somebody who does something there now, "" if it is done."""
+    from fluxkv.journal.log import Journal
+
+    try:
+        answer = Journal(store, by="test").append(Decision([["x", "instance", T0, None]]), 0)
+    except Rejected as error:
+        return error.code
+    assert isinstance(answer, Appended)
+    return ""
+
+
+def test_a_child_is_sealed_when_its_job_is_over() -> None:
+    family = Family()
+    one, other = (family.submit(jobspec(cores=1)) for _ in range(2))
+    first, second = family.begin(one), family.begin(other)
+    assert seal_over(family.store) == []
+    family.do(decide.together(decide.cancel_each([family.job(one)], "", 1, T0)))
+    family.turn()
+    assert seal_over(family.store) == [], "it may well end in order"
+    family.ends(one)
+    assert seal_over(family.store) == [first.namespace]
+    assert (write(first), write(second)) == ("ended", "")
+    assert [row.job for row in family.store.children()] == [other]
+    assert seal_over(family.store) == []
+
+
+def test_one_that_was_never_made_is_struck_out() -> None:
+    family = Family()
+    id = family.submit()
+    family.begin(id)
+    family.server.tables.instances.pop(child.child_namespace("/", id))
+    family.ends(id)
+    seal_over(family.store)
+    assert family.store.children() == []
+
+
+def test_the_attempt_counts_and_not_the_job() -> None:
+    """A job that is to be tried again may wait for long: its first attempt's child is over all the same."""
+    family = Family()
+    spec = jobspec()
+    spec["attributes"]["system"]["retry"] = {"limit": 1, "on": ["any"], "delay": 100.0}
+    id = family.submit(spec)
+    first = family.begin(id)
+    family.over(id, status=1 << 8)
+    family.turn()
+    assert family.names(id)[-1] == "requeue"
+    assert seal_over(family.store) == [first.namespace]
+    family.turn(seconds=101.0)
+    second = family.begin(id)
+    assert second.namespace == first.namespace + ".2"
+    assert seal_over(family.store) == []
+    assert (write(first), write(second)) == ("ended", "")
+
+
+def test_what_is_inside_goes_with_it() -> None:
+    """Whatever the journals further down say: nobody is left to end those jobs."""
+    family = Family()
+    id = family.submit()
+    middle = family.begin(id)
+    lowest = family.made(f"{middle.namespace}/ƒ7")
+    (row,) = family.store.children()
+    middle.note_child(row._replace(name="ƒ7", job=7))
+    middle.note_child(row._replace(name="ƒ8", job=8))  # it was never made
+    family.ends(id)
+    seal_over(family.store)
+    assert (write(middle), write(lowest)) == ("ended", "ended")
+    assert middle.children() == []
+
+
+def test_whoever_goes_on_with_a_child_is_not_sealed_with_it() -> None:
+    """Another job takes the namespace up before the keeper has looked: the row of the first one says nothing about it."""
+    family = Family()
+    one, other = (family.submit() for _ in range(2))
+    store = family.begin(one)
+    (row,) = family.store.children()
+    family.started(other)
+    family.ends(one)
+    family.store.note_child(row._replace(job=other, entry=family.job(other).attempt_id))
+    assert seal_over(family.store) == []
+    assert [child.job for child in family.store.children()] == [other]
+    assert write(store) == ""
+    family.ends(other)
+    assert seal_over(family.store) == [store.namespace]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_keeper_that_dies_in_between_leaves_the_rest_to_the_next(when: str) -> None:
+    family = Family()
+    ids = [family.submit() for _ in range(2)]
+    stores = [family.begin(id) for id in ids]
+    for id in ids:
+        family.ends(id)
+
+    def fault(operation: str, at: str) -> None:
+        if (operation, at) == ("seal", when):
+            raise Unavailable("the server went away")
+
+    family.server.fault = fault
+    duty(family.store)()
+    assert len(family.store.children()) == 2
+    family.server.fault = None
+    duty(family.store)()
+    assert family.store.children() == []
+    assert [write(store) for store in stores] == ["ended", "ended"]
+
+
+def test_a_child_that_comes_late_begins_nothing() -> None:
+    """Its process stood still while its job was ended by somebody's word; it says so to its parent before it runs anything."""
+    family = Family()
+    id = family.submit()
+    family.begin(id)
+    job = family.job(id)
+    here = child.Place("memory:family", id, job.attempt, 0, 1, 0, "", 1, job.attempt_id)
+    family.ends(id)
+    with pytest.raises(Rejected) as caught:
+        child.tell_parent(here, "memory:family#/ƒA")
+    assert caught.value.code == "gone"
