@@ -112,8 +112,8 @@ def as_child(here: Place, uri: str) -> Child:
 
 
 def seal_earlier(here: Place) -> None:
-    """Refuse writes of the children of earlier attempts: one that a healed network brings back decides nothing any more. (One with
-    a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.)"""
+    """Refuse writes of the children of earlier attempts, as the parent's keeper will (`sealing.py`), before another is made. (One
+    with a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.)"""
     parent, space = open_store(here.parent), parse_uri(here.parent).namespace
     try:
         for number in range(max(1, here.number - SEALED), here.number):

@@ -11,13 +11,11 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable
 
 from ..journal.log import Journal
 from ..journal.schema import SCHEMA
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
-from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from ..kvs.uri import public
@@ -180,17 +178,13 @@ class Keeper(ServerCare):
                 duties.add("archive", ARCHIVE_LOOK_S, self._archive)
             duties.add("children", LOOK_S, sealing.duty(self.store))
             if self.settings.get("parent"):
-                duties.add("parent", LOOK_S, self._parent_limit(self.store))
+                from .parent_limit import duty
+
+                duties.add("parent", LOOK_S, duty(self.store, self.settings))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
         duties.start()
         self._cron()  # what fell due while nobody was there
         return duties
-
-    def _parent_limit(self, store: Store) -> Callable[[], None]:
-        from .parent_limit import ParentLimit
-
-        parent = open_store(self.settings["parent"], patience_s=0.0)
-        return ParentLimit(parent, self.settings, lambda events: boot.say(store, events)).look
 
     def _cron(self) -> None:
         if self.cron is not None and not self.lost:

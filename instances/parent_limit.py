@@ -17,10 +17,19 @@ from ..journal.log import Journal
 from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
+from ..kvs.redis_store import open_store
 
 FAR = 2_000  # commits; above that a fold is cheaper than reading them
 UNSURE_S = 60.0  # guards are pruned: one that is gone is looked behind this often
 PRUNED = 200  # commits behind the tip at which a guard may be pruned
+
+
+def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
+    """What a child's keeper does every second. store: of the child."""
+    from .boot import say
+
+    parent = open_store(settings["parent"], patience_s=0.0)
+    return ParentLimit(parent, settings, lambda events: say(store, events)).look
 
 
 class ParentLimit:

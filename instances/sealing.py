@@ -13,9 +13,9 @@ from contextlib import closing, suppress
 from ..kvs.children import Child
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
-from .nested import beside
 
-NOT_THERE = ("no-instance", "gone")  # it was never made; somebody goes on with it under another identity
+# It was never made; somebody goes on with it under another identity; its own server is out of reach, so it has nothing of ours.
+NOT_THERE = ("no-instance", "gone", "server-away")
 
 
 def duty(store: Store) -> Callable[[], None]:
@@ -56,24 +56,35 @@ def seal_below(store: Store) -> None:
 
 
 def _uid(store: Store, child: Child) -> str:
-    """Which instance a child is now, "" if it was never made."""
-    with closing(beside(store, namespace_of(store.namespace, child))) as other:
-        try:
-            return other.meta().uid
-        except FluxkvError as error:
-            if error.code not in NOT_THERE:
-                raise
-            return ""
+    """Which instance a child is now, "" if there is none."""
+    found = ""
+
+    def look(other: Store) -> None:
+        nonlocal found
+        found = other.meta().uid
+
+    _with(store, child, look)
+    return found
 
 
 def _seal(store: Store, child: Child, uid: str) -> None:
-    if not uid:
-        return
-    with closing(beside(store, namespace_of(store.namespace, child))) as other:
-        try:
-            other.seal(uid)
-        except FluxkvError as error:
-            if error.code not in NOT_THERE:
-                raise
-            return
+    def seal(other: Store) -> None:
+        other.seal(uid)
         seal_below(other)
+
+    if uid:
+        _with(store, child, seal)
+
+
+def _with(store: Store, child: Child, work: Callable[[Store], None]) -> None:
+    """Do something about a child's journal, wherever it is. What is not there need not be told."""
+    from .whereabouts import store_of  # a keeper has children only later, if any
+
+    try:
+        other = store_of(store, namespace_of(store.namespace, child))
+        if other is not None:
+            with closing(other):
+                work(other)
+    except FluxkvError as error:
+        if error.code not in NOT_THERE:
+            raise

@@ -78,7 +78,7 @@ class MemoryArrival:
             made = Instance(
                 meta.uid, meta.epoch, self.server.replid, meta.origin_ms, meta.durability, meta.created, version, coming.tip,
                 meta.floor, meta.schema, 0, version, meta.epochs, meta.fork, "", coming.guards, trimmed=meta.trimmed,
-                archive=meta.archive, came=uid,
+                archive=meta.archive, came=uid, sealed=meta.sealed or int(self.server.clock()), origin_uid=meta.origin_uid,
             )  # fmt: skip
             if coming.snapshot is not None:
                 made.snapshot_version, head, chunks = coming.snapshot

@@ -1,4 +1,4 @@
-"""The half of `MemoryStore` that opens epochs, fences, adopts and seals, as the scripts do; its children; what takes changes back."""
+"""The half of `MemoryStore` that opens epochs, fences, adopts, seals, as the scripts do; its children; what takes changes back."""
 
 from __future__ import annotations
 

@@ -45,9 +45,6 @@ class Instance:
     epochs: str = ""
     fork: str = ""
     replicas: str = ""
-    sealed: int = 0
-    origin_uid: str = ""
-    children: dict[str, str] = field(default_factory=dict)
     guards: dict[str, str] = field(default_factory=dict)  # thing -> version, or entry id (`appending.by_id`)
     producers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     snapshot: tuple[bytes, list[bytes]] | None = None
@@ -55,6 +52,9 @@ class Instance:
     trimmed: str = "0-0"
     archive: str = ""
     came: str = ""  # whom another server has handed over as
+    sealed: int = 0
+    origin_uid: str = ""
+    children: dict[str, str] = field(default_factory=dict)
 
     def meta(self) -> Meta:
         return Meta(

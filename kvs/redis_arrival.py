@@ -50,6 +50,9 @@ class ArrivalScripts:
         }  # fmt: skip
         if meta.fork:
             kept["fork"] = meta.fork
+        kept["sealed"] = meta.sealed or int(self._ask("TIME")[0])  # whose journal has come is over
+        if meta.origin_uid:
+            kept["origin_uid"] = meta.origin_uid
         if meta.trimmed != "0-0":
             kept.update(trimmed=meta.trimmed, archive=meta.archive)
         flat = [part for pair in kept.items() for part in pair]

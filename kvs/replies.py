@@ -69,8 +69,8 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
         epochs, fork, trimmed, archive, *later = [value.decode() if value is not None else "" for value in values[8:]]
         room, replicas, sealed, origin_uid = later
         numbers = int(epoch), int(version), int(floor), int(origin_ms)
-        kept = trimmed or "0-0", archive, int(room or 0), replicas, int(sealed or 0), origin_uid
-        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept)
+        kept = trimmed or "0-0", archive, int(room or 0), replicas
+        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept, int(sealed or 0), origin_uid)
     except (AttributeError, ValueError):
         raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None
 

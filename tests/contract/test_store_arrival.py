@@ -8,7 +8,7 @@ import pytest
 
 from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
-from fluxkv.kvs.port import Append, Appended, Conflicted
+from fluxkv.kvs.port import Append
 
 WORD = "made at 5.25"
 
@@ -26,7 +26,6 @@ def source(bench: Any) -> tuple[Any, Any]:
 
 
 def bring(store: Any, there: Any) -> None:
-    there.put_blobs({"a" * 40: b"blob"})
     there.arrive(WORD, store.read(0))
     there.arrive_messages(WORD, Keys(there.namespace).output(7), store.messages(Keys(store.namespace).output(7)))
     for guards in store.guards():
@@ -45,13 +44,15 @@ def test_it_is_as_it_was_and_may_be_broken_off_anywhere(bench: Any) -> None:
         there.arrive(WORD, entries[3:])
     with pytest.raises(Unavailable, match="no instance"):
         there.meta()
+    there.put_blobs({"a" * 40: b"blob"})
     for _ in range(2):
         bring(store, there)
     there.arrived(WORD, store.meta())
     assert there.arriving(WORD, "0-0") == ""
     bring(store, there)
     there.arrived(WORD, store.meta())
-    assert there.meta() == store.meta()
+    assert there.meta().sealed > 1e9
+    assert there.meta()._replace(sealed=0) == store.meta()
     assert there.read(0) == entries
     assert there.load_snapshot() == (b"head", [b"one", b"two"])
     assert there.get_blobs(["a" * 40]) == [b"blob"]
@@ -59,9 +60,19 @@ def test_it_is_as_it_was_and_may_be_broken_off_anywhere(bench: Any) -> None:
     assert list(there.outputs()) == [7]
     assert there.bumps(["job/4", "config"]) == [5, 5]
     meta = there.meta()
-    late = Append(uid=meta.uid, epoch=meta.epoch, decided_at=1, payload=b"0q", since=("config",))
-    assert there.append(late) == Conflicted(("config",))
-    assert there.append(late._replace(decided_at=5)) == Appended(6, meta.epoch)
+    with pytest.raises(Rejected) as caught:
+        there.append(Append(uid=meta.uid, epoch=meta.epoch, decided_at=5, payload=b"0q"))
+    assert caught.value.code == "ended", "what was handed up is over"
+    there.close()
+
+
+def test_one_that_was_sealed_or_had_another_name_stays_so(bench: Any) -> None:
+    store, there = source(bench)
+    there.arriving(WORD, "0-0")
+    bring(store, there)
+    meta = store.meta()._replace(sealed=5, origin_uid="first")
+    there.arrived(WORD, meta)
+    assert there.meta() == meta
     there.close()
 
 

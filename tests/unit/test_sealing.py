@@ -8,8 +8,8 @@ import pytest
 from worker_rig import T0, Rig, jobspec
 
 from fluxkv.instances import child
-from fluxkv.instances.nested import beside
 from fluxkv.instances.sealing import duty, seal_over
+from fluxkv.instances.whereabouts import beside
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
 from fluxkv.kvs.errors import Rejected, Unavailable

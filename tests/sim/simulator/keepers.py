@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluxkv.instances import adopting
+from fluxkv.instances import adopting, sealing
 from fluxkv.instances.cron import Cron
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
@@ -74,6 +74,7 @@ class KeeperProcess(Process):
             return
         if self.limit is not None:
             self.limit.look()
+        sealing.duty(self.store)()
         try:
             self.cron.step(self.clock())
         except FluxkvError as error:

@@ -237,7 +237,7 @@ class ReactorProcess(Process):
 
     def _gone(self, error: Rejected) -> None:
         """Its instance is sealed, or was lost as a whole: it is given up."""
-        if error.code != "gone" or self.world is self.world.root:
+        if error.code not in ("gone", "ended") or self.world is self.world.root:
             raise error
         self.end()
 
