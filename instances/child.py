@@ -130,24 +130,33 @@ def seal_earlier(here: Place) -> None:
 
 
 def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
-    """What the parent granted: (claims, expiration), from its journal. Waits for the alloc of a job that was placed ahead."""
+    """What the parent granted: (claims, expiration), from its journal. Waits for the alloc of a job that was placed ahead.
+
+    Only of this very attempt: where the branch on which it began was lost, an alloc of its job is another attempt's, elsewhere,
+    unless it says that it adopts this one.
+    """
     entries = store.entries([here.version])
-    found = _alloc_in(history.reader(store).commit(entries[0]), here.job) if entries else None
+    ours = bool(entries) and entries[0].id == here.entry
+    found = _alloc_in(history.reader(store).commit(entries[0]), here, ours) if ours else None
     if found is not None:
         return found
     deadline = time.monotonic() + ALLOC_WAIT_S
     with closing(Tail(store, here.version, entries[0].id if entries else "")) as tail:
         while time.monotonic() < deadline:
             for commit in tail.poll(1.0)[0]:
-                found = _alloc_in(commit, here.job)
+                found = _alloc_in(commit, here, ours)
                 if found is not None:
                     return found
     raise Unavailable(f"job {f58(here.job)}: its parent has not said what it was given", code="no-alloc")
 
 
-def _alloc_in(commit: Commit, job: int) -> tuple[tuple[Claim, ...], float] | None:
+def _alloc_in(commit: Commit, here: Place, ours: bool) -> tuple[tuple[Claim, ...], float] | None:
+    """ours: whether the history has the entry that began the attempt."""
     for name, subject, _, context in well_formed(commit.events):
-        if name == "alloc" and subject == job:
+        if name != "alloc" or subject != here.job:
+            continue
+        placed_ahead = ours and context.get("attempt") == here.version
+        if placed_ahead or here.entry in (commit.id, context.get("adopted")):
             return from_wire(context["claims"]), float(context.get("expiration") or 0.0)
     return None
 

@@ -19,7 +19,7 @@ INVARIANTS = {
     "judge": "rules of journals", "folds": "all folds equal", "same": "all folds equal", "acknowledged": "acknowledged once",
     "fenced": "fences, losses", "physical": "diaries", "_start": "diaries", "_scripts": "diaries", "no_leak": "no leak",
     "settle": "each job ends or can say why", "surely": "each job ends or can say why", "noticed": "history is whole",
-    "nested": "children",
+    "nested": "children", "weigh": "hand-over", "inside": "hand-over: I3", "apart": "hand-over: I4", "begins": "hand-over: tasks",
 }  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, child, commits, deadlines, fence, greeting, underway, witness, worker
+from fluxkv.instances import agent, attempts, child, commits, deadlines, fence, greeting, underway, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.instances.node_watch import NodeWatch
-from fluxkv.journal import decide, decide_cron, derive, fold_words, snapshot
+from fluxkv.journal import decide, decide_cron, derive, fold_words, graph_edit, snapshot
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
 from fluxkv.kvs.memory_store import MemoryStore
@@ -370,6 +370,34 @@ def child_has_nodes_whole(patch: Patch) -> None:
 def child_keeps_its_namespace(patch: Patch) -> None:
     honest = child.child_uri
     patch(child, "child_uri", lambda parent, job, number=1: honest(parent, job))
+
+
+# -- hand-over between levels: planted with the rules that hold it to every version -----------------------------------------------
+
+
+@mutant("a child's graph has what its job draws from as a whole")
+def child_has_pools_whole(patch: Patch) -> None:
+    honest = graph_edit.granted
+
+    def granted(graph: Any, claims: Any, **options: Any) -> Any:
+        def whole(draw: Any) -> Any:
+            place = graph.places[draw.vertex]
+            return draw._replace(units=place.size, ids=place.ids)
+
+        return honest(graph, [one._replace(draws=tuple(map(whole, one.draws))) for one in claims], **options)
+
+    patch(graph_edit, "granted", granted)
+
+
+@mutant("an agent in a job counts its cores from the other end of the machine")
+def counted_from_the_other_end(patch: Patch) -> None:
+    honest = attempts._seat_cpus
+
+    def seat_cpus(host: Any, cores: tuple[int, ...], affinity: str) -> list[int]:
+        inside = not host.uri.endswith("#/")
+        return honest(host, tuple(max(host.cpus) - core for core in cores) if inside else cores, affinity)
+
+    patch(attempts, "_seat_cpus", seat_cpus)
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

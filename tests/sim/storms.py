@@ -6,27 +6,37 @@ import os
 from collections import Counter
 
 import pytest
+from simulator.clients import DEEPEST
+from simulator.faults import ROLES
 from simulator.play import Failed, play
-from simulator.sites import GRAPHS
+from simulator.sites import DEEP, GRAPHS
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "500"))
 SHARES = 2  # files, so that several workers of pytest may have one each
 CHUNK = 10
 
 # Not worth much if nothing of the sort happens: (name, how often in 100 seeds at least).
-RARE = {
+RARE: dict[str, float] = {
     "grant": 50, "handed over": 10, "recall": 1, "lost": 5, "end": 20, "kill": 1, "drain": 20, "urgency": 10, "exception": 50,
     "epoch": 10, "retire": 50, "snapshots": 50, "look-ups": 5, "dependency-remove": 100, "requeue": 50, "prolog-finish": 20,
     "epilog-finish": 20, "housekeeping-finish": 20, "cron-fire": 20, "config": 10, "resource-define": 20, "jobspec-update": 5,
     "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100, "forks": 20, "adopt": 10,
     "adopted attempts": 0.5, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5,
     "silent": 10, "children": 15, "children at depth 2": 1, "children over": 15,
-    "children held against their job": 15,
+    "versions at which a child was held against its job": 100,
+}  # fmt: skip
+# In sites with instances at all levels, as often in 100 seeds.
+RARE_DEEP: dict[str, float] = {
+    "children at depth 4": 100, "children at depth 4 in a storm": 50, "tasks at depth 4": 20, "adopt": 50, "conflicts": 100,
+    "versions at which a child was held against its job": 2000, "versions at which siblings were held against each other": 500,
+    **{f"{role} killed at depth {depth}": 5 for role in ROLES for depth in range(DEEPEST + 1)},
 }  # fmt: skip
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 33246)
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
+# And of those whose sites have instances at all levels.
+DEEP_SEEDS = tuple(range(DEEP, DEEP + max(16, SEEDS // 30), 4))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
 KNOWN: dict[int, str] = {}
 
@@ -50,9 +60,9 @@ def play_chunk(first: int, total: Counter[str], count: int = 0) -> None:
         total["seeds"] += 1
 
 
-def check_rare(total: Counter[str]) -> None:
+def check_rare(total: Counter[str], rare: dict[str, float] = RARE, enough: int = 50) -> None:
     """The rare paths were walked."""
-    if total["seeds"] < 50:
+    if total["seeds"] < enough:
         pytest.skip("too few seeds were played to tell")
-    missed = {name: total[name] for name, least in RARE.items() if total[name] < least * total["seeds"] / 100}
+    missed = {name: total[name] for name, least in rare.items() if total[name] < least * total["seeds"] / 100}
     assert not missed, f"in {total['seeds']} seeds too few: {missed}"

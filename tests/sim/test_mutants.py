@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 from hunts import caught
 from mutants import MUTANTS, Mutant
+from simulator.sites import DEEP
 
 HUNT = 200  # seeds, of which one has to show it
 CAUGHT: dict[str, tuple[int, ...]] = {
@@ -19,6 +20,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "double-free": (32,), "policy-believed": (26,), "deadline-from-wall-clock": (0,), "released-before-all-ranks": (1,),
     "recall-not-awaited": (5,), "spool-ignored": (20,), "hello-ignored": (0,), "used-before-hello": (2,),
     "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (46,),
+    "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
     "epoch-changes-nothing": (28,), "witness-ignored": (23,), "cron-fires-twice": (43,),
 }  # fmt: skip
 # Left to `make soak`, and why.

@@ -8,6 +8,7 @@ import pytest
 import storms
 
 TOTAL: Counter[str] = Counter()
+DEEP: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("first", storms.firsts(1))
@@ -15,5 +16,11 @@ def test_promises_hold_in_any_storm(first: int) -> None:
     storms.play_chunk(first, TOTAL)
 
 
+@pytest.mark.parametrize("first", storms.DEEP_SEEDS)
+def test_promises_hold_at_every_level_of_instances(first: int) -> None:
+    storms.play_chunk(first, DEEP, 4)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
+    storms.check_rare(DEEP, storms.RARE_DEEP, 16)

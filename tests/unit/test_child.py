@@ -11,6 +11,8 @@ from worker_rig import Rig, jobspec
 
 from fluxkv.instances import child
 from fluxkv.journal import decide_graph
+from fluxkv.journal.decide import Decision
+from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.memory_server import share
 
 CASES = [
@@ -30,7 +32,7 @@ def test_a_loss_is_met_as_by_the_parent(tmp_path: Path, parent: Any, asked: Any,
     id = rig.submit(jobspec(cores=2))
     if parent != "elsewhere":
         (tmp_path / "instance.json").write_text(json.dumps({"uri": "memory:another", "on_fork": parent}))
-    here = child.Place("memory:parent-of-a-child", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path))
+    here = child.Place("memory:parent-of-a-child", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path), 1, rig.job(id).attempt_id)
     options: dict[str, Any] = {"on_fork": asked}
     assert child.make_settings(here, options)["on_fork"] == wanted
 
@@ -45,6 +47,26 @@ def test_nodes_are_as_they_are_now_and_not_as_the_parent_began(tmp_path: Path, c
         rig.do(decide_graph.properties(rig.state, [], [0], {"ssd": ""}, (), rig.now)[0])
         rig.turn()
     id = rig.submit(jobspec(cores=2))
-    here = child.Place("memory:parent-that-changes", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path))
+    here = child.Place("memory:parent-that-changes", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path), 1, rig.job(id).attempt_id)
     properties = child.make_settings(here, {})["R"]["execution"].get("properties")
     assert properties == ({"ssd": "0"} if changed else None)
+
+
+def test_another_attempt_s_alloc_is_not_taken_for_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own may have gone with a branch that was lost, while its tasks still run: what its job gets next is on other nodes."""
+    rig = Rig()
+    share("parent-that-lost-a-branch", rig.server)
+    id = rig.submit(jobspec(cores=2))
+    here = child.Place("memory:parent-that-lost-a-branch", id, rig.job(id).attempt, 0, 1, 0, "", 1, rig.job(id).attempt_id)
+    store = rig.store
+    assert child.granted(store, here)[0] == rig.job(id).claims
+    monkeypatch.setattr(child, "ALLOC_WAIT_S", 0.05)
+    lost = here._replace(entry=f"{here.version}-12345")
+    with pytest.raises(Unavailable, match="has not said what it was given"):
+        child.granted(store, lost)
+    placed_ahead = lost._replace(version=here.version - 1, entry=f"{here.version - 1}-12345")
+    with pytest.raises(Unavailable, match="has not said what it was given"):
+        child.granted(store, placed_ahead)
+    adopted = [["alloc", id, rig.now, {"claims": [[1, "0", "", 0, 1]], "adopted": lost.entry}]]
+    rig.journal.append(Decision(adopted), rig.journal.meta.version)
+    assert [claim.rank for claim in child.granted(store, lost)[0]] == [1]

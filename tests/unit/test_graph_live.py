@@ -412,7 +412,7 @@ def test_a_child_has_what_its_job_was_given() -> None:
     other = rig.submit(wanting(vertex("node", 1, slot(vertex("core", 2)))))
     id = rig.submit(wanting(vertex("rack", 1, vertex("power", 3), vertex("node", 1, slot(vertex("core", 1), vertex("nvme", 1))))))
     assert (rig.job(other).ranks, rig.job(id).ranks) == ([0], [1])
-    here = child.Place("memory:parent-with-a-graph", id, rig.job(id).attempt, 0, 1, 0, "")
+    here = child.Place("memory:parent-with-a-graph", id, rig.job(id).attempt, 0, 1, 0, "", 1, rig.job(id).attempt_id)
     document = child.make_settings(here, {})["R"]
     state = State()
     state.apply(Commit(1, 5, "p", 1, 0, 1.0, [["resource-define", "resource", 1.0, {"method": "job-info", "R": document}]], {}))

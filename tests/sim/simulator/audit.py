@@ -8,19 +8,15 @@ from cron_rules import CronRules
 from journal_rules import Rules, ids
 
 from fluxkv.instances.script_orders import letter_of
-from fluxkv.journal.claims import from_wire
-from fluxkv.journal.idset import ids_of_mask
 from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
-from fluxkv.journal.rset import parse_R
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
-from fluxkv.schedulers.tree.record import to_record
 
 from .queue_rules import QueueRules
 from .truth import Broken, Run
 
 if TYPE_CHECKING:
-    from .realm import Child, Realm
+    from .realm import Realm
     from .world import World
 
 SLACK_S = 0.001
@@ -79,9 +75,7 @@ def judge(world: Realm, commits: list[Commit], over: bool = True) -> None:
                 raise Broken(what, subject if isinstance(subject, int) else 0)
     if world.poisoned:
         return  # what somebody wrote by hand keeps no rules; the fold and the nodes must stand it all the same
-    tree = world.site.tree()
-    pools = {path: place.size for path, place in to_record(tree).places.items()} if tree is not None else {}
-    rules = Rules(world.hardware(), strict=True, pools=pools)
+    rules = Rules(world.hardware(), strict=True, pools=world.pools())
     rules.jumps = world.faults.on("jump")
     rules.commits(commits)
     cron = CronRules()
@@ -110,36 +104,11 @@ def judge(world: Realm, commits: list[Commit], over: bool = True) -> None:
 
 
 def nested(realm: Realm) -> None:
-    """Of all children there have been: each keeps the rules as long as it lived, has what its job was given and nothing else, and
-    nobody beside it has any of that at the same version of their parent's journal."""
+    """Of all children there have been: each is another instance, and keeps the rules as long as it lived. What it has of its parent
+    was looked at in every version (`handover`)."""
     if realm.depth and not realm.hopes():
         return  # all of it was lost, and what it said of those inside it
     owner: dict[str, int] = {}
-    given: dict[int, Child] = {}  # job -> the child that holds what it holds
-    by_attempt = {(one.place.job, one.place.entry): one for one in realm.children if one.ready}
-    hosts = {rank: node.host for rank, node in realm.journal.look().nodes.items()} if realm.children else {}
-    for commit in realm.journal.commits() if by_attempt else ():
-        for name, job, _, context in commit.events:
-            if name == "clean" or (name == "free" and not (context or {}).get("ranks")):
-                given.pop(job, None)
-            if name != "alloc":
-                continue
-            entry = context.get("adopted") or f"{commit.version}-{commit.epoch}"
-            found = by_attempt.get((job, entry)) or next(
-                (one for one in by_attempt.values() if (one.place.job, one.place.version) == (job, context.get("attempt"))), None
-            )
-            if found is None:
-                continue
-            mine = found.inventory()
-            claims = from_wire(context["claims"])
-            held = {(hosts.get(claim.rank, ""), core) for claim in claims for core in ids_of_mask(claim.cores)}
-            if not mine <= held:
-                raise Broken(f"{found.namespace} has {sorted(mine - held)}, which its job was not given in {commit.id}", job)
-            for other, beside in given.items():
-                if other != job and beside.inventory() & mine:
-                    raise Broken(f"{found.namespace} and {beside.namespace} both have {beside.inventory() & mine}", job)
-            given[job] = found
-            realm.root.happened["children held against their job"] += 1
     for one in realm.children:
         if not one.ready:
             continue
@@ -147,14 +116,7 @@ def nested(realm: Realm) -> None:
         if owner.setdefault(uid, id(one)) != id(one):
             raise Broken(f"{one.namespace}: two attempts of a job share an instance", one.place.job)
         if one.hopes():
-            commits = list(one.journal.commits())
-            judge(one, commits, over=False)
-            for commit in commits:
-                for name, _, _, context in commit.events:
-                    if name == "resource-define" and not {
-                        (node.host, core) for node in parse_R(context["R"]).nodes for core in ids_of_mask(node.cores)
-                    } <= one.inventory():
-                        raise Broken(f"{one.namespace} defines more than it was given in {commit.id}", one.place.job)
+            judge(one, list(one.journal.commits()), over=False)
         nested(one)
 
 

@@ -44,6 +44,8 @@ SHAPES = ((1, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1), (1, 0, 3), (2, 2, 1), (4, 
 SMALL_SHAPES = ((1, 0, 1), (2, 0, 1), (2, 2, 1))
 RUNS = (0.0, 0.001, 0.004, 0.02, 0.02, 0.1, 0.7)
 LONG_RUNS = (0.02, 0.7, 3.0, 12.0)
+DEEPEST = 4
+MOST_CHILDREN = 30  # in a storm
 TRIES = 4
 UNTOUCHED = ("instance-create", "resource-define", "config", "epoch", "adopt", "hello", "submit", "kvs.commit")  # mean something
 
@@ -174,8 +176,7 @@ class Clients:
         runs = LONG_RUNS if rng.random() < 0.25 else RUNS
         jobs = []
         for _ in range(rng.choice((1, 1, 2, 6, 12)) if not nested else 1):
-            id = compose(1 + len(self.ids), 0, 0)
-            self.ids.append(id)
+            id = self._new_id()
             self.world.runs[id] = (rng.choice(runs), rng.choice((0, 0, 0, 256)))
             waits = [self._dependency() for _ in range(rng.choice((0, 0, 0, 0, 1, 2)))]
             name = rng.choice(("", "", "a", "b"))
@@ -184,9 +185,8 @@ class Clients:
             jobs.append((id, jobspec(cores, nodes, slots, limit, queue, name, waits)))
             site.some_shape(rng, jobs[-1][1])
             self._may_be_tried_again(id, jobs[-1][1])
-            if nested:  # it ends when it is told to
-                self.world.nested.add(id)
-                self.world.runs[id] = (1e7, 0)
+            if nested:
+                self._is_an_instance(id)
         urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
         honest = rng.random() < 0.8  # else: appended by somebody who asked nobody
 
@@ -199,10 +199,35 @@ class Clients:
 
         self.say(decision, tuple(id for id, _ in jobs))
 
-    def _may_be_tried_again(self, id: int, spec: dict[str, Any]) -> None:
+    def _new_id(self) -> int:
+        id = compose(1 + len(self.ids), 0, 0)
+        self.ids.append(id)
+        return id
+
+    def _is_an_instance(self, id: int) -> None:
+        self.world.nested.add(id)
+        self.world.runs[id] = (1e7, 0)  # it ends when it is told to
+
+    def nest(self) -> None:
+        """A job that is an instance, on all or half of what this one has of a node or two."""
+        realm, rng = self.world, self.rng
+        if realm.depth >= DEEPEST or (realm.root.happened["children"] >= MOST_CHILDREN and not realm.root.calm):
+            return
+        hardware = realm.hardware().values()
+        nodes = rng.choice((0, 1, min(2, len(hardware))))
+        cores = max(1, min(map(len, hardware)) // rng.choice((1, 2, 2)))
+        id = self._new_id()
+        spec = jobspec(cores, nodes, 1, rng.choice((0.0, 0.0, 0.0, 8.0)) if not realm.root.calm else 0.0)
+        if realm.book.has.pools and rng.random() < 0.8:
+            realm.site.shared_shape(rng, spec, realm.book.has.pools)
+        self._may_be_tried_again(id, spec, 0.7)
+        self._is_an_instance(id)
+        self.say(lambda state: decide.submit([(id, spec)], "", 20, 1, 0, realm.now), (id,))
+
+    def _may_be_tried_again(self, id: int, spec: dict[str, Any], odds: float = 0.33) -> None:
         """A third of the jobs have a retry policy."""
         luck = random.Random(f"{self.world.seed} retry {id}")
-        if luck.random() < 0.33:
+        if luck.random() < odds:
             on = luck.choice((["any"], ["exit=1", "node-failure"], ["node-failure"], ["signal=KILL", "timeout"]))
             policy = {"limit": luck.choice((0, 1, 2, 3)), "on": on, "delay": luck.choice((0.0, 0.0, 0.05, 4.0))}
             spec["attributes"]["system"]["retry"] = policy

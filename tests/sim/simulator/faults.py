@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fluxkv.instances.witness import read_tip  # as it is here: a planted fault does not reach it
 
-from .process import ReactorProcess
+from .clients import DEEPEST
+from .process import Process, ReactorProcess
 
 if TYPE_CHECKING:
     from .roles import Machine
@@ -30,6 +31,7 @@ BLOWS = {
     "crash": 4.0, "launcher": 1.0, "reboot": 1.0, "cut": 1.5, "freeze": 1.5, "restart": 1.5, "failover": 1.5, "full": 1.0,
     "jump": 1.0, "mute": 1.5,
 }  # fmt: skip
+ROLES = ("worker", "agent", "keeper", "launcher")
 SWITCHES = ("nonsense", "poison", "slow", "stale", "skew", "two-workers", "two-drivers", "cron", "adopts")
 
 
@@ -49,6 +51,9 @@ class Faults:
         rng = world.rng
         quiet = rng.random() < 0.05
         self.chosen = set() if quiet else {name for name in (*CHANCES, *BLOWS, *SWITCHES) if rng.random() < 0.5}
+        self.deep = world.site.kind == "deep"
+        if self.deep:
+            self.chosen.discard("poison")  # what is written by hand keeps no rules
         self.blows = [name for name in BLOWS if name in self.chosen]
 
     def on(self, name: str) -> bool:
@@ -63,22 +68,64 @@ class Faults:
         for name in world.rng.choices(self.blows, weights, k=count):
             world.after(begin - world.now + world.rng.random() * length, self.strike, name)
 
+    def plan_deep(self, length: float) -> None:
+        """Deaths of every role at every level."""
+        world = self.world
+        for depth in range(DEEPEST + 1):
+            for role in ROLES:
+                if world.rng.random() < 0.3:
+                    world.after(world.rng.random() * length, self._kill, role, depth)
+
+    def _kill(self, role: str, depth: int) -> None:
+        world = self.world
+        realms = [realm for realm in world.realms() if realm.depth == depth]
+        if world.calm:
+            return
+        machines = [machine for realm in realms for machine in realm.machines if machine.launcher_up]
+        up = [process for realm in realms for process in realm.processes() if process.up and process.name.startswith(role)]
+        if role == "launcher" and machines:
+            self._kill_launcher(world.rng.choice(machines))
+        elif up:
+            self._kill_process(world.rng.choice(up))
+        else:
+            world.after(0.5, self._kill, role, depth)  # there is nobody yet
+
+    def _kill_process(self, process: Process) -> None:
+        self.world.happened[f"{process.name.partition('-')[0]} killed at depth {process.world.depth}"] += 1
+        process.die()
+
+    def _kill_launcher(self, machine: Machine) -> None:
+        self.world.happened[f"launcher killed at depth {machine.world.depth}"] += 1
+        machine.kill_launcher()
+
+    def _anybody(self) -> list[Process]:
+        """Whom something may happen to; where there are many levels, of one of them."""
+        found = self.world.everybody()
+        if self.deep:
+            depth = self.world.rng.choice(sorted({process.world.depth for process in found}))
+            found = [process for process in found if process.world.depth == depth]
+        return found
+
     def strike(self, name: str) -> None:
         if not self.world.calm:
             getattr(self, f"_{name}")()
 
     def machines(self) -> list[Machine]:
-        return [machine for realm in self.world.realms() for machine in realm.machines if not machine.gone]
+        found = [machine for realm in self.world.realms() for machine in realm.machines if not machine.gone]
+        if self.deep and not self.world.calm:
+            depth = self.world.rng.choice(sorted({machine.world.depth for machine in found}))
+            found = [machine for machine in found if machine.world.depth == depth]
+        return found
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _crash(self) -> None:
-        up = [process for process in self.world.everybody() if process.up]
+        up = [process for process in self._anybody() if process.up]
         if up:
-            self.world.rng.choice(up).die()
+            self._kill_process(self.world.rng.choice(up))
 
     def _launcher(self) -> None:
-        self.world.rng.choice(self.machines()).kill_launcher()
+        self._kill_launcher(self.world.rng.choice(self.machines()))
 
     def _reboot(self) -> None:
         self.world.rng.choice(self.world.machines).reboot(wipe=self.world.rng.random() < 0.4)
@@ -86,13 +133,13 @@ class Faults:
     def _cut(self) -> None:
         """A process loses its way to the server; it goes on, and so does what it has started."""
         rng = self.world.rng
-        process = rng.choice(self.world.everybody())
+        process = rng.choice(self._anybody())
         process.cut_until = self.world.now + rng.choice((0.2, 3.0, 20.0, 70.0))
 
     def _freeze(self) -> None:
         """SIGSTOP."""
         rng = self.world.rng
-        process = rng.choice(self.world.everybody())
+        process = rng.choice(self._anybody())
         if process.up:
             process.frozen_until = self.world.now + rng.choice((0.1, 2.0, 8.0, 40.0))
 

@@ -22,7 +22,8 @@ from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Unavailable
 
 from . import audit
-from .realm import Realm, granted
+from .clients import DEEPEST
+from .realm import NoTail, Realm
 from .sites import CORES
 from .truth import Broken
 from .world import World
@@ -61,7 +62,7 @@ def small(world: World) -> Iterator[None]:
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
         *[(module, "time", _Time(world)) for module in (boot, witness, adopting, child, ending)],
         (parent_limit, "time", _Time(world, virtual=True)),
-        (child, "granted", granted),
+        (child, "Tail", NoTail),
         (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -113,11 +114,18 @@ def storm(world: World) -> None:
         del moves["cron"]
     if world.faults.on("poison"):
         moves["poison"] = 0.5
+    deep = world.site.kind == "deep"
+    if deep:
+        length = rng.choice((15.0, 40.0))
+        moves["nest"] = 5.0
+        world.after(0.0, clients.nest)
     count = rng.choice((20, 40, 60))
     for name in rng.choices(list(moves), list(moves.values()), k=count):
         world.after(rng.random() * length, getattr(clients, name))
     world.after(0.0, clients.submit)
-    world.faults.plan(world.now, length, rng.choice((2, 5, 9)))
+    world.faults.plan(world.now, length, rng.choice((5, 9, 15) if deep else (2, 5, 9)))
+    if deep:
+        world.faults.plan_deep(length)
     world.run_until(world.now + length)
 
 
@@ -164,6 +172,8 @@ def let_go(world: World) -> None:
         surely(lambda state, name=name: decide.change_queue(name, "start", "", world.now))
         surely(lambda state, name=name: decide.change_queue(name, "enable", "", world.now))
     release(world)
+    if world.site.kind == "deep" and not world.happened[f"children at depth {DEEPEST}"]:
+        clients.nest()
 
 
 def release(world: Realm) -> None:
@@ -219,6 +229,7 @@ def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
         found = [waits(inner, inner.settled, one, explained) for one in left]
         return explained and all(found)
     if realm.root.now > inner.idle_since + IDLE_S and not inner.stopping:
+        inner.clients.journal.catch_up(inner.clients.view)
         audit.audit(inner)
         inner.stop()
     return False

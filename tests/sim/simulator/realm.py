@@ -13,11 +13,12 @@ from fluxkv.instances import boot, child, ending
 from fluxkv.instances.parent_limit import ParentLimit
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.script_orders import letter_of
-from fluxkv.journal.claims import Claim
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.log import Journal
+from fluxkv.journal.resource_graph import graph_of
 from fluxkv.journal.rset import parse_R
 from fluxkv.journal.state import State
+from fluxkv.journal.wire import read_commit
 from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Appended
@@ -25,7 +26,8 @@ from fluxkv.kvs.uri import parse_uri
 from fluxkv.schedulers.fcfs import Fcfs
 from fluxkv.schedulers.policy import Policy
 
-from .clients import Clients, ClientStore
+from . import handover
+from .clients import DEEPEST, Clients, ClientStore
 from .nonsense import Nonsense
 from .sites import Site
 from .truth import Broken, Diary, split_key
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from .roles import Machine, WorkerProcess
     from .world import World
 
-DEEPEST = 4
 AGAIN_S = 0.3
 START_S = 60.0
 MOVES = ("submit", "submit", "submit", "submit", "cancel", "change", "signal", "drain")
@@ -78,6 +79,7 @@ class Realm:
         self.nested: set[int] = set()
         self.orders: dict[str, dict[str, Any]] = {}
         self.settled = State()
+        self.book = handover.Book()
         self.store = self.new_store()
 
     @property
@@ -130,6 +132,10 @@ class Realm:
         """rank -> its cores, by the inventory as it is at most."""
         raise NotImplementedError
 
+    def pools(self) -> dict[str, int]:
+        """What there is in its graph: path -> size."""
+        raise NotImplementedError
+
     # -- jobs that are instances ----------------------------------------------------------------------------------
 
     def child_of(self, job: int) -> Child | None:
@@ -138,13 +144,15 @@ class Realm:
 
     def _begins(self, key: str) -> None:
         job, _, rank = split_key(key)
+        if isinstance(self, Child):
+            handover.begins(self, key)
         if letter_of(key) or job not in self.nested:
             return
         here = child.place({**self.orders[key]["env_set"], "FLUX_TASK_LOCAL_ID": "0"})
         assert here is not None
         found = next((one for one in self.children if one.place.entry == here.entry and one.place.job == job), None)
         if found is None:
-            found = Child(self, here)
+            found = Child(self, here._replace(node=0))  # whichever of its nodes was quicker, its first one leads
             self.children.append(found)
         found.begin_part(here.node, key, next(one for one in self.machines if rank in one.ranks))
 
@@ -190,7 +198,8 @@ class Child(Realm):
         begun: list[Process] = [mine.agent]
         if node == 0:
             self.keepers.append(KeeperProcess(self, "keeper-0"))
-            self.workers.append(WorkerProcess(self, "worker-0"))
+            several = self.root.site.kind == "deep" and self.root.rng.random() < 0.25
+            self.workers += [WorkerProcess(self, f"worker-{number}") for number in range(2 if several else 1)]
             begun += [*self.keepers, *self.workers]
         for process in begun:
             self.root.after(0.0005 if self.root.calm else self.root.rng.uniform(0.0, 0.3), process.birth, owner=process)
@@ -216,11 +225,27 @@ class Child(Realm):
         self.limit = ParentLimit(self.parent.new_store(), self.settings, lambda events: boot.say(store, events))
         self.root.happened["children"] += 1
         self.root.happened[f"children at depth {self.depth}"] += 1
+        self.root.happened[f"children at depth {self.depth} in a storm"] += not self.root.calm
         rng, world = self.root.rng, self.root
+        handover.look(self)
+        self.site.graph = bool(self.book.has.pools)
+        self.site.power = max([units for path, (units, _) in self.book.has.pools.items() if "power" in path], default=1)
         for name in rng.choices(MOVES, k=1 if world.calm else rng.choice((3, 6, 9))):
             self._later(rng.random() * (0.1 if world.calm else 4.0), name)
-        if not world.calm and rng.random() < 0.5:
-            world.after(rng.choice((0.5, 3.0, 9.0)), self.stop)
+        if world.site.kind == "deep":
+            self._nest()
+        deep = world.site.kind == "deep"
+        if not world.calm and rng.random() < (0.25 if deep else 0.5):
+            world.after(rng.choice((3.0, 9.0, 20.0) if deep else (0.5, 3.0, 9.0)), self.stop)
+
+    def _nest(self) -> None:
+        """One instance further down, in a storm sometimes two; in the calm until the deepest level was there."""
+        rng, world = self.root.rng, self.root
+        if not world.calm:
+            for _ in range(rng.choice((1, 1, 2))):
+                self._later(rng.random() * 0.3, "nest")
+        elif not world.happened[f"children at depth {DEEPEST}"]:
+            self._later(0.0, "nest")
 
     def _later(self, delay: float, name: str) -> None:
         def act() -> None:
@@ -283,8 +308,7 @@ class Child(Realm):
     def hopes(self) -> bool:
         """False if its journal was lost as a whole: somebody cancels its job then."""
         try:
-            self.store.meta()
-            return True
+            return not self.ready or self.store.meta().uid == self.settings["uid"]
         except Unavailable as error:
             return error.code != "no-instance" or not self.ready
 
@@ -293,6 +317,10 @@ class Child(Realm):
 
     def hardware(self) -> dict[int, set[int]]:
         return {node.rank: set(bits(node.cores)) for node in parse_R(self.settings["R"]).nodes}
+
+    def pools(self) -> dict[str, int]:
+        graph = graph_of(parse_R(self.settings["R"]))
+        return {path: place.size for path, place in graph.places.items()} if graph is not None else {}
 
     def inventory(self) -> set[tuple[str, int]]:
         """What it may use, (host, core), as it was made."""
@@ -308,20 +336,16 @@ def bits(mask: int) -> Iterator[int]:
     return (at for at in range(mask.bit_length()) if mask >> at & 1)
 
 
-def granted(store: Any, here: child.Place) -> tuple[tuple[Claim, ...], float]:
-    """`child.granted` without waiting: whoever asks asks again."""
-    for commit in Journal(store).commits():
-        found = child._alloc_in(commit, here.job)
-        if found is not None and _of(commit, here):
-            return found
-    raise Unavailable("its parent has not said what it was given", code="no-alloc")
+class NoTail:
+    """Instead of one that waits for more of a journal: what there is now. Whoever asks asks again."""
 
+    def __init__(self, store: Any, version: int, entry: str = "") -> None:
+        self.commits = [read_commit(one) for one in store.read(version)]
 
-def _of(commit: Any, here: child.Place) -> bool:
-    """Whether this alloc is of the attempt."""
-    if f"{commit.version}-{commit.epoch}" == here.entry:
-        return True
-    for name, subject, _, context in commit.events:
-        if name == "alloc" and subject == here.job:
-            return context.get("adopted") == here.entry or context.get("attempt") == here.version
-    return False
+    def poll(self, timeout_s: float) -> tuple[list[Any], bool]:
+        if not self.commits:
+            raise Unavailable("its parent has not said what it was given", code="no-alloc")
+        found, self.commits = self.commits, []
+        return found, False
+
+    def close(self) -> None: ...

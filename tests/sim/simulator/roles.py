@@ -309,7 +309,10 @@ class AgentProcess(ReactorProcess):
         """A beat is at the server, whether its sender still lives or not; its launcher hears of it when the answer is there."""
         world = self.world
         if world.push_beat(self.store, data) and self.life == life and not world.strikes("lost") and world.now >= self.cut_until:
-            tip = self.store.meta().version
+            try:
+                tip = self.store.meta().version
+            except Unavailable:
+                return  # lost as a whole
             if world.calm:
                 self._answered(begun, fence_s, tip)
             else:

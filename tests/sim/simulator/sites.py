@@ -1,4 +1,5 @@
-"""What kinds of site the simulator plays: plain, with queues and limits, with scripts around jobs, always changing."""
+"""What kinds of site the simulator plays: plain, with queues and limits, with scripts around jobs, always changing, with a graph of
+resources, with instances in jobs, and with four levels of these."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from fluxkv.schedulers.tree.vertices import Tree, Vertex
 
 CORES = 4
 GRAPHS = 1_000_000  # seeds from here on have a graph of resources
+DEEP = 2_000_000  # and from here on instances to the deepest level
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
@@ -41,17 +43,22 @@ SOME_SCRIPTS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
+SHORT = ("3s", "5s", "30s", "4s", "10s")  # where instances, whose jobs live long, are to be on silent nodes
 SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may say nothing before it is offline
 
 
 class Site:
-    """kind: "plain", "queues", "scripts", "changing" or "graph". config: what it begins with, and ends with."""
+    """kind: "plain", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it begins with, and ends with.
+    graph: whether there are power, licences and NVMe in it."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
-        self.resource = {"resource": {"offline-after": SILENCE[number % len(SILENCE)]}}
+        self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1)
+        silence = SHORT if kind == "deep" else SILENCE
+        self.resource = {"resource": {"offline-after": silence[number % len(silence)]}}
         self.config: dict[str, Any] = {}
         self.queues: tuple[str, ...] = ("default",)
+        self.power = POWER  # of the rack that has most
         if kind == "queues":
             self.config, self.queues = QUEUES, tuple(QUEUE_HOSTS)
         elif kind == "scripts":
@@ -75,7 +82,7 @@ class Site:
 
     def tree(self) -> Tree | None:
         """Two racks with power, nodes with NVMe, licences for all: what the nodes of a site with a graph are in."""
-        if self.kind != "graph":
+        if not self.graph:
             return None
         tree = Tree()
         top = tree.add(Vertex("cluster", "cluster", 0))
@@ -95,17 +102,32 @@ class Site:
     def some_shape(self, rng: random.Random, spec: dict[str, Any]) -> None:
         """Now and then a job of a site with a graph wants more than cores."""
         how = rng.random()
-        if self.kind != "graph" or how < 0.3:
+        if not self.graph or how < 0.3:
             return
         (top,) = spec["resources"]
         node = top if top["type"] == "node" else {"type": "node", "count": 1, "with": [top]}
         if how < 0.7:
-            above = [{"type": "power", "count": rng.choice((2, 5, 8, 10))}, node]
+            above = [{"type": "power", "count": rng.choice((2, 5, 8, 10)) * self.power // POWER or 1}, node]
             spec["resources"] = [{"type": "rack", "count": 1, "with": above}]
         elif how < 0.8:
             spec["resources"] = [{"type": "rack", "count": 1, "exclusive": True, "with": [node]}]
         elif how < 0.9:
             spec["resources"] = [{"type": "licence", "count": rng.choice((1, 2, 3))}, node]
+        else:
+            (slot,) = node["with"]
+            slot["with"] = [*slot["with"], {"type": "nvme", "count": 1}]
+            spec["resources"] = [node]
+
+    def shared_shape(self, rng: random.Random, spec: dict[str, Any], pools: dict[str, tuple[int, int]]) -> None:
+        """An instance is to have some of what there is beside cores. pools: path -> (units, ids)."""
+        (top,) = spec["resources"]
+        node = top if top["type"] == "node" else {"type": "node", "count": 1, "with": [top]}
+        path = rng.choice(sorted(pools))
+        units = max(1, max(pools[path][0], 1) // rng.choice((1, 2, 2)))
+        if "power" in path:
+            spec["resources"] = [{"type": "rack", "count": 1, "with": [{"type": "power", "count": units}, node]}]
+        elif "licence" in path:
+            spec["resources"] = [{"type": "licence", "count": units}, node]
         else:
             (slot,) = node["with"]
             slot["with"] = [*slot["with"], {"type": "nvme", "count": 1}]

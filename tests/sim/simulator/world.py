@@ -26,13 +26,14 @@ from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.schedulers.tree.record import to_record
 
+from . import handover
 from .clients import Clients
 from .faults import CHANCES, Faults
 from .keepers import KeeperProcess
 from .process import Process
 from .realm import Realm
 from .roles import BEAT_S, TELEMETRY_LIMIT, Machine, WorkerProcess
-from .sites import CORES, GRAPHS, MACHINES, Site
+from .sites import CORES, DEEP, GRAPHS, MACHINES, Site
 from .truth import Broken
 
 T0 = 1_700_000_000.0
@@ -70,7 +71,10 @@ class World(Realm):
         self.cores = CORES
         self.depth = 0
         kind = "nested" if seed % 12 == 10 else KINDS[seed % len(KINDS)]
-        self.site = Site("graph" if seed >= GRAPHS else kind, seed // len(KINDS))
+        if seed >= DEEP:
+            self.site = Site("deep", seed - DEEP)
+        else:
+            self.site = Site("graph" if seed >= GRAPHS else kind, seed // len(KINDS))
         self.faults = Faults(self)
         self.server_skew = self.draw_skew()
         self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
@@ -169,6 +173,10 @@ class World(Realm):
     def hardware(self) -> dict[int, set[int]]:
         return {rank: set(range(self.cores)) for rank in range(4)}
 
+    def pools(self) -> dict[str, int]:
+        tree = self.site.tree()
+        return {path: place.size for path, place in to_record(tree).places.items()} if tree is not None else {}
+
     def realms(self) -> list[Realm]:
         """The instance and those inside it that live."""
         found: list[Realm] = [self]
@@ -187,6 +195,8 @@ class World(Realm):
                 tip = realm.store._tip()
                 if tip not in self.times:
                     self.times[tip] = self.now
+                if tip != realm.book.tip:
+                    handover.look(realm)
                 for machine in realm.machines:
                     machine.agent.news()
 
