@@ -23,7 +23,7 @@ RARE: dict[str, float] = {
     "dependency exceptions": 10, "timeout exceptions": 5, "full": 1, "conflicts": 10, "crashes": 100, "forks": 20, "adopt": 10,
     "adopted attempts": 0.5, "fence": 20, "offline": 1, "quarantine": 1, "lost exceptions": 5,
     "silent": 10, "children": 15, "children at depth 2": 1, "children over": 15,
-    "versions at which a child was held against its job": 100,
+    "versions at which a child was held against its job": 40,
 }  # fmt: skip
 # In sites with instances at all levels, as often in 100 seeds.
 RARE_DEEP: dict[str, float] = {

@@ -73,7 +73,7 @@ class Faults:
         world = self.world
         for depth in range(DEEPEST + 1):
             for role in ROLES:
-                if world.rng.random() < 0.3:
+                if world.rng.random() < 0.2 + 0.2 * depth:  # the deeper, the less time there is
                     world.after(world.rng.random() * length, self._kill, role, depth)
 
     def _kill(self, role: str, depth: int) -> None:

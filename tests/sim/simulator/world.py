@@ -66,7 +66,8 @@ class World(Realm):
         self.calendar: list[tuple[float, int, Callable[..., None], tuple[Any, ...], Process | None, int]] = []
         self.moves = 0
         self.happened: Counter[str] = Counter()
-        self.calm = self.beating = False
+        self.calm = False
+        self.beating = ""  # namespace of the instance to which a heartbeat is being written
         self.eager = rng.random() < 0.5
         self.cores = CORES
         self.depth = 0
@@ -135,13 +136,13 @@ class World(Realm):
 
     def push_beat(self, store: MemoryStore, data: bytes) -> bool:
         """A heartbeat is at the server; only workers follow these. False where nobody answers."""
-        self.beating = True
+        self.beating = store.namespace
         try:
             store.push(store.keys.telemetry, [data], limit=TELEMETRY_LIMIT)
         except Unavailable:
             return False
         finally:
-            self.beating = False
+            self.beating = ""
         return True
 
     def draw_skew(self) -> float:
@@ -188,17 +189,22 @@ class World(Realm):
         return [process for realm in self.realms() for process in realm.processes()]
 
     def _told(self) -> None:
-        for realm in self.realms():
+        """Something has come: to one instance, or nobody knows to whom."""
+        realms = self.realms()
+        if self.beating:
+            for realm in realms:
+                for worker in realm.workers if realm.namespace == self.beating else ():
+                    worker.news()
+            return
+        changed = [realm for realm in realms if realm.store._tip() != realm.book.tip]
+        for realm in changed:
+            self.times.setdefault(realm.store._tip(), self.now)
+            handover.look(realm)
+        for realm in changed or realms:
             for worker in realm.workers:
                 worker.news()
-            if not self.beating:
-                tip = realm.store._tip()
-                if tip not in self.times:
-                    self.times[tip] = self.now
-                if tip != realm.book.tip:
-                    handover.look(realm)
-                for machine in realm.machines:
-                    machine.agent.news()
+            for machine in realm.machines:
+                machine.agent.news()
 
     # -- the calendar ---------------------------------------------------------------------------------------------
 
