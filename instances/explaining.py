@@ -72,6 +72,8 @@ def why(
         reason = explain(request, pool)
     except Rejected as error:
         request, reason = None, Reason(Code.UNSATISFIABLE, str(error), "")
+    if job.reason[0] == Code.FAULTY:
+        reason = Reason(Code.FAULTY, job.reason[1], "")
     wait = outlook.wait(job)
     if wait is not None and reason.code == Code.READY and wait.code != Code.READY:
         reason = Reason(wait.code, wait.text, wait.blocking)

@@ -18,6 +18,7 @@ from ..journal.job import SCHED
 from ..journal.rset import NodeRecord, ResourceSet, allocated_set, render_set
 from ..journal.sched_config import FLEXIBLE
 from ..journal.state import State
+from ..kvs.errors import Rejected
 from ..schedulers.tree import jgf, rv1
 from ..schedulers.tree.ledger import ALLOCATED, RESERVED
 from ..schedulers.tree.needs import FOREVER_S
@@ -61,6 +62,8 @@ def _tree(state: State) -> Tree:
             if place.at in state.graph.columns.down:
                 for vertex in _singles(tree, path, place.ids):
                     vertex.up = False
+    elif not state.nodes:
+        raise Rejected("the instance has no nodes", code="no-such-node", hint="fluxkv resource eventlog shows when some came")
     else:
         records = (NodeRecord(n.rank, n.host, n.cores, n.gpus, n.memory_mb, tuple(n.properties)) for n in state.nodes.values())
         tree = rv1.from_rv1(render_set(ResourceSet(tuple(sorted(records)))))

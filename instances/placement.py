@@ -15,13 +15,12 @@ from ..journal.ids import f58
 from ..journal.job import Job
 from ..journal.state import State
 from ..schedulers.policy import Decision, Place
-from ..schedulers.request import Flat, Request
+from ..schedulers.request import Request
 from ..schedulers.resources import Pool
+from .bench import Bench
 from .line import Lines
 from .plan_inputs import copy_drawn, copy_into
 from .reactor import Note, Output
-
-AGAIN_S = 1.0  # when a policy that failed is asked once more
 
 
 class Plan(Protocol):
@@ -37,6 +36,7 @@ class Plan(Protocol):
     nonsense: str
     resync: set[int | str]
     spoiled: bool
+    bench: Bench
     leaving: set[int]
     say_at: float
 
@@ -83,9 +83,11 @@ def sound(decisions: Iterable[Decision | None], plan: Plan, now: float) -> Itera
     iterator = iter(decisions)
     while True:
         decision = None
+        about = 0
         try:
             decision = next(iterator)
         except StopIteration:
+            plan.bench.went_well()
             return
         except Exception as error:  # whose fault it is must be in the message
             why = f"it raised {type(error).__name__}: {error}"
@@ -94,10 +96,12 @@ def sound(decisions: Iterable[Decision | None], plan: Plan, now: float) -> Itera
                 yield None
                 continue
             why = fault(decision, plan, taken, placed) if isinstance(decision, Place) else unknown(decision, plan)
+            named = decision.job if why and isinstance(decision, Place) and type(decision.job) is int else 0
+            about = named if plan.lines.get(named) is not None else 0
         if why:
-            plan.nonsense = f"the queue policy's plan was broken off: {why}"
+            plan.nonsense = plan.bench.failed(why, now, about)
             plan.spoiled = True
-            plan.say_at = now + AGAIN_S
+            plan.say_at = now  # the others at once
             return
         yield decision
 
@@ -129,7 +133,7 @@ def fault(place: Place, plan: Plan, taken: dict[int | str, list[int]], placed: s
         much = claim.memory_mb and claim.memory_mb + used[2] > node.memory_mb
         if claim.cores & (used[0] | ~node.cores) or claim.gpus & (used[1] | ~node.gpus) or much:
             return f"it gives job {name} what is not free on rank {claim.rank}"
-    why = _drawn(place.claims, plan, taken) or _amount(entry.request.flat, place.claims)
+    why = _drawn(place.claims, plan, taken) or _amount(entry.request, place.claims, plan.pool)
     why = why or _elsewhere(plan.pool, entry.request, place.claims)
     if why:
         return f"it gives job {name} {why}"
@@ -198,10 +202,13 @@ def _elsewhere(pool: Pool, request: Request, claims: Sequence[Claim]) -> str:
     return f"rank {wrong[0]}, which its constraint, or its queue's, leaves out" if wrong else ""
 
 
-def _amount(flat: Flat | None, claims: Sequence[Claim]) -> str:
-    """What is wrong with the amount, "" if it is what was asked for."""
+def _amount(request: Request, claims: Sequence[Claim], pool: Pool) -> str:
+    """What is wrong with the amount, "" if it is what was asked for (by the inventory alone)."""
+    flat = request.flat
     if flat is None or not claims:
-        return "" if claims else "nothing"
+        from ..schedulers.tree.enough import enough
+
+        return "nothing" if not claims else "" if enough(pool, request, claims) else "not all that it asks for"
     slots = sum(claim.slots for claim in claims)
     if flat.nslots and slots != flat.nslots:
         return f"{slots} of {flat.nslots} slots"

@@ -26,6 +26,7 @@ from ..schedulers.policy import Code, Pending, Place, Policy, Reserve, Wait
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .ahead import granted_on, room_ahead
+from .bench import Bench
 from .commits import premises
 from .growing import grown, withdrawn
 from .layout import needs_claims
@@ -57,6 +58,7 @@ class Planner:
         self.leaving: set[int] = set()  # nodes that this pass takes offline
         self.given: dict[int, Sequence[Claim]] = {}  # job -> what this pass gives back of it
         self.nonsense = ""  # why the last plan was broken off
+        self.bench = Bench()
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
         self.shapes: dict[bytes, str] = {}
@@ -188,6 +190,7 @@ class Planner:
         self.lines.remove(id)
         self.parked.discard(id)
         self.said.pop(id, None)
+        self.bench.forget(id)
         self.first_waits.pop(id, None)
         if self.pool.promised:
             self.pool.promised.pop(id, None)
@@ -254,8 +257,8 @@ class Planner:
 
     def plan(self, now: float, limit: int) -> Iterator[Group]:
         """Groups for the next commit: allocations, then grants ahead, and the reason of whoever must wait."""
+        this, cut, self.bench.now = Slice(self.clock, self.begun), False, now
         going, self.underway = self.underway or self._begin(now), None
-        this, cut = Slice(self.clock, self.begun), False
         self.more.clear()  # what earlier slices have placed runs by now
         placed: list[int] = []
         for decision in going.decisions:
@@ -282,9 +285,9 @@ class Planner:
             return
         self.begun = 0
         self.resync |= going.later
-        for feed in going.feeds:
-            for entry, why in feed.limited:
-                yield from self._wait(Wait(entry.job, Code.LIMIT, why, ""), now)
+        limited = (Wait(entry.job, Code.LIMIT, why, "") for feed in going.feeds for entry, why in feed.limited)
+        for wait in (*self.bench.waits(), *limited):
+            yield from self._wait(wait, now)
         if len(placed) < limit and len(self.lines):
             yield from self._grants(now, limit - len(placed))
 
@@ -308,7 +311,7 @@ class Planner:
 
     def feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""
-        return feeds_of(self.state, self.lines.kinds(), self._full)
+        return self.bench.over(feeds_of(self.state, self.lines.kinds(), self._full))
 
     def _full(self, queue: str, user: int) -> str:
         usage = self.state.usage

@@ -6,7 +6,7 @@ comes first, by priority and then submission: where two queues share nodes, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
 from ..schedulers.policy import Decision, Pending
@@ -20,7 +20,8 @@ class Feed:
     """The jobs of one queue (and of the virtual queues in its line) that may be placed now, in order, each once.
 
     blocked: why a (queue, user) may have no more running, or ""; asked again before each job, for jobs are placed meanwhile.
-    The rest of such a line is left out; its first job and why are in `limited`. queue: whose line it is.
+    The rest of such a line is left out; its first job and why are in `limited`. queue: whose line it is. out: jobs that are
+    passed over. read: (job, queue) that was given last, of all feeds that share it.
     """
 
     def __init__(
@@ -28,6 +29,8 @@ class Feed:
     ) -> None:
         self.queue = queue
         self.limited: list[tuple[Pending, str]] = []
+        self.out: Container[int] = ()
+        self.read: list[object] = [0, ""]
         self._blocked = blocked
         self._heads: list[tuple[Key, int, Pending, Iterator[Pending], str, int]] = []
         for number, (queue, user, line) in enumerate(lines):
@@ -56,6 +59,9 @@ class Feed:
             following = next(entries, None)
             if following is not None:
                 heappush(heads, (_key(following), number, following, entries, queue, user))
+            if entry.job in self.out:
+                continue
+            self.read[:] = entry.job, self.queue
             return entry
         raise StopIteration
 
@@ -75,6 +81,8 @@ def in_turns(
     heapify(turns)
     while turns:
         _, number, feed, decisions = heappop(turns)
+        if feed.read[1] != feed.queue:
+            feed.read[:] = 0, feed.queue
         for decision in decisions:
             yield decision
             heappush(turns, (feed.key, number, feed, decisions))

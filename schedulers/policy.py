@@ -22,7 +22,7 @@ GROUP = "fluxkv.policies"
 
 
 class Code(StrEnum):
-    """Why a job waits: stable words, journalled. READY means it would fit now."""
+    """Why a job waits: stable words, journalled. READY: it would fit now. FAULTY: a plug-in fails on it."""
 
     READY = "ready"
     RESOURCES = "resources"
@@ -32,6 +32,7 @@ class Code(StrEnum):
     DRAINED = "drained"
     UNSATISFIABLE = "unsatisfiable"
     LIMIT = "limit"
+    FAULTY = "faulty"
 
 
 class Pending:

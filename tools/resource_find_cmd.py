@@ -27,7 +27,7 @@ def find(words: tuple[str, ...], form: str, quiet: bool, at: str | None, uri: st
     Examples:
       fluxkv resource find status=up and sched-now=free
       fluxkv resource find -F rlite 'status=up and not property=gpu'
-      fluxkv resource find 'names=node[0-3]' 'sched-now=allocated or sched-future=reserved' --at -5m
+      fluxkv resource find 'names=node[0-3]' 'status=down or sched-now=free' --at 10:30
     """
     import sys
 

@@ -186,7 +186,10 @@ def _memory_part(journal: Journal, document: dict[str, Any]) -> None:
 
 def _journal_problems(document: dict[str, Any], state: Any) -> None:
     from ..journal.hostlist import compress
+    from ..journal.ids import f58
+    from ..journal.job import SCHED
     from ..journal.quarantine import listed
+    from ..schedulers.policy import Code
 
     problems = document["problems"]
     down = [node.host for _, node in sorted(state.nodes.items()) if not node.online]
@@ -208,6 +211,11 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
             problems.append(f"queue {queue.name} takes no jobs: {queue.disable_reason or 'no reason given'}")
         if not queue.started:
             problems.append(f"queue {queue.name} is stopped: {queue.stop_reason or 'no reason given'}")
+    faulty = [job for job in state.active() if job.state == SCHED and job.reason[0] == Code.FAULTY]
+    for job in faulty[:ASIDE_SHOWN]:
+        problems.append(f"job {f58(job.id)} sits out: {job.reason[1]}")
+    if len(faulty) > ASIDE_SHOWN:
+        problems.append(f"{len(faulty) - ASIDE_SHOWN} more jobs sit out, since no plan can be made with them (fluxkv jobs)")
     for aside in listed(state.quarantine.table)[:ASIDE_SHOWN]:
         more = f" ({aside.count - 1} more like it)" if aside.count > 1 else ""
         problems.append(f"{aside.what} is set aside: {aside.why}{more}")

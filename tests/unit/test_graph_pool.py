@@ -15,6 +15,7 @@ from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
 from fluxkv.schedulers.timeline import Timeline, least_cores
 from fluxkv.schedulers.tree import live
+from fluxkv.schedulers.tree.enough import enough
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
@@ -35,10 +36,33 @@ def pool_of(graph: Tree, policy: str = "first") -> GraphPool:
 
 
 def got(pool: Pool, *resources: dict[str, Any], **more: Any) -> tuple[Claim, ...]:
-    claims = pool.match(ask(*resources, **more))
+    request = ask(*resources, **more)
+    claims = pool.match(request)
     assert not isinstance(claims, Unmatched), claims
+    if request.flat is None:
+        assert enough(pool, request, claims)
     pool.take(claims)
     return claims
+
+
+def test_a_placement_with_less_than_was_asked_for_is_not_enough() -> None:
+    pool = pool_of(power())
+    request = ask(vertex("rack", 1, vertex("power", 4), vertex("node", 2, slot(1, vertex("core", 2)))))
+    claims = pool.match(request)
+    assert not isinstance(claims, Unmatched)
+    first, second = claims
+    assert enough(pool, request, claims)
+    worse = [
+        [first], [first._replace(draws=()), second], [first, second._replace(cores=second.cores & (second.cores - 1))],
+        [first._replace(draws=tuple(d._replace(units=d.units - 1) for d in first.draws)), second], [],
+    ]  # fmt: skip
+    assert not any(enough(pool, request, less) for less in worse)
+    whole = ask(vertex("rack", 1, slot(1, vertex("node", 1)), exclusive=True))
+    claims = pool.match(whole)
+    assert not isinstance(claims, Unmatched)
+    assert enough(pool, whole, claims)
+    assert not enough(pool, whole, claims[1:])
+    assert not enough(pool, whole, [claims[0]._replace(draws=()), *claims[1:]])
 
 
 def state(pool: Pool) -> Any:

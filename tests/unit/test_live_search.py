@@ -16,6 +16,7 @@ from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
 from fluxkv.schedulers.tree import needs
+from fluxkv.schedulers.tree.enough import enough
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.policies import POLICIES
 from fluxkv.schedulers.tree.pooling import compact, inside, nodes_of
@@ -93,6 +94,7 @@ class Both:
         assert (self.pool.satisfiable(request) is None) == self.system.satisfiable(needs.compile_request(asked))
         if isinstance(claims, Unmatched):
             return
+        assert enough(self.pool, request, claims)
         self.pool.take(claims)
         self.jobs[outcome.job] = claims
         theirs = {v.path() for v, _, exclusive in self.system.ledger.jobs[outcome.job].uses.values() if exclusive}
