@@ -51,6 +51,9 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             )  # fmt: skip
         check_schema(meta)
         if meta.version:
+            if not settings.get("uid") and settings.get("resume"):
+                _resume(store, settings, state_dir)
+                meta = store.meta()
             if not settings.get("uid") and settings.get("outside"):
                 _refuse_others(store, settings)  # before anything is written
             _mark(store, meta, settings)
@@ -92,6 +95,18 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         if settings.get("outside"):
             _refuse_others(store, settings)  # somebody else was quicker
     return store, True
+
+
+def _resume(store: Store, settings: dict[str, Any], state_dir: StateDir | None) -> None:
+    """Make another job's instance ours, which plans as before unless it is told otherwise. Raises as `resume.take_up`."""
+    from .resume import take_up as taken
+
+    parent = open_store(settings["parent"], patience_s=PATIENCE_S)
+    try:
+        state = taken(store, parent, settings, os.path.dirname(state_dir.path) if state_dir is not None else "")
+    finally:
+        parent.close()
+    settings["policy"] = settings.get("policy") or state.instance.get("policy", "fcfs")
 
 
 def _refuse_others(store: Store, settings: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
 from ..kvs.errors import Corrupt, Unavailable
-from .child import child_namespace, child_number
-from .nested import Totals, is_instance, journal_inside, totals_of
+from .child import child_space
+from .nested import Totals, is_instance, is_owner, journal_inside, totals_of
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
@@ -73,11 +73,14 @@ class Census:
             self.room -= 1
             try:
                 with journal_inside(journal.store, one) as below:
-                    if below is not None:
-                        below.warn = journal.warn
-                        inside[one.id] = self.of(below, below.look(), now, one, depth + 1, over)
+                    if below is None:
+                        continue
+                    below.warn = journal.warn
+                    state_below = below.look()
+                    if is_owner(state_below, one):  # else it is shown, and counted, below the job that went on with it
+                        inside[one.id] = self.of(below, state_below, now, one, depth + 1, over)
             except (Corrupt, Unavailable) as error:  # the others are still shown
-                journal.warn(f"{child_namespace(namespace, one.id, child_number(one, namespace))}: {error}")
+                journal.warn(f"{child_space(one, namespace)}: {error}")
         totals = summed(own, inside.values(), over=over)
         return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
 

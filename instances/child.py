@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..journal import history
 from ..journal.claims import Claim, from_wire
 from ..journal.decide import Decision
-from ..journal.ids import encode, f58
+from ..journal.ids import encode, f58, parse_id
 from ..journal.log import Journal
 from ..journal.rset import ResourceSet, parse_R
 from ..journal.wire import Commit, well_formed
@@ -85,14 +85,38 @@ def child_namespace(parent: str, job: int, number: int = 1) -> str:
 def child_number(job: Job, parent: str) -> int:
     """Which attempt of a job said last that it is an instance (`tell_parent`), 0 if none did. parent: the namespace of the instance
     whose job it is; a memo with any other address is somebody else's."""
-    told = job.memo.get("uri")
-    if not isinstance(told, str):
-        return 0
-    namespace, first = told.partition("#")[2], child_namespace(parent, job.id)
+    namespace, first = _told(job), child_namespace(parent, job.id)
     if namespace == first:
         return 1
     digits = namespace.removeprefix(f"{first}.")
-    return int(digits) if digits != namespace and digits.isdecimal() and len(digits) < 7 else 0
+    return int(digits) if digits != namespace and _is_number(digits) else 0
+
+
+def child_space(job: Job, parent: str) -> str:
+    """The namespace of the instance that a job has said it is, "" if it is none: its own, or that of another job of the same
+    parent, whose instance it went on with (`--resume`)."""
+    namespace = _told(job)
+    if child_number(job, parent):
+        return namespace
+    above, _, name = namespace.rpartition("/")
+    id, dot, number = name.partition(".")
+    return namespace if (above or "/") == parent and _is_job(id) and (not dot or _is_number(number)) else ""
+
+
+def _told(job: Job) -> str:
+    told = job.memo.get("uri")
+    return told.partition("#")[2] if isinstance(told, str) else ""
+
+
+def _is_number(digits: str) -> bool:
+    return digits.isdecimal() and len(digits) < 7
+
+
+def _is_job(word: str) -> bool:
+    try:
+        return f58(parse_id(word)) == word
+    except Rejected:
+        return False
 
 
 def enter_parent(levels: int) -> None:
@@ -176,6 +200,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     rows: list[Row] = []
     if here.node == 0 and here.number > 1:
         seal_earlier(here)
+    resume = resumed_space(here, str(options["resume"])) if options.get("resume") else ""
     for claim in sorted(claims):
         node = nodes[claim.rank]
         kept = tuple(name for name in node.properties if not name.startswith("+"))
@@ -191,13 +216,33 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
 
         server = settings_of(here, meta)
     return {
-        "created": time.time(), "uri": child_uri(here.parent, here.job, here.number), "parent": here.parent, "job": f58(here.job),
+        "created": time.time(), "parent": here.parent, "job": f58(here.job),
+        "uri": with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number),
+        **({"resume": {"number": here.number, "entry": here.entry}} if resume else {}),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or _parents(here, "on_fork"),  # if their server is one, so is what it loses
-        "workers": options.get("workers") or 1, "policy": options.get("policy") or "fcfs", "fake": False, **server,
+        "workers": options.get("workers") or 1, "policy": options.get("policy") or ("" if resume else "fcfs"), "fake": False,
+        **server,
     }  # fmt: skip
+
+
+def resumed_space(here: Place, word: str) -> str:
+    """The namespace of the instance that a job of our parent was, which we are to go on with. word: its id, perhaps with `.N`.
+
+    Raises `Rejected` (no-instance-job, alive, ...).
+    """
+    from . import resume
+    from .job_path import parse_step
+
+    store = open_store(here.parent)
+    try:
+        space = resume.space_of(store, here.parent, parse_step(word))
+        resume.wait_until_handed_up(store, space)
+        return space
+    finally:
+        store.close()
 
 
 def _parents(here: Place, name: str) -> Any:
@@ -275,8 +320,13 @@ def directory(here: Place) -> StateDir:
     return StateDir(os.path.join(os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), f"fluxkv-{name}"))
 
 
-def wait_until_started(uri: str, timeout_s: float = 60.0) -> None:
-    """Followers wait for the leading node to have made the namespace."""
+def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> None:
+    """Followers wait for the leading node to have made the namespace. resumed: or to have taken it up, for this attempt's entry."""
+    if resumed:
+        from .resume import wait_until_taken
+
+        wait_until_taken(uri, resumed, timeout_s)
+        return
     deadline = time.monotonic() + timeout_s
     store = open_store(uri, patience_s=1.0)
     try:

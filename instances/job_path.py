@@ -7,12 +7,12 @@ the root instance. A child that ended is found as one that runs: each level is r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.ids import f58, parse_id
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.uri import parse_uri
-from .child import child_namespace, child_number
+from .child import child_namespace, child_number, child_space
 from .whereabouts import root_of, uri_of
 
 if TYPE_CHECKING:
@@ -112,16 +112,18 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
             f"job {f58(job.id)}{where} has had {job.number} attempt{'' if job.number == 1 else 's'}, no attempt {step.number}",
             code="no-such-attempt", hint="leave the number away for the last one",
         )  # fmt: skip
-    told = child_number(job, space)
-    if alive and told and (not job.holds or step.number not in (0, job.number)):
+    told, said = child_number(job, space), child_space(job, space)
+    if alive and said and (not job.holds or step.number not in (0, job.number)):
         raise Rejected(
             f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
-            hint="fluxkv batch or alloc makes a new one",
+            hint=f"fluxkv batch --resume {step} goes on with it; fluxkv batch or alloc makes a new one",
         )  # fmt: skip
     number = step.number or (job.number if job.holds else told or job.number)
-    over = not job.holds or number < job.number
-    found = uri_of(journal.store, uri, child_namespace(space, job.id, number), over=over)
-    if found is None or (number != told and not _is_there(found)):
+    other = bool(said) and not told  # it went on with another job's instance
+    found = uri_of(
+        journal.store, uri, said if other else child_namespace(space, job.id, number), over=not job.holds or number < job.number
+    )
+    if found is None or not (number == told or other or _is_there(found)):
         raise _no_instance(job, number, told, where, journal)
     return found
 
@@ -204,15 +206,20 @@ def _no_instance(job: Job, number: int, told: int, where: str, journal: Journal)
     )  # fmt: skip
 
 
-def command_of(job: Job, journal: Journal | None = None) -> list[str]:
-    """The command of a job's first task, [] where nothing knows it. journal: where one that ended is read."""
+def jobspec_of(job: Job, journal: Journal | None = None) -> dict[str, Any]:
+    """A job's jobspec; of one that ended as it was submitted. {} where nothing knows it. journal: where that is read."""
     jobspec = job.jobspec
     if jobspec is None and journal is not None and job.commits:
         for _, event in journal.story(job.commits[:1]):
             if event.name == "submit" and event.subject == job.id:
                 jobspec = (event.context or {}).get("jobspec")
+    return jobspec or {}
+
+
+def command_of(job: Job, journal: Journal | None = None) -> list[str]:
+    """The command of a job's first task, [] where nothing knows it. journal: where one that ended is read."""
     try:
-        command = (jobspec or {})["tasks"][0]["command"]
+        command = jobspec_of(job, journal)["tasks"][0]["command"]
     except (KeyError, IndexError, TypeError):
         return []
     return [str(word) for word in command] if isinstance(command, list) else [str(command)]

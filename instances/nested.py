@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..journal.ids import parse_id
 from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, Job, Result
 from ..journal.log import Journal
 from ..kvs.errors import Rejected, Unavailable
-from .child import child_namespace, child_number
+from .child import child_number, child_space
 from .whereabouts import store_of
 
 if TYPE_CHECKING:
@@ -25,18 +26,19 @@ STATS = ("total", "active", "pending", "running", "inactive", "successful", "fai
 
 def is_instance(job: Job, namespace: str) -> bool:
     """Whether a job of the instance in this namespace is, or was, an instance itself: it has said so."""
-    return bool(job.memo) and bool(child_number(job, namespace))
+    return bool(job.memo) and bool(child_space(job, namespace))
 
 
 @contextmanager
 def journal_inside(store: Store, job: Job) -> Iterator[Journal | None]:
     """The journal of the instance that a job of the one at `store` is; None if it is none, or its journal is gone. Raises
     `Unavailable` where that is on a server that does not answer: one's own may."""
-    number = child_number(job, store.namespace)
-    if not number:
+    namespace = child_space(job, store.namespace)
+    if not namespace:
         yield None
         return
-    other = store_of(store, child_namespace(store.namespace, job.id, number), over=job.state == INACTIVE or number < job.number)
+    over = job.state == INACTIVE or child_number(job, store.namespace) < job.number
+    other = store_of(store, namespace, over=over)
     if other is None:
         yield None
         return
@@ -51,6 +53,26 @@ def journal_inside(store: Store, job: Job) -> Iterator[Journal | None]:
         yield journal
     finally:
         other.close()
+
+
+class Owner(NamedTuple):
+    """The job that has a journal, or had it last: which attempt of it, and the entry that began that ("" for the one it was made
+    for)."""
+
+    job: int
+    number: int
+    entry: str = ""
+
+
+def owner_of(state: State) -> Owner | None:
+    """Whose the journal of a child instance is by now; None for one that is no job's."""
+    found = state.instance.get("resumed")
+    if found is not None:
+        return Owner(int(found[1]), int(found[2]), str(found[3]))
+    id, _, number = str(state.instance.get("namespace", "")).rpartition("/")[2].partition(".")
+    if not id.startswith("ƒ"):
+        return None
+    return Owner(parse_id(id), int(number or 1))
 
 
 class Totals(NamedTuple):
@@ -117,11 +139,21 @@ def totals_of(state: State, *, over: bool = False) -> Totals:
     )  # fmt: skip
 
 
+def is_owner(state: State, job: Job) -> bool:
+    """Whether a job that is the instance of this state has it still, or had it last: no other has gone on with it."""
+    owner = owner_of(state)
+    return owner is None or owner.job == job.id
+
+
 def totals_inside(store: Store, job: Job) -> Totals | None:
     """Those of the instance that a job is, None if it is none, or has a server that does not answer."""
     try:
         with journal_inside(store, job) as journal:
-            return None if journal is None else totals_of(journal.look(), over=job.state == INACTIVE)
+            if journal is None:
+                return None
+            state = journal.look()
+            over = job.state == INACTIVE if is_owner(state, job) else bool(state.instance.get("stopped"))
+            return totals_of(state, over=over)
     except Unavailable as error:
         if error.code != "server-away":
             raise

@@ -95,7 +95,7 @@ class Trees:
             found = {*roots, *proctree.descendants(roots), *proctree.marked(wanted)} - killed
             if not found:
                 break
-            for pid in found:
+            for pid in sorted(found):  # an instance's daemons before its tasks, whose ends they would take for those of its jobs
                 send(pid, signal.SIGKILL)
             killed |= found
 
@@ -137,14 +137,20 @@ class Trees:
                 return None
         return ending
 
-    @staticmethod
-    def _end_orphan(pid: int, *, hard: bool) -> None:
+    def _end_orphan(self, pid: int, *, hard: bool) -> None:
+        """What is below it as well; but tasks of an instance that runs inside are left to that one's launcher, which knows of them,
+        as long as they can be asked to end."""
         for each in (pid, *proctree.descendants([pid])):
             if hard:
                 send(each, signal.SIGKILL)
-            else:
+            elif each == pid or not self._inside(each):
                 send(each, signal.SIGTERM)
                 send(each, signal.SIGCONT)  # a stopped process would not hear it
+
+    def _inside(self, pid: int) -> bool:
+        """Whether another launcher, of an instance inside, has begun this process."""
+        marks = proctree.marks(pid)
+        return bool(marks) and not marks[-1].endswith(self._suffix)
 
     @staticmethod
     def _bury(pid: int) -> None:

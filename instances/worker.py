@@ -12,6 +12,7 @@ from itertools import islice
 from ..journal.agreement import read_agreed
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from ..journal.resuming import back_in_line
 from ..journal.retired import MAX_JOBS, retirement
 from ..journal.state import State
 from ..journal.wire import Commit
@@ -56,8 +57,7 @@ class Worker:
         self.leading = False
         self.inflight: Append | None = None
         self.groups: list[Group] = []
-        self.seq = PROBE
-        self.retired = state.retired
+        self.seq, self.retired = PROBE, state.retired
         self.admitted: dict[tuple[str, int], int] = {}  # (scope, user) -> jobs taken in by this pass
         self.handed: set[int] = set()  # jobs of which all is said in this pass
         self.wait_for = 0  # the next decision needs a state of this version at least
@@ -65,14 +65,13 @@ class Worker:
         state.misread = 0
         self.moved = 0.0  # when something came last
         self.inactive: dict[int, None] = {}
-        self.again = False
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
         self.requeued = Requeued(self.planner, self.deadlines)
         self.waiting = Waiting(state, self.planner.request_of)
         self.housekeeping, self.watch, self.leaves = HousekeepingCare(), NodeWatch(), Leaves()
         self.validate = Validators(self.planner)
-        self.greet = self.stopping = False
+        self.greet = self.stopping = self.again = False
         self.told: Told = {}
         ended = [job for job in state.jobs.values() if job.state == INACTIVE]
         self.inactive.update((job.id, None) for job in sorted(ended, key=lambda job: job.t_inactive))
@@ -291,6 +290,7 @@ class Worker:
                 self._ready(job, group, now)
             if group.frees and not group.partly:
                 self._freed(job, group, now)
+            back_in_line(self.state, group, now)
             if self.waiting.on_end:
                 self.waiting.follow(group, now, BATCH - len(self.handed), self.handed, self._ready)
             groups.append(group)

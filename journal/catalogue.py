@@ -180,6 +180,8 @@ _add(
     {"old": 1, "new": 2, "reason": "server restarted"},
     "history goes on under a new epoch",
 )
+_add("instance", "fluxkv", "resume", {"job": 1, "number": 1, "entry": "12-5"},
+     "another job of the instance around this one goes on with it: that job, which attempt of it, the entry that began that")
 _add("instance", "fluxkv", "adopt", {"old": 1, "lost": [91, 100], "known": ["100-1, of the keeper's tip file"]},
      "history goes on, under the epoch of this very entry, without what was lost: first and last version that somebody knows "
      "of, and who that is", "known")  # fmt: skip

@@ -21,7 +21,8 @@ from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
 from .task_exits import note_exit
 from .unreadable import version_of
-from .wire import LATEST
+from .values import text
+from .wire import LATEST, whole
 
 if TYPE_CHECKING:
     from .state import State
@@ -340,6 +341,17 @@ def adopt(state: State, subject: str, ts: float, context: Context, version: int)
     epoch(state, subject, ts, {"new": state.epoch}, version)
 
 
+def resume(state: State, subject: str, ts: float, context: Context, version: int) -> None:
+    """Another job than the one this instance was made for goes on with it. Nobody of those who served its nodes does any more."""
+    job, number, entry = whole(context["job"]), whole(context["number"]), text(context["entry"])
+    state.instance = {**state.instance, "resumed": [ts, job, number, entry], "stopping": 0.0, "stopped": 0.0}
+    state.dirty_words.add("instance")
+    for node in state.nodes.values():
+        node.joined, node.online, node.down = "", False, None
+        node.note(version)
+        state.dirty_words.add(node.rank)
+
+
 def said(state: State, subject: str, ts: float, context: Context, version: int) -> None:
     """Known, and changes nothing."""
 
@@ -391,6 +403,7 @@ HANDLERS: dict[str, Handler] = {
     "instance-stop": instance_stop,
     "epoch": epoch,
     "adopt": adopt,
+    "resume": resume,
     "retire": retire,
     "quarantine": quarantine,
     **keeping.HANDLERS,

@@ -42,15 +42,23 @@ class MemoryEpochs:
         return found
 
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        return self._open(uid, old_epoch, tip, another=False)
+
+    def reopen(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        return self._open(uid, old_epoch, tip, another=True)
+
+    def _open(self, uid: str, old_epoch: int, tip: int, *, another: bool) -> Meta:
         with self.server.changed:
             self.server.check("open_epoch")
             if self._named(uid).fork:
                 raise refusal("LOST", self._named(uid).fork, self.namespace)
             found = self._at(uid, old_epoch, tip)
-            self._undoable(found, "epoch", "replid", "epochs")
+            self._undoable(found, "epoch", "replid", "epochs", "uid")
             found.epoch = self.server.random_epoch()
             found.replid = self.server.replid
             found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}".lstrip()
+            if another:
+                found.uid = f"{self.server.rng.getrandbits(96):024x}"
             self.server.check("open_epoch", "after")
             return found.meta()
 

@@ -263,6 +263,11 @@ class Store(Arrivals, ChildTable, Protocol):
         """
         ...
 
+    def reopen(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        """As `open_epoch`, and in the same step another uid: whoever has written to this instance so far is refused from now on
+        (`Rejected(code="gone")`). For an instance that somebody else goes on with, sealed or not."""
+        ...
+
     def fence(self, uid: str, epoch: int, known: str) -> str:
         """Say that an entry of this id was in the journal and is not any more: from now on nothing is appended, until `adopt`.
 

@@ -38,13 +38,23 @@ class EpochScripts:
         self._refused(self._script("raise_schema", [self.keys.meta], [uid, schema], resend=True), 0)
 
     def open_epoch(self, uid: str, old_epoch: int, tip: int) -> Meta:
-        epoch = new_epoch()
+        self._open(uid, old_epoch, tip, "")
+        return self.meta()
+
+    def reopen(self, uid: str, old_epoch: int, tip: int) -> Meta:
+        new = os.urandom(12).hex()
+        self._open(uid, old_epoch, tip, new)
+        meta = self.meta()
+        if meta.uid != new:
+            raise refusal("GONE", "", self.namespace)  # somebody was quicker still
+        return meta
+
+    def _open(self, uid: str, old_epoch: int, tip: int, new_uid: str) -> None:
         answer = self._script(
             "open_epoch", [self.keys.meta, self.keys.journal],
-            [uid, old_epoch, tip, epoch, "1" if self.fenced else "0"], resend=True,
+            [uid, old_epoch, tip, new_epoch(), "1" if self.fenced else "0", new_uid], resend=True,
         )  # fmt: skip
         self._refused(answer, old_epoch, tip)
-        return self.meta()
 
     def fence(self, uid: str, epoch: int, known: str) -> str:
         answer = self._script("fence", [self.keys.meta], [uid, epoch, known], resend=True)

@@ -41,6 +41,8 @@ class BatchCommand(ChildCommand):
 
     def invoke(self, ctx: click.Context) -> Any:
         typed = ctx.meta[__name__]
+        if ctx.params["resume"] and not ctx.params["words"]:  # the instance has its jobs already
+            return super().invoke(ctx)
         name, script = (wrapped if ctx.params["wrap"] else read_script)(ctx.params["words"])
         words = [*self.directives(ctx, name, script), *typed]
         with ctx if words == typed else self.make_context(str(ctx.info_name), words, ctx.parent) as whole:
@@ -130,16 +132,21 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
       fluxkv batch -n4 --wrap 'fluxkv submit --cc=1-100 ./simulate {cc}; fluxkv queue drain'
       fluxkv batch --conf=queue.policy=easy --conf=child.toml --dump sims.sh
       fluxkv batch --dry-run -n4 sims.sh            the jobspec: what Flux would have made of it
+      fluxkv batch --resume ƒ3kQ                    the rest of what a batch job that was killed, or ran out of time, had to do
     """
     if values["output"] is None:
         values["output"] = OUTPUT
     named = not values["wrap"] and bool(words)
-    if values["job_name"] is None:
+    values["before"] = before(uri, values)
+    if values["job_name"] is None and not values["before"]:
         values["job_name"] = os.path.basename(words[0]) if named else "batch"
     values["blobs"] = None if dry_run else {}
-    arguments = list(words[1:]) if named else []
-    files = {SCRIPT: content(script, 0o700, values["blobs"])}
-    piece = _piece(values, child_jobspec(values, [f"{{{{tmpdir}}}}/{SCRIPT}", *arguments], files=files))
+    if script:
+        arguments = list(words[1:]) if named else []
+        files = {SCRIPT: content(script, 0o700, values["blobs"])}
+        piece = _piece(values, child_jobspec(values, [f"{{{{tmpdir}}}}/{SCRIPT}", *arguments], files=files))
+    else:
+        piece = _piece(values, child_jobspec(values, [], ["--drain"]))
     if dry_run:
         print_jobspec(piece)
         return 0
@@ -165,10 +172,12 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
       fluxkv alloc -n8 ./sims.sh                    one command
       fluxkv alloc -n4 --bg                         stays until its time is up, or: fluxkv cancel ID
       fluxkv alloc -n4 --conf=queue.policy=easy
+      fluxkv alloc --resume ƒ3kQ                    a shell in the instance that ended job was, on what it had
     """
     if bg and words:
         raise click.UsageError("--bg takes no command: submit jobs to the instance afterwards")
-    if values["job_name"] is None:
+    values["before"] = before(uri, values)
+    if values["job_name"] is None and not values["before"]:
         values["job_name"] = os.path.basename(words[0]) if words else "alloc"
     from .attaching import forwarded_input
     from .terminal import on_terminal
@@ -198,6 +207,16 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
 
         how = "own" if terminal and forwarded is not None else ""
         return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose, terminal=how)
+
+
+def before(uri: str | None, values: dict[str, Any]) -> dict[str, Any]:
+    """The jobspec of the job to be resumed, {} if there is none. Raises `Rejected` for one that cannot be."""
+    if not values["resume"]:
+        return {}
+    from .resume_options import jobspec_before
+
+    with connected(uri) as instance:
+        return jobspec_before(instance.journal, instance.uri, values["resume"], bool(values["dependency"]))
 
 
 def _piece(values: dict[str, Any], jobspec: dict[str, Any]) -> Piece:

@@ -35,6 +35,7 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--kvs",), {"type": click.Choice(["parent", "own"]),
                   "help": "Where the new instance lives: on this one's server (the default), or on one of its own."}),
     (("--broker-opts",), {"multiple": True, "metavar": "OPTS", "help": "Options for its fluxkv start, such as --policy=easy."}),
+    (("--resume",), {"metavar": "ID", "help": "Go on with the instance that this job, which has ended, was: the rest runs."}),
     (("--dump",), {"metavar": "[FILE]", "help": f"Write its journal to a file when it ends ({DUMP})."}),
 )  # fmt: skip
 _REFUSED = {
@@ -88,11 +89,19 @@ def child_jobspec(
         broker.append(f"--kvs={values['kvs']}")
     if values["dump"] is not None:
         broker.append(f"--dump={values['dump'] or DUMP}")
+    if values["resume"]:
+        if values["kvs"] == "own":
+            raise bad("--kvs", "an instance that is gone on with is on its parent's server, which has its journal")
+        broker.append(f"--resume={values['resume']}")
     typed = {**values, **sizes, "setopt": ("per-resource.type=node", "mpi=none", *values["setopt"])}
     jobspec = jobspec_of(typed, ["fluxkv", "start", *broker, *options, *program])
     system = jobspec["attributes"]["system"]
     if files:
         system["files"] = {**files, **system.get("files", {})}
+    if values["resume"]:
+        from .resume_options import as_before
+
+        as_before(jobspec, values)
     return jobspec
 
 

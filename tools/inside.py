@@ -25,6 +25,13 @@ OUTER = (
 STOPPED_LOOK_S = 1.0
 
 
+def drain_command(since: float) -> list[str]:
+    """What `--drain` runs, by this very interpreter: PATH may lead to another fluxkv, or to none. since: Unix seconds, when the
+    instance began to run jobs."""
+    program = [sys.executable, "-P", "-c", "from fluxkv.tools.main import main; main()"]
+    return [*program, "queue", "drain", "--status", f"--since=@{since:.3f}"]
+
+
 def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
     from ..instances import child
@@ -45,6 +52,10 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if "resource" in document:
         raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
     policy = name_policy(document, options["policy"], options["policy_is_default"])
+    if options["resume"] and options["kvs"] == OWN:
+        raise Rejected("--kvs=own does not go with --resume: the journal is on the parent's server", code="child")
+    if options["resume"] and not document and not options["policy"]:
+        policy = ""  # as it was
     settings = {**child.make_settings(here, {**options, "policy": policy}), **config_settings(options, document)}
     directory = child.directory(here)
     own = settings.get("kvs") == OWN
@@ -55,7 +66,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         settings["uri"] = own_server.follow_door(settings, directory)
     starting.prepare(directory, settings)
     if not settings["lead"]:
-        child.wait_until_started(settings["uri"])
+        child.wait_until_started(settings["uri"], resumed=here.entry if options["resume"] else "")
     starting.start_keeper(directory, os.getpid())
     if own and settings["lead"]:
         own_server.open_door(settings, directory)
@@ -74,7 +85,12 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     for name in OUTER:
         os.environ.pop(name, None)
     extra = {"FLUXKV_STATE_DIR": directory.path, "FLUX_ENCLOSING_ID": settings["job"]}
-    return run_inside(directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"], is_task=True)
+    if options["resume"]:
+        extra["FLUXKV_RESUMED"] = options["resume"]
+    drain = settings["created"] if options["drain"] else 0.0
+    return run_inside(
+        directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"], drain=drain, is_task=True
+    )
 
 
 def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
@@ -87,18 +103,19 @@ def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[s
 
 def run_inside(
     directory: Any, uri: str, command: list[str], extra: dict[str, str] | None = None, *, dump: str = "", stay: bool = False,
-    is_task: bool = False,
+    drain: float = 0.0, is_task: bool = False,
 ) -> int:  # fmt: skip
     """Run the command (or a shell) with FLUXKV_URI set, then end the instance; the command's code as a shell has it.
 
-    stay: nothing is run; it ends when it is stopped, or we are told to. dump: the file its journal is written to at the end.
+    stay: nothing is run; it ends when it is stopped, or we are told to. drain: nothing is run, either; it ends when no job is left,
+    with the worst code of those that have ended since (Unix seconds). dump: the file its journal is written to at the end.
     is_task: we are a job's task, and end by the signal that ended us, by which its end at a time limit is known.
     """
     from ..instances import start as starting
 
     os.environ["PATH"] = with_program(os.environ)["PATH"]  # where the command itself is looked for, too
     environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
-    run = _Program(command, environment)
+    run = _Program(drain_command(drain) if drain else command, environment)
     try:
         code = _until_stopped(directory, run) if stay else run.wait()
     finally:

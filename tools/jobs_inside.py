@@ -66,7 +66,7 @@ def _inside(
             continue
         here = f"{path}{f58(job.id)}"
         with _opened(journal, job, here) as inside:
-            listed = None if inside is None else _listed(inside, options, choose, here)
+            listed = None if inside is None else _listed(inside, options, choose, here, job)
             if inside is not None and listed is not None:
                 yield job, here, inside, *listed
 
@@ -89,8 +89,13 @@ def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
         yield inside
 
 
-def _listed(inside: Journal, options: dict[str, Any], choose: Chooser, path: str) -> tuple[State, list[Job], View] | None:
-    """What of an instance is listed; None, and a word about it, where its journal can not be read: the others still are."""
+def _listed(
+    inside: Journal, options: dict[str, Any], choose: Chooser, path: str, job: Job
+) -> tuple[State, list[Job], View] | None:
+    """What of an instance is listed; None, and a word about it, where its journal can not be read, or another job goes on with it:
+    the others still are."""
+    from ..instances.nested import is_owner, owner_of
+    from ..journal.ids import f58
     from . import render
     from .reading import load
 
@@ -98,6 +103,10 @@ def _listed(inside: Journal, options: dict[str, Any], choose: Chooser, path: str
         state, now = load(inside)
     except (Corrupt, Unavailable) as error:
         render.say(f"fluxkv: {path}: {error}")
+        return None
+    owner = owner_of(state)
+    if owner is not None and not is_owner(state, job):
+        render.say(f"fluxkv: {path}: job {f58(owner.job)} has gone on with it, below which it is listed")
         return None
     found, view = choose(inside, state, now, {**options, "ids": ()})
     view.budget_s = max(0.0, BUDGET_S - (time.monotonic() - options["began"])) / 2  # of all instances together

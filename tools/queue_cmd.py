@@ -15,6 +15,7 @@ from .target import open_journal, target_options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..journal.log import Journal
     from ..journal.node import Queue
     from ..journal.state import State
     from .queueview import Row
@@ -238,18 +239,22 @@ def disable(name: str | None, option: str | None, every: bool, message: str, uri
 @queue.command("drain")
 @click.option("-q", "--queue", "name", metavar="NAME", help="Only this queue's jobs.")
 @click.option("-t", "--timeout", metavar="FSD", help="Give up after this long (exit status 1).")
+@click.option("--status", is_flag=True, help="Exit with the worst code of those that end, or 1 once those left cannot run.")
+@click.option("--since", metavar="WHEN", help="With --status: those that ended since then count, too (-1h, 10:30, @UNIX).")
 @uri_option
-def drain(name: str | None, timeout: str | None, uri: str | None) -> None:
+def drain(name: str | None, timeout: str | None, status: bool, since: str | None, uri: str | None) -> int:
     """Wait until no active job is left.
 
     \b
     Examples:
       fluxkv queue drain
+      fluxkv queue drain --status
       fluxkv queue drain --timeout 10m || fluxkv cancel --all
     """
     from ..journal.job import INACTIVE
 
-    _wait(name, timeout, uri, lambda job, state: job.state != INACTIVE, "active")
+    _wait(name, timeout, uri, lambda job, state: job.state != INACTIVE, "active", ended := _Ended(since) if status else None)
+    return ended.worst if ended is not None else 0
 
 
 @queue.command("idle")
@@ -287,9 +292,56 @@ def _line(state: State, queue: str) -> str:
     return rules.line if rules is not None else queue
 
 
+def _time_of(when: str, now: float) -> float:
+    """Of --since. Raises `Rejected` for a version."""
+    from .target import parse_moment
+
+    found = parse_moment(when, now).time
+    if found is None:
+        raise Rejected("--since takes a time, not a version", code="bad-moment", hint="such as -1h or 10:30")
+    return found
+
+
+class _Ended:
+    """How the jobs that were waited for have ended. worst: of their codes, 1 at least where some could not run."""
+
+    def __init__(self, since: str | None) -> None:
+        self.worst = 0
+        self._since = since
+        self._seen: set[int] = set()
+
+    def look(self, journal: Journal, state: State, there: list[Any]) -> None:
+        """Take in those that are active no more."""
+        left = {job.id for job in there}
+        if self._since:
+            since, self._since = _time_of(self._since, journal.store.now()), None
+            self._seen.update(job.id for job in journal.newest(state, 0, lambda job: job.t_inactive >= since, since))
+        for job in journal.find_jobs(state, sorted(self._seen - left)).values():
+            self.worst = max(self.worst, job.returncode)
+        self._seen = left
+
+    def all_stuck(self, there: list[Any], state: State) -> bool:
+        """Whether none of these runs or ever will as things are: held, of a stopped queue, larger than what there is, or waiting
+        for such a job."""
+        from ..journal.ids import f58
+        from ..journal.job import DEPEND
+        from . import render
+
+        if any(job.state == DEPEND and any("begin-time=" in one for one in job.waiting) for job in there):
+            return False
+        if any(asks(job, state) and job.reason[0] != "unsatisfiable" for job in there):
+            return False
+        held = f"{there[0].reason[1] or 'held'}" if len(there) == 1 else f"fluxkv explain {f58(there[0].id)} says why"
+        render.say(f"fluxkv: {len(there)} job{'' if len(there) == 1 else 's'} cannot run here: {held}")
+        self.worst = max(self.worst, 1)
+        return True
+
+
 def _wait(
-    name: str | None, timeout: str | None, uri: str | None, counts: Callable[[Any, State], bool], word: str
+    name: str | None, timeout: str | None, uri: str | None, counts: Callable[[Any, State], bool], word: str,
+    ended: _Ended | None = None,
 ) -> None:
+    """Until no job counts. ended: is shown them meanwhile. Raises `Unavailable` (timeout)."""
     from ..journal.duration import parse_duration
 
     limit = parse_duration(timeout) if timeout else None
@@ -307,9 +359,14 @@ def _wait(
                     hint=f"wait for queue {parent}",
                 )  # fmt: skip
         for now in follow(journal, state, limit):
-            left = sum(1 for job in now.active() if (not name or _line(now, job.queue) == name) and counts(job, now))
-            if not left:
+            there = [job for job in now.active() if (not name or _line(now, job.queue) == name) and counts(job, now)]
+            left = len(there)
+            if not left or (ended is not None and ended.all_stuck(there, now)):
+                if ended is not None:
+                    ended.look(journal, now, there)
                 return
+            if ended is not None:
+                ended.look(journal, now, there)
     late = Unavailable(f"{left} job{'' if left == 1 else 's'} still {word} after {timeout}", code="timeout")
     late.exit_status = 1  # as Flux has it
     raise late

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 import click
 
 from ..kvs.errors import FluxkvError, Rejected
 from ..kvs.uri import PASSWORD_VARIABLE
-from .start_settings import memory_limit_option, name_policy, refuse_server, refuse_together
+from .start_settings import memory_limit_option, name_policy, refuse_outside, refuse_server, refuse_together
 
 UNBORN_S = 5.0
 
@@ -76,6 +77,8 @@ UNBORN_S = 5.0
     help="How long the journal of a new instance is kept after its end.",
 )
 @click.option("--stay", is_flag=True, help="Run nothing in it; it ends by fluxkv stop, a signal, or with its job.")
+@click.option("--drain", is_flag=True, help="Run nothing in it; it ends when no job is left, with the worst of their codes.")
+@click.option("--resume", metavar="ID", help="Inside a job: go on with the instance that this one, which has ended, was.")
 @click.option("--dump", default="", metavar="FILE", help="Write its whole journal there when it ends (journal import reads it).")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def start(
@@ -84,8 +87,8 @@ def start(
     config_path: str | None, conf: tuple[str, ...], state_dir: str | None, detach: bool,
     durability: str | None, redis: str | None, unsafe_server: bool, replicas: int | None,
     replica_timeout: str | None, on_fork: str | None, listen: str | None,
-    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, stay: bool, dump: str, kvs: str | None,
-    command: tuple[str, ...],
+    memory_limit: str | None, workers: int | None, policy: str | None, keep: str, stay: bool, drain: bool,
+    resume: str | None, dump: str, kvs: str | None, command: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Start an instance and run COMMAND in it, or a shell; end it when that ends, with its exit code.
 
@@ -109,12 +112,12 @@ def start(
     redis = None if redis == "none" else redis
     if redis:
         outside.hide_password(redis, sys.orig_argv)
-    refuse_together(redis=redis, listen=listen, detach=detach, stay=stay, dump=dump, command=command)
+    refuse_together(redis=redis, listen=listen, detach=detach, stay=stay, drain=drain, dump=dump, command=command)
     options = {"size": size, "cores": cores, "gpus": gpus, "memory": memory, "properties": properties,
                "resources": resources, "fake": fake,
                "config": config_path, "conf": conf, "policy_is_default": _is_default("policy"), "durability": durability,
                "workers": workers, "policy": policy, "listen": listen, "memory_limit": memory_limit,
-               "stay": stay, "dump": dump and os.path.abspath(dump)}  # fmt: skip
+               "stay": stay, "drain": drain, "resume": resume, "dump": dump and os.path.abspath(dump)}  # fmt: skip
     for name in [name for name in os.environ if name.startswith("FLUX_CRON_")]:  # what runs inside is not what cron started
         del os.environ[name]
     if state_dir is None:
@@ -126,15 +129,11 @@ def start(
             from .inside import start_child
 
             sys.exit(start_child(here, {**options, "on_fork": on_fork, "kvs": kvs}, list(command)))
-    if kvs == "parent":
-        raise Rejected("--kvs=parent is for an instance inside a job", code="no-parent", hint="--redis URL names a server")
-    from ..journal.duration import parse_duration
-
-    keep_s = parse_duration(keep)
+    refuse_outside(resume, kvs)
     directory = StateDir(os.path.abspath(state_dir)) if state_dir else starting.new_state_dir()
     running = lock_held(directory.lock_file("keeper"))
     settings = _settings(directory, {
-        **options, "keep_s": keep_s, "detached": detach, "redis": redis, "own_server": own_server, "unsafe": unsafe_server,
+        **options, "keep": keep, "detached": detach, "redis": redis, "own_server": own_server, "unsafe": unsafe_server,
         "on_fork": on_fork, "replicas": replicas, "replica_timeout": replica_timeout,
     }, running)  # fmt: skip
     if running and not detach:
@@ -143,6 +142,7 @@ def start(
             hint=f"export FLUXKV_URI='{settings['uri']}', or fluxkv stop first",
         )  # fmt: skip
     sweep_old(directory.path)
+    began = time.time()
     # With one running already this waits until that one is up (or gone), so that the URI is never printed too early.
     try:
         starting.start_keeper(directory, 0 if detach else os.getpid())
@@ -160,7 +160,8 @@ def start(
         return
     from .inside import run_inside
 
-    sys.exit(run_inside(directory, settings["uri"], list(command), dump=dump and os.path.abspath(dump), stay=stay))
+    drained = began if drain else 0.0
+    sys.exit(run_inside(directory, settings["uri"], list(command), dump=dump and os.path.abspath(dump), stay=stay, drain=drained))
 
 
 def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[str, Any]:
@@ -176,7 +177,9 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
         refuse_changes(directory, options)
         settings: dict[str, Any] = directory.read()
     else:
-        made = {**new_settings(options), "keep_s": options["keep_s"], "detached": options["detached"]}
+        from ..journal.duration import parse_duration
+
+        made = {**new_settings(options), "keep_s": parse_duration(options["keep"]), "detached": options["detached"]}
         if url := redis or ("" if options["own_server"] else value_of("start.redis")):
             made.update(outside.settings_for(url, directory, unsafe=unsafe))
         made.update(replicated_settings(options["durability"], options["replicas"], options["replica_timeout"], bool(url)))

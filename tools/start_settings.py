@@ -44,16 +44,30 @@ def name_policy(document: dict[str, Any], option: str | None, by_default: bool) 
 
 
 def refuse_together(
-    *, redis: str | None, listen: str | None, detach: bool, stay: bool, dump: str, command: tuple[str, ...]
+    *, redis: str | None, listen: str | None, detach: bool, stay: bool, drain: bool, dump: str, command: tuple[str, ...]
 ) -> None:
     """Options that cannot stand side by side. Raises click.UsageError."""
     if redis and listen:
         raise click.UsageError("--listen is for a server of our own; other hosts reach the one of --redis as we do")
-    if (detach or stay) and command:
-        option = "--detach" if detach else "--stay"
+    if stay and drain:
+        raise click.UsageError("--stay and --drain say two different ends")
+    if (detach or stay or drain) and command:
+        option = "--detach" if detach else "--stay" if stay else "--drain"
         raise click.UsageError(f"{option} takes no command: submit jobs to the instance afterwards")
-    if detach and (stay or dump):
-        raise click.UsageError(f"--detach returns at once: {'--stay' if stay else '--dump'} does not go with it")
+    if detach and (stay or drain or dump):
+        option = "--stay" if stay else "--drain" if drain else "--dump"
+        raise click.UsageError(f"--detach returns at once: {option} does not go with it")
+
+
+def refuse_outside(resume: str | None, kvs: str | None) -> None:
+    """What means nothing outside of jobs. Raises `Rejected`."""
+    if kvs == "parent":
+        raise Rejected("--kvs=parent is for an instance inside a job", code="no-parent", hint="--redis URL names a server")
+    if resume:
+        raise Rejected(
+            "--resume goes on with an instance that a job was, and this is no job", code="no-job",
+            hint="fluxkv batch --resume JOB submits one; fluxkv start --detach --state-dir DIR brings up what is no job",
+        )  # fmt: skip
 
 
 def refuse_server(*, redis: str | None, unsafe: bool, listen: str | None) -> None:

@@ -107,6 +107,27 @@ def test_no_child_is_over_while_the_guards_are_away(bench: Any) -> None:
     assert [child.over for child in bench.store.children()] == [False]
 
 
+def test_a_reopened_instance_is_somebody_else_s(bench: Any) -> None:
+    """Sealed or not: uid and epoch are new in one step, which one of several wins; whoever wrote before is refused."""
+    bench.append(0)
+    before = bench.meta
+    assert _code(lambda: bench.store.reopen(before.uid, before.epoch, 7)) == "epoch"  # not the tip
+    made = bench.store.reopen(before.uid, before.epoch, 1)
+    assert (made.version, made.uid != before.uid, made.epoch != before.epoch) == (1, True, True)
+    assert spans(made.epochs) == [Span(before.epoch, 1, 0, 0), Span(made.epoch, 2, 0, 0)]
+    for work in (lambda: bench.append(1), lambda: bench.store.reopen(before.uid, before.epoch, 1)):
+        with pytest.raises(Rejected) as caught:
+            work()
+        assert caught.value.code == "gone"
+    assert bench.store.append(Append(made.uid, made.epoch, 1, b"0again", bumps=("a",))) == Appended(2, made.epoch)
+    bench.store.seal(made.uid)
+    sealed = bench.store.meta()
+    again = bench.store.reopen(sealed.uid, sealed.epoch, 2)
+    assert again.uid not in (made.uid, sealed.uid)
+    bench.store.fence(again.uid, again.epoch, f"9-{again.epoch}")
+    assert _code(lambda: bench.store.reopen(again.uid, again.epoch, 2)) == "forked"
+
+
 def test_every_epoch_is_remembered(bench: Any) -> None:
     bench.append(0)
     meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)

@@ -1,0 +1,58 @@
+"""What launchers of an instance that is gone left on this host and no agent of it could say any more: ends that are facts.
+
+Reads records only. Whatever was killed with its instance is no such fact: that a task died by a signal that nobody of the instance
+had sent says nothing about its job.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..kvs.errors import FluxkvError
+from .attempts import split_key
+from .facts import Rows
+from .spool import Record
+
+if TYPE_CHECKING:
+    from ..journal.state import State
+
+BLOWS = (signal.SIGTERM, signal.SIGKILL)
+
+
+def reports(state: State, folders: Iterable[str]) -> list[list[Any]]:
+    """Report events, as the agents would have made them, about what the state knows as current attempts. folders: of state
+    directories, from which a spool of another boot says nothing."""
+    found: dict[int, Rows] = {}
+    for folder in sorted(folders):
+        try:
+            record = Record(os.path.join(folder, "spool"))
+        except (FluxkvError, OSError):
+            continue
+        for key, event in record.over.items():
+            place = _current(state, key)
+            if place is None or (event[2] & 0x7F in BLOWS and not event[6] and not event[7]):
+                continue
+            heir = split_key(event[7])[0] if event[7] else 0
+            row = [place[0], place[1], event[3], event[4], event[2], event[6], heir]
+            found.setdefault(place[2], Rows()).over.append(row)
+        for key, lost in record.lost.items():
+            place = _current(state, key)
+            if place is not None and lost.pids:
+                found.setdefault(place[2], Rows()).start.append([place[0], place[1], lost.t_start])
+    now = time.time()
+    return [["report", f"node/{rank}", now, found[rank].context(rank)] for rank in sorted(found)]
+
+
+def _current(state: State, key: str) -> tuple[int, int, int] | None:
+    """(job, version, rank) of a job's attempt that is current; None for any other, and for scripts."""
+    try:
+        id, version, rank = split_key(key)
+    except ValueError:
+        return None
+    job = state.jobs.get(id)
+    known = job is not None and key == f"{job.key}.{rank}" and (job.holds or job.granted is not None)
+    return (id, version, rank) if known else None

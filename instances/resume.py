@@ -1,0 +1,163 @@
+"""Going on with the instance that another job was: whose journal it is by now, and making it this job's. Writes that journal only.
+
+A job takes up a journal when the job that had it last has given everything back, by the journal of the instance around both. The
+namespace stays, identity and epoch are new in one step (`Store.reopen`), so nobody of before writes any more; then one commit says
+what is known to be over and what there is now (`resuming.take_up`). Who dies in between has done nothing: the next does it again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..journal.ids import encode, f58, parse_id
+from ..kvs.errors import Conflict, Rejected, Unavailable
+from ..kvs.keys import Keys
+from ..kvs.port import Appended, Store
+from ..kvs.redis_store import open_store
+from ..kvs.uri import parse_uri, public
+from . import left_spool
+from .nested import Owner, owner_of
+
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+    from ..journal.state import State
+    from .job_path import Step
+
+TRIES = 20
+PAUSE_S = 0.05
+HANDED_S = 60.0
+
+
+def space_of(parent: Store, uri: str, step: Step) -> str:
+    """The namespace that a job to be resumed left. parent, uri: of the instance around. Raises `Rejected` (no-such-job,
+    no-instance-job, no-such-attempt) if it was no instance."""
+    from .job_path import child_at
+
+    try:
+        return parse_uri(child_at(parent, uri, step)).namespace
+    except Unavailable as error:
+        raise Rejected(f"{error}: there is nothing to resume", code="no-instance-job", hint=error.hint) from None
+
+
+def wait_until_handed_up(parent: Store, space: str, timeout_s: float = HANDED_S) -> None:
+    """A child that had a server of its own leaves its journal on its parent's, a moment after its end. Raises `Unavailable`."""
+    from .whereabouts import beside
+
+    deadline = time.monotonic() + timeout_s
+    other = beside(parent, space)
+    try:
+        while True:
+            try:
+                other.meta()
+                return
+            except Unavailable as error:
+                if error.code != "no-instance" or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+    finally:
+        other.close()
+
+
+def refuse_alive(parent: Journal, owner: Owner, here: Owner | None = None) -> None:
+    """Raise `Rejected` (code alive) unless the job that had a journal last has given everything back.
+
+    here: who wants it, who may have taken it already.
+    """
+    if here is not None and owner == here:
+        return
+    state = parent.look()
+    job = parent.find_job(state, owner.job)
+    if job.holds and job.number == owner.number:
+        id = f58(owner.job)
+        raise Rejected(
+            f"job {id} has this instance, and is not over", code="alive",
+            hint=f"fluxkv cancel {id} ends it; --dependency=afterany:{id} waits for its end",
+        )  # fmt: skip
+
+
+def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: str = "") -> State:
+    """Make the journal in `store` that of the job that `settings` are of (`child.make_settings`); what it says by then. folder:
+    where the state directory is, beside those of who had it before, if they were on this host.
+
+    Raises `Rejected` (alive; bad-config for a config it cannot have), `Unavailable` (forked), `Conflict` if others keep taking it.
+    """
+    from ..journal.log import Journal
+
+    number, entry = settings["resume"]["number"], settings["resume"]["entry"]
+    here = Owner(parse_id(settings["job"]), int(number), str(entry))
+    above = Journal(parent)
+    for _ in range(TRIES):
+        journal = Journal(store, by="keeper")
+        state = journal.look()
+        owner = owner_of(state)
+        if owner is None or not state.version:
+            raise Rejected(f"{store.namespace} is no instance of a job", code="no-instance-job")
+        refuse_alive(above, owner, here)
+        try:
+            _take(store, journal, state, settings, here, left_spool.reports(state, _left_by(owner, folder)))
+            return state
+        except Conflict:
+            pass  # an old process wrote still, or somebody else is taking it up in this moment
+        except Rejected as error:
+            if error.code != "gone":
+                raise
+        time.sleep(PAUSE_S * random.uniform(0.5, 2.0))
+    raise Conflict(f"others keep taking up {store.namespace}", hint="try again")
+
+
+def _left_by(owner: Owner, folder: str) -> list[str]:
+    """State directories of who had it last."""
+    name = f"{encode(owner.job, 'f58plain')}-"
+    try:
+        return [os.path.join(folder, one) for one in os.listdir(folder or ".") if folder and one.startswith(name)]
+    except OSError:
+        return []
+
+
+def _take(
+    store: Store, journal: Journal, state: State, settings: Mapping[str, Any], here: Owner, told: Sequence[list[Any]]
+) -> None:
+    from ..journal import decide, decide_config
+    from ..journal.resuming import take_up as said
+    from ..kvs.epochs import anchor
+
+    tip, there = state.version, anchor(state.version, state.epoch, state.tail)
+    meta = journal.meta = store.reopen(journal.meta.uid, journal.meta.epoch, tip)
+    keys = Keys(store.namespace)
+    for rank in state.nodes:
+        store.delete(keys.inbox(f"node/{rank}"))  # a new node would read there what the one before it was to begin
+    store.delete(keys.telemetry)
+    now = time.time()
+    by = {"job": here.job, "number": here.number, "entry": here.entry}
+    decision = said(state, by, dict(settings["R"]), meta.epoch, now, told)
+    document = settings.get("config_document")
+    if document:
+        config = decide_config.load(state, document, settings.get("config", ""), os.getuid(), now)
+        config.since = []
+        decision = decide.together([decision, config])
+        decision.bumps = list(dict.fromkeys(decision.bumps))
+        decision.clears = [thing for thing in dict.fromkeys(decision.clears) if thing not in decision.bumps]
+    answer = journal.append(decision, tip, there)
+    if not isinstance(answer, Appended):
+        raise Conflict(f"{store.namespace} was written to meanwhile: {answer}")
+
+
+def wait_until_taken(uri: str, entry: str, timeout_s: float = 60.0) -> None:
+    """Other nodes of the job wait until its first has made the instance its own. Raises `Unavailable`."""
+    from ..journal.log import Journal
+
+    deadline = time.monotonic() + timeout_s
+    store = open_store(uri)
+    try:
+        while time.monotonic() < deadline:
+            owner = owner_of(Journal(store).look())
+            if owner is not None and owner.entry == entry:
+                return
+            time.sleep(0.05)
+    finally:
+        store.close()
+    raise Unavailable(f"{public(uri)}: its leading node has not taken it up", code="no-instance")

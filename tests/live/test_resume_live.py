@@ -1,0 +1,125 @@
+"""Instances inside jobs that are killed, cancelled or out of time, and gone on with: what had ended stays, the rest runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.client import connect
+from fluxkv.journal.ids import f58, parse_id
+from fluxkv.journal.job import INACTIVE
+from fluxkv.journal.state import State
+from fluxkv.tools.reading import follow
+
+pytestmark = pytest.mark.live
+
+JOBS = 200
+
+
+def batch(site: Any, *args: str) -> int:
+    done = site.run("batch", "--output=none", *args)
+    assert done.returncode == 0, done.stderr
+    return parse_id(done.stdout.strip())
+
+
+def refused(site: Any, *args: str) -> str:
+    done = site.run("batch", "--output=none", *args)
+    assert (done.returncode, done.stdout) == (1, ""), done
+    return str(done.stderr)
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "script.sh"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    return str(path)
+
+
+def many(folder: Path, sleep: str, jobs: int = JOBS) -> str:
+    """A script that submits jobs which keep a diary: their begin, their end; each has its own code."""
+    line = f"echo b {{cc}} >>{folder}/diary; sleep {sleep}; echo e {{cc}} >>{folder}/diary; exit $(({{cc}} % 7))"
+    program = "fluxkv submit --quiet --output=none"
+    return script(folder, f"{program} --job-name={{cc}} --cc=1-{jobs} sh -c '{line}'\nfluxkv queue drain")
+
+
+def kill_inside(site: Any, job: int) -> None:
+    """kill -9 of everything of a child, daemons and tasks, as nearly at once as can be."""
+    mine = f"FLUXKV_ATTEMPT={job}.".encode()
+    found = []
+    for pid in site.processes():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if any(word.startswith(mine) for word in words):
+                found.append(pid)
+    for pid in sorted(found):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def ended_inside(site: Any, job: int, count: int, space: int = 0) -> set[str]:
+    """Waits until so many jobs of a child have ended; their names. space: the job whose namespace it has."""
+    assert site.run("uri", "--wait", f58(job)).returncode == 0
+    with contextlib.closing(connect(child_uri(site.uri, space or job))) as inside:
+        for state in follow(inside.journal, inside.state(), live.PATIENCE_S):
+            if state.count(INACTIVE) >= count:
+                return names(state)
+    raise AssertionError(f"{count} jobs have not ended: {site.logs()}")
+
+
+def names(state: State) -> set[str]:
+    return {job.name for job in state.jobs.values() if job.state == INACTIVE}
+
+
+def state_of(site: Any, job: int) -> State:
+    with contextlib.closing(connect(child_uri(site.uri, job))) as inside:
+        return inside.state()
+
+
+def diary(folder: Path) -> Counter[str]:
+    return Counter((folder / "diary").read_text().split("\n")[:-1])
+
+
+def test_killed_twice_and_gone_on_with_elsewhere(tmp_path: Path) -> None:
+    """kill -9 of everything of a child, twice, and gone on with on fewer cores, then on more: each job has ended once, with its own
+    code; those that had ended before did not run again."""
+    with live.site(tmp_path, "--cores", "4") as site:
+        first = batch(site, "-n2", "--time-limit=10m", many(tmp_path, "0.02"))
+        before = ended_inside(site, first, JOBS // 4)
+        said = refused(site, "--resume", f58(first))
+        assert "is not over" in said
+        assert "--dependency=afterany:" in said
+        kill_inside(site, first)
+        assert site.results([first]) == [128 + 9]
+        second = batch(site, "--resume", f58(first), "-n1")
+        more = ended_inside(site, second, JOBS // 2, first)
+        assert before < more
+        kill_inside(site, second)
+        site.results([second])
+        third = batch(site, "--resume", f58(second), "-n4")
+        worst = site.results([third])  # the worst code of its jobs
+        job = site.client.job(third)
+        assert (job.name, job.duration, job.memo["uri"]) == ("script.sh", 600.0, child_uri(site.uri, first))
+        state = state_of(site, first)
+        assert len(state.jobs) == JOBS
+        wrong = [one for one in state.jobs.values() if one.state != INACTIVE or one.returncode != int(one.name) % 7]
+        assert not wrong, site.run("--instance", f58(first), "job", "eventlog", f58(wrong[0].id)).stdout
+        assert worst == [6]
+        told = diary(tmp_path)
+        for one in state.jobs.values():
+            assert 1 <= told[f"e {one.name}"] <= told[f"b {one.name}"] <= one.number <= (1 if one.name in before else 3), one.name
+        assert 1 <= sum(one.number > 1 for one in state.jobs.values()) <= 2 + 1
+        again = batch(site, "--resume", f58(third))
+        assert site.results([again]) == [0]  # nothing is left
+        listed = site.run("jobs", "-a", "-no", "{id} {name} {returncode}", "--uri", child_uri(site.uri, first)).stdout
+        for job_id in (first, second, third, again):  # the same from each of its names
+            assert site.run("--instance", f58(job_id), "jobs", "-a", "-no", "{id} {name} {returncode}").stdout == listed
+        verified = site.run("--instance", f58(again), "replay", "--diff", "live")
+        assert verified.returncode == 0, verified
+        site.sound()

@@ -1,0 +1,214 @@
+"""Instances inside jobs that end before their jobs do: what of them is over, and what whoever goes on with the journal says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mini_sim import Sim
+from worker_rig import T0, Rig, jobspec
+
+from fluxkv.instances.ending import ending, stopping
+from fluxkv.instances.left_spool import reports
+from fluxkv.instances.nested import Owner, owner_of
+from fluxkv.instances.resume import refuse_alive
+from fluxkv.instances.spool import Spool
+from fluxkv.instances.wire import pack
+from fluxkv.journal import snapshot
+from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, PENDING, PRIORITY, RUN, SCHED, Job, Result
+from fluxkv.journal.resuming import CAUSE, take_up
+from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.journal.state import State
+from fluxkv.journal.wire import Commit
+from fluxkv.kvs.errors import Corrupt, Rejected
+
+BY = {"job": 77, "number": 1, "entry": "5-6"}
+PARENT = {"uid": "u", "owner": 1, "namespace": "/ƒA", "schema": 1, "parent": "unix:/tmp/kv.sock"}
+
+
+def copied(state: State) -> State:
+    head, chunks = snapshot.dump(state)
+    found = snapshot.load(snapshot.read_head(head), chunks)
+    found.instance = {**found.instance, "parent": PARENT["parent"], "namespace": "/ƒA"}
+    return found
+
+
+def inventory(nodes: int, cores: int) -> dict[str, Any]:
+    return render_set(ResourceSet(tuple(NodeRecord(rank, f"new{rank}", (1 << cores) - 1, 0, 0, ()) for rank in range(nodes))))
+
+
+def taken_up(state: State, R: dict[str, Any], told: list[list[Any]] | None = None) -> State:
+    """What it folds to when somebody has gone on with it, in one commit."""
+    decision = take_up(copied(state), BY, R, 99, state.time + 1, told or [])
+    after = copied(state)
+    after.apply(Commit(state.version + 1, 99, "", 0, state.version, state.time + 1, decision.events, {}, b""))
+    assert after.skipped == state.skipped
+    assert not set(decision.bumps) & set(decision.clears)
+    return after
+
+
+@pytest.fixture(scope="module")
+def played() -> list[Any]:
+    sims = [Sim(seed) for seed in (3, 7, 20)]
+    for sim in sims:
+        sim.run()
+    return sims
+
+
+def test_whatever_an_instance_was_at_it_can_be_gone_on_with(played: list[Any]) -> None:
+    """At every moment of histories with seats, scripts, retries and cancels: all is settled by one commit that contradicts nothing,
+    jobs that had ended are as they were, and no job has ended by it but who was ending anyway."""
+    seen: Counter[str] = Counter()
+    for sim in played:
+        state = State()
+        for commit in sim.cli.commits():
+            state.apply(commit)
+            if state.R is None or state.version % 17:
+                continue
+            after = taken_up(state, inventory(1 + state.version % 3, 2))
+            assert after.quarantine.table.keys() == state.quarantine.table.keys()
+            assert owner_of(after) == Owner(77, 1, "5-6")
+            assert not after.keeping
+            assert not any(node.busy or node.grants or node.online for node in after.nodes.values())
+            assert [node.host for node in after.nodes.values()] == [f"new{rank}" for rank in range(1 + state.version % 3)]
+            for id, job in after.jobs.items():
+                before = state.jobs[id]
+                seen[f"{before.state}-{job.state}"] += 1
+                if before.state == INACTIVE:
+                    assert (job.status, job.number, job.t_inactive) == (before.status, before.number, before.t_inactive)
+                    continue
+                assert job.state & (PENDING | NEW) or job.state == INACTIVE
+                if job.state == INACTIVE:
+                    over = bool(before.over) and before.ranks and all(rank in before.over for rank in before.ranks)
+                    assert over or before.exception is not None or before.status is not None or before.timed_out or before.seat_of
+                elif before.holds and before.state == RUN and before.started:
+                    assert (job.number, job.state) == (before.number + 1, PRIORITY)
+            assert after.digest() == copied(after).digest()
+    assert seen[f"{RUN}-{PRIORITY}"] > 8
+    assert seen[f"{CLEANUP}-{INACTIVE}"] > 1
+
+
+def rig_of_a_child() -> Rig:
+    rig = Rig(nodes=1)
+    rig.say(["instance-create", "instance", T0, PARENT])
+    rig.turn()
+    return rig
+
+
+def stop(rig: Rig) -> None:
+    rig.do(stopping(rig.journal.load().queues))
+    rig.do(ending(rig.journal.load()))
+    rig.turn()
+
+
+@pytest.mark.parametrize("child", [True, False])
+def test_what_an_instance_s_end_ends_is_not_over_in_one_that_is_a_job(child: bool) -> None:
+    rig = rig_of_a_child() if child else Rig(nodes=1)
+    running, cancelled = rig.submit(), rig.submit()
+    spec = jobspec()
+    spec["attributes"]["system"]["dependencies"] = [{"scheme": "afterok", "value": str(running)}]
+    after = rig.submit(spec)
+    rig.started(running, cancelled)
+    rig.say(["exception", cancelled, rig.now, {"type": "cancel", "severity": 0, "note": ""}])
+    rig.turn()
+    stop(rig)
+    rig.over(running, 15, "ended:shutdown")
+    rig.over(cancelled, 15, "ended:cancel")
+    rig.turn()
+    assert rig.job(cancelled).result == Result.CANCELED
+    if child:
+        job = rig.job(running)
+        assert (job.state, job.number, job.requeued[3]) == (PRIORITY, 2, f"requeued: {CAUSE}")
+        assert rig.names(running)[-2:] == ["free", "requeue"]
+        assert rig.job(after).state != INACTIVE
+    else:
+        assert rig.job(running).state == rig.job(after).state == INACTIVE
+
+
+def test_a_time_limit_of_its_own_is_a_job_s_end_and_its_instance_s_is_not() -> None:
+    rig = Rig(nodes=1)
+    rig.say(["instance-create", "instance", T0, PARENT], ["resource-update", "resource", T0, {"expiration": T0 + 100}])
+    rig.turn()
+    short, long = rig.submit(jobspec(duration=10.0)), rig.submit(jobspec(duration=1000.0))
+    rig.started(short, long)
+    assert (rig.job(short).expiration, rig.job(long).expiration) == (T0 + 10, T0 + 100)
+    for id in (short, long):
+        rig.over(id, 15, "timeout")
+    rig.turn()
+    assert rig.job(short).result == Result.TIMEOUT
+    assert (rig.job(long).state, rig.job(long).number) == (SCHED, 2) or rig.job(long).holds
+
+
+def test_a_launcher_that_was_told_to_go_ended_no_job() -> None:
+    rig = rig_of_a_child()
+    id, by_itself = rig.submit(), rig.submit()
+    rig.started(id, by_itself)
+    rig.over(id, 15, "ended:shutdown")
+    rig.over(by_itself, 15)
+    rig.turn()
+    assert (rig.job(id).number, rig.job(by_itself).state) == (2, INACTIVE)
+
+
+def test_ends_that_nobody_could_report_any_more_count(tmp_path: Path) -> None:
+    """Of a spool of this boot: what had ended by itself has; what was killed with its instance runs again."""
+    rig = rig_of_a_child()
+    ended, killed, unknown = (rig.submit() for _ in range(3))
+    rig.started(ended, killed)
+    folder = tmp_path / "f5-1-0" / "spool"
+    folder.mkdir(parents=True)
+    spool = Spool(str(folder))
+    for id, status in ((ended, 3 << 8), (killed, 9)):
+        key = f"{rig.job(id).key}.0"
+        spool.intent(key, id, T0, 1.0, None, "")
+        spool.add(pack(["x", ["over", key, status, T0, T0 + 1, None, "", "", 0, 0.0, id]]))
+    spool.add(pack(["x", ["over", f"{rig.job(ended).id}.1-1.0", 0, T0, T0 + 1, None, "", "", 0, 0.0, ended]]))  # another attempt's
+    spool.close()
+    told = reports(rig.state, [str(tmp_path / "f5-1-0"), str(tmp_path / "gone")])
+    assert [(event[0], event[3]["over"]) for event in told] == [
+        ("report", [[ended, rig.job(ended).attempt, T0, T0 + 1, 3 << 8, "", 0]])
+    ]
+    after = taken_up(rig.state, inventory(1, 2), told)
+    assert (after.jobs[ended].state, after.jobs[ended].status) == (INACTIVE, 3 << 8)
+    assert (after.jobs[killed].state, after.jobs[killed].number) == (PRIORITY, 2)
+    assert after.jobs[unknown].state == SCHED
+
+
+def test_a_journal_whose_claims_make_no_sense_is_not_gone_on_with() -> None:
+    rig = rig_of_a_child()
+    id = rig.submit()
+    rig.started(id)
+    state = copied(rig.state)
+    state.nodes[0].jobs.add(4711)
+    state.nodes[0].used_cores = 3
+    with pytest.raises(Corrupt) as caught:
+        take_up(state, BY, inventory(1, 1), 99, T0)
+    assert caught.value.code == "unsettled"
+
+
+class Above:
+    """The journal of the instance around."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def look(self) -> None:
+        return None
+
+    def find_job(self, state: None, id: int) -> Job:
+        return self.job
+
+
+def test_only_what_is_over_is_gone_on_with() -> None:
+    job = Job(5)
+    job.holds = True
+    with pytest.raises(Rejected) as caught:
+        refuse_alive(Above(job), Owner(5, 1))  # type: ignore[arg-type]
+    assert caught.value.code == "alive"
+    assert "afterany" in caught.value.hint
+    refuse_alive(Above(job), Owner(5, 1, "7-8"), Owner(5, 1, "7-8"))  # type: ignore[arg-type]  # it is us, who died on the way
+    job.requeued = [1, 0, 0.0, "", True, ""]
+    refuse_alive(Above(job), Owner(5, 1))  # type: ignore[arg-type]  # its second attempt has a journal of its own
+    job.holds = False
+    refuse_alive(Above(job), Owner(5, 2))  # type: ignore[arg-type]
