@@ -95,9 +95,12 @@ def child_number(job: Job, parent: str) -> int:
 def child_space(job: Job, parent: str) -> str:
     """The namespace of the instance that a job has said it is, "" if it is none: its own, or that of another job of the same
     parent, whose instance it went on with (`--resume`)."""
-    namespace = _told(job)
-    if child_number(job, parent):
-        return namespace
+    return space_told(str(job.memo.get("uri") or ""), parent)
+
+
+def space_told(uri: str, parent: str) -> str:
+    """The same of a memo."""
+    namespace = uri.partition("#")[2]
     above, _, name = namespace.rpartition("/")
     id, dot, number = name.partition(".")
     return namespace if (above or "/") == parent and _is_job(id) and (not dot or _is_number(number)) else ""

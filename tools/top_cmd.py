@@ -117,7 +117,7 @@ def _inside(journal: Journal, uri: str | None, path: str) -> tuple[str, Journal]
         job = opened.find_job(opened.look(), parse_id(word))
         if opened is not journal:
             opened.store.close()
-        address = way_in(address, job.id, job.number)
+        address = way_in(address, job.id, job.number, str(job.memo.get("uri") or ""))
         try:
             opened = _opener(address, journal)()
             opened.store.meta()

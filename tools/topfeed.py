@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..instances.child import child_namespace
+from ..instances.child import child_namespace, space_told
 from ..instances.follow import Tail
 from ..instances.outlook import Outlook
 from ..instances.whereabouts import PATIENCE_S, uri_of
@@ -50,9 +50,13 @@ def opener(uri: str) -> Callable[[], Journal]:
     return lambda: Journal(open_store(uri, patience_s=2.0), "top")
 
 
-def way_in(uri: str, job: int, attempt: int) -> str:
-    """The URI of the instance that a job of this one is; where none is found, the one that it would have. Raises `Unavailable`."""
-    namespace = child_namespace(parse_uri(uri).namespace, job, attempt)
+def way_in(uri: str, job: int, attempt: int, told: str = "") -> str:
+    """The URI of the instance that a job of this one is; where none is found, the one that it would have. told: its memo, which may
+    name the instance that it went on with. Raises `Unavailable`."""
+    parent = parse_uri(uri).namespace
+    namespace, said = child_namespace(parent, job, attempt), space_told(told, parent)
+    if said.partition(".")[0] != child_namespace(parent, job) and said:
+        namespace = said
     store = open_store(uri, patience_s=PATIENCE_S)
     try:
         return uri_of(store, uri, namespace, over=True) or with_namespace(uri, namespace)

@@ -258,7 +258,7 @@ class Top(App[str]):
             self._said = "this is no job that runs as an instance (those are marked with >)"
             return
         try:
-            address = way_in(self.level.uri, row.id, row.attempt)
+            address = way_in(self.level.uri, row.id, row.attempt, row.inside)
         except FluxkvError as error:  # it has a server of its own, which is away
             self._said = f"{error}"
             return

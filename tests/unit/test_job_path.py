@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from fluxkv.instances.child import child_number
+from fluxkv.instances.child import child_number, child_space
 from fluxkv.instances.job_path import JobPath, Step, is_start, parse_path
 from fluxkv.journal.ids import encode, f58
 from fluxkv.journal.job import Job
@@ -44,6 +44,17 @@ def test_only_a_job_s_own_word_counts(memo: Any, number: int) -> None:
     job = Job(A)
     job.memo = {"uri": memo if not isinstance(memo, str) else "unix:/tmp/kv.sock" + memo.format(id=f58(A))}
     assert child_number(job, "/ƒX") == number
+
+
+@pytest.mark.parametrize(
+    ("memo", "space"),
+    [("#/ƒX/ƒY", "/ƒX/ƒY"), ("#/ƒX/ƒY.2", "/ƒX/ƒY.2"), ("#/ƒX/{id}.3", "/ƒX/{id}.3"), ("#/ƒX/sims", ""), ("#/ƒX", ""),
+     ("#/ƒZ/ƒY", ""), ("#/ƒX/ƒY.x", ""), ("#/ƒX/ƒY/ƒZ", ""), ("", ""), (None, "")],
+)  # fmt: skip
+def test_the_instance_that_a_job_went_on_with_is_beside_it(memo: Any, space: str) -> None:
+    job = Job(A)
+    job.memo = {"uri": memo and "unix:/tmp/kv.sock" + memo.format(id=f58(A))}
+    assert child_space(job, "/ƒX") == space.format(id=f58(A))
 
 
 def test_words_with_paths() -> None:
