@@ -193,7 +193,9 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     store = open_store(here.parent)
     try:
         claims, expiration = granted(store, here)
-        store.note_child(as_child(here, child_uri(here.parent, here.job, here.number)))  # before there is one
+        resume = resumed_space(store, here, str(options["resume"])) if options.get("resume") else ""
+        uri = with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number)
+        store.note_child(as_child(here, uri))  # before there is one, or it is ours
         meta = store.meta()
         first = _first_inventory(store, here)
         nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})}
@@ -203,7 +205,6 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     rows: list[Row] = []
     if here.node == 0 and here.number > 1:
         seal_earlier(here)
-    resume = resumed_space(here, str(options["resume"])) if options.get("resume") else ""
     for claim in sorted(claims):
         node = nodes[claim.rank]
         kept = tuple(name for name in node.properties if not name.startswith("+"))
@@ -220,7 +221,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         server = settings_of(here, meta)
     return {
         "created": time.time(), "parent": here.parent, "job": f58(here.job),
-        "uri": with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number),
+        "uri": uri,
         **({"resume": {"number": here.number, "entry": here.entry}} if resume else {}),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0,
@@ -231,21 +232,18 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def resumed_space(here: Place, word: str) -> str:
-    """The namespace of the instance that a job of our parent was, which we are to go on with. word: its id, perhaps with `.N`.
+def resumed_space(store: Store, here: Place, word: str) -> str:
+    """The namespace of the instance that a job of our parent was, which we are to go on with. store: the parent's; word: the job's
+    id, perhaps with `.N`.
 
     Raises `Rejected` (no-instance-job, alive, ...).
     """
     from . import resume
     from .job_path import parse_step
 
-    store = open_store(here.parent)
-    try:
-        space = resume.space_of(store, here.parent, parse_step(word))
-        resume.wait_until_handed_up(store, space)
-        return space
-    finally:
-        store.close()
+    space = resume.space_of(store, here.parent, parse_step(word))
+    resume.wait_until_handed_up(store, space)
+    return space
 
 
 def _parents(here: Place, name: str) -> Any:

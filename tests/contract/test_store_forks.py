@@ -121,9 +121,8 @@ def test_a_reopened_instance_is_somebody_else_s(bench: Any) -> None:
         assert caught.value.code == "gone"
     assert bench.store.append(Append(made.uid, made.epoch, 1, b"0again", bumps=("a",))) == Appended(2, made.epoch)
     bench.store.seal(made.uid)
-    sealed = bench.store.meta()
-    again = bench.store.reopen(sealed.uid, sealed.epoch, 2)
-    assert again.uid not in (made.uid, sealed.uid)
+    again = bench.store.reopen(made.uid, made.epoch, 2)
+    assert (again.uid != made.uid, again.archive_uid, made.archive_uid, again.sealed) == (True, before.uid, before.uid, 0)
     bench.store.fence(again.uid, again.epoch, f"9-{again.epoch}")
     assert _code(lambda: bench.store.reopen(again.uid, again.epoch, 2)) == "forked"
 
