@@ -116,7 +116,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     argv = order["command"]
     texts = [*argv, options.stdin.path, options.stdout.path, options.stderr.path]
     words = job_words(order, rank, host.names[rank], tmpdir) if any(map(has_template, texts)) else {}
-    tasks = _tasks(host, options, ranks, argv, words, cores, gpu_ids)
+    slots = [(ids_of_mask(mask_of(one)), ids_of_mask(mask_of(other))) for one, other in order.get("slots", ())]
+    tasks = _tasks(host, options, ranks, argv, words, slots or [(cores, gpu_ids)])
     terminals = options.pty.among(ranks) if options.pty is not None else []
     duration = float(system.get("duration") or 0.0)
     attempt: dict[str, Any] = {
@@ -193,17 +194,23 @@ def _read(system: Mapping[str, Any]) -> tuple[ShellOptions, Pretended | None, li
 
 def _tasks(
     host: Host, options: ShellOptions, ranks: Sequence[int], argv: list[str], words: Mapping[str, str],
-    cores: tuple[int, ...], gpus: tuple[int, ...],
+    slots: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
 ) -> list[list[Any]]:  # fmt: skip
-    """[rank, command, CPUs or None, variables] of each task on this node."""
+    """[rank, command, CPUs or None, variables] of each task on this node. slots: (cores, GPUs) that equally many tasks share; one
+    of all where slots are not told apart."""
     common = expand_all(argv, words) if words else argv
     own_words = bool(words) and any(map(names_task, argv))
     tasks: list[list[Any]] = []
+    count, in_all = len(slots), len(ranks)
     for local, rank in enumerate(ranks):
         changes = {"FLUX_TASK_RANK": str(rank), "FLUX_TASK_LOCAL_ID": str(local)}
+        at = local * count // in_all
+        first = -(-at * in_all // count)  # of those in its slot
+        cores, gpus = slots[at]
+        place, many = local - first, -(-(at + 1) * in_all // count) - first
         if options.gpus == "per-task":
-            changes.update(_gpu_environment(_share(gpus, local, len(ranks))))
-        cpus = _task_cpus(host, cores, options.cpus, local, len(ranks))
+            changes.update(_gpu_environment(_share(gpus, place, many)))
+        cpus = _task_cpus(host, cores, options.cpus, place, many, in_all)
         mine = expand_all(argv, {**words, **task_words(rank, local)}) if own_words else common
         tasks.append([rank, mine, cpus, changes])
     return tasks
@@ -275,9 +282,9 @@ def _seat_cpus(host: Host, cores: tuple[int, ...], affinity: str) -> list[int]:
     return [cpu for core in cores for cpu in host.cpus.get(core, ())]
 
 
-def _task_cpus(host: Host, cores: tuple[int, ...], affinity: str, local: int, count: int) -> list[int] | None:
-    """With cpu-affinity=per-task each task gets its share of the node's cores, else all of them."""
-    if affinity != "per-task" or not host.cpus or count < 2 or len(cores) < count:
+def _task_cpus(host: Host, cores: tuple[int, ...], affinity: str, local: int, count: int, in_all: int) -> list[int] | None:
+    """With cpu-affinity=per-task each task gets its share of its slot's cores, else all of the node's. in_all: tasks on it."""
+    if affinity != "per-task" or not host.cpus or in_all < 2 or len(cores) < count:
         return None
     return [cpu for core in _share(cores, local, count) for cpu in host.cpus.get(core, ())]
 

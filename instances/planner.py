@@ -359,7 +359,7 @@ class Planner:
         group.takes = words_of(claims)
         prolog = self.state.rules.scripts.prolog
         if prolog is None:
-            group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes)
+            group.to_nodes = launch_orders(job, request, claims, shape, False, self.state.nodes, self.pool)
         else:
             where = ranks if prolog.per_rank else ranks[:1]
             group.events.append(start_event(id, PROLOG, where, now))

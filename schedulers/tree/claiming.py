@@ -79,7 +79,7 @@ class Claiming:
             via = via.rest
         if vertex is None:
             inside = self._branch(candidate.parts, node, within)
-            if self._counts(candidate):
+            if counts(candidate, self.label):
                 where = node if node >= 0 else min(inside, default=-1)
                 if where < 0:
                     self.wrong = True
@@ -101,10 +101,6 @@ class Claiming:
     def _is_whole(self, candidate: Candidate, vertex: Vertex) -> bool:
         kind = self.layout.kinds[vertex.ordinal]
         return (candidate.whole and not vertex.ids) or (candidate.exclusive and kind in (CONTAINER, NODE))
-
-    def _counts(self, slot: Candidate) -> bool:
-        need = slot.need
-        return not self.label or need is None or any(one.label == self.label for one in need.alternatives or (need,))
 
     def _hold(self, candidate: Candidate, vertex: Vertex, units: int) -> set[int]:
         kind, need = self.layout.kinds[vertex.ordinal], candidate.need
@@ -195,3 +191,9 @@ class Claiming:
         """[cores, GPUs, MB] of a node."""
         node = self.layout.nodes[at]
         return [node.cores, node.gpus, node.memory_mb]
+
+
+def counts(slot: Candidate, label: str) -> bool:
+    """Do tasks run in a slot? label: of those that they run in, "" for all."""
+    need = slot.need
+    return not label or need is None or any(one.label == label for one in need.alternatives or (need,))

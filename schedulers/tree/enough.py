@@ -1,13 +1,17 @@
-"""Is a placement of a request of any shape enough, whoever found it? A search on nothing but what it claims answers."""
+"""Is a placement of a request of any shape enough, whoever found it, and what is in each of its slots? A search on nothing but what
+is claimed answers both: so neither has to stand in a journal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...journal.claims import Claim
-from .layout import CONTAINER, NODE
+from ..stock import positions
+from .claiming import counts
+from .layout import CONTAINER, CORE, GPU, NODE, Layout
 from .live import LiveSearch
+from .match import Candidate
 from .needs import Need, of_request
 from .vertices import Vertex
 
@@ -104,6 +108,60 @@ def enough(pool: Pool, request: Request, claims: Sequence[Claim]) -> bool:
     if any(_shares(need) for need in wanted.needs):
         return True
     return LiveSearch(Claimed(pool, request, claims), pool.policy, wanted).answer() is not None
+
+
+def slots_of(pool: Pool, request: Request, claims: Sequence[Claim]) -> dict[int, list[tuple[int, int]]]:
+    """rank -> (cores, GPUs), as masks, of each slot that the job's tasks run in there, by their lowest cores; of a slot on several
+    nodes what is on the one where it counts. Empty where that cannot be said (a request that names its R)."""
+    if request.imposed is not None:
+        return {}
+    parts = LiveSearch(Claimed(pool, request, claims), pool.policy, of_request(request, pool.traverser)).answer()
+    found: dict[int, list[tuple[int, int]]] = {}
+    for slot, node in _slots(pool.layout, parts or (), -1, request.label):
+        held: dict[int, list[int]] = {}
+        _gather(pool, slot.parts, held)
+        at = node if node >= 0 else min(held, default=-1)
+        if at >= 0:
+            cores, gpus = held.get(at, (0, 0))
+            found.setdefault(pool.nodes[at].rank, []).append((cores, gpus))
+    return {rank: sorted(slots, key=lambda one: one[0] & -one[0]) for rank, slots in found.items()}
+
+
+def _slots(layout: Layout, parts: Iterable[tuple[Candidate, int]], node: int, label: str) -> Iterator[tuple[Candidate, int]]:
+    """The slots that tasks run in, each with the position of the node that it is in, -1 for none."""
+    for candidate, _ in parts:
+        here, via = node, candidate.via
+        while via is not None:
+            here = layout.position[via.vertex.ordinal] if layout.kinds[via.vertex.ordinal] == NODE else here
+            via = via.rest
+        if candidate.vertex is None:
+            if counts(candidate, label):
+                yield candidate, here
+            continue
+        if layout.kinds[candidate.vertex.ordinal] == NODE:
+            here = layout.position[candidate.vertex.ordinal]
+        yield from _slots(layout, candidate.parts, here, label)
+
+
+def _gather(pool: Pool, parts: Iterable[tuple[Candidate, int]], held: dict[int, list[int]]) -> None:
+    """position -> [cores, GPUs] of what is in a slot, where containers are held with all below them."""
+    layout = pool.layout
+    for candidate, _ in parts:
+        vertex = candidate.vertex
+        if vertex is None:
+            continue
+        kind, at = layout.kinds[vertex.ordinal], layout.position[vertex.ordinal]
+        if kind in (CORE, GPU):
+            mine = held.setdefault(at, [0, 0])
+            mine[0 if kind == CORE else 1] |= candidate.ids or vertex.ids
+            continue
+        extent = layout.extent(vertex)
+        for position in positions(extent.nodes):
+            node = pool.nodes[position]
+            held[position] = [node.cores, node.gpus]
+        for position, cores, gpus, _ in extent.parts:
+            mine = held.setdefault(position, [0, 0])
+            mine[0], mine[1] = mine[0] | cores, mine[1] | gpus
 
 
 def _shares(need: Need) -> bool:

@@ -21,7 +21,7 @@ from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.resource_graph import from_wire
 from fluxkv.journal.rset import NodeRecord, ResourceSet
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit
+from fluxkv.journal.wire import Commit, unpack
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Conflicted
@@ -248,6 +248,18 @@ def test_of_or_slots_a_job_gets_any_mix(rig: Rig) -> None:
         ended = rig.job(rig.submit(wrong))
         assert ended.state == INACTIVE
         assert re.search(why, ended.exceptions[0][2]), ended.exceptions
+
+
+def test_who_binds_tasks_is_told_what_is_in_their_slots(rig: Rig) -> None:
+    spec = wanting(vertex("node", 1, vertex("or_slot", 2, vertex("core"), vertex("nvme"), label="t")))
+    spec["attributes"]["system"]["shell"] = {"options": {"cpu-affinity": "per-task"}}
+    rig.submit(spec)
+    plain = rig.submit(wanting(vertex("node", 1, vertex("slot", 2, vertex("core"), vertex("nvme"), label="t"))))
+    inboxes = [rig.store.messages(rig.store.keys.inbox(f"node/{rank}")) for rank in range(4)]
+    orders = [order for inbox in inboxes for message in inbox for order in unpack(message.data)]
+    found = {order[1]["job"]: order[1] for order in orders if order[0] == "launch"}
+    assert [order.get("slots") for order in found.values()] == [[["0", ""], ["1", ""]], None]
+    assert plain in found
 
 
 def test_hosts_join_and_leave_a_graph(rig: Rig) -> None:

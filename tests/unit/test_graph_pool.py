@@ -13,9 +13,10 @@ from fluxkv.schedulers.explain import explain
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
+from fluxkv.schedulers.stock import positions
 from fluxkv.schedulers.timeline import Timeline, least_cores
 from fluxkv.schedulers.tree import live
-from fluxkv.schedulers.tree.enough import enough
+from fluxkv.schedulers.tree.enough import enough, slots_of
 from fluxkv.schedulers.tree.grug import from_grug
 from fluxkv.schedulers.tree.pooling import compact, nodes_of, paths_of
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
@@ -63,6 +64,29 @@ def test_a_placement_with_less_than_was_asked_for_is_not_enough() -> None:
     assert enough(pool, whole, claims)
     assert not enough(pool, whole, claims[1:])
     assert not enough(pool, whole, [claims[0]._replace(draws=()), *claims[1:]])
+
+
+def test_what_is_in_each_slot_that_tasks_run_in() -> None:
+    def slots(*resources: dict[str, Any], task: str = "task") -> dict[int, list[list[int]]]:
+        pool = pool_of(tree(nodes=2))
+        request = ask(*resources, task=task)
+        claims = pool.match(request)
+        assert not isinstance(claims, Unmatched)
+        found = slots_of(pool, request, claims)
+        assert {claim.rank: claim.slots for claim in claims if claim.slots} == {rank: len(some) for rank, some in found.items()}
+        return {rank: [list(positions(cores)) for cores, _ in some] for rank, some in found.items()}
+
+    kinds = [slot(1, vertex("core", 3), label="big"), slot(2, vertex("core", 1), label="small")]
+    assert slots(vertex("node", 1, *kinds), task="small") == {0: [[3], [4]]}
+    assert slots(vertex("node", 1, *kinds), task="big") == {0: [[0, 1, 2]]}
+    both = {rank: [[0, 1, 2], [4, 5, 6]] for rank in (0, 1)}
+    assert slots(vertex("node", 2, vertex("socket", 2, slot(1, vertex("core", 3))))) == both
+    assert slots(slot(3, vertex("socket", 1))) == {0: [[0, 1, 2, 3], [4, 5, 6, 7]], 1: [[0, 1, 2, 3]]}
+    assert slots(slot(2, vertex("node", 1))) == {rank: [list(range(8))] for rank in (0, 1)}
+    assert slots(vertex("rack", 1, slot(1, vertex("node", 2)))) == {0: [list(range(8))]}
+    mixed = [vertex("or_slot", 3, vertex("core", 3), label=name) for name in ("a",)]
+    mixed.append(vertex("or_slot", 3, vertex("core", 1), vertex("memory", 3), label="task"))
+    assert slots(vertex("node", 1, *mixed)) == {0: [[0, 1, 2], [3, 4, 5], [6]]}
 
 
 def state(pool: Pool) -> Any:

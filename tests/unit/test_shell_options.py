@@ -36,13 +36,15 @@ def test_wrong_ones_are_refused_and_named(options: Any) -> None:
     assert caught.value.code == "bad-shell-option"
 
 
-def _attempt(options: dict[str, Any], nodes: int = 1) -> dict[str, Any]:
-    host = Host({0: "n0"}, "boot", "spool", "uri", "/tmp", {}, "", 1_000_000)
+def _attempt(options: dict[str, Any], nodes: int = 1, count: int = 2, cores: str = "0-1", slots: Any = None) -> dict[str, Any]:
+    host = Host({0: "n0"}, "boot", "spool", "uri", "/tmp", {n: [10 + n] for n in range(6)} if cores != "0-1" else {}, "", 1_000_000)
     order = {
-        "job": 1 << 24, "name": "me", "command": ["true"], "env": "", "claim": [0, "0-1", "0-1", 0, 2], "index": 0,
-        "nodes": nodes, "total": 2, "first": 0, "count": 2, "shape": "s", "queued": False, "user": 0,
+        "job": 1 << 24, "name": "me", "command": ["true"], "env": "", "claim": [0, cores, "0-1", 0, 2], "index": 0,
+        "nodes": nodes, "total": count, "first": 0, "count": count, "shape": "s", "queued": False, "user": 0,
         "system": {"duration": 0, "cwd": "/place", "shell": {"options": options}},
     }  # fmt: skip
+    if slots is not None:
+        order["slots"] = slots
     return build_attempt(host, 0, order, "16777216.5-1.0")
 
 
@@ -55,6 +57,18 @@ def test_one_file_for_each_task() -> None:
     assert "task_files" not in labelled
     shared = _attempt({"output": {"stdout": {"type": "file", "path": "o"}}}, nodes=2)
     assert (shared["stdout"], shared["stderr"], shared["append"], shared["empty_before"]) == ("o", "o", True, 1000.001)
+
+
+def test_tasks_are_bound_to_their_own_slots() -> None:
+    """Three slots, of which one has more; two tasks in each."""
+    slots = [["0-2", "0"], ["3", ""], ["4-5", "1"]]
+    made = _attempt({"cpu-affinity": "per-task", "gpu-affinity": "per-task"}, count=6, cores="0-5", slots=slots)
+    assert [task[2] for task in made["tasks"]] == [[10], [11], None, None, [14], [15]]
+    assert [task[3].get("CUDA_VISIBLE_DEVICES") for task in made["tasks"]] == ["0", "0", None, None, "1", "1"]
+    made = _attempt({"cpu-affinity": "per-task"}, count=3, cores="0-5", slots=slots)
+    assert [task[2] for task in made["tasks"]] == [[10, 11, 12], [13], [14, 15]]
+    made = _attempt({"cpu-affinity": "per-task"}, count=2, cores="0-5")
+    assert [task[2] for task in made["tasks"]] == [[10, 11, 12], [13, 14, 15]]
 
 
 def test_gpus_per_task_and_what_is_refused() -> None:
