@@ -35,7 +35,7 @@ from .reactor import (
 from .script_orders import attempt_key, build_script
 
 PROBE = 1 << 40
-LINGER_S, BURST = 0.02, 5.0
+BURST = 5.0
 FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
 ROWS = 2000  # facts in one report at most
 LEFT = "lost: its node left the instance"  # the end of what ran on a joined host that is stopped
@@ -330,17 +330,17 @@ class Agent(Branches):
     def _too_soon(self, now: float, outputs: list[Output]) -> bool:
         """Facts after a quiet time go out at once; in a flood they wait a few milliseconds for company.
 
-        A bucket of `BURST` reports refills by one every `LINGER_S`: a few jobs never wait, a flood is paced.
+        A bucket of `BURST` reports refills by one every `report_s` (`pace`): a few jobs never wait, a flood is paced.
         """
         facts = sum(map(len, self.rows.values())) + len(self.unsaid)
         if not facts:
             return True
         if not 0.0 <= now - self.last_report < 60.0:
             self.last_report = now - 1.0  # first report, or the clock was set
-        self.bucket = min(BURST, self.bucket + (now - self.last_report) / LINGER_S)
+        self.bucket = min(BURST, self.bucket + (now - self.last_report) / self.host.report_s)
         self.last_report = now
         if self.bucket < 1.0 and len(self.placed) > FEW and facts < MANY:
-            outputs.append(WakeAt(now + (1.0 - self.bucket) * LINGER_S))
+            outputs.append(WakeAt(now + (1.0 - self.bucket) * self.host.report_s))
             return True
         self.bucket = max(0.0, self.bucket - 1.0)
         return False

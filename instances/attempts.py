@@ -15,6 +15,7 @@ from ..journal.ids import f58
 from ..journal.idset import ids_of_mask, mask_of
 from ..journal.retry import parse_retry
 from ..kvs.errors import Rejected
+from .pace import USUAL
 from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options
 from .staging import Row, rows_of
 from .templates import expand, expand_all, has_template, job_words, names_tag, names_task, task_words
@@ -59,12 +60,12 @@ class Host:
 
     names: rank -> host name. cpus: core id -> CPU numbers of this machine, or {} when tasks are not to be bound.
     uri: the instance's, for tasks. tmp: folder for job directories. origin_ms: what job ids count from. joined: whether it has
-    joined from elsewhere, and may leave while the instance goes on.
+    joined from elsewhere, and may leave while the instance goes on. report_s: see `pace`.
     """
 
     def __init__(
         self, names: Mapping[int, str], boot: str, spool_id: str, uri: str, tmp: str, cpus: Mapping[int, list[int]],
-        state_dir: str = "", origin_ms: int = 0, joined: bool = False,
+        state_dir: str = "", origin_ms: int = 0, joined: bool = False, report_s: float = USUAL.report_s,
     ) -> None:  # fmt: skip
         self.names = dict(names)
         self.ranks = sorted(names)
@@ -76,6 +77,7 @@ class Host:
         self.state_dir = state_dir
         self.origin_ms = origin_ms  # Unix milliseconds that job ids count from
         self.joined = joined
+        self.report_s = report_s
 
 
 def hello(

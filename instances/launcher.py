@@ -1,6 +1,6 @@
 """The launcher: one small single-threaded process per host, parent of the tasks, that outlives the agent.
 
-`python -m fluxkv.instances.launcher --spool DIR [--owner-fd N] [--linger SECONDS]`
+`python -m fluxkv.instances.launcher --spool DIR [--owner-fd N] [--linger SECONDS] [--batch SECONDS]`
 
 Decides when an attempt is over: when its whole tree of processes is gone, and not before. Who starts next
 on a seat is `seats`' word, how a task starts `spawning`'s, what is remembered `spool`'s. Knows nothing of
@@ -37,7 +37,7 @@ from typing import Any
 
 from .attempt_table import AttemptTable
 from .launcher_door import Door
-from .seats import LINGER_S
+from .pace import USUAL
 from .spawning import Attempt
 from .spool import boot_time
 from .wire import Message, pack
@@ -54,7 +54,7 @@ _RECENT = 1024
 class Launcher(AttemptTable):
     """Everything of one spool. `run` is the loop; all else is called from it."""
 
-    def __init__(self, folder: str, *, linger_s: float = LINGER_S) -> None:
+    def __init__(self, folder: str, *, linger_s: float = USUAL.linger_s, batch_s: float = USUAL.batch_s) -> None:
         """Raises `Unavailable` when another launcher serves this spool."""
         super().__init__(folder, linger_s)
         self.recent: dict[str, list[Any]] = {}  # acked a short while ago: a launch resent late must not run again
@@ -73,7 +73,7 @@ class Launcher(AttemptTable):
             "alive": self.on_alive,
             "shutdown": self.on_shutdown,
         }
-        self.door = Door(folder)
+        self.door = Door(folder, batch_s)
 
     # ---- the loop
 
@@ -303,12 +303,12 @@ def main(arguments: list[str]) -> int:
     """Serve one spool until told to shut down. 0; 2: bad usage; 3: not possible (another one serves it)."""
     from ..kvs.errors import FluxkvError
 
-    options = {"--spool": "", "--owner-fd": "", "--linger": ""}
+    options = {"--spool": "", "--owner-fd": "", "--linger": str(USUAL.linger_s), "--batch": str(USUAL.batch_s)}
     at = iter(arguments)
     for name in at:
         value = next(at, None)
         if name not in options or value is None:
-            print("usage: launcher --spool DIR [--owner-fd N] [--linger SECONDS]", file=sys.stderr)
+            print("usage: launcher --spool DIR [--owner-fd N] [--linger SECONDS] [--batch SECONDS]", file=sys.stderr)
             return 2
         options[name] = value
     owner = int(options["--owner-fd"] or -1)
@@ -318,7 +318,7 @@ def main(arguments: list[str]) -> int:
         folder = os.path.abspath(options["--spool"])
         os.makedirs(folder, 0o700, exist_ok=True)
         prepare_process()
-        launcher = Launcher(folder, linger_s=float(options["--linger"] or LINGER_S))
+        launcher = Launcher(folder, linger_s=float(options["--linger"]), batch_s=float(options["--batch"]))
         answer = f"ready {os.getpid()}\n"
     except (FluxkvError, OSError) as error:
         answer, code = f"error {error}\n", 3

@@ -15,10 +15,10 @@ import time
 from typing import Any
 
 from ..kvs.errors import Corrupt
+from .pace import USUAL
 from .spool import private_folder, socket_path
 from .wire import Decoder, Message, encode
 
-_LINGER_S = 0.0015
 _MAX_BACKLOG = 32 * 1024 * 1024  # bytes an agent may leave unread before it is dropped; it asks `list` again
 
 
@@ -32,6 +32,7 @@ class Door:
     __slots__ = (
         "_agent",
         "_backlog",
+        "_batch_s",
         "_decoder",
         "_events",
         "_last_sent",
@@ -43,8 +44,9 @@ class Door:
         "_writing",
     )
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, batch_s: float = USUAL.batch_s) -> None:
         self._path = path = socket_path(folder)
+        self._batch_s = batch_s
         if os.path.dirname(path) != folder:
             private_folder(os.path.dirname(path))
             with open(f"{folder}/launcher.addr", "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -100,7 +102,7 @@ class Door:
         sends what is due before and after sleeping.
         """
         if self._events:
-            left = self._last_sent + _LINGER_S - time.monotonic()
+            left = self._last_sent + self._batch_s - time.monotonic()
             if left <= 0:
                 self._flush_events()
                 self._push()

@@ -7,6 +7,7 @@ import sys
 from ..kvs import failpoints
 from ..kvs.errors import FluxkvError
 from .daemon import Log, guarded, leave
+from .pace import pace_of
 from .paths import StateDir
 
 
@@ -20,7 +21,8 @@ def main(argv: list[str]) -> int:
     if role == "launcher":
         from .launcher import main as run_launcher
 
-        return run_launcher(["--spool", state_dir.spool])
+        pace = pace_of(state_dir.read())
+        return run_launcher(["--spool", state_dir.spool, "--linger", str(pace.linger_s), "--batch", str(pace.batch_s)])
     name = options.get("--role", role)
     log = Log(called(name, state_dir), None, None)
 

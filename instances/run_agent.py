@@ -34,6 +34,7 @@ from .inbox import read_on
 from .job_input import JobInput
 from .launch_client import LaunchClient, end_all
 from .memory_line import is_past
+from .pace import pace_of
 from .paths import StateDir
 from .reactor import Follow, Input, Launched, LauncherLost, Messages, Output, Reopened, ToLauncher, Trim
 from .runner import Runner
@@ -64,8 +65,7 @@ class AgentRunner(Runner):
         log.store, log.keys = open_store(uri, patience_s=0.0), self.keys
         meta = store.meta()
         check_schema(meta)
-        spool = daemon.state_dir.spool
-        self.spool = spool
+        spool = self.spool = daemon.state_dir.spool
         self.fake_nodes = bool(settings.get("fake"))
         self.settings = settings
         self.inventory = store.bumps(INVENTORY)
@@ -74,7 +74,8 @@ class AgentRunner(Runner):
         self.contact = Contact()
         names, cpus = self._nodes(store)
         host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp",
-                    cpus, daemon.state_dir.path, meta.origin_ms, bool(settings.get("join")))  # fmt: skip
+                    cpus, daemon.state_dir.path, meta.origin_ms,
+                    bool(settings.get("join")), pace_of(settings).report_s)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from .pace import USUAL
+
 Seat = Any  # opaque here: handed from holder to successor as it is
 
-LINGER_S = 0.5
+LINGER_S = USUAL.linger_s
 
 
 class Seats:

@@ -144,7 +144,7 @@ def main() -> None:
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _fill_descriptors()
     try:
-        status = _run(sys.argv[1:])
+        status = run_line(sys.argv[1:])
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 141
@@ -179,7 +179,7 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _run(args: list[str]) -> int:
+def run_line(args: list[str]) -> int:
     """The exit status of one command line; errors are said on stderr."""
     try:
         with cli.make_context("fluxkv", args, default_map=option_defaults()) as context:

@@ -115,7 +115,7 @@ def test_no_password_of_a_server_is_shown(
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     """As the program does it, settings and all."""
-    status = main._run(list(words))
+    status = main.run_line(list(words))
     done = capsys.readouterr()
     return status, done.out, done.err
 
