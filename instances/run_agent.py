@@ -73,9 +73,8 @@ class AgentRunner(Runner):
         self.offline_after_s = 0.0
         self.contact = Contact()
         names, cpus = self._nodes(store)
-        host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp",
-                    cpus, daemon.state_dir.path, meta.origin_ms,
-                    bool(settings.get("join")), pace_of(settings).report_s)  # fmt: skip
+        host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp", cpus, daemon.state_dir.path,
+                    meta.origin_ms, bool(settings.get("join")), pace_of(settings).report_s)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
         self.cursor_fd = os.open(self.cursor_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.cursor_length = os.fstat(self.cursor_fd).st_size

@@ -11,6 +11,7 @@ from msgpack import packb
 from fluxkv.instances.agent import PROBE, Agent
 from fluxkv.instances.attempts import Host
 from fluxkv.instances.facts import Rows, cut, rest
+from fluxkv.instances.pace import FLOOD, USUAL, Pace, pace_of
 from fluxkv.instances.reactor import (
     Answered,
     Follow,
@@ -36,9 +37,9 @@ ORDER = {
 
 
 class Rig:
-    def __init__(self, ranks: tuple[int, ...] = (0,)) -> None:
+    def __init__(self, ranks: tuple[int, ...] = (0,), pace: Pace = USUAL) -> None:
         self.now = 1000.0
-        host = Host({rank: f"n{rank}" for rank in ranks}, "b", "s", "memory:", "/t", {})
+        host = Host({rank: f"n{rank}" for rank in ranks}, "b", "s", "memory:", "/t", {}, report_s=pace.report_s)
         self.agent = Agent(META, host, dict.fromkeys(ranks, "10-7"))
         self.ranks = ranks
         self.version = 10
@@ -124,6 +125,33 @@ def test_start_and_end_in_one_report_and_then_the_ack(rig: Rig) -> None:
     assert request.exact == (("attempt/5", "12-7"),)
     assert ["ack", [key]] in told(rig.settle(outputs))
     assert not rig.agent.placed
+
+
+@pytest.mark.parametrize(("pace", "reports"), [(USUAL, (15, 30)), (FLOOD, (5, 9))])
+def test_ends_of_a_flood_are_reported_together(pace: Pace, reports: tuple[int, int]) -> None:
+    """A hundred jobs that end 4 ms apart: a few at once, then so often as the pace says; what comes alone goes out at once."""
+    assert pace_of({"policy": "throughput"}) == FLOOD
+    assert pace_of({"policy": "fcfs"}) == pace_of({}) == USUAL
+    rig = Rig(pace=pace)
+    rig.ready()
+    keys = [f"{job}.{job + 1}-7.0" for job in range(11, 131)]
+    for job in range(11, 131):
+        rig.step(rig.launch(job, job + 1))
+    now = rig.now = rig.now + 100.0
+    sizes = []
+    for key in keys[:100]:
+        now += 0.004
+        outputs = rig.agent.step(now, [Launched([over(key)])])
+        if events := said(outputs):
+            sizes.append(len(events[0][3]["over"]))
+            request = write(outputs)
+            assert request is not None
+            rig.version += 1
+            assert said(rig.agent.step(now, [Answered(request, Appended(rig.version, 7))])) == []
+    assert reports[0] <= len(sizes) <= reports[1]
+    assert sizes[0] == 1
+    rig.now = now + 100.0
+    assert len(said(rig.step())[0][3]["over"]) == 100 - sum(sizes)
 
 
 def test_orders_wait_for_the_launcher_s_list(rig: Rig) -> None:
