@@ -16,17 +16,17 @@ from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.backfill import Backfill
 from ..schedulers.fcfs import Fcfs
-from ..schedulers.forecast import Forecast, Start, forecast
+from ..schedulers.forecast import Forecast, Rough, Start, forecast
 from ..schedulers.policy import Code, Decision, Pending, Policy, Wait, load_policy
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
-from ..schedulers.timeline import overlap
+from ..schedulers.timeline import Span, length_of, overlap
 from .plan_inputs import Kind, feeds_of, holders_of, line_of, lines_of, pool_of
 from .queue_policies import QueuePolicies
 from .turns import Feed, in_turns
 
 DEPTH = 1_000  # jobs of each queue's line that are looked at
-ROUGH = Backfill(DEPTH, DEPTH)
+ROUGH = Rough(DEPTH)
 NOTHING = Forecast({}, {}, {}, True)
 ENDLESS = "no job's end will make it fit"
 LASTING = (Code.DRAINED, Code.NODE_DOWN, Code.UNSATISFIABLE)  # what time alone does not mend
@@ -57,8 +57,10 @@ class Outlook:
         self.forecast = NOTHING
         try:
             queues = _Lines(state, load_policy(policy_name(state)), spent)
+            pool = pool_of(state)
+            pool.promised = queues.kept()
             self.forecast = forecast(
-                queues, pool_of(state), holders_of(state), now, wanted=wanted, spent=spent,
+                queues, pool, holders_of(state), now, wanted=wanted, spent=spent,
                 hurry=lambda: queues.backfilled and hurry(),
             )  # fmt: skip
             self.limited, self.looked_at = queues.limited, queues.entries.keys()
@@ -149,6 +151,15 @@ class _Lines:
     def _in_time(self, feed: Feed) -> Iterator[Pending]:
         """As long as there is time: a plan may look at very many jobs before it has anything to say."""
         return takewhile(lambda _: not self.spent(), feed)
+
+    def kept(self) -> dict[int, Span]:
+        """What the worker has said of those who would fit now and keep the time that they were told: it alone remembers on what."""
+        found = {}
+        for job, entry in self.entries.items():
+            told = self.state.jobs[job].reason[2:]
+            if told:
+                found[job] = Span(told[0], told[0] + length_of(entry.duration_s), job, ())
+        return found
 
     def begins(self, job: int) -> float:
         """It counts as its user's from now on."""

@@ -39,7 +39,7 @@ from .script_orders import script_orders
 from .turns import Feed
 from .underway import Slice, Underway
 
-LINGERED_S, STUCK_S, REASON_AFTER_S = 0.3, 5.0, 0.25
+LINGERED_S, STUCK_S, REASON_AFTER_S, TIME_AGAIN_S = 0.3, 5.0, 0.25, 10.0
 SHAPES = 10_000  # distinct requests remembered
 
 
@@ -65,7 +65,7 @@ class Planner:
         self.checked: set[bytes] = set()  # hashes of jobspecs found good
         self.seat_by_job: dict[int, tuple[str, list[int]]] = {}  # job -> (shape, ranks where its seat counts)
         self.first_waits: dict[int, float] = {}  # job -> when a plan first had to leave it
-        self.said: dict[int, tuple[str, str]] = {}  # job -> (code, blocking) last journalled
+        self.said: dict[int, tuple[str, str, float, float]] = {}  # job -> (code, blocking, its time or 0) last journalled, when
         self.fresh: set[tuple[int, str]] = set()  # (rank, shape) of allocations made by this plan
         self.say_at = 0.0  # when somebody's reason is due, or a time that was kept, 0.0 if nobody's is
         self.ahead: dict[int, tuple[int, str, float]] = {}  # job placed ahead -> (rank, shape, since when)
@@ -246,9 +246,7 @@ class Planner:
         if job.id in self.seat_by_job:
             return
         self.forget_ahead(job.id)
-        where = list(ranks)
-        if len(where) > 1:
-            where = []
+        where = found if len(found := list(ranks)) == 1 else []
         self.seat_by_job[job.id] = (shape, where)
         for rank in where:
             self.seats[rank, shape] = self.seats.get((rank, shape), 0) + 1
@@ -271,9 +269,7 @@ class Planner:
                 if len(placed) >= limit:
                     break
             elif decision is not None:
-                if isinstance(decision, Reserve) and decision.code == Code.AHEAD and decision.start > now:
-                    self._say_at(decision.start)  # no end will wake us then: it keeps its time though it might begin now
-                yield from self._wait(decision.wait if isinstance(decision, Reserve) else decision, now)
+                yield from self._wait(decision, now)
             if cut := this.over(decision):
                 break
         for id in placed:
@@ -317,21 +313,24 @@ class Planner:
         usage = self.state.usage
         return usage.running_full(queue, user, self.more) if usage is not None else ""
 
-    def _wait(self, wait: Wait, now: float) -> Iterator[Group]:
-        """The reason of a job that waits, if it is another than was said."""
+    def _wait(self, wait: Wait | Reserve, now: float) -> Iterator[Group]:
+        """The reason of a job that waits, if it is another than was said; another time alone is said now and then."""
+        start = 0.0
+        if isinstance(wait, Reserve) and wait.code == Code.AHEAD and wait.start > now:
+            self._say_at(start := wait.start)  # no end will wake us then: it keeps its time though it might begin now
         if wait.job in self.state.attention:
             return
-        job = self.state.jobs[wait.job]
-        if self.said.get(job.id) != (wait.code, wait.blocking):
+        job, was = self.state.jobs[wait.job], self.said.get(wait.job, ("", "", 0.0, 0.0))
+        if was[:2] != (wait.code, wait.blocking) or (start != was[2] and now >= was[3] + TIME_AGAIN_S):
             say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
             if now < say_at:  # it may well run before anybody asks
                 self._say_at(say_at)
                 return
-            self.said[job.id] = (wait.code, wait.blocking)
+            self.said[job.id] = (wait.code, wait.blocking, start, now)
             if (growth := growth_of(job)) is not None and growth.at_once:
                 yield withdrawn(job, wait.text, now)
                 return
-            yield self.reason(job, wait.code, wait.text, now)
+            yield self.reason(job, wait.code, wait.text, now, start)
 
     def _say_at(self, time: float) -> None:
         self.say_at = min(self.say_at or time, time)
@@ -373,10 +372,10 @@ class Planner:
         found = now + job.duration if job.duration else 0.0
         return min(found, self.state.expiration) if found and self.state.expiration else found or self.state.expiration
 
-    def reason(self, job: Job, code: str, text: str, now: float) -> Group:
-        """Why a job is pending."""
-        thing = f"job/{job.id}"
-        return Group([["reason", job.id, now, {"code": str(code), "text": text}]], [thing], [thing])
+    def reason(self, job: Job, code: str, text: str, now: float, start: float = 0.0) -> Group:
+        """Why a job is pending. start: when it is to begin, of one that keeps a time."""
+        thing, kept = f"job/{job.id}", {"start": start} if start else {}
+        return Group([["reason", job.id, now, {"code": str(code), "text": text, **kept}]], [thing], [thing])
 
     def _grants(self, now: float, limit: int) -> Iterator[Group]:
         """Strictly in each queue's order: each next job may queue behind running jobs of its own shape.

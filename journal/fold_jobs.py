@@ -257,7 +257,8 @@ def memo(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 
 def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    job.reason = [text(context["code"]), text(context["text"])]
+    told = [text(context["code"]), text(context["text"])]
+    job.reason = [*told, end_time(context["start"])] if "start" in context else told
 
 
 def quarantine(state: State, job: Job, ts: float, context: Context, version: int) -> None:

@@ -132,7 +132,7 @@ class Job:
         self.exits: dict[str, list[Any]] = {}
         self.requeued: list[Any] | None = None
         self.resized: list[Any] | None = None
-        self.reason: list[str] = ["", ""]
+        self.reason: list[Any] = ["", ""]
         self.waiting: dict[str, None] = {}
         self.met: dict[str, None] = {}
         self.annotations: dict[str, Any] = {}

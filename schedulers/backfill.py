@@ -46,10 +46,11 @@ class Backfill:
                 yield held(entry.job)
                 continue
             told = timeline.told(entry.job) if left else None
-            if told is not None and not moves_up and _holds(timeline, told, entry):
-                timeline.keep(told)
+            kept = _kept(timeline, told, entry) if told is not None and not (moves_up and told.claims) else None
+            if kept is not None:
+                timeline.keep(kept)
                 left -= 1
-                patient.append((entry, Reserve(entry.job, told.claims, told.start, *_why(timeline, entry))))
+                patient.append((entry, Reserve(entry.job, kept.claims, kept.start, *_why(timeline, entry))))
                 yield None
                 continue
             got = timeline.match_now(entry.request, entry.duration_s, told)
@@ -79,10 +80,19 @@ class Backfill:
             yield reserve
 
 
-def _holds(timeline: Timeline, told: Span, entry: Pending) -> bool:
-    """Whether what a job was told still holds: its time is to come, it asks for as long, and all of it is free then."""
-    same_length = abs(told.end - told.start - length_of(entry.duration_s)) < 1e-3
-    return same_length and told.start > timeline.now and timeline.can_keep(told)
+def _kept(timeline: Timeline, told: Span, entry: Pending) -> Span | None:
+    """What a job was told, if it still holds: its time is to come, it asks for as long, and all of it is free then.
+
+    Of one that is known only by what its worker has journalled the claims are not known, and whether the line has moved up its
+    worker has found out: what it gets then is what is left, or it waits for the next window.
+    """
+    length = length_of(entry.duration_s)
+    if abs(told.end - told.start - length) >= 1e-3 or told.start <= timeline.now:
+        return None
+    if told.claims:
+        return told if timeline.can_keep(told) else None
+    claims = timeline.window(entry.request, told.start, length)
+    return told._replace(claims=claims) if claims else timeline.find(entry.job, entry.request, entry.duration_s)
 
 
 def _why(timeline: Timeline, entry: Pending) -> tuple[str, str, str]:

@@ -12,10 +12,11 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
 
 from ..journal.claims import Claim
-from .policy import Decision, Place, Reserve, Wait
+from .backfill import Backfill
+from .policy import Decision, Pending, Place, Reserve, Wait
 from .request import Request
 from .resources import Pool, Unmatched
-from .timeline import FOREVER_S, OVERDUE_S, least_cores
+from .timeline import FOREVER_S, OVERDUE_S, Timeline, least_cores, timeline_of
 
 ROUNDS = 2_000  # plans made at most
 FEW = 16  # so many kinds of requests are tried one by one before a plan is made
@@ -46,11 +47,24 @@ class Forecast(NamedTuple):
     whole: bool
 
 
+class Rough(Backfill):
+    """A reservation for each of so many jobs, beside what the plan that was just made has reserved for some."""
+
+    __slots__ = ()
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(depth, depth)
+
+    def plan(self, pending: Iterable[Pending], pool: Pool, now: float) -> Iterator[Decision | None]:
+        told = {span.job for span in timeline_of(pool, now).reserved}
+        return super().plan((entry for entry in pending if entry.job not in told), pool, now)
+
+
 class Queues(Protocol):
     """The pending jobs, as they stand in line."""
 
     def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision | None]:
-        """The policy's decisions about those that are left. rough: with a reservation for each, where the policy makes some."""
+        """The policy's decisions about those that are left. rough: those of `Rough`, where the policy makes reservations."""
         ...
 
     def begins(self, job: int) -> float:
@@ -95,8 +109,8 @@ def forecast(
 
 
 class _Play:
-    """Where the play stands. live: number -> who holds what until when; ends: (when, number), a heap; stride: how many ends there
-    are between two plans."""
+    """Where the play stands. As a worker's, its pool remembers what plans have reserved. live: number -> who holds what until when;
+    ends: (when, number), a heap; stride: how many ends there are between two plans."""
 
     def __init__(
         self, queues: Queues, pool: Pool, holders: Iterable[Holder], now: float, spent: Callable[[], bool]
@@ -115,6 +129,9 @@ class _Play:
         self.starts: dict[int, Start] = {}
         self.waits: dict[int, Wait] = {}
         self.endless: dict[int, tuple[Claim, ...]] = {}
+        self.told_all = True  # whether the timeline of the last plan knows all who have begun since
+        if pool.promised is None:
+            pool.promised = {}
         pool.holders = lambda: list(self.live.values())
 
     def told(self, whole: bool) -> Forecast:
@@ -124,8 +141,15 @@ class _Play:
 
     def round(self, rough: bool = False) -> bool:
         """One plan: who begins, and who is promised what. False: it was broken off."""
-        at, first, self.first = self.at, self.first, False
-        self.pool.timeline, self.promised = None, 0.0
+        at, first, self.first, told = self.at, self.first, False, self.pool.promised
+        timeline = self.pool.timeline
+        if rough:  # nobody is promised this
+            self.pool.promised = None
+        elif isinstance(timeline, Timeline) and self.told_all:
+            timeline.go_on(at)
+        else:
+            self.pool.timeline, self.told_all = None, True
+        self.promised = 0.0
         before = self.next
         for decision in self.queues.plan(self.pool, at, rough):
             if isinstance(decision, Place):
@@ -136,6 +160,7 @@ class _Play:
                 self.waits[decision.job] = decision
             if self.spent():
                 return False
+        self.pool.promised = told
         self.stride = 1 if self.next > before or len(self.ends) <= EACH else self.stride * 2
         return True
 
@@ -156,6 +181,10 @@ class _Play:
         if end:
             heappush(self.ends, (end, self.next))
         self.next += 1
+        timeline = self.pool.timeline
+        self.told_all = self.told_all and isinstance(timeline, Timeline) and timeline.knows(job)
+        if self.pool.promised:
+            self.pool.promised.pop(job, None)
         self.starts.setdefault(job, Start(self.at, claims, False))
 
     def go_on(self) -> bool:

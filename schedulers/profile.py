@@ -57,16 +57,23 @@ class Need(NamedTuple):
         return alike and all(mine <= its for mine, its in zip(self[:4], other[:4], strict=True))
 
 
-class Growth(NamedTuple):
+class Growth:
     """When units come free, what runs being all there is. times ascending; units[k]: how many there are from times[k] on.
 
-    firsts: ascending, when there is one on a node, and its position: `nodes[k]` has one from `firsts[k]` on.
+    firsts: ascending, when there is one on a node, and its position: `nodes[k]` has one from `firsts[k]` on. gains: (when, how many
+    more, position). seen: of how many changes of a profile's nodes this is.
     """
 
-    times: list[float]
-    units: list[int]
-    firsts: list[float]
-    nodes: list[int]
+    __slots__ = ("firsts", "gains", "nodes", "seen", "times", "units")
+
+    def __init__(self, gains: list[tuple[float, int, int]], firsts: list[tuple[float, int]], seen: int) -> None:
+        gains.sort()
+        firsts.sort()
+        self.gains, self.seen = gains, seen
+        self.times = [time for time, _, _ in gains]
+        self.units = list(accumulate([units for _, units, _ in gains]))
+        self.firsts = [time for time, _ in firsts]
+        self.nodes = [i for _, i in firsts]
 
     def reached(self, units: int) -> float:
         """When there are so many."""
@@ -94,6 +101,7 @@ class Profile:
         #: many looks need not ask.
         self.on: list[list[tuple[float, float, int, int, int, int]]] = [[] for _ in pool.nodes]
         self._growth: dict[tuple[Need, bytes], Growth] = {}
+        self._touched: list[int] = []  # positions at which somebody has begun since, one after the other
         self._looks: dict[tuple[Need, bytes, float], Look] = {}
         # (constraint, what, length, start): who asks for no less of everything begins no earlier in this plan.
         self._least: list[tuple[bytes, Need, float, float]] = []
@@ -133,7 +141,7 @@ class Profile:
                 cores, gpus, memory_mb = free[k]
                 free[k] = (cores & ~claim[1], gpus & ~claim[2], memory_mb - claim[3])
             self.counts[i] = [cores.bit_count() for cores, _, _ in free]
-        self._growth.clear()
+            self._touched.append(i)
         self._looks.clear()
         insort(self._ends, end)
 
@@ -143,7 +151,6 @@ class Profile:
         kept = self.kept[job] = Kept(start, end, job, held, sum(free[0].bit_count() for free in held.values()))
         for i, one in held.items():
             self.on[i].append((start, end, *one, job))
-        insort(self._ends, end)
         insort(self.by_end, kept, key=_end_of)
         insort(self.by_start, kept, key=_start_of)
         for look in self._looks.values():
@@ -158,6 +165,15 @@ class Profile:
         self.by_start.remove(kept)
         for i in kept.held:
             self.on[i] = [one for one in self.on[i] if one[5] != job]
+        self._least.clear()
+        self._looks.clear()
+
+    def go_on(self, now: float) -> None:
+        """It is later, and nothing is reserved any more."""
+        self.now = now
+        for i in {i for kept in self.kept.values() for i in kept.held}:
+            self.on[i] = []
+        self.kept, self.by_start, self.by_end = {}, [], []
         self._least.clear()
         self._looks.clear()
 
@@ -205,6 +221,15 @@ class Profile:
         found.need = need
         return found
 
+    def at(self, request: Request, start: float, length: float) -> tuple[Claim, ...] | None:
+        """What the request would get in all of [start, start + length); None if it does not fit then."""
+        flat = request.flat
+        assert flat is not None
+        need, among = _need(flat), self.pool.usable & self.pool.matching(request)
+        growth = self._grown(need, request.constraint_key, among)
+        look = Look(self, need, growth, among, length)
+        return self._pick(flat, need, growth, look, start) if look.room(start) >= need.total else None
+
     # -- looks ----------------------------------------------------------------------------------------------------
 
     def free_in(self, i: int, start: float, end: float) -> Free:
@@ -249,31 +274,39 @@ class Profile:
         key = (need._replace(total=0), constraint_key)
         found = self._growth.get(key)
         if found is None:
-            gains: list[tuple[float, int]] = []
-            firsts: list[tuple[float, int]] = []
-            simple = not (need.gpus or need.memory_mb or need.exclusive)
-            for i in positions(among):
-                times, had = self.times[i], 0
-                if simple and need.by_node:
-                    at = bisect_left(self.counts[i], need.cores)
-                    if at < len(times):
-                        gains.append((times[at], 1))
-                        firsts.append((times[at], i))
-                    continue
-                if simple:
-                    units = [count // need.cores for count in self.counts[i]]
-                else:
-                    units = [self.units(need, i, free) for free in self.free[i]]
-                for time, here in zip(times, units, strict=True):
-                    if here > had:
-                        if not had:
-                            firsts.append((time, i))
-                        gains.append((time, here - had))
-                        had = here
-            gains.sort()
-            firsts.sort()
-            found = self._growth[key] = Growth(*_added(gains), [time for time, _ in firsts], [i for _, i in firsts])
+            found = self._growth[key] = Growth(*self._gains(need, positions(among)), len(self._touched))
+        elif found.seen < len(self._touched):
+            changed = set(self._touched[found.seen :])
+            gains, firsts = self._gains(need, [i for i in changed if among >> i & 1])
+            gains += [gain for gain in found.gains if gain[2] not in changed]
+            firsts += [(time, i) for time, i in zip(found.firsts, found.nodes, strict=True) if i not in changed]
+            found = self._growth[key] = Growth(gains, firsts, len(self._touched))
         return found
+
+    def _gains(self, need: Need, among: Iterable[int]) -> tuple[list[tuple[float, int, int]], list[tuple[float, int]]]:
+        """Of these nodes: (when, how many units more, position), and (when there is the first one, position)."""
+        gains: list[tuple[float, int, int]] = []
+        firsts: list[tuple[float, int]] = []
+        simple = not (need.gpus or need.memory_mb or need.exclusive)
+        for i in among:
+            times, had = self.times[i], 0
+            if simple and need.by_node:
+                at = bisect_left(self.counts[i], need.cores)
+                if at < len(times):
+                    gains.append((times[at], 1, i))
+                    firsts.append((times[at], i))
+                continue
+            if simple:
+                units = [count // need.cores for count in self.counts[i]]
+            else:
+                units = [self.units(need, i, free) for free in self.free[i]]
+            for time, here in zip(times, units, strict=True):
+                if here > had:
+                    if not had:
+                        firsts.append((time, i))
+                    gains.append((time, here - had, i))
+                    had = here
+        return gains, firsts
 
     def _known_least(self, need: Need, constraint_key: bytes, length: float) -> float:
         found = self.now
@@ -284,8 +317,9 @@ class Profile:
 
     def _next_end(self, moment: float) -> float:
         """When something ends, the first time after this one."""
-        at = bisect_right(self._ends, moment)
-        return self._ends[at] if at < len(self._ends) else FOR_EVER
+        at, then = bisect_right(self._ends, moment), bisect_right(self.by_end, moment, key=_end_of)
+        runs = self._ends[at] if at < len(self._ends) else FOR_EVER
+        return min(runs, self.by_end[then].end) if then < len(self.by_end) else runs
 
     @staticmethod
     def _not_before(growth: Growth, total: int, moment: float) -> float:
@@ -322,12 +356,6 @@ class Profile:
             if not left:
                 break
         return tuple(claims)
-
-
-def _added(amounts: Iterable[tuple[float, int]]) -> tuple[list[float], list[int]]:
-    """Times, and what has come together by then. amounts: in the order of their times."""
-    pairs = list(amounts)
-    return [time for time, _ in pairs], list(accumulate(amount for _, amount in pairs))
 
 
 def _need(flat: Flat) -> Need:

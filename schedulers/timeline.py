@@ -8,7 +8,7 @@ it holds (until `free`); it is expected to be over a second from now, and goes o
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ class Span(NamedTuple):
     claims: tuple[Claim, ...]
 
 
+def _end_of(span: Span) -> float:
+    return span.end
+
+
 def length_of(duration_s: float) -> float:
     """How long a job of this limit (0: none) is taken to run."""
     return duration_s or FOREVER_S
@@ -51,11 +55,12 @@ class Timeline:
         self.pool = pool
         self.now = now
         running = (Span(now, max(end, now + OVERDUE_S) if end else now + FOREVER_S, job, claims) for job, end, claims in holders)
-        self._spans = sorted(running, key=lambda span: span.end)
+        self._spans = sorted(running, key=_end_of)
         self.reserved: list[Span] = []  # by start
         self._views: dict[int, _Window] = {}  # number of reservations it respects -> what is free now besides them
         self._profile: Profile | None = None
         self._begun: list[Span] = []  # what the profile has not been told
+        self._placed: set[int] = set()
         self._hidden = False  # does anybody hold something in a node whose cores, GPUs and memory tell nothing of it?
         self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
 
@@ -100,22 +105,25 @@ class Timeline:
         for view in self._views.values():
             view.take(claims)
         span = Span(self.now, self.now + length_of(duration_s), job, claims)
-        insort(self._spans, span, key=lambda span: span.end)
+        insort(self._spans, span, key=_end_of)
         self._begun.append(span)
+        self._placed.add(job)
 
     # -- later ----------------------------------------------------------------------------------------------------
 
     def reserve(self, job: int, request: Request, duration_s: float) -> Span | None:
         """Reserve the earliest window in which the request fits beside all that runs and is reserved; None if there is none."""
-        length = length_of(duration_s)
-        few = self._profile is None and not self.reserved and len(self._spans) <= FEW
-        profile = self._told_profile() if self.pool.by_counts(request) and not few else None
-        if profile is not None and self._hidden and request.flat is not None and request.flat.exclusive:
-            profile = None
-        span = self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
+        span = self.find(job, request, duration_s)
         if span is not None:
             self.keep(span)
         return span
+
+    def find(self, job: int, request: Request, duration_s: float) -> Span | None:
+        """That window, not reserved."""
+        length = length_of(duration_s)
+        few = self._profile is None and not self.reserved and len(self._spans) <= FEW
+        profile = self._profile_for(request) if not few else None
+        return self._search(job, request, length) if profile is None else self._look_up(profile, job, request, length)
 
     def told(self, job: int) -> Span | None:
         """What an earlier plan has reserved for a job, None if nothing is known of it."""
@@ -139,6 +147,28 @@ class Timeline:
         if self._profile is not None:
             self._profile.release(job)
 
+    def window(self, request: Request, start: float, length: float) -> tuple[Claim, ...] | None:
+        """What a request would get in all of [start, start + length) beside all that runs and is reserved, None for nothing."""
+        profile = self._profile_for(request)
+        if profile is not None:
+            return profile.at(request, start, length)
+        got = self._window_at(start, start + length).pool.match(request)
+        return None if isinstance(got, Unmatched) else got
+
+    def go_on(self, now: float) -> None:
+        """Another plan, later: whoever ends by then has given back to the pool what he held, and nothing is reserved any more."""
+        self.now = now
+        del self._spans[: bisect_right(self._spans, now, key=_end_of)]
+        self.reserved.clear()
+        self._views.clear()
+        self._refused.clear()
+        if self._profile is not None:
+            self._told_profile().go_on(now)
+
+    def knows(self, job: int) -> bool:
+        """Whether it was told that a job has begun."""
+        return job in self._placed
+
     def can_keep(self, span: Span) -> bool:
         """Whether exactly this is free in its whole time beside all that runs and is reserved.
 
@@ -156,6 +186,13 @@ class Timeline:
         except Conflict:
             return False
         return True
+
+    def _profile_for(self, request: Request) -> Profile | None:
+        """The profile, if it tells all about such a request."""
+        if not self.pool.by_counts(request):
+            return None
+        profile = self._told_profile()
+        return None if self._hidden and request.flat is not None and request.flat.exclusive else profile
 
     def _whole(self, claims: Sequence[Claim]) -> bool:
         """Whether what is drawn is drawn in nodes that are held as wholes, so that whoever has these has it."""

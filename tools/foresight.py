@@ -13,25 +13,28 @@ if TYPE_CHECKING:
     from .jobview import View
 
 BUDGET_S = 0.2  # of a listing; what is not found by then has no estimate there (`fluxkv explain` takes longer)
+PATIENCE = 3.0
 SHOWN_BY = frozenset(("contextual_info", "info", "reason", "t_estimate", "eta", "annotations", "sched", "sched.t_estimate",
                       "annotations.sched", "annotations.sched.t_estimate", "sched.reason_pending",
                       "annotations.sched.reason_pending"))  # fmt: skip
 
 
 class Budget:
-    """So many seconds from now on."""
+    """So many seconds of processor time from now on, and no more than `PATIENCE` times as long by the clock: on a busy machine a
+    listing waits a moment longer rather than to have no estimates."""
 
     def __init__(self, seconds: float) -> None:
-        self._half = time.monotonic() + seconds / 2
-        self._end = self._half + seconds / 2
+        self._seconds = seconds
+        self._at, self._end = time.thread_time(), time.monotonic() + PATIENCE * seconds
 
     def spent(self) -> bool:
         """No more of it is left."""
-        return time.monotonic() > self._end
+        return time.thread_time() - self._at > self._seconds or time.monotonic() > self._end
 
     def half_spent(self) -> bool:
         """The other half is left at most."""
-        return time.monotonic() > self._half
+        used, left = time.thread_time() - self._at, self._end - time.monotonic()
+        return used > self._seconds / 2 or left < PATIENCE * self._seconds / 2
 
 
 def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: float = BUDGET_S) -> None:

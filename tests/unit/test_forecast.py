@@ -16,7 +16,7 @@ from fluxkv.journal.job import RUN, SCHED
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.backfill import Conservative, Easy, Hybrid
 from fluxkv.schedulers.fcfs import Fcfs
-from fluxkv.schedulers.forecast import EACH, Forecast, forecast
+from fluxkv.schedulers.forecast import EACH, Forecast, Rough, forecast
 from fluxkv.schedulers.policy import Code, Decision, Pending, Place, Policy
 from fluxkv.schedulers.request import Request, compile_request
 from fluxkv.schedulers.resources import Pool
@@ -43,7 +43,7 @@ class OneLine:
         self.left = {entry.job: entry for entry in sorted(entries, key=lambda entry: entry.sort_key)}
 
     def plan(self, pool: Pool, now: float, rough: bool = False) -> Iterator[Decision]:
-        policy = Conservative() if rough else self.policy
+        policy = Rough(256) if rough else self.policy
         return policy.plan(iter(list(self.left.values())), pool, now)
 
     def begins(self, job: int) -> float:
@@ -192,6 +192,36 @@ def test_a_worker_does_what_was_foretold() -> None:
             assert list(start.claims) == list(rig.job(id).claims)
             waiting.remove(id)
             running.append(id)
+
+
+def test_who_keeps_a_time_though_he_would_fit_is_not_told_to_begin_now() -> None:
+    """On what plans have promised only the worker that made them knows: it says so, once, and estimates go by that."""
+    rig = Rig(16, config={"policy": {"scheduler": {"queue-policy": "conservative"}}})
+    ids = [rig.submit(spec(2, nodes=count, duration=minutes * 60.0), turn=False) for count, minutes in CLASSIC]
+    rig.turn()
+    assert [number for number, id in enumerate(ids, 1) if rig.job(id).state == RUN] == [1, 7, 11]
+    rig.turn(seconds=1.0)
+    begun = rig.now
+    rig.started(ids[6])
+    rig.over(ids[6])
+    rig.turn(seconds=1.0)
+    ninth = rig.job(ids[8])
+    assert ninth.state == SCHED
+    code, _, start = ninth.reason
+    assert code == "ahead"
+    assert start > begun + 3600.0
+    told = Outlook(rig.journal.load(), rig.now).start(ninth)
+    assert told is not None
+    assert (told.time, told.reserved) == (start, True)
+    assert len(told.claims) == 2
+    version = rig.state.version
+    rig.turn(seconds=30.0)
+    assert rig.state.version == version, "said once"
+    blind = rig.journal.load()
+    blind.jobs[ids[8]].reason = ["", ""]
+    unknown = Outlook(blind, rig.now).start(ninth)
+    assert unknown is not None
+    assert unknown.time == rig.now, "what a plan without that memory would do"
 
 
 def test_queues_limits_and_nodes_out_of_use() -> None:
