@@ -86,7 +86,8 @@ class _Feed:
 
     def __init__(self, lane: _Lane) -> None:
         self._lane, self._keys, self.policy = lane, lane.keys, lane.policy
-        self._next = 0
+        self._next, self.queue = 0, ""
+        self.read: list[object] = [0, ""]  # as `in_turns` wants it: nobody asks here who was looked at last
 
     @property
     def key(self) -> tuple[float, int, int]:
