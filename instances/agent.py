@@ -16,7 +16,7 @@ from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, hello, split_key
 from .branches import Branches
-from .facts import Rows, cut, rest
+from .facts import Pace, Rows, cut, rest
 from .reactor import (
     Answered,
     Input,
@@ -35,8 +35,6 @@ from .reactor import (
 from .script_orders import attempt_key, build_script
 
 PROBE = 1 << 40
-BURST = 5.0
-FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
 ROWS = 2000  # facts in one report at most
 LEFT = "lost: its node left the instance"  # the end of what ran on a joined host that is stopped
 
@@ -56,14 +54,14 @@ class Agent(Branches):
         self.names: dict[tuple[int, int, int, str], str] = {}  # (job, version, rank, letter) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
         self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
+        self.later: list[tuple[int, dict[str, Any], str]] = []  # orders that wait for the end of what has their name
         self.held: list[str] | None = None
         self.unread: list[Messages] = []  # orders that wait for the launcher's list
         self.inflight: Append | None = None
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
-        self.last_report = 0.0
-        self.bucket = 0.0
+        self.pace = Pace()
         self.trims: dict[int, str] = {}
         self.now = 0.0  # of this step
         self.seq = PROBE
@@ -127,7 +125,7 @@ class Agent(Branches):
                         outputs.append(ToLauncher(["launch", launches]))
                         launches = []
                     if order[0] == "adopted":
-                        self.adopted(f"{order[1]}.{order[2]}.{rank}")
+                        self.adopted(self.key_of(f"{order[1]}.{order[2]}", rank))
                     elif order[0] == "hello":
                         self._greeted()
                     else:
@@ -144,6 +142,9 @@ class Agent(Branches):
         if key in self.placed:
             return  # the same order again: it has been started
         placed = Placed(key, job, version, rank)
+        if (job, version, rank, placed.letter) in self.names:
+            self.later.append((rank, order, id))  # the node was its before: first that end is settled
+            return
         if self.ran_before(placed):
             return
         try:
@@ -161,6 +162,14 @@ class Agent(Branches):
             placed.claim = attempt["held"] = [order["claim"], order["nodes"]]
         self._place(placed)
         launches.append(attempt)
+
+    def _launch_later(self, outputs: list[Output]) -> None:
+        later, self.later = self.later, []
+        launches: list[dict[str, Any]] = []
+        for rank, order, id in later:
+            self._launch(rank, order, id, launches)
+        if launches:
+            outputs.append(ToLauncher(["launch", launches]))
 
     def _place(self, placed: Placed) -> None:
         self.placed[placed.key] = placed
@@ -181,9 +190,9 @@ class Agent(Branches):
     def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:
         what = order[0]
         if what == "forget":
-            self.forget(f"{order[1]}.{rank}", outputs)
+            self.forget(self.key_of(order[1], rank), outputs)
             return
-        key = f"{order[1]}.{order[2]}.{rank}"
+        key = self.key_of(f"{order[1]}.{order[2]}", rank)
         known = key in self.placed
         if what == "recall":
             if known:
@@ -328,22 +337,11 @@ class Agent(Branches):
         self._send(events, bumps, exact, outputs)
 
     def _too_soon(self, now: float, outputs: list[Output]) -> bool:
-        """Facts after a quiet time go out at once; in a flood they wait a few milliseconds for company.
-
-        A bucket of `BURST` reports refills by one every `report_s` (`pace`): a few jobs never wait, a flood is paced.
-        """
         facts = sum(map(len, self.rows.values())) + len(self.unsaid)
-        if not facts:
-            return True
-        if not 0.0 <= now - self.last_report < 60.0:
-            self.last_report = now - 1.0  # first report, or the clock was set
-        self.bucket = min(BURST, self.bucket + (now - self.last_report) / self.host.report_s)
-        self.last_report = now
-        if self.bucket < 1.0 and len(self.placed) > FEW and facts < MANY:
-            outputs.append(WakeAt(now + (1.0 - self.bucket) * self.host.report_s))
-            return True
-        self.bucket = max(0.0, self.bucket - 1.0)
-        return False
+        wait_s = self.pace.wait_s(now, facts, len(self.placed), self.host.report_s) if facts else 0.0
+        if wait_s:
+            outputs.append(WakeAt(now + wait_s))
+        return not facts or bool(wait_s)
 
     def _collect_starts(self) -> None:
         """A start is said once, and not at all when the end can be said with it."""
@@ -407,6 +405,7 @@ class Agent(Branches):
             self._unplace(key)
         if acks:
             outputs.append(ToLauncher(["ack", acks]))
+            self._launch_later(outputs)
         for rank, cursor in self.cursors.items():
             before = int(self.trims.get(rank, "0").partition("-")[0])
             if int(cursor.partition("-")[0]) > before + 64:

@@ -20,6 +20,8 @@ from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell
 from .staging import Row, rows_of
 from .templates import expand, expand_all, has_template, job_words, names_tag, names_task, task_words
 
+PART = "~"
+
 
 class Placed:
     """An attempt the launcher was given, as the agent remembers it.
@@ -97,9 +99,10 @@ def hello(
 
 
 def split_key(key: str) -> tuple[int, int, int]:
-    """(job, version, rank) of a launcher key `<job>.<version>-<epoch>.<rank>`."""
+    """(job, version, rank) of a launcher key `<job>.<version>-<epoch>.<rank>`; behind the rank of a node that came while the job
+    ran stands `~` and its index in the job, so that one that comes twice has two."""
     job, attempt, rank = key.split(".")
-    return int(job), int(attempt.partition("-")[0]), int(rank)
+    return int(job), int(attempt.partition("-")[0]), int(rank.partition(PART)[0])
 
 
 def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dict[str, Any]:

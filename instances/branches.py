@@ -14,9 +14,10 @@ from typing import Any
 from ..journal.scripts import EPILOG, HOUSEKEEPING, LETTERS, entry_of
 from ..kvs.epochs import belongs, settle, spans
 from ..kvs.port import Meta, id_pair
-from .attempts import Placed
+from .attempts import Placed, split_key
 from .facts import Rows
 from .reactor import Follow, Messages, Output, ToLauncher
+from .script_orders import letter_of
 
 ANY = 1 << 62  # a tip past all versions
 LATELY = 4  # epochs
@@ -166,6 +167,11 @@ class Branches:
         self._place(placed)
         self._over(told)
         return True
+
+    def key_of(self, name: str, rank: int) -> str:
+        """The launcher's key of an attempt by this name on a rank."""
+        plain = f"{name}.{rank}"
+        return plain if plain in self.placed else self.names.get((*split_key(plain), letter_of(plain)), plain)
 
     # -- guards ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,9 +32,11 @@ from .paths import StateDir, find_uri, state_dir_of
 if TYPE_CHECKING:
     from ..journal.job import Job
     from ..journal.resource_graph import ResourceGraph
+    from ..journal.state import State
 
 ALLOC_WAIT_S = 30.0
 MEMO_TRIES = 20
+MEMBER_LOOK_S = 2.0
 SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
 
@@ -198,14 +200,15 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         store.note_child(as_child(here, uri))  # before there is one, or it is ours
         meta = store.meta()
         first = _first_inventory(store, here)
-        nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})}
-        graph = _parent_graph(store, first) if here.node == 0 else None  # other nodes only follow
+        leads = here.node == 0
+        nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})} if leads else {}
+        graph = _parent_graph(store, first) if leads else None
     finally:
         store.close()
     rows: list[Row] = []
     if here.node == 0 and here.number > 1:
         seal_earlier(here)
-    for claim in sorted(claims):
+    for claim in sorted(claims) if here.node == 0 else ():  # others only follow
         node = nodes[claim.rank]
         kept = tuple(name for name in node.properties if not name.startswith("+"))
         rows.append((node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
@@ -344,20 +347,53 @@ def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> 
     raise Unavailable(f"{public(uri)}: its leading node has not started it", code="no-instance")
 
 
-def wait_until_stopped(uri: str) -> None:
-    """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody)."""
+def wait_until_member(uri: str, here: Place) -> bool:
+    """Block until a follower's node is in the instance's inventory; False if it is not to be: the instance has stopped, or the
+    node is asked back before it was used. Of the nodes that its job began with that is so from the first event on; of one that
+    came later its leading keeper says so."""
+
+    def asked_back() -> bool:
+        from ..journal.resizing import index_of, leaving_of
+
+        with closing(open_store(here.parent)) as store:
+            job = Journal(store).look().jobs.get(here.job)
+        leaving = leaving_of(job) if job is not None and job.holds else {}
+        return job is None or not job.holds or here.node in {index_of(job, rank) for rank in leaving}
+
+    return _wait(uri, lambda state: here.node in state.nodes, asked_back)
+
+
+def wait_until_stopped(uri: str, rank: int = -1) -> None:
+    """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody), or
+    the node `rank` is in its inventory no more."""
+    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes)
+
+
+def _wait(uri: str, done: Callable[[State], bool], never: Callable[[], bool] = lambda: False) -> bool:
+    """Until it is so (True), or the instance has stopped, or it will never be so (asked when nothing has come for a while)."""
     store = open_store(uri)
     while True:
         state = Journal(store).look()
         if state.instance.get("stopped"):
-            return
+            return False
+        if done(state):
+            return True
         try:
             with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=float("inf"))) as tail:
-                while True:
-                    for commit in tail.poll(5.0)[0]:
-                        if any(name == "instance-stop" for name, *_ in well_formed(commit.events)):
-                            return
+                if _quiet(tail, never):
+                    return False
         except Corrupt:  # history was lost, and adopted without: what is there now decides
             time.sleep(1.0)
 
 
+def _quiet(tail: Tail, never: Callable[[], bool]) -> bool:
+    """Read on until something has changed that is waited for (False), or never will (True)."""
+    asked = time.monotonic()
+    while True:
+        for commit in tail.poll(MEMBER_LOOK_S)[0]:
+            if any(name in ("instance-stop", "resource-define") for name, *_ in well_formed(commit.events)):
+                return False
+        if time.monotonic() - asked >= MEMBER_LOOK_S:
+            asked = time.monotonic()
+            if never():
+                return True

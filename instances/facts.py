@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+BURST = 5.0
+FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
 KINDS = ("start", "over", "unstarted", "timeout", "script", "exit")
 
 
@@ -71,3 +73,26 @@ def rest(rows: Rows, first: Rows) -> Rows:
     told = {(row[0], row[1]) for row in first.start}
     rest.start = [row for row in rows.start if (row[0], row[1]) not in told]
     return rest
+
+
+class Pace:
+    """When facts go out: after a quiet time at once; in a flood they wait a few milliseconds for company.
+
+    A bucket of `BURST` reports refills by one every `report_s` (`pace`): a few jobs never wait, a flood is paced.
+    """
+
+    __slots__ = ("_bucket", "_last")
+
+    def __init__(self) -> None:
+        self._last = self._bucket = 0.0
+
+    def wait_s(self, now: float, facts: int, held: int, report_s: float) -> float:
+        """How long so many facts are to wait; 0.0: they go now. held: attempts on the host."""
+        if not 0.0 <= now - self._last < 60.0:
+            self._last = now - 1.0  # first report, or the clock was set
+        self._bucket = min(BURST, self._bucket + (now - self._last) / report_s)
+        self._last = now
+        if self._bucket < 1.0 and held > FEW and facts < MANY:
+            return (1.0 - self._bucket) * report_s
+        self._bucket = max(0.0, self._bucket - 1.0)
+        return 0.0

@@ -90,7 +90,7 @@ def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting
     unknown, settled = [], []
     for key in sorted(listed - known):
         job_of = state.jobs.get(split_attempt(key))
-        if job_of is None or job_of.key != key:
+        if job_of is None or job_of.key != key or (job_of.holds and rank not in job_of.ranks):
             unknown.append(key)
         else:
             settled.append(key)  # over and settled: its node will hear so

@@ -12,6 +12,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from ..journal.claims import Claim, to_wire
+from ..journal.config import SIZES
+from ..journal.decide_resize import staying
 from ..journal.derive import Group
 from ..journal.holding import pools_of, words_of
 from ..journal.ids import f58
@@ -21,6 +23,7 @@ from ..journal.jobspec_check import SLOTS
 from ..journal.node import Node
 from ..journal.resizing import force_at, growth_of, next_index
 from ..journal.state import State
+from ..journal.summary import sizes
 from ..journal.wire import pack
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
@@ -28,6 +31,7 @@ from ..schedulers.policy import Pending
 from ..schedulers.request import Request, compile_request
 from .commits import premises
 from .orders import launch_orders
+from .plan_inputs import usable_pool
 
 if TYPE_CHECKING:
     from .planner import Planner
@@ -73,6 +77,24 @@ def why_not(state: State, job: Job) -> str:
     return "" if job.state == RUN else "it does not run"
 
 
+def check(state: State, job: Job, nodes: int) -> None:
+    """Raise `Rejected` where a job can never have as many nodes more: there are not as many of its kind, or its queue's limits."""
+    request = request_of(state, job, nodes)
+    pool, _ = usable_pool(state)
+    if pool.satisfiable(request) is not None:
+        raise Rejected(f"job {f58(job.id)}: {explain(request, pool).text}", code="unsatisfiable", hint="fluxkv resource list")
+    rules = state.rules.of(job.queue)
+    if rules is not None and rules.limits.most != (None, None, None):
+        kept = [claim for claim in job.claims if claim.rank in staying(job)]
+        more = sizes(jobspec_of(job, nodes))
+        held = (len(kept), sum(one.cores.bit_count() for one in kept), sum(one.gpus.bit_count() for one in kept))
+        for name, mine, new, most in zip(SIZES, held, more, rules.limits.most, strict=True):
+            if most is not None and mine + new > most:
+                where = f"queue {rules.name}: " if state.rules.queues else ""
+                why = f"{where}{mine + new} {name[1:]} are more than the {most} allowed"
+                raise Rejected(f"job {f58(job.id)}: {why}", code="limit", hint=f"limits.job-size.max.{name}")
+
+
 def made_of(job: Job) -> bytes:
     """What its place in line rests on."""
     growth = growth_of(job)
@@ -112,8 +134,8 @@ def _orders(job: Job, claims: Sequence[Claim], nodes: Mapping[int, Node]) -> lis
         for name in ("ranks", "refuse"):
             order.pop(name, None)
         order.update(
-            attempt=job.attempt_id, index=index + at, nodes=total, first=max(job.ntasks, index) + at, count=1, shape="",
-            total=max(job.ntasks, index) + len(claims),
+            attempt=job.attempt_id, index=index + at, part=index + at, nodes=total, first=max(job.ntasks, index) + at, count=1,
+            shape="", total=max(job.ntasks, index) + len(claims),
         )  # fmt: skip
     return found
 

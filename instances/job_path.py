@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.ids import f58, parse_id
+from ..journal.resizing import is_start
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.uri import parse_uri
 from .child import child_namespace, child_number, child_space
@@ -223,8 +224,3 @@ def command_of(job: Job, journal: Journal | None = None) -> list[str]:
     except (KeyError, IndexError, TypeError):
         return []
     return [str(word) for word in command] if isinstance(command, list) else [str(command)]
-
-
-def is_start(command: list[str]) -> bool:
-    """Whether a command is `fluxkv start`, by whatever path."""
-    return len(command) > 1 and command[0].rpartition("/")[2] == "fluxkv" and command[1] == "start"

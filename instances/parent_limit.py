@@ -27,9 +27,12 @@ PRUNED = 200  # commits behind the tip at which a guard may be pruned
 def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
     """What a child's keeper does every second. store: of the child."""
     from .boot import say
+    from .parent_claims import ParentClaims
 
     parent = open_store(settings["parent"], patience_s=0.0)
-    return ParentLimit(parent, settings, lambda events: say(store, events)).look
+    limit = ParentLimit(parent, settings, lambda events: say(store, events))
+    claims = ParentClaims(parent, store, settings)
+    return lambda: claims.look(limit.look())
 
 
 class ParentLimit:
@@ -42,8 +45,9 @@ class ParentLimit:
         self._end = float(settings["R"]["execution"].get("expiration") or 0.0)
         self._sure = time.monotonic()
 
-    def look(self) -> None:
-        """Say the new end if it has moved. A parent that does not answer is asked again the next time."""
+    def look(self) -> bool:
+        """Say the new end if it has moved; whether anything was said of the job since the last look (or may have been). A parent
+        that does not answer is asked again the next time."""
         try:
             tip = self._parent.meta().version  # before the bumps, so that none before it is missed
             (bumped,) = self._parent.bumps([f"job/{self._job}"])
@@ -53,13 +57,14 @@ class ParentLimit:
             elif not bumped and tip - self._seen > PRUNED and time.monotonic() - self._sure > UNSURE_S:
                 found = self._fold()
             elif not bumped and tip - self._seen > PRUNED:
-                return  # what has been passed over so far stays to be looked behind
+                return False  # what has been passed over so far stays to be looked behind
             if found is not None and found != self._end:
                 self._say([["resource-update", "resource", time.time(), {"expiration": found}]])
                 self._end = found
-            self._seen = max(tip, bumped)
+            news, self._seen = bumped > self._seen or (not bumped and found is not None), max(tip, bumped)
+            return news
         except FluxkvError:
-            return
+            return False
 
     def _read(self, until: int) -> float | None:
         """The last end that the commits up to a version name, or None."""

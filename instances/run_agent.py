@@ -72,7 +72,7 @@ class AgentRunner(Runner):
         self.spool_id = spool_id(spool)
         self.offline_after_s = 0.0
         self.contact = Contact()
-        names, cpus = self._nodes(store)
+        names, cpus = self._nodes(store, begins=True)
         host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp", cpus, daemon.state_dir.path,
                     meta.origin_ms, bool(settings.get("join")), pace_of(settings).report_s)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")
@@ -108,14 +108,14 @@ class AgentRunner(Runner):
         self.add_timer(1.0, self.watch_keeper)
         self.add_timer(beat_period(self.offline_after_s), self._beat)
 
-    def _nodes(self, store: Store) -> tuple[dict[int, str], dict[int, list[int]]]:
+    def _nodes(self, store: Store, begins: bool = False) -> tuple[dict[int, str], dict[int, list[int]]]:
         """The nodes that are ours (rank -> host), and which CPUs their cores are where tasks are bound to them."""
         ranks, joined = self.settings.get("ranks"), self.spool_id if self.settings.get("join") else ""
         state = Journal(store, by="agent").look()
         nodes, self.offline_after_s = state.nodes, state.rules.offline_after_s
         names = {rank: node.host for rank, node in nodes.items() if node.joined == joined and (ranks is None or rank in ranks)}
         self.unheard = not all(nodes[rank].online for rank in names)
-        if joined and not names:
+        if not names and (joined or begins):
             raise Rejected(
                 f"rank {ranks} is not this host's any more: it was taken out of the inventory, or joined from elsewhere",
                 code=NOT_OURS, hint="run fluxkv agent --join again",
@@ -126,6 +126,8 @@ class AgentRunner(Runner):
     def _adopt(self, inventory: list[int], tip: str) -> None:
         """Somebody has reloaded the inventory, or the config."""
         names, self.reactor.host.cpus = self._nodes(self.store)
+        if not names:
+            return  # its node goes: whoever has started us ends us
         for rank in adopt(self.reactor, names, tip):
             key = self.keys.inbox(f"node/{rank}")
             self.names[key] = f"node/{rank}"
@@ -136,9 +138,8 @@ class AgentRunner(Runner):
             if self.subscription is not None:
                 self.subscription.forget(key)
         self._save_cursors()  # before the hello: who comes after us must not take orders to a new node for old ones
-        self.inventory = inventory
+        self.inventory, self.wake_at = inventory, time.time()
         self.reactor.hello_due = self.reactor.hello_due or self.unheard  # out of the inventory and back, say
-        self.wake_at = time.time()
 
     # -- cursors --------------------------------------------------------------------------------------------------
 
@@ -196,8 +197,7 @@ class AgentRunner(Runner):
         if self.client.connected:
             self.client.flush()
             events = self.client.poll()
-            if events and events[-1][0] == "gone":
-                events.pop()
+            if events and events[-1][0] == "gone" and events.pop():
                 inputs.append(LauncherLost(True))
                 self.log.say("warning", "the launcher is gone; its tasks go on or are reported when it is back")
             if events:

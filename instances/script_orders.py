@@ -15,7 +15,7 @@ from ..journal.idset import format_ids
 from ..journal.job import Job
 from ..journal.scripts import LETTERS, Script
 from ..journal.state import State
-from .attempts import Host
+from .attempts import PART, Host
 
 if TYPE_CHECKING:  # an agent needs none of what a worker does here with it
     from ..journal.derive import Group
@@ -83,7 +83,8 @@ def letter_of(key: str) -> str:
 
 def attempt_key(order: dict[str, Any], id: str, rank: int) -> str:
     """The launcher's key of what an order in the entry `id` begins on a rank."""
-    return f"{order['job']}.{order.get('attempt') or id}{LETTERS.get(order.get('kind', ''), '')}.{rank}"
+    part = f"{PART}{order['part']}" if "part" in order else ""
+    return f"{order['job']}.{order.get('attempt') or id}{LETTERS.get(order.get('kind', ''), '')}.{rank}{part}"
 
 
 class HousekeepingCare:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 def task_pids(uri: str, job: Job) -> dict[int, list[int]]:
     """Rank of a node -> process ids of the job's tasks there, in the order of their task ranks; only ranks of this host."""
+    from .attempts import split_key
     from .spool import Record
 
     directory = state_dir_of(uri)
     if directory is None:
         return {}
     begun = Record(directory.spool).lost
-    keys = {rank: f"{job.key}.{rank}" for rank in job.ranks}
-    return {rank: begun[key].pids for rank, key in keys.items() if key in begun}
+    ranks = set(job.ranks)
+    found = {split_key(key)[2]: one.pids for key, one in begun.items() if key.startswith(f"{job.key}.")}
+    return {rank: found[rank] for rank in sorted(ranks.intersection(found))}

@@ -80,7 +80,7 @@ def leave(state: State, rank: int, now: float) -> Decision:
 
 def _inventory(state: State, rank: int, record: NodeRecord | None) -> ResourceSet:
     """What there is, with this record for the rank."""
-    others = [_record(node) for node in state.nodes.values() if node.rank != rank]
+    others = [record_of(node) for node in state.nodes.values() if node.rank != rank]
     nodes = [*others, record] if record is not None else others
     tree = None
     if state.graph is not None:
@@ -90,7 +90,8 @@ def _inventory(state: State, rank: int, record: NodeRecord | None) -> ResourceSe
     return ResourceSet(tuple(sorted(nodes)), expiration=state.expiration, tree=tree)
 
 
-def _record(node: Node) -> NodeRecord:
+def record_of(node: Node) -> NodeRecord:
+    """A node as an inventory has it."""
     return NodeRecord(node.rank, node.host, node.cores, node.gpus, node.memory_mb, node.properties)
 
 
@@ -113,22 +114,30 @@ def fence(state: State, ranks: Iterable[int], reason: str, userid: int, now: flo
         nodes.append(node)
     context = {"idset": format_ids(node.rank for node in nodes), "reason": reason, "userid": userid}
     decision.events.append(["fence", "resource", now, context])
-    things = dict.fromkeys(f"node/{node.rank}" for node in nodes)
-    cause = f"node fenced: {reason}" if reason else "node fenced"
+    events, things = lost_on(state, nodes, f"node fenced: {reason}" if reason else "node fenced", now)
+    decision.events += events
+    decision.since += things
+    decision.bumps += things
+    return decision
+
+
+def lost_on(state: State, nodes: Iterable[Node], cause: str, now: float) -> tuple[list[list[Any]], list[str]]:
+    """What is over where it is known that nothing runs any more: events, and what they guard and bump."""
+    said: list[list[Any]] = []
+    things: dict[str, None] = {}
     for node in nodes:
+        things[f"node/{node.rank}"] = None
         for id in sorted(node.jobs | node.grants):
             job = state.jobs[id]
             events = _over(job, node.rank, cause, now)
-            decision.events += events
+            said += events
             things |= dict.fromkeys([f"job/{id}"] if events else [])
         for id in sorted(node.keeping):
             if node.rank not in state.keeping[id].results:
                 context = {"rank": node.rank, "cause": cause}
-                decision.events.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
+                said.append([f"{HOUSEKEEPING}-lost", f"{HOUSEKEEPING}/{id}", now, context])
                 things[f"job/{id}"] = None
-    decision.since += things
-    decision.bumps += things
-    return decision
+    return said, list(things)
 
 
 def _over(job: Job, rank: int, cause: str, now: float) -> list[list[Any]]:

@@ -22,7 +22,14 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
     that a queue names and that would be gone; a graph without what jobs draw; an inventory that is a job's.
     """
     if state.instance.get("parent"):
-        raise Rejected("this instance has the resources of its job", code="child", hint="reload the instance around it")
+        hint = "reload the instance around it, or fluxkv resize this one"
+        raise Rejected("this instance has the resources of its job", code="child", hint=hint)
+    _queues_keep_hosts(state, {record.host for record in inventory.nodes})
+    return redefine(state, inventory, now, method)
+
+
+def redefine(state: State, inventory: ResourceSet, now: float, method: str) -> tuple[Decision, list[str]]:
+    """As `reload`, of whichever instance: its keeper may ask, who knows what its job has."""
     wanted = {record.rank: record for record in inventory.nodes}
     gone = [rank for rank, node in state.nodes.items() if rank not in wanted or wanted[rank].host != node.host]
     for rank in sorted(gone):
@@ -35,7 +42,6 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         now_has = (record.cores, record.gpus, record.memory_mb, tuple(n for n in record.properties if not n.startswith("+")))
         if now_has != (node.cores, node.gpus, node.memory_mb, own):
             changed.append(rank)
-    _queues_keep_hosts(state, {record.host for record in inventory.nodes})
     graph = None
     if inventory.tree is not None:
         from .resource_graph import graph_of

@@ -32,13 +32,13 @@ class Resize(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """On what terms nodes leave. jobs: one of `WAYS`. ranks: these, () for whichever. idle: indices of nodes (in the job) that go
-    first."""
+    """On what terms nodes leave. jobs: one of `WAYS`. ranks: these, () for whichever. busy: indices of nodes (in the job) that go
+    last."""
 
     grace_s: float = 60.0
     jobs: str = "finish"
     ranks: Sequence[int] = ()
-    idle: Collection[int] = ()
+    busy: Collection[int] = ()
     note: str = ""
 
 
@@ -93,7 +93,7 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
     else:
         if waits:
             events.append(["resize", job.id, now, {"nodes": 0, "userid": userid}])
-        leave = list(terms.ranks) or _choose(job, here, len(here) - target, terms.idle)
+        leave = list(terms.ranks) or _choose(job, here, len(here) - target, terms.busy)
         if leave:
             events.append(shrink(state, job, leave, terms, userid, now))
     return Decision(events, since=[thing], bumps=[thing]) if events else Decision([])
@@ -116,9 +116,9 @@ def shrink(state: State, job: Job, ranks: Iterable[int], terms: Terms, userid: i
     return ["shrink", job.id, now, context]
 
 
-def _choose(job: Job, here: Sequence[int], count: int, idle: Collection[int]) -> list[int]:
+def _choose(job: Job, here: Sequence[int], count: int, busy: Collection[int]) -> list[int]:
     """The last nodes, those in which nothing runs before others; never the first one."""
-    last = sorted(here[1:], key=lambda rank: (index_of(job, rank) in idle, index_of(job, rank)), reverse=True)
+    last = sorted(here[1:], key=lambda rank: (index_of(job, rank) not in busy, index_of(job, rank)), reverse=True)
     return sorted(last[:count])
 
 

@@ -150,7 +150,7 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
     rebooted = node.hello is not None and node.hello[0] != boot
     node.hello = [boot, spool, epoch, str(context["cursor"]), held]
     state.said_claims[node.rank] = claims
-    state.said_current[node.rank] = {name for name in held if _is_current(state, name)}
+    state.said_current[node.rank] = {name for name in held if _is_current(state, name, node.rank)}
     state.dirty_words.add(node.rank)
     state.said_hello[node.rank] = rebooted or state.said_hello.get(node.rank, False)
     node.note(version)
@@ -163,8 +163,8 @@ def hello(state: State, subject: str, ts: float, context: Context, version: int)
             state.touch(job, version)
 
 
-def _is_current(state: State, name: str) -> bool:
-    """Whether an attempt, or a script, is what its job is at."""
+def _is_current(state: State, name: str, rank: int) -> bool:
+    """Whether an attempt, or a script, is what its job is at, on this node too."""
     id, _, attempt = name.partition(".")
     tasks = attempt.rstrip("".join(KINDS))
     kind = KINDS.get(attempt[len(tasks) :], "")
@@ -172,6 +172,8 @@ def _is_current(state: State, name: str) -> bool:
         keeping = state.keeping.get(int(id))
         return keeping is not None and keeping.attempt_id == tasks
     job = state.jobs.get(int(id))
+    if job is not None and job.resized is not None and job.holds and rank not in job.ranks:
+        return False
     return job is not None and job.key == f"{id}.{tasks}" and (not kind or (job.script is not None and job.script[0] == kind))
 
 

@@ -224,14 +224,17 @@ def with_status(graph: ResourceGraph, positions: Iterable[int], *, up: bool) -> 
     return of_columns(graph.columns._replace(down=down))
 
 
-def granted(graph: ResourceGraph, claims: Sequence[Claim], *, rerank: bool = False) -> tuple[ResourceGraph, set[int]]:
+def granted(
+    graph: ResourceGraph, claims: Sequence[Claim], *, rerank: bool = False, ranks: Mapping[int, int] | None = None
+) -> tuple[ResourceGraph, set[int]]:
     """What claims hold of it, in its containers: cores, GPUs, memory and draws; and at which positions of it these are.
 
-    rerank: for a child instance: ranks are counted from 0, in the order of the claims' (RFC 20), and what is only passed through
-    has nothing to hand out where it is a quantity (a switch's bandwidth).
+    rerank: for a child instance: ranks are counted from 0, in the order of the claims' (RFC 20), or are those that `ranks` gives
+    for the claims', and what is only passed through has nothing to hand out where it is a quantity (a switch's bandwidth).
     """
     columns = graph.columns
-    wanted = {claim.rank: (claim, n if rerank else claim.rank) for n, claim in enumerate(sorted(claims))}
+    wanted = {claim.rank: (claim, (ranks or {}).get(claim.rank, n) if rerank else claim.rank)
+              for n, claim in enumerate(sorted(claims))}  # fmt: skip
     draws = {draw.vertex: draw for claim in claims for draw in claim.draws}
     memory = {claim.rank: claim.memory_mb for claim in claims}
     for draw in draws.values():

@@ -13,8 +13,7 @@ instance only its first one, which leads, of any other job all of them, unless i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from posixpath import basename
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..kvs.errors import Rejected
@@ -104,10 +103,14 @@ def is_instance(job: Job) -> bool:
     if isinstance(told, str) and told.rpartition("/")[2] == name:
         return True
     try:
-        command = (job.jobspec or {})["tasks"][0]["command"]
-        return len(command) > 1 and basename(command[0]) == "fluxkv" and command[1] == "start"
-    except (LookupError, TypeError):
+        return is_start((job.jobspec or {})["tasks"][0]["command"])
+    except (LookupError, TypeError, AttributeError):
         return False
+
+
+def is_start(command: Sequence[str]) -> bool:
+    """Whether a command is `fluxkv start`, by whatever path."""
+    return len(command) > 1 and command[0].rpartition("/")[2] == "fluxkv" and command[1] == "start"
 
 
 def critical(job: Job) -> int:

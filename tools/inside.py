@@ -67,11 +67,13 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     starting.prepare(directory, settings)
     if not settings["lead"]:
         child.wait_until_started(settings["uri"], resumed=here.entry if options["resume"] else "")
+        if not child.wait_until_member(settings["uri"], here):
+            return 0
     starting.start_keeper(directory, os.getpid())
     if own and settings["lead"]:
         own_server.open_door(settings, directory)
     if not settings["lead"]:
-        child.wait_until_stopped(settings["uri"])
+        child.wait_until_stopped(settings["uri"], here.node)
         starting.stop(directory)
         return 0
     starting.wait_for_nodes(settings["uri"])

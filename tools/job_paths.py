@@ -64,7 +64,7 @@ def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], JobPath | None]:
     """(arguments with ids alone, where these are; None: no path was among them)."""
-    from .params import job_ids, jobs_and_nodes, kind_of, updates
+    from .params import job_ids, jobs_and_nodes, kind_of, resizes, updates
 
     command = context.command_path.partition(" ")[2]
     found: dict[str, JobPath | None] = {}
@@ -72,7 +72,7 @@ def _plain(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any
     for param in context.command.params:
         name, kind = str(param.name), kind_of(command, param)
         value = given.get(name)
-        if kind not in (job_ids, jobs_and_nodes, updates) or not value:
+        if kind not in (job_ids, jobs_and_nodes, resizes, updates) or not value:
             continue
         words = [value] if isinstance(value, str) else list(value)
         plain: list[str] = []

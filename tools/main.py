@@ -44,6 +44,7 @@ COMMANDS = {
     "hold": ("update", "hold", "Keep jobs from running until they are released."),
     "release": ("update", "release", "Release held jobs."),
     "requeue": ("update", "requeue", "End running jobs and have them run again."),
+    "resize": ("resize", "resize", "Give a running job more nodes, or take some back."),
     "jobs": ("jobs", "jobs", "List jobs."),
     "pgrep": ("pgrep", "pgrep", "List jobs by a pattern for their names."),
     "pkill": ("pgrep", "pkill", "Cancel jobs by a pattern for their names."),
@@ -75,7 +76,8 @@ GROUPS = {
     ),
     "Submitting jobs": ("submit", "run", "bulksubmit", "ensemble", "batch", "alloc", "resubmit", "cron"),
     "Looking at jobs and changing them": (
-        "jobs", "tree", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "cancel", "pkill",
+        "jobs", "tree", "explain", "pgrep", "job", "watch", "update", "hold", "release", "requeue", "resize", "cancel",
+        "pkill",
     ),
     "Resources, queues and data": ("resource", "housekeeping", "queue", "config", "kvs"),
     "History": ("inspect", "replay", "simulate", "journal"),

@@ -76,7 +76,7 @@ _WANTED = {
     "cancel": "active", "job attach": "running pending", "job kill": "running", "job raise": "active",
     "job urgency": "pending", "job wait": "active", "job wait-event": "active", "job timeleft": "running",
     "job hostpids": "running", "update": "pending running", "watch": "active", "resubmit": "inactive",
-    "job purge": "inactive", "requeue": "running", "hold": "pending", "release": "pending",
+    "job purge": "inactive", "requeue": "running", "resize": "running", "hold": "pending", "release": "pending",
 }  # fmt: skip
 
 
@@ -324,6 +324,13 @@ def updates(known: Known, typed: str) -> Values:
     return [*job_ids(known, typed), *((f"{key}=", "") for key in SHORT)]
 
 
+def resizes(known: Known, typed: str) -> Values:
+    """Of `resize`: a job's id, then how many nodes."""
+    if known.context.params.get("words"):
+        return ((text, about) for text, about in (("+1N", "one node more"), ("-1N", "one node less"), ("=1N", "one node in all")))
+    return job_ids(known, typed)
+
+
 def commands(known: Known, typed: str) -> Values:
     """Commands of fluxkv, or those below the words that are there already."""
     from .main import COMMANDS, cli
@@ -381,7 +388,7 @@ BY_NAME: dict[str, Kind] = {
 }  # fmt: skip
 BY_COMMAND: dict[tuple[str, str], Kind] = {
     ("queue", "name"): queues, ("config", "key"): config_keys, ("help", "words"): commands,
-    ("man", "words"): commands, ("update", "words"): updates,
+    ("man", "words"): commands, ("update", "words"): updates, ("resize", "words"): resizes,
     ("", "path"): child_instances,
     ("batch", "conf"): file, ("alloc", "conf"): file, ("batch", "broker_opts"): starting, ("alloc", "broker_opts"): starting,
     ("pgrep", "expression"): job_names, ("pkill", "expression"): job_names,

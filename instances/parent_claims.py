@@ -1,0 +1,80 @@
+"""A child instance's nodes: what its job has in the parent's journal, said in the child's own when that changes.
+
+The leading keeper of a child looks when something was said of its job (`parent_limit` knows), and each second while nodes come or
+leave. Decides nothing (`journal.decide_granted` does), and keeps nothing: what is left to do follows from the two journals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..journal.decide import Decision
+from ..journal.ids import parse_id
+from ..journal.job import Job
+from ..journal.log import Journal
+from ..journal.rset import NodeRecord
+from ..journal.state import State
+from ..kvs.errors import FluxkvError
+from ..kvs.port import Store
+
+
+class ParentClaims:
+    """settings: the child's, as `child.make_settings` made them. busy: whether to look though nothing was said of the job: before
+    the first look (somebody may have died at any line), and as long as something is under way."""
+
+    def __init__(self, parent: Store, store: Store, settings: Mapping[str, Any]) -> None:
+        self._parent, self._store = parent, store
+        self._job = parse_id(settings["job"])
+        self._attempt = int(settings.get("since") or 0)
+        self.busy = True
+
+    def look(self, news: bool = True) -> None:
+        """Say what there is to say. Where a journal cannot be read or written now, or others keep changing what it is about, it is
+        tried again the next time."""
+        if not (news or self.busy):
+            return
+        self.busy = True
+        try:
+            self._look()
+        except FluxkvError:
+            return
+
+    def _look(self) -> None:
+        from ..journal.decide_granted import Grant, follow, settled
+
+        parent = Journal(self._parent).look()
+        job = parent.jobs.get(self._job)
+        if job is None or not job.holds or job.attempt != self._attempt:
+            return  # its next words, or the end of the tasks that we are, settle it
+        nodes, leaving, claims = _granted(parent, job)
+        grant = Grant(nodes, leaving, claims, parent.graph)
+        journal = Journal(self._store, by="keeper")
+        journal.patience_s = 0.0
+        state = journal.look()
+
+        def decide(state: State) -> Decision:
+            return follow(state, grant, journal.store.now())
+
+        journal.settle_in(state, decide)
+        journal.catch_up(state)
+        self.busy = not settled(state, grant)
+
+
+def _granted(parent: State, job: Job) -> tuple[dict[int, NodeRecord], dict[int, Any], dict[int, Any]]:
+    """By rank in the child: nodes where its tree is not over, those that are asked back, claims."""
+    from ..journal.resizing import index_of, leaving_of
+
+    asked = leaving_of(job)
+    nodes, leaving, claims = dict[int, NodeRecord](), dict[int, Any](), dict[int, Any]()
+    for claim in job.claims:
+        node = parent.nodes.get(claim.rank)
+        if node is None or claim.rank in job.over:
+            continue
+        index = index_of(job, claim.rank)
+        kept = tuple(name for name in node.properties if not name.startswith("+"))
+        nodes[index] = NodeRecord(index, node.host, claim.cores, claim.gpus, claim.memory_mb, kept)
+        claims[index] = claim
+        if claim.rank in asked:
+            leaving[index] = asked[claim.rank]
+    return nodes, leaving, claims

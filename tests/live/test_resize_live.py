@@ -1,0 +1,181 @@
+"""Running instances that get more nodes and give some back, with real daemons: asked, taken by force, lost, killed in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.paths import StateDir
+from fluxkv.journal import decide_resize
+from fluxkv.journal.ids import encode, f58, parse_id
+from fluxkv.journal.job import RUN
+from fluxkv.journal.state import State
+
+pytestmark = pytest.mark.live
+
+
+@contextlib.contextmanager
+def child(site: Any, *options: str) -> Iterator[tuple[int, Any]]:
+    """An instance that stays: the job that it is, and the same handle on it as a site has on its own."""
+    done = site.run("alloc", "--bg", *options)
+    assert done.returncode == 0, done.stderr
+    id = parse_id(done.stdout.strip())
+    inner = live.Site(site.folder)
+    inner.uri, inner.env, inner.mark = child_uri(site.uri, id), site.env, site.mark
+    (folder,) = Path(site.dir.path, "ns").glob(f"{encode(id, 'f58plain')}-*-0")
+    inner.dir = StateDir(str(folder))
+    try:
+        yield id, inner
+    finally:
+        if inner._client is not None:
+            inner._client.close()
+
+
+def on_node(site: Any, node: int) -> list[int]:
+    """Processes of the part of an instance that is on this node of its job."""
+    found = []
+    for pid in site.processes():
+        with contextlib.suppress(OSError):
+            if f"FLUXKV_JOB_NODE={node}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def test_an_instance_grows_and_shrinks_from_inside_and_from_outside(tmp_path: Path) -> None:
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
+        script = "fluxkv resize -w +1N 2>&1 && fluxkv run -N2 echo in; fluxkv resize -w =1N 2>&1; fluxkv resource list -no {nnodes}"
+        done = site.run("alloc", "-N1", "sh", "-c", script)
+        assert done.returncode == 0, (done.stderr, site.logs())
+        lines = done.stdout.splitlines()
+        assert [line for line in lines if line == "in"] == ["in", "in"]
+        assert ["has 2 nodes" in lines[0], "has 1 node" in lines[-4]] == [True, True], lines
+        with child(site, "-N2") as (id, inner):
+            assert site.run("resize", "-w", f58(id), "+1N").returncode == 0
+            inner.until(lambda s: len(s.nodes) == 3 and all(node.online for node in s.nodes.values()), "it has three nodes")
+            stays, again = (inner.submit("exec sleep 300", cores_per_task=1, constraint=f"rank:{rank}") for rank in (0, 2))
+            inner.running(stays, again)
+            done = site.run("resize", "-w", f58(id), "-1N", "--nodes=2", "--jobs=requeue")
+            assert (done.returncode, "has 2 nodes" in done.stderr) == (0, True), done.stderr
+            state = inner.until(lambda s: s.jobs[again].requeued is not None, "its job is in line again")
+            assert sorted(state.nodes) == [0, 1]
+            assert state.jobs[stays].requeued is None
+            assert site.run("resize", "-w", f58(id), "+1N").returncode == 0  # the same node, and another to the instance
+            state = inner.until(lambda s: 3 in s.nodes and s.nodes[3].online, "a node has come again")
+            assert sorted(state.nodes) == [0, 1, 3]
+            refused = site.run("resize", f58(id), "+1N")
+            assert (refused.returncode, "unsatisfiable" in refused.stderr) == (1, True), refused.stderr
+            inner.sound()
+        site.sound()
+        assert site.run("cancel", f58(id)).returncode == 0
+        assert site.results([id])
+        assert not [pid for pid in site.processes() if live.inside(pid)]
+
+
+def test_a_node_is_taken_while_a_stale_instance_still_places_on_it(tmp_path: Path) -> None:
+    """HAZARD 5: the grace ends, and nobody has told the instance; what it places on the node then is never begun, and what is
+    placed there around it begins only when its tree is gone."""
+    with live.site(tmp_path, "-s", "2", "--cores", "1") as site, child(site, "-N2") as (id, inner):
+        diary = tmp_path / "diary"
+        task = f"trap '' TERM; echo in $$ >> {diary}; while :; do sleep 1; done"
+        first = inner.submit(task, constraint="rank:1")
+        inner.running(first)
+        inner.kill("keeper", signum=signal.SIGSTOP)  # who would read of it
+        state = site.client.state()
+        decision = decide_resize.resize(
+            state, state.jobs[id], decide_resize.parse_resize("-1N"), decide_resize.Terms(0.0, "fail"), 0, site.client.store.now()
+        )
+        decision.events[0][3]["force"] = decision.events[0][3]["until"]
+        site.client.journal.append(decision, state.version)
+        after = site.submit(f"echo out $(pgrep -c -f 'echo in' || true) >> {diary}; exec sleep 300", constraint="rank:1")
+        site.running(after)
+        state = inner.client.state()
+        assert (sorted(state.nodes), state.nodes[1].drain) == ([0, 1], None)  # it knows nothing
+        late = inner.submit(task, constraint="rank:1")
+        inner.kill("keeper", signum=signal.SIGCONT)
+        state = inner.until(lambda s: sorted(s.nodes) == [0], "it knows")
+        assert (state.jobs[first].exception[0], bool(state.jobs[late].started)) == ("lost", False)
+        assert [line.split()[0] for line in diary.read_text().splitlines()] == ["in", "out"]
+        state = site.client.state()
+        assert (state.jobs[id].state, state.jobs[id].ranks) == (RUN, [0])
+        names = site.events(id)
+        assert names[names.index("shrink"):] == ["shrink", "end", "release", "free"]
+        inner.sound()
+        site.sound()
+
+
+def test_what_dies_in_between_changes_nothing(tmp_path: Path) -> None:
+    """Both workers, the agent, the instance's keeper: each is killed while nodes come and go."""
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site, child(site, "-N1") as (id, inner):
+        inner.kill("keeper", signum=signal.SIGSTOP)
+        assert site.run("resize", f58(id), "+2N").returncode == 0
+        site.until(lambda s: len(s.jobs[id].ranks) == 3, "it has been given two nodes")
+        site.kill("worker-0", "agent")
+        inner.kill("keeper", "worker-0")
+        inner.until(lambda s: len(s.nodes) == 3 and all(node.online for node in s.nodes.values()), "it has three nodes")
+        job = inner.submit("exec sleep 300", nodes=3)
+        inner.running(job)
+        inner.kill("keeper", signum=signal.SIGSTOP)
+        assert site.run("resize", f58(id), "=1N", "--jobs=fail").returncode == 0
+        site.kill("worker-0", "agent")
+        inner.kill("keeper", "worker-0")
+        state = site.until(lambda s: s.jobs[id].ranks == [0], "it has given two nodes back")
+        assert not any(state.nodes[rank].busy for rank in (1, 2))
+        assert inner.results([job]) != [0]
+        assert inner.client.state().jobs[job].exception[0] == "node-failure"
+        assert site.events(id).count("free") in (1, 2)
+        for one in (inner, site):
+            one.sound()
+
+
+def ends_at(job: int, wanted: float, state: State) -> bool:
+    return abs(state.jobs[job].expiration - wanted) < 60.0
+
+
+def test_an_instance_goes_on_without_a_node_whose_tasks_died(tmp_path: Path) -> None:
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site, child(site, "-N3") as (id, inner):
+        more = {"retry": 1, "retry_on": "node-failure"}
+        job, other = (inner.submit("exec sleep 300", constraint=f"rank:{rank}", **more) for rank in (1, 2))
+        inner.running(job, other)
+        for pid in on_node(site, 1):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        state = site.until(lambda s: s.jobs[id].ranks == [0, 2], "the node is given back")
+        assert (state.jobs[id].state, state.jobs[id].exceptions[0][:2]) == (RUN, ["node-failure", 2])
+        state = inner.until(lambda s: sorted(s.nodes) == [0, 2] and s.jobs[job].requeued is not None, "it goes on without")
+        assert state.jobs[other].state == RUN
+        assert site.run("resize", "-w", f58(id), "+1N").returncode == 0
+        inner.until(lambda s: sorted(s.nodes) == [0, 2, 3], "it has another")
+        inner.sound()
+        site.sound()
+
+
+def test_instances_inside_are_asked_in_their_turn_and_limits_reach_the_lowest(tmp_path: Path) -> None:
+    """A time limit of the uppermost is the end of all that have none of their own."""
+    with live.site(tmp_path, "-s", "2", "--cores", "1") as site, child(site, "-N2", "-t", "1h") as (id, middle):  # noqa: SIM117
+        with child(middle, "-N2") as (within, lowest):
+            job = lowest.submit("exec sleep 300", nodes=2)
+            lowest.running(job)
+            before = lowest.client.state().jobs[job].expiration
+            for change, by in (("+1h", 3600.0), ("-30m", -1800.0)):
+                assert site.run("update", f58(id), f"duration={change}").returncode == 0
+                before += by
+                lowest.until(partial(ends_at, job, before), f"its end has moved by {by}")
+            done = site.run("resize", "-w", f58(id), "-1N", "--grace=5s", "--jobs=requeue")
+            assert done.returncode == 0, done.stderr
+            state = lowest.until(lambda s: sorted(s.nodes) == [0] and s.jobs[job].requeued is not None, "the lowest has let go")
+            assert [len(one.client.state().nodes) for one in (middle, lowest)] == [1, 1]
+            assert site.client.state().jobs[id].ranks == [0]
+            names = middle.events(within)
+            assert names[names.index("shrink"):] == ["shrink", "release", "free"]
+            assert state.jobs[job].exceptions == []
+            for one in (lowest, middle, site):
+                one.sound()
