@@ -75,13 +75,13 @@ def resize(
 
 def _ourselves(uri: str | None) -> tuple[str, int]:
     """(URI of the parent, our job there). Raises `Rejected` for an instance that is nobody's job."""
-    from ..instances.child import parent_uri
     from ..instances.paths import find_uri
+    from ..instances.whereabouts import parent_of
     from ..kvs.uri import parse_uri
 
     own = find_uri(uri)
     try:
-        above = parent_uri(own)
+        above = parent_of(own)
     except Rejected as error:
         raise Rejected(f"no job is named, and this instance is none: {error}", code=error.code,
                        hint="fluxkv resize ID +1N; fluxkv jobs lists ids") from None  # fmt: skip

@@ -65,6 +65,7 @@ JOB_STATE = {
     "hold": "pending",
     "release": "pending",
     "requeue": "running",
+    "resize": "wide",
     "update": "pending",
 }
 LINE_STATE = {
@@ -330,8 +331,8 @@ class World:
             for event in job.events(follow=True):
                 if event.name == "start":
                     return int(job.id)
-        if state == "instance":
-            return parse_id(self.shell.ok("alloc", "-n1", "--bg").strip())
+        if state in ("instance", "wide"):
+            return parse_id(self.shell.ok("alloc", "-n1" if state == "instance" else "-N2", "--bg").strip())
         if state.endswith("ensemble"):
             return self.ensemble(state)
         if state == "lasting":  # until the command waits for it
