@@ -20,7 +20,7 @@ WARN_SIGNAL = 10  # SIGUSR1
 WARN_LEFT_S = 60.0
 KILL_GRACE_S = 5.0
 KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource",
-         "exit-timeout", "exit-on-error", "pty")  # fmt: skip
+         "exit-timeout", "exit-on-error", "pty", "critical-ranks")  # fmt: skip
 PASSED_OVER = ("mpi", "pmi", "pmi-simple", "verbose", "hwloc", "userrc", "initrc",
                "nosetpgrp", "stage-in", "stop-tasks-in-exec", "sysmon")  # fmt: skip
 
@@ -66,6 +66,7 @@ def parse_shell_options(options: Any) -> ShellOptions:
     if output.get("mode", "truncate") not in ("truncate", "append"):
         raise _bad("output.mode", output["mode"], "it is truncate or append")
     out, err = (_stream(f"output.{name}", output.get(name), ("file", "kvs")) for name in ("stdout", "stderr"))
+    _check_critical(options.get("critical-ranks"))
     given = _object("input", options.get("input"))
     stdin = _stream("input.stdin", given.get("stdin"), ("file", "service"))
     return ShellOptions(
@@ -139,6 +140,18 @@ def _stream(name: str, value: Any, kinds: tuple[str, ...]) -> Stream:
     if not isinstance(path, str) or "\0" in path:
         raise _bad(f"{name}.path", path, "it is no path")
     return Stream(kind, path if kind == "file" else "", bool(values.get("label")))
+
+
+def _check_critical(value: Any) -> None:
+    """Nodes of the job, counted from 0, whose loss ends it (`journal.resizing`)."""
+    from ..journal.idset import mask_of
+
+    if value is None or value == "all":
+        return
+    try:
+        mask_of(str(value) if type(value) is int else value)
+    except (Rejected, TypeError):
+        raise _bad("critical-ranks", value, "it is all, or an idset of nodes of the job such as 0-1") from None
 
 
 def _affinity(options: Mapping[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .claims import Claim, Draw, from_wire, to_wire
 from .event_check import WAYS
-from .holding import give, take
+from .holding import give, put_back, take
 from .idset import ids_of_mask, mask_of
 from .job import Job
 from .quarantine import Impossible
@@ -99,9 +99,10 @@ def free_some(state: State, job: Job, ranks: str) -> None:
         raise Impossible("not-over", min(running))
     back = [claim for claim in job.claims if claim.rank in gone]
     stay = [claim for claim in job.claims if claim.rank not in gone]
-    back, stay = _share(state.graph, back, stay)
+    back, stay, loose = _shared(state.graph, back, stay)
     for claim in back:
         give(state, claim, job.id)
+    put_back(state, loose)
     growth, leaving, parts, index, left = job.resized or first_parts(job)
     left = {**left, **{rank: job.started.get(rank, 0.0) for rank in sorted(gone)}}
     job.resized = [growth, _without(leaving, gone), _without(parts, gone), index, left]
@@ -121,29 +122,26 @@ def _without(rows: dict[int, Any], ranks: set[int]) -> dict[int, Any]:
     return {rank: row for rank, row in rows.items() if rank not in ranks}
 
 
-def _share(
-    graph: ResourceGraph | None, back: list[Claim], stay: list[Claim]
-) -> tuple[list[Claim], list[Claim]]:
-    """Draws that hang on a claim that goes, and that a node which stays has a part in, hang on the first claim from then on: what
-    is beside or above nodes goes back with the last of the job's nodes below where it is."""
-    kept: list[Draw] = []
-    found = []
-    for claim in back:
-        keep = [draw for draw in claim.draws if _is_shared(graph, draw, claim.rank, stay)]
-        kept += keep
-        found.append(claim._replace(draws=tuple(draw for draw in claim.draws if draw not in keep)) if keep else claim)
-    if kept:
-        stay[0] = stay[0]._replace(draws=tuple(sorted((*stay[0].draws, *kept))))
-    return found, stay
+def _shared(graph: ResourceGraph | None, back: list[Claim], stay: list[Claim]) -> tuple[list[Claim], list[Claim], list[Draw]]:
+    """What is beside or above nodes goes back with the last of the job's nodes below where it is, whatever claim it hangs on:
+    (claims that go, claims that stay, draws that go though their claim stays). What stays though its claim goes hangs on the first
+    one."""
+    if graph is None or not any(claim.draws for claim in (*back, *stay)):
+        return back, stay, []
+    ranks = {claim.rank for claim in stay}
+    moved = [draw for claim in back for draw in claim.draws if _stays(graph, draw, ranks)]
+    loose = [draw for claim in stay for draw in claim.draws if not _stays(graph, draw, ranks)]
+    found = [claim._replace(draws=tuple(draw for draw in claim.draws if draw not in moved)) for claim in back]
+    kept = [claim._replace(draws=tuple(draw for draw in claim.draws if draw not in loose)) for claim in stay]
+    if moved:
+        kept[0] = kept[0]._replace(draws=tuple(sorted((*kept[0].draws, *moved))))
+    return found, kept, loose
 
 
-def _is_shared(graph: ResourceGraph | None, draw: Draw, rank: int, stay: list[Claim]) -> bool:
-    place = graph.places.get(draw.vertex) if graph is not None else None
-    if graph is None or place is None or place.node == rank:
-        return False
-    if place.node >= 0:
-        return any(claim.rank == place.node for claim in stay)
+def _stays(graph: ResourceGraph, draw: Draw, ranks: set[int]) -> bool:
+    place = graph.places.get(draw.vertex)
+    if place is None or place.node >= 0:
+        return place is not None and place.node in ranks
     around = draw.vertex.rpartition("/")[0] + "/"
     below = {one.node for path, one in graph.places.items() if one.node >= 0 and path.startswith(around)}
-    return not below or any(claim.rank in below for claim in stay)  # beside all nodes: it cannot be told whose it is
-
+    return not below or bool(below & ranks)  # beside all nodes: it cannot be told whose it is

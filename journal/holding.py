@@ -71,7 +71,7 @@ def take(state: State, claims: Sequence[Claim], job: int, *, keep: bool = False)
         return None
     for one in taken:
         _back(state, one, job, keep)
-        _return(state, one.draws)
+        put_back(state, one.draws)
     return claim
 
 
@@ -81,7 +81,7 @@ def give(state: State, claim: Claim, job: int, *, keep: bool = False) -> None:
         _back(state, claim, job, keep)
         state.dirty_words.add(claim.rank)
     if claim.draws:
-        _return(state, claim.draws)
+        put_back(state, claim.draws)
 
 
 def _back(state: State, claim: Claim, job: int, keep: bool) -> None:
@@ -94,7 +94,7 @@ def _draw(state: State, draws: Sequence[Draw]) -> bool:
     for at, draw in enumerate(draws):
         units, ids = state.drawn.get(draw.vertex, (0, 0))
         if not fits(state.graph, draw, units, ids):
-            _return(state, draws[:at])
+            put_back(state, draws[:at])
             return False
         state.drawn[draw.vertex] = [units + draw.units, ids | draw.ids]
         _note(state, draw.vertex)
@@ -109,7 +109,8 @@ def fits(graph: ResourceGraph | None, draw: Draw, units: int, ids: int) -> bool:
     return draw.ids.bit_count() == (draw.units if place.ids else 0)
 
 
-def _return(state: State, draws: Iterable[Draw]) -> None:
+def put_back(state: State, draws: Iterable[Draw]) -> None:
+    """These are drawn no more."""
     for draw in draws:
         units, ids = state.drawn[draw.vertex]
         if units > draw.units:
