@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.ids import f58, parse_id
-from ..journal.resizing import is_start
+from ..journal.resizing import is_start as is_start
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.uri import parse_uri
 from .child import child_namespace, child_number, child_space
