@@ -16,7 +16,7 @@ from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, hello, split_key
 from .branches import Branches
-from .facts import Pace, Rows, cut, rest
+from .facts import Bucket, Rows, cut, rest
 from .reactor import (
     Answered,
     Input,
@@ -61,7 +61,7 @@ class Agent(Branches):
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
         self.hello_due = True
-        self.pace = Pace()
+        self.pace = Bucket()
         self.trims: dict[int, str] = {}
         self.now = 0.0  # of this step
         self.seq = PROBE

@@ -75,7 +75,7 @@ def rest(rows: Rows, first: Rows) -> Rows:
     return rest
 
 
-class Pace:
+class Bucket:
     """When facts go out: after a quiet time at once; in a flood they wait a few milliseconds for company.
 
     A bucket of `BURST` reports refills by one every `report_s` (`pace`): a few jobs never wait, a flood is paced.
