@@ -132,10 +132,10 @@ def _load(kind: str, name: str, settings: Mapping[str, Any]) -> Plugin:
 
 
 def _installed(kind: str, name: str, what: str) -> Any:
-    from importlib.metadata import entry_points
+    from ..schedulers.plugins import names_of, point_of
 
-    for point in entry_points(group=f"fluxkv.{kind}"):
-        if point.name == name:
-            return point.load()
-    known = sorted({*BUILT_IN[kind], *(point.name for point in entry_points(group=f"fluxkv.{kind}"))})
+    point = point_of(f"fluxkv.{kind}", name)
+    if point is not None:
+        return point.load()
+    known = names_of(f"fluxkv.{kind}", BUILT_IN[kind])
     raise Rejected("is not installed here", code="no-such-plugin", hint=f"there are {', '.join(known)}")

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..kvs.errors import Rejected
+from .plugins import attempt, installed
 
 if TYPE_CHECKING:
     from .tree.policies import Policy
@@ -29,17 +30,8 @@ def policy_of(name: str) -> Policy:
 
     if name in POLICIES:
         return POLICIES[name]()
-    from importlib.metadata import entry_points
-
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        known = ", ".join(sorted({*BUILT_IN, *found}))
-        raise Rejected(f"no match policy is called {name[:60]!r}", code="no-such-matcher", hint=f"there are: {known}")
-    try:
-        made = found[name].load()()
-    except Exception as error:  # a plug-in may fail in any way; whose fault it is must be in the message
-        why = f"{type(error).__name__}: {error}"
-        raise Rejected(f"match policy {name!r} ({found[name].value}) does not load: {why}", code="bad-matcher") from error
+    make, where = installed(GROUP, name, "match policy", "matcher", BUILT_IN)
+    made = attempt(make, f"match policy {name!r} ({where})", "matcher")
     if not isinstance(made, Policy):
-        raise Rejected(f"match policy {name!r} ({found[name].value}) is no tree.policies.Policy", code="bad-matcher")
+        raise Rejected(f"match policy {name!r} ({where}) is no tree.policies.Policy", code="bad-matcher")
     return made

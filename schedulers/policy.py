@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from ..journal.claims import Claim
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
+from .plugins import attempt, installed
 from .request import Request
 from .resources import Pool
 
@@ -158,36 +159,12 @@ def load_policy(name: str, keywords: Mapping[str, Any] | None = None) -> Policy:
         module, word = BUILT_IN[name]
         make, where = getattr(import_module(f".{module}", __package__), word), word
     else:
-        make, where = _installed(name)
+        make, where = installed(GROUP, name, "queue policy", "policy", BUILT_IN)
     _check_keywords(name, make, keywords or {})
-    try:
-        made = make(**(keywords or {}))
-    except Exception as error:  # a plug-in may fail in any way; whose fault it is must be in the message
-        why = f"{type(error).__name__}: {error}"
-        raise Rejected(f"policy {name!r} ({where}) does not load: {why}", code="bad-policy") from error
+    made = attempt(lambda: make(**(keywords or {})), f"queue policy {name!r} ({where})", "policy")
     if not isinstance(made, Policy):
-        raise Rejected(f"policy {name!r} ({where}) has no method `plan`", code="bad-policy")
+        raise Rejected(f"queue policy {name!r} ({where}) has no method `plan`", code="bad-policy")
     return made
-
-
-def _installed(name: str) -> tuple[Callable[..., Any], str]:
-    """The class that an entry point names, and its words."""
-    from importlib.metadata import entry_points
-
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        known = ", ".join(sorted({*BUILT_IN, *found}))
-        raise Rejected(
-            f"no queue policy is called {name!r}", code="no-such-policy", hint=f"there are: {known}"
-        )
-    try:
-        made: Callable[..., Any] = found[name].load()
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        raise Rejected(
-            f"policy {name!r} ({found[name].value}) does not load: {why}", code="bad-policy"
-        ) from error
-    return made, found[name].value
 
 
 def _check_keywords(name: str, make: Callable[..., Any], keywords: Mapping[str, Any]) -> None:

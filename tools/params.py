@@ -271,9 +271,9 @@ def dependencies(known: Known, typed: str) -> Values:
 
 
 def policies(known: Known, typed: str) -> Values:
-    from importlib.metadata import entry_points
+    from ..schedulers.plugins import names_of
 
-    return ((one.name, "") for one in entry_points(group="fluxkv.policies"))
+    return ((name, "") for name in names_of("fluxkv.policies"))
 
 
 def flags(known: Known, typed: str) -> Values:

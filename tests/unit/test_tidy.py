@@ -41,8 +41,8 @@ PURITY_EXCEPTIONS = {
     ("journal/log.py", "time"): "the thin log over a store: it waits before it tries again",
     ("journal/decide.py", "signal"): "the names of signals, no handler",
     ("journal/retry.py", "signal"): "the names of signals, no handler",
-    ("schedulers/policy.py", "importlib"): "finds installed policies by their entry points",
-    ("schedulers/match_policy.py", "importlib"): "finds installed match policies by their entry points",
+    ("schedulers/policy.py", "importlib"): "imports the built-in policies when they are named",
+    ("schedulers/plugins.py", "importlib"): "finds installed plug-ins by their entry points",
 }
 # What a pure module may take from kvs: values and the port's types, nothing that speaks. These are held to be pure too.
 PURE_OF_KVS = {
