@@ -138,11 +138,47 @@ def with_record(graph: ResourceGraph, rank: int, record: NodeRecord | None) -> R
     """The graph in which a rank has this record, or is not there; as it was where it is so already."""
     found = graph.nodes().get(rank)
     here = (found.name, found.cores, found.gpus) if found is not None else None
-    if record is not None and here == (record.host, record.cores, record.gpus):
-        return graph
-    if found is not None:
-        graph = without(graph, [found.at])
-    return with_node(graph, record) if record is not None else graph
+    if record is None:
+        return without(graph, [found.at]) if found is not None else graph
+    if found is None:
+        return with_node(graph, record)
+    return graph if here == (record.host, record.cores, record.gpus) else _changed(graph, found.at, record)
+
+
+def _changed(graph: ResourceGraph, at: int, record: NodeRecord) -> ResourceGraph:
+    """A node with other cores, GPUs or name: its place and all else that is in it stay. What is new is right below it."""
+    columns, kept = graph.columns, whole(graph.columns)
+    missing = {"core": record.cores, "gpu": record.gpus}
+    for place in graph.places.values():
+        kind = columns.type(place.at)
+        if place.node == record.rank and kind in missing:
+            ids = place.ids & missing[kind]
+            missing[kind] &= ~ids
+            kept[place.at] = Kept(ids.bit_count(), ids, record.rank)
+            if not ids:
+                del kept[place.at]
+    graph = part(graph, kept)
+    columns, at = graph.columns, graph.nodes()[record.rank].at
+    ids_of, size, edges = dict(columns.ids), list(columns.size), dict(columns.edges)
+    right_below = {child for parent, child in zip(*edges.get(CONTAINMENT, ((), ())), strict=True) if parent == at}
+    new: list[tuple[tuple[str, str, str], int]] = []
+    for kind, mask in missing.items():
+        pool = next((child for child in right_below if columns.type(child) == kind and columns.ids.get(child)), None)
+        if mask and pool is not None:
+            ids_of[pool] |= mask
+            size[pool] = ids_of[pool].bit_count()
+        elif mask:
+            new.append(((kind, kind, ""), mask))
+    first, numbers = len(columns.kind), [(mask & -mask).bit_length() - 1 for _, mask in new]
+    kinds = list(dict.fromkeys([*columns.kinds, *(kind for kind, _ in new)]))
+    out, into = edges.get(CONTAINMENT, ([], []))
+    edges[CONTAINMENT] = [*out, *[at] * len(new)], [*into, *range(first, first + len(new))]
+    return of_columns(columns._replace(
+        kinds=kinds, kind=[*columns.kind, *(kinds.index(kind) for kind, _ in new)], id=[*columns.id, *numbers],
+        size=[*size, *(mask.bit_count() for _, mask in new)], rank=[*columns.rank, *[record.rank] * len(new)],
+        names={**columns.names, at: record.host, **{first + n: kind[0] for n, (kind, _) in enumerate(new)}},
+        ids={**ids_of, **{first + n: mask for n, (_, mask) in enumerate(new)}}, edges=edges,
+    ))  # fmt: skip
 
 
 def merged(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
-from trees import racks, vertex
+from trees import racks, tree, vertex
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import child, resource_files, views
@@ -16,6 +16,7 @@ from fluxkv.instances.reactor import Answered, Entries, Lead, Write
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_graph, decide_hosts, snapshot
 from fluxkv.journal.claims import Claim, Draw
+from fluxkv.journal.graph_edit import with_record
 from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.resource_graph import from_wire
@@ -31,6 +32,7 @@ from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.policy import Decision, Pending
 from fluxkv.schedulers.request import Request
 from fluxkv.schedulers.resources import Pool, Stocks, Unmatched
+from fluxkv.schedulers.tree.pooling import compact
 from fluxkv.schedulers.tree.record import to_record
 from fluxkv.tools.explainpending import out_of_use
 from fluxkv.tools.resourceview import STATUS_DEFAULT, status_rows
@@ -279,6 +281,29 @@ def test_hosts_join_and_leave_a_graph(rig: Rig) -> None:
     rig.turn()
     assert (sorted(rig.state.nodes), "/cluster0/late" in rig.state.graph.places) == ([0, 1, 2, 3], False)
     same_everywhere(rig)
+
+
+def test_a_host_with_other_cores_keeps_its_place_and_what_else_it_has() -> None:
+    """Sockets of two cores each; one core is gone, two are new; then it has another name, and a GPU."""
+    small = compact(tree(racks=2, nodes=1, sockets=2, cores=2))
+    graph = to_record(small)
+    before = graph.places
+    inside = "/cluster0/rack0/node0"
+    changed = with_record(graph, 0, NodeRecord(0, "node0", 0b110111 & ~0b10, 0, 0, ()))
+    after = changed.places
+    assert {path: (place.size, place.ids) for path, place in after.items() if "core" in path and path.startswith(inside)} == {
+        f"{inside}/socket0/core": (1, 1), f"{inside}/socket1/core": (1, 4), f"{inside}/core": (2, 0b110000),
+    }  # fmt: skip
+    assert {path for path in before if "core" not in path} == {path for path in after if "core" not in path}
+    assert after["/cluster0/rack1/node1/socket0/core"].ids == before["/cluster0/rack1/node1/socket0/core"].ids
+    again = with_record(changed, 0, NodeRecord(0, "other", 0b110101 | 1 << 7, 1, 0, ()))
+    assert again.places["/cluster0/rack0/other/core"].ids == 0b10110000
+    assert again.places["/cluster0/rack0/other/gpu"].ids == 1
+    assert "/cluster0/rack0/other/socket1/memory" in again.places
+    assert again.nodes()[0][2:4] == (0b10110101, 1)
+    less = with_record(again, 0, NodeRecord(0, "other", 1, 0, 0, ()))
+    assert less.nodes()[0][2:4] == (1, 0)
+    assert "/cluster0/rack0/other/socket1" in less.places
 
 
 def test_requests_that_no_graph_can_meet_end_with_a_reason(rig: Rig) -> None:
