@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.claims import Claim
@@ -210,19 +211,23 @@ def _in_rows(mask: int, k: int, each: int, n: int) -> list[int]:
 def _slots_by_node(pool: Pool, flat: Flat, found: int, whole: bool) -> tuple[Claim, ...]:
     """Node by node, as many slots as fit."""
     left, claims = flat.nslots, []
-    n = min(found.bit_count(), left)
-    for at in _first_of(pool, found, n, descending=pool.match_policy in _DESCENDING):
-        slots = min(left, _fit(pool, flat, at))
+    cores, gpus, memory_mb = flat.cores, flat.gpus, flat.memory_mb
+    core_free, gpu_free, ranks, known = pool.core_free, pool.gpu_free, pool.ranks, dict[tuple[int, int], int]()
+    plain, counts = not gpus and not memory_mb, pool.free.cores.counts
+    for at in _first_of(pool, found, min(found.bit_count(), left), descending=pool.match_policy in _DESCENDING):
+        slots = min(left, counts[at] // cores if plain else _fit(pool, flat, at))
         if whole:
             claims.append(_whole(pool, at, slots))
         else:
-            ids = _best(pool, pool.core_free[at], slots * flat.cores)
-            gpu_ids = _best(pool, pool.gpu_free[at], slots * flat.gpus) if flat.gpus else 0
-            claims.append(Claim(pool.ranks[at], ids, gpu_ids, slots * flat.memory_mb, slots))
+            wanted = (core_free[at], slots * cores)  # nodes have few different free masks
+            ids = known.get(wanted) or known.setdefault(wanted, _best(pool, *wanted))
+            wanted = (gpu_free[at], slots * gpus)
+            gpu_ids = known.get(wanted) or known.setdefault(wanted, _best(pool, *wanted)) if gpus else 0
+            claims.append(_new(Claim, (ranks[at], ids, gpu_ids, slots * memory_mb, slots, ())))
         left -= slots
         if not left:
             break
-    return tuple(sorted(claims, key=lambda claim: claim.rank))
+    return tuple(sorted(claims, key=itemgetter(0)))
 
 
 def _fit(pool: Pool, flat: Flat, at: int) -> int:
