@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .calls import Outcome
 
 EVENTS = frozenset(name for subject, name in CATALOGUE if subject == "job")
+WITH_INSTANCE = frozenset(("lost", "shutdown"))  # exceptions by which an instance's end ends its jobs
 _log = logging.getLogger("fluxkv")
 
 
@@ -267,8 +268,11 @@ class JobFuture(Future[Any]):
             pass  # somebody wrote it by hand
 
     def _may_go_on(self) -> bool:
-        """Whether another attempt may follow the one that has just ended: then only `clean` is the end."""
+        """Whether another attempt may follow the one that has just ended: then only `clean` is the end. A job that was lost with
+        the instance it was in, one inside a job, is in line again when that is resumed."""
         job = self.job
+        if job.exception is not None and job.exception[0] in WITH_INSTANCE:
+            return True
         return (bool(job.status) or job.exception is not None) and may_return(job)
 
     @property
