@@ -51,7 +51,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             )  # fmt: skip
         check_schema(meta)
         if meta.version:
-            if not settings.get("uid") and settings.get("resume"):
+            if not settings.get("uid") and settings.get("resume") and settings.get("lead", True):
                 _resume(store, settings, state_dir)
                 meta = store.meta()
             if not settings.get("uid") and settings.get("outside"):

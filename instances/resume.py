@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import encode, f58, parse_id
+from ..journal.job import INACTIVE
 from ..kvs.errors import Conflict, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Appended, Store
@@ -30,17 +31,40 @@ if TYPE_CHECKING:
 TRIES = 20
 PAUSE_S = 0.05
 HANDED_S = 60.0
+CHAIN = 100  # jobs that were to go on with one another and could not
 
 
 def space_of(parent: Store, uri: str, step: Step) -> str:
-    """The namespace that a job to be resumed left. parent, uri: of the instance around. Raises `Rejected` (no-such-job,
-    no-instance-job, no-such-attempt) if it was no instance."""
+    """The namespace that a job to be resumed left; of one that was to go on with another's and ended before that, the other's.
+
+    parent, uri: of the instance around. Raises `Rejected` (no-such-job, no-instance-job, no-such-attempt) if it was no instance.
+    """
     from .job_path import child_at
 
-    try:
-        return parse_uri(child_at(parent, uri, step)).namespace
-    except Unavailable as error:
-        raise Rejected(f"{error}: there is nothing to resume", code="no-instance-job", hint=error.hint) from None
+    for _ in range(CHAIN):
+        try:
+            return parse_uri(child_at(parent, uri, step)).namespace
+        except Unavailable as error:
+            refused = Rejected(f"{error}: there is nothing to resume", code="no-instance-job", hint=error.hint)
+        except Rejected as error:
+            refused = error
+        before = _before(parent, step) if refused.code == "no-instance-job" and not step.number else None
+        if before is None:
+            break
+        step = before
+    raise refused
+
+
+def _before(parent: Store, step: Step) -> Step | None:
+    """The job that a job was to go on with, by its command; None for any other."""
+    from ..journal.log import Journal
+    from .job_path import command_of, is_start, parse_step
+
+    journal = Journal(parent)
+    job = journal.find_job(journal.look(), step.job)
+    command = command_of(job, journal) if job.state == INACTIVE else []
+    word = next((word.partition("=")[2] for word in command if word.startswith("--resume=")), "") if is_start(command) else ""
+    return parse_step(word) if word else None
 
 
 def wait_until_handed_up(parent: Store, space: str, timeout_s: float = HANDED_S) -> None:

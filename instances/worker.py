@@ -12,7 +12,7 @@ from itertools import islice
 from ..journal.agreement import read_agreed
 from ..journal.derive import Group, advance, hand_over
 from ..journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
-from ..journal.resuming import back_in_line
+from ..journal.resuming import back_in_line, fitted_once
 from ..journal.retired import MAX_JOBS, retirement
 from ..journal.state import State
 from ..journal.wire import Commit
@@ -326,9 +326,11 @@ class Worker:
         try:
             self.planner.enqueue(job, priority)
         except Rejected as error:
+            group.ready = False
+            if error.code in WAITS and fitted_once(self.state, job):
+                return  # it is in SCHED with this, where it waits
             group.events.append(refusal(job, error, now))
             group.events.append(["clean", job.id, now, None])
-            group.ready = False
 
     def _line_up(self, job: Job, priority: int, now: float, groups: list[Group]) -> None:
         """A job that was taken in before. One that the inventory or the config has left behind since waits for another."""

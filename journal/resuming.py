@@ -30,6 +30,12 @@ def is_child(state: State) -> bool:
     return bool(state.instance.get("parent"))
 
 
+def fitted_once(state: State, job: Job) -> bool:
+    """Whether a job was taken in, or begun, when there was more than now: then it waits for as much, and is not refused."""
+    resumed = state.instance.get("resumed")
+    return job.requeued is not None or (resumed is not None and job.t_submit < resumed[0])
+
+
 def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] = frozenset((SHUTDOWN, TIMEOUT))) -> None:
     """A job of an instance inside a job that ends only because that one does is not over: in place of `clean` it has a `requeue`,
     and is pending when the instance is taken up again. Those that have ended by themselves, or were cancelled, are over.

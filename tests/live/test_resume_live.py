@@ -123,3 +123,33 @@ def test_killed_twice_and_gone_on_with_elsewhere(tmp_path: Path) -> None:
         verified = site.run("--instance", f58(again), "replay", "--diff", "live")
         assert verified.returncode == 0, verified
         site.sound()
+
+
+@pytest.mark.parametrize("kvs", ["parent", "own"])
+def test_what_does_not_fit_waits_for_who_has_more(tmp_path: Path, kvs: str) -> None:
+    """A cancelled child on two nodes, gone on with on one, where its job does not fit, then on three: keys, ids and what depends
+    on the job are what they were. Its journal may have been on a server of its own."""
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
+        wide = f"echo $FLUX_JOB_ATTEMPT >>{tmp_path}/begun-$FLUX_JOB_ATTEMPT; [ $FLUX_JOB_ATTEMPT = 2 ] || exec sleep 1000"
+        program = "fluxkv submit --output=none"
+        text = (f"fluxkv kvs put run.name=first\nW=$({program} -N2 --job-name=wide sh -c '{wide}')\n"
+                f"{program} --dependency=afterok:$W --job-name=after true\nfluxkv queue drain")  # fmt: skip
+        first = batch(site, "-N2", f"--kvs={kvs}", script(tmp_path, text))
+        site.written(tmp_path / "begun-1")
+        follower = batch(site, "--resume", f58(first), "-N1", f"--dependency=afterany:{f58(first)}")
+        site.client.cancel([first])
+        assert site.results([follower]) == [1]  # nothing of it could run there
+        left = {job.name: (job.number, job.state != INACTIVE) for job in state_of(site, first).jobs.values()}
+        assert left == {"wide": (2, True), "after": (1, True)}
+        assert not (tmp_path / "begun-2").exists()
+        third = batch(site, "--resume", f58(follower), "-N3")
+        assert site.results([third]) == [0]
+        inside = state_of(site, first)
+        assert all(job.state == INACTIVE and job.returncode == 0 for job in inside.jobs.values())
+        assert len(inside.nodes) == 3
+        assert (tmp_path / "begun-2").read_text() == "2\n2\n"
+        got = site.run("--instance", f58(third), "kvs", "get", "run.name")
+        assert (got.returncode, got.stdout.strip()) == (0, "first"), got
+        took = site.run("submit", "--uri", child_uri(site.uri, first), "true")
+        assert took.returncode != 0  # it has ended again
+        site.sound()
