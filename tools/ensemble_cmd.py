@@ -12,9 +12,9 @@ import click
 
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
-from .ensemble_request import ensemble_request_options, job_of, nodes_for, request_of
+from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, nodes_for, request_of
 from .lazy_group import LazyCommands
-from .options import SubmissionCommand, flags_of, key_of, timeout_of, urgency_of
+from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
 from .render import out
 from .submit_cmd import SETTINGS, connected, print_jobspec
 
@@ -45,7 +45,7 @@ def ensemble() -> None:
 
     \b
     Examples:
-      fluxkv ensemble run --cc=1-100 ./simulate {cc}
+      fluxkv ensemble run --cc=1-8 ./simulate {cc}
       fluxkv ensemble status ƒ3kQ
       fluxkv ensemble results --failed ƒ3kQ
       fluxkv ensemble rerun --failed ƒ3kQ
@@ -63,10 +63,10 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
 
     \b
     Examples:
-      fluxkv ensemble submit --cc=1-1000000 ./simulate {cc}
-      fluxkv ensemble submit -N2 --retry=2 --output=out.{cc} --cc=1-100 ./simulate {cc}
+      fluxkv ensemble submit --begin-time=+1h --cc=1-1000000 ./simulate {cc}
+      fluxkv ensemble submit -N2 --retry=2 --output=out.{cc} --cc=1-20 ./simulate {cc}
       fluxkv ensemble submit -c2 -t 5m ./simulate {} ::: a.in b.in c.in
-      seq 1 100 | fluxkv ensemble submit --total-time=2h ./simulate {}
+      seq 1 20 | fluxkv ensemble submit -N1 --total-time=2h ./simulate {}
     """
     request = request_of(values, words)
     with connected(uri) as instance:
@@ -86,7 +86,7 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | N
 
     \b
     Examples:
-      fluxkv ensemble run --cc=1-100 ./simulate {cc}
+      fluxkv ensemble run -N1 --per-node=2 --cc=1-20 ./simulate {cc}
       fluxkv ensemble run ./simulate {} ::: a.in b.in c.in
     """
     from .ensemble_show import follow
@@ -98,6 +98,30 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | N
             return 0
         with opened(instance, id) as view:
             return follow(view, patience_s)
+
+
+def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values: dict[str, Any]) -> int:
+    """What `submit --spread` does: the copies of --cc as an ensemble. Options are those of submit; -N: over how many nodes."""
+    if not values["cc"]:
+        raise click.UsageError("--spread goes with --cc, whose copies are spread")
+    for name, value in values.items():
+        option = "--" + name.replace("_", "-")
+        if value and (option in LEFT_OUT or name in ("bcc", "wait_event", "watch", "log", "log_stderr")):
+            raise bad(option, "it does not go with --spread: see fluxkv ensemble submit --help")
+    stays = values["wait"] or values["show_progress"]
+    request = request_of({**values, "define": (), "sep": "", "per_node": 1, "total_time": None, "conf": ()}, words)
+    with connected(uri) as instance:
+        id = submitted(instance, request, {**values, "total_time": None}, dry_run=dry_run)
+        if not id:
+            return 0
+        if not values["quiet"]:
+            out(f58(id))
+        if not stays:
+            return 0
+        from .ensemble_show import follow
+
+        with opened(instance, id) as view:
+            return follow(view, timeout_of(values["timeout"]))
 
 
 def submitted(instance: Instance, request: Request, values: dict[str, Any], *, dry_run: bool) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 # Of the ensemble, not of its members.
 WHOLE = ("nodes", "queue", "bank", "urgency", "requires", "dependency", "begin_time", "key", "flags", "debug")
-_LEFT_OUT = frozenset(("--nodes", "--exclusive", "--cores", "--tasks-per-node", "--tasks-per-core", "--gpus-per-node", "--taskmap"))
+LEFT_OUT = frozenset(("--exclusive", "--cores", "--tasks-per-node", "--tasks-per-core", "--gpus-per-node", "--taskmap"))
 _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--cc",), {"metavar": "IDSET", "help": "A member for each id; {cc} becomes the id, and so does $FLUX_JOB_CC."}),
     (("--define",), {"multiple": True, "metavar": "NAME=CODE", "help": "{.NAME} is this Python expression of the input x."}),
@@ -43,7 +43,7 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 def ensemble_request_options(command: F) -> F:
     """Adds the options of whoever makes an ensemble, and the command of its members with its inputs (`words`)."""
     command = click.argument("words", nargs=-1, metavar="COMMAND [ARGS]...", type=click.UNPROCESSED)(command)
-    shared = [one for one in OPTIONS if _LEFT_OUT.isdisjoint(one[0])]
+    shared = [one for one in OPTIONS if LEFT_OUT.isdisjoint(one[0]) and "--nodes" not in one[0]]
     for names, settings in reversed([*_OWN, *shared]):
         command = click.option(*names, **settings)(command)
     return command

@@ -32,9 +32,10 @@ SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
     "--cc", metavar="IDSET", help="One copy for each id; {cc} becomes the id, and so does $FLUX_JOB_CC."
 )
 @click.option("--bcc", metavar="IDSET", help="As --cc, without FLUX_JOB_CC.")
+@click.option("--spread", is_flag=True, help="All copies of --cc as one ensemble over all nodes; see fluxkv ensemble.")
 @ensemble_options
 @log_options
-def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any) -> int:
+def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, spread: bool, **values: Any) -> int:
     """Submit jobs and print their ids.
 
     With - in place of a command, jobspecs are read from standard input, one JSON object a line.
@@ -47,6 +48,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit --dependency=afterok:ƒ2UzHM --begin-time=+1h ./report
       fluxkv submit --cc=1-10 --dependency=afterok:#-1 ./simulate {cc}    one after another
       fluxkv submit --wait --progress --cc=1-1000 true
+      fluxkv submit --spread --begin-time=+1h --cc=1-10000 ./simulate {cc}    one job: an ensemble
       fluxkv submit -N2 --tasks-per-node=2 --taskmap=cyclic hostname
       fluxkv submit --retry=3 --retry-on=node-failure,oom,exit=75 ./simulate
       fluxkv submit --id=nightly-7 ./report         again: the same job, the same id
@@ -55,6 +57,10 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
       fluxkv submit --dry-run true | fluxkv submit -
     """
     need_command(words)
+    if spread:
+        from .ensemble_cmd import spread_copies
+
+        return spread_copies(words, uri, dry_run, values)
     values["blobs"] = None if dry_run else {}
     flags, timeout = flags_of(values["flags"], values["debug"]), timeout_of(values["timeout"])
     pieces = primed(_pieces(values, words))
