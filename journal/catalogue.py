@@ -103,8 +103,9 @@ for _subject in ("job", "resource", "housekeeping", "instance", "entry"):
          "ranks")  # fmt: skip
 
 _add("resource", "RFC 44", "restart", {"ranks": "0", "online": "", "nodelist": "h"}, "instance started")
-_add("resource", "RFC 44", "resource-define", {"method": "dynamic-discovery", "R": {"version": 1}},
-     "the inventory", "R")  # fmt: skip
+_add("resource", "RFC 44", "resource-define",
+     {"method": "dynamic-discovery", "R": {"version": 1}, "edit": {"status": {"paths": ["/cluster0/rack0"], "up": False}}},
+     "the inventory; edit: how its graph is made of the one that is there, where R has none", "R", "edit")  # fmt: skip
 _add("resource", "RFC 44", "resource-update", {"expiration": 1700000000}, "new end of the instance's R")
 _add("resource", "RFC 44", "drain", {"idset": "0", "nodelist": "h", "overwrite": 0, "reason": "bad fan"},
      "no new jobs there", "reason")  # fmt: skip

@@ -1,7 +1,7 @@
 """Changes of the graph of resources that people ask for: more of it, less, properties, status. Pure.
 
 Each is another inventory (RFC 44's `resource-define`, with a method of its own), so it is guarded, refused and folded as `reload`
-is, and what is in use is never taken away.
+is, and what is in use is never taken away. Of the graph its event has what changes (`graph_events`), not the whole.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..kvs.errors import Rejected
-from . import graph_edit
+from . import graph_edit, graph_events
 from .decide import Decision
 from .decide_inventory import GRAPH_OF, reload
 from .graph_edit import no_such_path
+from .graph_events import Edit, edited
 from .node import Node
 from .resource_graph import Place, ResourceGraph, graph_of
 from .rset import NodeRecord, ResourceSet, check_property
@@ -32,21 +33,22 @@ def attach(state: State, more: ResourceSet, under: str, now: float) -> Answer:
     first = 1 + max(state.nodes, default=-1)
     _, new = graph_edit.merged(graph, found, under or _root(graph), {})
     ranks = {rank: first + n for n, rank in enumerate(sorted(new))}
-    merged, _ = graph_edit.merged(graph, found, under or _root(graph), ranks)
+    edit = graph_events.attached(found.wire, under or _root(graph), ranks)
+    merged = edited(graph, edit)
     fresh = [node._replace(rank=ranks[node.rank]) for node in more.nodes if node.rank in ranks]
     more_of_it = f"{_many(graph_edit.total(merged) - graph_edit.total(graph))} more"
-    return _define(state, merged, [*_records(state), *fresh], now, "attach", more_of_it)
+    return _define(state, merged, edit, [*_records(state), *fresh], now, "attach", more_of_it)
 
 
 def remove(state: State, paths: Iterable[str], now: float) -> Answer:
     """The graph without these vertices and what is below them, nodes included. Raises `Rejected`: what is in use stays."""
-    graph = _graph(state)
-    left = graph_edit.without(graph, [_position(graph, path) for path in paths])
+    graph, edit = _graph(state), graph_events.removed(paths)
+    left = edited(graph, edit)
     ranks = left.nodes().keys()
     records = [record for record in _records(state) if record.rank in ranks]
     if not records:
         raise Rejected("the last node of an instance stays", code="in-use", hint="fluxkv stop ends the instance")
-    return _define(state, left, records, now, "remove", f"{_many(graph_edit.total(graph) - graph_edit.total(left))} fewer")
+    return _define(state, left, edit, records, now, "remove", f"{_many(graph_edit.total(graph) - graph_edit.total(left))} fewer")
 
 
 def properties(
@@ -60,41 +62,38 @@ def properties(
         check_property(name)
         if name.startswith("+"):
             raise Rejected(f"{name} says which queue a node belongs to", code="bad-property", hint="the config's queues say that")
-    graph, wanted, positions = state.graph, set(ranks), set[int]()
+    graph, wanted, edit = state.graph, set(ranks), None
     for path in paths:
         place = _place(_graph(state), path)
-        positions.add(place.at)
         if place.node >= 0 and _graph(state).columns.type(place.at) == "node":
             wanted.add(place.node)
     if graph is not None:
-        nodes = graph.nodes()
-        positions.update(nodes[rank].at for rank in wanted)
-        graph = graph_edit.with_properties(graph, positions, names, gone)
+        edit = graph_events.named(paths, wanted, names, gone)
+        graph = edited(graph, edit)
     records = []
     for record in _records(state):
         if record.rank in wanted:
             kept = {*record.properties, *names}.difference(gone)
             record = record._replace(properties=tuple(sorted(kept)))
         records.append(record)
-    return _define(state, graph, records, now, "property", f"properties of {', '.join(paths)}" if paths else "")
+    return _define(state, graph, edit, records, now, "property", f"properties of {', '.join(paths)}" if paths else "")
 
 
 def status(state: State, paths: Sequence[str], *, up: bool, now: float) -> Answer:
     """Vertices, and so all below them, out of use for new jobs, or back. Raises `Rejected`."""
-    graph = _graph(state)
-    positions = [_position(graph, path) for path in paths]
+    graph, edit = _graph(state), graph_events.put(paths, up)
     what = f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} set {'up' if up else 'down'}"
-    return _define(state, graph_edit.with_status(graph, positions, up=up), _records(state), now, "status", what)
+    return _define(state, edited(graph, edit), edit, _records(state), now, "status", what)
 
 
 def _define(
-    state: State, graph: ResourceGraph | None, records: Sequence[NodeRecord], now: float, method: str, what: str
+    state: State, graph: ResourceGraph | None, edit: Edit | None, records: Sequence[NodeRecord], now: float, method: str, what: str
 ) -> Answer:  # fmt: skip
     """what: is said of the graph, "" where what is said of nodes says all."""
     if graph is not None and state.graph is not None:
         records = _in_graph(records, state.graph, graph)
     tree = graph.wire if graph is not None else None
-    decision, words = reload(state, ResourceSet(tuple(sorted(records)), expiration=state.expiration, tree=tree), now, method)
+    decision, words = reload(state, ResourceSet(tuple(sorted(records)), expiration=state.expiration, tree=tree), now, method, edit)
     return decision, [said for word in words if (said := what if word.startswith(GRAPH_OF) else word)]
 
 
@@ -137,7 +136,3 @@ def _place(graph: ResourceGraph, path: str) -> Place:
     if place is None:
         raise no_such_path(path)
     return place
-
-
-def _position(graph: ResourceGraph, path: str) -> int:
-    return _place(graph, path).at

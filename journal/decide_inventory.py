@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..kvs.errors import Rejected
 from .config import parse_rules
 from .decide import Decision
@@ -15,9 +17,12 @@ from .state import State
 GRAPH_OF = "graph of"  # begins what is said of another graph
 
 
-def reload(state: State, inventory: ResourceSet, now: float, method: str = "reload") -> tuple[Decision, list[str]]:
+def reload(
+    state: State, inventory: ResourceSet, now: float, method: str = "reload", edit: dict[str, Any] | None = None
+) -> tuple[Decision, list[str]]:
     """A `resource-define` (RFC 44), and what it changes in words; no events if it changes nothing.
 
+    edit: how the inventory's graph is made of that which is there (`graph_events.edited`): the event has this in place of it.
     Raises `Rejected` naming the node and why: in use and to be removed, shrunk below what is in use, or of another host; a host
     that a queue names and that would be gone; a graph without what jobs draw; an inventory that is a job's.
     """
@@ -25,10 +30,12 @@ def reload(state: State, inventory: ResourceSet, now: float, method: str = "relo
         hint = "reload the instance around it, or fluxkv resize this one"
         raise Rejected("this instance has the resources of its job", code="child", hint=hint)
     _queues_keep_hosts(state, {record.host for record in inventory.nodes})
-    return redefine(state, inventory, now, method)
+    return redefine(state, inventory, now, method, edit)
 
 
-def redefine(state: State, inventory: ResourceSet, now: float, method: str) -> tuple[Decision, list[str]]:
+def redefine(
+    state: State, inventory: ResourceSet, now: float, method: str, edit: dict[str, Any] | None = None
+) -> tuple[Decision, list[str]]:
     """As `reload`, of whichever instance: its keeper may ask, who knows what its job has."""
     wanted = {record.rank: record for record in inventory.nodes}
     gone = [rank for rank, node in state.nodes.items() if rank not in wanted or wanted[rank].host != node.host]
@@ -63,7 +70,11 @@ def redefine(state: State, inventory: ResourceSet, now: float, method: str) -> t
     plain = inventory._replace(nodes=tuple(
         record._replace(properties=tuple(n for n in record.properties if not n.startswith("+"))) for record in inventory.nodes
     ))  # fmt: skip
-    context = {"method": method, "R": render_set(plain)}
+    context: dict[str, Any] = {"method": method, "R": render_set(plain)}
+    if edit is not None:
+        from .resource_graph import without_tree
+
+        context = {"method": method, "R": without_tree(context["R"]), "edit": edit}
     things = ["resource", *plans, *touched]
     words = [
         f"{what} {compress([hosts[rank] for rank in ranks])} (rank{'s' if len(ranks) > 1 else ''} {format_ids(ranks)})"

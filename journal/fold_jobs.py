@@ -257,8 +257,12 @@ def memo(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 
 def reason(state: State, job: Job, ts: float, context: Context, version: int) -> None:
-    told = [text(context["code"]), text(context["text"])]
-    job.reason = [*told, end_time(context["start"])] if "start" in context else told
+    told: list[Any] = [text(context["code"]), text(context["text"])]
+    if "start" in context:
+        if not 0 <= context["start"] <= LATEST:
+            raise ValueError("no time")
+        told.append(float(context["start"]))
+    job.reason = told
 
 
 def quarantine(state: State, job: Job, ts: float, context: Context, version: int) -> None:

@@ -37,7 +37,14 @@ def resource_define(state: State, subject: str, ts: float, context: Context, ver
         return
     inventory = parse_R(document)
     graph = None
-    if inventory.tree is not None:
+    if "edit" in context:  # of the graph that is there
+        from .graph_events import edited
+        from .resource_graph import fitting
+
+        if state.graph is None or inventory.tree is not None:
+            raise ValueError("no graph to edit")
+        graph = fitting(edited(state.graph, context["edit"]), inventory)
+    elif inventory.tree is not None:
         from .resource_graph import graph_of, without_tree  # what no other inventory needs
 
         graph, document = graph_of(inventory), without_tree(document)

@@ -326,6 +326,14 @@ def _with_containers(columns: Columns, kept: dict[int, Kept], ranks: Mapping[int
     return found
 
 
+def position(graph: ResourceGraph, path: str) -> int:
+    """Where the vertex of a path is. Raises `Rejected`."""
+    place = graph.places.get(path)
+    if place is None:
+        raise no_such_path(path)
+    return place.at
+
+
 def no_such_path(path: str) -> Rejected:
     """Of a path that leads to no vertex."""
     return Rejected(f"no vertex is at {path}", code="no-such-path", hint="fluxkv resource show --tree shows what there is")

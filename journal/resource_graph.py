@@ -167,9 +167,11 @@ def from_wire(wire: Any) -> ResourceGraph:
 
 def graph_of(inventory: ResourceSet) -> ResourceGraph | None:
     """The graph of an inventory, None if it has none. Raises `Rejected` where the two speak of different nodes, cores or GPUs."""
-    if inventory.tree is None:
-        return None
-    graph = from_wire(inventory.tree)
+    return None if inventory.tree is None else fitting(from_wire(inventory.tree), inventory)
+
+
+def fitting(graph: ResourceGraph, inventory: ResourceSet) -> ResourceGraph:
+    """The graph, if it is one of the nodes of an inventory. Raises `Rejected` as `graph_of`."""
     nodes = graph.nodes()
     for node in inventory.nodes:
         parts = nodes.pop(node.rank, None)

@@ -128,6 +128,16 @@ def claims_text(claims: list[Any], hosts: Mapping[int, str]) -> str:
     return " ".join(parts)
 
 
+def _edit(edit: Mapping[str, Any]) -> list[str]:
+    """What of a graph changes."""
+    what: Mapping[str, Any] = next(iter(edit.values()), {})
+    words = [*what.get("paths", ()), *([f"rank {what['ranks']}"] if isinstance(what.get("ranks"), str) and what["ranks"] else [])]
+    words += [f"below {what['under']}"] if "under" in what else []
+    words += [f"{name}={value}" if value else name for name, value in what.get("set", {}).items()]
+    words += [f"without {name}" for name in what.get("unset", ())]
+    return [*words, *(["up" if what["up"] else "down"] if "up" in what else [])]
+
+
 def describe(event: Event, hosts: Mapping[int, str]) -> str:
     """What an event says beyond its name, in words; "" if nothing. One that somebody wrote badly by hand, as it stands."""
     with suppress(*ODD):
@@ -167,7 +177,7 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         after = f", not before {precise_time(context['after'])}" if "after" in context else ""
         return f"attempt {context['attempt']}: {' '.join(requeued(context).split())}{after}"
     if name == "resource-define":
-        return str(context.get("method", ""))
+        return " ".join([str(context.get("method", "")), *_edit(context.get("edit") or {})])
     if name == "config":
         document = context.get("config") or {}
         tables = [f"queues {', '.join(document[one])}" if one == "queues" else str(one) for one in document if document[one]]

@@ -356,6 +356,10 @@ def _tell(event: Any, lines: Any, out: Callable[[str], None]) -> bool:
     if subject != "resource":
         return False
     shown = {key: value for key, value in (context or {}).items() if key != "R"}
+    edit = shown.get("edit")
+    attached = edit.get("attach") if isinstance(edit, dict) else None
+    if isinstance(attached, dict):  # of a whole graph it is enough to say where it was put
+        shown["edit"] = {"attach": {key: value for key, value in attached.items() if key != "tree"}}
     out(lines.of(Event(name, subject, timestamp, shown or None)))
     return True
 

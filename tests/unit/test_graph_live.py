@@ -20,9 +20,9 @@ from fluxkv.journal.graph_edit import with_record
 from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
 from fluxkv.journal.resource_graph import from_wire
-from fluxkv.journal.rset import NodeRecord, ResourceSet
+from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit, unpack
+from fluxkv.journal.wire import Commit, Event, pack, unpack
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Conflicted
@@ -34,6 +34,7 @@ from fluxkv.schedulers.request import Request
 from fluxkv.schedulers.resources import Pool, Stocks, Unmatched
 from fluxkv.schedulers.tree.pooling import compact
 from fluxkv.schedulers.tree.record import to_record
+from fluxkv.tools.eventview import describe
 from fluxkv.tools.explainpending import out_of_use
 from fluxkv.tools.resourceview import STATUS_DEFAULT, status_rows
 
@@ -394,6 +395,74 @@ def test_a_part_of_a_node_goes_and_comes(rig: Rig) -> None:
     with pytest.raises(Rejected, match="without cores 0-1, in use now"):
         decide_graph.remove(rig.state, ["/cluster0/rack0/n0/core"], rig.now)
     same_everywhere(rig)
+
+
+def test_an_event_has_what_changes_and_folds_to_what_the_whole_would(rig: Rig) -> None:
+    """Of each kind of change: no graph in the event, and at each version the state is that of events with whole graphs."""
+    more = to_record(racks(3)).wire
+    new = ResourceSet(tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6)), tree=more)
+    changes = [
+        lambda s: decide_graph.attach(s, new, "", rig.now),
+        lambda s: decide_graph.status(s, ["/cluster0/rack1", "/switch0"], up=False, now=rig.now),
+        lambda s: decide_graph.properties(s, [POWER], [2, 5], {"ssd": "", "row": "7"}, (), rig.now),
+        lambda s: decide_graph.remove(s, ["/cluster0/rack2/n4/nvme", "/cluster0/rack1/n3"], rig.now),
+        lambda s: decide_graph.status(s, ["/switch0"], up=True, now=rig.now),
+        lambda s: decide_graph.properties(s, ["/cluster0/rack0/n1"], [], {}, ("ssd",), rig.now),
+        lambda s: decide_graph.properties(s, [], [2], {}, ("ssd",), rig.now),
+    ]
+    for number, one in enumerate(changes):
+        words = change(rig, one)
+        assert bool(words) != (number == 5), "nobody had that"
+    state, old, edits = State(), State(), 0
+    for commit in rig.commits():
+        state.apply(commit)
+        events = []
+        for name, subject, time, context in commit.events:
+            if name == "resource-define" and "edit" in context:
+                edits += 1
+                assert "tree" not in context["R"]["scheduling"]
+                assert describe(Event(name, subject, time, context), {}).startswith(f"{context['method']} ")
+                scheduling = {**context["R"]["scheduling"], "tree": state.graph.wire}
+                context = {"method": context["method"], "R": {**context["R"], "scheduling": scheduling}}
+            events.append([name, subject, time, context])
+        old.apply(commit._replace(events=events))
+        assert old.subjects() == state.subjects()
+        assert old.graph is None or old.graph.raw == state.graph.raw
+    assert (edits, state.skipped, old.skipped) == (6, 0, 0)
+    same_everywhere(rig)
+
+
+def test_a_change_of_a_large_graph_is_a_small_event() -> None:
+    tree = to_record(racks(racks=16, nodes=16)).wire
+    inventory = ResourceSet(tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(256)), tree=tree)
+    define = {"method": "configuration", "R": render_set(inventory)}
+    state = State()
+    state.apply(Commit(1, 5, "p", 1, 0, 1.0, [["resource-define", "resource", 1.0, define]], {}))
+    decision, _ = decide_graph.status(state, ["/cluster0/rack7"], up=False, now=2.0)
+    assert len(pack(decision.events)) < 500 < len(pack(define)) / 10
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        None, 5, {}, {"status": {}}, {"paint": {}}, {"status": {"paths": ["/cluster0"], "up": 1}},
+        {"status": {"paths": ["/nowhere"], "up": True}}, {"status": {"paths": "/cluster0", "up": True}},
+        {"status": {"paths": [5], "up": True}}, {"remove": {"paths": ["/cluster0"]}}, {"remove": {"paths": ["/cluster0/rack0"]}},
+        {"attach": {"tree": {}, "under": "/cluster0", "ranks": []}}, {"attach": {"tree": 5, "under": "/cluster0", "ranks": []}},
+        {"property": {"paths": [], "ranks": "9", "set": {}, "unset": []}},
+        {"property": {"paths": [], "ranks": "0", "set": {"a": 5}, "unset": []}},
+        {"status": {"paths": [], "up": True}, "remove": {"paths": []}},
+    ],
+)  # fmt: skip
+def test_an_edit_that_makes_no_sense_is_skipped(rig: Rig, edit: Any) -> None:
+    before, R = rig.state.digest(), {**rig.state.R}
+    event = ["resource-define", "resource", rig.now, {"method": "x", "R": R, "edit": edit}]
+    for changed in (event, [*event[:3], {**event[3], "R": {**R, "scheduling": {"tree": to_record(racks()).wire}}}]):
+        rig.say(changed)
+    rig.turn()
+    assert rig.state.skipped == 2
+    assert rig.state.digest() == before
+    assert len(rig.state.nodes) == 4
 
 
 def test_views_show_what_is_drawn(rig: Rig) -> None:
