@@ -65,10 +65,10 @@ class LiveSearch(Search):
         self.outer: Spent | None = None  # what was spent before the vertex that is looked at
         self._sets: dict[tuple[Need, ...], int] = {}
 
-    def answer(self) -> list[tuple[Candidate, int]] | None:
-        """What the needs of the request get, None for nothing."""
+    def answer(self, needs: Sequence[Need] = ()) -> list[tuple[Candidate, int]] | None:
+        """What the needs of the request get, or only these; None for nothing."""
         pool: Pool = {}
-        needs = self.request.needs
+        needs = needs or self.request.needs
         types = [need.children[0].type if need.is_slot else need.type for need in needs]
         for subsystem in roots_for(self.layout, types):
             here = [n for n, kind in zip(needs, types, strict=True) if self.layout.homes.get(kind) == subsystem]
@@ -193,7 +193,7 @@ class LiveSearch(Search):
         at = self.layout.position[u.ordinal]
         if need is None:
             return 0 if whole_node and kind in (CONTAINER, NODE) and stand.in_use(u) else max(u.size, 1)
-        if need.exclusive and not u.ids and stand.in_use(u):
+        if need.exclusive and not u.ids and (stand.in_use(u) or (self.spent is not None and u.ordinal in self.spent.units)):
             return 0
         if kind in (CORE, GPU):
             return self._free_ids(u).bit_count()

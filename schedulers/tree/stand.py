@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ...journal.claims import Claim
+from ...journal.jobspec_check import ONE_OF
 from ...kvs.errors import Rejected
 from ..imposed import Lack, impose
 from ..match_policy import BUILT_IN
 from ..resources import Pool, Unmatched
 from .claiming import Claiming
+from .layout import CONTAINER, NODE, Layout
 from .live import LiveSearch
+from .match import Candidate
 from .needs import Need, of_request
 from .policies import Policy
+from .spent import Spent
 from .vertices import Vertex
 
 if TYPE_CHECKING:
@@ -141,14 +146,44 @@ def search(
         got = impose(pool, stand, request.imposed)
         return Unmatched("resources", got.kind, got.needed, got.found) if isinstance(got, Lack) else got
     wanted = of_request(request, pool.traverser)
-    try:
-        parts = LiveSearch(stand, pool.policy, wanted).answer()
-    except Exception as error:
-        if pool.match_policy in BUILT_IN:
-            raise
-        why = f"{type(error).__name__}: {error}"  # a plug-in may fail in any way; whose fault it is must be in the message
-        raise Rejected(f"match policy {pool.match_policy!r} failed: {why}", code="bad-matcher") from error
-    claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
-    if claims and all(stand.has(claim) for claim in claims):
-        return claims
+    for way in (LiveSearch.answer, _one_by_one):
+        try:
+            parts = way(LiveSearch(stand, pool.policy, wanted))
+        except Exception as error:
+            if pool.match_policy in BUILT_IN:
+                raise
+            why = f"{type(error).__name__}: {error}"  # a plug-in may fail in any way; whose fault it is must be in the message
+            raise Rejected(f"match policy {pool.match_policy!r} failed: {why}", code="bad-matcher") from error
+        claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
+        if claims and all(stand.has(claim) for claim in claims):
+            return claims
+        if parts is None or len(wanted.needs) < 2:
+            break
     return Unmatched("resources", "slot", 1, 0)
+
+
+def _one_by_one(search: LiveSearch) -> list[tuple[Candidate, int]] | None:
+    """What the needs get, each after those before it have theirs: where several came to one vertex by different ways, together they
+    took more than there is."""
+    search.spent = Spent()
+    needs, parts = search.request.needs, list[tuple[Candidate, int]]()
+    alternatives = [need for need in needs if need.type == ONE_OF]
+    for need in needs:
+        if need in alternatives[1:]:
+            continue
+        got = search.answer(alternatives if need in alternatives else [need])
+        if got is None:
+            return None
+        search.spent.spend(search.layout, _held(search.layout, got), set())
+        parts += got
+    return parts
+
+
+def _held(layout: Layout, parts: Iterable[tuple[Candidate, int]]) -> Iterator[tuple[Candidate, int]]:
+    """Without containers that are shared, but with what is in them."""
+    for candidate, units in parts:
+        vertex = candidate.vertex
+        if vertex is None or (layout.kinds[vertex.ordinal] in (CONTAINER, NODE) and not (candidate.whole or candidate.exclusive)):
+            yield from _held(layout, candidate.parts)
+        else:
+            yield candidate, units

@@ -66,6 +66,27 @@ def test_a_placement_with_less_than_was_asked_for_is_not_enough() -> None:
     assert not enough(pool, whole, [claims[0]._replace(draws=()), *claims[1:]])
 
 
+@pytest.mark.parametrize("policy", ["first", "low", "high"])
+def test_parts_that_come_to_one_vertex_by_two_ways_do_not_share_it(policy: str) -> None:
+    """The slot finds a node's power below the node, the rest of the request below the panel: each node has 200 W."""
+    text = recipe(("cluster", "node", 2), ("node", "core", 2)).replace(
+        "</graph>",
+        '<node id="panel"><data key="root">1</data><data key="type">panel</data><data key="subsystem">power</data></node>'
+        '<node id="fed"><data key="type">node</data></node>'
+        '<node id="watt"><data key="type">watt</data><data key="size">200</data></node>'
+        '<edge id="p2n" source="panel" target="fed"><data key="e_subsystem">power</data>'
+        '<data key="gen_method">ASSOCIATE_IN</data></edge>'
+        '<edge id="n2w" source="fed" target="watt"><data key="e_subsystem">power</data></edge></graph>',
+    )
+    pool = pool_of(from_grug(text), policy)
+    claims = got(pool, slot(1, vertex("core", 1), vertex("watt", 150)), vertex("watt", 100))
+    drawn = [draw.units for claim in claims for draw in claim.draws]
+    assert (sum(drawn), max(drawn)) == (250, 200)
+    assert isinstance(pool.match(ask(slot(1, vertex("core", 1), vertex("watt", 60)), vertex("watt", 100))), Unmatched)
+    assert got(pool, slot(1, vertex("core", 1), vertex("watt", 60)), vertex("watt", 90))
+    assert sum(units for units, _ in pool.drawn.values()) == 400
+
+
 def test_what_is_in_each_slot_that_tasks_run_in() -> None:
     def slots(*resources: dict[str, Any], task: str = "task") -> dict[int, list[list[int]]]:
         pool = pool_of(tree(nodes=2))
