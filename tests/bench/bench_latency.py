@@ -84,7 +84,7 @@ def starts(repeats: int) -> list[Figure]:
     found = [figure("fluxkv start true, whole command, server included", started, "s", 0.6)]
     with instance("-s", "1", "--cores", "2") as rig:
         inside = f"date +%s.%N; {PROGRAM} start date +%s.%N"
-        ready, child = [], []
+        ready, child, own = [], [], []
         for _ in range(repeats):
             start = time.perf_counter()
             done = subprocess.run(
@@ -95,9 +95,13 @@ def starts(repeats: int) -> list[Figure]:
             if done.returncode or len(times) != 2:
                 raise RuntimeError(f"fluxkv run fluxkv start: {done.stderr.strip() or done.stdout}")
             ready.append(float(times[1]) - float(times[0]))
+            words = [PROGRAM, "run", "sh", "-c", inside.replace(" start ", " start --kvs=own ")]
+            begun, there = subprocess.check_output(words, env=rig.environment(), text=True, timeout=60).split()
+            own.append(float(there) - float(begun))
         run = [value / 1000 for value in whole([PROGRAM, "run", "true"], rig.environment(), repeats)]
         alloc = [value / 1000 for value in whole([PROGRAM, "alloc", "-n1", "true"], rig.environment(), repeats)]
     found.append(figure("child instance in a one-core job: start → its command runs", ready, "s", 0.4))
+    found.append(figure("the same with a server of its own", own, "s", 0.4))
     note = f"fluxkv run true alone: {percentile(run, 0.5):.2f} s"
     found.append(figure("fluxkv run fluxkv start true, whole command", child, "s", note=note))
     found.append(figure("fluxkv alloc -n1 true, whole command", alloc, "s", 0.6))

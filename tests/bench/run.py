@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_beside
+import bench_children
 import bench_ensemble
 import bench_executor
 import bench_forecast
@@ -49,6 +50,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "commands": lambda: bench_latency.commands(5 if quick else 20),
         "readers": lambda: bench_readers.readers(*((1000, 5000, 3) if quick else (10_000, 100_000, 10))),
         "start": lambda: bench_latency.starts(3 if quick else 7),
+        "children": lambda: bench_children.side_by_side(1000 if quick else 5000),
         "executor": lambda: bench_executor.figures(quick),
         "takeover": lambda: bench_takeover.take_over(1 if quick else 3),
         "matcher": lambda: matcher(bench_match.figures()),
