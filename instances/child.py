@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ALLOC_WAIT_S = 30.0
 MEMO_TRIES = 20
 MEMBER_LOOK_S = 2.0
+AWAY_S = 3.0
 SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
 
@@ -363,26 +364,36 @@ def wait_until_member(uri: str, here: Place) -> bool:
     return _wait(uri, lambda state: here.node in state.nodes, asked_back)
 
 
-def wait_until_stopped(uri: str, rank: int = -1) -> None:
+def wait_until_stopped(uri: str, rank: int = -1, is_over: Callable[[], bool] = lambda: False) -> None:
     """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody), or
-    the node `rank` is in its inventory no more."""
-    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes)
+    the node `rank` is in its inventory no more.
+
+    is_over: asked while the server is away, which may be the instance's own, and gone with it.
+    """
+    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes, is_over=is_over)
 
 
-def _wait(uri: str, done: Callable[[State], bool], never: Callable[[], bool] = lambda: False) -> bool:
+def _wait(
+    uri: str, done: Callable[[State], bool], never: Callable[[], bool] = lambda: False,
+    is_over: Callable[[], bool] = lambda: False,
+) -> bool:  # fmt: skip
     """Until it is so (True), or the instance has stopped, or it will never be so (asked when nothing has come for a while)."""
     store = open_store(uri)
     while True:
-        state = Journal(store).look()
-        if state.instance.get("stopped"):
-            return False
-        if done(state):
-            return True
         try:
-            with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=float("inf"))) as tail:
+            state = Journal(store).look()
+            if state.instance.get("stopped"):
+                return False
+            if done(state):
+                return True
+            with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=AWAY_S)) as tail:
                 if _quiet(tail, never):
                     return False
         except Corrupt:  # history was lost, and adopted without: what is there now decides
+            time.sleep(1.0)
+        except Unavailable:
+            if is_over():
+                return False
             time.sleep(1.0)
 
 

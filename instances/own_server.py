@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ..kvs.errors import Rejected, Unavailable
+from ..journal.ids import parse_id
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.listening import Listen, join_url, parse_listen, with_port, write_secret
 from ..kvs.redis_store import open_store
 from ..kvs.server import socket_path
@@ -73,3 +74,14 @@ def follow_door(settings: dict[str, Any], state_dir: StateDir, timeout_s: float 
     uri, password = with_password_file(str(StoreUri(door.remote, namespace)), path)
     write_secret(path, password)
     return uri
+
+
+def is_over(settings: Mapping[str, Any]) -> bool:
+    """Whether a child with a server of its own has ended, by the parent's word: its journal is there, or its attempt is over."""
+    try:
+        with closing(open_store(settings["parent"], patience_s=1.0)) as parent:
+            if parent.bumps([f"attempt/{parse_id(settings['job'])}"])[0] != int(settings["since"]):
+                return True
+            return whereabouts.server_of(parent, parse_uri(settings["uri"]).namespace) == ""
+    except FluxkvError:
+        return False

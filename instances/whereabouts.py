@@ -171,6 +171,11 @@ def _copy_of(folder: str) -> str:
     return _copies[folder].url
 
 
+def copies_open() -> bool:
+    """Whether this process reads a copy of files: it has to live as long as somebody reads."""
+    return bool(_copies)
+
+
 # -- upwards ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -73,7 +74,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if own and settings["lead"]:
         own_server.open_door(settings, directory)
     if not settings["lead"]:
-        child.wait_until_stopped(settings["uri"], here.node)
+        child.wait_until_stopped(settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False)
         starting.stop(directory)
         return 0
     starting.wait_for_nodes(settings["uri"])

@@ -118,6 +118,7 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
       fluxkv proxy --wait ƒ3kQ fluxkv jobs -a
     """
     from ..instances.paths import find_uri, state_dir_of
+    from ..instances.whereabouts import copies_open
     from ..kvs.redis_store import open_store
     from .inside import OUTER
 
@@ -138,6 +139,9 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
     if not job:
         del environment["FLUX_ENCLOSING_ID"]
     command = list(words) or [os.environ.get("SHELL") or "/bin/sh"]
+    if copies_open():  # they end with this process
+        code = os.spawnvpe(os.P_WAIT, command[0], command, environment)
+        return code if code >= 0 else 128 - code
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:
