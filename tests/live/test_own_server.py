@@ -166,10 +166,10 @@ def test_a_hand_over_broken_off_anywhere_is_finished(tmp_path: Path) -> None:
 def test_a_parent_whose_server_is_away_gets_it_later(tmp_path: Path) -> None:
     with live.site(tmp_path, "--cores", "2") as site:
         os.mkfifo(tmp_path / "go")
-        script = f"fluxkv run true; read x <{tmp_path}/go"
+        script = f"fluxkv run true; echo up >{tmp_path}/up; read x <{tmp_path}/go"
         id = parse_id(site.run("batch", "-n1", "--kvs=own", "--output=none", "--wrap", script).stdout.strip())
         folder = folder_of(site, id)
-        site.wrote(Path(folder.log_file("keeper")), "started")
+        site.written(tmp_path / "up")
         with site.server_dead():
             (tmp_path / "go").write_text("x\n")
             site.wrote(Path(folder.log_file("keeper")), "stays in")
