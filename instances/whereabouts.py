@@ -79,7 +79,15 @@ def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None
         door = read_door(other)
     finally:
         other.close()
-    return _through(door, namespace, over) if door is not None else None
+    return _through(door, namespace, over or _is_copied(store)) if door is not None else None
+
+
+def _is_copied(store: Store) -> bool:
+    """Whether this is a copy of an instance's files: nothing in it runs any more, whatever it says."""
+    from ..kvs.server import is_copy
+
+    server = getattr(store, "server", None)
+    return isinstance(server, str) and is_copy(server)
 
 
 def _meta(store: Store) -> Meta | None:

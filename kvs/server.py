@@ -23,10 +23,11 @@ from .resp import Connection, ReplyError, RespConnection
 from .server_choice import check_server as check_server
 from .server_choice import find_server as find_server
 from .server_options import server_args
-from .uri import unix_url
+from .uri import parse_server, unix_url
 
 _BACK = "state"  # a link in the folder of a socket that lies elsewhere
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
+_COPY = "fluxkv-read-"  # begins the name of a throw-away server's folder
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 
 
@@ -176,13 +177,19 @@ def open_readonly(state_dir: str, *, program: str = "", timeout_s: float = 60.0)
     source = os.path.join(os.path.abspath(state_dir), "appendonlydir")
     if not os.path.isdir(source):
         raise Unavailable(f"{state_dir} holds no journal", code="no-instance", hint="name a state directory")
-    folder = tempfile.mkdtemp(prefix="fluxkv-read-")
+    folder = tempfile.mkdtemp(prefix=_COPY)
     try:
         shutil.copytree(source, os.path.join(folder, "appendonlydir"))
         return ReadOnlyServer(start_server(folder, "none", program=program, timeout_s=timeout_s), folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def is_copy(url: str) -> bool:
+    """Whether this is the address of a throw-away server."""
+    address = parse_server(url)
+    return address.kind == "unix" and os.path.basename(state_dir_behind(address.path)).startswith(_COPY)
 
 
 def stop_server(url: str, pid: int = 0, *, timeout_s: float = 10.0) -> None:

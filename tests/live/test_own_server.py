@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -113,30 +114,40 @@ def test_several_nodes_and_levels_with_and_without(tmp_path: Path) -> None:
         handed_up(site, id)
 
 
-def test_killed_with_its_server_it_is_handed_up_all_the_same(tmp_path: Path) -> None:
-    """While it is dead and its job lives, lists go on; then its parent's keeper reads its files."""
+def everything_of(*folders: StateDir) -> None:
+    """Kills all daemons of these at once: they are stopped first, so that nobody starts another again."""
+    pids = [json.loads(path.read_text())["pid"] for folder in folders for path in Path(folder.join("run")).glob("*.json")]
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, signum)
+
+
+def test_killed_with_their_servers_they_are_handed_up_all_the_same(tmp_path: Path) -> None:
+    """Two levels. While they are dead and their job lives, lists go on; then the parent's keeper reads their files. The second time
+    the parent is dead, too: its files and theirs are read, and all is handed up when it is back."""
     with live.site(tmp_path, "--cores", "2") as site:
-        id = parse_id(site.run("alloc", "--bg", "-n1", "--kvs=own").stdout.strip())
-        path, folder = f58(id), folder_of(site, id)
-        assert site.run("--instance", path, "run", "echo", "was").returncode == 0
-        server = live.Site.__new__(live.Site)
-        server.dir = folder
-        victims = [server.pid(role) for role in ("keeper", "worker-0", "agent", "server")]
-        for pid in victims:
-            os.kill(pid, signal.SIGSTOP)  # nobody starts another again
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
-        listed = site.run("jobs", "-R", "-no", "{name}")
-        assert (listed.returncode, listed.stdout) == (0, "alloc\n"), listed
-        assert "does not answer" in listed.stderr
-        assert "does not answer" in site.run("--instance", path, "submit", "true").stderr
-        assert site.run("tree").returncode == 0
-        site.client.cancel([id])
-        site.results([id])
-        assert site.run("jobs", "-an", "-o", "{name}", f"{path}/").stdout == "echo\n", "from a copy of its files, or handed up"
-        handed_up(site, id)
-        one = site.run("jobs", "-an", "-o", "{id}", f"{path}/").stdout.strip()
-        assert site.run("job", "attach", f"{path}/{one}").stdout == "was\n"
+        for whole in (False, True):
+            id = parse_id(site.run("alloc", "--bg", "-n1", "--kvs=own").stdout.strip())
+            path, folder = f58(id), folder_of(site, id)
+            inner = site.run("--instance", path, "alloc", "--bg", "-n1", "--kvs=own").stdout.strip()
+            assert site.run("--instance", f"{path}/{inner}", "run", "echo", "was").returncode == 0
+            names = ["jobs", "-an", "-o", "{name}", f"{path}/{inner}/"]
+            below = StateDir(str(next(Path(folder.join("ns")).iterdir())))
+            everything_of(*([site.dir] if whole else []), folder, below)
+            if whole:
+                assert site.run(*names, "--state-dir", site.dir.path).stdout == "echo\n"
+                site.up()
+            else:
+                listed = site.run("jobs", "-R", "-no", "{name}")
+                assert (listed.returncode, listed.stdout) == (0, "alloc\n"), listed
+                assert "does not answer" in listed.stderr
+                assert "does not answer" in site.run("--instance", path, "submit", "true").stderr
+                assert site.run("tree").returncode == 0
+                site.client.cancel([id])
+            site.until(lambda s, id=id: bool(s.jobs[id].t_inactive), "its job is over")
+            assert site.run(*names).stdout == "echo\n", "from a copy of its files, or handed up"
+            handed_up(site, id)
+            assert site.run(*names).stdout == "echo\n"
 
 
 @pytest.mark.timeout(300)
