@@ -35,17 +35,22 @@ def settings_of(here: child.Place, meta: Meta) -> dict[str, Any]:
         return settings
     server = unix_url(socket_path(child.directory(here).path))
     settings["uri"] = str(StoreUri(server, child.child_namespace(parse_uri(here.parent).namespace, here.job, here.number)))
-    if here.nodes > 1 or parse_server(parse_uri(here.parent).server).kind != "unix":
+    if here.nodes > 1 or parse_server(parse_uri(here.parent).server).kind != "unix" or _around(here).get("listen"):
         settings["listen"] = list(with_port(parse_listen("")))
     return settings
 
 
+def _around(here: child.Place) -> dict[str, Any]:
+    """The settings of the instance around it, {} where they are not on this host."""
+    try:
+        return StateDir(here.state_dir).read() if here.state_dir else {}
+    except (Rejected, Unavailable):
+        return {}
+
+
 def above(here: child.Place) -> list[str]:
     """The URIs of the instances around the parent, the nearest first, where that is a child itself."""
-    try:
-        around = StateDir(here.state_dir).read() if here.state_dir else {}
-    except (Rejected, Unavailable):
-        return []
+    around = _around(here)
     return [around["parent"], *around.get("above", ())] if around.get("parent") else []
 
 
@@ -62,14 +67,19 @@ def open_door(settings: Mapping[str, Any], state_dir: StateDir) -> None:
 
 def follow_door(settings: dict[str, Any], state_dir: StateDir, timeout_s: float = 60.0) -> str:
     """The URI by which another node of the child reaches its server, once the first one has left its door; its password is in a
-    file of this node's. Raises `Unavailable`."""
+    file of this node's. One that came later to a child that does not listen reaches it on its own host alone. Raises
+    `Unavailable`."""
     deadline = time.monotonic() + timeout_s
     namespace = parse_uri(settings["uri"]).namespace
     with closing(open_store(settings["uri"])) as store:  # the parent's server still
-        while (door := whereabouts.read_door(store)) is None or not door.remote:
+        while (door := whereabouts.read_door(store)) is None:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{namespace}: its leading node has not started its server", code="no-instance")
             time.sleep(0.02)
+    if not door.remote:
+        if door.boot == boot_id():
+            return str(StoreUri(door.socket, namespace))
+        raise Unavailable(f"{namespace}: its server has a socket file alone, on host {door.host}", code="server-away")
     path = state_dir.join("join.password")
     uri, password = with_password_file(str(StoreUri(door.remote, namespace)), path)
     write_secret(path, password)

@@ -86,6 +86,7 @@ class MemoryArrival:
             tables.instances[self.namespace] = made
             tables.streams.pop(self.keys.door, None)
             del tables.arriving[self.namespace]
+            self.server.check("arrive.end", "after")
 
     def guards(self) -> Iterator[dict[str, str]]:
         found = self.server.tables.instances.get(self.namespace)

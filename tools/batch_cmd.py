@@ -131,6 +131,7 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
       fluxkv batch -N2 -t 1h sims.sh input.dat
       fluxkv batch -n4 --wrap 'fluxkv submit --cc=1-100 ./simulate {cc}; fluxkv queue drain'
       fluxkv batch --conf=queue.policy=easy --conf=child.toml --dump sims.sh
+      fluxkv batch -n4 --kvs=own sims.sh            on a server of its own, which bears its load
       fluxkv batch --dry-run -n4 sims.sh            the jobspec: what Flux would have made of it
       fluxkv batch --resume ƒ3kQ                    the rest of what a batch job that was killed, or ran out of time, had to do
     """

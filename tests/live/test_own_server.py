@@ -158,16 +158,16 @@ def test_a_hand_over_broken_off_anywhere_is_finished(tmp_path: Path) -> None:
     site.env[VARIABLE] = f"@{armed}"
     try:
         site.up("--cores", "4")
-        for point in ("before", "entries", "end", "after"):
-            for role in ("keeper", "handover"):
-                (armed / role).write_text(f"handover.{point}:kill")
-            done = site.run("alloc", "-n1", "--kvs=own", "fluxkv", "run", "echo", point)
-            assert (done.returncode, done.stdout) == (0, f"{point}\n"), done
+        for first, second in (("before", "entries"), ("end", "after")):
+            (armed / "keeper").write_text(f"handover.{first}:kill")
+            (armed / "handover").write_text(f"handover.{second}:kill")
+            done = site.run("alloc", "-n1", "--kvs=own", "fluxkv", "run", "echo", first)
+            assert (done.returncode, done.stdout) == (0, f"{first}\n"), done
         ids = sorted(site.client.state().jobs)
         for id in ids:
             handed_up(site, id)
         assert not list(armed.iterdir()), "each place was reached"
-        assert site.run("jobs", "-aR", "-no", "{name}").stdout.split().count("echo") == 4
+        assert site.run("jobs", "-aR", "-no", "{name}").stdout.split().count("echo") == 2
         site.sound()
         site.no_traceback()
     finally:
