@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...journal.jobspec_check import ONE_OF
 from ...journal.shown import counted
 from ...kvs.errors import Rejected
 from ..imposed import Lack, impose
@@ -56,11 +58,10 @@ def shortage(pool: Pool, request: Request, *, empty: bool = False, all_up: bool 
                 return Shortage(f"there is no {one.type} in the resource graph, which has {there}", one.type, one.low, 0, one.type)
     stand = stand_of(pool, request, empty=empty, all_up=all_up)
     tries = [MAX_TRIES]
-    for need in wanted.needs:
-        found = _blame(stand, pool, request, [need], tries)
-        if found is not None:
-            chain, count = found
-            return (None if count else _of_a_pool(stand, pool, request, chain)) or _said(chain, count, now)
+    found = _blame_any(stand, pool, request, [], wanted.needs, tries)
+    if found is not None:
+        chain, count = found
+        return (None if count else _of_a_pool(stand, pool, request, chain)) or _said(chain, count, now)
     for need in wanted.needs:  # each part of it is there, but not all of one together
         count = _count(stand, pool, request, need)
         if count < need.low:
@@ -85,11 +86,25 @@ def _blame(stand: Stand, pool: Pool, request: Request, chain: list[Need], tries:
         count = _count(stand, pool, request, _only(chain))
         if count < chain[0].low:
             return chain, count
-    for child in () if last.alternatives else last.children:
-        found = _blame(stand, pool, request, [*chain, child], tries)
-        if found is not None:
+    return None if last.alternatives else _blame_any(stand, pool, request, chain, last.children, tries)
+
+
+def _blame_any(
+    stand: Stand, pool: Pool, request: Request, chain: list[Need], needs: Sequence[Need], tries: list[int]
+) -> tuple[list[Need], int] | None:  # fmt: skip
+    """The first of some needs side by side, or of what is below them, that is short; an alternative only if all others are, too:
+    then the one of which there is most, or that asks for least."""
+    either: list[tuple[list[Need], int] | None] = []
+    for need in needs:
+        found = _blame(stand, pool, request, [*chain, need], tries)
+        if need.type == ONE_OF:
+            either.append(found)
+        elif found is not None:
             return found
-    return None
+    short = [found for found in either if found is not None]
+    if not short or len(short) < len(either):
+        return None
+    return max(short, key=lambda found: (found[1], -prod(need.low for need in found[0])))
 
 
 def _only(chain: list[Need]) -> Need:

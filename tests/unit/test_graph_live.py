@@ -197,6 +197,12 @@ def test_of_alternatives_a_job_gets_one_and_its_tasks_run_in_that(rig: Rig) -> N
         id = rig.submit(asked([big, small], task))
         assert (rig.job(id).ntasks, rig.job(id).claims[0].slots, rig.job(id).claims[0].cores.bit_count()) == (2, 2, 2)
         end(rig, id)
+    held = [rig.submit(wanting(vertex("node", 4, slot())))]
+    waits = rig.submit(asked([big, small], "small"))
+    said = explain(rig.worker.planner.request_of(rig.job(waits)), rig.worker.planner.pool).text
+    assert said == "needs 1 node with 2 slots of 1 core; none fits now"
+    end(rig, *held)
+    end(rig, waits)
     same = [{**big, "label": "t"}, {**small, "label": "t"}]
     assert rig.job(rig.submit(asked(same, "t"))).ntasks == 2
     beside = [vertex("slot", 1, vertex("core"), label="one"), vertex("slot", 1, vertex("core"), label="two")]
