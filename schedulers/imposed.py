@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.claims import Claim, Draw
-from ..journal.idset import text_of
+from ..journal.idset import MAX_ID, text_of
 from ..journal.jobspec_check import BYPASS
 from ..journal.rset import NodeRecord, parse_R
 from ..kvs.errors import Rejected
@@ -101,7 +101,7 @@ def _held(nodes: object) -> Iterable[Held]:
         paths, number, size = meta.get("paths"), meta.get("id"), meta.get("size", 1)
         if not isinstance(paths, Mapping) or type(size) is not int or size < 1:
             raise _bad(".R", "has a graph with a vertex without paths, or a size")
-        yield Held(tuple(str(path) for path in paths.values()), number if type(number) is int and number >= 0 else -1, size)
+        yield Held(tuple(map(str, paths.values())), number if type(number) is int and 0 <= number < MAX_ID else -1, size)
 
 
 def impose(pool: Pool, stand: Stand, imposed: Imposed) -> tuple[Claim, ...] | Lack:

@@ -106,6 +106,21 @@ def test_the_R_of_a_job_with_power_and_nvme_is_what_another_gets() -> None:
     assert not rig.state.quarantine
 
 
+def test_a_graph_in_R_that_makes_no_sense_harms_nobody() -> None:
+    def held(**meta: Any) -> dict[str, Any]:
+        return {"metadata": {"type": "nvme", "exclusive": True, "id": 0, "size": 1, "paths": {"containment": "/c/n"}, **meta}}
+
+    rig, R = Rig(4, tree=racks()), R_of((0, 1))
+    for nodes in (
+        7, [7], [{}], [{"metadata": 7}], [held(id=10**15)], [held(id="x")], [held(size=10**18)], [held(paths={"containment": 7})],
+        [held(paths=7)], [held(size=0)], [held(paths={"containment": "/cluster0/rack0/n0/nvme"}, id=10**15, size=3)],
+    ):  # fmt: skip
+        R["scheduling"] = {"writer": "fluxkv:jgf", "graph": {"nodes": nodes}}
+        job = rig.job(rig.submit(named(R)))
+        assert job.state in (RUN, INACTIVE, SCHED)
+    assert not rig.state.quarantine
+
+
 def _elsewhere(node: dict[str, Any]) -> dict[str, Any]:
     meta = node["metadata"]
     return {**node, "metadata": {**meta, "paths": {name: f"/else{path}" for name, path in meta["paths"].items()}}}
