@@ -123,12 +123,14 @@ def fault(place: Place, plan: Plan, taken: dict[int | str, list[int]], placed: s
         return f"it places job {name}, which is held"
     if len({claim.rank for claim in place.claims}) != len(place.claims):
         return f"it places job {name} twice on one node"
+    if not taken:
+        taken.update(_given_back(plan))
     for claim in place.claims:
         node = plan.state.nodes.get(claim.rank)
         if node is None or not node.usable or claim.rank in plan.leaving:
             return f"it places job {name} on rank {claim.rank}, which {'is not there' if node is None else 'is not usable'}"
         if claim.rank not in taken:
-            taken[claim.rank] = _used(plan, claim.rank)
+            taken[claim.rank] = [node.used_cores, node.used_gpus, node.used_memory_mb]
         used = taken[claim.rank]
         much = claim.memory_mb and claim.memory_mb + used[2] > node.memory_mb
         if claim.cores & (used[0] | ~node.cores) or claim.gpus & (used[1] | ~node.gpus) or much:
@@ -162,15 +164,21 @@ def _barred(plan: Plan, job: Job) -> str:
     return f"which would be one too many: {full}" if full else ""
 
 
-def _used(plan: Plan, rank: int) -> list[int]:
-    """[cores, GPUs, MB] in use on a node, once all is back that this pass gives back."""
-    node = plan.state.nodes[rank]
-    cores, gpus, memory_mb = node.used_cores, node.used_gpus, node.used_memory_mb
+def _given_back(plan: Plan) -> dict[int | str, list[int]]:
+    """Of nodes and vertices of which this pass gives something back: what is in use then, as `fault` has it."""
+    found: dict[int | str, list[int]] = {}
+    nodes, drawn = plan.state.nodes, plan.state.drawn
     for claims in plan.given.values():
         for claim in claims:
-            if claim.rank == rank:
-                cores, gpus, memory_mb = cores & ~claim.cores, gpus & ~claim.gpus, memory_mb - claim.memory_mb
-    return [cores, gpus, memory_mb]
+            if (used := found.get(claim.rank)) is None:
+                if (node := nodes.get(claim.rank)) is None:
+                    continue
+                used = found[claim.rank] = [node.used_cores, node.used_gpus, node.used_memory_mb]
+            used[:] = used[0] & ~claim.cores, used[1] & ~claim.gpus, used[2] - claim.memory_mb
+            for draw in claim.draws:
+                units, ids = found[draw.vertex] if draw.vertex in found else drawn.get(draw.vertex, (0, 0))
+                found[draw.vertex] = [units - draw.units, ids & ~draw.ids]
+    return found
 
 
 def _drawn(claims: Sequence[Claim], plan: Plan, taken: dict[int | str, list[int]]) -> str:
@@ -182,12 +190,7 @@ def _drawn(claims: Sequence[Claim], plan: Plan, taken: dict[int | str, list[int]
                 return f"{draw.vertex} twice"
             seen.add(draw.vertex)
             if draw.vertex not in taken:
-                units, ids = plan.state.drawn.get(draw.vertex, (0, 0))
-                given = (one for claims_back in plan.given.values() for other in claims_back for one in other.draws)
-                for back in given:
-                    if back.vertex == draw.vertex:
-                        units, ids = units - back.units, ids & ~back.ids
-                taken[draw.vertex] = [units, ids]
+                taken[draw.vertex] = [*plan.state.drawn.get(draw.vertex, (0, 0))]
             if draw.units < 1 or not fits(plan.state.graph, draw, *taken[draw.vertex]):
                 return f"what is not free of {draw.vertex}"
     return ""

@@ -346,7 +346,8 @@ class Planner:
         job = self.state.jobs[id]
         if job.state == RUN:
             return grown(self.state, job, claims, now)
-        request = self.compiled(job)
+        found = self.lines.get(id)
+        request = found[0].request if found is not None else self.compiled(job)
         shape = self.shape(request)
         group = Group()
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])

@@ -275,7 +275,8 @@ class Worker:
             group = advance(job, now, step, scripts=self.state.rules.scripts)
             if job.state & RUN and job.holds:
                 self.deadlines.note(job)
-                planner.seated(job, self._shape(job), job.ranks)
+                if job.id not in planner.seat_by_job:
+                    planner.seated(job, self._shape(job), job.ranks)
             if job.resized is not None:
                 group = self.leaves.look(planner, job, group, now)
             if group is None:
