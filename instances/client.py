@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..journal.state import State
     from ..journal.wire import Event
     from .changing import Outcome
+    from .ensemble_view import EnsembleView
     from .follow import JobResult
     from .kvs_client import Kvs
     from .output import Attachment, OutputWriter
@@ -149,6 +150,40 @@ class Instance:
 
         shared: Environment = dict(os.environ) if env is None else dict(env)
         return self.submitter.submit((prepare(job, options, shared) for job in jobs), urgency, flags, keys)
+
+    def submit_ensemble(
+        self, command: Command, indices: Iterable[int], *, env: Environment | None = None, nodes: int | None = None,
+        per_node: int = 1, urgency: int = 16, key: str = "", **options: Any,
+    ) -> JobHandle:  # fmt: skip
+        """Submit an ensemble (`fluxkv ensemble`): one job, with a member for each index, whose number stands wherever the command
+        or a text among its options has {cc}.
+
+        options: each member's, as `submit` has them; it runs on one node. nodes: how many it is spread over (None: all that are
+        up).
+        """
+        from .ensemble_job import COMMAND, RETRY, SHELL, nodes_for, numbered, with_request
+        from .own_program import with_program
+        from .submission import build_jobspec, prepare
+
+        shared = {name: value for name, value in (os.environ if env is None else env).items() if value is not None}
+        member, _ = prepare(command, options, shared)
+        request = numbered(member, indices, with_program(shared), per_node)
+        size = nodes_for(self.state(), request, nodes)
+        blobs: dict[str, bytes] = {}
+        whole = build_jobspec(
+            COMMAND, nodes=size, ntasks=size, cores_per_task=request.cores, gpus_per_task=request.gpus, exclusive=True,
+            name=options.get("name") or "ensemble", shell_options=SHELL, attributes={"system.retry": RETRY},
+        )  # fmt: skip
+        jobspec = with_request(whole, request, blobs)
+        for name, data in blobs.items():
+            self.store.put_blobs({name: data})
+        return JobHandle(self, self.submitter.submit([(jobspec, request.env)], urgency, 0, [key])[0])
+
+    def ensemble(self, job: int | str | JobHandle) -> EnsembleView:
+        """What becomes of an ensemble's members: how many have ended, each one's result. Use it as a context manager."""
+        from .ensemble_view import EnsembleView
+
+        return EnsembleView(self, _id(job))
 
     @property
     def submitter(self) -> Submitter:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import FILE, Count, Indices, Part, Request, gaps
-from ..journal.file_archive import make_file
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
+from .ensemble_job import request_file
 from .ensemble_record import Info, Record, mark
 from .ensemble_salvage import salvage
 from .submission import build_jobspec
@@ -78,10 +78,10 @@ def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str
     import json
 
     blobs: dict[str, bytes] = {}
-    files = {FILE: _file(request.encode(), blobs)}
+    files = {FILE: request_file(request.encode(), blobs)}
     start = ["fluxkv", "start", "--policy=throughput"]
     if request.conf:
-        files[CONF] = _file(json.dumps(request.conf, ensure_ascii=False, sort_keys=True).encode(), blobs)
+        files[CONF] = request_file(json.dumps(request.conf, ensure_ascii=False, sort_keys=True).encode(), blobs)
         start.append(f"--config={{{{tmpdir}}}}/{CONF}")
     options: dict[str, Any] = {"nodes": 1, "exclusive": True}
     if request.per_node > 1:
@@ -95,11 +95,6 @@ def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str
         attributes={"system.files": files, "system.retry": RETRY},
     )  # fmt: skip
     return jobspec, blobs
-
-
-def _file(data: bytes, blobs: dict[str, bytes]) -> dict[str, Any]:
-    made = make_file(data, 0o600, 0, blobs)
-    return {name: value for name, value in made.items() if name not in ("mtime", "ctime")}
 
 
 def take_over(here: Instance, record: Record, outer: int, attempt: int, request: Request) -> None:

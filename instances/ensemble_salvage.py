@@ -15,13 +15,13 @@ from ..journal.log import Journal
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
 from .ensemble_feed import row_of
+from .ensemble_job import VARIABLE
 from .follow import result_of
 from .whereabouts import store_of
 
 if TYPE_CHECKING:
     from ..kvs.port import Store
 
-VARIABLE = "FLUX_JOB_CC"  # of each member: its index
 WITH_IT = ("shutdown", "lost")
 BY_SIGNAL = (9, 15)
 PART = 2000

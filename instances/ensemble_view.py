@@ -36,7 +36,18 @@ class Seen(NamedTuple):
 
 
 class EnsembleView:
-    """instance: the one whose job `id` the ensemble is. Raises `Rejected` (code no-ensemble, no-such-job)."""
+    """instance: the one whose job `id` the ensemble is. Raises `Rejected` (code no-ensemble, no-such-job).
+
+        import fluxkv
+
+        with fluxkv.connect() as instance:
+            job = instance.submit_ensemble(["sh", "-c", "exit $(( {cc} == 7 ))"], range(20))
+            with instance.ensemble(job) as ensemble:
+                print(ensemble.wait(timeout=60))
+                for index, part, row in ensemble.rows():
+                    if not row.ok:
+                        print(index, row.returncode, ensemble.path(part, row))
+    """
 
     def __init__(self, instance: Instance, id: int) -> None:
         self.instance, self.id = instance, id
@@ -47,6 +58,19 @@ class EnsembleView:
         self._record: tuple[int, Record] | None = None
         self._told: set[str] = set()
         self._last: dict[int, int] = {}
+
+    def __enter__(self) -> EnsembleView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self, timeout: float | None = None) -> Count:
+        """What all members have come to, when it is over. timeout: seconds; raises `Unavailable(code="timeout")`."""
+        count = Count()
+        for seen in self.follow(timeout):
+            count = seen.counts
+        return count
 
     @property
     def over(self) -> bool:

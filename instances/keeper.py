@@ -321,7 +321,9 @@ class Keeper(ServerCare):
                 pass
         self._hand_up()
         self.log.say("info", "stopped")
-        self.log.store = None
+        if self.log.store is not None:
+            self.log.store.close()
+            self.log.store = None
         if self.server is not None and self.server_fd >= 0:
             self.selector.unregister(self.server_fd)
             stop_server(self.server.url, self.server.pid)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..instances.own_program import with_program
 from ..instances.terminals import INTERACTIVE
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
@@ -19,7 +20,6 @@ from .child_options import SCRIPT, ChildCommand, child_jobspec, child_options, c
 from .ensemble import Piece, put_blobs
 from .environment import shared_environment
 from .options import flags_of, key_of, urgency_of
-from .own_program import with_program
 from .render import out, say
 from .submit_cmd import connected, print_jobspec
 

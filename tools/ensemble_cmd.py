@@ -12,7 +12,7 @@ import click
 
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
-from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, nodes_for, request_of
+from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, request_of, size_of
 from .lazy_group import LazyCommands
 from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
 from .render import out
@@ -130,7 +130,7 @@ def submitted(instance: Instance, request: Request, values: dict[str, Any], *, d
 
     blobs: dict[str, bytes] | None = None if dry_run else {}
     piece = Piece(
-        job_of(request, values, nodes_for(instance, request, values), blobs), request.env, urgency_of(values["urgency"]),
+        job_of(request, values, size_of(instance, request, values), blobs), request.env, urgency_of(values["urgency"]),
         key=key_of(values["key"]),
     )  # fmt: skip
     if dry_run:

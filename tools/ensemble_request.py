@@ -4,25 +4,27 @@ about the ensemble as a whole, and on how many nodes it runs.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..instances.ensemble_job import COMMAND, RETRY, SHELL, VARIABLE, nodes_for, with_request
+from ..instances.own_program import with_program
 from ..instances.template import Template, fill
-from ..journal.ensemble import FILE, Indices, Request, Rows, indices_of, packed_rows
+from ..journal.ensemble import Indices, Request, Rows, indices_of, packed_rows
 from ..kvs.errors import Rejected
-from .child_options import conf_document, content
+from .child_options import conf_document
 from .environment import overlay_of, shared_environment
 from .inputs import Filler, combined, separator, split_lists
 from .jobspecs import count, jobspec_of, memory_mb
 from .options import OPTIONS, bad
-from .own_program import with_program
 from .stencil import Stencil
 
 if TYPE_CHECKING:
     from ..instances.client import Instance
-    from ..journal.state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Of the ensemble, not of its members.
@@ -61,7 +63,7 @@ def request_of(values: Mapping[str, Any], words: tuple[str, ...]) -> Request:
     varies = filler.varies if lists else _has_number
     command = lists.command if lists else list(words)
     env = shared_environment(values["env"], values["rlimit"], varies)
-    stencil = Stencil(member, command, {**overlay_of(values["env"], env, varies), "FLUX_JOB_CC": "{cc}"}, varies)
+    stencil = Stencil(member, command, {**overlay_of(values["env"], env, varies), VARIABLE: "{cc}"}, varies)
     if read := [name for name in stencil.read if name not in _OWN_NAMES]:
         option = "--" + read[0].replace("_", "-")
         raise bad(option, "it is the same for all members of an ensemble (fluxkv bulksubmit makes jobs that differ in it)")
@@ -135,55 +137,24 @@ def job_of(
         "nodes": str(nodes), "ntasks": str(nodes), "cores_per_task": str(request.cores), "gpus_per_task": str(request.gpus),
         "memory_per_task": str(memory) if memory else None, "exclusive": True,
         "time_limit": values["total_time"], "job_name": values["job_name"] or _name_of(request), "cwd": values["cwd"],
-        "setopt": ("per-resource.type=node", "mpi=none"),
-        "setattr": ('system.retry={"limit":3,"on":["node-failure","launcher-lost"]}',),
+        "setopt": tuple(f"{name}={value}" for name, value in SHELL.items()),
+        "setattr": (f"system.retry={json.dumps(RETRY)}",),
         **{one: values[one] for one in ("queue", "bank", "requires", "dependency", "begin_time")},
     }  # fmt: skip
-    jobspec = jobspec_of(typed, ["fluxkv", "start", "fluxkv", "ensemble", "lead", f"{{{{tmpdir}}}}/{FILE}"])
-    jobspec["attributes"]["system"]["files"] = {FILE: content(request.encode(), 0o600, blobs)}
-    return jobspec
+    return with_request(jobspec_of(typed, COMMAND), request, blobs)
+
+
+def size_of(instance: Instance, request: Request, values: Mapping[str, Any]) -> int:
+    """On how many nodes it runs. Raises `Rejected`, click.BadParameter."""
+    try:
+        return nodes_for(
+            instance.state(), request, count(values, "nodes"), " ".join(values["requires"] or ()), values["queue"] or ""
+        )
+    except Rejected as error:
+        if error.code.startswith("bad-constraint") or error.code == "bad-query":
+            raise bad("--requires", error) from None
+        raise
 
 
 def _name_of(request: Request) -> str:
-    import os
-
     return os.path.basename(str(request.jobspec["tasks"][0]["command"][0]))
-
-
-def nodes_for(instance: Instance, request: Request, values: Mapping[str, Any]) -> int:
-    """On how many nodes it runs: as many as asked for, else all that are up and can run a member, but no more than it has members
-    for. Raises `Rejected` where no node can."""
-    asked = count(values, "nodes")
-    state = instance.state()
-    fit = [node for node in state.nodes.values() if node.cores.bit_count() // request.per_node >= request.cores
-           and node.gpus.bit_count() // request.per_node >= request.gpus]  # fmt: skip
-    if not fit:
-        part = f"a {request.per_node}th of it " if request.per_node > 1 else ""
-        raise Rejected(
-            f"no node can run a member: {part}with {request.cores} cores"
-            + (f" and {request.gpus} GPUs" if request.gpus else ""), code="unsatisfiable",
-            hint="fluxkv resource list shows what there is; -n and -c are each member's",
-        )  # fmt: skip
-    if asked is not None:
-        return asked
-    allowed = _allowed(state, values)
-    up = [node for node in fit if node.usable and allowed(node.rank, node.host, node.properties)]
-    if not up:
-        raise Rejected("no node that could run a member is up", code="no-nodes",
-                       hint="fluxkv resource status; -N N waits for N of them")  # fmt: skip
-    slots = max(1, min(node.cores.bit_count() // request.cores for node in up))
-    return min(len(up), -(-len(Indices(request.ranges)) // slots))
-
-
-def _allowed(state: State, values: Mapping[str, Any]) -> Callable[..., bool]:
-    """Which nodes the ensemble's job may have: by --requires and its queue."""
-    from ..journal.constraint import compile, parse_requires
-
-    text = " ".join(values["requires"] or ())
-    rules = state.rules
-    queue = rules.queue_of({"attributes": {"system": {"queue": values["queue"]} if values["queue"] else {}}}).name
-    try:
-        asked = parse_requires(text) if text else None
-    except Rejected as error:
-        raise bad("--requires", error) from None
-    return compile(rules.constraint(queue, asked) or {})

@@ -134,8 +134,7 @@ def _json_line(view: EnsembleView, index: int, part: Part, row: Ended) -> str:
 
 def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     """Submit members anew; the new ensemble's id, 0 if there are none. Raises `Rejected` (code active)."""
-    from ..journal.ensemble import FILE
-    from .child_options import content
+    from ..instances.ensemble_job import with_request
     from .ensemble import put_blobs
     from .ensemble_cmd import not_over
     from .kept import kept_jobspec
@@ -154,10 +153,8 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     blobs: dict[str, bytes] = {}
     request = view.request._replace(ranges=tuple(indices))
     jobspec = kept_jobspec(view.instance, view.job, original=True)
-    system = {**jobspec["attributes"]["system"]}
-    system["files"] = {FILE: content(request.encode(), 0o600, blobs)}
-    system.pop("dependencies", None)
-    made = {**jobspec, "attributes": {**jobspec["attributes"], "system": system}}
+    made = with_request(jobspec, request, blobs)
+    made["attributes"]["system"].pop("dependencies", None)
     put_blobs(view.instance, blobs)
     (id,) = view.instance.submitter.submit([(made, request.env)], 16, 0)
     say(f"fluxkv: {len(Indices(indices))} members of {f58(view.id)}")

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
+from ..instances.own_program import with_program
 from ..kvs.errors import FluxkvError, Rejected
-from .own_program import with_program
 from .start_settings import INVENTORY, name_policy
 
 # Of the job that an instance is: what runs inside must not take itself for one of its tasks. (Which attempt and which copy of

@@ -10,11 +10,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from fluxkv.instances.own_program import with_program
 from fluxkv.journal.file_archive import read_archive
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools.batch_cmd import alloc, batch
 from fluxkv.tools.child_options import broker_options, conf_document
-from fluxkv.tools.own_program import with_program
 
 SCRIPT = "#!/bin/sh\n# flux: -n3 --job-name=mine\n# flux: -t 5m --env=A=1\nfluxkv run hostname\n"
 

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxkv.instances.client import Instance, connect
+from fluxkv.instances.ensemble_job import numbered
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.ensemble_salvage import interrupted
+from fluxkv.instances.submission import prepare
 from fluxkv.journal.ensemble import (
     MOST,
     Count,
@@ -185,6 +187,21 @@ def test_what_cannot_be_is_said_before_there_is_a_job(words: tuple[str, ...], to
 def test_one_bad_input_among_many_is_said_before_there_is_a_job() -> None:
     with pytest.raises(click.UsageError, match="p2 of 'x'"):
         asked("--define=p2=int(x)", "echo", "{.p2}", ":::", "1", "2", "x")
+
+
+def test_from_python_a_member_has_its_number_too() -> None:
+    jobspec, _ = prepare(["./simulate", "{cc}"], {"cores_per_task": 2, "output": "out.{cc}"}, {})
+    request = decode(numbered(jobspec, [9, 3, 4, 3], {"A": "b"}, 2).encode())
+    assert (request.ranges, request.cores, request.env, request.per_node) == (((3, 4), (9, 9)), 2, {"A": "b"}, 2)
+    made = cutter(request)(9)
+    assert made["tasks"][0]["command"] == ["./simulate", "9"]
+    assert made["attributes"]["system"]["environment"] == {"FLUX_JOB_CC": "9"}
+    assert made["attributes"]["system"]["shell"]["options"]["output"]["stdout"]["path"] == "out.9"
+    assert numbered(jobspec, range(1, 10**6), {}, 1).ranges == ((1, 10**6 - 1),)
+    spread, _ = prepare(["true"], {"nodes": 2}, {})
+    for bad_spec, indices in ((jobspec, []), (jobspec, [-1]), (jobspec, range(-2, 2)), (spread, [1])):
+        with pytest.raises(Rejected):
+            numbered(bad_spec, indices, {}, 1)
 
 
 # -- the record -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""The job that an ensemble is, in the instance that it is submitted to. Decides its size, and what its jobspec has that no user
+asks for; what a member is, whoever makes the request has decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..journal.constraint import compile, parse_requires
+from ..journal.ensemble import FILE, Indices, Request
+from ..journal.file_archive import make_file
+from ..kvs.errors import Rejected
+from .template import texts_in
+
+if TYPE_CHECKING:
+    from ..journal.state import State
+
+COMMAND = ("fluxkv", "start", "fluxkv", "ensemble", "lead", f"{{{{tmpdir}}}}/{FILE}")
+SHELL = {"per-resource.type": "node", "mpi": "none"}  # one task on each node
+RETRY = {"limit": 3, "on": ["node-failure", "launcher-lost"]}  # what has ended is not run again (`ensemble_salvage`)
+VARIABLE = "FLUX_JOB_CC"  # of each member: its index
+
+
+def with_request(jobspec: dict[str, Any], request: Request, blobs: dict[str, bytes] | None) -> dict[str, Any]:
+    """The same jobspec with a request as its file. blobs: takes its content by name; None keeps it in the jobspec."""
+    system = {**jobspec["attributes"]["system"], "files": {FILE: request_file(request.encode(), blobs)}}
+    return {**jobspec, "attributes": {**jobspec["attributes"], "system": system}}
+
+
+def request_file(data: bytes, blobs: dict[str, bytes] | None) -> dict[str, Any]:
+    """A file of a job, without times: the same request is to be the same jobspec (`--id`)."""
+    made = make_file(data, 0o600, 0, blobs)
+    return {name: value for name, value in made.items() if name not in ("mtime", "ctime")}
+
+
+def nodes_for(state: State, request: Request, asked: int | None, requires: str = "", queue: str = "") -> int:
+    """On how many nodes it runs: as many as asked for, else all that are up and can run a member, but no more than it has members
+    for. requires, queue: of the ensemble. Raises `Rejected` where no node can."""
+    fit = [node for node in state.nodes.values() if node.cores.bit_count() // request.per_node >= request.cores
+           and node.gpus.bit_count() // request.per_node >= request.gpus]  # fmt: skip
+    if not fit:
+        part = f"a {request.per_node}th of it " if request.per_node > 1 else ""
+        raise Rejected(
+            f"no node can run a member: {part}with {request.cores} cores"
+            + (f" and {request.gpus} GPUs" if request.gpus else ""), code="unsatisfiable",
+            hint="fluxkv resource list shows what there is; -n and -c are each member's",
+        )  # fmt: skip
+    if asked is not None:
+        return asked
+    named = state.rules.queue_of({"attributes": {"system": {"queue": queue} if queue else {}}}).name
+    allowed = compile(state.rules.constraint(named, parse_requires(requires) if requires else None) or {})
+    up = [node for node in fit if node.usable and allowed(node.rank, node.host, node.properties)]
+    if not up:
+        raise Rejected("no node that could run a member is up", code="no-nodes",
+                       hint="fluxkv resource status; -N N waits for N of them")  # fmt: skip
+    slots = max(1, min(node.cores.bit_count() // request.cores for node in up))
+    return min(len(up), -(-len(Indices(request.ranges)) // slots))
+
+
+def numbered(jobspec: dict[str, Any], indices: Iterable[int], env: Mapping[str, str], per_node: int) -> Request:
+    """The request for a member for each number, which stands wherever a text of the jobspec has {cc}. Raises `Rejected`."""
+    from ..journal.jobspec import resource_counts
+
+    counts = resource_counts(jobspec)
+    if counts.nodes > 1:
+        raise Rejected("a member of an ensemble runs on one node", code="bad-ensemble", hint="leave out its nodes")
+    found = _ranges(indices)
+    if not found:
+        raise Rejected("there are no members", code="bad-ensemble", hint="indices: such as range(1000)")
+    system = jobspec["attributes"]["system"]
+    environment = {**system.get("environment", {}), VARIABLE: "{cc}"}
+    whole = {**jobspec, "attributes": {**jobspec["attributes"], "system": {**system, "environment": environment}}}
+    texts = tuple(sorted(set(texts_in(whole, lambda text: "{cc}" in text))))
+    return Request(whole, texts, found, dict(env), counts.cores, counts.gpus, per_node=per_node)
+
+
+def _ranges(indices: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    if isinstance(indices, range) and indices.step == 1 and len(indices):
+        return ((indices[0], indices[-1]),) if indices[0] >= 0 else ()
+    found: list[tuple[int, int]] = []
+    for index in sorted(set(indices)):
+        if index < 0:
+            raise Rejected(f"index {index} is below 0", code="bad-ensemble")
+        if found and found[-1][1] == index - 1:
+            found[-1] = found[-1][0], index
+        else:
+            found.append((index, index))
+    return tuple(found)
