@@ -20,7 +20,7 @@ from ..kvs.keys import Keys
 from ..kvs.port import Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import StoreUri, parse_uri, with_namespace
-from . import whereabouts
+from . import at_rest, whereabouts
 from .memory_line import is_past
 from .paths import StateDir, write_json
 
@@ -63,7 +63,9 @@ def hand_up(server: str, settings: Mapping[str, Any]) -> int:
         journals = 0
         for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: who finds it finds all
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
-                journals += _hand_up_one(source, there, lambda: _check_room(parent, line))
+                if _hand_up_one(source, there, lambda: _check_room(parent, line)):
+                    journals += 1
+                    at_rest.shrink(there, there.meta().uid)
         return journals
 
 

@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from ..kvs.children import Child
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
+from . import at_rest
 
 # It was never made; somebody goes on with it under another identity; its own server is out of reach, so it has nothing of ours.
 NOT_THERE = ("no-instance", "gone", "server-away")
@@ -71,6 +72,7 @@ def _seal(store: Store, child: Child, uid: str) -> None:
     def seal(other: Store) -> None:
         other.seal(uid)
         seal_below(other)
+        at_rest.shrink(other, uid)
 
     if uid:
         _with(store, child, seal)

@@ -17,7 +17,7 @@ SCRIPTS = ("eval", "evalsha", "script|load")
 HASHES = ("hget", "hset", "hdel", "hmget", "hgetall", "hscan", "hkeys", "hlen", "hexists", "hincrby")
 STREAMS = ("xadd", "xrange", "xrevrange", "xread", "xtrim", "xlen", "xdel", "xinfo|stream")
 # SCAN finds the instance's own streams; it shows the names (and nothing else) of other keys, too.
-OTHERS = ("scan", "get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking")
+OTHERS = ("scan", "get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking", "dump", "restore")
 COMMANDS = (*SERVER, *SCRIPTS, *HASHES, *STREAMS, *OTHERS)
 
 

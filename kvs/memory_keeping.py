@@ -93,6 +93,16 @@ class MemoryKeeping:
                 found[job] = max(last, found.get(job, 0.0))
         return found
 
+    def shrink(self, uid: str, packed: Sequence[str], dropped: Sequence[str]) -> bool:
+        with self.server.changed:
+            self.server.check("shrink")
+            found = self.server.tables.instances.get(self.namespace)
+            if found is None or found.uid != uid or not found.sealed:
+                return False
+            for key in dropped:
+                self.server.tables.streams.pop(key, None)
+            return True
+
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         self.server.check("put_blobs")
         with self.server.changed:

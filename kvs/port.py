@@ -352,6 +352,11 @@ class Store(Arrivals, ChildTable, Protocol):
 
     def load_snapshot(self) -> tuple[bytes, list[bytes]] | None: ...
 
+    def shrink(self, uid: str, packed: Sequence[str], dropped: Sequence[str]) -> bool:
+        """Of a sealed instance: drop these keys, and have these streams and hashes (if short) take no more room than they need.
+        False if it is another instance by now, or goes on: then nothing is done."""
+        ...
+
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:
         """Set the floor; forget `job/` guards and producers last active at or below it.
 

@@ -12,6 +12,7 @@ from .port import Depot, Entry, Meta, id_pair, next_id
 from .uri import parse_server
 
 BLOB_STEP = 1_000  # names in one command
+PACKED_ENTRIES = 1_000  # a longer stream has its room taken up by what is in it
 
 
 class KeepingScripts:
@@ -94,6 +95,10 @@ class KeepingScripts:
             job = self.keys.job_of_stream(key)
             found[job] = max(last, found.get(job, 0.0))
         return found
+
+    def shrink(self, uid: str, packed: Sequence[str], dropped: Sequence[str]) -> bool:
+        keys = [self.keys.meta, *packed, *dropped]
+        return bool(self._script("shrink", keys, [uid, len(packed), PACKED_ENTRIES], resend=True)[0] == b"OK")
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         if blobs:

@@ -127,6 +127,33 @@ def test_a_reopened_instance_is_somebody_else_s(bench: Any) -> None:
     assert _code(lambda: bench.store.reopen(again.uid, again.epoch, 2)) == "forked"
 
 
+def test_what_has_ended_takes_less_and_is_read_as_before(bench: Any) -> None:
+    """Messages for those who are gone go; the streams that are kept are the same, entry for entry. Only of what is sealed."""
+    bench.append(0, b"0one", bumps=("job/1", "node/0"))
+    keys, uid = bench.store.keys, bench.meta.uid
+    bench.store.push(keys.log, [b"a word"] * 3)
+    bench.store.push(keys.output(1), [b"printed"])
+    bench.store.push(keys.telemetry, [b"beat"])
+    entries, log = bench.store.read(0), bench.store.messages(keys.log)
+    packed = [keys.journal, keys.log, keys.guards, keys.output(1), keys.output(2)]
+    dropped = [keys.telemetry, keys.waited, keys.inbox("node/0")]
+    assert not bench.store.shrink(uid, packed, dropped)
+    assert len(bench.store.messages(keys.telemetry)) == 1
+    bench.store.seal(uid)
+    assert not bench.store.shrink("other", packed, dropped)
+    for _ in range(2):
+        assert bench.store.shrink(uid, packed, dropped)
+        assert bench.store.messages(keys.telemetry) == []
+        assert (bench.store.read(0), bench.store.messages(keys.log)) == (entries, log)
+        assert bench.store.bumps(["job/1", "node/0"]) == [1, 1]
+        assert [one.data for one in bench.store.messages(keys.output(1))] == [b"printed"]
+        assert bench.store.messages(keys.output(2)) == []
+    made = bench.store.reopen(uid, bench.meta.epoch, 1)
+    assert not bench.store.shrink(uid, packed, dropped)
+    assert bench.store.append(Append(made.uid, made.epoch, 1, b"0two", bumps=("job/1",))) == Appended(2, made.epoch)
+    assert [one.version for one in bench.store.read(0)] == [1, 2]
+
+
 def test_every_epoch_is_remembered(bench: Any) -> None:
     bench.append(0)
     meta = bench.store.open_epoch(bench.meta.uid, bench.meta.epoch, 1)

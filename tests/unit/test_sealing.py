@@ -8,6 +8,7 @@ import pytest
 from worker_rig import T0, Rig, jobspec
 
 from fluxkv.instances import child
+from fluxkv.instances.at_rest import shrink
 from fluxkv.instances.sealing import duty, seal_over
 from fluxkv.instances.whereabouts import beside
 from fluxkv.journal import decide
@@ -161,3 +162,23 @@ def test_a_child_that_comes_late_begins_nothing() -> None:
     with pytest.raises(Rejected) as caught:
         child.tell_parent(here, "memory:family#/ƒA")
     assert caught.value.code == "gone"
+
+
+def test_what_is_sealed_is_at_rest() -> None:
+    """Messages that nobody reads go, guards of jobs too; whoever goes on with it meanwhile loses nothing."""
+    family = Family()
+    id = family.submit(jobspec(cores=1))
+    inside = family.begin(id)
+    inside.push(inside.keys.inbox("node/0"), [b"order"])  # type: ignore[attr-defined]
+    inside.push(inside.keys.telemetry, [b"beat"])  # type: ignore[attr-defined]
+    uid = inside.meta().uid
+    assert not shrink(inside, uid)
+    family.ends(id)
+    assert seal_over(family.store) == [inside.namespace]
+    for key in (inside.keys.inbox("node/0"), inside.keys.telemetry):  # type: ignore[attr-defined]
+        assert inside.messages(key) == []
+    assert inside.meta().floor == inside.meta().version
+    assert shrink(inside, uid)
+    made = inside.reopen(uid, inside.meta().epoch, inside.meta().version)
+    assert not shrink(inside, uid)
+    assert not shrink(inside, made.uid)
