@@ -143,7 +143,10 @@ def as_child(here: Place, uri: str) -> Child:
 
 def seal_earlier(here: Place) -> None:
     """Refuse writes of the children of earlier attempts, as the parent's keeper will (`sealing.py`), before another is made. (One
-    with a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.)"""
+    with a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.) One that
+    another job goes on with is that job's."""
+    from .nested import owner_of
+
     parent, space = open_store(here.parent), parse_uri(here.parent).namespace
     try:
         for number in range(max(1, here.number - SEALED), here.number):
@@ -151,7 +154,9 @@ def seal_earlier(here: Place) -> None:
                 store = whereabouts.store_of(parent, child_namespace(space, here.job, number))
                 if store is not None:
                     with closing(store):
-                        store.seal(store.meta().uid)
+                        uid, owner = store.meta().uid, owner_of(Journal(store).look())
+                        if owner is None or owner.job == here.job:
+                            store.seal(uid)
             except (Rejected, Unavailable) as error:  # somebody was quicker; that attempt made no instance
                 if error.code not in ("gone", "no-instance", "server-away"):
                     raise

@@ -153,3 +153,21 @@ def test_what_does_not_fit_waits_for_who_has_more(tmp_path: Path, kvs: str) -> N
         took = site.run("submit", "--uri", child_uri(site.uri, first), "true")
         assert took.returncode != 0  # it has ended again
         site.sound()
+
+
+def test_an_attempt_that_is_gone_on_with_is_nobody_else_s(tmp_path: Path) -> None:
+    """The first attempt's instance, while the second runs and a third begins: those seal what is their own job's."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        text = f"fluxkv submit --output=none sleep 1000\necho >{tmp_path}/up-$FLUX_JOB_ATTEMPT\nfluxkv queue drain"
+        first = batch(site, "-n1", script(tmp_path, text))
+        site.written(tmp_path / "up-1")
+        assert site.run("requeue", f58(first)).returncode == 0
+        site.written(tmp_path / "up-2")
+        other = batch(site, "--resume", f"{f58(first)}.1", "-n1")
+        assert site.run("uri", "--wait", f58(other)).returncode == 0
+        assert site.run("requeue", f58(first)).returncode == 0
+        site.written(tmp_path / "up-3")
+        took = site.run("submit", "--uri", child_uri(site.uri, first), "true")
+        assert took.returncode == 0, took.stderr
+        site.client.cancel([first, other])
+        site.results([first, other])
