@@ -37,7 +37,7 @@ class HandoverDuty:
     def look(self) -> None:
         """Begin what is to be done."""
         self._reap()
-        for directory, settings in self._open():
+        for directory, settings in folders(self._state_dir, self._done):
             name = os.path.basename(directory.path)
             if handover.is_marked(directory):
                 if handover.remove_files(directory, settings):
@@ -55,30 +55,13 @@ class HandoverDuty:
             time.sleep(0.02)
             self._reap()
 
-    def _open(self) -> Iterator[tuple[StateDir, Mapping[str, Any]]]:
-        """The folders of children with servers of their own, that are not finished with."""
-        try:
-            names = os.listdir(self._state_dir.join("ns"))
-        except OSError:
-            return
-        for name in sorted(set(names) - self._done):
-            directory = StateDir(self._state_dir.join("ns", name))
-            try:
-                settings = directory.read()
-            except FluxkvError:
-                continue  # it is being made
-            if settings.get("kvs") == OWN and settings.get("lead"):
-                yield directory, settings
-            else:
-                self._done.add(name)
-
     def _is_due(self, name: str) -> bool:
         return name not in self._at_work.values() and time.monotonic() >= self._again.get(name, 0.0)
 
     def _is_over(self, directory: StateDir, settings: Mapping[str, Any]) -> bool:
         """Whether its attempt is, by this instance's word, and nobody of it lives. (A server may be left, of somebody who was doing
         this.)"""
-        if any(lock_held(directory.lock_file(role)) for role in (*ROLES, "worker-0")):
+        if _is_alive(directory):
             return False
         try:
             return self._store.bumps([f"attempt/{parse_id(settings['job'])}"])[0] != int(settings["since"])
@@ -104,3 +87,34 @@ class HandoverDuty:
                 self._again.pop(name, None)  # somebody killed it
             elif status:
                 self._say("warning", f"the journal in ns/{name} is not handed up yet: see log/handover.log there")
+
+
+def waiting(state_dir: StateDir) -> list[str]:
+    """The folders of children in which nobody lives and whose journals are not handed up."""
+    return [one.path for one, _ in folders(state_dir, set()) if not handover.is_marked(one) and not _is_alive(one)]
+
+
+def folders(state_dir: StateDir, done: set[str]) -> Iterator[tuple[StateDir, Mapping[str, Any]]]:
+    """The folders, on this host, of an instance's children with servers of their own, with their settings.
+
+    done: names of those to be passed over; those that never will be such are put there.
+    """
+    try:
+        names = os.listdir(state_dir.join("ns"))
+    except OSError:
+        return
+    for name in sorted(set(names) - done):
+        directory = StateDir(state_dir.join("ns", name))
+        try:
+            settings = directory.read()
+        except FluxkvError:
+            continue  # it is being made
+        if settings.get("kvs") == OWN and settings.get("lead"):
+            yield directory, settings
+        else:
+            done.add(name)
+
+
+def _is_alive(directory: StateDir) -> bool:
+    """Whether a daemon of it is there, or somebody who hands it up."""
+    return any(lock_held(directory.lock_file(role)) for role in (*ROLES, "worker-0"))

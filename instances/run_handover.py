@@ -13,8 +13,8 @@ from ..kvs.listening import Listen
 from ..kvs.server import start_server
 from . import handover
 from .daemon import Log, take_lock
+from .handover_duty import folders
 from .paths import StateDir
-from .whereabouts import OWN
 
 
 def main(state_dir: StateDir, log: Log) -> None:
@@ -48,15 +48,8 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
 
 def _below(state_dir: StateDir, log: Log) -> None:
     """Its children's, first, into the server that runs again now. One that can not be is left: its own door goes up."""
-    try:
-        names = sorted(os.listdir(state_dir.join("ns")))
-    except OSError:
-        return
-    for name in names:
-        directory = StateDir(state_dir.join("ns", name))
+    for directory, _ in folders(state_dir, set()):
         try:
-            settings = directory.read()
-            if settings.get("kvs") == OWN and settings.get("lead"):
-                main(directory, log)
+            main(directory, log)
         except FluxkvError as error:
-            log.say("warning", f"ns/{name} is not handed up: {error}")
+            log.say("warning", f"{directory.path} is not handed up: {error}")

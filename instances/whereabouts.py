@@ -72,14 +72,38 @@ def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None
     store: of the instance around it. over: the child's job has ended, so that its files may be read. Raises `Unavailable` (code
     server-away) where it has a server that does not answer.
     """
+    found = _beside(store, namespace)
+    if isinstance(found, Door):
+        return _through(found, namespace, over or _is_copied(store))
+    if found is not None:
+        found.close()
+    return "" if found is not None else None
+
+
+def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | None:
+    """The child's journal, opened; else as `server_of`."""
+    found = _beside(store, namespace)
+    if not isinstance(found, Door):
+        return found
+    from ..kvs.redis_store import open_store
+
+    server = _through(found, namespace, over or _is_copied(store))
+    return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+
+
+def _beside(store: Store, namespace: str) -> Store | Door | None:
+    """The namespace on the store's own server, where its journal is there; else its door, if it has one."""
     other = beside(store, namespace)
+    door: Door | None = None
     try:
         if _meta(other) is not None:
-            return ""
+            return other
         door = read_door(other)
-    finally:
+    except FluxkvError:
         other.close()
-    return _through(door, namespace, over or _is_copied(store)) if door is not None else None
+        raise
+    other.close()
+    return door
 
 
 def _is_copied(store: Store) -> bool:
@@ -99,16 +123,6 @@ def _meta(store: Store) -> Meta | None:
         return None
 
 
-def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | None:
-    """The child's journal, opened; else as `server_of`."""
-    server = server_of(store, namespace, over=over)
-    if not server:
-        return beside(store, namespace) if server is not None else None
-    from ..kvs.redis_store import open_store
-
-    return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
-
-
 def uri_of(store: Store, uri: str, namespace: str, *, over: bool = False) -> str | None:
     """The child's URI. uri: of the instance around it, whose store this is. Else as `server_of`."""
     server = server_of(store, namespace, over=over)
@@ -124,7 +138,7 @@ def _through(door: Door, namespace: str, over: bool) -> str:
             return door.socket
         if over and (copy := _copy_of(door.folder)):
             return copy
-    if door.remote:
+    if door.remote and _answers(door.remote):
         return _without_password(door.remote)
     where = "" if door.boot == boot_id() else f", a socket file on host {door.host}"
     raise Unavailable(

@@ -78,6 +78,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
         directory = StateDir(os.path.abspath(str(state_dir)))
     if directory is not None:
         yield from _daemons(directory)
+        yield from _children(directory)
     yield from _journal(uri, state_dir)
 
 
@@ -254,6 +255,17 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
                 f"{text} is dead",
                 f"the keeper should start it again; see {directory.log_file(one['name'])}",
             )
+
+
+def _children(directory: StateDir) -> Iterator[Check]:
+    """Children with servers of their own whose journals have not come up."""
+    from ..instances.handover_duty import waiting
+
+    for path in waiting(directory):
+        yield Check(
+            "warn", "children", f"nobody of the instance in {path} is alive, and its journal is not handed up",
+            f"the keeper does that when its job is over; see {path}/log/handover.log",
+        )  # fmt: skip
 
 
 def memory(line: int, used: int, maxmemory: int) -> Check:

@@ -143,6 +143,7 @@ def test_killed_with_their_servers_they_are_handed_up_all_the_same(tmp_path: Pat
                 assert "does not answer" in listed.stderr
                 assert "does not answer" in site.run("--instance", path, "submit", "true").stderr
                 assert site.run("tree").returncode == 0
+                assert "its journal is not handed up" in site.run("doctor").stdout
                 site.client.cancel([id])
             site.until(lambda s, id=id: bool(s.jobs[id].t_inactive), "its job is over")
             assert site.run(*names).stdout == "echo\n", "from a copy of its files, or handed up"
