@@ -35,6 +35,10 @@ class Claimed:
         for claim in claims:
             for path, units, ids in claim.draws:
                 self._drawn[layout.ordinals[path]] = (units, ids)
+        inside: dict[int, list[int]] = {}
+        for ordinal in self._drawn:
+            inside.setdefault(layout.position[ordinal], []).append(ordinal)
+        self._inside = inside
         self.among = sum(1 << at for at in self._held)
         self.idle = 0
         for at, claim in self._held.items():
@@ -68,12 +72,13 @@ class Claimed:
         return vertex.size - units, vertex.ids & ~ids
 
     def drawn_in(self, at: int) -> object:
-        """Never asked: nothing here is plain."""
-        return None
+        """What is claimed of vertices inside a node, as one value that no other kind of stand has."""
+        places = self.layout.places
+        return ("claimed", frozenset((places[ordinal], *self._drawn[ordinal]) for ordinal in self._inside.get(at, ())))
 
     def is_plain(self, at: int) -> bool:
-        """What is found here holds nowhere else."""
-        return False
+        """Is the constraint about nodes only?"""
+        return self.limits is None or not self.limits.inner
 
     def down(self, ordinal: int) -> bool:
         """What is out of use is judged elsewhere."""
