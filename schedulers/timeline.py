@@ -17,6 +17,7 @@ from ..kvs.errors import Conflict
 from .profile import Profile
 from .request import Request
 from .resources import Pool, Unmatched
+from .room import first_room
 from .withheld import WithheldDraws
 
 MATCH_FIRST = "first"
@@ -24,6 +25,7 @@ NO_ROOM = Unmatched("resources", "slot", 1, 0)
 FOREVER_S = 10 * 365 * 86400.0
 OVERDUE_S = 1.0
 LATE_S = 1.0  # who begins less than this after the time he was told moves nobody else's
+SOME = 64  # running jobs up to which a search looks at the end of each
 FEW = 2_000  # running jobs up to which a plan's first reservation is found sooner by a search than by a profile
 
 
@@ -62,6 +64,7 @@ class Timeline:
         self._begun: list[Span] = []  # what the profile has not been told
         self._placed: set[int] = set()
         self._hidden = False  # does anybody hold something in a node whose cores, GPUs and memory tell nothing of it?
+        self._searched: dict[tuple[bytes, float], float] = {}  # request, length -> the start that was found for it last
         self._refused: dict[bytes, float] = {}  # request -> the earliest end with which it did not fit: less is free ever after
 
     # -- now ------------------------------------------------------------------------------------------------------
@@ -144,6 +147,7 @@ class Timeline:
         self.reserved = [span for span in self.reserved if span.job != job]
         self._views.clear()
         self._refused.clear()
+        self._searched.clear()
         if self._profile is not None:
             self._profile.release(job)
 
@@ -162,6 +166,7 @@ class Timeline:
         self.reserved.clear()
         self._views.clear()
         self._refused.clear()
+        self._searched.clear()
         if self._profile is not None:
             self._told_profile().go_on(now)
 
@@ -238,12 +243,14 @@ class Timeline:
         return window
 
     def _search(self, job: int, request: Request, length: float) -> Span | None:
-        """End by end: for any kind of request and pool."""
+        """End by end, from the first at which it may fit: for any kind of request and pool."""
+        need, least = least_cores(request), self._searched.get((request.key, length), self.now)
+        if len(self._spans) > SOME and least == self.now:
+            least = first_room(self.pool, self._spans, lambda pool: pool.free.cores.total() >= need and bool(pool.match(request)))
         window = _Window(self.pool)
         ends = sorted({span.end for span in self._spans} | {span.end for span in self.reserved})
         done, entered, held = 0, 0, list[Span]()
-        need = least_cores(request)
-        for start in ends:
+        for start in ends[bisect_left(ends, least) :]:
             while done < len(self._spans) and self._spans[done].end <= start:
                 window.give(self._spans[done].claims)
                 done += 1
@@ -261,6 +268,7 @@ class Timeline:
                 continue
             claims = window.pool.match(request)
             if not isinstance(claims, Unmatched):
+                self._searched[request.key, length] = start  # nobody who asks for the same begins before
                 return Span(start, start + length, job, claims)
         return None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from time import process_time
 
-from bench_graph import graph
+from bench_graph import GENERAL, graph
 from bench_match import _ask
 from rig import Figure, figure
 
@@ -13,7 +14,9 @@ from fluxkv.journal.claims import Claim
 from fluxkv.journal.rset import NodeRecord
 from fluxkv.schedulers.graph_pool import GraphPool
 from fluxkv.schedulers.policy import Pending, Place, Policy, Reserve, load_policy
+from fluxkv.schedulers.request import compile_request
 from fluxkv.schedulers.resources import Pool, Unmatched
+from fluxkv.schedulers.timeline import Timeline
 from fluxkv.schedulers.tree.pooling import compact, nodes_of
 
 NODES, CORES, PENDING = 1000, 64, 10_000
@@ -26,13 +29,27 @@ def plans() -> list[Figure]:
     small = compact(graph(GRAPH_NODES))
     nodes = nodes_of(small)
     found = passes(backlog_pool(), f"{NODES:,} nodes")
-    found += passes(GraphPool(nodes, small), f"a graph of {GRAPH_NODES:,} nodes")
+    found += passes(pool := GraphPool(nodes, small), f"a graph of {GRAPH_NODES:,} nodes")
+    for what, asked in GENERAL.items():
+        request = compile_request({"resources": [asked]})
+        if pool.satisfiable(request) is None:
+            plan = Timeline(pool, 1000.0, pool.holders())
+            ms = [timed_cpu(lambda plan=plan, request=request: plan.reserve(0, request, 3600.0)) for _ in range(2)]
+            text = f"reserve {what} on that graph, while 8,192 jobs run"
+            found.append(figure(text, ms[0], "ms", 250.0, better="lower", note=f"and beside that once more: {ms[1]:.0f}"))
     for what, make in (("1,024", lambda: Pool(nodes)), ("a graph of 1,024", lambda: GraphPool(nodes, small))):
         for exclusive in (False, True):
             rate = max(_reservations(make(), exclusive) for _ in range(3))
             whole = "whole nodes" if exclusive else "nodes"
             found.append(figure(f"placed or reserved, 192 jobs of 16 {whole} on {what}", rate, "jobs/s", 364, better="higher"))
     return found
+
+
+def timed_cpu(call: Callable[[], object]) -> float:
+    """Milliseconds of processor time."""
+    start = process_time()
+    call()
+    return (process_time() - start) * 1e3
 
 
 def passes(pool: Pool, where: str) -> list[Figure]:

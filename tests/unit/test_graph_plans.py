@@ -78,7 +78,12 @@ def test_a_flat_request_is_looked_up_and_gets_what_the_search_finds(seed: int, m
     plan = Timeline(pool, 100.0, running)
     for job in range(100, 130):
         request, length = (flat if dice.random() < 0.7 else general)(dice), dice.choice((50.0, 120.0, 400.0))
+        monkeypatch.setattr(timeline, "SOME", 1_000)
         slow = plan._search(job, request, length)
+        monkeypatch.setattr(timeline, "SOME", 0)
+        plan._searched.clear()
+        assert plan._search(job, request, length) == slow, "from where it may fit on"
+        assert plan._search(job, request, length) == slow, "from where it fitted the last time on"
         found = plan.reserve(job, request, length)
         assert found == slow, f"job {job}: {request.tree}"
         if found is not None and dice.random() < 0.2:
