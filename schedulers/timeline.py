@@ -26,6 +26,7 @@ FOREVER_S = 10 * 365 * 86400.0
 OVERDUE_S = 1.0
 LATE_S = 1.0  # who begins less than this after the time he was told moves nobody else's
 SOME = 64  # running jobs up to which a search looks at the end of each
+PATIENCE = 16  # ends at which it does not fit, after which a search finds out where it may
 FEW = 2_000  # running jobs up to which a plan's first reservation is found sooner by a search than by a profile
 
 
@@ -245,12 +246,18 @@ class Timeline:
     def _search(self, job: int, request: Request, length: float) -> Span | None:
         """End by end, from the first at which it may fit: for any kind of request and pool."""
         need, least = least_cores(request), self._searched.get((request.key, length), self.now)
+
+        def fits(pool: Pool) -> bool:
+            return pool.free.cores.total() >= need and bool(pool.match(request))
+
         if len(self._spans) > SOME and least == self.now:
-            least = first_room(self.pool, self._spans, lambda pool: pool.free.cores.total() >= need and bool(pool.match(request)))
+            least = first_room(self.pool, self._spans, fits)
         window = _Window(self.pool)
         ends = sorted({span.end for span in self._spans} | {span.end for span in self.reserved})
-        done, entered, held = 0, 0, list[Span]()
+        done, entered, held, looks, patience = 0, 0, list[Span](), 0, PATIENCE
         for start in ends[bisect_left(ends, least) :]:
+            if start < least:
+                continue
             while done < len(self._spans) and self._spans[done].end <= start:
                 window.give(self._spans[done].claims)
                 done += 1
@@ -270,6 +277,10 @@ class Timeline:
             if not isinstance(claims, Unmatched):
                 self._searched[request.key, length] = start  # nobody who asks for the same begins before
                 return Span(start, start + length, job, claims)
+            looks += 1
+            if looks == patience:  # the first end at which it may fit if nobody else's time comes until then
+                least = first_room(window.pool, sorted([*self._spans[done:], *held], key=_end_of), fits)
+                looks, patience = 0, 2 * patience
         return None
 
 

@@ -79,8 +79,10 @@ def test_a_flat_request_is_looked_up_and_gets_what_the_search_finds(seed: int, m
     for job in range(100, 130):
         request, length = (flat if dice.random() < 0.7 else general)(dice), dice.choice((50.0, 120.0, 400.0))
         monkeypatch.setattr(timeline, "SOME", 1_000)
+        monkeypatch.setattr(timeline, "PATIENCE", 0)
         slow = plan._search(job, request, length)
         monkeypatch.setattr(timeline, "SOME", 0)
+        monkeypatch.setattr(timeline, "PATIENCE", 1)
         plan._searched.clear()
         assert plan._search(job, request, length) == slow, "from where it may fit on"
         assert plan._search(job, request, length) == slow, "from where it fitted the last time on"
