@@ -1,7 +1,8 @@
 """The keeper's part in handing up what children with servers of their own left on this host: their journals, when they could not.
 
 Decides when a child is over and nobody of it is there any more: then a process of its own finishes what its keeper did not
-(`run_handover`). A host's keeper looks after its own folders only.
+(`run_handover`). What is inside a child that is over, with a server or without, is looked at in the same way: nobody else is left
+who would. A host's keeper looks after its own folders only.
 """
 
 from __future__ import annotations
@@ -30,21 +31,44 @@ class HandoverDuty:
 
     def __init__(self, store: Store, state_dir: StateDir, say: Callable[[str, str], None]) -> None:
         self._store, self._state_dir, self._say = store, state_dir, say
-        self._done: set[str] = set()  # names of folders in which there is nothing to do
+        self._known: dict[str, Mapping[str, Any]] = {}  # settings by folder, without those in which nothing is left to do
+        self._done: set[str] = set()
         self._at_work: dict[int, str] = {}
         self._again: dict[str, float] = {}
 
     def look(self) -> None:
         """Begin what is to be done."""
         self._reap()
-        for directory, settings in folders(self._state_dir, self._done):
-            name = os.path.basename(directory.path)
-            if handover.is_marked(directory):
-                if handover.remove_files(directory, settings):
-                    self._done.add(name)
-            elif self._is_due(name) and self._is_over(directory, settings):
-                self._again[name] = time.monotonic() + AGAIN_S
-                self._begin(name, directory)
+        here = [one for one in folders(self._state_dir) if one.path not in self._done]
+        settings = {one.path: found for one in here if (found := self._settings(one)) is not None}
+        things = [f"attempt/{parse_id(one['job'])}" for one in settings.values()]
+        try:
+            bumps = self._store.bumps(things)
+        except FluxkvError:
+            return  # the server is away: said by others
+        for (path, one), bump in zip(settings.items(), bumps, strict=True):
+            if bump != int(one["since"]):  # its attempt is over, by this instance's word
+                self._look_at(StateDir(path), one)
+
+    def _look_at(self, directory: StateDir, settings: Mapping[str, Any]) -> bool:
+        """One that is over; whether nothing is left to do about it and what is inside."""
+        if directory.path in self._done:
+            return True
+        if is_alive(directory):
+            return False
+        left = False
+        if is_leading(settings):
+            if not handover.is_marked(directory):
+                self._begin(directory)  # which hands up what is inside, too
+                return False
+            left = not handover.remove_files(directory, settings)
+        for one in folders(directory):
+            found = self._settings(one)
+            left = found is None or not self._look_at(one, found) or left
+        if not left:
+            self._done.add(directory.path)
+            self._known.pop(directory.path, None)
+        return not left
 
     def finish(self) -> None:
         """The same for an instance that stops: its jobs are over. Waits for what can be done, a while at most."""
@@ -55,27 +79,27 @@ class HandoverDuty:
             time.sleep(0.02)
             self._reap()
 
-    def _is_due(self, name: str) -> bool:
-        return name not in self._at_work.values() and time.monotonic() >= self._again.get(name, 0.0)
+    def _settings(self, directory: StateDir) -> Mapping[str, Any] | None:
+        """None while it is being made."""
+        if directory.path not in self._known:
+            try:
+                self._known[directory.path] = directory.read()
+            except FluxkvError:
+                return None
+        return self._known[directory.path]
 
-    def _is_over(self, directory: StateDir, settings: Mapping[str, Any]) -> bool:
-        """Whether its attempt is, by this instance's word, and nobody of it lives. (A server may be left, of somebody who was doing
-        this.)"""
-        if _is_alive(directory):
-            return False
+    def _begin(self, directory: StateDir) -> None:
+        path, now = directory.path, time.monotonic()
+        if path in self._at_work.values() or now < self._again.get(path, 0.0):
+            return
+        self._again[path] = now + AGAIN_S
         try:
-            return self._store.bumps([f"attempt/{parse_id(settings['job'])}"])[0] != int(settings["since"])
-        except FluxkvError:
-            return False  # the server is away: said by others
-
-    def _begin(self, name: str, directory: StateDir) -> None:
-        try:
-            self._at_work[spawn_role(directory, "handover")] = name
+            self._at_work[spawn_role(directory, "handover")] = path
         except OSError as error:
-            self._say("error", f"the journal in {directory.path} can not be handed up: {error}")
+            self._say("error", f"the journal in {path} can not be handed up: {error}")
 
     def _reap(self) -> None:
-        for pid, name in list(self._at_work.items()):
+        for pid, path in list(self._at_work.items()):
             try:
                 ended, status = os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:
@@ -84,37 +108,40 @@ class HandoverDuty:
                 continue
             del self._at_work[pid]
             if os.WIFSIGNALED(status):
-                self._again.pop(name, None)  # somebody killed it
+                self._again.pop(path, None)  # somebody killed it
             elif status:
-                self._say("warning", f"the journal in ns/{name} is not handed up yet: see log/handover.log there")
+                self._say("warning", f"the journal in {path} is not handed up yet: see log/handover.log there")
+
+
+def folders(state_dir: StateDir) -> Iterator[StateDir]:
+    """The state directories, on this host, of the children of an instance."""
+    try:
+        names = sorted(os.listdir(state_dir.join("ns")))
+    except OSError:
+        return
+    for name in names:
+        yield StateDir(state_dir.join("ns", name))
+
+
+def is_leading(settings: Mapping[str, Any]) -> bool:
+    """Whether the files of a child's own server are in this folder."""
+    return settings.get("kvs") == OWN and bool(settings.get("lead"))
+
+
+def is_alive(directory: StateDir) -> bool:
+    """Whether a daemon of it is there, or somebody who hands it up. (A server may be left, of somebody who was doing that.)"""
+    return any(lock_held(directory.lock_file(role)) for role in (*ROLES, "worker-0"))
 
 
 def waiting(state_dir: StateDir) -> list[str]:
-    """The folders of children in which nobody lives and whose journals are not handed up."""
-    return [one.path for one, _ in folders(state_dir, set()) if not handover.is_marked(one) and not _is_alive(one)]
-
-
-def folders(state_dir: StateDir, done: set[str]) -> Iterator[tuple[StateDir, Mapping[str, Any]]]:
-    """The folders, on this host, of an instance's children with servers of their own, with their settings.
-
-    done: names of those to be passed over; those that never will be such are put there.
-    """
-    try:
-        names = os.listdir(state_dir.join("ns"))
-    except OSError:
-        return
-    for name in sorted(set(names) - done):
-        directory = StateDir(state_dir.join("ns", name))
+    """The folders of children, at any depth, in which nobody lives and whose journals are not handed up."""
+    found = []
+    for one in folders(state_dir):
         try:
-            settings = directory.read()
+            settings = one.read()
         except FluxkvError:
             continue  # it is being made
-        if settings.get("kvs") == OWN and settings.get("lead"):
-            yield directory, settings
-        else:
-            done.add(name)
-
-
-def _is_alive(directory: StateDir) -> bool:
-    """Whether a daemon of it is there, or somebody who hands it up."""
-    return any(lock_held(directory.lock_file(role)) for role in (*ROLES, "worker-0"))
+        if is_leading(settings) and not handover.is_marked(one) and not is_alive(one):
+            found.append(one.path)
+        found += waiting(one)
+    return found

@@ -13,7 +13,7 @@ from ..kvs.listening import Listen
 from ..kvs.server import start_server
 from . import handover
 from .daemon import Log, take_lock
-from .handover_duty import folders
+from .handover_duty import folders, is_leading
 from .paths import StateDir
 
 
@@ -47,9 +47,12 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
 
 
 def _below(state_dir: StateDir, log: Log) -> None:
-    """Its children's, first, into the server that runs again now. One that can not be is left: its own door goes up."""
-    for directory, _ in folders(state_dir, set()):
+    """Those of children inside it, first, into the server that runs again now. One that can not be is left: its door goes up."""
+    for directory in folders(state_dir):
         try:
-            main(directory, log)
+            if is_leading(directory.read()):
+                main(directory, log)
+            else:
+                _below(directory, log)
         except FluxkvError as error:
             log.say("warning", f"{directory.path} is not handed up: {error}")

@@ -151,6 +151,19 @@ def test_killed_with_their_servers_they_are_handed_up_all_the_same(tmp_path: Pat
             assert site.run(*names).stdout == "echo\n"
 
 
+def test_what_was_inside_a_child_on_the_parent_s_server_is_handed_up_when_both_were_killed(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "1") as site:
+        id = parse_id(site.run("alloc", "--bg", "-n1").stdout.strip())
+        path, folder = f58(id), folder_of(site, id)
+        inner = site.run("--instance", path, "alloc", "--bg", "-n1", "--kvs=own").stdout.strip()
+        below = StateDir(str(next(Path(folder.join("ns")).iterdir())))
+        everything_of(folder, below)
+        site.client.cancel([id])
+        site.until(lambda s: bool(s.jobs[id].t_inactive), "its job is over")
+        site.wrote(Path(below.join(MARK)), site.uri)
+        assert site.run("uri", f"{path}/{inner}").stdout.strip() == f"{site.uri}#/{path}/{inner}"
+
+
 @pytest.mark.timeout(300)
 def test_a_hand_over_broken_off_anywhere_is_finished(tmp_path: Path) -> None:
     site = live.Site(tmp_path)
