@@ -10,10 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from ..journal.dependency import of_jobspec
-from ..journal.job import DEPEND, INACTIVE, NEW, Job
+from ..journal.job import DEPEND, INACTIVE, NEW, SINGLETON, Job
 from ..journal.state import State
-
-DESCRIPTION = "singleton"
 
 
 def name_of(job: Job) -> str:
@@ -68,7 +66,7 @@ class Singletons:
         kin = self._kin.setdefault(key, _Kin())
         if _waits(job):
             insort(kin.line, place)
-        elif job.state & (NEW | DEPEND) and DESCRIPTION not in job.met:
+        elif job.state & (NEW | DEPEND) and SINGLETON not in job.met:
             insort(kin.early, place)
         else:
             kin.busy[job.id] = None
@@ -114,6 +112,6 @@ class Singletons:
 def _waits(job: Job) -> bool:
     """Whether it waits as a singleton, or is about to."""
     if job.state == DEPEND:
-        return DESCRIPTION in job.waiting
+        return SINGLETON in job.waiting
     asked = of_jobspec(job.jobspec) if job.state == NEW else None
-    return isinstance(asked, list) and any(isinstance(one, dict) and one.get("scheme") == DESCRIPTION for one in asked)
+    return isinstance(asked, list) and any(isinstance(one, dict) and one.get("scheme") == SINGLETON for one in asked)

@@ -193,6 +193,16 @@ class Waiting:
             self.singletons.note(job)
             self._wake_singletons(self.singletons)
 
+    def renamed(self, ids: Iterable[int]) -> None:
+        """Before any of these is brought forward: whose name is another by now. What was just submitted comes in its order."""
+        if self.singletons is None:
+            return
+        for id in (*ids, *self.state.attention):
+            job = self.state.jobs.get(id)
+            if job is not None and job.state != NEW:
+                self.singletons.note(job)
+        self._wake_singletons(self.singletons)
+
     def _wake_singletons(self, singletons: Singletons) -> None:
         if singletons.woken:
             self._wake({id: ["singleton"] for id in singletons.woken})

@@ -219,6 +219,7 @@ class Worker:
         self.requeued.due(now)
         self.leaves.due(state, now)
         ids = take_touched(state, BATCH)
+        self.waiting.renamed(ids)
         for id in ids:
             job = state.jobs.get(id)
             if job is not None and id not in self.handed:

@@ -15,7 +15,7 @@ from .config import no_such_queue
 from .decide import Decision
 from .duration import format_duration, parse_duration
 from .ids import f58
-from .job import CLEANUP, INACTIVE, NEW, PENDING, RUN, Job
+from .job import CLEANUP, INACTIVE, NAMES, NEW, PENDING, RUN, Job
 from .jobspec_build import parse_setting
 from .jobspec_check import check, check_plain
 from .retry import REQUEUE, may_return
@@ -121,6 +121,8 @@ def _update_pending(state: State, job: Job, changes: list[Change], userid: int, 
     context, jobspec = updated(job, changes)
     thing = f"job/{job.id}"
     decision = Decision([["jobspec-update", job.id, now, context]], since=[thing, "config/load"], bumps=[thing])
+    if any(f"{path}.".startswith(f"{SYSTEM}job.") for path in context):
+        decision.bumps.append(NAMES)
     queue = context.get(QUEUE, job.queue)
     if not isinstance(queue, str) or queue not in state.queues:
         raise no_such_queue(queue, state.queues)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .holding import words_of
-from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, Job
+from .job import CLEANUP, DEPEND, NAMES, NEW, PRIORITY, RUN, SINGLETON, Job
 from .retry import LAUNCHER_LOST, OOM, REQUEUE, again
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
 from .task_exits import failure
@@ -101,6 +101,8 @@ def _toward_sched(job: Job, now: float, group: Group, step: Step) -> None:
     if state == DEPEND:
         events.extend(["dependency-add", id, now, {"description": one}] for one in step.add)
         events.extend(["dependency-remove", id, now, {"description": one}] for one in step.met)
+        if SINGLETON in step.met:  # somebody may be giving an active job this one's name
+            group.things.append(NAMES)
         if step.never:
             events.append(["exception", id, now, {"type": step.kind, "severity": 0, "note": step.never}])
             events.append(["clean", id, now, None])

@@ -30,6 +30,8 @@ NEW, DEPEND, PRIORITY, SCHED, RUN, CLEANUP, INACTIVE = (int(state) for state in 
 PENDING = DEPEND | PRIORITY | SCHED
 RUNNING = RUN | CLEANUP
 ACTIVE = PENDING | RUNNING
+SINGLETON = "singleton"  # how events describe that dependency
+NAMES = "names"  # the thing that another name of a job bumps
 
 STATE_NAMES = {int(state): state.name for state in JobState}
 STATE_ABBREV = {NEW: "N", DEPEND: "D", PRIORITY: "P", SCHED: "S", RUN: "R", CLEANUP: "C", INACTIVE: "I"}

@@ -12,11 +12,11 @@ from fluxkv.instances import waiting as waiting_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.instances.reactor import Answered, Entries, Found, Lead, Lookup, WakeAt, Write
 from fluxkv.instances.singletons import Singletons
-from fluxkv.journal import decide
+from fluxkv.journal import decide, decide_update
 from fluxkv.journal.dependency import normalise
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import DEPEND, INACTIVE, RUN, SCHED
-from fluxkv.kvs.port import Appended
+from fluxkv.kvs.port import Append, Appended
 
 
 class Rig(worker_rig.Rig):
@@ -281,6 +281,45 @@ def test_a_singleton_that_gets_another_name_or_none(rig: Rig) -> None:
     rig.say(["jobspec-update", two, rig.now, {"attributes.system.job": {}}])
     rig.end(running)
     assert rig.job(two).state == RUN
+
+
+def renaming(rig: Rig, id: int, name: str) -> decide.Decision:
+    return decide_update.update(rig.state, rig.job(id), [decide_update.parse_change(f"name={name}")], 1, rig.now)
+
+
+def test_a_job_that_is_given_a_singleton_s_name_is_waited_for(rig: Rig) -> None:
+    """Both are touched before the worker looks, the singleton first."""
+    full = [rig.submit(jobspec(2)) for _ in range(2)]
+    rig.wait("singleton", name="another")  # the index is there
+    other = rig.submit(jobspec(2))
+    assert rig.job(other).state == SCHED
+    one = rig.submit(rig.spec("singleton", name="sim"), turn=False)
+    rig.do(renaming(rig, other, "sim"))
+    rig.turn()
+    assert rig.job(one).state == DEPEND
+    for id in (*full, other):
+        rig.end(id)
+    assert rig.job(one).state == RUN
+
+
+def test_a_name_that_is_given_while_a_singleton_is_let_go_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        rig.submit(jobspec(2))
+    other = rig.submit(jobspec(2))
+    one = rig.submit(rig.spec("singleton", name="sim"), turn=False)
+    append, rename = rig.store.append, [renaming(rig, other, "sim")]
+
+    def late(request: Append) -> Any:
+        if request.producer and rename:  # the worker's word is under way
+            rig.do(rename.pop())
+        return append(request)
+
+    monkeypatch.setattr(rig.store, "append", late)
+    rig.turn()
+    assert rig.names(one).index("dependency-add") > rig.names(one).index("submit")
+    assert rig.job(one).state == DEPEND
+    rig.cancel(other)
+    assert rig.job(one).state == SCHED
 
 
 def test_a_restart_of_the_instance_leaves_what_is_met(rig: Rig) -> None:

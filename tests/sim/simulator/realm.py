@@ -292,12 +292,13 @@ class Child(Realm):
 
     def end_part(self, key: str) -> None:
         """A task of its job is over: nothing of it is left on this node; without the first node there is nothing of it at all."""
-        node, _ = self.parts.pop(key, (-1, None))
+        node, _ = self.parts.get(key, (-1, None))
         if node < 0:
             return
         for machine in self.machines:
             if machine.ranks == (node,):
-                machine.end()
+                machine.end()  # what its launcher has not told yet has happened before
+        del self.parts[key]
         if node == 0:
             for process in (*self.keepers, *self.workers):
                 process.end()
