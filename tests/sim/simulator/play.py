@@ -229,6 +229,7 @@ def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
         found = [waits(inner, inner.settled, one, explained) for one in left]
         return explained and all(found)
     if realm.root.now > inner.idle_since + IDLE_S and not inner.stopping:
+        inner.clients.begin_anew()
         inner.clients.journal.catch_up(inner.clients.view)
         audit.audit(inner)
         inner.stop()
