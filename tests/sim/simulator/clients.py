@@ -224,6 +224,14 @@ class Clients:
         self._is_an_instance(id)
         self.say(lambda state: decide.submit([(id, spec)], "", 20, 1, 0, realm.now), (id,))
 
+    def submit_fenced(self) -> None:
+        """A job that begins again elsewhere when its node is lost: its launcher ends it when nobody is heard."""
+        id, now = self._new_id(), self.world.now
+        spec = jobspec(self.rng.choice((1, 2)), self.rng.choice((0, 2)) if len(self.world.hardware()) > 1 else 0)
+        spec["attributes"]["system"]["retry"] = {"limit": 3, "on": ["node-failure"], "delay": 0.0}
+        self.world.runs[id] = (self.rng.choice((0.7, 6.0, 30.0)), 0)
+        self.say(lambda state: decide.submit([(id, spec)], "", 31, 1, 0, now), (id,))
+
     def _may_be_tried_again(self, id: int, spec: dict[str, Any], odds: float = 0.33) -> None:
         """A third of the jobs have a retry policy."""
         luck = random.Random(f"{self.world.seed} retry {id}")

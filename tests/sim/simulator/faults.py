@@ -76,6 +76,25 @@ class Faults:
                 if world.rng.random() < 0.2 + 0.2 * depth:  # the deeper, the less time there is
                     world.after(world.rng.random() * length, self._kill, role, depth)
 
+        if world.rng.random() < 0.7:
+            world.after(world.rng.uniform(1.0, 6.0), self._silence)
+
+    def _silence(self) -> None:
+        """A node with an instance on it loses its way to the server, for longer than what runs there and may begin again elsewhere
+        lives; somebody has just submitted more of that kind."""
+        world = self.world
+        found = [machine for one in world.children for _, machine in one.parts.values() if not one.over]
+        if world.calm:
+            return
+        if not found:
+            world.after(0.5, self._silence)
+            return
+        machine = world.rng.choice(found)
+        machine.agent.cut_until = world.now + world.rng.choice((12.0, 25.0))
+        world.happened["silences"] += 1
+        for _ in range(3):
+            world.after(world.rng.uniform(0.0, 2.0), machine.world.clients.submit_fenced)
+
     def _kill(self, role: str, depth: int) -> None:
         world = self.world
         realms = [realm for realm in world.realms() if realm.depth == depth]
