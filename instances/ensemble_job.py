@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 COMMAND = ("fluxkv", "start", "fluxkv", "ensemble", "lead", f"{{{{tmpdir}}}}/{FILE}")
 SHELL = {"per-resource.type": "node", "mpi": "none"}  # one task on each node
-RETRY = {"limit": 3, "on": ["node-failure", "launcher-lost"]}  # what has ended is not run again (`ensemble_salvage`)
+# What has ended is not run again (`ensemble_salvage`). Its exit code is its members', so that is no reason.
+RETRY = {"limit": 3, "on": ["node-failure", "launcher-lost", "signal", "oom"]}
 VARIABLE = "FLUX_JOB_CC"  # of each member: its index
 
 

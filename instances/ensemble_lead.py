@@ -79,7 +79,7 @@ def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str
 
     blobs: dict[str, bytes] = {}
     files = {FILE: request_file(request.encode(), blobs)}
-    start = ["fluxkv", "start", "--policy=throughput"]
+    start = ["fluxkv", "start", "--policy=throughput", *([f"--kvs={request.kvs}"] if request.kvs else [])]
     if request.conf:
         files[CONF] = request_file(json.dumps(request.conf, ensure_ascii=False, sort_keys=True).encode(), blobs)
         start.append(f"--config={{{{tmpdir}}}}/{CONF}")

@@ -6,6 +6,7 @@ stopped, or its processes were) is run again. Only reads.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 WITH_IT = ("shutdown", "lost")
 BY_SIGNAL = (9, 15)
 PART = 2000
+AWAY_S, LOOK_S = 60.0, 0.5
 
 
 def salvage(
@@ -33,7 +35,7 @@ def salvage(
     """Results of a child's attempts that are not in `done` (a byte a position). ensemble: the store of the ensemble's instance, in
     its attempt `outer`."""
     for attempt in attempts:
-        other = store_of(ensemble, child_namespace(ensemble.namespace, child, attempt), over=True)
+        other = _opened(ensemble, child_namespace(ensemble.namespace, child, attempt))
         if other is None:
             continue
         try:
@@ -46,6 +48,18 @@ def salvage(
             other.close()
         for at in range(0, len(rows), PART):
             yield Part((outer, child, attempt), rows[at : at + PART])
+
+
+def _opened(ensemble: Store, namespace: str) -> Store | None:
+    """A child's journal. One that was on a server of its own, on another host, is handed up within a moment."""
+    deadline = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return store_of(ensemble, namespace, over=True)
+        except Unavailable as error:
+            if error.code != "server-away" or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_S)
 
 
 def _ended(journal: Journal, indices: Indices) -> Iterator[Ended]:

@@ -119,7 +119,8 @@ class Request(NamedTuple):
     """jobspec: of each member, texts not filled in. texts: those of its texts that are to be. ranges: of indices. env: what the
     environment of all is. cores, gpus: what one member needs. rows: the inputs of all, from 0 on, in blocks (see
     `packed_rows`); () where there are only numbers. define: as bulksubmit's. conf: the children's config. blobs: contents that the
-    jobspec names. per_node: children on each node."""
+    jobspec names. per_node: children on each node. kvs: "own" if each has a server of
+    its own."""
 
     jobspec: dict[str, Any]
     texts: tuple[str, ...]
@@ -132,6 +133,7 @@ class Request(NamedTuple):
     conf: Mapping[str, Any] = {}
     blobs: Mapping[str, bytes] = {}
     per_node: int = 1
+    kvs: str = ""
 
     def encode(self) -> bytes:
         """As bytes; equal requests are equal bytes."""
@@ -144,9 +146,9 @@ def decode(data: bytes) -> Request:
         form, *rest = unpack(zlib.decompress(data))
         if form != FORM:
             raise Corrupt(f"ensemble: a request of form {form}", code="bad-ensemble", hint="a newer fluxkv made it")
-        jobspec, texts, ranges, env, cores, gpus, rows, define, conf, blobs, per_node = rest
+        jobspec, texts, ranges, env, cores, gpus, rows, define, conf, blobs, per_node, kvs = rest
         pairs = tuple((int(first), int(last)) for first, last in ranges)
-        return Request(jobspec, tuple(texts), pairs, env, cores, gpus, tuple(rows), tuple(define), conf, blobs, per_node)
+        return Request(jobspec, tuple(texts), pairs, env, cores, gpus, tuple(rows), tuple(define), conf, blobs, per_node, kvs)
     except (ValueError, TypeError, zlib.error) as error:
         raise Corrupt(f"ensemble: its request cannot be read: {error}", code="bad-ensemble") from None
 

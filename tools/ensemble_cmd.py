@@ -109,7 +109,7 @@ def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values
         if value and (option in LEFT_OUT or name in ("bcc", "wait_event", "watch", "log", "log_stderr")):
             raise bad(option, "it does not go with --spread: see fluxkv ensemble submit --help")
     stays = values["wait"] or values["show_progress"]
-    request = request_of({**values, "define": (), "sep": "", "per_node": 1, "total_time": None, "conf": ()}, words)
+    request = request_of({**values, "define": (), "sep": "", "per_node": 1, "total_time": None, "conf": (), "kvs": None}, words)
     with connected(uri) as instance:
         id = submitted(instance, request, {**values, "total_time": None}, dry_run=dry_run)
         if not id:

@@ -38,6 +38,7 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--per-node",), {"type": click.IntRange(1, 1024), "default": 1, "metavar": "N",
                        "help": "Child instances on each node, each with its part of it (1)."}),
     (("--total-time",), {"metavar": "FSD", "help": "Time limit of all of it (-t is each member's)."}),
+    (("--kvs",), {"type": click.Choice(["parent", "own"]), "help": "Where children keep their journals, as batch has it."}),
     (("--conf",), {"multiple": True, "metavar": "KEY=VALUE|FILE|NAME", "help": "Config of the child instances, as batch has it."}),
 )  # fmt: skip
 
@@ -80,11 +81,11 @@ def request_of(values: Mapping[str, Any], words: tuple[str, ...]) -> Request:
     return Request(
         jobspec, tuple(sorted(stencil.texts)), indices.ranges, with_program(env),
         tasks * (count(values, "cores_per_task") or 1), tasks * (count(values, "gpus_per_task", least=0) or 0),
-        rows, tuple(values["define"]), conf_document(values["conf"]), blobs, values["per_node"],
+        rows, tuple(values["define"]), conf_document(values["conf"]), blobs, values["per_node"], values["kvs"] or "",
     )  # fmt: skip
 
 
-_OWN_NAMES = frozenset(("cc", "define", "sep", "per_node", "total_time", "conf", "uri"))
+_OWN_NAMES = frozenset(("cc", "define", "sep", "per_node", "total_time", "conf", "kvs", "uri"))
 
 
 def _has_number(text: str) -> bool:

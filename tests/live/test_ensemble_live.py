@@ -13,10 +13,11 @@ from typing import Any
 import live
 import pytest
 
-from fluxkv.instances.child import child_uri
+from fluxkv.instances.child import child_namespace, child_uri
 from fluxkv.instances.client import connect
 from fluxkv.instances.ensemble_salvage import interrupted
 from fluxkv.instances.ensemble_view import EnsembleView
+from fluxkv.instances.whereabouts import uri_of
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE
 
@@ -102,11 +103,11 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         assert site.run("ensemble", "submit", "-c3", "--cc=1-9", "true").returncode == 1  # no node has three cores
 
 
-@pytest.mark.parametrize("victim", ["what its job runs", "what feeds it"])
-def test_a_child_that_is_killed_repeats_nothing_that_has_ended(tmp_path: Path, victim: str) -> None:
+@pytest.mark.parametrize(("victim", "kvs"), [("what its job runs", "own"), ("what feeds it", "parent")])
+def test_a_child_that_is_killed_repeats_nothing_that_has_ended(tmp_path: Path, victim: str, kvs: str) -> None:
     diary = tmp_path / "diary"
     with live.site(tmp_path, "-s", "1", "--cores", "6") as site:
-        id = submitted(site, "--per-node=3", "--cc=1-300", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
+        id = submitted(site, "--per-node=3", f"--kvs={kvs}", "--cc=1-300", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
         view = EnsembleView(site.client, parse_id(id))
         told(site, view, 60)
         found = of_child(site, FEED)
@@ -118,7 +119,10 @@ def test_a_child_that_is_killed_repeats_nothing_that_has_ended(tmp_path: Path, v
         assert {row["result"] for row in every} == {"CD"}
         (killed,) = [job for job, number in children_of(site, view.id).items() if number > 1]
         # Whatever the first attempt's journal has as ended has not been run again.
-        with connect(child_uri(child_uri(site.uri, view.id), killed)) as first:
+        above = child_uri(site.uri, view.id)
+        with connect(above) as ensemble:
+            where = uri_of(ensemble.store, above, child_namespace(ensemble.store.namespace, killed), over=True)
+        with connect(where) as first:
             ended = {f"{id}/{f58(killed)}.1/{f58(job.id)}" for job in first.state().jobs.values()
                      if job.state == INACTIVE and not interrupted(job)}  # fmt: skip
         assert ended == {row["job"] for row in every if f"/{f58(killed)}.1/" in row["job"]}

@@ -129,7 +129,7 @@ def test_a_member_s_exit_code_is_a_shell_s() -> None:
 
 def test_a_request_comes_back_as_it_was() -> None:
     rows, count = packed_rows([str(n), "x"] for n in range(2500))
-    made = Request({"a": [1]}, ("{cc}",), ((0, 2499),), {"A": "b"}, 2, 1, rows, ("p=x",), {"queue": {}}, {"b": b"c"}, 4)
+    made = Request({"a": [1]}, ("{cc}",), ((0, 2499),), {"A": "b"}, 2, 1, rows, ("p=x",), {"queue": {}}, {"b": b"c"}, 4, "own")
     assert decode(made.encode()) == made
     assert decode(made.encode()).encode() == made.encode()
     assert count == 2500
