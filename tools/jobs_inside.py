@@ -33,7 +33,7 @@ def show_below(
     from . import render
 
     for job, here, inside, state, found, view in _inside(journal, chosen, options, choose, path, level):
-        render.out(f"\n{here}:{_left(job, state)}")
+        render.out(f"\n{here}:{_left(job, state, here)}")
         show(state, found, view, options)
         show_below(inside, found, options, choose, show, f"{here}/", level + 1)
 
@@ -113,9 +113,11 @@ def _listed(
     return state, found, view
 
 
-def _left(job: Job, state: State) -> str:
-    """What a heading says of an instance that was ended before its jobs were: what they show is the last that was known."""
+def _left(job: Job, state: State, path: str) -> str:
+    """What a heading says of an instance that was ended before its jobs were: what they show is the last that was known; and what
+    to do about those of one that can be gone on with from here."""
     from ..journal.job import ACTIVE, INACTIVE, NEW
 
     left = state.count(ACTIVE | NEW) if job.state == INACTIVE else 0
-    return f" (it ended before {left} of its jobs)" if left else ""
+    hint = "" if "/" in path else f"; fluxkv batch --resume {path} runs them"
+    return f" (it ended before {left} of its jobs{hint})" if left else ""

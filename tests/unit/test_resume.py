@@ -10,19 +10,27 @@ import pytest
 from mini_sim import Sim
 from worker_rig import T0, Rig, jobspec
 
+from fluxkv.instances import resume
+from fluxkv.instances.child import child_namespace
 from fluxkv.instances.ending import ending, stopping
 from fluxkv.instances.left_spool import reports
 from fluxkv.instances.nested import Owner, owner_of
 from fluxkv.instances.resume import refuse_alive
 from fluxkv.instances.spool import Spool
+from fluxkv.instances.whereabouts import beside
 from fluxkv.instances.wire import pack
-from fluxkv.journal import snapshot
+from fluxkv.journal import decide, snapshot
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, PENDING, PRIORITY, RUN, SCHED, Job, Result
+from fluxkv.journal.log import Journal
 from fluxkv.journal.resuming import CAUSE, take_up
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
-from fluxkv.kvs.errors import Corrupt, Rejected
+from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
+from fluxkv.kvs.memory_server import share
+from fluxkv.kvs.port import Appended
 
 BY = {"job": 77, "number": 1, "entry": "5-6"}
 PARENT = {"uid": "u", "owner": 1, "namespace": "/ƒA", "schema": 1, "parent": "unix:/tmp/kv.sock"}
@@ -212,3 +220,115 @@ def test_only_what_is_over_is_gone_on_with() -> None:
     refuse_alive(Above(job), Owner(5, 1))  # type: ignore[arg-type]  # its second attempt has a journal of its own
     job.holds = False
     refuse_alive(Above(job), Owner(5, 2))  # type: ignore[arg-type]
+
+
+# -- taking it up ----------------------------------------------------------------------------------------------------------
+
+
+class Around(Rig):
+    """An instance with a job that was an instance, in which one job waits; its namespace, and further jobs that run."""
+
+    def __init__(self) -> None:
+        super().__init__(nodes=2)
+        share("around", self.server)
+        self.first = self.submit()
+        self.started(self.first)
+        name = child_namespace("/", self.first)
+        self.inside = beside(self.store, name)
+        self.inside.create(durability="strict", origin_ms=0, created=T0)
+        journal = Journal(self.inside, "test")
+        create = ["instance-create", "instance", T0, {**PARENT, "namespace": name}]
+        define = ["resource-define", "resource", T0, {"method": "job-info", "R": inventory(1, 1)}]
+        assert isinstance(journal.append(Decision([create, define]), 0), Appended)
+        assert isinstance(journal.append(decide.submit([(9, jobspec())], "", 16, 1, 0, T0), 1), Appended)
+
+    def another(self) -> dict[str, Any]:
+        """Settings of a job that goes on with it."""
+        id = self.submit()
+        self.started(id)
+        job = self.job(id)
+        return {"job": f58(id), "R": inventory(2, 2), "resume": {"number": job.number, "entry": job.attempt_id}}
+
+    def ends(self, id: int) -> None:
+        self.over(id)
+        self.turn()
+
+    def owner(self) -> int:
+        found = owner_of(Journal(self.inside).look())
+        assert found is not None
+        return found.job
+
+
+def code_of(work: Any) -> str:
+    with pytest.raises(FluxkvError) as caught:
+        work()
+    return str(caught.value.code)
+
+
+def test_one_after_the_other_has_a_journal() -> None:
+    around = Around()
+    second, third = around.another(), around.another()
+    assert code_of(lambda: resume.take_up(around.inside, around.store, second)) == "alive"
+    around.ends(around.first)
+    around.inside.seal(around.inside.meta().uid)
+    before = around.inside.meta()
+    resume.take_up(around.inside, around.store, second)
+    meta = around.inside.meta()
+    assert (meta.sealed, meta.uid != before.uid, meta.archive_uid, meta.version) == (0, True, before.uid, before.version + 1)
+    assert around.owner() == parse_id(second["job"])
+    assert code_of(lambda: resume.take_up(around.inside, around.store, third)) == "alive"
+    assert around.inside.meta() == meta  # it has not been touched by who was refused
+    state = Journal(around.inside).look()
+    assert ([len(state.nodes), state.jobs[9].state], state.quarantine.table) == ([2, NEW], {})
+    resume.take_up(around.inside, around.store, second)  # its keeper died before it had noted the new uid
+    around.ends(parse_id(second["job"]))
+    resume.take_up(around.inside, around.store, third)
+    assert around.owner() == parse_id(third["job"])
+
+
+def test_who_dies_before_the_commit_has_done_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = Around()
+    second = around.another()
+    around.ends(around.first)
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "append", lambda *_: (_ for _ in ()).throw(Unavailable("it died", code="away")))
+        assert code_of(lambda: resume.take_up(around.inside, around.store, second)) == "away"
+    assert (around.owner(), around.inside.meta().version) == (around.first, 2)
+    resume.take_up(around.inside, around.store, second)
+    assert around.owner() == parse_id(second["job"])
+
+
+@pytest.mark.parametrize("late", ["before it was opened", "before its commit"])
+def test_of_two_at_once_one_has_it(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    around = Around()
+    second, third = around.another(), around.another()
+    around.ends(around.first)
+    monkeypatch.setattr(resume, "PAUSE_S", 0.0)
+    where = (type(around.inside), "reopen") if late == "before it was opened" else (Journal, "append")
+    real = getattr(*where)
+    others: list[int] = []
+
+    def slow(*args: Any) -> Any:
+        if not others:
+            others.append(1)
+            resume.take_up(around.inside, around.store, third)
+        return real(*args)
+
+    monkeypatch.setattr(*where, slow)
+    assert code_of(lambda: resume.take_up(around.inside, around.store, second)) == "alive"
+    assert around.owner() == parse_id(third["job"])
+    names = [event[0] for commit in Journal(around.inside).commits() for event in commit.events]
+    assert names.count("resume") == 1
+
+
+def test_what_was_taken_in_when_there_was_more_waits() -> None:
+    """What is asked for later, and can never be had, is refused as ever."""
+    rig = rig_of_a_child()
+    early = rig.submit(jobspec(nodes=2), turn=False)
+    rig.say(["resume", "instance", T0 + 1, BY])
+    rig.hello(0)
+    rig.turn(seconds=2.0)
+    assert (rig.job(early).state, rig.job(early).reason[0]) == (SCHED, "unsatisfiable")
+    late, fits = rig.submit(jobspec(nodes=2)), rig.submit()
+    assert (rig.job(late).state, rig.job(late).exception[0]) == (INACTIVE, "alloc")
+    assert rig.job(fits).holds
