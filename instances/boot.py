@@ -22,6 +22,7 @@ from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
 from ..kvs.uri import public
 from . import witness
+from .access import lasting
 from .memory_line import set_line
 from .paths import StateDir, write_json
 
@@ -69,7 +70,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
     now = time.time()
     first = {"uid": meta.uid, "owner": os.getuid(), "namespace": store.namespace, "schema": SCHEMA}
     if settings.get("parent"):
-        first["parent"] = settings["parent"]
+        first["parent"] = lasting(settings["parent"], settings)
     if settings.get("home"):
         first["home"] = settings["home"]
     if settings.get("policy", "fcfs") != "fcfs":

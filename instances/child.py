@@ -21,7 +21,7 @@ from ..journal.rset import ResourceSet, parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.children import Child
 from ..kvs.errors import Corrupt, Rejected, Unavailable
-from ..kvs.port import Appended, Conflicted, Store
+from ..kvs.port import Appended, Conflicted, Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from . import whereabouts
@@ -128,17 +128,12 @@ def _is_job(word: str) -> bool:
 def enter_parent(levels: int) -> None:
     """Have this process act on the parent of the instance that its environment names, or further up. Raises `Rejected`."""
     uri = find_uri()
-    for _ in range(levels):
+    for _ in range(levels):  # each with the rights that it had itself
         uri = whereabouts.parent_of(uri)
     os.environ.update(FLUXKV_URI=uri, FLUX_URI=uri)
     os.environ.pop("FLUXKV_STATE_DIR", None)  # the child's
     if (found := state_dir_of(uri)) is not None:
         os.environ["FLUXKV_STATE_DIR"] = found.path
-
-
-def as_child(here: Place, uri: str) -> Child:
-    """How the parent knows us as one of its children. uri: ours."""
-    return Child(parse_uri(uri).namespace.rpartition("/")[2], here.job, here.entry)
 
 
 def seal_earlier(here: Place) -> None:
@@ -203,7 +198,6 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         claims, expiration = granted(store, here)
         resume = resumed_space(store, here, str(options["resume"])) if options.get("resume") else ""
         uri = with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number)
-        store.note_child(as_child(here, uri))  # before there is one, or it is ours
         meta = store.meta()
         first = _first_inventory(store, here)
         leads = here.node == 0
@@ -223,21 +217,16 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         _put_graph(document, graph, claims)
     if expiration:
         document["execution"]["expiration"] = expiration
-    server: dict[str, Any] = {"durability": meta.durability, "replicas": meta.replicas}
-    if options.get("kvs") == whereabouts.OWN:
-        from .own_server import settings_of
-
-        server = settings_of(here, meta)
+    place: dict[str, Any] = {"uri": uri, "parent": here.parent, "above": above(here)}
     return {
-        "created": time.time(), "parent": here.parent, "job": f58(here.job),
-        "uri": uri,
+        "created": time.time(), "job": f58(here.job),
         **({"resume": {"number": here.number, "entry": here.entry}} if resume else {}),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
-        "on_fork": options.get("on_fork") or _parents(here, "on_fork"),  # if their server is one, so is what it loses
+        "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses
         "workers": options.get("workers") or 1, "policy": options.get("policy") or ("" if resume else "fcfs"), "fake": False,
-        **server,
+        **place, **_server(here, meta, place, options),
     }  # fmt: skip
 
 
@@ -255,12 +244,34 @@ def resumed_space(store: Store, here: Place, word: str) -> str:
     return space
 
 
-def _parents(here: Place, name: str) -> Any:
-    """A setting of the parent, None where its state directory is on another host."""
+def _server(here: Place, meta: Meta, place: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings about where the child lives, and as whom it acts there; it is in its parent's table then."""
+    child = Child(parse_uri(place["uri"]).namespace.rpartition("/")[2], here.job, here.entry)
+    with closing(open_store(here.parent)) as store:
+        if options.get("kvs") == whereabouts.OWN:
+            from .own_server import settings_of
+
+            store.note_child(child)
+            return settings_of(here, meta)
+        from .access import give
+
+        granter = around(here).get("granter") if around(here).get("uri") == here.parent else None
+        user = give(store, child, {**place, "granter": granter}, directory(here))
+    return {"durability": meta.durability, "replicas": meta.replicas, **user}
+
+
+def around(here: Place) -> dict[str, Any]:
+    """The settings of the instance around it, {} where they are not on this host."""
     try:
-        return StateDir(here.state_dir).read().get(name) if here.state_dir else None
+        return StateDir(here.state_dir).read() if here.state_dir else {}
     except (Rejected, Unavailable):
-        return None
+        return {}
+
+
+def above(here: Place) -> list[str]:
+    """The URIs of the instances around the parent, the nearest first, where that is a child itself."""
+    parent = around(here)
+    return [parent["parent"], *parent.get("above", ())] if parent.get("parent") else []
 
 
 def _first_inventory(store: Store, here: Place) -> ResourceSet | None:
@@ -345,7 +356,7 @@ def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> 
                 if store.meta().version:
                     return
             except Unavailable as error:
-                if error.code != "no-instance":
+                if error.code not in ("no-instance", "refused"):  # its user may be about to be made again
                     raise
             time.sleep(0.02)
     finally:

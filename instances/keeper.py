@@ -176,7 +176,7 @@ class Keeper(ServerCare):
             if not self.joined:
                 self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
                 duties.add("archive", ARCHIVE_LOOK_S, self._archive)
-            duties.add("children", LOOK_S, sealing.duty(self.store))
+            duties.add("children", LOOK_S, sealing.duty(self.store, self.settings))
             if self.settings.get("parent"):
                 from .parent_limit import duty
 
@@ -310,7 +310,7 @@ class Keeper(ServerCare):
         self._end_roles("agent", "worker", "launcher")
         if self.store is not None and self.settings.get("lead", True) and not self.joined:
             try:
-                sealing.seal_over(self.store)
+                sealing.seal_over(self.store, self.settings)
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:
                     witness.write_tip(self.state_dir, self.store, self.store.meta())

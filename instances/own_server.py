@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import parse_id
-from ..kvs.errors import FluxkvError, Rejected, Unavailable
+from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.listening import Listen, join_url, parse_listen, with_port, write_secret
 from ..kvs.redis_store import open_store
 from ..kvs.server import socket_path
@@ -29,29 +29,15 @@ if TYPE_CHECKING:
 def settings_of(here: child.Place, meta: Meta) -> dict[str, Any]:
     """Settings of a child with a server of its own, on its first node: a socket file, and, where somebody comes from elsewhere, a
     port. Other nodes learn the address by its door (`follow_door`)."""
-    settings: dict[str, Any] = {"kvs": whereabouts.OWN, "above": above(here)}
+    settings: dict[str, Any] = {"kvs": whereabouts.OWN}
     settings["durability"] = meta.durability if meta.durability != "replicated" else "strict"  # it has no replicas
     if here.node:
         return settings
     server = unix_url(socket_path(child.directory(here).path))
     settings["uri"] = str(StoreUri(server, child.child_namespace(parse_uri(here.parent).namespace, here.job, here.number)))
-    if here.nodes > 1 or parse_server(parse_uri(here.parent).server).kind != "unix" or _around(here).get("listen"):
+    if here.nodes > 1 or parse_server(parse_uri(here.parent).server).kind != "unix" or child.around(here).get("listen"):
         settings["listen"] = list(with_port(parse_listen("")))
     return settings
-
-
-def _around(here: child.Place) -> dict[str, Any]:
-    """The settings of the instance around it, {} where they are not on this host."""
-    try:
-        return StateDir(here.state_dir).read() if here.state_dir else {}
-    except (Rejected, Unavailable):
-        return {}
-
-
-def above(here: child.Place) -> list[str]:
-    """The URIs of the instances around the parent, the nearest first, where that is a child itself."""
-    around = _around(here)
-    return [around["parent"], *around.get("above", ())] if around.get("parent") else []
 
 
 def open_door(settings: Mapping[str, Any], state_dir: StateDir) -> None:

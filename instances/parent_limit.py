@@ -26,10 +26,11 @@ PRUNED = 200  # commits behind the tip at which a guard may be pruned
 
 def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
     """What a child's keeper does every second. store: of the child."""
+    from .access import to_read_parent
     from .boot import say
     from .parent_claims import ParentClaims
 
-    parent = open_store(settings["parent"], patience_s=0.0)
+    parent = open_store(to_read_parent(settings), patience_s=0.0)
     limit = ParentLimit(parent, settings, lambda events: say(store, events))
     claims = ParentClaims(parent, store, settings)
     return lambda: claims.look(limit.look())

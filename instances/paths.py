@@ -197,12 +197,13 @@ def open_instance(uri: str | None = None) -> tuple[Store, str]:
 def _comes_back(uri: str) -> bool:
     """Whether a server that does not answer has somebody who will start it again: daemons of its instance are alive."""
     from ..kvs.server import state_dir_behind
-    from ..kvs.uri import parse_server, parse_uri
+    from ..kvs.uri import CHILD_USER, parse_server, parse_uri
 
     address = parse_server(parse_uri(uri).server)
     if address.kind != "unix":
         return False
-    directory = StateDir(state_dir_behind(address.path))
+    own = address.user.startswith(CHILD_USER)  # which the child's keeper makes again, if the server has forgotten it
+    directory = StateDir(os.path.dirname(address.password_file) if own else state_dir_behind(address.path))
     if os.path.exists(directory.join("run", "stopping")):
         return False
     return directory.running() or lock_held(directory.lock_file("agent"))

@@ -7,8 +7,9 @@ may be done twice, by several keepers, and after a crash between any two steps: 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from typing import Any
 
 from ..kvs.children import Child
 from ..kvs.errors import FluxkvError
@@ -19,12 +20,12 @@ from . import at_rest
 NOT_THERE = ("no-instance", "gone", "server-away")
 
 
-def duty(store: Store) -> Callable[[], None]:
+def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
     """A keeper's look: a server that is away is asked again the next time."""
 
     def look() -> None:
         with suppress(FluxkvError):
-            seal_over(store)
+            seal_over(store, settings)
 
     return look
 
@@ -33,8 +34,12 @@ def namespace_of(parent: str, child: Child) -> str:
     return f"{parent.rstrip('/')}/{child.name}"
 
 
-def seal_over(store: Store) -> list[str]:
-    """Seal each child of this instance whose job is over, and strike it out. Their namespaces. Raises what the store does."""
+def seal_over(store: Store, settings: Mapping[str, Any]) -> list[str]:
+    """Seal each child of this instance whose job is over, take its user away, and strike it out. Their namespaces. Raises what the
+    store does.
+
+    settings: of a keeper of this instance.
+    """
     over = {child: _uid(store, child) for child in store.children() if child.over}
     if not over:
         return []
@@ -43,17 +48,25 @@ def seal_over(store: Store) -> list[str]:
     sealed = []
     for child, uid in over.items():
         if child.name not in alive:
-            _seal(store, child, uid)
+            _seal(store, child, uid, settings)
             sealed.append(namespace_of(store.namespace, child))
-        store.forget_child(child)
+        _forget(store, child, settings)
     return sealed
 
 
-def seal_below(store: Store) -> None:
+def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
     """Seal all children of an instance that is sealed itself, and theirs: none of its jobs goes on."""
     for child in store.children():
-        _seal(store, child, _uid(store, child))
-        store.forget_child(child)
+        _seal(store, child, _uid(store, child), settings)
+        _forget(store, child, settings)
+
+
+def _forget(store: Store, child: Child, settings: Mapping[str, Any]) -> None:
+    if child.user:
+        from .access import take_away
+
+        take_away(child.user, settings)
+    store.forget_child(child)
 
 
 def _uid(store: Store, child: Child) -> str:
@@ -68,10 +81,10 @@ def _uid(store: Store, child: Child) -> str:
     return found
 
 
-def _seal(store: Store, child: Child, uid: str) -> None:
+def _seal(store: Store, child: Child, uid: str, settings: Mapping[str, Any]) -> None:
     def seal(other: Store) -> None:
         other.seal(uid)
-        seal_below(other)
+        seal_below(other, settings)
         at_rest.shrink(other, uid)
 
     if uid:

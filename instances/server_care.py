@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
-from ..kvs.errors import Corrupt, FluxkvError
+from ..kvs.appending import refusal
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.port import Store
+from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle
 from ..kvs.uri import public
-from . import boot, outside, witness
+from . import access, boot, outside, witness
 from .daemon import Log
 from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held
@@ -59,6 +61,21 @@ class ServerCare:
         elif not self.child:
             for problem in outside.check(self.settings, alive=lock_held(self.state_dir.lock_file("agent"))):
                 self.log.say("warning", f"the server: {problem}")
+        elif self.settings.get("user"):
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """See to it that the server knows a child's user. Raises `Rejected` (code ended) if its time is over."""
+        with closing(open_store(self.settings["uri"], patience_s=0.0)) as store:
+            try:
+                store.meta()
+            except Unavailable as error:
+                if error.code == "no-instance":
+                    return
+                if not access.is_refused(error, self.settings):
+                    raise
+                if not access.renew(self.settings):
+                    raise refusal("ENDED", "", store.namespace) from None
 
     def _store(self) -> tuple[Store, bool]:
         """The instance's store, and whether it is new."""
@@ -115,10 +132,19 @@ class ServerCare:
         """Whether this is a child whose job is over by its parent's word: what its own agents still run here is to end."""
         if self.settings.get("parent") and self.store is not None and not self.over:
             with suppress(FluxkvError):
-                self.over = bool(self.store.meta().sealed)
+                self.over = self._is_sealed(self.store)
             if self.over:
                 self.log.say("warning", "the job that this instance is has ended: so does this")
         return self.over
+
+    def _is_sealed(self, store: Store) -> bool:
+        """Where the server does not know the child's user any more, it is made again, unless its time is over."""
+        try:
+            return bool(store.meta().sealed)
+        except Unavailable as error:
+            if not access.is_refused(error, self.settings):
+                raise
+            return not access.renew(self.settings)
 
     def _take_up(self) -> None:
         """Open a new epoch if the server has been restarted since the last one was, and its history is whole.

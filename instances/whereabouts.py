@@ -8,6 +8,7 @@ that server. One that ended and was not handed up is read from a copy of its fil
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.wire import pack, unpack
@@ -209,20 +210,12 @@ def is_child(namespace: str) -> bool:
 def parent_of(uri: str) -> str:
     """The URI of the instance that this one is a job of, perhaps on another server. Raises `Rejected` for one that is nobody's."""
     from ..kvs.redis_store import open_store
-    from ..kvs.uri import same_instance
-    from .paths import StateDir
 
     server, namespace = parse_uri(uri)
     if not is_child(namespace):
         raise Rejected(f"{public(uri)} is no job of another instance: it has no parent", code="no-parent")
-    inside = os.environ.get("FLUXKV_STATE_DIR", "")
-    if inside:
-        try:
-            settings = StateDir(inside).read()
-            if settings.get("parent") and same_instance(str(settings["uri"]), uri):
-                return str(settings["parent"])
-        except (FluxkvError, KeyError):
-            pass
+    if known := _next_above(uri):
+        return known
     above = str(StoreUri(server, namespace.rpartition("/")[0] or "/"))
     store = open_store(above)
     try:
@@ -240,6 +233,20 @@ def parent_of(uri: str) -> str:
     if not isinstance(found, str):
         raise Rejected(f"{public(uri)} does not say which instance it is a job of", code="no-parent")
     return found
+
+
+def _next_above(uri: str) -> str:
+    """The same, by what the state directory we are in knows of the instances around it, with the rights of each; "" if nothing."""
+    from ..kvs.uri import same_instance
+    from .paths import StateDir
+
+    inside = os.environ.get("FLUXKV_STATE_DIR", "")
+    try:
+        settings = StateDir(inside).read() if inside else {}
+        line = [str(settings["uri"]), str(settings["parent"]), *map(str, settings.get("above", ()))]
+    except (FluxkvError, KeyError):
+        return ""
+    return next((next_ for one, next_ in pairwise(line) if same_instance(one, uri)), "")
 
 
 def root_of(uri: str) -> str:

@@ -103,7 +103,12 @@ def keys_of(key: str) -> Keys | None:
     return Keys(head[len("{fluxkv:") :])
 
 
+def escaped(text: str) -> str:
+    """A glob pattern that is this very text."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
+
+
 def patterns(namespace: str) -> tuple[str, str]:
     """Glob patterns (as a server's ACL has them) of the keys of an instance, and of those of all instances inside it."""
-    plain = re.sub(r"([*?\[\]\\^])", r"\\\1", check_namespace(namespace))
+    plain = escaped(check_namespace(namespace))
     return f"{{fluxkv:{plain}}}:*", f"{{fluxkv:{plain.rstrip('/')}/*}}:*"

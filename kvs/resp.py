@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import hiredis
 
 from .errors import Unavailable
-from .uri import ServerAddress, parse_server, password_beside, secret_of
+from .uri import CHILD_USER, ServerAddress, parse_server, password_beside, secret_of
 
 if TYPE_CHECKING:
     from _socket import socket as RawSocket
@@ -107,6 +107,8 @@ class RespConnection:
             if str(error).startswith(PASSING_GREETING):  # it starts, or waits for its primary: not now
                 raise Unavailable(f"{self.address} does not serve yet: {error}", code="not-now") from None
             hint = "check user, password and database in the address"
+            if parsed.user.startswith(CHILD_USER):
+                hint = "the instance inside a job that this user is of has ended: fluxkv --parent jobs -R shows what was in it"
             raise Unavailable(f"{self.address} let us not in: {error}", code="refused", hint=hint) from None
         except Unavailable:
             self.close()

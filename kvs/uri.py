@@ -27,6 +27,7 @@ from .errors import Rejected, Unavailable
 from .keys import check_namespace
 
 PASSWORD_VARIABLE = "FLUXKV_REDIS_PASSWORD"
+CHILD_USER = "fluxkv-"  # how the users begin that children have on the server of the instance around them
 PASSWORD_FILE = "server.password"  # of an instance's owner, beside its socket file if its server wants one
 _HINT = "use unix:/path/to/socket, redis://host:port, rediss://, redis+sentinel:// or memory:, then #/ƒJOBID for a child"
 _SCHEMES = {  # scheme: (kind, TLS, port)

@@ -77,6 +77,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
     else:
         directory = StateDir(os.path.abspath(str(state_dir)))
     if directory is not None:
+        yield from _access(directory)
         yield from _daemons(directory)
         yield from _children(directory)
     yield from _journal(uri, state_dir)
@@ -200,6 +201,15 @@ def _store(address: str) -> Iterator[Check]:
         )
     finally:
         connection.close()
+
+
+def _access(directory: StateDir) -> Iterator[Check]:
+    """Of an instance that is a job: as whom it acts on the server it shares."""
+    settings = directory.read()
+    if user := settings.get("user"):
+        yield Check("ok", "access", f"acts as the user {user}, which touches this instance and those inside it, nothing else")
+    elif why := settings.get("no_user"):
+        yield Check("ok", "access", f"acts as its parent's user on the server, which lets nobody make another: {why}")
 
 
 def _host_clocks(journal: Journal, state: State) -> Iterator[Check]:

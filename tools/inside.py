@@ -35,7 +35,7 @@ def drain_command(since: float) -> list[str]:
 
 def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     """Inside a job: an instance on what the job was given. Its first task leads; one task of each other node follows."""
-    from ..instances import child
+    from ..instances import access, child
     from ..instances import start as starting
     from ..instances.whereabouts import OWN
 
@@ -79,7 +79,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         return 0
     starting.wait_for_nodes(settings["uri"])
     try:
-        child.tell_parent(here, settings["uri"])
+        child.tell_parent(here, access.lasting(settings["uri"], settings))
     except FluxkvError as error:
         if error.code == "gone":  # nothing has begun in it yet, and nothing is to
             starting.stop(directory)

@@ -15,6 +15,7 @@ import pytest
 from fluxkv.instances.child import child_uri
 from fluxkv.journal.ids import encode, f58, parse_id
 from fluxkv.kvs.redis_store import open_store
+from fluxkv.kvs.uri import parse_server, parse_uri
 
 pytestmark = pytest.mark.live
 
@@ -73,4 +74,49 @@ def test_a_child_whose_job_is_over_takes_nothing_and_is_read(tmp_path: Path) -> 
         done = site.run("start", "--detach", "--state-dir", str(again))
         assert done.returncode != 0
         assert "has ended" in done.stderr
+        site.sound()
+
+
+def test_a_child_acts_as_a_user_of_its_own_as_long_as_its_job_runs(tmp_path: Path) -> None:
+    """Two levels; what is inside them, the way up, a restart of the server, and the end."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        script = tmp_path / "inner"
+        script.write_text(
+            "#!/bin/sh\nfluxkv run sh -c 'echo $FLUXKV_URI'; fluxkv --parent uri; fluxkv --parent --parent uri\n"
+            f"fluxkv --parent --parent submit --job-name=up true; fluxkv doctor | grep access: ; echo >{tmp_path}/up; sleep 1000\n"
+        )
+        id = parse_id(site.run("alloc", "--bg", "-n1").stdout.strip())
+        done = site.run("--instance", f58(id), "batch", "-n1", f"--output={tmp_path}/out", str(script))
+        assert done.returncode == 0, done.stderr
+        inner = parse_id(done.stdout.strip())
+        site.written(tmp_path / "up")
+        lines = (tmp_path / "out").read_text().splitlines()
+        users = [parse_server(parse_uri(line).server).user for line in lines[:3]]
+        assert users[0].startswith(f"fluxkv-f{f58(id)[1:]}.f{f58(inner)[1:]}-")
+        assert users[1].startswith(f"fluxkv-f{f58(id)[1:]}-")
+        assert lines[2] == site.uri
+        assert lines[4].startswith("ok   access: acts as the user fluxkv-")
+        uris = lines[:2]
+        assert site.client.job(id).memo == {"uri": child_uri(site.uri, id)}, "the address that outlives the user"
+        known = sorted(user.decode() for user in site.ask("ACL", "USERS"))
+        assert known == sorted(["default", *users[:2]])
+        # The server forgets its users; keepers make them again, and commands wait for that.
+        site.kill("server")
+        for uri in uris:
+            done = site.run("queue", "status", "--uri", uri)
+            assert done.returncode == 0, done.stderr
+        assert sorted(user.decode() for user in site.ask("ACL", "USERS")) == known
+        # Whoever still acts as one of them when the job is over is refused.
+        site.client.cancel([id])
+        site.results([id])
+        deadline = time.monotonic() + live.PATIENCE_S
+        while site.client.store.children():
+            assert time.monotonic() < deadline, site.logs()
+        assert site.ask("ACL", "USERS") == [b"default"]
+        done = site.run("submit", "--uri", uris[1], "true")
+        assert done.returncode != 0
+        assert "let us not in" in done.stderr
+        assert "has ended" in done.stderr
+        assert site.run("jobs", "-an", "-o", "{name}", "--uri", child_uri(site.uri, id)).stdout == "inner\n"
+        assert not left_inside(site)
         site.sound()

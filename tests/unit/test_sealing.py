@@ -17,6 +17,8 @@ from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Store
 
+SETTINGS = {"uri": "memory:family"}
+
 
 class Family(Rig):
     """An instance with children: their namespaces, with an entry each."""
@@ -60,15 +62,15 @@ def test_a_child_is_sealed_when_its_job_is_over() -> None:
     family = Family()
     one, other = (family.submit(jobspec(cores=1)) for _ in range(2))
     first, second = family.begin(one), family.begin(other)
-    assert seal_over(family.store) == []
+    assert seal_over(family.store, SETTINGS) == []
     family.do(decide.together(decide.cancel_each([family.job(one)], "", 1, T0)))
     family.turn()
-    assert seal_over(family.store) == [], "it may well end in order"
+    assert seal_over(family.store, SETTINGS) == [], "it may well end in order"
     family.ends(one)
-    assert seal_over(family.store) == [first.namespace]
+    assert seal_over(family.store, SETTINGS) == [first.namespace]
     assert (write(first), write(second)) == ("ended", "")
     assert [row.job for row in family.store.children()] == [other]
-    assert seal_over(family.store) == []
+    assert seal_over(family.store, SETTINGS) == []
 
 
 def test_one_that_was_never_made_is_struck_out() -> None:
@@ -77,7 +79,7 @@ def test_one_that_was_never_made_is_struck_out() -> None:
     family.begin(id)
     family.server.tables.instances.pop(child.child_namespace("/", id))
     family.ends(id)
-    seal_over(family.store)
+    seal_over(family.store, SETTINGS)
     assert family.store.children() == []
 
 
@@ -91,11 +93,11 @@ def test_the_attempt_counts_and_not_the_job() -> None:
     family.over(id, status=1 << 8)
     family.turn()
     assert family.names(id)[-1] == "requeue"
-    assert seal_over(family.store) == [first.namespace]
+    assert seal_over(family.store, SETTINGS) == [first.namespace]
     family.turn(seconds=101.0)
     second = family.begin(id)
     assert second.namespace == first.namespace + ".2"
-    assert seal_over(family.store) == []
+    assert seal_over(family.store, SETTINGS) == []
     assert (write(first), write(second)) == ("ended", "")
 
 
@@ -109,7 +111,7 @@ def test_what_is_inside_goes_with_it() -> None:
     middle.note_child(row._replace(name="ƒ7", job=7))
     middle.note_child(row._replace(name="ƒ8", job=8))  # it was never made
     family.ends(id)
-    seal_over(family.store)
+    seal_over(family.store, SETTINGS)
     assert (write(middle), write(lowest)) == ("ended", "ended")
     assert middle.children() == []
 
@@ -123,11 +125,11 @@ def test_whoever_goes_on_with_a_child_is_not_sealed_with_it() -> None:
     family.started(other)
     family.ends(one)
     family.store.note_child(row._replace(job=other, entry=family.job(other).attempt_id))
-    assert seal_over(family.store) == []
+    assert seal_over(family.store, SETTINGS) == []
     assert [child.job for child in family.store.children()] == [other]
     assert write(store) == ""
     family.ends(other)
-    assert seal_over(family.store) == [store.namespace]
+    assert seal_over(family.store, SETTINGS) == [store.namespace]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -143,10 +145,10 @@ def test_a_keeper_that_dies_in_between_leaves_the_rest_to_the_next(when: str) ->
             raise Unavailable("the server went away")
 
     family.server.fault = fault
-    duty(family.store)()
+    duty(family.store, SETTINGS)()
     assert len(family.store.children()) == 2
     family.server.fault = None
-    duty(family.store)()
+    duty(family.store, SETTINGS)()
     assert family.store.children() == []
     assert [write(store) for store in stores] == ["ended", "ended"]
 

@@ -74,7 +74,7 @@ class KeeperProcess(Process):
             return
         if self.limit is not None:
             self.limit.look()
-        sealing.duty(self.store)()
+        sealing.duty(self.store, self.care.settings)()
         try:
             self.cron.step(self.clock())
         except FluxkvError as error:
