@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,6 @@ from ..journal.claims import Claim, from_wire
 from ..journal.decide import Decision
 from ..journal.ids import encode, f58, parse_id
 from ..journal.log import Journal
-from ..journal.rset import ResourceSet, parse_R
 from ..journal.wire import Commit, well_formed
 from ..kvs.children import Child
 from ..kvs.errors import Corrupt, Rejected, Unavailable
@@ -25,13 +24,13 @@ from ..kvs.port import Appended, Conflicted, Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from . import whereabouts
-from .discover import Row, make_R
+from .child_inventory import inventory
+from .discover import make_R
 from .follow import Tail
 from .paths import StateDir, find_uri, state_dir_of
 
 if TYPE_CHECKING:
     from ..journal.job import Job
-    from ..journal.resource_graph import ResourceGraph
     from ..journal.state import State
 
 ALLOC_WAIT_S = 30.0
@@ -199,22 +198,11 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         resume = resumed_space(store, here, str(options["resume"])) if options.get("resume") else ""
         uri = with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number)
         meta = store.meta()
-        first = _first_inventory(store, here)
-        leads = here.node == 0
-        nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})} if leads else {}
-        graph = _parent_graph(store, first) if leads else None
+        document = make_R([]) if here.node else inventory(store, here.parent, around(here), claims)  # others only follow
     finally:
         store.close()
-    rows: list[Row] = []
     if here.node == 0 and here.number > 1:
         seal_earlier(here)
-    for claim in sorted(claims) if here.node == 0 else ():  # others only follow
-        node = nodes[claim.rank]
-        kept = tuple(name for name in node.properties if not name.startswith("+"))
-        rows.append((node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
-    document = make_R(rows)
-    if graph is not None:
-        _put_graph(document, graph, claims)
     if expiration:
         document["execution"]["expiration"] = expiration
     place: dict[str, Any] = {"uri": uri, "parent": here.parent, "above": above(here)}
@@ -271,45 +259,7 @@ def around(here: Place) -> dict[str, Any]:
 def above(here: Place) -> list[str]:
     """The URIs of the instances around the parent, the nearest first, where that is a child itself."""
     parent = around(here)
-    return [parent["parent"], *parent.get("above", ())] if parent.get("parent") else []
-
-
-def _first_inventory(store: Store, here: Place) -> ResourceSet | None:
-    """What the parent began with, from its state directory; None where that is on another host, and where another inventory, other
-    properties among it, may have taken its place since."""
-    try:
-        settings = StateDir(here.state_dir).read() if here.state_dir else {}
-        found = parse_R(settings["R"]) if settings.get("uri") == here.parent else None
-    except (Rejected, Unavailable, KeyError):
-        return None
-    return found if found is not None and store.bumps(["resource"])[0] <= 1 else None
-
-
-def _parent_nodes(store: Store, first: ResourceSet | None, ranks: set[int]) -> Any:
-    """The parent's inventory."""
-    if first is not None and ranks <= {node.rank for node in first.nodes}:  # it knows nothing of hosts that joined later
-        return first.nodes
-    return Journal(store).look().nodes.values()
-
-
-def _parent_graph(store: Store, first: ResourceSet | None) -> ResourceGraph | None:
-    """The parent's graph of resources, None if it has none. It is asked for only where it may have one."""
-    if first is not None and first.tree is None:
-        return None
-    return Journal(store).look().graph
-
-
-def _put_graph(document: dict[str, Any], graph: ResourceGraph, claims: Sequence[Claim]) -> None:
-    """Give the child what its job holds of the graph; nothing where the graph is another one by now, and has not got that."""
-    from ..journal.graph_edit import granted as granted_part
-    from ..journal.resource_graph import graph_of
-
-    try:
-        part, _ = granted_part(graph, claims, rerank=True)
-        graph_of(parse_R(document)._replace(tree=part.wire))
-    except Rejected:
-        return
-    document["scheduling"] = {"writer": "fluxkv", "memory_mb": {}, **document.get("scheduling", {}), "tree": part.wire}
+    return [parent["parent"], *parent.get("above", ())] if "parent" in parent else []
 
 
 def tell_parent(here: Place, uri: str) -> None:

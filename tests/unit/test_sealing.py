@@ -176,7 +176,7 @@ def test_what_is_sealed_is_at_rest() -> None:
     uid = inside.meta().uid
     assert not shrink(inside, uid)
     family.ends(id)
-    assert seal_over(family.store) == [inside.namespace]
+    assert seal_over(family.store, SETTINGS) == [inside.namespace]
     for key in (inside.keys.inbox("node/0"), inside.keys.telemetry):  # type: ignore[attr-defined]
         assert inside.messages(key) == []
     assert inside.meta().floor == inside.meta().version
