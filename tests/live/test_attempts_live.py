@@ -232,7 +232,7 @@ def test_a_requeued_child_is_another_instance(shared: Any, tmp_path: Path) -> No
         with connect(child_uri(shared.uri, job, 2)) as child:
             assert [one.state for one in child.state().jobs.values()] != [INACTIVE]
             assert len(child.state().jobs) == 1
-        assert old.meta().uid != known.uid
+        assert old.meta().sealed
         with connect(first) as child:
             assert len(child.state().jobs) == 1
         from fluxkv.journal.decide import Decision
@@ -240,6 +240,6 @@ def test_a_requeued_child_is_another_instance(shared: Any, tmp_path: Path) -> No
 
         with pytest.raises(FluxkvError) as caught:  # a daemon of the first attempt that somehow lives
             old.append(make_append(known, Decision([["memo", job, 1.0, {"a": 1}]]), known.version))
-        assert caught.value.code == "gone"
+        assert caught.value.code == "ended"
     shared.client.cancel([job])
     shared.results([job])
