@@ -41,10 +41,10 @@ def nodes_for(state: State, request: Request, asked: int | None, requires: str =
     fit = [node for node in state.nodes.values() if node.cores.bit_count() // request.per_node >= request.cores
            and node.gpus.bit_count() // request.per_node >= request.gpus]  # fmt: skip
     if not fit:
-        part = f"a {request.per_node}th of it " if request.per_node > 1 else ""
+        needs = f"{request.cores} core{'s' if request.cores > 1 else ''}" + (f", {request.gpus} GPUs" if request.gpus else "")
+        part = f", in one of {request.per_node} parts of a node" if request.per_node > 1 else ""
         raise Rejected(
-            f"no node can run a member: {part}with {request.cores} cores"
-            + (f" and {request.gpus} GPUs" if request.gpus else ""), code="unsatisfiable",
+            f"no node can run a member, which needs {needs}{part}", code="unsatisfiable",
             hint="fluxkv resource list shows what there is; -n and -c are each member's",
         )  # fmt: skip
     if asked is not None:

@@ -61,7 +61,8 @@ def _judged(view: EnsembleView, seen: Seen) -> int:
     if result is not None and result.exception is not None:
         say(f"{name}: exception: type={result.exception[0]} note={result.exception[1]}")
     if missing := view.total - seen.counts.done:
-        say(f"{name}: {missing} members did not run to an end; fluxkv ensemble rerun {name} submits them again")
+        many = f"{missing} members" if missing > 1 else "1 member"
+        say(f"{name}: {many} did not run to an end; fluxkv ensemble rerun {name} submits them again")
     code = seen.counts.worst or (result.returncode if result is not None else 1)
     return code or (1 if missing else 0)
 
@@ -157,7 +158,8 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     made["attributes"]["system"].pop("dependencies", None)
     put_blobs(view.instance, blobs)
     (id,) = view.instance.submitter.submit([(made, request.env)], 16, 0)
-    say(f"fluxkv: {len(Indices(indices))} members of {f58(view.id)}")
+    number = len(Indices(indices))
+    say(f"fluxkv: {number} member{'s' if number > 1 else ''} of {f58(view.id)}")
     return id
 
 
