@@ -172,16 +172,17 @@ class Leaves:
         self._heap: list[tuple[float, int]] = []
         self._known: set[tuple[float, int]] = set()
 
-    def note(self, job: Job) -> None:
-        """Remember when its nodes are to be taken."""
+    def note(self, job: Job, now: float) -> None:
+        """Remember when its nodes are to be taken. Whose time is up is looked at now: where that says nothing (a script runs, the job
+        ends as a whole) the job is looked at again when that changes, and not all the time."""
         for at in force_at(job):
-            if (at, job.id) not in self._known:
+            if at > now and (at, job.id) not in self._known:
                 self._known.add((at, job.id))
                 heappush(self._heap, (at, job.id))
 
     def look(self, planner: Planner, job: Job, group: Group | None, now: float) -> Group | None:
         """What is owed to a job that was resized, where nothing else is. Of whom something is said, or who ends, is in no line."""
-        self.note(job)
+        self.note(job, now)
         if job.state == RUN and group is None:
             return refresh(planner, job, now)
         planner.dequeue(job.id)

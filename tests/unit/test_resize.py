@@ -248,6 +248,29 @@ def test_whoever_is_ending_neither_grows_nor_shrinks() -> None:
     site.sound()
 
 
+def test_a_node_that_was_to_be_taken_keeps_no_worker_busy_whose_job_ends_as_a_whole() -> None:
+    site = Site(3)
+    id = site.running(3)
+    site.ask(id, "-1N", Terms(grace_s=10.0))
+    site.do(decide.raise_exception(site.journal.load(), id, "cancel", 0, "", 1, site.now))
+    site.turn()
+    site.turn(seconds=1000.0)  # its nodes are silent: it comes to rest even so
+    assert [order[0] for order in site.orders(2)] == ["launch", "end"]
+    for rank in (0, 1, 2):
+        site.over(id, status=15, cause="ended:cancel", rank=rank)
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    site.sound()
+
+
+def test_nor_one_whose_prolog_runs_still() -> None:
+    site = Site(3, config={"job-manager": {"prolog": {"command": ["p"]}}})
+    id = site.submit(jobspec(cores=2, nodes=3))
+    assert site.job(id).state == RUN
+    site.ask(id, "-1N")
+    assert list(leaving_of(site.job(id))) == [2]
+
+
 @pytest.mark.parametrize(
     ("text", "terms", "code"),
     [
