@@ -7,8 +7,8 @@ may be done twice, by several keepers, and after a crash between any two steps: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from ..kvs.children import Child
@@ -36,29 +36,53 @@ def namespace_of(parent: str, child: Child) -> str:
 
 def seal_over(store: Store, settings: Mapping[str, Any]) -> list[str]:
     """Seal each child of this instance whose job is over, take its user away, and strike it out. Their namespaces. Raises what the
-    store does.
+    store does; what is wrong with one child keeps nobody from the others, and is raised after them.
 
     settings: of a keeper of this instance.
     """
-    over = {child: _uid(store, child) for child in store.children() if child.over}
+    failed: list[FluxkvError] = []
+    over = dict[Child, str]()
+    for child in store.children():
+        if child.over:
+            with _noting(failed):
+                over[child] = _uid(store, child)
     if not over:
+        _raise(failed)
         return []
     # Another job that goes on with a child is in the table before it gives it another uid: what has no such row has the uid read.
     alive = {child.name for child in store.children() if not child.over}
     sealed = []
     for child, uid in over.items():
-        if child.name not in alive:
-            _seal(store, child, uid, settings)
-            sealed.append(namespace_of(store.namespace, child))
-        _forget(store, child, settings)
+        with _noting(failed):
+            if child.name not in alive:
+                _seal(store, child, uid, settings)
+                sealed.append(namespace_of(store.namespace, child))
+            _forget(store, child, settings)
+    _raise(failed)
     return sealed
 
 
 def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
     """Seal all children of an instance that is sealed itself, and theirs: none of its jobs goes on."""
+    failed: list[FluxkvError] = []
     for child in store.children():
-        _seal(store, child, _uid(store, child), settings)
-        _forget(store, child, settings)
+        with _noting(failed):
+            _seal(store, child, _uid(store, child), settings)
+            _forget(store, child, settings)
+    _raise(failed)
+
+
+@contextmanager
+def _noting(failed: list[FluxkvError]) -> Iterator[None]:
+    try:
+        yield
+    except FluxkvError as error:
+        failed.append(error)
+
+
+def _raise(failed: list[FluxkvError]) -> None:
+    if failed:
+        raise failed[0]
 
 
 def _forget(store: Store, child: Child, settings: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from fluxkv.instances.sealing import duty, seal_over
 from fluxkv.instances.whereabouts import beside
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
-from fluxkv.kvs.errors import Rejected, Unavailable
+from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
+from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended, Store
 
@@ -71,6 +72,21 @@ def test_a_child_is_sealed_when_its_job_is_over() -> None:
     assert (write(first), write(second)) == ("ended", "")
     assert [row.job for row in family.store.children()] == [other]
     assert seal_over(family.store, SETTINGS) == []
+
+
+def test_what_is_wrong_with_one_keeps_nobody_from_the_others() -> None:
+    family = Family(nodes=3)
+    ids = [family.submit(jobspec(cores=2)) for _ in range(3)]
+    stores = [family.begin(id) for id in ids]
+    broken = sorted(store.namespace for store in stores)[1]
+    family.server.tables.instances.pop(broken)
+    beside(family.store, broken).push(Keys(broken).door, [b"what is no door"])
+    for id in ids:
+        family.ends(id)
+    with pytest.raises(Corrupt):
+        seal_over(family.store, SETTINGS)
+    assert [write(store) for store in stores if store.namespace != broken] == ["ended", "ended"]
+    assert [row.name for row in family.store.children()] == [broken.rpartition("/")[2]], "it is tried again"
 
 
 def test_one_that_was_never_made_is_struck_out() -> None:
