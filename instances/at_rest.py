@@ -7,7 +7,7 @@ instance begins without them) and what is packed: its journal, log and outputs.
 from __future__ import annotations
 
 from ..journal.log import Journal
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.keys import Keys
 from ..kvs.port import Store
 
@@ -27,7 +27,10 @@ def shrink(store: Store, uid: str) -> bool:
         if error.code not in ("epoch", "gone"):
             raise
         return False
-    jobs = list(Journal(store).look().jobs) if 0 < meta.version <= FEW else []
+    try:
+        jobs = list(Journal(store).look().jobs) if 0 < meta.version <= FEW else []
+    except Corrupt:  # whoever reads it is told; outputs just keep their room
+        jobs = []
     packed = [keys.journal, keys.log, keys.guards, *(keys.output(job) for job in jobs)]
     dropped = [keys.telemetry, keys.waited, keys.lease, *(keys.inbox(f"node/{rank}") for rank in range(RANKS))]
     return store.shrink(uid, packed, dropped)

@@ -173,8 +173,8 @@ class Leaves:
         self._known: set[tuple[float, int]] = set()
 
     def note(self, job: Job, now: float) -> None:
-        """Remember when its nodes are to be taken. Whose time is up is looked at now: where that says nothing (a script runs, the job
-        ends as a whole) the job is looked at again when that changes, and not all the time."""
+        """Remember when its nodes are to be taken. Whose time is up is looked at now; where that says nothing (a script runs, the
+        job ends as a whole) it is looked at again when that changes, and not all the time."""
         for at in force_at(job):
             if at > now and (at, job.id) not in self._known:
                 self._known.add((at, job.id))

@@ -354,7 +354,7 @@ class Store(Arrivals, ChildTable, Protocol):
 
     def shrink(self, uid: str, packed: Sequence[str], dropped: Sequence[str]) -> bool:
         """Of a sealed instance: drop these keys, and have these streams and hashes (if short) take no more room than they need.
-        False if it is another instance by now, or goes on: then nothing is done."""
+        False if it is another instance by now, or goes on: then nothing more is done."""
         ...
 
     def prune_guards(self, uid: str, epoch: int, floor: int) -> int:

@@ -12,6 +12,7 @@ from .port import Depot, Entry, Meta, id_pair, next_id
 from .uri import parse_server
 
 BLOB_STEP = 1_000  # names in one command
+PACK_STEP = 100  # streams in one step of the server's, some milliseconds: everybody else's requests wait meanwhile
 PACKED_ENTRIES = 1_000  # a longer stream has its room taken up by what is in it
 
 
@@ -97,8 +98,12 @@ class KeepingScripts:
         return found
 
     def shrink(self, uid: str, packed: Sequence[str], dropped: Sequence[str]) -> bool:
-        keys = [self.keys.meta, *packed, *dropped]
-        return bool(self._script("shrink", keys, [uid, len(packed), PACKED_ENTRIES], resend=True)[0] == b"OK")
+        for at in range(0, max(1, len(packed)), PACK_STEP):
+            some = packed[at : at + PACK_STEP]
+            keys = [self.keys.meta, *some, *([] if at else dropped)]
+            if self._script("shrink", keys, [uid, len(some), PACKED_ENTRIES], resend=True)[0] != b"OK":
+                return False
+        return True
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:
         if blobs:

@@ -135,7 +135,8 @@ def test_what_has_ended_takes_less_and_is_read_as_before(bench: Any) -> None:
     bench.store.push(keys.output(1), [b"printed"])
     bench.store.push(keys.telemetry, [b"beat"])
     entries, log = bench.store.read(0), bench.store.messages(keys.log)
-    packed = [keys.journal, keys.log, keys.guards, keys.output(1), keys.output(2)]
+    bench.store.push(keys.output(205), [b"printed last"])
+    packed = [keys.journal, keys.log, keys.guards, *(keys.output(job) for job in range(1, 206))]  # more than one step
     dropped = [keys.telemetry, keys.waited, keys.inbox("node/0")]
     assert not bench.store.shrink(uid, packed, dropped)
     assert len(bench.store.messages(keys.telemetry)) == 1
@@ -148,6 +149,7 @@ def test_what_has_ended_takes_less_and_is_read_as_before(bench: Any) -> None:
         assert bench.store.bumps(["job/1", "node/0"]) == [1, 1]
         assert [one.data for one in bench.store.messages(keys.output(1))] == [b"printed"]
         assert bench.store.messages(keys.output(2)) == []
+        assert [one.data for one in bench.store.messages(keys.output(205))] == [b"printed last"]
     made = bench.store.reopen(uid, bench.meta.epoch, 1)
     assert not bench.store.shrink(uid, packed, dropped)
     assert bench.store.append(Append(made.uid, made.epoch, 1, b"0two", bumps=("job/1",))) == Appended(2, made.epoch)
