@@ -65,21 +65,28 @@ class Fence:
 
 
 class Contact:
-    """What an agent tells its launcher of the store's answers: messages for `Fence.alive`."""
+    """What an agent tells its launcher of the store's answers: messages for `Fence.alive`.
 
-    __slots__ = ("_last",)
+    It remembers what a launcher does, too: one that dies after a silence and comes back would begin what was ordered before it.
+    """
+
+    __slots__ = ("_last", "_stale")
 
     def __init__(self) -> None:
         self._last: tuple[float, float] | None = None
+        self._stale = 0
 
     def answered(self, t_boot: float, fence_s: float, tip: int) -> Message:
         """The store has answered what was asked at this time."""
+        last = self._last
+        if last is None or (last[1] and t_boot >= sum(last)) or tip < self._stale:
+            self._stale = tip
         self._last = t_boot, fence_s
         return ["alive", t_boot, fence_s, tip]
 
     def again(self) -> list[Message]:
         """For a launcher that may be new."""
-        return [["alive", *self._last, 0]] if self._last is not None else []
+        return [["alive", *self._last, self._stale]] if self._last is not None else []
 
     def shortened(self, fence_s: float) -> list[Message]:
         """Before a beat says a shorter time than the last: a worker must not hear of it before the launcher."""

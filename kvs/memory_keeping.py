@@ -100,7 +100,7 @@ class MemoryKeeping:
             if found is None or found.uid != uid or not found.sealed:
                 return False
             for key in dropped:
-                self.server.tables.streams.pop(key, None)
+                self.server.drop_stream(key)
             return True
 
     def put_blobs(self, blobs: dict[str, bytes]) -> None:

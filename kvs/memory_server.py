@@ -133,6 +133,13 @@ class MemoryServer:
             while len(self._past) > self.remember:
                 self._past.popleft()
 
+    def drop_stream(self, key: str) -> None:
+        """It is there no more, until a replica that is behind becomes the server."""
+        streams = self.tables.streams
+        gone = streams.pop(key, None)
+        if gone is not None:
+            self.took(False, lambda: streams.__setitem__(key, gone))
+
     def fail_over(self, commits: int) -> int:
         """A replica that lags by so many commits (of all namespaces, at most `remember`) becomes the server: what they, and
         all that was changed since in journals, guards, inboxes and snapshots, had written is gone. How many went.

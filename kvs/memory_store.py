@@ -327,7 +327,7 @@ class MemoryStore(MemoryEpochs, MemoryKeeping, MemoryArrival):
             self.server.check("delete")
             tables = self.server.tables
             for key in keys:
-                tables.streams.pop(key, None)
+                self.server.drop_stream(key)
                 tables.aliens.discard(key)
                 if key == self.keys.meta:
                     tables.instances.pop(self.namespace, None)

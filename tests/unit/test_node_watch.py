@@ -271,9 +271,25 @@ def test_a_launcher_hears_of_a_shorter_fence_before_any_worker() -> None:
     assert contact.again() == contact.shortened(5.0) == []
     assert contact.answered(100.0, 30.0, 7) == ["alive", 100.0, 30.0, 7]
     assert contact.shortened(30.0) == contact.shortened(0.0) == contact.shortened(60.0) == []
-    assert contact.shortened(5.0) == [["alive", 100.0, 5.0, 0]] == contact.again()
-    contact.answered(110.0, 0.0, 9)
-    assert contact.shortened(5.0) == [["alive", 110.0, 5.0, 0]]
+    assert contact.shortened(5.0) == [["alive", 100.0, 5.0, 7]] == contact.again()
+    contact.answered(104.0, 0.0, 9)
+    assert contact.shortened(5.0) == [["alive", 104.0, 5.0, 7]]
+
+
+def test_a_launcher_that_dies_after_a_silence_begins_nothing_of_before_it() -> None:
+    """Its agent says again from when on orders count (the simulator's seed 4000015)."""
+    contact, fence = Contact(), Fence()
+    for message in (contact.answered(100.0, 8.0, 11), contact.answered(120.0, 8.0, 30), contact.answered(123.0, 8.0, 33)):
+        fence.alive(*message[1:])
+    assert fence.bars("7.30-6.0", 123.0)
+    assert not fence.bars("7.31-6.0", 123.0)
+    again = Fence()
+    for message in contact.again():
+        again.alive(*message[1:])
+    assert again.bars("7.30-6.0", 123.0)
+    assert not again.bars("7.31-6.0", 123.0)
+    contact.answered(124.0, 8.0, 25)  # history lost its end: what is ordered now has such numbers, too
+    assert contact.again() == [["alive", 124.0, 8.0, 25]]
 
 
 def reopened(air: Air, *speaking: int) -> None:
