@@ -54,9 +54,9 @@ class Agent(Branches):
         self.names: dict[tuple[int, int, int, str], str] = {}  # (job, version, rank, letter) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
         self.unsaid: dict[str, Placed] = {}  # started, and nobody told yet
-        self.later: list[tuple[int, dict[str, Any], str]] = []  # orders that wait for the end of what has their name
         self.held: list[str] | None = None
-        self.unread: list[Messages] = []  # orders that wait for the launcher's list
+        self.unread: list[Messages] = []  # orders that wait for the launcher's list, or for the end of what has their name
+        self.freed = False
         self.inflight: Append | None = None
         self.sent: dict[int, Rows] = {}
         self.sent_hello = False
@@ -75,13 +75,16 @@ class Agent(Branches):
         self.now = now
         if any(isinstance(one, LauncherLost) for one in inputs):
             self.held = None  # orders that came just before wait for the list, too: it may have been made without them
+        if self.freed and self.held is not None:  # in a step of its own: the launcher has forgotten what had the name
+            self.freed = False
+            self._read_on(outputs)
         for one in inputs:
             if isinstance(one, Launched):
                 for event in one.events:
                     self._launched(event, outputs)
             elif isinstance(one, Messages):
                 one = self.of_this_history(one)
-                if self.held is None:  # the list to come would not name what is launched now
+                if self.held is None or self.unread:  # the list to come would not name what is launched now
                     self.unread.append(one)
                 else:
                     self._messages(one, outputs)
@@ -99,6 +102,8 @@ class Agent(Branches):
         outputs.sort(key=keeps_cursors)  # they stand for all of this step: a death in between must not lose an order
         if self.inflight is None and self.held is not None:
             self._write(now, outputs)
+        if self.freed:
+            outputs.append(WakeAt(now))
         return outputs
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -106,14 +111,18 @@ class Agent(Branches):
     def _messages(self, one: Messages, outputs: list[Output]) -> None:
         rank = int(one.name.rpartition("/")[2])
         launches: list[dict[str, Any]] = []
-        for message in one.messages:
+        for at, message in enumerate(one.messages):
             version = int(message.id.partition("-")[0])
             if version <= int(self.cursors.get(rank, "0").partition("-")[0]):
                 continue  # delivered again
-            self.cursors[rank] = message.id
             try:
                 orders = list(unpack(message.data))
+                if any(self.occupied(order, message.id, rank) for order in orders):  # the node was its before: that end comes first
+                    self.unread.append(Messages(one.name, one.messages[at:]))
+                    break
+                self.cursors[rank] = message.id
             except (ValueError, TypeError, UnpackException) as error:
+                self.cursors[rank] = message.id
                 outputs.append(Note("error", f"message {message.id} to node {rank} cannot be read: {error}"))
                 continue
             for order in orders:
@@ -127,13 +136,21 @@ class Agent(Branches):
                     if order[0] == "adopted":
                         self.adopted(self.key_of(f"{order[1]}.{order[2]}", rank))
                     elif order[0] == "hello":
-                        self._greeted()
+                        self.hello_due = True  # an epoch that we do not know yet the store will name
                     else:
                         self._control(rank, order, outputs)
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     outputs.append(Note("error", f"an order in message {message.id} makes no sense: {error!r}"))
         if launches:
             outputs.append(ToLauncher(["launch", launches]))
+
+    def _read_on(self, outputs: list[Output]) -> None:
+        unread, self.unread = self.unread, []
+        for one in unread:
+            if self.unread:
+                self.unread.append(one)
+            else:
+                self._messages(self.of_this_history(one), outputs)
 
     def _launch(self, rank: int, order: dict[str, Any], id: str, launches: list[dict[str, Any]]) -> None:
         """Build the attempt; one that cannot be built is over before it began, and says why."""
@@ -142,9 +159,6 @@ class Agent(Branches):
         if key in self.placed:
             return  # the same order again: it has been started
         placed = Placed(key, job, version, rank)
-        if (job, version, rank, placed.letter) in self.names:
-            self.later.append((rank, order, id))  # the node was its before: first that end is settled
-            return
         if self.ran_before(placed):
             return
         try:
@@ -163,29 +177,16 @@ class Agent(Branches):
         self._place(placed)
         launches.append(attempt)
 
-    def _launch_later(self, outputs: list[Output]) -> None:
-        later, self.later = self.later, []
-        launches: list[dict[str, Any]] = []
-        for rank, order, id in later:
-            self._launch(rank, order, id, launches)
-        if launches:
-            outputs.append(ToLauncher(["launch", launches]))
-
-    def _place(self, placed: Placed) -> None:
-        self.placed[placed.key] = placed
-        self.names[placed.job, placed.version, placed.rank, placed.letter] = placed.key
-
     def _unplace(self, key: str) -> Placed | None:
         placed = self.placed.pop(key, None)
         self.hello_due |= self.fenced == {key}
         self.fenced.discard(key)
         if placed is not None:
-            self.names.pop((placed.job, placed.version, placed.rank, placed.letter), None)
+            name = (placed.job, placed.version, placed.rank, placed.letter)
+            if self.names.get(name) == key:
+                del self.names[name]
+            self.freed = bool(self.unread)
         return placed
-
-    def _greeted(self) -> None:
-        """A worker asks everybody to speak. If history goes on under an epoch we do not know yet, the store will say so."""
-        self.hello_due = True
 
     def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:
         what = order[0]
@@ -294,9 +295,7 @@ class Agent(Branches):
             return
         self.held = list(self.placed)
         self.hello_due = True
-        unread, self.unread = self.unread, []
-        for one in unread:
-            self._messages(one, outputs)
+        self._read_on(outputs)
 
     # -- reports --------------------------------------------------------------------------------------------------
 
@@ -399,13 +398,12 @@ class Agent(Branches):
         """The facts are in the journal: the launcher may forget them, and the inbox what led to them."""
         acks: list[str] = []
         for rank, rows in self.sent.items():
-            acks += [self.names.get((job, version, rank, letter), "") for job, version, letter in rows.ended()]
+            for job, version, letter in rows.ended():
+                acks.append(self.ended_key((job, version, rank, letter)))
+                self._unplace(acks[-1])
         self.sent = {}
-        for key in acks:
-            self._unplace(key)
         if acks:
             outputs.append(ToLauncher(["ack", acks]))
-            self._launch_later(outputs)
         for rank, cursor in self.cursors.items():
             before = int(self.trims.get(rank, "0").partition("-")[0])
             if int(cursor.partition("-")[0]) > before + 64:

@@ -14,10 +14,10 @@ from typing import Any
 from ..journal.scripts import EPILOG, HOUSEKEEPING, LETTERS, entry_of
 from ..kvs.epochs import belongs, settle, spans
 from ..kvs.port import Meta, id_pair
-from .attempts import Placed, split_key
+from .attempts import PART, Placed, split_key
 from .facts import Rows
 from .reactor import Follow, Messages, Output, ToLauncher
-from .script_orders import letter_of
+from .script_orders import attempt_key, letter_of
 
 ANY = 1 << 62  # a tip past all versions
 LATELY = 4  # epochs
@@ -45,13 +45,13 @@ class Branches:
     sent: dict[int, Rows]
     _unplace: Callable[[str], Placed | None]
     _over: Callable[[list[Any]], None]
-    _place: Callable[[Placed], None]
 
     def __init__(self) -> None:
         self.foreign: dict[str, list[Any] | None] = {}
         self.fenced: set[str] = set()
         self.past: dict[str, list[Any]] = {}  # ends that the launcher listed since a branch was lost, the newest
         self.recall = adopted_lately(self.meta.epochs)
+        self.doubles: set[tuple[int, int, int, str]] = set()  # names that more than one has had: a node that came twice
 
     def knows(self, id: str) -> bool:
         """Whether the history may have an entry of this id; of one in an epoch that we have not heard of we cannot say no."""
@@ -168,10 +168,37 @@ class Branches:
         self._over(told)
         return True
 
+    def _place(self, placed: Placed) -> None:
+        name = (placed.job, placed.version, placed.rank, placed.letter)
+        if self.names.get(name, placed.key) != placed.key:
+            self.doubles.add(name)
+        self.placed[placed.key] = placed
+        self.names[name] = placed.key
+
+    def ended_key(self, name: tuple[int, int, int, str]) -> str:
+        """The key of what has ended by this name, and is not acknowledged; "" if there is none here."""
+        if name not in self.doubles:
+            return self.names.get(name, "")
+        here = (one for one in self.placed.values() if (one.job, one.version, one.rank, one.letter) == name)
+        return next((one.key for one in here if one.over), "")
+
+    def occupied(self, order: Any, id: str, rank: int) -> bool:
+        """Whether an order starts a part of an attempt on a node where another part of it was, whose end is not settled yet."""
+        try:
+            if order[0] != "launch" or "part" not in order[1]:
+                return False
+            key = attempt_key(order[1], id, rank)
+            return key not in self.placed and self.key_of(key.rpartition(".")[0], rank) in self.placed
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return False  # it makes no sense, as will be said
+
     def key_of(self, name: str, rank: int) -> str:
         """The launcher's key of an attempt by this name on a rank."""
         plain = f"{name}.{rank}"
-        return plain if plain in self.placed else self.names.get((*split_key(plain), letter_of(plain)), plain)
+        if plain in self.placed:
+            return plain
+        found = self.names.get((*split_key(plain), letter_of(plain)))
+        return found or next((key for key in self.placed if key.startswith(plain + PART)), plain)
 
     # -- guards ---------------------------------------------------------------------------------------------------
 

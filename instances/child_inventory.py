@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.claims import Claim
 from ..journal.log import Journal
-from ..journal.rset import ResourceSet, parse_R
+from ..journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from ..kvs.errors import Rejected
 from ..kvs.port import Store
-from .discover import Row, make_R
 
 if TYPE_CHECKING:
     from ..journal.resource_graph import ResourceGraph
@@ -21,14 +20,14 @@ def inventory(store: Store, uri: str, around: Mapping[str, Any], claims: Sequenc
     first = _first_inventory(store, uri, around)
     nodes = {node.rank: node for node in _parent_nodes(store, first, {claim.rank for claim in claims})}
     graph = _parent_graph(store, first)
-    rows: list[Row] = []
-    for claim in sorted(claims):
-        node = nodes[claim.rank]
-        kept = tuple(name for name in node.properties if not name.startswith("+"))
-        rows.append((node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
-    document = make_R(rows)
+    records = []
+    for rank, claim in enumerate(sorted(claims)):
+        if (node := nodes.get(claim.rank)) is not None:  # else our parent has lost it since, and so have we
+            kept = tuple(name for name in node.properties if not name.startswith("+"))
+            records.append(NodeRecord(rank, node.host, claim.cores, claim.gpus, claim.memory_mb, kept))
+    document = render_set(ResourceSet(tuple(records)))
     if graph is not None:
-        _put_graph(document, graph, claims)
+        _put_graph(document, graph, sorted(claims), records)
     return document
 
 
@@ -56,13 +55,17 @@ def _parent_graph(store: Store, first: ResourceSet | None) -> ResourceGraph | No
     return Journal(store).look().graph
 
 
-def _put_graph(document: dict[str, Any], graph: ResourceGraph, claims: Sequence[Claim]) -> None:
+def _put_graph(
+    document: dict[str, Any], graph: ResourceGraph, claims: Sequence[Claim], records: Sequence[NodeRecord]
+) -> None:
     """Give the child what its job holds of the graph; nothing where the graph is another one by now, and has not got that."""
     from ..journal.graph_edit import granted as granted_part
     from ..journal.resource_graph import graph_of
 
     try:
-        part, _ = granted_part(graph, claims, rerank=True)
+        ranks = {claims[record.rank].rank: record.rank for record in records}
+        held = [claim for claim in claims if claim.rank in ranks]
+        part, _ = granted_part(graph, held, rerank=True, ranks=ranks)
         graph_of(parse_R(document)._replace(tree=part.wire))
     except Rejected:
         return

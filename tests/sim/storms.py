@@ -9,7 +9,7 @@ import pytest
 from simulator.clients import DEEPEST
 from simulator.faults import ROLES
 from simulator.play import Failed, play
-from simulator.sites import DEEP, GRAPHS
+from simulator.sites import DEEP, GRAPHS, RESIZED
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "500"))
 SHARES = 2  # files, so that several workers of pytest may have one each
@@ -31,12 +31,17 @@ RARE_DEEP: dict[str, float] = {
     "versions at which a child was held against its job": 2000, "versions at which siblings were held against each other": 500,
     **{f"{role} killed at depth {depth}": 5 for role in ROLES for depth in range(DEEPEST + 1)},
 }  # fmt: skip
+RARE_RESIZED: dict[str, float] = {
+    "resizes asked for": 300, "grow": 50, "shrink": 50, "children at depth 3": 50, "tasks at depth 2": 20, "conflicts": 100,
+}  # fmt: skip
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246)
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 # And of those whose sites have instances at all levels.
 DEEP_SEEDS = tuple(range(DEEP, DEEP + max(16, SEEDS // 30), 4))
+# And of those whose instances get more nodes and give some back.
+RESIZED_SEEDS = tuple(range(RESIZED, RESIZED + max(8, SEEDS // 60), 4))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
 KNOWN: dict[int, str] = {}
 

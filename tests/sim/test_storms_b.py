@@ -9,6 +9,7 @@ import storms
 
 TOTAL: Counter[str] = Counter()
 DEEP: Counter[str] = Counter()
+RESIZED: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("first", storms.firsts(1))
@@ -21,6 +22,12 @@ def test_promises_hold_at_every_level_of_instances(first: int) -> None:
     storms.play_chunk(first, DEEP, 4)
 
 
+@pytest.mark.parametrize("first", storms.RESIZED_SEEDS)
+def test_promises_hold_while_instances_grow_and_shrink(first: int) -> None:
+    storms.play_chunk(first, RESIZED, 4)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
+    storms.check_rare(RESIZED, storms.RARE_RESIZED, 8)

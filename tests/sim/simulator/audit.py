@@ -8,6 +8,7 @@ from cron_rules import CronRules
 from journal_rules import Rules, ids
 
 from fluxkv.instances.script_orders import letter_of
+from fluxkv.journal.decide_granted import TAKEN
 from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
@@ -75,7 +76,7 @@ def judge(world: Realm, commits: list[Commit], over: bool = True) -> None:
                 raise Broken(what, subject if isinstance(subject, int) else 0)
     if world.poisoned:
         return  # what somebody wrote by hand keeps no rules; the fold and the nodes must stand it all the same
-    rules = Rules(world.hardware(), strict=True, pools=world.pools())
+    rules = Rules(world.hardware(ever=True), strict=True, pools=world.pools())
     rules.jumps = world.faults.on("jump")
     rules.commits(commits)
     cron = CronRules()
@@ -186,8 +187,8 @@ def fenced(world: Realm, commits: list[Commit]) -> None:
         if world.forks or world.poisoned:
             continue
         for name, job, _, context in commit.events:
-            if name != "lost" or context["cause"].startswith("node cut off: not heard"):
-                continue  # of the latter, `physical` knows better
+            if name != "lost" or context["cause"] == TAKEN or context["cause"].startswith("node cut off: not heard"):
+                continue  # of the latter two, `physical` knows better
             if not any(since <= at and context["rank"] in ranks for since, ranks in world.downs):
                 raise Broken(f"job {job} is lost on rank {context['rank']}, where no launcher has died", job)
 
@@ -222,6 +223,7 @@ def physical(world: Realm, commits: list[Commit]) -> None:
             elif name == "lost" and "script" not in context:
                 for run in diary.by_job.get(job, ()):
                     ours = run.version == attempt.get(job) and run.rank == context["rank"] and not letter_of(run.key)
+                    ours = ours and run.begun <= at  # the same node may be its again
                     if ours and run.over > at + SLACK_S:
                         raise Broken(f"job {job} is lost on rank {run.rank} in version {commit.version}: {run.key} goes on", job)
             elif name in ("grant", "alloc"):
@@ -243,6 +245,8 @@ def no_leak(world: Realm, whole: State) -> None:
         if held or node.used_cores:
             raise Broken(f"rank {node.rank} holds {held}")
     for machine in world.machines:
+        if machine.gone:
+            continue
         agent, launcher = machine.agent.reactor, machine.launcher
         kept = [*agent.placed, *agent.names, *launcher._runs, *launcher._waiting, *launcher._over]
         if kept or any(agent.rows.values()):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobspecs import jobspec
 
+from fluxkv.instances import growing
 from fluxkv.journal import (
     decide,
     decide_config,
@@ -19,6 +20,7 @@ from fluxkv.journal import (
     decide_inventory,
     decide_kvs,
     decide_records,
+    decide_resize,
     decide_update,
 )
 from fluxkv.journal.decide import Decision
@@ -186,7 +188,7 @@ class Clients:
             site.some_shape(rng, jobs[-1][1])
             self._may_be_tried_again(id, jobs[-1][1])
             if nested:
-                self._is_an_instance(id)
+                self._is_an_instance(id, jobs[-1][1])
         urgency, user = rng.choice((16, 16, 16, 16, 20, 31, 0)), site.some_user(rng)
         honest = rng.random() < 0.8  # else: appended by somebody who asked nobody
 
@@ -204,8 +206,10 @@ class Clients:
         self.ids.append(id)
         return id
 
-    def _is_an_instance(self, id: int) -> None:
+    def _is_an_instance(self, id: int, spec: dict[str, Any] | None = None) -> None:
         self.world.nested.add(id)
+        if spec is not None and self.world.root.site.resizes:
+            spec["tasks"][0]["command"] = ["fluxkv", "start"]
         self.world.runs[id] = (1e7, 0)  # it ends when it is told to
 
     def nest(self) -> None:
@@ -221,7 +225,7 @@ class Clients:
         if realm.book.has.pools and rng.random() < 0.8:
             realm.site.shared_shape(rng, spec, realm.book.has.pools)
         self._may_be_tried_again(id, spec, 0.7)
-        self._is_an_instance(id)
+        self._is_an_instance(id, spec)
         self.say(lambda state: decide.submit([(id, spec)], "", 20, 1, 0, realm.now), (id,))
 
     def submit_fenced(self) -> None:
@@ -231,6 +235,30 @@ class Clients:
         spec["attributes"]["system"]["retry"] = {"limit": 3, "on": ["node-failure"], "delay": 0.0}
         self.world.runs[id] = (self.rng.choice((0.7, 6.0, 30.0)), 0)
         self.say(lambda state: decide.submit([(id, spec)], "", 31, 1, 0, now), (id,))
+
+    def resize(self) -> None:
+        """One of its instances that run is to have more nodes, or fewer."""
+        realm, rng = self.world, self.rng
+        self.begin_anew()
+        living = [one.place.job for one in realm.children if one.ready and not one.over]
+        if realm.over or not living:
+            return
+        id, text = rng.choice(living), rng.choice(("+1N", "+1N", "+2N", "-1N", "-1N", "=1N", "=2N"))
+        terms = decide_resize.Terms(rng.choice((0.0, 0.5, 4.0)), rng.choice(("finish", "requeue", "fail")))
+        at_once = rng.random() < 0.2
+
+        def decision(state: State) -> Decision:
+            job = state.jobs.get(id)
+            if job is None:
+                return Decision([])
+            made = decide_resize.resize(state, job, decide_resize.parse_resize(text), terms, 1, realm.now, at_once=at_once)
+            if not rng.random() < 0.1:  # else somebody who asks nobody whether it can be had
+                for name, _, _, context in made.events:
+                    if name == "resize" and context["nodes"]:
+                        growing.check(state, job, context["nodes"])
+            return made
+
+        realm.root.happened["resizes asked for"] += self.say(decision)
 
     def _may_be_tried_again(self, id: int, spec: dict[str, Any], odds: float = 0.33) -> None:
         """A third of the jobs have a retry policy."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxkv.journal.claims import from_wire
-from fluxkv.journal.idset import ids_of_mask
+from fluxkv.journal.idset import ids_of_mask, parse
 from fluxkv.journal.resource_graph import CONTAINMENT
 from fluxkv.journal.resource_graph import from_wire as graph_from_wire
 from fluxkv.journal.rset import parse_R
@@ -95,6 +95,7 @@ class Book:
         self.around: set[str] = set()
         self.has = NOTHING
         self.held: dict[int, Held] = {}
+        self.wires: dict[int, list[Any]] = {}  # what they hold, as journalled
         self.ahead: dict[int, str] = {}  # job placed ahead -> id of the entry that did
         self.begun: set[tuple[int, str]] = set()
 
@@ -112,14 +113,31 @@ class Book:
             elif name == "alloc":
                 entry = context.get("adopted") or (self.ahead.get(subject, "") if "attempt" in context else commit.id)
                 self.begun.add((subject, entry))
+                self.wires[subject] = list(context["claims"])
                 self.held[subject] = Held(entry, self.goods(context["claims"]), commit.version)
                 got.append(subject)
                 moved = True
+            elif name == "grow" or (name == "free" and (context or {}).get("ranks")):
+                moved = self._resized(name, subject, context, got) or moved
             elif name in ("free", "clean"):
                 self.ahead.pop(subject, None)
                 moved = self.held.pop(subject, None) is not None or moved
         self.tip, self.version = commit.id, commit.version
         return [job for job in got if job in self.held], moved
+
+    def _resized(self, name: str, job: int, context: dict[str, Any], got: list[int]) -> bool:
+        """A job that runs has more nodes, or fewer."""
+        held = self.held.get(job)
+        if held is None:
+            return False
+        if name == "grow":
+            self.wires[job] = [*self.wires[job], *context["claims"]]
+            got.append(job)
+        else:
+            gone = set(parse(context["ranks"]))
+            self.wires[job] = [row for row in self.wires[job] if row[0] not in gone]
+        self.held[job] = held._replace(goods=self.goods(self.wires[job]))
+        return True
 
     def goods(self, wire: Sequence[Sequence[Any]]) -> Goods:
         """What claims are of."""
@@ -176,7 +194,7 @@ def inside(one: Child) -> None:
         return
     if held is not None and held.entry == place.entry:
         happened["versions at which a child was held against its job"] += 1
-        if more := one.book.has.beyond(held.goods):
+        if more := standing(one).beyond(held.goods):
             raise Broken(f"{one.namespace} has {more}, which its job has not", place.job)
     elif one.over:
         happened["words of a child that is over"] += 1  # a request that was long on its way; nobody is left to act on it
@@ -214,6 +232,12 @@ def apart(parent: Realm, living: list[Child]) -> None:
 
 def _is_of(one: Child, job: int, held: Held) -> bool:
     return (one.place.job, one.place.entry) == (job, held.entry)
+
+
+def standing(one: Child) -> Goods:
+    """What a child has but for nodes that were taken from it, of which it may not know yet: its part there is over (HAZARD 5)."""
+    gone = {one.book.hosts.get(node) for node in one.ended} if one.root.site.resizes else set()
+    return Goods({host: mask for host, mask in one.book.has.cores.items() if host not in gone}, one.book.has.pools)
 
 
 def alive(one: Child) -> Goods:

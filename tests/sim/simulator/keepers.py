@@ -59,6 +59,7 @@ class KeeperProcess(Process):
         self.care.store = self.store
         self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
         self.limit = getattr(world, "limit", None)
+        self.claims = world.new_claims()
         self._tick()
 
     def _tick(self) -> None:
@@ -73,7 +74,9 @@ class KeeperProcess(Process):
             world.after(world.pause(), self._adopt, owner=self)
             return
         if self.limit is not None:
-            self.limit.look()
+            news = self.limit.look()
+            if self.claims is not None:
+                self.claims.look(news)
         sealing.duty(self.store, self.care.settings)()
         try:
             self.cron.step(self.clock())

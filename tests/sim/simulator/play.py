@@ -118,6 +118,8 @@ def storm(world: World) -> None:
     if deep:
         length = rng.choice((15.0, 40.0))
         moves["nest"] = 5.0
+    if world.site.resizes:
+        moves["resize"] = 12.0
         world.after(0.0, clients.nest)
     count = rng.choice((20, 40, 60))
     for name in rng.choices(list(moves), list(moves.values()), k=count):

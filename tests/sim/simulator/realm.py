@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fluxkv.instances import boot, child, ending
+from fluxkv.instances.parent_claims import ParentClaims
 from fluxkv.instances.parent_limit import ParentLimit
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.log import Journal
+from fluxkv.journal.resizing import index_of, leaving_of
 from fluxkv.journal.resource_graph import graph_of
 from fluxkv.journal.rset import parse_R
 from fluxkv.journal.state import State
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from .world import World
 
 AGAIN_S = 0.3
+MEMBER_S = 0.5
 START_S = 60.0
 MOVES = ("submit", "submit", "submit", "submit", "cancel", "change", "signal", "drain")
 
@@ -88,7 +91,7 @@ class Realm:
         return self.root.site.kind == "nested" and self.depth < DEEPEST
 
     def processes(self) -> list[Process]:
-        return [*self.workers, *[machine.agent for machine in self.machines], *self.keepers]
+        return [*self.workers, *[machine.agent for machine in self.machines if not machine.gone], *self.keepers]
 
     # -- what processes ask of their world ------------------------------------------------------------------------
 
@@ -128,13 +131,17 @@ class Realm:
         """When it has to be over, as it was made; 0.0: never."""
         return 0.0
 
-    def hardware(self) -> dict[int, set[int]]:
-        """rank -> its cores, by the inventory as it is at most."""
+    def hardware(self, ever: bool = False) -> dict[int, set[int]]:
+        """rank -> its cores, by the inventory as it is at most. ever: with nodes that came later, or have gone."""
         raise NotImplementedError
 
     def pools(self) -> dict[str, int]:
         """What there is in its graph: path -> size."""
         raise NotImplementedError
+
+    def new_claims(self) -> ParentClaims | None:
+        """What follows its job's nodes, where these change."""
+        return None
 
     # -- jobs that are instances ----------------------------------------------------------------------------------
 
@@ -173,6 +180,8 @@ class Child(Realm):
         self.ready = self.stopping = self.stopped = False
         self.settings: dict[str, Any] = {}
         self.parts: dict[str, tuple[int, Machine]] = {}  # launcher key of a task of its job -> node, the machine it runs on
+        self.joined: set[str] = set()  # parts whose node has been in the inventory
+        self.ended: set[int] = set()  # nodes on which its part is over
         self.idle_since = 0.0
         self.state_dir = StateDir(self.root.state_dir.join(f"child{len(parent.children)}-{place.job}-{place.entry}"))
         self.state_dir.create()
@@ -202,7 +211,35 @@ class Child(Realm):
             self.workers += [WorkerProcess(self, f"worker-{number}") for number in range(2 if several else 1)]
             begun += [*self.keepers, *self.workers]
         for process in begun:
-            self.root.after(0.0005 if self.root.calm else self.root.rng.uniform(0.0, 0.3), process.birth, owner=process)
+            delay = 0.0005 if self.root.calm else self.root.rng.uniform(0.0, 0.3)
+            if node and self.root.site.resizes:
+                self.root.after(delay, self._joins, mine.agent, node, key, machine)
+            else:
+                self.root.after(delay, process.birth, owner=process)
+
+    def _joins(self, agent: Any, node: int, key: str, machine: Machine) -> None:
+        """Who follows begins when its node is in the inventory (`child.wait_until_member`), and ends when it is there no more."""
+        if key not in self.parts:
+            return
+        self.root.after(MEMBER_S, self._joins, agent, node, key, machine)
+        try:
+            state = Journal(self.new_store()).look()
+            if node in state.nodes:
+                if agent is not None and not agent.up and not agent.deaths:
+                    agent.birth()
+                self.joined.add(key)
+            elif key in self.joined or state.instance.get("stopped") or self._never(node):
+                machine.leave(key)
+        except (Unavailable, Corrupt):
+            pass
+
+    def _never(self, node: int) -> bool:
+        """Whether the node is asked back before it was used."""
+        job = Journal(self.parent.new_store()).look().jobs.get(self.place.job)
+        return job is None or not job.holds or node in {index_of(job, rank) for rank in leaving_of(job)}
+
+    def new_claims(self) -> ParentClaims | None:
+        return ParentClaims(self.parent.new_store(), self.new_store(), self.settings) if self.root.site.resizes else None
 
     def _begun(self, key: str, machine: Machine) -> None:
         """Who follows waits so long for the namespace."""
@@ -230,6 +267,9 @@ class Child(Realm):
         handover.look(self)
         self.site.graph = bool(self.book.has.pools)
         self.site.power = max([units for path, (units, _) in self.book.has.pools.items() if "power" in path], default=1)
+        if world.site.resizes:
+            for _ in range(3):
+                world.after(rng.uniform(1.0, 30.0), self.parent.clients.resize)
         for name in rng.choices(MOVES, k=1 if world.calm else rng.choice((3, 6, 9))):
             self._later(rng.random() * (0.1 if world.calm else 4.0), name)
         if world.site.kind == "deep":
@@ -295,6 +335,7 @@ class Child(Realm):
         node, _ = self.parts.get(key, (-1, None))
         if node < 0:
             return
+        self.ended.add(node)
         for machine in self.machines:
             if machine.ranks == (node,):
                 machine.end()  # what its launcher has not told yet has happened before
@@ -316,8 +357,13 @@ class Child(Realm):
     def ends_at(self) -> float:
         return float(self.settings["R"]["execution"].get("expiration") or 0.0)
 
-    def hardware(self) -> dict[int, set[int]]:
-        return {node.rank: set(bits(node.cores)) for node in parse_R(self.settings["R"]).nodes}
+    def hardware(self, ever: bool = False) -> dict[int, set[int]]:
+        found = {node.rank: set(bits(node.cores)) for node in parse_R(self.settings["R"]).nodes}
+        for commit in self.journal.commits() if ever and self.root.site.resizes else ():
+            for name, _, _, context in commit.events:
+                if name == "resource-define":
+                    found.update((node.rank, set(bits(node.cores))) for node in parse_R(context["R"]).nodes)
+        return found
 
     def pools(self) -> dict[str, int]:
         graph = graph_of(parse_R(self.settings["R"]))

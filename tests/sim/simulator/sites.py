@@ -11,6 +11,7 @@ from fluxkv.schedulers.tree.vertices import Tree, Vertex
 CORES = 4
 GRAPHS = 1_000_000  # seeds from here on have a graph of resources
 DEEP = 2_000_000  # and from here on instances to the deepest level
+RESIZED = 3_000_000  # and from here on these get more nodes and give some back while they run
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
@@ -49,11 +50,12 @@ SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may sa
 
 class Site:
     """kind: "plain", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it begins with, and ends with.
-    graph: whether there are power, licences and NVMe in it."""
+    graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more nodes and give some back."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
-        self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1)
+        self.resizes = kind == "deep" and number >= RESIZED - DEEP
+        self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes)
         silence = SHORT if kind == "deep" else SILENCE
         self.resource = {"resource": {"offline-after": silence[number % len(silence)]}}
         self.config: dict[str, Any] = {}

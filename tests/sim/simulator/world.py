@@ -171,7 +171,7 @@ class World(Realm):
         """How long something stays dead."""
         return 0.05 if self.calm else self.rng.choice((0.01, 0.3, 2.0, 9.0))
 
-    def hardware(self) -> dict[int, set[int]]:
+    def hardware(self, ever: bool = False) -> dict[int, set[int]]:
         return {rank: set(range(self.cores)) for rank in range(4)}
 
     def pools(self) -> dict[str, int]:
