@@ -41,7 +41,7 @@ GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 # And of those whose sites have instances at all levels.
 DEEP_SEEDS = tuple(range(DEEP, DEEP + max(16, SEEDS // 30), 4))
 # And of those whose instances get more nodes and give some back.
-RESIZED_SEEDS = tuple(range(RESIZED, RESIZED + max(8, SEEDS // 60), 4))
+RESIZED_SEEDS = tuple(range(RESIZED, RESIZED + max(4, SEEDS // 125), 4))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
 KNOWN: dict[int, str] = {}
 

@@ -30,4 +30,4 @@ def test_promises_hold_while_instances_grow_and_shrink(first: int) -> None:
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
-    storms.check_rare(RESIZED, storms.RARE_RESIZED, 8)
+    storms.check_rare(RESIZED, storms.RARE_RESIZED, 4)
