@@ -23,7 +23,7 @@ def realm(namespace: str, depth: int, has: Goods, parent: Any = None, job: int =
     found = SimpleNamespace(namespace=namespace, depth=depth, book=book, children=[], poisoned=0, ready=True, over=False)
     found.root = parent.root if parent else SimpleNamespace(happened=Counter())
     found.parent, found.place = parent, SimpleNamespace(job=job, entry=ENTRY)
-    found.parts = {f"{job}.{ENTRY}.{node}": (node, None) for node in (0, 1)}
+    found.parts, found.ended = {f"{job}.{ENTRY}.{node}": (node, None) for node in (0, 1)}, set()
     found.diary = SimpleNamespace(seats={f"{job}.{ENTRY}.{node}": frozenset((0, 1)) for node in (0, 1)})
     if parent:
         parent.children.append(found)

@@ -236,7 +236,7 @@ def _is_of(one: Child, job: int, held: Held) -> bool:
 
 def standing(one: Child) -> Goods:
     """What a child has but for nodes that were taken from it, of which it may not know yet: its part there is over (HAZARD 5)."""
-    gone = {one.book.hosts.get(node) for node in one.ended} if one.root.site.resizes else set()
+    gone = {one.book.hosts.get(node) for node in one.ended}
     return Goods({host: mask for host, mask in one.book.has.cores.items() if host not in gone}, one.book.has.pools)
 
 
