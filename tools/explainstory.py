@@ -85,6 +85,7 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
         page.add("", f"{clock(one.begin, view.now)} {span(one.end - one.begin):>6} {why}")
     page.add("", f"and {len(told) - SHOWN} shorter ones" if len(told) > SHOWN else "")
     _limits(page, job, view)
+    _resizing(page, job, view)
     for kind, severity, note in job.exceptions[:SHOWN] if len(job.exceptions) > 1 else ():  # a single one is the cause
         page.add("exception", one_line(f"{kind}, severity {severity}{f': {note}' if note else ''}"))
     if len(tries) > 1 or job.requeued is not None:
@@ -95,6 +96,18 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
         "attempts": tries,
     }  # fmt: skip
     return document, page
+
+
+def _resizing(page: Page, job: Job, view: View) -> None:
+    """What a job that runs is to have more, or less."""
+    from ..journal.resizing import growth_of, leaving_of
+
+    growth, leaving = growth_of(job), leaving_of(job) if job.holds else {}
+    if growth is not None:
+        page.add("waits for", f"{growth.nodes} more node{'' if growth.nodes == 1 else 's'}: {one_line(job.reason[1]) or 'in line'}")
+    for rank, one in leaving.items():
+        when = "is being taken" if one.forced else f"by {clock(one.force, view.now)}"
+        page.add("gives back", f"{hosts_of(view.state, [rank])} {when}, jobs there: {one.jobs}")
 
 
 def _where(job: Job, view: View) -> str:
