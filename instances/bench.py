@@ -86,8 +86,8 @@ class Bench:
             if failure.until > self.now:
                 yield Wait(job, Code.FAULTY, f"no plan can be made with it: {failure.why}", "policy")
 
-    @property
-    def due(self) -> float:
-        """When somebody is to be looked at again, 0.0 if nobody is."""
-        times = [failure.until for failure in (*self.jobs.values(), *self.queues.values()) if failure.until > self.now]
+    def due(self, now: float) -> float:
+        """When somebody is to be looked at again, 0.0 if nobody is. Whose time is over waits for the next plan: while none is made,
+        as for a while after an adoption, there is nothing to wake for."""
+        times = [failure.until for failure in (*self.jobs.values(), *self.queues.values()) if failure.until > now]
         return min(times, default=0.0)

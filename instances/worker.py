@@ -239,8 +239,8 @@ class Worker:
         if asks := self.waiting.asks():
             outputs.append(Lookup(asks))
             self.again = self.again or bool(self.waiting.ask)
-        wakes = (self.planner.say_at, 0.0 if pause else self.planner.bench.due, self.deadlines.next(), self.requeued.next(),
-                 self.waiting.next(), self.housekeeping.next(), self.leaves.next(), pause)  # fmt: skip
+        wakes = (self.planner.say_at, self.planner.bench.due(now), self.deadlines.next(), self.requeued.next(), self.waiting.next(),
+                 self.housekeeping.next(), self.leaves.next(), pause)  # fmt: skip
         self.due = min(filter(None, wakes), default=0.0)
         self._retire(now, groups)
         if groups:

@@ -116,6 +116,9 @@ def test_a_job_on_which_plans_fail_sits_out_and_the_others_go_on() -> None:
     assert why_it_waits(rig.journal.at(), rig.job(bad), rig.now).reason.code == "faulty"
     failed = rig.worker.planner.bench.jobs[bad]
     assert failed.times in (7, 8)  # after 1, 2, 4, ... seconds
+    bench = rig.worker.planner.bench
+    assert bench.due(rig.now) == failed.until
+    assert bench.due(failed.until) == 0.0  # nobody is woken for it again and again while no plan is made
     late = rig.submit()
     assert rig.job(late).state == RUN
     policy.on.clear()
