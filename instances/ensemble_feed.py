@@ -37,11 +37,14 @@ class Stopped(Exception):
 
 class Feeder:
     """here: the child's instance. record: of the ensemble. me, attempt: which job of the ensemble's instance we are, which attempt.
-    outer: the attempt of the ensemble itself. cut: makes a member's jobspec. slots: members that run here at once."""
+    outer: the attempt of the ensemble itself. cut: makes a member's jobspec. slots: members that run here at once. is_told_to_end:
+    a signal came; nothing is broken off in its middle."""
 
     def __init__(
-        self, here: Instance, record: Record, request: Request, cut: Cut, *, me: int, attempt: int, outer: int, slots: int
+        self, here: Instance, record: Record, request: Request, cut: Cut, *, me: int, attempt: int, outer: int, slots: int,
+        is_told_to_end: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
+        self._is_told_to_end = is_told_to_end
         self.count = Count()
         self._here, self._record, self._cut = here, record, cut
         self._indices, self._env = Indices(request.ranges), request.env
@@ -62,20 +65,23 @@ class Feeder:
         come to and not told. counts: what they had told."""
         self.count = counts
         for part in salvaged:
+            self._look_up()
             mark(done, part.positions)
             self._tell(part, list(part))
         for share in self._record.shares(self._record.kvs.view(), self._me):
             self._put([position for position in self._record.positions(share) if not done[position]])
 
     def run(self) -> None:
-        """Until no member is left. Raises `Stopped` where a signal's handler does; what had ended is told before."""
+        """Until no member is left. Raises `Stopped` when told to end; what had ended is told before."""
         tail = Tail(self._here.store, self._here.store.meta().version)
         try:
             while True:
+                self._look_up()
                 self._fill()
                 if not self._place and not self._todo and self._dry:
                     break
                 for commit in tail.each(LOOK_S):
+                    self._look_up()
                     if len(commit.events) < 3 and any(str(event[0]).startswith("instance-stop") for event in commit.events):
                         raise Stopped  # what ends from here on has not ended by itself
                     self._take(self._follower.take(commit))
@@ -86,11 +92,16 @@ class Feeder:
             tail.close()
             self._tell_rows(last=True)
 
+    def _look_up(self) -> None:
+        if self._is_told_to_end():
+            raise Stopped
+
     # -- members
 
     def _fill(self) -> None:
         """Have enough members here."""
         while len(self._place) < enough(self._slots, self._rate):
+            self._look_up()
             if not self._todo:
                 if self._dry or (taken := self._record.take(self._me, self._size)) is None:
                     self._dry = True

@@ -4,7 +4,7 @@ asks for; what a member is, whoever makes the request has decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..journal.constraint import compile, parse_requires
@@ -14,6 +14,7 @@ from ..kvs.errors import Rejected
 from .template import texts_in
 
 if TYPE_CHECKING:
+    from ..journal.node import Node
     from ..journal.state import State
 
 COMMAND = ("fluxkv", "start", "fluxkv", "ensemble", "lead", f"{{{{tmpdir}}}}/{FILE}")
@@ -38,8 +39,7 @@ def request_file(data: bytes, blobs: dict[str, bytes] | None) -> dict[str, Any]:
 def nodes_for(state: State, request: Request, asked: int | None, requires: str = "", queue: str = "") -> int:
     """On how many nodes it runs: as many as asked for, else all that are up and can run a member, but no more than it has members
     for. requires, queue: of the ensemble. Raises `Rejected` where no node can."""
-    fit = [node for node in state.nodes.values() if node.cores.bit_count() // request.per_node >= request.cores
-           and node.gpus.bit_count() // request.per_node >= request.gpus]  # fmt: skip
+    fit = _fit(state, request)
     if not fit:
         needs = f"{request.cores} core{'s' if request.cores > 1 else ''}" + (f", {request.gpus} GPUs" if request.gpus else "")
         part = f", in one of {request.per_node} parts of a node" if request.per_node > 1 else ""
@@ -55,8 +55,29 @@ def nodes_for(state: State, request: Request, asked: int | None, requires: str =
     if not up:
         raise Rejected("no node that could run a member is up", code="no-nodes",
                        hint="fluxkv resource status; -N N waits for N of them")  # fmt: skip
-    slots = max(1, min(node.cores.bit_count() // request.cores for node in up))
-    return min(len(up), -(-len(Indices(request.ranges)) // slots))
+    return min(len(up), _most(up, request))
+
+
+def on_fewer(jobspec: dict[str, Any], state: State, request: Request) -> dict[str, Any]:
+    """An ensemble's jobspec on no more nodes than it has members for: of those that run again there may be few."""
+    fit = _fit(state, request)
+    if not fit:
+        return jobspec
+    most = _most(fit, request)
+    return {**jobspec, "resources": [{**one, "count": min(one["count"], most)} if one["type"] == "node" else one
+                                     for one in jobspec["resources"]]}  # fmt: skip
+
+
+def _fit(state: State, request: Request) -> list[Node]:
+    """The nodes that can run a member."""
+    return [node for node in state.nodes.values() if node.cores.bit_count() // request.per_node >= request.cores
+            and node.gpus.bit_count() // request.per_node >= request.gpus]  # fmt: skip
+
+
+def _most(nodes: Sequence[Node], request: Request) -> int:
+    """On how many of such nodes all members would run at once."""
+    slots = max(1, min(node.cores.bit_count() // request.cores for node in nodes))
+    return -(-len(Indices(request.ranges)) // slots)
 
 
 def numbered(jobspec: dict[str, Any], indices: Iterable[int], env: Mapping[str, str], per_node: int) -> Request:

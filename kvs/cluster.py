@@ -77,6 +77,10 @@ class ClusterConnection:
         self._other: tuple[tuple[str, int], RespConnection] | None = None
         self.address = connection.address
 
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
     def call(self, *args: Any) -> Any:
         try:
             return self._connection.call(*args)

@@ -374,8 +374,8 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
                     raise
 
     def _connected(self, *, check_uid: bool = False) -> Connection:
-        if self._pid != os.getpid():
-            self.close()  # the parent's: answers to the two would mix
+        if self._pid != os.getpid() or (self._connection is not None and self._connection.closed):
+            self.close()  # the parent's: answers to the two would mix; or a question on it was interrupted
         if self._connection is None:
             connection = self._connect()
             self._pid = os.getpid()

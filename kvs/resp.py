@@ -37,6 +37,9 @@ class Connection(Protocol):
 
     address: str
 
+    @property
+    def closed(self) -> bool: ...
+
     def call(self, *args: Any) -> Any:
         """Send one command and read its reply. Raises ReplyError, or Unavailable (closed then)."""
         ...
@@ -124,15 +127,24 @@ class RespConnection:
         return self.watch.epoll(descriptor) if self.watch is not None else descriptor
 
     def call(self, *args: Any) -> Any:
-        self._write(hiredis.pack_command(args))
-        reply = self._read()
+        try:
+            self._write(hiredis.pack_command(args))
+            reply = self._read()
+        except BaseException:  # also an interrupt: the answer would be taken for the next command's
+            self.close()
+            raise
         if isinstance(reply, ReplyError):
             raise reply
         return reply
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        self._write(b"".join([hiredis.pack_command(tuple(command)) for command in commands]))
-        return [self._read() for _ in commands]
+        data = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+        try:
+            self._write(data)
+            return [self._read() for _ in commands]
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, *args: Any) -> None:
         self._write(hiredis.pack_command(args))

@@ -49,11 +49,9 @@ def feed(path: str) -> int:
     from ..instances.whereabouts import parent_of
     from .ensemble_request import cutter
 
-    def stop(*_: object) -> None:
-        raise Stopped
-
+    told: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, stop)
+        signal.signal(signum, lambda signum, _: told.append(signum))
     here, me, attempt, request = _inside(path)
     above = parent_of(here.uri)
     with here, connect(above) as ensemble:
@@ -61,8 +59,9 @@ def feed(path: str) -> int:
         record = Record(ensemble.kvs)
         keep_blobs(here, request.blobs)
         feeder = Feeder(
-            here, record, request, cutter(request), me=me, attempt=attempt, outer=_attempt_of(above), slots=slots_of(here, request)
-        )
+            here, record, request, cutter(request), me=me, attempt=attempt, outer=_attempt_of(above), slots=slots_of(here, request),
+            is_told_to_end=lambda: bool(told),
+        )  # fmt: skip
         try:
             if attempt > 1:
                 _resume(feeder, record, ensemble, me, attempt, request, _attempt_of(above))

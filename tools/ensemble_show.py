@@ -135,7 +135,7 @@ def _json_line(view: EnsembleView, index: int, part: Part, row: Ended) -> str:
 
 def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     """Submit members anew; the new ensemble's id, 0 if there are none. Raises `Rejected` (code active)."""
-    from ..instances.ensemble_job import with_request
+    from ..instances.ensemble_job import on_fewer, with_request
     from .ensemble import put_blobs
     from .ensemble_cmd import not_over
     from .kept import kept_jobspec
@@ -154,7 +154,7 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     blobs: dict[str, bytes] = {}
     request = view.request._replace(ranges=tuple(indices))
     jobspec = kept_jobspec(view.instance, view.job, original=True)
-    made = with_request(jobspec, request, blobs)
+    made = on_fewer(with_request(jobspec, request, blobs), view.instance.state(), request)
     made["attributes"]["system"].pop("dependencies", None)
     put_blobs(view.instance, blobs)
     (id,) = view.instance.submitter.submit([(made, request.env)], 16, 0)

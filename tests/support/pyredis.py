@@ -26,6 +26,10 @@ class PyRedisConnection:
         except Exception as error:
             raise self._translated(error) from None
 
+    @property
+    def closed(self) -> bool:
+        return self._raw is None
+
     def call(self, *args: Any) -> Any:
         self._send(args)
         reply = self._read()

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxkv.instances.client import Instance, connect
-from fluxkv.instances.ensemble_job import numbered
+from fluxkv.instances.ensemble_feed import Feeder, Stopped
+from fluxkv.instances.ensemble_job import numbered, on_fewer
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.ensemble_salvage import interrupted
 from fluxkv.instances.submission import prepare
@@ -34,6 +35,9 @@ from fluxkv.journal.ensemble import (
 )  # fmt: skip
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import Job
+from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.journal.state import State
+from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.tools.ensemble_cmd import submit
 from fluxkv.tools.ensemble_request import cutter, request_of
@@ -204,6 +208,18 @@ def test_from_python_a_member_has_its_number_too() -> None:
             numbered(bad_spec, indices, {}, 1)
 
 
+def test_few_that_run_again_ask_for_few_nodes() -> None:
+    state = State()
+    records = tuple(NodeRecord(rank, f"n{rank}", 15, 0, 0, ()) for rank in range(8))
+    inventory = {"method": "configuration", "R": render_set(ResourceSet(records))}
+    state.apply(Commit(1, 5, "p", 1, 0, 1.0, [["resource-define", "resource", 1.0, inventory]], {}))
+    request = asked("--cc=1-100", "-c2", "true")
+    spec = {"resources": [{"type": "node", "count": 8, "with": []}], "attributes": {}}
+    for members, nodes in ((100, 8), (16, 8), (5, 3), (1, 1)):
+        made = on_fewer(spec, state, request._replace(ranges=((1, members),)))
+        assert (made["resources"][0]["count"], spec["resources"][0]["count"]) == (nodes, 8)
+
+
 # -- the record -----------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +283,26 @@ def test_results_are_listed_in_the_order_of_indices(record: Record) -> None:
     assert gaps(record.finished(6)) == [(2, 2), (4, 4)]
     assert record.counts() == {7: Count(2, 0, 0, 0), 8: Count(2, 1, 1, 0)}
     assert record.total() == total_of(record.counts().values()) == Count(4, 1, 1, 0)
+
+
+def test_a_child_that_is_told_to_end_tells_what_had_ended_and_takes_no_more(instance: Instance, record: Record) -> None:
+    jobspec, env = prepare(["true"], {}, {})
+    request = numbered(jobspec, range(3), env, 1)
+    record.begin(Info(3, 1, 1), Indices(request.ranges))
+    told: list[int] = []
+
+    def cut(index: int) -> dict[str, Any]:
+        told.append(15)  # a signal comes while members are submitted: nothing is broken off
+        return cutter(request)(index)
+
+    feeder = Feeder(instance, record, request, cut, me=7, attempt=1, outer=1, slots=1, is_told_to_end=lambda: bool(told))
+    feeder._rows.append(row(0))
+    with pytest.raises(Stopped):
+        feeder.run()
+    assert list(record.finished(3)) == [1, 0, 0]
+    assert record.counts()[7].done == 1
+    (share,) = record.shares(record.kvs.view(), 7)
+    assert len(instance.state().jobs) == share.size, "of what it had begun to submit nothing is unknown"
 
 
 def test_another_round_hands_out_what_is_left(record: Record) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,45 @@ def test_reading_without_waiting(server: ServerHandle) -> None:
     with pytest.raises(ReplyError):
         connection.try_read(5.0)
     connection.close()
+    other.close()
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """What is waited for in here is broken off, as by Ctrl-C or by a signal's handler that raises."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_answer_that_nobody_waited_for_is_nobody_else_s(server: ServerHandle) -> None:
+    one, many, other = (RespConnection(server.url) for _ in range(3))
+    store = RedisStore(server.url, "/interrupted", patience_s=0.0)
+    with interrupted():
+        one.call("BLPOP", "for-ever", 0)
+    with interrupted():
+        many.pipeline([("PING",), ("BLPOP", "for-ever", 0)])
+    with interrupted():
+        store._ask("BLPOP", "for-ever", 0)
+    other.call("RPUSH", "for-ever", "x", "y", "z")
+    for connection in (one, many):
+        with pytest.raises(Unavailable):
+            connection.call("ECHO", "mine")
+    assert store._ask("ECHO", "mine") == b"mine"
+    store.close()
+    other.call("DEL", "for-ever")
     other.close()
 
 
