@@ -135,6 +135,7 @@ def _begin(source: Store, target: Store, meta: Meta, uid: str) -> str:
     """The id of the last entry that has come. Raises `Up` when all of it has."""
     tip = target.arriving(uid, meta.trimmed)
     if not tip:
+        _check_same(source, target, meta)
         raise Up
     version = id_pair(tip)[0]
     here = source.entries([version])
@@ -142,6 +143,19 @@ def _begin(source: Store, target: Store, meta: Meta, uid: str) -> str:
         return tip
     target.arriving(uid, meta.trimmed, anew=True)  # this history lost what had come of it, or was trimmed meanwhile
     return meta.trimmed
+
+
+def _check_same(source: Store, target: Store, meta: Meta) -> None:
+    """What is there must have all that is here: an older copy of these files may have been handed up. Raises `Rejected` (code
+    copied), and the files stay."""
+    here, there = source.entries([meta.version]), target.entries([meta.version])
+    known = target.meta()
+    if known.version < meta.version or (here and there and here[0].id != there[0].id):
+        raise Rejected(
+            f"{target.namespace}: what was handed up ends at version {known.version}, and these files hold another history, up to "
+            f"version {meta.version}: one of the two is a copy", code="copied",
+            hint="fluxkv journal export --state-dir DIR writes out what these files hold",
+        )  # fmt: skip
 
 
 def _blobs(source: Store, target: Store, look: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ from .daemon import spawn_role
 from .paths import ROLES, StateDir, lock_held
 from .whereabouts import OWN
 
-AGAIN_S = 10.0  # between two tries of one child
+AGAIN_S, LONGEST_S = 10.0, 60.0  # between two tries of one child, longer each time
 FINISH_S = 20.0  # how long an instance that stops waits for what its children left
 
 
@@ -35,6 +35,7 @@ class HandoverDuty:
         self._done: set[str] = set()
         self._at_work: dict[int, str] = {}
         self._again: dict[str, float] = {}
+        self._pause: dict[str, float] = {}
 
     def look(self) -> None:
         """Begin what is to be done."""
@@ -67,7 +68,8 @@ class HandoverDuty:
             left = found is None or not self._look_at(one, found) or left
         if not left:
             self._done.add(directory.path)
-            self._known.pop(directory.path, None)
+            for table in (self._known, self._again, self._pause):
+                table.pop(directory.path, None)
         return not left
 
     def finish(self) -> None:
@@ -92,7 +94,8 @@ class HandoverDuty:
         path, now = directory.path, time.monotonic()
         if path in self._at_work.values() or now < self._again.get(path, 0.0):
             return
-        self._again[path] = now + AGAIN_S
+        pause = self._pause.get(path, AGAIN_S)
+        self._again[path], self._pause[path] = now + pause, min(LONGEST_S, 2 * pause)
         try:
             self._at_work[spawn_role(directory, "handover")] = path
         except OSError as error:

@@ -10,6 +10,7 @@ from worker_rig import Rig, jobspec
 
 from fluxkv.instances import handover, whereabouts
 from fluxkv.instances.paths import StateDir
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
@@ -90,6 +91,20 @@ def test_what_came_of_a_branch_that_was_lost_since_does_not_stay() -> None:
     target.arrive(word, [entry._replace(epoch=7) for entry in source.read(0, 3)])
     handed(source, target)
     same(source, target)
+
+
+def test_where_an_older_copy_of_it_was_handed_up_it_is_not_taken_for_done() -> None:
+    source, copy = history(), history()  # made alike: the same word, and the same entries
+    target = MemoryStore(MemoryServer(), PATH)
+    handed(copy, target)
+    handed(source, target)
+    same(source, target)
+    assert handover._word(source.meta()) == handover._word(copy.meta())
+    Journal(source).append(Decision([["x", "instance", 1.0, None]]), 0)
+    with pytest.raises(Rejected) as caught:
+        handed(source, target)
+    assert caught.value.code == "copied"
+    same(copy, target)
 
 
 def test_a_journal_whose_beginning_is_in_an_archive_comes_without_it() -> None:
