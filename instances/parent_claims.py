@@ -27,6 +27,7 @@ class ParentClaims:
         self._parent, self._store = parent, store
         self._job = parse_id(settings["job"])
         self._attempt = int(settings.get("since") or 0)
+        self._folded: dict[str, tuple[Journal, State]] = {}  # both journals, by namespace, as long as something is under way
         self.busy = True
 
     def look(self, news: bool = True) -> None:
@@ -38,20 +39,20 @@ class ParentClaims:
         try:
             self._look()
         except FluxkvError:
-            return
+            self._folded.clear()
+        if not self.busy:
+            self._folded.clear()
 
     def _look(self) -> None:
         from ..journal.decide_granted import Grant, follow, settled
 
-        parent = Journal(self._parent).look()
+        _, parent = self._up_to_date(self._parent)
         job = parent.jobs.get(self._job)
         if job is None or not job.holds or job.attempt != self._attempt:
             return  # its next words, or the end of the tasks that we are, settle it
         nodes, leaving, claims = _granted(parent, job)
         grant = Grant(nodes, leaving, claims, parent.graph)
-        journal = Journal(self._store, by="keeper")
-        journal.patience_s = 0.0
-        state = journal.look()
+        journal, state = self._up_to_date(self._store)
 
         def decide(state: State) -> Decision:
             return follow(state, grant, journal.store.now())
@@ -59,6 +60,17 @@ class ParentClaims:
         journal.settle_in(state, decide)
         journal.catch_up(state)
         self.busy = not settled(state, grant)
+
+    def _up_to_date(self, store: Store) -> tuple[Journal, State]:
+        """A journal and its state. From the second look on only what has come since is read: a parent's tail may be long."""
+        found = self._folded.get(store.namespace)
+        if found is not None:
+            found[0].catch_up(found[1])
+            return found
+        journal = Journal(store, by="keeper")
+        journal.patience_s = 0.0
+        found = self._folded[store.namespace] = journal, journal.look()
+        return found
 
 
 def _granted(parent: State, job: Job) -> tuple[dict[int, NodeRecord], dict[int, Any], dict[int, Any]]:

@@ -50,14 +50,17 @@ class Inside(Site):
             self.hello(record.rank)
         self.worker = self.new_worker()
         self.turn(Lead(True))
+        self.lasting, self.looks = self.keeper(), 0
 
     def keeper(self) -> ParentClaims:
         return ParentClaims(self.outer.store, self.store, {"job": f58(self.id), "since": self.since})
 
     def look(self, *, busy: bool | None = None) -> None:
-        """A keeper that begins says what there is to say; another has nothing to add."""
+        """A keeper, in turn one that begins and one that has been there all along, says what there is to say; another has nothing
+        to add."""
         self.now = self.outer.now = max(self.now, self.outer.now)
-        self.keeper().look()
+        self.looks += 1
+        (self.keeper() if self.looks % 2 else self.lasting).look()
         version = self.store.meta().version
         again = self.keeper()
         again.look()
