@@ -8,6 +8,8 @@ that server. One that ended and was not handed up is read from a copy of its fil
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..kvs.server import ReadOnlyServer
 
 PATIENCE_S = 1.0
+DOOR_S = 30 * 86400.0
 OWN = "own"  # the setting `kvs` of a child with a server of its own; else it is "parent"
 
 
@@ -160,9 +163,23 @@ def _without_password(url: str) -> str:
     kept, password = with_password_file(url, os.path.join(folder, blake2b(url.encode(), digest_size=8).hexdigest()))
     if not password:
         return url
-    private_dir(folder)
-    write_secret(os.path.join(folder, os.path.basename(kept.rpartition("=")[2])), password)
+    path = os.path.join(folder, os.path.basename(kept.rpartition("=")[2]))
+    try:
+        os.utime(path)  # named by all that is in it: it stays as it is, and is known to be used
+    except FileNotFoundError:
+        private_dir(folder)
+        _forget_old(folder)
+        write_secret(path, password)
     return kept
+
+
+def _forget_old(folder: str) -> None:
+    """Files that nobody has asked for in a month are of servers that are gone."""
+    with os.scandir(folder) as files:
+        for file in files:
+            with suppress(OSError):
+                if file.stat().st_mtime < time.time() - DOOR_S:
+                    os.unlink(file.path)
 
 
 def _answers(url: str) -> bool:

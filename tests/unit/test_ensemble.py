@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fluxkv.instances.client import Instance, connect
@@ -52,6 +52,7 @@ def runs(numbers: set[int]) -> Indices:
     return Indices([(one, one) for one in ordered])
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(sets)
 def test_indices_are_a_sorted_list(numbers: set[int]) -> None:
     for indices in (runs(numbers), indices_of(",".join(map(str, sorted(numbers))))):
@@ -77,12 +78,14 @@ def test_ranges_that_overlap_are_refused() -> None:
             Indices(ranges)
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.booleans(), max_size=60))
 def test_gaps_are_what_has_not_ended(ended: list[bool]) -> None:
     found = [at for first, last in gaps(bytearray(ended)) for at in range(first, last + 1)]
     assert found == [at for at, one in enumerate(ended) if not one]
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(1, 100_000), st.integers(1, 64), st.integers(1, 128), st.floats(0, 5000))
 def test_shares_take_all_and_become_smaller(total: int, children: int, slots: int, rate: float) -> None:
     sizes, left = [], total
@@ -105,6 +108,7 @@ ended = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ended, max_size=20))
 def test_results_come_back_as_they_were(rows: list[Ended]) -> None:
     part = part_of(Part((1, 17, 2), rows).encode())

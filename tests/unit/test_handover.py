@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,23 @@ def test_up_from_a_child_leads_to_another_server() -> None:
     assert whereabouts.root_of("memory:up-root") == "memory:up-root"
     MemoryStore(own, PATH).create(durability="local", origin_ms=1, created=1.0)
     assert whereabouts.parent_of("memory:up-own#/ƒA/ƒB") == "memory:up-own#/ƒA"
+
+
+def test_passwords_of_servers_that_are_gone_do_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def kept() -> list[Path]:
+        return sorted(tmp_path.glob("**/.doors/*"))
+
+    first = whereabouts._without_password("redis://:one@host:1/0")
+    assert "one" not in first
+    (path,) = kept()
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("one\n", 0o600)
+    os.utime(path, (1.0, 1.0))
+    assert whereabouts._without_password("redis://:one@host:1/0") == first  # it is used still
+    whereabouts._without_password("redis://:two@host:2/0")
+    assert len(kept()) == 2
+    os.utime(path, (1.0, 1.0))
+    whereabouts._without_password("redis://:three@host:3/0")
+    assert path not in kept()
+    assert len(kept()) == 2
