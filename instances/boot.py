@@ -46,10 +46,10 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
     try:
         meta = store.meta()
         if settings.get("uid") and settings["uid"] != meta.uid:
-            raise Rejected(
-                f"{settings['uri']} is another instance than this state directory's", code="gone",
-                hint="use another state directory",
-            )  # fmt: skip
+            hint = "use another state directory"
+            if settings.get("parent"):
+                hint = f"it was a job's, and goes on in another job only: fluxkv batch --resume {settings.get('job', 'ID')}"
+            raise Rejected(f"{settings['uri']} is another instance than this state directory's", code="gone", hint=hint)
         check_schema(meta)
         if meta.version:
             if not settings.get("uid") and settings.get("resume") and settings.get("lead", True):

@@ -148,17 +148,23 @@ class EnsembleView:
         self.job = known[0]
         follower = Follower([] if self.job.t_inactive else [self.job])
         with closing(Tail(self.instance.store, *at)) as tail:
+            patience = tail.patience()
             while follower.waiting:
                 left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
                 if left <= 0:
                     raise timed_out(f"ensemble {f58(self.id)} still active")
                 ended: list[JobResult] = []
+                before = tail.version
                 for commit in tail.each(left):
                     ended += follower.take(commit)
                     self._hear(commit.events)
                 if ended:
                     break
                 yield self._seen(None)
+                if tail.version > before:
+                    patience.something()
+                else:
+                    patience.nothing()
         self.job = self.instance.job(self.id)
         from .follow import result_of
 

@@ -47,6 +47,7 @@ def event_batches(
     if not follow or ended:
         return
     tail = tail_of(instance.store, max(version, seen))
+    patience = tail.patience()
     try:
         while not ended:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
@@ -55,6 +56,10 @@ def event_batches(
             batch = [event for commit in tail.poll(left)[0] for event in _of(commit, id)]
             ended = id is not None and any(event.name in ("clean", "invalidate") for event in batch)
             yield batch
+            if batch:
+                patience.something()
+            elif id is not None:
+                patience.nothing()
     finally:
         tail.close()
 

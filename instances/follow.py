@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..journal import history
 from ..journal.ids import f58
@@ -18,6 +18,9 @@ from ..journal.wire import Commit, well_formed
 from ..kvs.errors import Corrupt, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Entry, Message, Store, Subscription
+
+if TYPE_CHECKING:
+    from .left_behind import Patience
 
 PATIENCE_S = 60.0  # how long a follower lives with a server it cannot reach
 _ASK_AGAIN_S = 0.1
@@ -169,6 +172,12 @@ class Tail:
         """How long the server has been away, in seconds; 0.0 while it answers."""
         return time.monotonic() - self._lost_at if self._lost_at else 0.0
 
+    def patience(self) -> Patience:
+        """For whoever waits for one of its commits: whether the instance is there at all."""
+        from .left_behind import Patience
+
+        return Patience(self._store)
+
     def fileno(self) -> int:
         """A descriptor that is readable when `poll` may have something; -1 while the server is away."""
         try:
@@ -248,14 +257,20 @@ def timed_out(what: str) -> Unavailable:
 def follow_results(tail: Tail, follower: Follower, deadline: float | None) -> Iterator[list[JobResult]]:
     """Batches of results as jobs end, until none is left; [] about once a second in between.
 
-    deadline: of `time.monotonic`. Raises Unavailable(code="timeout") past it.
+    deadline: of `time.monotonic`. Raises Unavailable(code="timeout") past it, Unavailable(code="ended") if the instance ends first.
     """
+    patience = tail.patience()
     while follower.waiting:
         left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
         if left <= 0:
             count = len(follower.waiting)
             raise timed_out(f"{count} job{'s' if count > 1 else ''} still active")
         ended: list[JobResult] = []
+        before = tail.version
         for commit in tail.each(left):
             ended += follower.take(commit)
         yield ended
+        if tail.version > before:
+            patience.something()
+        else:
+            patience.nothing()

@@ -223,6 +223,7 @@ class Attachment:
         try:
             if self._job.t_inactive:
                 return self._ended(result_of(self._job))
+            patience = self._tail.patience()
             while True:
                 commits, messages = self._tail.poll(0.0)
                 for key, items in messages:
@@ -235,7 +236,10 @@ class Attachment:
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     raise timed_out(f"job {f58(self.id)} is still active")
-                if not commits and not messages:
+                if commits or messages:
+                    patience.something()
+                else:
+                    patience.nothing()
                     self._wait(min(left, LOOK_S) if self._writer.follow_files() else left)
         finally:
             self._tail.close()
@@ -289,6 +293,7 @@ def watch(
     seen: dict[str, str] = {keys.output(id): "0" for id in list(follower.waiting)[:live]}
     ids = {keys.output(id): id for id in list(follower.waiting)[:live]}
     tail = Tail(store, *tail_at, streams=dict(seen))
+    patience = tail.patience()
     try:
         while follower.waiting:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
@@ -310,5 +315,9 @@ def watch(
                 read_output(store, result.id, writer, seen.get(keys.output(result.id), "0"))
                 writer.flush()
             yield ended
+            if commits or messages:
+                patience.something()
+            else:
+                patience.nothing()
     finally:
         tail.close()

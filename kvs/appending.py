@@ -164,7 +164,7 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
     if word == "ENDED":
         return Rejected(
             f"the instance at {namespace} has ended: nothing begins or changes there any more", code="ended",
-            hint="all of it can be read (fluxkv jobs -a); act on an instance that runs: FLUXKV_URI or --uri names it",
+            hint="all of it can be read (fluxkv jobs -a); fluxkv batch --resume ID, of the job that has ended, goes on with it",
         )  # fmt: skip
     if word == "LOST":
         return Unavailable(

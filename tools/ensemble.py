@@ -220,17 +220,23 @@ def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | 
                 if event not in names:
                     without.append(job.id)
     tail = Tail(instance.store, min(versions))
+    patience = tail.patience()
     try:
         while waiting:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
                 raise timed_out(f"{len(waiting)} job{'s' if len(waiting) > 1 else ''} had no event {event}")
+            before = tail.version
             for commit in tail.each(left):
                 for name, subject, _, _ in well_formed(commit.events):
                     if subject in waiting and name in (event, "clean", "invalidate"):
                         waiting.discard(subject)
                         if name != event:
                             without.append(subject)
+            if tail.version > before:
+                patience.something()
+            else:
+                patience.nothing()
     finally:
         tail.close()
     for id in without[:TOLD]:

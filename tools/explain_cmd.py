@@ -87,7 +87,7 @@ def _explain(journal: Journal, state: State, now: float, word: str, at: str | No
         raise Rejected(f"{word[:60] or repr(word)}: neither a job's id nor a node", code=error.code, hint=hint) from None
     found = journal.find_jobs(state, [id]).get(id)
     if found is not None:
-        return [_job(journal, state, now, found)]
+        return [_job(journal, state, now, found, bool(at))]
     if _may_be_nodes(state, word):
         return _nodes(journal, state, now, ranks_of(state, word))
     if at:
@@ -121,14 +121,18 @@ def _vertex(journal: Journal, state: State, now: float, path: str) -> list[Told]
     return [explain_vertex(state, path, place, foresee(state, now), now)]
 
 
-def _job(journal: Journal, state: State, now: float, job: Job) -> Told:
-    from ..journal.job import NEW, PENDING
+def _job(journal: Journal, state: State, now: float, job: Job, past: bool) -> Told:
+    from ..journal.job import INACTIVE, NEW, PENDING
     from .inspect_cmd import job_story
     from .jobfields import job_document
     from .jobview import View
 
     view = View(state, now, journal)
-    if job.state & (PENDING | NEW):
+    if job.state != INACTIVE and journal.meta.sealed and not past:
+        from .explainleft import explain_left
+
+        document, page = explain_left(job, view, journal)
+    elif job.state & (PENDING | NEW):
         from .explainpending import explain_pending
 
         document, page = explain_pending(job, view)
@@ -136,4 +140,8 @@ def _job(journal: Journal, state: State, now: float, job: Job) -> Told:
         from .explainstory import explain_story
 
         document, page = explain_story(job, view, job_story(journal, job))
+        if job.state == INACTIVE and not past and view.is_instance(job):
+            from .explainleft import inside
+
+            page.add("inside", inside(job, journal))
     return {"answer": document.pop("answer"), "job": job_document(job, view), **document}, page

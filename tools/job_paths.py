@@ -6,6 +6,7 @@ Each command gets a plain id, and the URI of the instance that has it: no comman
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 PATH = "fluxkv.path"  # in the context's meta: the way from the instance that would be spoken to
 # They look at a state directory themselves, which is one instance's.
 _DIRECTORY = ("stop", "restart", "uri", "status", "doctor", "dmesg", "ops adopt", "agent", "worker", "start")
+
+_OF_JOBS = "jobs|job|explain|cancel|resubmit|requeue|update|queue|resource list|inspect"  # commands that hints name
+_way: list[str] = []  # where this command line has led
 
 _NEW_WORK = ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "job submit", "cron interval", "cron event", "cron at",
              "cron tab")  # fmt: skip
@@ -59,7 +63,16 @@ def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     from ..instances.paths import find_uri
 
     context.meta.pop(PATH, None)
-    return {**given, "uri": instance_at(find_uri(given["uri"]), path, alive=command in _NEW_WORK)}
+    found = instance_at(find_uri(given["uri"]), path, alive=command in _NEW_WORK)
+    _way.append(str(path) or "/")
+    return {**given, "uri": found}
+
+
+def from_here(hint: str) -> str:
+    """A hint of a command that acted on another instance than the one it was typed in, as it is to be typed there."""
+    if not _way:
+        return hint
+    return re.sub(rf"\bfluxkv ({_OF_JOBS})\b", lambda found: f"fluxkv --instance {_way[-1]} {found[1]}", hint)
 
 
 def _plain(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], JobPath | None]:

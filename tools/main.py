@@ -224,4 +224,6 @@ def _show(error: FluxkvError) -> None:
         traceback.print_exc()
     click.echo(f"fluxkv: {error}", err=True)
     if error.hint:
-        click.echo(f"  {error.hint}", err=True)
+        from .job_paths import from_here
+
+        click.echo(f"  {from_here(error.hint)}", err=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 WAIT_S = 30.0  # how long one wait on the journal lasts before it is asked again
+CHILD_WAIT_S = 1.0  # of an instance that may end
 PATIENCE_S = 20.0  # how long a lost server is waited for
 RECONNECT_S = 0.1
 
@@ -58,7 +59,14 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
     """(state, time in Unix seconds): now, or as of the moment `at` names."""
     if not at:
         with gc_paused():
-            return journal.look(), journal.store.now()
+            state, now = journal.look(), journal.store.now()
+        if journal.meta.sealed:
+            from ..instances.left_behind import remark
+
+            if text := remark(journal, state):
+                journal.warn(text)
+                now = min(now, float(journal.meta.sealed))  # nothing of it has run since
+        return state, now
     from .target import parse_moment
 
     now = journal.store.now()
@@ -102,33 +110,41 @@ def commits_until(
 def follow(journal: Journal, state: State, timeout_s: float | None = None) -> Iterator[State]:
     """The state now, and again after each batch of new commits; ends when `timeout_s` is over.
 
-    Waits on the journal itself. Raises `Unavailable` when the server stays away.
+    Waits on the journal itself. Raises `Unavailable` when the server stays away, or the instance has ended (code ended).
     """
+    from ..instances.left_behind import Patience
     from ..kvs.keys import Keys
 
     key = Keys(journal.store.namespace).journal
     subscription = journal.store.subscribe({key: f"{state.version}-{state.epoch}" if state.version else "0"})
+    patience = Patience(journal.store)
     try:
         yield state
-        for batch in batches(subscription, timeout_s):
+        for batch in batches(subscription, timeout_s, WAIT_S if journal.store.namespace == "/" else CHILD_WAIT_S):
             for _, entries in batch:
                 for entry in entries:
                     if entry.version > state.version:
                         state.apply(journal.reader.commit(entry))
             yield state
+            if batch:
+                patience.something()
+            else:
+                patience.nothing()
     finally:
         subscription.close()
 
 
-def batches(subscription: Subscription, timeout_s: float | None = None) -> Iterator[list[Any]]:
-    """What a subscription brings, batch by batch, until `timeout_s` is over; a restarting server is waited for.
+def batches(subscription: Subscription, timeout_s: float | None = None, wait_s: float = WAIT_S) -> Iterator[list[Any]]:
+    """What a subscription brings, batch by batch, until `timeout_s` is over; [] after `wait_s` without anything.
+
+    A restarting server is waited for.
 
     Raises `Unavailable` when it stays away for `PATIENCE_S`.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     lost_at = 0.0
     while True:
-        left = WAIT_S if deadline is None else min(WAIT_S, deadline - time.monotonic())
+        left = wait_s if deadline is None else min(wait_s, deadline - time.monotonic())
         if left <= 0:
             return
         try:

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..journal.job import INACTIVE
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
+    from ..journal.job import Job
     from ..journal.log import Journal
+    from ..journal.state import State
 
 _SIZES = ("nodes", "nslots", "cores_per_slot", "gpus_per_slot", "memory_per_slot", "exclusive")
 
@@ -25,10 +28,9 @@ def jobspec_before(journal: Journal, uri: str, word: str, waits: bool) -> dict[s
     from ..instances import resume
     from ..instances.job_path import command_of, is_start, jobspec_of, parse_step
     from ..journal.ids import f58
-    from ..journal.job import INACTIVE
 
-    step = parse_step(word)
-    job = journal.find_job(journal.look(), step.job)
+    step, state = parse_step(word), journal.look()
+    job = journal.find_job(state, step.job)
     id = f58(job.id)
     if job.state != INACTIVE and step.number in (0, job.number):
         if not waits:
@@ -40,7 +42,29 @@ def jobspec_before(journal: Journal, uri: str, word: str, waits: bool) -> dict[s
             raise Rejected(f"job {id} ({job.name}) is no instance", code="no-instance-job", hint="fluxkv batch makes one")
     else:
         resume.space_of(journal.store, uri, step)
+        if not waits and step.number in (0, job.number):
+            _refuse_second(journal, state, job)
     return jobspec_of(job, journal)
+
+
+def _refuse_second(journal: Journal, state: State, job: Job) -> None:
+    """Two jobs cannot go on with one instance: who comes second would begin, and fail. Raises `Rejected(code="alive")`."""
+    from ..instances.nested import journal_inside, owner_of
+    from ..journal.ids import f58
+    from ..kvs.errors import Unavailable
+
+    try:
+        with journal_inside(journal.store, job) as below:
+            owner = owner_of(below.look()) if below is not None else None
+    except Unavailable:  # what is wrong is said when it begins
+        return
+    other = state.jobs.get(owner.job) if owner is not None and owner.job != job.id else None
+    if other is not None and other.state != INACTIVE:
+        id = f58(other.id)
+        raise Rejected(
+            f"job {id} goes on with the instance of job {f58(job.id)} already", code="alive",
+            hint=f"fluxkv jobs {id}/ shows its jobs; --dependency=afterany:{id} waits for its end; fluxkv cancel {id} ends it",
+        )  # fmt: skip
 
 
 def as_before(jobspec: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -145,6 +145,12 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
         document["state"] = "stopped"
         document["stopped"] = state.instance["stopped"]
     _journal_problems(document, state)
+    if meta.sealed:
+        from ..instances.left_behind import remark
+
+        document["state"], document["stopped"] = "stopped", document.get("stopped", float(meta.sealed))
+        left = remark(journal, state)
+        document["problems"][:] = [left] if left else []  # nodes and daemons are not its own any more
 
 
 def _archive_part(journal: Journal, config: dict[str, Any], document: dict[str, Any]) -> None:
@@ -249,8 +255,7 @@ def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) ->
             document["state"] = (
                 "stopped" if not any(one["role"] == "server" for one in found) else "unattended"
             )
-        again = f"fluxkv start --detach --state-dir {directory.path} does"
-        document["problems"].insert(0, f"no keeper is alive: nobody starts daemons again ({again})")
+        document["problems"].insert(0, f"no keeper is alive: nobody starts daemons again ({_way_up(directory)})")
     if document["state"] == "stopped":
         document["problems"][:] = [text for text in document["problems"] if "keeper" not in text]
         return
@@ -259,12 +264,18 @@ def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) ->
         document["problems"][:] = [text for text in document["problems"] if not text.startswith(follows)]
         if document["state"] == "unattended":
             document["state"] = "dead"
-        again = "" if given_up(directory) else f": fluxkv start --detach --state-dir {directory.path}"
-        document["problems"].insert(0, f"all daemons are dead{again}")
+        document["problems"].insert(0, "all daemons are dead" + ("" if given_up(directory) else f": {_way_up(directory, '')}"))
         return
     for one in found:
         if one["state"] == "dead":
             document["problems"].insert(0, f"the {one['name']} (pid {one['pid']}) is dead")
+
+
+def _way_up(directory: StateDir, does: str = " does") -> str:
+    """What brings its daemons up. A child's come with its job, and go with it."""
+    if directory.read().get("parent"):
+        return "it is a job's: it begins, or ends, or was killed, which its job shows: fluxkv --parent jobs -a"
+    return f"fluxkv start --detach --state-dir {directory.path}{does}"
 
 
 def _show(document: dict[str, Any]) -> None:

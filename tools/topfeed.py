@@ -67,7 +67,7 @@ def way_in(uri: str, job: int, attempt: int, told: str = "") -> str:
 def begin(journal: Journal) -> tuple[Model, float]:
     """(an instance as it is now, how far its server's clock is ahead of ours in seconds)."""
     with gc_paused():
-        model = Model(journal.look())
+        model = Model(journal.look(), over=bool(journal.meta.sealed))
     now = journal.store.now()
     model.seed(journal.newest(model.state, SEEDS, lambda job: True, now - LONG_S - 1))
     return model, now - time.time()

@@ -102,10 +102,11 @@ class _View(View):
 
 class Model:
     """An instance as it is followed. state: the fold, which nobody else may apply commits to. lines: scheduling line -> those that
-    stand in it."""
+    stand in it. over: its job has ended, and it with that."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, over: bool = False) -> None:
         self.state = state
+        self._over = over
         self.running, self.pending = Line(), Line()
         self.lines: dict[str, Line] = {}
         self.outlook: Outlook | None = None
@@ -286,7 +287,7 @@ class Model:
         total_cores, used_cores, total_gpus, used_gpus, total_mb, used_mb, lost = self._sums
         bad_part = self._by_state.part(0, 4)
         return Picture(
-            state.version, now, float(state.instance.get("started") or 0.0), bool(state.instance.get("stopped")),
+            state.version, now, float(state.instance.get("started") or 0.0), self._over or bool(state.instance.get("stopped")),
             {name: number for name, number in self._states.items() if number}, (used_cores, total_cores), (used_gpus, total_gpus),
             (used_mb, total_mb), lost, sum(one[0] for one in counts), sum(one[1] for one in counts),
             {result.name.lower(): number for result, number in state.ended(wishes.queue).items()},

@@ -62,7 +62,7 @@ def tree(path: str | None, **options: Any) -> None:
 
     with open_journal(options["uri"], options["state_dir"], path=path) as journal:
         state, now = load(journal)
-        over = journal.store.namespace != "/" and bool(state.instance.get("stopped"))
+        over = journal.store.namespace != "/" and bool(state.instance.get("stopped") or journal.meta.sealed)
         wanted = _wanted({**options, "everything": options["everything"] or over})
         census = Census(wanted, options["count"], options["level"], MOST_INSTANCES)
         root = census.of(journal, state, now, over=over)

@@ -17,6 +17,7 @@ from fluxkv.instances.client import connect
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.state import State
+from fluxkv.kvs.errors import Unavailable
 from fluxkv.tools.reading import follow
 
 pytestmark = pytest.mark.live
@@ -171,3 +172,40 @@ def test_an_attempt_that_is_gone_on_with_is_nobody_else_s(tmp_path: Path) -> Non
         assert took.returncode == 0, took.stderr
         site.client.cancel([first, other])
         site.results([first, other])
+
+
+def test_who_looks_or_waits_where_nothing_runs_any_more_is_told(tmp_path: Path) -> None:
+    """A child that was cancelled before its job had ended: waiting for that, begun before or after, ends with an error that says
+    how it goes on; what is shown of it is said to be the past."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        text = (f"J=$(fluxkv submit --output=none sleep 1000)\nfluxkv job wait-event $J start && echo $J >>{tmp_path}/id\n"
+                "sleep 1000")  # fmt: skip
+        child = batch(site, "-n1", script(tmp_path, text))
+        site.written(tmp_path / "id")
+        path = f"{f58(child)}/{(tmp_path / 'id').read_text().strip()}"
+        way_on = f"fluxkv batch --resume {f58(child)} goes on with it"
+        with connect(child_uri(site.uri, child)) as inside:
+            handle = inside.job(parse_id(path.partition("/")[2]))
+            site.client.cancel([child])
+            with pytest.raises(Unavailable, match="ended before what is waited for") as found:
+                inside.wait([handle.id], timeout=live.PATIENCE_S)
+            assert (found.value.code, found.value.hint) == ("ended", way_on)
+        site.results([child])
+        for words in (("job", "wait", path), ("job", "attach", path), ("job", "wait-event", path, "clean"),
+                      ("--instance", f58(child), "queue", "drain")):  # fmt: skip
+            done = site.run(*words)
+            assert (done.returncode, done.stderr.splitlines()[-1].strip()) == (3, way_on), done
+        told = site.run("explain", path).stdout
+        assert "when its instance ended at" in told
+        assert way_on in " ".join(told.split())
+        assert "1 job in it had not ended" in site.run("explain", f58(child)).stdout
+        said = site.run("jobs", path)
+        assert (said.returncode, way_on in said.stderr) == (0, True)
+        status = site.run("--instance", f58(child), "status").stdout
+        assert "state      stopped" in status
+        assert way_on in status
+        second = batch(site, "--resume", f58(child))
+        assert site.run("uri", "--wait", f58(second)).returncode == 0
+        assert "already" in refused(site, "--resume", f58(child))  # two would not do
+        site.client.cancel([second])
+        site.results([second])

@@ -1,0 +1,53 @@
+"""`fluxkv explain` where an instance ended before its jobs had: what of them is known, and what goes on with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..journal.ids import f58
+from ..journal.job import ACTIVE, NEW, PENDING, Job
+from .explainpage import Page, clock, count, hosts_of
+
+if TYPE_CHECKING:
+    from ..journal.log import Journal
+    from .jobview import View
+
+
+def explain_left(job: Job, view: View, journal: Journal) -> tuple[dict[str, Any], Page]:
+    """(document, page) of a job that was active when its instance ended."""
+    from ..instances.left_behind import way_on
+
+    name, ended = f58(job.id), float(journal.meta.sealed)
+    waited = bool(job.state & (PENDING | NEW))
+    was = "was waiting" if waited else f"was running on {hosts_of(view.state, job.ranks)}"
+    page = Page(f"{name} {was} when its instance ended at {clock(ended, view.now)}; nothing of it runs.")
+    hint = way_on(journal.store)
+    page.add("what now", hint)
+    document = {"state": "left", "answer": page.answer, "instance_ended": ended, "hint": hint}
+    return document, page
+
+
+def inside(job: Job, journal: Journal) -> str:
+    """What is to be said of the jobs of an instance that is over: "" if all of them had ended, or nobody can tell."""
+    from ..instances.nested import is_owner, journal_inside, owner_of
+    from ..kvs.errors import FluxkvError
+
+    try:
+        with journal_inside(journal.store, job) as below:
+            if below is None:
+                return ""
+            state = below.look()
+            owner = owner_of(state)
+            if owner is not None and not is_owner(state, job):
+                return f"job {f58(owner.job)} has gone on with it"
+            left = state.count(ACTIVE | NEW)
+    except FluxkvError:  # its server is away
+        return ""
+    if not left:
+        return ""
+    return f"{count(left, 'job')} in it had not ended; fluxkv {_where(journal)}batch --resume {f58(job.id)} goes on with it"
+
+
+def _where(journal: Journal) -> str:
+    space = journal.store.namespace
+    return "" if space == "/" else f"--instance {space} "
