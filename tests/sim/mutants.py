@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from fluxkv.instances import agent, attempts, child, commits, deadlines, fence, greeting, underway, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.instances.node_watch import NodeWatch
-from fluxkv.journal import decide, decide_cron, derive, fold_words, graph_edit, snapshot
+from fluxkv.journal import decide, decide_cron, derive, derive_resize, fold_words, graph_edit, snapshot
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
 from fluxkv.kvs.memory_store import MemoryStore
@@ -398,6 +398,23 @@ def counted_from_the_other_end(patch: Patch) -> None:
         return honest(host, tuple(max(host.cpus) - core for core in cores) if inside else cores, affinity)
 
     patch(attempts, "_seat_cpus", seat_cpus)
+
+
+@mutant("a node that is asked back is freed when its time is up, without its agent's word (HAZARD 5)")
+def shrunk_by_a_time_out(patch: Patch) -> None:
+    honest = derive_resize.give_back
+
+    def give_back(job: Any, now: float, group: Any, scripts: Any) -> bool:
+        late = derive_resize.to_force(job, now)
+        if not late:
+            return honest(job, now, group, scripts)
+        where = {"ranks": derive_resize.format_ids(late)}
+        group.events += [["release", job.id, now, {**where, "final": False}], ["free", job.id, now, where]]
+        group.partly = True
+        group.frees += derive_resize.words_of(claim for claim in job.claims if claim.rank in late)
+        return True
+
+    patch(derive_resize, "give_back", give_back)
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

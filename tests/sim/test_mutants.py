@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from hunts import caught
 from mutants import MUTANTS, Mutant
-from simulator.sites import DEEP
+from simulator.sites import DEEP, RESIZED
 
 HUNT = 200  # seeds, of which one has to show it
 CAUGHT: dict[str, tuple[int, ...]] = {
@@ -21,7 +21,8 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "recall-not-awaited": (5,), "spool-ignored": (20,), "hello-ignored": (0,), "used-before-hello": (2,),
     "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (46,),
     "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
-    "silence-counts-double": (DEEP + 18, DEEP + 39), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
+    "silence-counts-double": (DEEP + 21,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
+    "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6),
     "epoch-changes-nothing": (28,), "witness-ignored": (23,), "cron-fires-twice": (43,),
 }  # fmt: skip
 # Left to `make soak`, and why.

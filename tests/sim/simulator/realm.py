@@ -200,6 +200,7 @@ class Child(Realm):
             return
         self.over = False
         self.parts[key] = node, machine
+        self.ended.discard(node)
         if node:
             self.root.after(START_S, self._begun, key, machine)
         mine = Machine(self, node, (node,))
