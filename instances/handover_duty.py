@@ -8,8 +8,10 @@ who would. A host's keeper looks after its own folders only.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..journal.ids import parse_id
@@ -22,6 +24,8 @@ from .whereabouts import OWN
 
 AGAIN_S, LONGEST_S = 10.0, 60.0  # between two tries of one child, longer each time
 FINISH_S = 20.0  # how long an instance that stops waits for what its children left
+SWEEP_S = 3600.0
+KEPT_S = 7 * 86400.0  # what a child that is over left: its spool, which who goes on with it may need, and logs
 
 
 class HandoverDuty:
@@ -36,11 +40,16 @@ class HandoverDuty:
         self._at_work: dict[int, str] = {}
         self._again: dict[str, float] = {}
         self._pause: dict[str, float] = {}
+        self._here: tuple[int, list[StateDir]] = 0, []  # when folders were made or removed last, those in which something is left
+        self._sweep_at = time.monotonic() + SWEEP_S
 
     def look(self) -> None:
         """Begin what is to be done."""
         self._reap()
-        here = [one for one in folders(self._state_dir) if one.path not in self._done]
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + SWEEP_S
+            self._sweep()
+        here = self._left()
         settings = {one.path: found for one in here if (found := self._settings(one)) is not None}
         things = [f"attempt/{parse_id(one['job'])}" for one in settings.values()]
         try:
@@ -50,6 +59,29 @@ class HandoverDuty:
         for (path, one), bump in zip(settings.items(), bumps, strict=True):
             if bump != int(one["since"]):  # its attempt is over, by this instance's word
                 self._look_at(StateDir(path), one)
+
+    def _left(self) -> list[StateDir]:
+        """The folders in which something may be left to do. All are listed only when there are others than before: thousands of
+        children may have ended here."""
+        try:
+            changed = os.stat(self._state_dir.join("ns")).st_mtime_ns
+        except OSError:
+            return []
+        before, here = self._here
+        here = [one for one in (here if before == changed else folders(self._state_dir)) if one.path not in self._done]
+        # In a moment that has just been there may be two changes, of which the second one shows by nothing.
+        self._here = (changed if abs(time.time_ns() - changed) > 1_000_000_000 else 0), here
+        return here
+
+    def _sweep(self) -> None:
+        """Remove what children left that have been over for long, with all that is inside."""
+        for path in sorted(self._done, key=len):
+            directory = StateDir(path)
+            if not os.path.isdir(path):
+                self._done.discard(path)  # it went with the one around it
+            elif _last_written(directory) < time.time() - KEPT_S and not is_alive(directory):
+                shutil.rmtree(path, ignore_errors=True)
+                self._done.discard(path)
 
     def _look_at(self, directory: StateDir, settings: Mapping[str, Any]) -> bool:
         """One that is over; whether nothing is left to do about it and what is inside."""
@@ -124,6 +156,18 @@ def folders(state_dir: StateDir) -> Iterator[StateDir]:
         return
     for name in names:
         yield StateDir(state_dir.join("ns", name))
+
+
+def _last_written(directory: StateDir) -> float:
+    """When a child's daemons last wrote here, or its journal was handed up (Unix seconds)."""
+    files = ("instance.json", "tip", handover.MARK, "log/keeper.log", "spool/launcher.record")
+    found = [time.time()]
+    with suppress(FileNotFoundError):
+        found = [os.stat(directory.path).st_mtime]
+    for file in files:
+        with suppress(FileNotFoundError):
+            found.append(os.stat(directory.join(file)).st_mtime)
+    return max(found)
 
 
 def is_leading(settings: Mapping[str, Any]) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import handover, whereabouts
+from fluxkv.instances import handover, handover_duty, whereabouts
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
+from fluxkv.journal.ids import f58
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
@@ -199,6 +200,55 @@ def test_up_from_a_child_leads_to_another_server() -> None:
     assert whereabouts.root_of("memory:up-root") == "memory:up-root"
     MemoryStore(own, PATH).create(durability="local", origin_ms=1, created=1.0)
     assert whereabouts.parent_of("memory:up-own#/ƒA/ƒB") == "memory:up-own#/ƒA"
+
+
+class Nobody:
+    """A store by which each attempt is over, but one."""
+
+    def __init__(self, living: int) -> None:
+        self.living = living
+
+    def bumps(self, things: list[str]) -> list[int]:
+        return [7 if thing == f"attempt/{self.living}" else 0 for thing in things]
+
+
+def test_what_children_left_goes_a_week_after_their_end_and_no_ended_one_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    around = StateDir(str(tmp_path))
+
+    def child(id: int, inside: str = "ns") -> StateDir:
+        made = StateDir(str(tmp_path / inside / f"f{id}-7-0"))
+        made.create()
+        made.write({"job": f58(id), "since": 7, "kvs": "parent"})
+        return made
+
+    def grow_old(*folders: StateDir) -> None:
+        for path in [Path(folder.path) for folder in folders]:
+            for file in (*path.rglob("*"), path):
+                os.utime(file, (1.0, 1.0))
+
+    living, old, new = child(1), child(2), child(3)
+    inner = child(4, "ns/f2-7-0/ns")
+    duty = handover_duty.HandoverDuty(Nobody(1), around, lambda level, text: None)  # type: ignore[arg-type]
+    duty.look()
+    assert duty._done == {old.path, new.path, inner.path}
+    ns = tmp_path / "ns"
+    os.utime(ns, (1.0, 1.0))
+    duty.look()
+    monkeypatch.setattr(handover_duty, "folders", lambda state_dir: pytest.fail("all of them are listed again"))
+    duty.look()
+    assert [one.path for one in duty._left()] == [living.path]
+    monkeypatch.undo()
+    later = child(5)
+    duty.look()
+    assert later.path in duty._done
+    duty._sweep()
+    assert all(os.path.isdir(one.path) for one in (living, old, new, inner, later))
+    grow_old(living, old)
+    duty._sweep()
+    assert [os.path.isdir(one.path) for one in (living, old, new, inner, later)] == [True, False, True, False, True]
+    assert duty._done == {new.path, later.path}
 
 
 def test_passwords_of_servers_that_are_gone_do_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
