@@ -12,7 +12,7 @@ from .claiming import counts
 from .layout import CONTAINER, CORE, GPU, NODE, Layout
 from .live import LiveSearch
 from .match import Candidate
-from .needs import Need, of_request
+from .needs import Need, of_request, ways
 from .vertices import Vertex
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def enough(pool: Pool, request: Request, claims: Sequence[Claim]) -> bool:
     wanted = of_request(request, pool.traverser)
     if any(_shares(need) for need in wanted.needs):
         return True
-    return LiveSearch(Claimed(pool, request, claims), pool.policy, wanted).answer() is not None
+    return _found(pool, request, claims) is not None
 
 
 def slots_of(pool: Pool, request: Request, claims: Sequence[Claim]) -> dict[int, list[tuple[int, int]]]:
@@ -120,7 +120,7 @@ def slots_of(pool: Pool, request: Request, claims: Sequence[Claim]) -> dict[int,
     nodes what is on the one where it counts. Empty where that cannot be said (a request that names its R)."""
     if request.imposed is not None:
         return {}
-    parts = LiveSearch(Claimed(pool, request, claims), pool.policy, of_request(request, pool.traverser)).answer()
+    parts = _found(pool, request, claims)
     found: dict[int, list[tuple[int, int]]] = {}
     for slot, node in _slots(pool.layout, parts or (), -1, request.label):
         held: dict[int, list[int]] = {}
@@ -130,6 +130,13 @@ def slots_of(pool: Pool, request: Request, claims: Sequence[Claim]) -> dict[int,
             cores, gpus = held.get(at, (0, 0))
             found.setdefault(pool.nodes[at].rank, []).append((cores, gpus))
     return {rank: sorted(slots, key=lambda one: one[0] & -one[0]) for rank, slots in found.items()}
+
+
+def _found(pool: Pool, request: Request, claims: Sequence[Claim]) -> list[tuple[Candidate, int]] | None:
+    """What a search finds in what is claimed, of alternatives the first for which that is enough."""
+    wanted, stand = of_request(request, pool.traverser), Claimed(pool, request, claims)
+    found = (LiveSearch(stand, pool.policy, wanted).answer(needs) for needs in ways(wanted.needs))
+    return next((parts for parts in found if parts is not None), None)
 
 
 def _slots(layout: Layout, parts: Iterable[tuple[Candidate, int]], node: int, label: str) -> Iterator[tuple[Candidate, int]]:

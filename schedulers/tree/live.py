@@ -15,7 +15,7 @@ from ..stock import lowest, positions
 from .layout import CONTAINER, CORE, GPU, LEAF, MEMORY, NODE, Layout, in_units, roots_for
 from .match import Candidate, Pool, Search, Supply, Window
 from .moving import Moved, moved
-from .needs import Need, TreeRequest, ratio
+from .needs import Need, TreeRequest, ratio, ways_below
 from .once import Progress
 from .policies import First, HiNode, LoNode, Policy
 from .spent import Spent
@@ -114,19 +114,28 @@ class LiveSearch(Search):
     def parts(self, u: Vertex, need: Need, exclusive: bool) -> Sequence[tuple[Candidate, int]] | None:
         key = self._alike(u, (need, exclusive))
         if key is None:
-            return super().parts(u, need, exclusive)
-        there, parts = self._remembered(key) or self._remember(key, u, super().parts(u, need, exclusive))
+            return self._parts(u, need, exclusive)
+        there, parts = self.layout.known.get(key) or self._remember(key, u, self._parts(u, need, exclusive))
         return parts if there is u or not parts else Moved(parts, self.layout, there, u)
+
+    def _parts(self, u: Vertex, need: Need, exclusive: bool) -> Sequence[tuple[Candidate, int]] | None:
+        """With the first alternative that leaves enough for what is beside it."""
+        before = self.spent
+        parts = None
+        for way in ways_below(need):
+            self.spent = before.copy() if before is not None else None
+            parts = super().parts(u, way, exclusive)
+            if parts is not None:
+                break
+        self.spent = before
+        return parts
 
     def inside(self, u: Vertex, needs: Sequence[Need], exclusive: bool) -> Pool:
         key = self._alike(u, (exclusive, *needs))
         if key is None:
             return super().inside(u, needs, exclusive)
-        there, found = self._remembered(key) or self._remember(key, u, super().inside(u, needs, exclusive))
+        there, found = self.layout.known.get(key) or self._remember(key, u, super().inside(u, needs, exclusive))
         return {kind: [moved(one, self.layout, there, u) for one in candidates] for kind, candidates in found.items()}
-
-    def _remembered(self, key: object) -> tuple[Vertex, Any] | None:
-        return self.layout.known.get(key)
 
     def _remember(self, key: object, u: Vertex, found: Any) -> tuple[Vertex, Any]:
         """What was found in `u` holds for nodes that are like it; not where the search had to give up."""
@@ -150,9 +159,13 @@ class LiveSearch(Search):
 
     def _bundle(self, u: Vertex, slots: Sequence[Need], beside: Sequence[Need], pristine: bool, pool: Pool) -> set[int]:
         used: set[int] = set()
+        types = {need.type for need in beside}
+        several = sum(map(self._is_alternative, slots)) > 1
         for slot in slots:
             found = self._pack(u, slot, pristine, used)
-            if self.spent is not None and not self._is_alternative(slot):
+            if self.spent is not None and not (several and self._is_alternative(slot)):
+                if slot.alternatives and (len(slots) > 1 or any(part.type in types for part in slot.children)):
+                    del found[slot.high :]  # more than are wanted are offered, for the policy to choose: others want some of it
                 for one in found:
                     self.spent.spend(self.layout, one.parts, used)
             pool.setdefault(slot, []).extend(found)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...journal import constraint as constraints
 from ...journal.claims import MEMORY_UNITS
 from ...journal.duration import parse_duration
-from ...journal.jobspec_check import MIXED, SLOTS
+from ...journal.jobspec_check import MIXED, ONE_OF, SLOTS
 from ...journal.ranges import MAX_COUNT, Choice, Range, parse_count
 from ...journal.sched_config import SIMPLE
 from ...kvs.errors import Rejected
@@ -99,6 +100,23 @@ class TreeRequest:
 
 def _crowded(needs: tuple[Need, ...]) -> bool:
     return any(need.alternatives or (need.is_slot and len(needs) > 1) or _crowded(need.children) for need in needs)
+
+
+def ways(needs: tuple[Need, ...]) -> list[tuple[Need, ...]]:
+    """Needs side by side as they are with each of the alternatives among them, in order."""
+    alternatives = [need for need in needs if need.type == ONE_OF]
+    if not alternatives or len(needs) < 2:
+        return [needs]
+    return [tuple(need for need in needs if need is one or need.type != ONE_OF) for one in alternatives]
+
+
+@lru_cache(maxsize=CACHE_SIZE)
+def ways_below(need: Need) -> tuple[Need, ...]:
+    """A need in as many forms as there are `ways` of what is below it: equal ones are one object."""
+    found = ways(need.children)
+    if found == [need.children]:
+        return (need,)
+    return tuple(replace(need, children=one, slots=tuple(n for n in one if n.is_slot)) for one in found)
 
 
 def compile_request(jobspec: Mapping[str, Any], types: Iterable[str] | None = None) -> TreeRequest:

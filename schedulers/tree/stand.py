@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...journal.claims import Claim
-from ...journal.jobspec_check import ONE_OF
 from ...kvs.errors import Rejected
 from ..imposed import Lack, impose
 from ..match_policy import BUILT_IN
@@ -15,7 +14,7 @@ from .claiming import Claiming
 from .layout import CONTAINER, NODE, Layout
 from .live import LiveSearch
 from .match import Candidate
-from .needs import Need, of_request
+from .needs import Need, of_request, ways
 from .policies import Policy
 from .spent import Spent
 from .vertices import Vertex
@@ -146,32 +145,30 @@ def search(
         got = impose(pool, stand, request.imposed)
         return Unmatched("resources", got.kind, got.needed, got.found) if isinstance(got, Lack) else got
     wanted = of_request(request, pool.traverser)
-    for way in (LiveSearch.answer, _one_by_one):
-        try:
-            parts = way(LiveSearch(stand, pool.policy, wanted))
-        except Exception as error:
-            if pool.match_policy in BUILT_IN:
-                raise
-            why = f"{type(error).__name__}: {error}"  # a plug-in may fail in any way; whose fault it is must be in the message
-            raise Rejected(f"match policy {pool.match_policy!r} failed: {why}", code="bad-matcher") from error
-        claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
-        if claims and all(stand.has(claim) for claim in claims):
-            return claims
-        if parts is None or len(wanted.needs) < 2:
-            break
+    for needs in ways(wanted.needs):
+        for way in (LiveSearch.answer, _one_by_one):
+            try:
+                parts = way(LiveSearch(stand, pool.policy, wanted), needs)
+            except Exception as error:
+                if pool.match_policy in BUILT_IN:
+                    raise
+                why = f"{type(error).__name__}: {error}"  # a plug-in may fail in any way; whose fault it is must be in the message
+                raise Rejected(f"match policy {pool.match_policy!r} failed: {why}", code="bad-matcher") from error
+            claims = Claiming(pool.layout, pool.policy, request.label).claims(parts) if parts is not None else None
+            if claims and all(stand.has(claim) for claim in claims):
+                return claims
+            if parts is None or len(needs) < 2:
+                break
     return Unmatched("resources", "slot", 1, 0)
 
 
-def _one_by_one(search: LiveSearch) -> list[tuple[Candidate, int]] | None:
+def _one_by_one(search: LiveSearch, needs: Sequence[Need]) -> list[tuple[Candidate, int]] | None:
     """What the needs get, each after those before it have theirs: where several came to one vertex by different ways, together they
     took more than there is."""
     search.spent = Spent()
-    needs, parts = search.request.needs, list[tuple[Candidate, int]]()
-    alternatives = [need for need in needs if need.type == ONE_OF]
+    parts: list[tuple[Candidate, int]] = []
     for need in needs:
-        if need in alternatives[1:]:
-            continue
-        got = search.answer(alternatives if need in alternatives else [need])
+        got = search.answer([need])
         if got is None:
             return None
         search.spent.spend(search.layout, _held(search.layout, got), set())

@@ -87,6 +87,40 @@ def test_parts_that_come_to_one_vertex_by_two_ways_do_not_share_it(policy: str) 
     assert sum(units for units, _ in pool.drawn.values()) == 400
 
 
+def alternative(kind: str, count: int, *below: dict[str, Any], label: str = "task") -> dict[str, Any]:
+    return vertex(kind, count, *below, label=label)
+
+
+@pytest.mark.parametrize("policy", ["first", "high", "lonode", "locality"])
+@pytest.mark.parametrize("in_node", [True, False])
+@pytest.mark.parametrize(
+    ("resources", "cores", "slots"),
+    [
+        ([alternative("xor_slot", 1, vertex("core", 2)), vertex("core", 1)], 3, [2]),
+        ([vertex("core", 1), alternative("xor_slot", 1, vertex("core", 2)), alternative("xor_slot", 1, vertex("core", 1))], 3, [2]),
+        # the first alternative fits by itself, and leaves nothing for what is beside it
+        ([alternative("xor_slot", 1, vertex("core", 4)), alternative("xor_slot", 1, vertex("core", 3)), vertex("core", 1)], 4, [3]),
+        ([alternative("xor_slot", 1, vertex("core", 4)), alternative("xor_slot", 1, vertex("core", 3)), vertex("core", 2)], 0, []),
+        ([slot(1, vertex("core", 2), label="x"), alternative("xor_slot", 2, vertex("core", 1)), vertex("gpu", 1)], 4, [1, 1]),
+        ([alternative("or_slot", 2, vertex("core", 1)), alternative("or_slot", 2, vertex("core", 1), vertex("gpu", 1)),
+          vertex("core", 1)], 3, [1, 1]),
+    ],
+)  # fmt: skip
+def test_alternatives_leave_enough_for_what_is_beside_them(
+    policy: str, in_node: bool, resources: list[dict[str, Any]], cores: int, slots: list[int]
+) -> None:
+    pool = pool_of(from_grug(recipe(("cluster", "node", 1), ("node", "core", 4), ("node", "gpu", 2))), policy)
+    request = ask(*([vertex("node", 1, *resources)] if in_node else resources))
+    claims = pool.match(request)
+    if not cores:
+        assert isinstance(claims, Unmatched)
+        return
+    assert not isinstance(claims, Unmatched), explain(request, pool)
+    assert [claim.cores.bit_count() for claim in claims] == [cores]
+    assert enough(pool, request, claims)
+    assert [held.bit_count() for held, _ in slots_of(pool, request, claims)[0]] == slots
+
+
 def test_what_is_in_each_slot_that_tasks_run_in() -> None:
     def slots(*resources: dict[str, Any], task: str = "task") -> dict[int, list[list[int]]]:
         pool = pool_of(tree(nodes=2))
