@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..journal.state import State
     from .explainpage import Page
 
+SOME = 3  # paths that are shown of vertices of one name
 MANY = 8  # nodes that are told one by one; of more, a line each
 Told = tuple[dict[str, Any], "Page"]
 
@@ -84,6 +85,9 @@ def _explain(journal: Journal, state: State, now: float, word: str, at: str | No
         if _may_be_nodes(state, word):
             return _nodes(journal, state, now, ranks_of(state, word))
         hint = "fluxkv jobs -a and fluxkv resource list -v show them"
+        if paths := _paths(state, word):
+            more = f" (and {len(paths) - SOME} more)" if len(paths) > SOME else ""
+            hint = f"a vertex of the graph goes by its path: {', '.join(paths[:SOME])}{more}"
         raise Rejected(f"{word[:60] or repr(word)}: neither a job's id nor a node", code=error.code, hint=hint) from None
     found = journal.find_jobs(state, [id]).get(id)
     if found is not None:
@@ -95,6 +99,11 @@ def _explain(journal: Journal, state: State, now: float, word: str, at: str | No
         raise Rejected(f"job {f58(id)}: not there at {at}", code="no-such-job", hint=hint)
     journal.find_job(state, id)  # says that there is none
     return []
+
+
+def _paths(state: State, name: str) -> list[str]:
+    """Of all vertices with this name."""
+    return [path for path in state.graph.places if path.rpartition("/")[2] == name] if state.graph is not None and name else []
 
 
 def _may_be_nodes(state: State, word: str) -> bool:

@@ -70,7 +70,8 @@ def _answer(node: Node, held: tuple[Holder, ...], coming: list[Next], now: float
         last = "" if len(held) == 1 else "the last "
         over = f", {last}{until(max(ends), now)}" if all(ends) else ""
         holder = f"{who(held)} has" if len(held) == 1 else f"{count(len(held), 'job')} have"
-        some = f"{count(node.used_cores.bit_count(), 'core')} of {node.cores.bit_count()}" if free else "all of it"
+        most = "all its cores" if node.gpus & ~node.used_gpus else "all of it"
+        some = f"{count(node.used_cores.bit_count(), 'core')} of {node.cores.bit_count()}" if free else most
         endless = ", without a time limit" if len(held) == 1 and not held[0].housekeeping else ""
         parts.append(f"{holder} {some}{over or endless}")
     elif node.usable:

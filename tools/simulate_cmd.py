@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
 @click.option("--queue-depth", metavar="N", type=click.IntRange(1), help="Jobs that a plan looks at, of all policies.")
 @click.option("--reservation-depth", metavar="N", type=click.IntRange(1), help="Reservations in a plan, of policies that have it.")
 @click.option("--match-policy", metavar="NAME", help="Which of the resources that would do are taken: first, low, high, ...")
+@click.option("--traverser", type=click.Choice(["simple", "flexible"]), help="flexible: slots side by side may be mixed.")
 @click.option("--since", metavar="VERSION|TIME", help="Only jobs that were there then, or came later.")
 @click.option("--until", metavar="VERSION|TIME", help="Read the journal up to there.")
 @click.option("--resources", metavar="FILE", help="On these: a graph or an inventory (GRUG, JGF, R, hwloc).")
@@ -56,7 +57,8 @@ class Outcome(NamedTuple):
 @target_options
 def simulate(
     file: str | None, policies: tuple[str, ...], queue_depth: int | None, reservation_depth: int | None, match_policy: str | None,
-    since: str | None, until: str | None, resources: str | None, load_format: str | None, nodes: int | None, cores: int | None,
+    traverser: str | None, since: str | None, until: str | None,
+    resources: str | None, load_format: str | None, nodes: int | None, cores: int | None,
     gpus: int | None, memory_mb: int | None, per_job: bool, form: str, as_json: bool, gantt: str | None, uri: str | None,
     state_dir: str | None,
 ) -> None:  # fmt: skip
@@ -90,7 +92,7 @@ def simulate(
     if not workload.works:
         why = ": " + "; ".join(workload.notes) if workload.notes else ""
         raise Rejected(f"there are no jobs to simulate{why}", code="no-jobs", hint="see --since, or name a FILE")
-    make = _pools(workload, state, resources, load_format, nodes, cores, gpus, memory_mb, match_policy)
+    make = _pools(workload, state, resources, load_format, nodes, cores, gpus, memory_mb, match_policy, traverser)
     outcomes = run(workload, inputs.choices(policies, queue_depth, reservation_depth, state), make)
     pool = make()
     if as_json:
@@ -118,12 +120,13 @@ def _check_options(
 
 def _pools(
     workload: Workload, state: State | None, resources: str | None, load_format: str | None, nodes: int | None, cores: int | None,
-    gpus: int | None, memory_mb: int | None, match_policy: str | None,
+    gpus: int | None, memory_mb: int | None, match_policy: str | None, traverser: str | None,
 ) -> Callable[[], Pool]:  # fmt: skip
-    """Makes the pool, with everything free, as often as wanted."""
+    """Makes the pool, with everything free, as often as wanted. If not said, match policy and traverser are the instance's."""
+    from ..journal.sched_config import MATCH_FIRST, SIMPLE
     from . import simulate_inputs as inputs
 
-    named = match_policy or "first"
+    named = match_policy or (state.rules.match_policy if state is not None else MATCH_FIRST)
     if resources is not None:
         first = inputs.pool_of_file(resources, load_format, named)
     elif nodes is not None or cores is not None or gpus or memory_mb:
@@ -146,6 +149,7 @@ def _pools(
         first = Pool(workload.nodes, named)
     else:
         raise Rejected("on what? the workload does not say", code="no-inventory", hint="-N 64 -c 32, or --resources FILE")
+    first.traverser = traverser or (state.rules.traverser if state is not None else SIMPLE)
     return first.copy
 
 

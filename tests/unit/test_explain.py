@@ -17,6 +17,7 @@ from fluxkv.journal.ids import f58
 from fluxkv.kvs.errors import Rejected
 from fluxkv.schedulers.backfill import Hybrid
 from fluxkv.schedulers.explain import Reason
+from fluxkv.tools.explain_cmd import _explain as explain_word
 from fluxkv.tools.explainnode import explain_node, foresee
 from fluxkv.tools.explainpage import clock, moment, span
 from fluxkv.tools.explainpending import explain_pending
@@ -384,6 +385,10 @@ def test_a_vertex_above_the_nodes_has_a_page() -> None:
     assert document["ranks"] == [0, 1]
     with pytest.raises(Rejected, match="no such vertex"):
         place_of(state, "/cluster0/rack7")
+    for name, hint in (("rack0", "by its path: /cluster0/rack0"), ("core", "n1/core, /cluster0/rack1/n2/core (and 1 more)")):
+        with pytest.raises(Rejected, match="nor a node") as error:
+            explain_word(rig.journal, state, rig.now, name, None)
+        assert hint in (error.value.hint or "")
     with pytest.raises(Rejected, match="no graph of resources"):
         place_of(Rig(1).journal.at(), power)
 

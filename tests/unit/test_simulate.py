@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
-from trees import recipe
+from trees import recipe, vertex
 
 from fluxkv.journal.claims import Claim
 from fluxkv.journal.rset import NodeRecord
@@ -125,6 +125,15 @@ def test_on_a_graph_with_dependencies_and_constraints() -> None:
         "note: 1 job of urgency 0 left out",
         "note: 1 job that cannot run on these resources left out; 5: needs 9 cores on one node; the largest has 4",
     ]
+
+
+def test_slots_side_by_side_are_mixed_where_the_traverser_is_flexible() -> None:
+    slots = [vertex("slot", 2, vertex("core"), vertex("gpu"), label="a"), vertex("slot", 2, vertex("core", 2), label="b")]
+    tasks = [{"command": ["x"], "slot": "a", "count": {"per_slot": 1}}]
+    jobspec = {"version": 999, "resources": [vertex("node", 1, *slots)], "tasks": tasks, "attributes": {"system": {"duration": 60}}}
+    Path("mix.jsonl").write_text(json.dumps({"jobspec": jobspec, "run": "1m"}))
+    assert "none of the jobs can run" in refused("mix.jsonl", "-c", "4", "-g", "1")
+    assert [line["cores"] for line in lines("mix.jsonl", "-c", "4", "-g", "1", "--traverser", "flexible")] == ["3"]
 
 
 def test_wrong_input_is_told_by_its_line() -> None:
