@@ -21,24 +21,33 @@ class Duties:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._functions: dict[int, Callable[[], None]] = {}
         self._numbers: dict[Callable[[], None], int] = {}
+        self._together: dict[float, dict[str, int]] = {}  # by period, then name: what is due at once wakes one thread once
         self._scheduler: Any = BackgroundScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         )
 
     def add(self, name: str, period_s: float, function: Callable[[], None]) -> None:
-        """Run `function` every `period_s` seconds."""
-        self._scheduler.add_job(self._due, "interval", seconds=period_s, args=[self._number(function)], id=name)
+        """Run `function` every `period_s` seconds, with all others of that period."""
+        numbers = self._together.setdefault(period_s, {})
+        if not numbers:
+            self._scheduler.add_job(self._due, "interval", seconds=period_s, args=[numbers], id=_every(period_s))
+        numbers[name] = self._number(function)
 
     def at(self, name: str, trigger: Any, when: datetime, function: Callable[[], None]) -> None:
         """Run `function` at a time, and from then on when an APScheduler trigger says; in place of what had this name."""
         self._scheduler.add_job(
-            self._due, trigger, args=[self._number(function)], id=name, next_run_time=when, replace_existing=True
+            self._due, trigger, args=[{name: self._number(function)}], id=name, next_run_time=when, replace_existing=True
         )
 
     def cancel(self, name: str) -> None:
         """Forget a duty; one that is over has been forgotten already."""
         from apscheduler.jobstores.base import JobLookupError
 
+        for period_s, numbers in self._together.items():
+            if numbers.pop(name, None) is not None:
+                if not numbers:
+                    self._scheduler.remove_job(_every(period_s))
+                return
         with suppress(JobLookupError):
             self._scheduler.remove_job(name)
 
@@ -48,9 +57,9 @@ class Duties:
         self._functions[number] = function
         return number
 
-    def _due(self, number: int) -> None:
+    def _due(self, numbers: dict[str, int]) -> None:
         try:
-            os.write(self._write, bytes([number]))
+            os.write(self._write, bytes(numbers.values()))
         except BlockingIOError:
             pass  # a duty long overdue is not forgotten: its byte is in the pipe already
 
@@ -71,3 +80,8 @@ class Duties:
 
     def stop(self) -> None:
         self._scheduler.shutdown(wait=False)
+
+
+def _every(period_s: float) -> str:
+    """The name of the one job that all duties of a period are."""
+    return f"every {period_s} s"

@@ -1,4 +1,5 @@
 """Daemons that are forked by their keeper before it has anything of its own: no socket, lock, thread or random number is shared.
+A keeper is forked by `start` in the same way (`keeper`).
 
 All that daemons import they then import once, which is most of the processor time that an instance's start costs. Each process
 waits until the keeper says that it begins; when the keeper goes first, so does it. Only at a keeper's first start: whatever
@@ -9,11 +10,15 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import sys
+import threading
 from typing import NamedTuple
 
 from .paths import StateDir
 
 LONGEST = 8192  # bytes of what a process is told
+PROGRAM = ("python", "-P", "-m", "fluxkv.instances.main")  # how a daemon's words begin in lists of processes
 
 
 class _Waiting(NamedTuple):
@@ -22,6 +27,48 @@ class _Waiting(NamedTuple):
 
 
 _waiting: dict[str, _Waiting] = {}  # by the daemon's name
+
+
+def keeper(words: list[str], ready: int, log: str) -> int:
+    """Fork the keeper from this process, which is to bring up an instance: its pid. 0, and nothing is done, where this one has a
+    thread or a socket, or its own words leave no room for a daemon's in lists of processes.
+
+    words: as `main.main` takes them. ready: the descriptor that it is to find as 3. log: its file.
+    """
+    from . import main as program
+    from .daemon import leave
+
+    longest = [*PROGRAM, "worker", "--state-dir", words[2], "--role", "worker-00"]
+    gc.collect()  # a connection that was forgotten is closed
+    if threading.active_count() > 1 or _has_socket() or _room() < sum(len(os.fsencode(word)) + 1 for word in longest):
+        return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+    except OSError:  # too many processes: whoever starts it as a program says so
+        return 0
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        _write_to(log)
+        os.dup2(ready, 3)
+        _close_but(3)
+        _call([*PROGRAM, *words], 0)
+        leave(program.main(words))
+    finally:
+        os._exit(70)
 
 
 def prepare(names: list[str], state_dir: StateDir) -> list[str] | None:
@@ -87,33 +134,68 @@ def _wait(name: str, read: int, state_dir: StateDir) -> list[str]:
     os.setsid()
     role = name.split("-")[0]
     _call([role, "--state-dir", state_dir.path, "--role", name])
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number != read:
-            try:
-                os.close(number)
-            except OSError:
-                pass  # the one the list was read by
+    _close_but(read)
     told = os.read(read, LONGEST)
     os.close(read)
     if not told:
         os._exit(0)
-    log = os.open(state_dir.log_file(role), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for number in (1, 2):
-        os.dup2(log, number)
-    os.close(log)
+    _write_to(state_dir.log_file(role))
     os.environ.pop("FLUXKV_URI", None)
     return told.decode("utf-8", "surrogateescape").split("\0")
 
 
-def _call(words: list[str]) -> None:
-    """Be called by what we do in lists of processes: the keeper's words are written over, as far as there is room."""
+def _write_to(path: str) -> None:
+    """What is said goes to a file."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+
+
+def _close_but(kept: int) -> None:
+    for number in map(int, os.listdir("/proc/self/fd")):
+        if number > 2 and number != kept:
+            try:
+                os.close(number)
+            except OSError:
+                pass  # the one the list was read by
+
+
+def _has_socket() -> bool:
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith("socket:") and int(number) > 2:
+                return True
+        except OSError:
+            continue  # the one the list was read by
+    return False
+
+
+def _words_at() -> tuple[int, int]:
+    """Where in memory this process's words stand."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    return int(fields[45]), int(fields[46])
+
+
+def _room() -> int:
+    """Bytes for the words of this process; 0 where they cannot be written over."""
     try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        begin, end = int(fields[45]), int(fields[46])
-        with open("/proc/self/cmdline", "rb") as file:
-            before = file.read()
-        at = before.index(b"\0keeper\0") + 1
+        begin, end = _words_at()
+        with open("/proc/self/mem", "r+b", buffering=0):
+            return end - begin
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _call(words: list[str], at: int = -1) -> None:
+    """Be called by what we do in lists of processes: the words from `at` on (-1: the keeper's) are written over, as far as there is
+    room."""
+    try:
+        begin, end = _words_at()
+        if at < 0:
+            with open("/proc/self/cmdline", "rb") as file:
+                at = file.read().index(b"\0keeper\0") + 1
         text = b"\0".join(os.fsencode(word) for word in words) + b"\0"
         if len(text) <= end - begin - at:
             with open("/proc/self/mem", "r+b", buffering=0) as memory:

@@ -42,9 +42,11 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
 
     If somebody else is starting it in the same moment, wait for theirs. owner: a process whose death ends the instance (0: none).
     """
+    from . import prefork
+
     read, write = os.pipe2(os.O_CLOEXEC)
-    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", "keeper", "--state-dir", state_dir.path, "--owner", str(owner),
-            "--ready-fd", "3"]  # fmt: skip
+    words = ["keeper", "--state-dir", state_dir.path, "--owner", str(owner), "--ready-fd", "3"]
+    argv = [sys.executable, "-P", "-m", "fluxkv.instances.main", *words]
     actions = [
         (os.POSIX_SPAWN_DUP2, write, 3),
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -52,7 +54,8 @@ def start_keeper(state_dir: StateDir, owner: int = 0) -> None:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     try:
-        os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True, setsigmask=())
+        if not prefork.keeper(words, write, state_dir.log_file("keeper")):
+            os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True, setsigmask=())
     finally:
         os.close(write)
     try:

@@ -45,12 +45,12 @@ class Fcfs:
 class Throughput(Fcfs):
     """`fcfs` for floods of short jobs: the same order, with more work placed ahead on the seats of running jobs.
 
-    ahead: seconds of work (fcfs: 0.12); in a flood an agent of such an instance reports ten times a second. A match of its own for
+    ahead: seconds of work (fcfs: 0.12); in a flood an agent of such an instance reports four times a second. A match of its own for
     equal jobs would save a tenth of 4 us a job, where a whole job costs the worker some 200: there is none.
     """
 
     __slots__ = ("ahead_s",)
 
-    def __init__(self, queue_depth: int | None = None, ahead: float = 0.5) -> None:
+    def __init__(self, queue_depth: int | None = None, ahead: float = 1.0) -> None:
         super().__init__(queue_depth)
         self.ahead_s = ahead

@@ -86,3 +86,47 @@ def test_none_outlives_its_keeper(place: StateDir) -> None:
             poller.register(fd, select.POLLIN)
             assert poller.poll(30_000)
             os.close(fd)
+
+
+STARTER = """
+import os, socket, sys, threading
+from fluxkv.instances import main, prefork
+held = open(os.devnull)
+if sys.argv[-1] == "socket":
+    other = socket.socket()
+elif sys.argv[-1] == "thread":
+    threading.Thread(target=sys.stdin.read, daemon=True).start()
+def be(words):
+    fds = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in range(4, 50) if os.path.exists(f"/proc/self/fd/{fd}"))
+    args = open("/proc/self/cmdline").read().strip(chr(0)).split(chr(0))
+    os.write(3, repr((words, args, fds, os.getsid(0) == os.getpid(), os.environ["KEPT"])).encode())
+    print("said", flush=True)
+    return 7
+main.main = be
+read, write = os.pipe()
+pid = prefork.keeper(["keeper", "--state-dir", "/s", "--owner", "5", "--ready-fd", "3"], write, sys.argv[1])
+os.close(write)
+if pid:
+    print(os.read(read, 9999).decode())
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+else:
+    print("none")
+"""
+
+
+@pytest.mark.parametrize("how", ["", "socket", "thread", "short"])
+def test_start_forks_its_keeper_where_nothing_would_be_shared(tmp_path: Path, how: str) -> None:
+    log, room = "log", [] if how == "short" else ["room for the words that a daemon has" * 5]
+    script = tmp_path / "x"
+    script.write_text(STARTER)
+    done = subprocess.run(
+        [sys.executable, os.path.relpath(script, tmp_path), log, *room, how], cwd=tmp_path, env={**os.environ, "KEPT": "k"},
+        stdin=subprocess.PIPE, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    if how:
+        assert (done.stdout, done.stderr) == ("none\n", "")
+        return
+    words = ["keeper", "--state-dir", "/s", "--owner", "5", "--ready-fd", "3"]
+    args = ["python", "-P", "-m", "fluxkv.instances.main", *words]
+    assert done.stdout.splitlines() == [repr((words, args, [], True, "k")), "7"]
+    assert (tmp_path / log).read_text() == "said\n"
