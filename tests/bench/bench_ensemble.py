@@ -8,19 +8,21 @@ import subprocess
 import time
 from typing import Any
 
-from rig import PROGRAM, Figure, Meter, Rig, figure, instance, rss_mib, yardsticks
+from rig import PROGRAM, Figure, Meter, Rig, Spent, figure, instance, rss_mib, yardsticks
 
 import fluxkv
 from fluxkv.instances.ensemble_view import EnsembleView
 
 SLOTS = 8
 BUDGET = 0.45  # of spawn and wait in turn, with all that there is to start and to end
+WORK = 1.1  # of what the flat instance takes: what eight children cost to start and to end, less what is told together
 WAIT_S = 600.0
 
 
 def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
     """members: `true` jobs, an eighth of them a child's part. submitted: members of an ensemble that is only submitted."""
     flat: list[float] = []
+    work: list[tuple[float, float]] = []  # processor seconds: the flat instance's, the ensemble's; with clients and tasks
     whole: list[float] = []
     inside: list[float] = []
     bare: list[float] = []
@@ -32,11 +34,14 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
         client.submit(["true"]).wait(30)
         for _ in range(repeats):
             before, meter = yardsticks(0.7), Meter()
+            spent = Spent()
             start = time.perf_counter()
             failed += sum(not one.ok for one in client.wait(client.submit_many([["true"]] * members), WAIT_S))
             flat.append(members / (time.perf_counter() - start))
+            of_flat = spent.seconds()
             between = yardsticks(0.7)
             flat[-1] /= (before[0] + between[0]) / 2
+            spent = Spent()
             version, start = client.store.meta().version, time.perf_counter()
             done = subprocess.run(
                 [PROGRAM, "ensemble", "run", f"--per-node={SLOTS}", f"--cc=1-{members}", "true"], env=rig.environment(),
@@ -45,6 +50,7 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
             seconds = time.perf_counter() - start
             if done.returncode:
                 raise RuntimeError(done.stderr[-500:])
+            work.append((of_flat, spent.seconds()))
             after = yardsticks(0.7)
             busy.append(meter.note() or "others idle")
             bare.append((between[0] + after[0]) / 2)
@@ -65,6 +71,8 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
         figure(f"{text}: beside the flat instance (equal is 1)",
                [one / other / ratio for one, other, ratio in zip(whole, bare, flat, strict=True)], "x", 1.0, better="higher",
                note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in flat)),
+        figure(f"{text}: processor time beside the flat instance's (equal is 1)", [one / other for other, one in work], "x", WORK,
+               note="; ".join(f"{one:.1f} s to {other:.1f} s" for other, one in work)),
         figure(f"{text}: commits of the instance around it", commits, "", 30),
         figure(f"{text}: members that failed", failed, "jobs", 0),
         memory, *_submitted(submitted),

@@ -212,6 +212,24 @@ def _ours() -> float:
     return _gone_s + _spent([os.getpid(), *(pid for pid, _ in processes_of(os.environ["XDG_STATE_HOME"]))])
 
 
+class Spent:
+    """Processor time, of us and of all that is ours, since it was made. By the clock whoever has more processes gets more of a busy
+    machine. Exact to the kernel's tick: whoever ends is reaped by one of us."""
+
+    def __init__(self) -> None:
+        self._there = {pid for pid, _ in processes_of(os.environ["XDG_STATE_HOME"])}
+        self._at = _ours()
+
+    def seconds(self) -> float:
+        """When all processes that came since have ended, which is waited for."""
+        deadline = time.monotonic() + _START_S
+        while left := [one for one in processes_of(os.environ["XDG_STATE_HOME"]) if one[0] not in self._there]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"still running: {left}")
+            time.sleep(0.05)
+        return _ours() - self._at
+
+
 def _spent(pids: list[int]) -> float:
     total = 0.0
     for pid in pids:
