@@ -76,23 +76,40 @@ def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None
     store: of the instance around it. over: the child's job has ended, so that its files may be read. Raises `Unavailable` (code
     server-away) where it has a server that does not answer.
     """
-    found = _beside(store, namespace)
-    if isinstance(found, Door):
-        return _through(found, namespace, over or _is_copied(store))
-    if found is not None:
-        found.close()
-    return "" if found is not None else None
+    found = _look(store, namespace, over)
+    if found is None or isinstance(found, str):
+        return found
+    found.close()
+    return ""
 
 
 def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | None:
     """The child's journal, opened; else as `server_of`."""
-    found = _beside(store, namespace)
-    if not isinstance(found, Door):
+    found = _look(store, namespace, over)
+    if not isinstance(found, str):
         return found
     from ..kvs.redis_store import open_store
 
-    server = _through(found, namespace, over or _is_copied(store))
-    return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+    return open_store(str(StoreUri(found, namespace)), patience_s=PATIENCE_S)
+
+
+def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
+    """The namespace on the store's own server, where its journal is there; else the URL of the child's own. What is handed up in
+    this very moment has no door any more, or its server has ended: then it is there by now."""
+    tried: Door | None = None
+    failed: Unavailable | None = None
+    for _ in range(2):
+        found = _beside(store, namespace)
+        if found is not None and not isinstance(found, Door):
+            return found
+        if found is not None and found != tried:
+            try:
+                return _through(found, namespace, over or _is_copied(store))
+            except Unavailable as error:
+                tried, failed = found, error
+    if failed is not None:
+        raise failed
+    return None
 
 
 def _beside(store: Store, namespace: str) -> Store | Door | None:

@@ -169,6 +169,29 @@ def test_who_is_on_the_way_is_found_by_its_door(tmp_path: Path) -> None:
     assert whereabouts.server_of(above, "/ƒA/ƒC") is None
 
 
+@pytest.mark.parametrize("moment", ["between journal and door", "between door and server"])
+def test_a_journal_that_arrives_while_somebody_looks_is_found(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    source, target = history(), MemoryStore(MemoryServer(), PATH)
+    whereabouts.leave_door(target, whereabouts.Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot"))
+    above = MemoryStore(target.server, "/")
+    name = "read_door" if moment == "between journal and door" else "_through"
+    work = getattr(whereabouts, name)
+
+    def arrives(*args: Any) -> Any:
+        handed(source, target)
+        return work(*args)
+
+    for look in (whereabouts.server_of, whereabouts.store_of):
+        target.server.tables.instances.pop(PATH, None)
+        target.server.tables.streams.clear()
+        whereabouts.leave_door(target, whereabouts.Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot"))
+        monkeypatch.setattr(whereabouts, name, arrives)
+        found = look(above, PATH)
+        monkeypatch.undo()
+        assert found is not None
+        assert found == "" or found.meta().version == source.meta().version  # type: ignore[union-attr]
+
+
 def test_files_stay_until_the_journal_is_seen_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = MemoryServer()
     share("handover-files", server)
