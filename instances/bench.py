@@ -38,6 +38,7 @@ class Bench:
         self._row: dict[str, int] = {}  # queue -> plans that failed since one did not
         self._said: dict[str, float] = {}
         self._planned: list[str] = []
+        self._held_up: list[tuple[int, Failure]] = []  # the first job of each queue that rests
 
     def failed(self, why: str, now: float, job: int = 0) -> str:
         """A plan was broken off, at this job or else at the one read last. What is to be said, "" if it was said lately."""
@@ -77,14 +78,18 @@ class Bench:
             feed.out, feed.read = out, self.read
         found = [feed for feed in feeds if (rest := self.queues.get(feed.queue)) is None or rest.until <= self.now]
         self._planned = [feed.queue for feed in found]
+        self._held_up = [(feed.key[2], self.queues[feed.queue]) for feed in feeds if feed not in found and feed.key[2]]
         self.read[:] = 0, self._planned[0] if found else ""
         return found
 
     def waits(self) -> Iterator[Wait]:
-        """Why those that sit out wait."""
+        """Why those that sit out wait, and the first of a queue that rests."""
         for job, failure in self.jobs.items():
             if failure.until > self.now:
                 yield Wait(job, Code.FAULTY, f"no plan can be made with it: {failure.why}", "policy")
+        for job, failure in self._held_up:
+            if failure.until > self.now and job not in self.jobs:
+                yield Wait(job, Code.FAULTY, f"no plan of its queue can be made: {failure.why}", "policy")
 
     def due(self, now: float) -> float:
         """When somebody is to be looked at again, 0.0 if nobody is. Whose time is over waits for the next plan: while none is made,

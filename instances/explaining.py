@@ -21,7 +21,7 @@ from ..schedulers.resources import Pool
 from ..schedulers.timeline import overlap
 from .outlook import ENDLESS, LASTING, Outlook, policy_name
 from .plan_inputs import compiled, line_of, place_in_line, pool_of
-from .views import has_node
+from .views import nodes_of_queues
 
 NO_REASON = Reason("", "", "")
 
@@ -189,13 +189,14 @@ def _lines(state: State, job: Job) -> dict[str, list[Job]]:
     """Jobs in line: of its own line under "", of others that share a node with it under their queues."""
     own = line_of(state, job.queue)
     found: dict[str, list[Job]] = {}
-    nodes = _nodes_of(state, own)
+    ranks = nodes_of_queues(state) if len(state.rules.queues) > 1 else {}
+    mine = ranks.get(own, frozenset())
     for other in state.active():
         if other.state == SCHED and other.priority > 0 and other.granted is None and other.id != job.id:
             line = line_of(state, other.queue)
             found.setdefault("" if line == own else line, []).append(other)
     return {
-        line: jobs for line, jobs in found.items() if not line or (state.may_start(line) and nodes & _nodes_of(state, line))
+        line: jobs for line, jobs in found.items() if not line or (state.may_start(line) and mine & ranks.get(line, frozenset()))
     }  # fmt: skip
 
 
@@ -204,9 +205,3 @@ def _before(job: Job, others: Iterable[Job]) -> tuple[int, ...]:
     if not job.priority:  # held: all are before it, and none matters
         return ()
     return tuple(other.id for other in sorted(others, key=place_in_line) if place_in_line(other) < mine)
-
-
-def _nodes_of(state: State, queue: str) -> frozenset[int]:
-    """The ranks that a queue's jobs may have."""
-    rules = state.rules.of(queue)
-    return frozenset(rank for rank, node in state.nodes.items() if rules is not None and has_node(rules, node))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..journal.claims import Claim
 from ..journal.config import QueueRules
@@ -16,6 +16,10 @@ from ..journal.node import Node
 from ..journal.rset import NodeRecord, ResourceSet, allocated_set
 from ..journal.state import State
 from ..kvs.errors import Rejected
+
+if TYPE_CHECKING:
+    from ..journal.resource_graph import ResourceGraph
+    from ..schedulers.resources import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +130,31 @@ def queues_of(state: State) -> tuple[QueueView, ...]:
     )
 
 
-def has_node(rules: QueueRules, node: Node) -> bool:
-    """Whether the jobs of a queue (not a virtual one: ask for its parent) may have this node."""
-    return f"+{rules.name}" in node.properties if rules.hosts else set(rules.requires) <= set(node.properties)
+def nodes_of_queues(state: State) -> dict[str, frozenset[int]]:
+    """queue -> the ranks that its jobs may have. In a graph a property may be of what is above or inside of nodes."""
+    found: dict[str, frozenset[int]] = {}
+    pool: Pool | None = None
+    for name, queue in state.rules.queues.items():
+        own = state.rules.queues[queue.parent] if queue.parent else queue
+        wanted = [f"+{own.name}"] if own.hosts else list(own.requires)
+        if state.graph is None or not _beside_nodes(state.graph, wanted):
+            found[name] = frozenset(rank for rank, node in state.nodes.items() if set(wanted) <= set(node.properties))
+            continue
+        from ..schedulers.request import compile_request
+        from .plan_inputs import usable_pool
+
+        pool = pool or usable_pool(state)[0]
+        core = {"type": "slot", "count": 1, "label": "task", "with": [{"type": "core", "count": 1}]}
+        system = {"constraints": {"properties": wanted}}
+        matching = pool.matching(compile_request({"resources": [core], "attributes": {"system": system}}))
+        found[name] = frozenset(node.rank for at, node in enumerate(pool.nodes) if matching >> at & 1)
+    return found
+
+
+def _beside_nodes(graph: ResourceGraph, names: Iterable[str]) -> bool:
+    """Is one of these a property of something else than a node?"""
+    wanted, columns = set(names), graph.columns
+    return any(columns.type(at) != "node" and not wanted.isdisjoint(own) for at, own in columns.properties.items())
 
 
 def job_R(state: State, job: Job) -> ResourceSet | None:

@@ -159,7 +159,8 @@ def chosen(state: State, include: str | None, queue: str | None) -> list[Node]:
         for name in names:
             if name not in state.queues:
                 raise Rejected(f"queue {name!r}: no such queue", code="no-such-queue", hint=f"there are {', '.join(state.queues)}")
-        nodes = [node for node in nodes if set(names).intersection(queues_of(state, node) or state.queues)]
+        queues = queues_of(state)
+        nodes = [node for node in nodes if set(names).intersection(queues[node.rank] or state.queues)]
     return nodes
 
 
@@ -173,16 +174,15 @@ def _targets(text: str) -> set[int | str]:
         return set(expand(text))
 
 
-def queues_of(state: State, node: Node) -> tuple[str, ...]:
-    """The named queues whose jobs may run on a node."""
-    from ..instances.views import has_node
+def queues_of(state: State) -> dict[int, tuple[str, ...]]:
+    """rank -> the named queues whose jobs may run there."""
+    from ..instances.views import nodes_of_queues
 
-    found = []
-    for name, queue in state.rules.queues.items():
-        own = state.rules.queues[queue.parent] if queue.parent else queue
-        if has_node(own, node):
-            found.append(name)
-    return tuple(found)
+    found: dict[int, list[str]] = {rank: [] for rank in state.nodes}
+    for name, ranks in nodes_of_queues(state).items():
+        for rank in ranks:
+            found[rank].append(name)
+    return {rank: tuple(names) for rank, names in found.items()}
 
 
 def sets(nodes: Iterable[Node]) -> dict[str, list[Part]]:
@@ -218,11 +218,12 @@ def list_rows(state: State, nodes: list[Node], names: list[str], fields: set[str
     """Rows of the scheduler's view, one a state, or more where a format tells nodes apart."""
     found = sets(nodes)
     by_queue, by_property = "queue" in fields, fields.intersection({"properties", "propertiesx"})
+    by_rank = queues_of(state) if by_queue or by_property else {}
     rows: list[Row] = []
     for name in names:
         groups: dict[Hashable, Row] = {}
         for part in found[name]:
-            queues = queues_of(state, part.node) if by_queue or by_property else ()
+            queues = by_rank.get(part.node.rank, ())
             own = tuple(one for one in part.node.properties if not one.startswith("+")) if by_property else ()
             key = (queues if by_queue else (), own)
             groups.setdefault(key, Row(name, [], queues=queues, properties=own)).parts.append(part)

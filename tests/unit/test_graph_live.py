@@ -13,6 +13,7 @@ from worker_rig import Rig, jobspec
 from fluxkv.instances import child, resource_files, views
 from fluxkv.instances.graph_use import use_of
 from fluxkv.instances.reactor import Answered, Entries, Lead, Write
+from fluxkv.instances.views import nodes_of_queues
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_graph, decide_hosts, snapshot
 from fluxkv.journal.claims import Claim, Draw
@@ -36,7 +37,7 @@ from fluxkv.schedulers.tree.pooling import compact
 from fluxkv.schedulers.tree.record import to_record
 from fluxkv.tools.eventview import describe
 from fluxkv.tools.explainpending import out_of_use
-from fluxkv.tools.resourceview import STATUS_DEFAULT, status_rows
+from fluxkv.tools.resourceview import STATUS_DEFAULT, chosen, list_rows, status_rows
 
 POWER = "/cluster0/rack0/power0"
 QUEUES = {
@@ -359,6 +360,22 @@ def test_properties_set_at_run_time_are_seen_at_once(rig: Rig) -> None:
     for name, target in (("a|b", [3]), ("+a", [3])):
         with pytest.raises(Rejected, match=r"property|queue"):
             decide_graph.properties(rig.state, [], target, {name: ""}, (), rig.now)
+
+
+def test_a_queue_may_ask_for_what_racks_have() -> None:
+    config = {"queues": {"even": {"requires": ["even"]}, "one": {"requires": ["one"]}, "below": {"parent": "even"}, "all": {}},
+              "policy": {"jobspec": {"defaults": {"system": {"queue": "all"}}}}}  # fmt: skip
+    rig = Rig(4, config=config, tree=racks())
+    change(rig, lambda s: decide_graph.properties(s, [], [1], {"one": ""}, (), rig.now))
+    change(rig, lambda s: decide_graph.properties(s, ["/cluster0/rack1"], [], {"even": ""}, (), rig.now))
+    state = rig.journal.at()
+    assert nodes_of_queues(rig.state) == nodes_of_queues(state)
+    assert nodes_of_queues(state) == {"even": {2, 3}, "one": {1}, "below": {2, 3}, "all": {0, 1, 2, 3}}
+    assert [node.rank for node in chosen(state, None, "even")] == [2, 3]
+    rows = list_rows(state, chosen(state, None, None), ["all"], {"queue"})
+    assert {row.queues: [part.node.rank for part in row.parts] for row in rows} == {
+        ("all",): [0], ("one", "all"): [1], ("even", "below", "all"): [2, 3]
+    }  # fmt: skip
 
 
 def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:

@@ -12,7 +12,7 @@ from fluxkv.journal.claims import Claim
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import RUN, SCHED
 from fluxkv.schedulers.fcfs import Fcfs
-from fluxkv.schedulers.policy import Decision, Pending, Place, Wait
+from fluxkv.schedulers.policy import Code, Decision, Pending, Place, Wait
 from fluxkv.schedulers.resources import Pool
 
 ONE = Claim(0, 1, 0, 0, 1)
@@ -161,3 +161,23 @@ def test_a_policy_that_always_fails_is_asked_less_and_less_and_other_queues_go_o
     rig.turn(seconds=700.0)
     rig.turn(seconds=1.0)
     assert {rig.job(id).state for id in bad} & {RUN}
+
+
+def test_where_a_policy_fails_before_it_reads_a_job_the_first_in_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(2)
+
+    def plan(*args: object) -> Iterator[Decision]:
+        raise ZeroDivisionError("bad policy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fcfs, "plan", plan)
+        jobs = [rig.submit(jobspec()) for _ in range(3)]
+        for _ in range(20):
+            rig.turn(seconds=0.5)
+        first, *others = (rig.job(id) for id in jobs)
+        assert first.reason[0] == Code.FAULTY
+        assert "no plan of its queue can be made: it raised ZeroDivisionError: bad policy" in first.reason[1]
+        assert all(job.reason[0] != Code.FAULTY for job in others)
+    for _ in range(200):
+        rig.turn(seconds=1.0)
+    assert {rig.job(id).state for id in jobs} == {RUN}
