@@ -15,6 +15,7 @@ from ..kvs.errors import FluxkvError, Unavailable
 from .whereabouts import beside
 
 if TYPE_CHECKING:
+    from ..journal.job import Job
     from ..journal.log import Journal
     from ..journal.state import State
     from ..kvs.port import Store
@@ -37,6 +38,18 @@ def way_on(store: Store) -> str:
     *outer, job = steps
     where = f"--instance /{'/'.join(outer)} " if outer else ""
     return f"fluxkv {where}batch --resume {job.partition('.')[0]} goes on with {what}"
+
+
+def way_on_with(job: Job, journal: Journal) -> str:
+    """The same of a job that was an instance, and is over: an ensemble's members are submitted again. journal: that has the job."""
+    from ..journal.ids import f58
+    from .job_path import command_of
+
+    space = journal.store.namespace
+    where = "" if space == "/" else f"--instance {space} "
+    if command_of(job, journal)[2:4] == ["fluxkv", "ensemble"]:
+        return f"fluxkv {where}ensemble rerun {f58(job.id)} submits again what did not run to an end"
+    return f"fluxkv {where}batch --resume {f58(job.id)} goes on with it"
 
 
 def remark(journal: Journal, state: State) -> str:

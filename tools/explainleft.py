@@ -45,9 +45,6 @@ def inside(job: Job, journal: Journal) -> str:
         return ""
     if not left:
         return ""
-    return f"{count(left, 'job')} in it had not ended; fluxkv {_where(journal)}batch --resume {f58(job.id)} goes on with it"
+    from ..instances.left_behind import way_on_with
 
-
-def _where(journal: Journal) -> str:
-    space = journal.store.namespace
-    return "" if space == "/" else f"--instance {space} "
+    return f"{count(left, 'job')} in it had not ended; {way_on_with(job, journal)}"

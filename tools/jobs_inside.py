@@ -33,7 +33,7 @@ def show_below(
     from . import render
 
     for job, here, inside, state, found, view in _inside(journal, chosen, options, choose, path, level):
-        render.out(f"\n{here}:{_left(job, state, here)}")
+        render.out(f"\n{here}:{_left(job, state, journal, inside)}")
         show(state, found, view, options)
         show_below(inside, found, options, choose, show, f"{here}/", level + 1)
 
@@ -100,7 +100,7 @@ def _listed(
     from .reading import load
 
     try:
-        state, now = load(inside)
+        state, now = load(inside, remarks=False)
     except (Corrupt, Unavailable) as error:
         render.say(f"fluxkv: {path}: {error}")
         return None
@@ -113,11 +113,12 @@ def _listed(
     return state, found, view
 
 
-def _left(job: Job, state: State, path: str) -> str:
+def _left(job: Job, state: State, journal: Journal, inside: Journal) -> str:
     """What a heading says of an instance that was ended before its jobs were: what they show is the last that was known; and what
-    to do about those of one that can be gone on with from here."""
+    to do about those of one that can be gone on with. journal: that has the job; inside: its own."""
+    from ..instances.left_behind import way_on_with
     from ..journal.job import ACTIVE, INACTIVE, NEW
 
-    left = state.count(ACTIVE | NEW) if job.state == INACTIVE else 0
-    hint = "" if "/" in path else f"; fluxkv batch --resume {path} runs them"
+    left = state.count(ACTIVE | NEW) if job.state == INACTIVE or inside.meta.sealed else 0
+    hint = f"; {way_on_with(job, journal)}" if left and not journal.meta.sealed else ""
     return f" (it ended before {left} of its jobs{hint})" if left else ""

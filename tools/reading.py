@@ -55,8 +55,9 @@ def gc_paused() -> Iterator[None]:
             gc.freeze()
 
 
-def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
-    """(state, time in Unix seconds): now, or as of the moment `at` names."""
+def load(journal: Journal, at: str | None = None, *, remarks: bool = True) -> tuple[State, float]:
+    """(state, time in Unix seconds): now, or as of the moment `at` names; at the latest when it ended, of an instance that did
+    before its jobs. remarks: that is said."""
     if not at:
         with gc_paused():
             state, now = journal.look(), journal.store.now()
@@ -64,7 +65,8 @@ def load(journal: Journal, at: str | None = None) -> tuple[State, float]:
             from ..instances.left_behind import remark
 
             if text := remark(journal, state):
-                journal.warn(text)
+                if remarks:
+                    journal.warn(text)
                 now = min(now, float(journal.meta.sealed))  # nothing of it has run since
         return state, now
     from .target import parse_moment

@@ -174,7 +174,7 @@ def _settings(directory: Any, options: dict[str, Any], running: bool) -> dict[st
     redis, unsafe = options["redis"], options["unsafe"]
     known = os.path.exists(directory.instance_file)
     if known:
-        refuse_changes(directory, options)
+        refuse_changes(directory, options, new_settings)
         settings: dict[str, Any] = directory.read()
     else:
         from ..journal.duration import parse_duration

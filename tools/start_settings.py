@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -89,15 +90,18 @@ def move_line(settings: dict[str, Any]) -> None:
         store.close()
 
 
-def refuse_changes(directory: Any, options: dict[str, Any]) -> None:
-    """What an instance that is there already keeps, whatever the command line says."""
+def refuse_changes(directory: Any, options: dict[str, Any], made: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What an instance that is there already keeps, whatever the command line says; saying the same again is no change.
+
+    made: the settings that a new instance would have with these options.
+    """
     if directory.read().get("join"):
         raise Rejected(
             f"{directory.path} is of a host that has joined an instance", code="joined",
             hint=f"fluxkv agent --state-dir {directory.path}",
         )  # fmt: skip
     given = [name for name in (*INVENTORY, "config", "conf") if options[name]]
-    if given:
+    if given and not ({"config", "conf"}.isdisjoint(given) and _is_same(directory.read(), made(options))):
         what = "-s" if given[0] == "size" else f"--{given[0]}"
         changes = "config" if given[0].startswith("conf") else "resources"
         raise Rejected(
@@ -106,6 +110,11 @@ def refuse_changes(directory: Any, options: dict[str, Any]) -> None:
             else "leave it out, or choose another --state-dir",
         )  # fmt: skip
     _refuse_fixed(directory, options)
+
+
+def _is_same(settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether these are the nodes that an instance was made with."""
+    return all(settings.get(name) == wanted.get(name) for name in ("R", "fake"))
 
 
 def _refuse_fixed(directory: Any, options: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ def test_detach_prints_the_uri_and_again_brings_up_what_is_dead(user: Any, place
     refused = user("start", "--detach", "--state-dir", place, "--cores", "8")
     assert refused.code == 1
     assert "--cores cannot change its resources" in refused.err
+    assert user.ok("start", "--detach", "--state-dir", place, "--cores", "2").splitlines()[-1] == uri  # as it was
     refused = user("start", "--detach", "--state-dir", place, "--policy", "easy")
     assert (refused.code, "--policy cannot change that (fcfs)" in refused.err) == (1, True)
     assert user.ok("start", "--detach", "--state-dir", place, "--policy", "fcfs").splitlines()[-1] == uri
