@@ -183,6 +183,9 @@ def _about_job(scheme: str, value: str, references: bool) -> Dependency:
             raise _bad(f"{scheme}:{value}", "#N names a job of this submission by its number") from None
     if value.startswith("#"):
         raise _bad(f"{scheme}:{value}", "#N names a job of the same submission, and there is none here")
+    if "/" in value:
+        hint = "name the job that the instance is, or submit it there: fluxkv --instance PATH submit"
+        raise _bad(f"{scheme}:{value}", "a job in another instance is nothing to wait for in this one", hint)
     try:
         id = parse_id(value)
     except Rejected as error:

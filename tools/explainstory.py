@@ -86,7 +86,9 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
     page.add("", f"and {len(told) - SHOWN} shorter ones" if len(told) > SHOWN else "")
     _limits(page, job, view)
     _resizing(page, job, view)
-    for kind, severity, note in job.exceptions[:SHOWN] if len(job.exceptions) > 1 else ():  # a single one is the cause
+    page.add("nodes", _resized(job, story))
+    told_so = len(job.exceptions) == 1 and job.exception is not None  # it is the cause, which has been said
+    for kind, severity, note in () if told_so else job.exceptions[:SHOWN]:
         page.add("exception", one_line(f"{kind}, severity {severity}{f': {note}' if note else ''}"))
     if len(tries) > 1 or job.requeued is not None:
         page.table("attempts", [_attempt(one, view.now) for one in tries[-SHOWN:]])
@@ -142,6 +144,18 @@ def _ended(job: Job, view: View) -> str:
     tries = f", in attempt {job.number}" if job.requeued is not None else ""
     ended = moment(job.t_inactive, now)
     return f"{name} {how}{ran}{tries}{f': {why}' if why else ''}; it ended {'' if ended == 'just now' else 'at '}{ended}."
+
+
+def _resized(job: Job, story: list[tuple[Commit, Event]]) -> str:
+    """How many nodes an attempt began with and has, if these differ: it grew, gave some back, or lost some."""
+    begun = 0
+    for _, event in story:
+        if event.subject == job.id and event.name == "alloc":
+            begun = len({claim[0] for claim in (event.context or {}).get("claims", ())})
+    now = len(set(job.ranks))
+    if not begun or not now or begun == now or job.state == CLEANUP:
+        return ""
+    return f"{begun} at first, {now} now; fluxkv job eventlog {f58(job.id)} has each step"
 
 
 def _total(job: Job, waited: list[Wait], tries: list[dict[str, Any]]) -> str:

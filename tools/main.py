@@ -226,4 +226,7 @@ def _show(error: FluxkvError) -> None:
     if error.hint:
         from .job_paths import from_here
 
-        click.echo(f"  {from_here(error.hint)}", err=True)
+        mine = os.environ.get("FLUX_ENCLOSING_ID")
+        outside = bool(mine) and error.code == "no-such-job" and f"job {mine}:" in str(error)
+        hint = "it is the job that this instance is: fluxkv --parent COMMAND acts around it" if outside else from_here(error.hint)
+        click.echo(f"  {hint}", err=True)

@@ -91,6 +91,7 @@ def test_normal_form(given, normal):
         ("string:foo?type=out", "no scheme is called 'string'"),
         ("string:foo?type=out&scope=user", "no scheme is called 'string'"),
         ("afterok:nonsense", "bad job id"),
+        ("afterok:ƒA/ƒB", "another instance"),
         ("afterok:", "it is empty"),
         ("afterok:0", "id 0"),
         ("afterok:ƒ2,afterok:ƒ3", "all(afterok:ID,afterok:ID)"),
