@@ -11,7 +11,7 @@ from typing import Any
 
 from ..journal.decide import Decision
 from ..journal.ids import parse_id
-from ..journal.job import Job
+from ..journal.job import RUN, Job
 from ..journal.log import Journal
 from ..journal.rset import NodeRecord
 from ..journal.state import State
@@ -50,6 +50,8 @@ class ParentClaims:
         job = parent.jobs.get(self._job)
         if job is None or not job.holds or job.attempt != self._attempt:
             return  # its next words, or the end of the tasks that we are, settle it
+        if job.state != RUN or job.exception is not None:
+            return  # it ends as a whole: nodes whose tasks are over first are not lost, and their jobs are for who goes on
         nodes, leaving, claims = _granted(parent, job)
         grant = Grant(nodes, leaving, claims, parent.graph)
         journal, state = self._up_to_date(self._store)

@@ -331,3 +331,13 @@ def test_what_nodes_share_stays_with_those_that_stay() -> None:
     outer.over(id)
     outer.turn()
     assert outer.state.drawn == {}
+
+
+def test_a_node_that_ends_first_where_all_of_the_job_ends_is_no_lost_one(outer: Site, inner: Inside) -> None:
+    """Else what ran there would fail by it, in the moment before its instance is ended, and nobody would go on with it."""
+    job = inner.running_on(1)
+    outer.do(decide.raise_exception(outer.journal.load(), inner.id, "cancel", 0, "", 1, outer.now))
+    outer.turn()
+    part_over(outer, inner.id, 1)
+    inner.look()
+    assert (inner.job(job).state, inner.job(job).exception) == (RUN, None)
