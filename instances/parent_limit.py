@@ -45,6 +45,7 @@ class ParentLimit:
         self._seen = int(settings.get("since") or 0)  # what follows has not been read
         self._end = float(settings["R"]["execution"].get("expiration") or 0.0)
         self._sure = time.monotonic()
+        self._touched = 0  # the last version that says something of the job, where that was looked for
 
     def look(self) -> bool:
         """Say the new end if it has moved; whether anything was said of the job since the last look (or may have been). A parent
@@ -62,7 +63,7 @@ class ParentLimit:
             if found is not None and found != self._end:
                 self._say([["resource-update", "resource", time.time(), {"expiration": found}]])
                 self._end = found
-            news, self._seen = bumped > self._seen or (not bumped and found is not None), max(tip, bumped)
+            news, self._seen = max(bumped, self._touched) > self._seen, max(tip, bumped)
             return news
         except FluxkvError:
             return False
@@ -79,4 +80,5 @@ class ParentLimit:
     def _fold(self) -> float | None:
         self._sure = time.monotonic()
         job = Journal(self._parent).look().jobs.get(self._job)
+        self._touched = job.commits[-1] if job is not None and job.commits else 0
         return job.expiration if job is not None and job.holds else None

@@ -81,6 +81,26 @@ def test_a_guard_that_is_gone_and_a_journal_that_is_long(child: Child, how: str,
     assert child.ends == [wanted]
 
 
+def test_a_guard_that_is_gone_is_no_news_of_the_job(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the keepers of all children would fold both journals each minute, as long as their parent is busy with others."""
+    monkeypatch.setattr(parent_limit, "PRUNED", 0)
+    monkeypatch.setattr(parent_limit, "UNSURE_S", 0.0)
+
+    def others() -> None:
+        child.rig.submit(jobspec())
+        meta = child.rig.store.meta()
+        child.rig.store.prune_guards(meta.uid, meta.epoch, meta.version)
+
+    child.limit.look()
+    others()
+    assert not child.limit.look()
+    child.update(500.0)
+    others()
+    assert child.limit.look()
+    others()
+    assert not child.limit.look()
+
+
 def test_a_parent_that_is_away_is_asked_again(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = child.update(500.0)
 
