@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 BURST = 5.0
-FEW, MANY = 4, 300  # attempts held: no flood can come of so few; facts: so many wait for no company
+FEW, MANY = 4, 100  # attempts held: no flood can come of so few; facts: so many wait for no company
 KINDS = ("start", "over", "unstarted", "timeout", "script", "exit")
 
 

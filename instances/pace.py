@@ -20,7 +20,7 @@ class Pace(NamedTuple):
 
 
 USUAL = Pace()
-FLOOD = Pace(0.25, 0.05, 5.0)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
+FLOOD = Pace(0.5, 0.1, 5.0)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
 
 
 def pace_of(settings: Mapping[str, Any]) -> Pace:

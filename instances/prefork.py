@@ -31,16 +31,17 @@ _waiting: dict[str, _Waiting] = {}  # by the daemon's name
 
 def keeper(words: list[str], ready: int, log: str) -> int:
     """Fork the keeper from this process, which is to bring up an instance: its pid. 0, and nothing is done, where this one has a
-    thread or a socket, or its own words leave no room for a daemon's in lists of processes.
+    thread or a socket, has taken something out of its environment (a password: a copy's would still be shown with it), or its own
+    words leave no room for a daemon's in lists of processes.
 
     words: as `main.main` takes them. ready: the descriptor that it is to find as 3. log: its file.
     """
     from . import main as program
     from .daemon import leave
 
-    longest = [*PROGRAM, "worker", "--state-dir", words[2], "--role", "worker-00"]
+    longest = sum(len(os.fsencode(word)) + 1 for word in (*PROGRAM, "worker", "--state-dir", words[2], "--role", "worker-00"))
     gc.collect()  # a connection that was forgotten is closed
-    if threading.active_count() > 1 or _has_socket() or _room() < sum(len(os.fsencode(word)) + 1 for word in longest):
+    if threading.active_count() > 1 or _has_socket() or _has_hidden() or _room() < longest:
         return 0
     sys.stdout.flush()
     sys.stderr.flush()
@@ -169,6 +170,15 @@ def _has_socket() -> bool:
         except OSError:
             continue  # the one the list was read by
     return False
+
+
+def _has_hidden() -> bool:
+    """Whether the environment that we began with, which stays to be seen, has something that ours has not."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return any(pair.partition(b"=")[0] not in os.environb for pair in file.read().split(b"\0") if pair)
+    except OSError:
+        return True
 
 
 def _words_at() -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Fcfs:
 class Throughput(Fcfs):
     """`fcfs` for floods of short jobs: the same order, with more work placed ahead on the seats of running jobs.
 
-    ahead: seconds of work (fcfs: 0.12); in a flood an agent of such an instance reports four times a second. A match of its own for
+    ahead: seconds of work (fcfs: 0.12); in a flood an agent of such an instance reports twice a second. A match of its own for
     equal jobs would save a tenth of 4 us a job, where a whole job costs the worker some 200: there is none.
     """
 

@@ -127,7 +127,7 @@ def test_start_and_end_in_one_report_and_then_the_ack(rig: Rig) -> None:
     assert not rig.agent.placed
 
 
-@pytest.mark.parametrize(("pace", "reports"), [(USUAL, (15, 30)), (FLOOD, (5, 7))])
+@pytest.mark.parametrize(("pace", "reports"), [(USUAL, (15, 30)), (FLOOD, (2, 3))])
 def test_ends_of_a_flood_are_reported_together(pace: Pace, reports: tuple[int, int]) -> None:
     """A hundred jobs that end 4 ms apart: a few at once, then so often as the pace says; what comes alone goes out at once."""
     assert pace_of({"policy": "throughput"}) == FLOOD
