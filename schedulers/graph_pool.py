@@ -59,7 +59,7 @@ class GraphPool(Pool):
 
     @property
     def idle(self) -> int:
-        return self._idle & ~self._occupied
+        return self._idle & ~self._occupied & ~self.marred
 
     # -- what the owner tells it
 
@@ -127,8 +127,10 @@ class GraphPool(Pool):
                 self._occupied &= ~(1 << at)
 
     def _shade(self) -> None:
-        self._shaded, self._dim = 0, False
+        self._shaded, self._dim, self.marred = 0, False, 0
         for ordinal in self.dark:
+            if (at := self.layout.position[ordinal]) >= 0:
+                self.marred |= 1 << at
             self._shaded |= self.layout.spans[ordinal]
             if not self.layout.spans[ordinal] and self.layout.extent(self.layout.vertices[ordinal]).parts:
                 self._dim = True

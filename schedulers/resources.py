@@ -67,8 +67,8 @@ class Pool:
 
     __slots__ = (
         "_constraints", "_idle", "_layouts", "_masks", "_satisfiable", "_usable", "all_bits", "core_free", "dark", "down", "drawn",
-        "free", "gpu_free", "holders", "index", "inner", "match_policy", "nodes", "promised", "ranks", "timeline", "total",
-        "traverser",
+        "free", "gpu_free", "holders", "index", "inner", "marred", "match_policy", "nodes", "promised", "ranks", "timeline",
+        "total", "traverser",
     )  # fmt: skip
 
     def __init__(self, nodes: Iterable[Node], match_policy: str = "first") -> None:
@@ -88,7 +88,7 @@ class Pool:
         self.all_bits = (1 << len(self.nodes)) - 1
         #: Why a position is not usable: "drained", "offline" or another word; usable ones are absent.
         self.down: dict[int, str] = {}
-        self._usable = self._idle = self.all_bits
+        self._usable, self._idle, self.marred = self.all_bits, self.all_bits, 0  # marred: nodes in which something is down
         self._constraints: dict[bytes, int] = {}
         self._satisfiable: dict[bytes, Unmatched | None] = {}
         #: Who holds claims, as (job, when it ends or 0, claims): asked by policies that look ahead.
@@ -121,7 +121,7 @@ class Pool:
         new._constraints, new._satisfiable, new.holders, new.timeline = self._constraints, self._satisfiable, tuple, None
         new.promised = None
         new.core_free, new.gpu_free, new.down = list(self.core_free), list(self.gpu_free), dict(self.down)
-        new._usable, new._idle = self._usable, self._idle
+        new._usable, new._idle, new.marred = self._usable, self._idle, self.marred
         new.free = Stocks(*(stock.copy() for stock in self.free))
         new._masks = None if self._masks is None else (self._masks[0].copy(), self._masks[1].copy())
         new.match_policy, new.traverser, new._layouts = self.match_policy, self.traverser, self._layouts
@@ -381,13 +381,13 @@ class Pool:
             self._masks = Stock(self.core_free), Stock(self.gpu_free)
         return self._masks
 
-    def fits(self, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
-        """Would it fit with these counts on these positions (on top of its constraint)? None if so."""
+    def fits(self, request: Request, stocks: Stocks, among: int, all_up: bool = False) -> Unmatched | None:
+        """Would it fit with these counts on these positions (on top of its constraint)? None if so. all_up: were nothing down."""
         flat = request.flat
         if flat is None or self.is_special(request):
             from .tree.stand import search
 
-            got = search(self, request, among, empty=stocks is self.total, all_up=among == self.all_bits)
+            got = search(self, request, among, empty=stocks is self.total, all_up=all_up)
             return got if isinstance(got, Unmatched) else None
         among &= self.matching(request)
         if flat.nnodes:
@@ -404,7 +404,7 @@ class Pool:
         except KeyError:
             pass
         try:
-            short = self.fits(request, self.total, self.all_bits)
+            short = self.fits(request, self.total, self.all_bits, all_up=True)
         except Rejected:
             raise
         except Exception as error:  # one request must not end whoever takes in all others

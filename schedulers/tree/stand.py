@@ -17,7 +17,7 @@ from .match import Candidate
 from .needs import Need, of_request, ways
 from .policies import Policy
 from .spent import Spent
-from .vertices import Vertex
+from .vertices import Vertex, all_below
 
 if TYPE_CHECKING:
     from ..request import Request
@@ -40,7 +40,7 @@ class Stand:
         self.empty = empty
         self.limits = limits
         self.all_up = all_up
-        self.idle = pool.all_bits if empty else pool.idle
+        self.idle = (pool.all_bits if empty else pool.idle) & (-1 if all_up else ~pool.marred)
         self.stocks = pool.total if empty else pool.free
 
     def cores(self, at: int) -> int:
@@ -81,12 +81,13 @@ class Stand:
     def in_use(self, vertex: Vertex) -> bool:
         """Does anybody hold something of it, or below it, or is a node below out of use, so that nobody has all of it?"""
         pool, extent = self.pool, self.layout.extent(vertex)
-        if extent.nodes & ~self.among:
+        if extent.nodes & ~(self.among & self.idle):
+            return True
+        inside = pool.dark and not self.all_up and not extent.nodes  # of a node
+        if inside and any(one.ordinal in pool.dark for one in all_below(vertex, self.layout.subsystems)):
             return True
         if self.empty:
             return False
-        if extent.nodes & ~self.idle:
-            return True
         if pool.drawn and not extent.others.isdisjoint(pool.drawn):
             return True
         for at, cores, gpus, megabytes in extent.parts:

@@ -554,10 +554,10 @@ def test_a_child_has_what_its_job_was_given() -> None:
 
 
 def test_a_matcher_that_fails_on_a_request_ends_that_job_and_no_worker(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(pool: GraphPool, request: Request, stocks: Stocks, among: int) -> Unmatched | None:
+    def fails(pool: GraphPool, request: Request, stocks: Stocks, among: int, all_up: bool = False) -> Unmatched | None:
         if request.flat is None:
             raise RecursionError("too deep")
-        return Pool.fits(pool, request, stocks, among)
+        return Pool.fits(pool, request, stocks, among, all_up)
 
     monkeypatch.setattr(GraphPool, "fits", fails, raising=False)
     odd, plain = rig.submit(whole_rack()), rig.submit(jobspec())

@@ -488,6 +488,21 @@ def test_a_search_is_bounded() -> None:
     assert isinstance(pool.match(ask(slot({"min": 1}, vertex("store", 1)))), Unmatched)
 
 
+@pytest.mark.parametrize("policy", ["first", "low", "high", "lonodex", "locality"])
+@pytest.mark.parametrize("down", ["/cluster0/node0/socket1", "/cluster0/node0/nvme0"])
+def test_nobody_has_all_of_a_node_in_which_something_is_down(policy: str, down: str) -> None:
+    graph = recipe(("cluster", "node", 2), ("node", "socket", 2), ("socket", "core", 2), ("node", "nvme", 1))
+    whole = [vertex("node", 1, slot(1, vertex("core", 1)), exclusive=True), slot(1, vertex("node", 1))]
+    for resource in whole:
+        pool = pool_of(from_grug(graph), policy)
+        pool.set_vertex(down, 0, up=False)
+        assert [claim.rank for claim in got(pool, resource)] == [1]
+        assert isinstance(pool.match(ask(resource)), Unmatched)
+        assert pool.satisfiable(ask(resource)) is None
+        pool.set_vertex(down, 0, up=True)
+        assert [claim.rank for claim in got(pool, resource)] == [0]
+
+
 def test_what_is_down_inside_a_node_is_not_given() -> None:
     pool = pool_of(tree(racks=1, nodes=2, memories=1))
     socket = "/cluster0/rack0/node0/socket0"

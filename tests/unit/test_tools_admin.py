@@ -161,6 +161,7 @@ def test_kvs_lists(shell: Any) -> None:
 def test_status_of_an_instance_that_was_killed_whole_begins_with_the_way_out(tmp_path: Path, state: str) -> None:
     directory = StateDir(str(tmp_path))
     directory.create()
+    Path(directory.instance_file).write_text("{}")
     for role in ("server", "keeper", "worker-0"):
         Path(directory.run_file(role)).write_text(json.dumps({"pid": 7, "role": role.partition("-")[0]}))
     document = {"state": state, "problems": ["no server answers at X: why (what)", "1 nodes are drained"]}
