@@ -35,7 +35,7 @@ RARE_RESIZED: dict[str, float] = {
     "resizes asked for": 300, "grow": 50, "shrink": 50, "children at depth 3": 50, "tasks at depth 2": 20, "conflicts": 100,
 }  # fmt: skip
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
-FOUND = (525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246, DEEP + 1060)
+FOUND = (525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246, DEEP + 1060, RESIZED + 1006)
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 # And of those whose sites have instances at all levels.

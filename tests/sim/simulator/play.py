@@ -191,6 +191,19 @@ def release(world: Realm) -> None:
     for job in list(clients.view.active()):
         if job.urgency == 0 and job.state & (NEW | DEPEND | PRIORITY | SCHED):
             clients.say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, world.now), fresh=True)
+        if world.depth and world.root.site.resizes and outgrown(clients.view, job):  # the nodes for it were given back for good
+            clients.say(lambda state, id=job.id: decide.raise_exception(state, id, "cancel", 0, "", 1, world.now), fresh=True)
+            world.root.happened["larger than its instance"] += 1
+
+
+def outgrown(view: State, job: Job) -> bool:
+    """Whether a job that says so is really larger than all there is, by its jobspec's counts and the inventory's cores alone."""
+    if job.state != SCHED or job.reason[0] != "unsatisfiable" or job.jobspec is None:
+        return False
+    (top,) = job.jobspec["resources"]
+    nodes, slot = (top["count"], top["with"][0]) if top["type"] == "node" else (0, top)
+    each = [node.cores.bit_count() // slot["with"][0]["count"] for node in view.nodes.values()]  # slots that fit
+    return sum(slots >= slot["count"] for slots in each) < nodes if nodes else sum(each) < slot["count"]
 
 
 def settle(world: World, patience_s: float, *, explained: bool) -> None:
