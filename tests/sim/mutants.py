@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, attempts, child, commits, deadlines, fence, greeting, underway, witness, worker
+from fluxkv.instances import agent, attempts, child, child_inventory, commits, deadlines, fence, greeting, underway, witness, worker
 from fluxkv.instances import cron as cron_driver
 from fluxkv.instances.node_watch import NodeWatch
 from fluxkv.journal import decide, decide_cron, derive, derive_resize, fold_words, graph_edit, snapshot
@@ -362,8 +362,8 @@ def cut_off_goes_on(patch: Patch) -> None:
 
 @mutant("a child has its nodes whole, whatever its job was given there")
 def child_has_nodes_whole(patch: Patch) -> None:
-    honest = child.make_R
-    patch(child, "make_R", lambda rows: honest([(row[0], 15, *row[2:]) for row in rows]))
+    honest = child_inventory.NodeRecord
+    patch(child_inventory, "NodeRecord", lambda rank, host, cores, *rest: honest(rank, host, 15, *rest))
 
 
 @mutant("the child of a requeued job goes on in the namespace of its last attempt")

@@ -1,7 +1,7 @@
 """Planted faults are caught by the simulator's invariants, each by a seed that passes without it. See `hunts.py`.
 
-Seeds that are known to show a fault are tried first. Where production has changed and none does any more, others are, up to
-200: slow, until `CAUGHT` is brought up to date with what `make soak SOAK=sim SOAK_ARGS="-k fault" FLUXKV_SIM_ENOUGH=3` prints.
+Seeds that are known to show a fault are tried first. Where production has changed and none does any more, some others are: some
+seconds, until `CAUGHT` is brought up to date with what `make soak SOAK=sim SOAK_ARGS="-k fault" FLUXKV_SIM_ENOUGH=3` prints.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from hunts import caught
 from mutants import MUTANTS, Mutant
 from simulator.sites import DEEP, RESIZED
 
-HUNT = 200  # seeds, of which one has to show it
+HUNT = 30  # further seeds, of which one has to show it: whoever needs more hunts in `make soak`
 CAUGHT: dict[str, tuple[int, ...]] = {
     "guards-dropped": (5,), "stale-plan-accepted": (5,), "report-guard-dropped": (0,), "submit-guard-dropped": (6,),
-    "dedup-dropped": (0,), "epoch-ignored": (4,), "floor-ignored": (165, 98), "full-store-refuses-all": (69,),
-    "snapshot-off-by-one": (2,), "digest-stale": (2,), "cursor-moved-first": (85,), "acked-before-appended": (16,),
+    "dedup-dropped": (0,), "epoch-ignored": (4,), "floor-ignored": (165, 98), "full-store-refuses-all": (67,),
+    "snapshot-off-by-one": (2,), "digest-stale": (2,), "cursor-moved-first": (85,), "acked-before-appended": (47,),
     "losers-forgotten": (2,), "conflict-loser-applied": (0,), "taker-without-giver": (0,),
     "double-free": (32,), "policy-believed": (26,), "deadline-from-wall-clock": (0,), "released-before-all-ranks": (1,),
-    "recall-not-awaited": (5,), "spool-ignored": (20,), "hello-ignored": (0,), "used-before-hello": (2,),
-    "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (46,),
+    "recall-not-awaited": (5,), "spool-ignored": (4,), "hello-ignored": (0,), "used-before-hello": (3,),
+    "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (10,),
     "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
     "silence-counts-double": (DEEP + 21,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
     "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6),
@@ -33,11 +33,11 @@ RARE = {
 }
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", [one for one in MUTANTS if one.name in CAUGHT], ids=lambda one: one.name)
 def test_a_planted_fault_is_caught(mutant: Mutant) -> None:
     seeds = dict.fromkeys([*CAUGHT[mutant.name], *range(HUNT)])
-    assert any(caught(mutant, seed) for seed in seeds), f"{mutant.breaks}: shown by none of {len(seeds)} seeds"
+    assert any(caught(mutant, seed) for seed in seeds), f"{mutant.breaks}: shown by none of {len(seeds)} seeds; bring CAUGHT up to date"
 
 
 def test_none_is_left_out() -> None:

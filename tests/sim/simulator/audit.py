@@ -211,7 +211,8 @@ def physical(world: Realm, commits: list[Commit]) -> None:
         for name, job, _, context in commit.events:
             if name == "clean":
                 for run in diary.by_job.get(job, ()):
-                    if run.begun > at + SLACK_S and not letter_of(run.key):
+                    late = run.begun > at + SLACK_S and not letter_of(run.key)
+                    if late and not confessed(world, run, commits):
                         raise Broken(f"{run.key} begins though the job is over", job)
             if name == "free":
                 ranks = ids(context["ranks"]) if context and "ranks" in context else None
@@ -236,6 +237,20 @@ def physical(world: Realm, commits: list[Commit]) -> None:
                 ends = bounded or world.ends_at()  # with its instance, sooner
                 if not (silent or ends) and not world.faults.on("jump") and at < run.begun + run.limit_s - SLACK_S:
                     raise Broken(f"job {job} is ended by its limit of {run.limit_s} s after {at - run.begun:.3f} s", job)
+
+
+def confessed(world: Realm, run: Run, commits: list[Commit]) -> bool:
+    """Whether a run is of an order that went with a lost branch, and was begun before its node knew that: until that node's first
+    hello after the loss nothing else is placed on it, and that hello lists it, by which it is ended."""
+    attempt = run.key.rpartition(".")[0]
+    lost = [fork for fork in world.forks if attempt.partition(".")[2] in fork.lost]
+    if not lost:
+        return False
+    for commit in commits:
+        for name, subject, _, context in commit.events:
+            if name == "hello" and subject == f"node/{run.rank}" and commit.version > lost[0].kept:
+                return attempt in context.get("held", ()) and world.times[commit.id] >= run.begun
+    return False
 
 
 def no_leak(world: Realm, whole: State) -> None:
