@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from fluxkv.instances import agent, attempts, child, child_inventory, commits, deadlines, fence, greeting, underway, witness, worker
+from fluxkv.instances import (
+    agent,
+    attempts,
+    child,
+    child_inventory,
+    commits,
+    deadlines,
+    fence,
+    greeting,
+    underway,
+    witness,
+    worker,
+)
 from fluxkv.instances import cron as cron_driver
 from fluxkv.instances.node_watch import NodeWatch
 from fluxkv.journal import decide, decide_cron, derive, derive_resize, fold_words, graph_edit, snapshot
