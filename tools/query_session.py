@@ -69,8 +69,7 @@ class Session:
             return True
         if not words or words[0].startswith("#"):
             return True
-        name = words[0]
-        name = SHORT.get(name, name)
+        name = SHORT.get(words[0], words[0])
         if name in ("quit", "exit"):
             return False
         command = COMMANDS.get(name)
@@ -84,6 +83,8 @@ class Session:
         except FluxkvError as error:
             self.complain(f"{name}: ERROR: {error}")
         except OSError as error:
+            if isinstance(error, BrokenPipeError):  # who reads has gone
+                raise
             self.complain(f"{name}: ERROR: cannot read {error.filename}: {error.strerror}")
         self.out.flush()
         return True
@@ -357,7 +358,7 @@ class Session:
     def help(self, words: Sequence[str]) -> None:
         if len(words) > 1:
             raise Malformed
-        usages = {**{name: usage for name, (_, usage) in COMMANDS.items()}, "quit": ""}
+        usages = {name: usage for name, (_, usage) in COMMANDS.items()} | {"quit": ""}
         wanted = SHORT.get(words[0], words[0]) if words else ""
         if wanted and wanted not in usages:
             self.show(f"ERROR: unknown command: {words[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...journal.graph_checks import MOST
 from ..graph import read_jgf
 from .vertices import CONTAINMENT, Tree, Vertex, fault, preorder
 
@@ -17,7 +18,13 @@ def from_jgf(doc: Mapping[str, Any]) -> Tree:
     for outer, data in nodes:
         made[outer] = tree.add(_vertex(outer, data, len(made)))
     _link(tree, made, edges)
-    return tree.compile()
+    tree.compile()
+    for vertex in tree.vertices:
+        if not vertex.parents:
+            raise fault(f"{vertex.name} (id {vertex.outer}) is below no root", "graph.nodes")
+        if vertex.size > MOST:
+            raise fault(f"its size is above {MOST}", vertex.path() or vertex.name)
+    return tree
 
 
 def _vertex(outer: str, data: Mapping[str, Any], ordinal: int) -> Vertex:

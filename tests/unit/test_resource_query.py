@@ -198,6 +198,22 @@ def test_options_that_cannot_be(options: tuple[str, ...], error: str) -> None:
         typed("", *options)
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda nodes: nodes.append({"id": "9", "metadata": {"type": "node", "name": "lost9"}}), "lost9 .id 9. is below no root"),
+        (lambda nodes: nodes[1]["metadata"].update(size=10**30), "/cluster0/node1: its size is above"),
+    ],
+)
+def test_graphs_that_say_too_much(change: Any, error: str) -> None:
+    nodes = [{"id": str(n), "metadata": {"type": kind}} for n, kind in enumerate(("cluster", "node"))]
+    change(nodes)
+    edges = [{"source": "0", "target": "1", "metadata": {"subsystem": "containment"}}]
+    Path("bad.json").write_text(json.dumps({"graph": {"nodes": nodes, "edges": edges}}))
+    with pytest.raises(Rejected, match=error):
+        typed("", "-L", "bad.json", "-f", "jgf")
+
+
 def test_options_offer_what_there_is() -> None:
     """They are named twice so that --help need not load the matcher."""
     assert tuple(POLICIES) == resource_query_cmd.POLICIES
