@@ -11,7 +11,7 @@ from simulator.faults import ROLES
 from simulator.play import Failed, play
 from simulator.sites import DEEP, GRAPHS, RESIZED
 
-SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "500"))
+SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "320"))
 SHARES = 2  # files, so that several workers of pytest may have one each
 CHUNK = 10
 
