@@ -17,7 +17,7 @@ from ..journal.ids import encode, f58, parse_id
 from ..journal.job import INACTIVE
 from ..kvs.errors import Conflict, Rejected, Unavailable
 from ..kvs.keys import Keys
-from ..kvs.port import Appended, Store
+from ..kvs.port import Appended, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public
 from . import left_spool
@@ -107,7 +107,7 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: st
     """Make the journal in `store` that of the job that `settings` are of (`child.make_settings`); what it says by then. folder:
     where the state directory is, beside those of who had it before, if they were on this host.
 
-    Raises `Rejected` (alive; bad-config for a config it cannot have), `Unavailable` (forked), `Conflict` if others keep taking it.
+    Raises `Rejected` (alive; history-lost; bad-config for a config it cannot have), `Conflict` if others keep taking it.
     """
     from ..journal.log import Journal
 
@@ -122,15 +122,40 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: st
             raise Rejected(f"{store.namespace} is no instance of a job", code="no-instance-job")
         refuse_alive(above, owner, here)
         try:
+            if _adopted(store, settings):
+                continue
             _take(store, journal, state, settings, here, left_spool.reports(state, _left_by(owner, folder)))
             return state
         except Conflict:
             pass  # an old process wrote still, or somebody else is taking it up in this moment
-        except Rejected as error:
-            if error.code != "gone":
+        except (Rejected, Unavailable) as error:
+            if error.code not in ("gone", "forked"):  # just now somebody took it up, or noticed that some of it is lost
                 raise
         time.sleep(PAUSE_S * random.uniform(0.5, 2.0))
     raise Conflict(f"others keep taking up {store.namespace}", hint="try again")
+
+
+def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
+    """Whether what is left of a journal was adopted now: its server lost some of it, and whoever noticed that has fenced it.
+
+    Its own keepers are no more: nobody else ever will. Raises `Rejected` (code history-lost) where that is an operator's to say.
+    """
+    from . import forks, witness
+
+    meta = store.meta()
+    if not meta.fork:
+        return False
+    version = id_pair(meta.fork)[0]
+    lost = forks.missing(store, meta.fork, meta) or (version, version)
+    if settings.get("on_fork") != witness.ADOPT:
+        where = public(str(settings["uri"]))
+        raise Rejected(
+            f"the journal of {store.namespace} ends at version {meta.version}, and versions {lost[0]} to {lost[1]} are lost: it is "
+            "not gone on with until what is left has been adopted", code="history-lost",
+            hint=f"fluxkv ops adopt --uri '{where}' says what is lost, with --force it adopts the rest; then resume it again",
+        )  # fmt: skip
+    forks.adopt(store, lost, time.time(), "keeper", [f"{meta.fork}, of somebody who has fenced the journal"], meta)
+    return True
 
 
 def _left_by(owner: Owner, folder: str) -> list[str]:

@@ -55,6 +55,18 @@ def test_adoption_is_one_step_that_one_process_wins(bench: Any) -> None:
     assert _code(lambda: bench.store.fence(uid, epoch, f"9-{epoch}")) == "epoch"  # late news of what was adopted
 
 
+def test_what_is_left_of_a_sealed_history_is_adopted_and_gone_on_with(bench: Any) -> None:
+    bench.append(0)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    bench.store.fence(uid, epoch, f"9-{epoch}")
+    bench.store.seal(uid)
+    assert _code(lambda: bench.store.reopen(uid, epoch, 1)) == "forked"
+    made = bench.store.adopt(uid, epoch, 1, (2, 9), b"0adopted")
+    assert (bench.store.meta().sealed > 1e9, made.version) == (True, 2)  # that alone opens it to nobody
+    meta = bench.store.reopen(uid, made.epoch, 2)
+    assert (meta.sealed, meta.fork, meta.version, meta.uid != uid) == (0, "", 2, True)
+
+
 def test_a_gone_instance_is_neither_fenced_nor_adopted(bench: Any) -> None:
     with pytest.raises(Rejected):
         bench.store.fence("other", bench.meta.epoch, "9-1")

@@ -298,6 +298,44 @@ def test_who_dies_before_the_commit_has_done_nothing(monkeypatch: pytest.MonkeyP
     assert around.owner() == parse_id(second["job"])
 
 
+def test_a_journal_that_lost_some_is_adopted_by_who_goes_on_or_refused() -> None:
+    """Its own keepers are gone: who goes on with it does what they would have done."""
+    around = Around()
+    second = {**around.another(), "uri": "memory:around#/ƒA"}
+    around.ends(around.first)
+    meta = around.inside.meta()
+    around.inside.fence(meta.uid, meta.epoch, f"5-{meta.epoch}")
+    around.inside.seal(meta.uid)
+    fenced = around.inside.meta()
+    with pytest.raises(Rejected, match="ends at version 2, and versions 3 to 5 are lost") as refused:
+        resume.take_up(around.inside, around.store, {**second, "on_fork": "refuse"})
+    assert (refused.value.code, "memory:around#/ƒA" in refused.value.hint) == ("history-lost", True)
+    assert around.inside.meta() == fenced
+    resume.take_up(around.inside, around.store, {**second, "on_fork": "adopt"})
+    meta = around.inside.meta()
+    assert (meta.fork, meta.sealed, around.owner()) == ("", 0, parse_id(second["job"]))
+    commits = list(Journal(around.inside).commits())
+    assert [(commits[2].events[0][0], commits[2].events[0][3]["lost"])] == [("adopt", [3, 5])]
+    assert "resume" in [event[0] for event in commits[3].events]
+
+
+def test_a_loss_that_is_noticed_while_it_is_taken_up_is_no_other_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    around = Around()
+    second = {**around.another(), "on_fork": "adopt"}
+    around.ends(around.first)
+    monkeypatch.setattr(resume, "PAUSE_S", 0.0)
+    real = type(around.inside).reopen
+
+    def noticed(store: Any, uid: str, epoch: int, tip: int) -> Any:
+        if tip == 2:
+            store.fence(uid, epoch, f"3-{epoch}")
+        return real(store, uid, epoch, tip)
+
+    monkeypatch.setattr(type(around.inside), "reopen", noticed)
+    resume.take_up(around.inside, around.store, second)
+    assert (around.owner(), around.inside.meta().fork) == (parse_id(second["job"]), "")
+
+
 @pytest.mark.parametrize("late", ["before it was opened", "before its commit"])
 def test_of_two_at_once_one_has_it(late: str, monkeypatch: pytest.MonkeyPatch) -> None:
     around = Around()
