@@ -19,7 +19,7 @@ from ..kvs.errors import Conflict, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Appended, Store, id_pair
 from ..kvs.redis_store import open_store
-from ..kvs.uri import parse_uri, public
+from ..kvs.uri import parse_uri, public, with_namespace
 from . import left_spool
 from .nested import Owner, owner_of
 
@@ -148,7 +148,7 @@ def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
     version = id_pair(meta.fork)[0]
     lost = forks.missing(store, meta.fork, meta) or (version, version)
     if settings.get("on_fork") != witness.ADOPT:
-        where = public(str(settings["uri"]))
+        where = public(with_namespace(str(settings["parent"]), store.namespace))  # a job's own user goes when that fails
         raise Rejected(
             f"the journal of {store.namespace} ends at version {meta.version}, and versions {lost[0]} to {lost[1]} are lost: it is "
             "not gone on with until what is left has been adopted", code="history-lost",

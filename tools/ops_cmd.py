@@ -76,7 +76,10 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
             if directory is not None and not directory.running():
                 for name in given_up(directory):  # for want of this; `status` has no more to say of it
                     os.unlink(directory.join("run", f"{name}.failed"))
-                render.say(f"fluxkv start --detach --state-dir {directory.path} brings the instance up")
+                if directory.read().get("parent"):
+                    render.say(f"fluxkv batch --resume {store.namespace.rpartition('/')[2]} goes on with it, once its job is over")
+                else:
+                    render.say(f"fluxkv start --detach --state-dir {directory.path} brings the instance up")
             return
     raise Corrupt(
         f"versions {report.loss.first} to {report.loss.last} are lost", code="history-lost",
