@@ -75,6 +75,8 @@ LINE_STATE = {
         "fluxkv top ƒ2oS1Ab",
         "fluxkv proxy ƒ3kQ fluxkv submit ./simulate", "fluxkv proxy --wait ƒ3kQ fluxkv jobs -a",
     ), "instance"),
+    "fluxkv batch --resume ƒ3kQ": "ended instance",
+    "fluxkv alloc --resume ƒ3kQ": "ended instance",
 }  # fmt: skip
 # Commands that need some job of theirs to be there although none is named.
 COMPANY = {"job last": "completed", "job wait": "lasting", "pgrep": "running", "pkill": "running"}
@@ -333,6 +335,10 @@ class World:
                     return int(job.id)
         if state in ("instance", "wide"):
             return parse_id(self.shell.ok("alloc", "-n1" if state == "instance" else "-N2", "--bg").strip())
+        if state == "ended instance":
+            job = parse_id(self.shell.ok("batch", "-n1", "--output=/dev/null", "--wrap", "true").strip())
+            self.client.wait(job, TIMEOUT_S)
+            return job
         if state.endswith("ensemble"):
             return self.ensemble(state)
         if state == "lasting":  # until the command waits for it
