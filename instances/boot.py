@@ -64,6 +64,9 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             raise
         if settings.get("uid") and state_dir is not None and settings.get("on_fork") != witness.ADOPT:
             raise witness.all_lost(state_dir, store.namespace) from None
+        if settings.get("uid") and state_dir is not None:
+            settings["uid"] = ""  # first: who dies before the new one is noted would take it for somebody else's
+            state_dir.write(settings)
         now = time.time()
         durability = settings.get("durability", "strict")
         meta = store.create(durability=durability, origin_ms=int(now * 1000), created=now, replicas=settings.get("replicas", ""))
