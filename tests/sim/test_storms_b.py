@@ -10,6 +10,7 @@ import storms
 TOTAL: Counter[str] = Counter()
 DEEP: Counter[str] = Counter()
 RESIZED: Counter[str] = Counter()
+RESUMED: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("first", storms.firsts(1))
@@ -27,7 +28,13 @@ def test_promises_hold_while_instances_grow_and_shrink(first: int) -> None:
     storms.play_chunk(first, RESIZED, 4)
 
 
+@pytest.mark.parametrize("first", storms.RESUMED_SEEDS)
+def test_promises_hold_where_jobs_go_on_with_instances_that_others_were(first: int) -> None:
+    storms.play_chunk(first, RESUMED, 4)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
     storms.check_rare(RESIZED, storms.RARE_RESIZED, 4)
+    storms.check_rare(RESUMED, storms.RARE_RESUMED, 4)

@@ -10,6 +10,7 @@ from journal_rules import Rules, ids
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.decide_granted import TAKEN
 from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from fluxkv.journal.resuming import CAUSE
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 
@@ -187,8 +188,8 @@ def fenced(world: Realm, commits: list[Commit]) -> None:
         if world.forks or world.poisoned:
             continue
         for name, job, _, context in commit.events:
-            if name != "lost" or context["cause"] == TAKEN or context["cause"].startswith("node cut off: not heard"):
-                continue  # of the latter two, `physical` knows better
+            if name != "lost" or context["cause"] in (TAKEN, CAUSE) or context["cause"].startswith("node cut off: not heard"):
+                continue  # of these, `physical` knows better
             if not any(since <= at and context["rank"] in ranks for since, ranks in world.downs):
                 raise Broken(f"job {job} is lost on rank {context['rank']}, where no launcher has died", job)
 

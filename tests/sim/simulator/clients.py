@@ -37,6 +37,7 @@ from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Answer, Append, Appended, Conflicted, Entry
 from fluxkv.schedulers.tree.record import to_record
 
+from . import resumed
 from .sites import CORES
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ class Clients:
         self._may_be_tried_again(id, spec, 0.7)
         self._is_an_instance(id, spec)
         self.say(lambda state: decide.submit([(id, spec)], "", 20, 1, 0, realm.now), (id,))
+
+    def resume(self) -> None:
+        resumed.resume(self)
 
     def submit_fenced(self) -> None:
         """A job that begins again elsewhere when its node is lost: its launcher ends it when nobody is heard."""

@@ -190,7 +190,7 @@ def inside(one: Child) -> None:
     """I3: what a child has is what its job holds."""
     happened, parent, place = one.root.happened, one.parent, one.place
     held = parent.book.held.get(place.job)
-    if parent.poisoned or not one.book.version:
+    if parent.poisoned or not one.ready or not one.book.version:
         return
     if held is not None and held.entry == place.entry:
         happened["versions at which a child was held against its job"] += 1
@@ -237,7 +237,8 @@ def _is_of(one: Child, job: int, held: Held) -> bool:
 def standing(one: Child) -> Goods:
     """What a child has but for nodes that were taken from it, of which it may not know yet: its part there is over (HAZARD 5)."""
     gone = {one.book.hosts.get(node) for node in one.ended}
-    return Goods({host: mask for host, mask in one.book.has.cores.items() if host not in gone}, one.book.has.pools)
+    pools = {path: units for path, units in one.book.has.pools.items() if not gone.intersection(path.split("/"))}
+    return Goods({host: mask for host, mask in one.book.has.cores.items() if host not in gone}, pools)
 
 
 def alive(one: Child) -> Goods:

@@ -11,13 +11,14 @@ from typing import Any
 
 from journal_rules import story
 
-from fluxkv.instances import adopting, boot, child, ending, parent_limit, submission, witness
+from fluxkv.instances import adopting, boot, child, ending, parent_limit, resume, submission, witness
 from fluxkv.instances import agent as agent_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.journal import decide, decide_config
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import IdSource
 from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED, Job
+from fluxkv.journal.resuming import UNSATISFIABLE
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Unavailable
 
@@ -60,9 +61,11 @@ def small(world: World) -> Iterator[None]:
         (worker_module, "RETIRE_CHUNK", 5),
         (worker_module, "BATCH", rng.choice((3, 12, 1500))),
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
-        *[(module, "time", _Time(world)) for module in (boot, witness, adopting, child, ending)],
+        *[(module, "time", _Time(world)) for module in (boot, witness, adopting, child, ending, resume)],
         (parent_limit, "time", _Time(world, virtual=True)),
         (child, "Tail", NoTail),
+        (resume, "HANDED_S", -1.0),
+        (resume, "PAUSE_S", 0.0),
         (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -121,6 +124,8 @@ def storm(world: World) -> None:
     if world.site.resizes:
         moves["resize"] = 12.0
         world.after(0.0, clients.nest)
+    if world.site.resumes:
+        moves["resume"] = 10.0
     count = rng.choice((20, 40, 60))
     for name in rng.choices(list(moves), list(moves.values()), k=count):
         world.after(rng.random() * length, getattr(clients, name))
@@ -176,6 +181,8 @@ def let_go(world: World) -> None:
     release(world)
     if world.site.kind == "deep" and not world.happened[f"children at depth {DEEPEST}"]:
         clients.nest()
+    if world.site.resumes:
+        clients.resume()
 
 
 def release(world: Realm) -> None:
@@ -191,7 +198,7 @@ def release(world: Realm) -> None:
     for job in list(clients.view.active()):
         if job.urgency == 0 and job.state & (NEW | DEPEND | PRIORITY | SCHED):
             clients.say(lambda state, id=job.id: decide.change_urgency(state, id, 16, 1, world.now), fresh=True)
-        if world.depth and world.root.site.resizes and outgrown(clients.view, job):  # the nodes for it were given back for good
+        if world.depth and world.root.site.follows and outgrown(clients.view, job):  # the nodes for it were given back for good
             clients.say(lambda state, id=job.id: decide.raise_exception(state, id, "cancel", 0, "", 1, world.now), fresh=True)
             world.root.happened["larger than its instance"] += 1
 
@@ -200,7 +207,9 @@ def outgrown(view: State, job: Job) -> bool:
     """Whether a job that says so is really larger than all there is, by its jobspec's counts and the inventory's cores alone."""
     if job.state != SCHED or job.reason[0] != "unsatisfiable" or job.jobspec is None:
         return False
-    (top,) = job.jobspec["resources"]
+    top = job.jobspec["resources"][-1]
+    if top["type"] == "rack":
+        top = top["with"][-1]
     nodes, slot = (top["count"], top["with"][0]) if top["type"] == "node" else (0, top)
     each = [node.cores.bit_count() // slot["with"][0]["count"] for node in view.nodes.values()]  # slots that fit
     return sum(slots >= slot["count"] for slots in each) < nodes if nodes else sum(each) < slot["count"]
@@ -241,6 +250,9 @@ def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
     if left or inner.settled.version != before or not all(process.up for process in inner.processes()):
         inner.idle_since = realm.root.now
     if left:
+        for one in left if inner.before is not None and not explained else ():
+            if one.reason[0] in (UNSATISFIABLE, "no-such-queue"):  # it waits for what there was before
+                inner.clients.say(lambda state, id=one.id: decide.raise_exception(state, id, "cancel", 0, "", 1, realm.root.now))
         found = [waits(inner, inner.settled, one, explained) for one in left]
         return explained and all(found)
     if realm.root.now > inner.idle_since + IDLE_S and not inner.stopping:

@@ -31,6 +31,7 @@ from fluxkv.schedulers.policy import Policy
 from . import handover
 from .clients import DEEPEST, Clients, ClientStore
 from .nonsense import Nonsense
+from .resumed import AGAIN_S, GoesOn
 from .sites import Site
 from .truth import Broken, Diary, split_key
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .roles import Machine, WorkerProcess
     from .world import World
 
-AGAIN_S = 0.3
 MEMBER_S = 0.5
 START_S = 60.0
 MOVES = ("submit", "submit", "submit", "submit", "cancel", "change", "signal", "drain")
@@ -81,6 +81,7 @@ class Realm:
         self.children: list[Child] = []
         self.nested: set[int] = set()
         self.orders: dict[str, dict[str, Any]] = {}
+        self.going_on: dict[int, Child] = {}  # job -> the child that another one was, with which it goes on
         self.settled = State()
         self.book = handover.Book()
         self.store = self.new_store()
@@ -168,7 +169,7 @@ class Realm:
             one.end_part(key)
 
 
-class Child(Realm):
+class Child(GoesOn, Realm):
     """place: in its parent. ready: whether its namespace is there. What it has not itself is its world's."""
 
     def __init__(self, parent: Realm, place: child.Place) -> None:
@@ -176,7 +177,8 @@ class Child(Realm):
         self.site = Site("plain", 0)
         self.site.config = {}
         self.cores = parent.cores
-        self.uri = child.child_uri(place.parent, place.job, place.number)
+        self.before = parent.going_on.get(place.job)
+        self.uri = self.before.uri if self.before else child.child_uri(place.parent, place.job, place.number)
         self.ready = self.stopping = self.stopped = False
         self.settings: dict[str, Any] = {}
         self.parts: dict[str, tuple[int, Machine]] = {}  # launcher key of a task of its job -> node, the machine it runs on
@@ -213,8 +215,10 @@ class Child(Realm):
             begun += [*self.keepers, *self.workers]
         for process in begun:
             delay = 0.0005 if self.root.calm else self.root.rng.uniform(0.0, 0.3)
-            if node and self.root.site.resizes:
+            if node and self.root.site.follows:
                 self.root.after(delay, self._joins, mine.agent, node, key, machine)
+            elif self.before is not None and process not in self.keepers:
+                self.root.after(delay, self._born, process, owner=process)
             else:
                 self.root.after(delay, process.birth, owner=process)
 
@@ -223,6 +227,8 @@ class Child(Realm):
         if key not in self.parts:
             return
         self.root.after(MEMBER_S, self._joins, agent, node, key, machine)
+        if self.before is not None and not self.ready:
+            return  # the journal is not this job's yet
         try:
             state = Journal(self.new_store()).look()
             if node in state.nodes:
@@ -240,7 +246,7 @@ class Child(Realm):
         return job is None or not job.holds or node in {index_of(job, rank) for rank in leaving_of(job)}
 
     def new_claims(self) -> ParentClaims | None:
-        return ParentClaims(self.parent.new_store(), self.new_store(), self.settings) if self.root.site.resizes else None
+        return ParentClaims(self.parent.new_store(), self.new_store(), self.settings) if self.root.site.follows else None
 
     def _begun(self, key: str, machine: Machine) -> None:
         """Who follows waits so long for the namespace."""
@@ -249,17 +255,20 @@ class Child(Realm):
 
     def bring_up(self) -> None:
         """Make the namespace, as the keeper on its first node does; its clients come with it."""
-        if not self.settings:
-            options = {"on_fork": self.root.on_fork, "memory_limit": ""}
-            self.settings = child.make_settings(self.place, options)
-        store, _ = boot.ensure_instance(self.settings, self.state_dir)
+        store = self._ensure()
+        self.settings["uid"] = store.meta().uid  # as a keeper notes it: one that was lost as a whole may have been made anew
+        self.state_dir.write(self.settings)
         if self.ready:
             return
         self.ready = True
-        self.settings["uid"] = store.meta().uid
-        self.state_dir.write(self.settings)
         self.journal = Journal(self.new_store(), "audit")
+        if self.before is not None:
+            self._as(self.before)
         self.clients = Clients(self)
+        if self.before is not None:
+            self.clients.ids = self.before.clients.ids
+            self.root.happened["children gone on with"] += 1
+            self.root.happened[f"children gone on with at depth {self.depth}"] += 1
         self.limit = ParentLimit(self.parent.new_store(), self.settings, lambda events: boot.say(store, events))
         self.root.happened["children"] += 1
         self.root.happened[f"children at depth {self.depth}"] += 1
@@ -275,6 +284,9 @@ class Child(Realm):
             self._later(rng.random() * (0.1 if world.calm else 4.0), name)
         if world.site.kind == "deep":
             self._nest()
+        if world.site.resumes and not world.calm:
+            for _ in range(2):
+                self._later(rng.uniform(2.0, 20.0), "resume")
         deep = world.site.kind == "deep"
         if not world.calm and rng.random() < (0.25 if deep else 0.5):
             world.after(rng.choice((3.0, 9.0, 20.0) if deep else (0.5, 3.0, 9.0)), self.stop)
@@ -359,16 +371,19 @@ class Child(Realm):
         return float(self.settings["R"]["execution"].get("expiration") or 0.0)
 
     def hardware(self, ever: bool = False) -> dict[int, set[int]]:
-        found = {node.rank: set(bits(node.cores)) for node in parse_R(self.settings["R"]).nodes}
-        for commit in self.journal.commits() if ever and self.root.site.resizes else ():
-            for name, _, _, context in commit.events:
-                if name == "resource-define":
-                    found.update((node.rank, set(bits(node.cores))) for node in parse_R(context["R"]).nodes)
+        found: dict[int, set[int]] = {}
+        for document in self._inventories(ever):
+            for node in parse_R(document).nodes:
+                found.setdefault(node.rank, set()).update(bits(node.cores))
         return found
 
     def pools(self) -> dict[str, int]:
-        graph = graph_of(parse_R(self.settings["R"]))
-        return {path: place.size for path, place in graph.places.items()} if graph is not None else {}
+        found: dict[str, int] = {}
+        for document in self._inventories(ever=True):
+            graph = graph_of(parse_R(document))
+            for path, place in graph.places.items() if graph is not None else ():
+                found[path] = max(place.size, found.get(path, 0))
+        return found
 
     def inventory(self) -> set[tuple[str, int]]:
         """What it may use, (host, core), as it was made."""

@@ -12,6 +12,7 @@ CORES = 4
 GRAPHS = 1_000_000  # seeds from here on have a graph of resources
 DEEP = 2_000_000  # and from here on instances to the deepest level
 RESIZED = 3_000_000  # and from here on these get more nodes and give some back while they run
+RESUMED = 4_000_000  # and from here on jobs that go on with instances which others were
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
@@ -50,11 +51,14 @@ SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may sa
 
 class Site:
     """kind: "plain", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it begins with, and ends with.
-    graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more nodes and give some back."""
+    graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more nodes and give some back.
+    resumes: whether jobs go on with instances."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
-        self.resizes = kind == "deep" and number >= RESIZED - DEEP
+        self.resumes = kind == "deep" and number >= RESUMED - DEEP
+        self.resizes = kind == "deep" and number >= RESIZED - DEEP and not self.resumes
+        self.follows = self.resizes or self.resumes  # whether an instance may have other nodes than it began with
         self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes)
         silence = SHORT if kind == "deep" else SILENCE
         self.resource = {"resource": {"offline-after": silence[number % len(silence)]}}
