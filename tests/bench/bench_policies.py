@@ -61,7 +61,9 @@ def passes(pool: Pool, where: str) -> list[Figure]:
         pool.promised = {}
         first = _pass(load_policy(name), pool, pending)
         value = min(_pass(load_policy(name), pool, pending) for _ in range(3))
-        found.append(figure(f"first {name} pass, {what}", first * 1e3, "ms", 250.0, better="lower"))
+        # The design has a budget for easy; conservative plans 256 windows and is interrupted on its way.
+        most = 250.0 if name != "conservative" else 500.0
+        found.append(figure(f"first {name} pass, {what}", first * 1e3, "ms", most, better="lower"))
         found.append(figure(f"each further {name} pass, {what}", value * 1e3, "ms", budget, better="lower"))
     return found
 
