@@ -20,6 +20,7 @@ import fluxkv
 from fluxkv.instances.submission import prepare
 from fluxkv.journal.job import DEPEND, NEW, PRIORITY, SCHED
 
+MOST_MS = 500.0  # of a hundred waits the longest meets the first plan after a stop, or a snapshot
 POLICIES = ("easy", "hybrid", "conservative")
 NODES, CORES, RUNNING, PENDING = 1000, 64, 8000, 10_000
 LASTS_S = 60.0  # how long jobs run in the mean: some 130 end in a second
@@ -135,8 +136,8 @@ def figures(quick: bool = False, policies: Sequence[str] = POLICIES) -> list[Fig
 def _figures(text: str, seen: Seen, beside: Seen, busy: str) -> list[Figure]:
     asked = (
         ("submit -> id", seen.submit, beside.submit, 50.0),
-        ("submission taken up by the worker", seen.taken, beside.taken, 250.0),
-        ("cancel answered by the worker", seen.ended, beside.ended, 250.0),
+        ("submission taken up by the worker", seen.taken, beside.taken, MOST_MS),
+        ("cancel answered by the worker", seen.ended, beside.ended, MOST_MS),
         ("cancel, the call (it reads the state)", seen.cancel, beside.cancel, None),
         ("fluxkv jobs, whole command", seen.listing, beside.listing, None),
     )
