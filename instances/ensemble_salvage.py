@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..journal.ensemble import Ended, Indices, Part
 from ..journal.job import INACTIVE, Job
 from ..journal.log import Journal
+from ..journal.retry import WITH_INSTANCE
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
 from .ensemble_feed import row_of
@@ -23,7 +24,6 @@ from .whereabouts import store_of
 if TYPE_CHECKING:
     from ..kvs.port import Store
 
-WITH_IT = ("shutdown", "lost")
 BY_SIGNAL = (9, 15)
 PART = 2000
 AWAY_S, LOOK_S = 60.0, 0.5
@@ -79,7 +79,7 @@ def _ended(journal: Journal, indices: Indices) -> Iterator[Ended]:
 def interrupted(job: Job) -> bool:
     """Whether a job ended because its instance did."""
     if job.exception:
-        return job.exception[0] in WITH_IT
+        return job.exception[0] in WITH_INSTANCE
     return job.status is not None and job.status & 0x7F in BY_SIGNAL
 
 

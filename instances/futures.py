@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..journal.catalogue import CATALOGUE
 from ..journal.ids import f58
 from ..journal.job import INACTIVE, Job
-from ..journal.retry import KEY, REQUEUE, may_return
+from ..journal.retry import KEY, REQUEUE, WITH_INSTANCE, may_return
 from ..journal.wire import Event
 from ..kvs.errors import FluxkvError
 from .follow import JobResult, end_job, note_event, result_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .calls import Outcome
 
 EVENTS = frozenset(name for subject, name in CATALOGUE if subject == "job")
-WITH_INSTANCE = frozenset(("lost", "shutdown"))  # exceptions by which an instance's end ends its jobs
 _log = logging.getLogger("fluxkv")
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ..journal.state import State
     from ..kvs.port import Store
 
-STATS = ("total", "active", "pending", "running", "inactive", "successful", "failed", "canceled", "timeout")
 
 
 def is_instance(job: Job, namespace: str) -> bool:
@@ -118,10 +117,6 @@ class Totals(NamedTuple):
     @property
     def gpu_utilization(self) -> float:
         return self.busy_gpus / self.gpus if self.gpus else 0.0
-
-    def stats(self) -> dict[str, int]:
-        """Counts of jobs by Flux's names."""
-        return {name: int(getattr(self, name)) for name in STATS}
 
 
 def totals_of(state: State, *, over: bool = False) -> Totals:

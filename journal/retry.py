@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a submit pays for no record
 
 KEY = "retry"  # in attributes.system
 REQUEUE = "requeue"  # the event, and the type of the exception by which a person asks for it
+WITH_INSTANCE = frozenset(("lost", "shutdown"))  # types of exceptions by which an instance's end ends its jobs, whatever they did
 MOST = 1000  # a job's record names each commit about it
 NOTE = 200  # characters of why
 PLAIN = ("node-failure", "launcher-lost", "oom", "exit", "signal", "timeout", "shutdown", "any")

@@ -127,15 +127,14 @@ class Session:
         if request is None:
             return False
         began = self.clock()
-        matched = self.matched(op, request, path)
+        matched = self.matched(op, request, path, began)
         if self.timed:
             self.complain(f"INFO: ELAPSE={self.clock() - began:.6f}")
         return matched
 
-    def matched(self, op: str, request: TreeRequest, path: str) -> bool:
+    def matched(self, op: str, request: TreeRequest, path: str, began: float) -> bool:
         """Do it and tell."""
         system = self.system
-        began = self.clock()
         if op == "satisfiability":
             could = system.satisfiable(request)
             self.banner("INFO: Satisfiable request" if could else "INFO: Unsatisfiable request")
