@@ -185,6 +185,8 @@ class Agent(Branches):
             name = (placed.job, placed.version, placed.rank, placed.letter)
             if self.names.get(name) == key:
                 del self.names[name]
+                for other in self.named(name)[-1:] if name in self.doubles else ():
+                    self.names[name] = other.key
             self.freed = bool(self.unread)
         return placed
 

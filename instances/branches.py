@@ -179,8 +179,11 @@ class Branches:
         """The key of what has ended by this name, and is not acknowledged; "" if there is none here."""
         if name not in self.doubles:
             return self.names.get(name, "")
-        here = (one for one in self.placed.values() if (one.job, one.version, one.rank, one.letter) == name)
-        return next((one.key for one in here if one.over), "")
+        return next((one.key for one in self.named(name) if one.over), "")
+
+    def named(self, name: tuple[int, int, int, str]) -> list[Placed]:
+        """All that have a name, of which more than one has had it."""
+        return [one for one in self.placed.values() if (one.job, one.version, one.rank, one.letter) == name]
 
     def occupied(self, order: Any, id: str, rank: int) -> bool:
         """Whether an order starts a part of an attempt on a node where another part of it was, whose end is not settled yet."""
@@ -231,9 +234,9 @@ class Branches:
         launcher."""
         over = []
         for rank, rows in self.sent.items():
-            over += [self.names.get((*one[:2], rank, one[2]), "") for one in rows.ended() if one[:2] in attempts]
+            for one in [one for one in rows.ended() if one[:2] in attempts]:
+                over.append(self.ended_key((*one[:2], rank, one[2])))
+                self._unplace(over[-1])
             rows.drop(attempts)
         if over:
             outputs.append(ToLauncher(["ack", over]))
-            for key in over:
-                self._unplace(key)

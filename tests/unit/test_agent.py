@@ -244,6 +244,38 @@ def test_a_fenced_attempt_s_report_is_dropped_and_its_end_forgotten(rig: Rig) ->
     assert not rig.agent.placed
 
 
+@pytest.mark.parametrize("fenced", [False, True])
+@pytest.mark.parametrize("order", [("5.9-7.0", "5.9-7.0~2"), ("5.9-7.0~2", "5.9-7.0")])
+def test_a_node_that_its_job_had_twice_forgets_both_ends(order: tuple[str, str], fenced: bool) -> None:
+    """After a loss the launcher lists both, and they have one name: to which an answer is about the attempt, it is about both."""
+    rig = Rig()
+    rig.step(LauncherLost(False))
+    rows = [[key, 5, "past", 1.0, [], over(key)] for key in order]
+    outputs = rig.step(Launched([["held", rows]]))
+    assert [event[0] for event in said(outputs)] == ["hello"]
+    acked = set[str]()
+    while (request := write(outputs)) is not None:
+        if request.exact:
+            assert request.exact == (("attempt/5", "9-7"),)
+        answer: Any = Conflicted(("attempt/5",)) if fenced and request.exact else Appended(11, 7)
+        outputs = rig.step(Answered(request, answer))
+        acked.update(key for message in told(outputs) if message[0] == "ack" for key in message[1])
+    assert acked == set(order)
+    assert not rig.agent.placed
+    assert not rig.agent.names
+
+
+def test_the_end_of_a_node_s_first_part_leaves_the_second_its_name() -> None:
+    rig = Rig()
+    rig.step(LauncherLost(False))
+    rows = [["5.9-7.0~2", 5, "running", 3.0, [], None], ["5.9-7.0", 5, "past", 1.0, [], over("5.9-7.0")]]
+    rig.settle(rig.step(Launched([["held", rows]])))
+    assert list(rig.agent.placed) == ["5.9-7.0~2"]
+    request = write(rig.step(Launched([over("5.9-7.0~2")])))
+    assert request is not None
+    assert dict(request.exact) == {"attempt/5": "9-7"}
+
+
 def test_facts_about_an_older_attempt_do_not_take_the_newer_one_s_with_them(rig: Rig) -> None:
     rig.step(rig.launch(5, 12, queued=True))
     rig.step(rig.launch(6, 13))

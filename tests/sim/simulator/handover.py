@@ -153,21 +153,25 @@ class Book:
 # -- at every commit ----------------------------------------------------------------------------------------------
 
 
-def look(realm: Realm) -> None:
-    """Something has come to an instance's journal, or is there no more."""
-    book = realm.book
-    entries = realm.store.read(max(0, book.version - 1), 1_000_000)
-    if book.version and (not entries or entries[0].id != book.tip):  # a branch was lost: what is left has been looked at
+def look(changed: Sequence[Realm]) -> None:
+    """Something has come to these instances' journals, or is there no more. After a fail-over all are read anew before any is held
+    against another: what a child lost with its parent's word is no promise of it."""
+    read = [(realm, realm.store.read(max(0, realm.book.version - 1), 1_000_000)) for realm in changed]
+    cut = [realm for realm, entries in read if realm.book.version and (not entries or entries[0].id != realm.book.tip)]
+    for realm in cut:
         realm.book = book = Book(lost=True)
         for entry in realm.store.read(0, 1_000_000):
             book.take(read_commit(entry))
         book.kept = book.version
-        weigh(realm, list(book.held))
-        return
-    for entry in entries[1:] if book.version else entries:
-        got, moved = book.take(read_commit(entry))
-        if moved:
-            weigh(realm, got)
+    for realm in cut:
+        weigh(realm, list(realm.book.held))
+    for realm, entries in read:
+        if realm in cut:
+            continue
+        for entry in entries[1:] if realm.book.version else entries:
+            got, moved = realm.book.take(read_commit(entry))
+            if moved:
+                weigh(realm, got)
 
 
 def weigh(realm: Realm, got: Iterable[int]) -> None:

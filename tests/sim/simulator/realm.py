@@ -274,7 +274,7 @@ class Child(GoesOn, Realm):
         self.root.happened[f"children at depth {self.depth}"] += 1
         self.root.happened[f"children at depth {self.depth} in a storm"] += not self.root.calm
         rng, world = self.root.rng, self.root
-        handover.look(self)
+        handover.look([self])
         self.site.graph = bool(self.book.has.pools)
         self.site.power = max([units for path, (units, _) in self.book.has.pools.items() if "power" in path], default=1)
         if world.site.resizes:

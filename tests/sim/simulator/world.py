@@ -199,7 +199,7 @@ class World(Realm):
         changed = [realm for realm in realms if realm.store._tip() != realm.book.tip]
         for realm in changed:
             self.times.setdefault(realm.store._tip(), self.now)
-            handover.look(realm)
+        handover.look(changed)
         for realm in changed or realms:
             for worker in realm.workers:
                 worker.news()
