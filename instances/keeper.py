@@ -35,6 +35,7 @@ from .supervised import WITHIN_S, Role, forgive, keep_owner, owner_file, remove,
 WITNESS_S = 1.0
 CHECK_S = 1.0
 SETTLE_S = 0.5
+LONGEST_WAIT_S = 5.0
 STOP_GRACE_S = 30.0
 BESIDE_S = 60.0  # as long as whoever waits for us does
 
@@ -140,19 +141,19 @@ class Keeper(ServerCare):
         try:
             while not (self.daemon.stopping or self.over):
                 if duties is None and time.monotonic() >= settled:
-                    duties = self._begin_duties()  # its import costs more than the start of a daemon: those go first
-                for key, _ in self.selector.select(5.0 if duties else SETTLE_S):
+                    duties = self._begin_duties()  # the start of the daemons goes first
+                for key, _ in self.selector.select(duties.wait_s(LONGEST_WAIT_S) if duties else SETTLE_S):
                     if key.data == "wake":
                         self.daemon.drain_wakeups()
-                    elif key.data == "duties" and duties is not None:
-                        duties.run_due()
                     elif key.data == "owner":
                         self.log.say("info", "the command that started this instance has ended")
                         self.daemon.stopping = True
                     elif key.data == "server":
                         self._server_died()
-                    elif key.fd == key.data.pidfd:
+                    elif key.data != "duties" and key.fd == key.data.pidfd:
                         self._died(key.data)
+                if duties is not None and not self.daemon.stopping:
+                    duties.run_due()
                 if self.restart_asked:
                     self.restart_asked = False
                     self._restart()
@@ -182,7 +183,6 @@ class Keeper(ServerCare):
 
                 duties.add("parent", LOOK_S, duty(self.store, self.settings))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
-        duties.start()
         self._cron()  # what fell due while nobody was there
         return duties
 
