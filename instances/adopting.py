@@ -39,7 +39,7 @@ class Task(NamedTuple):
 class Report(NamedTuple):
     """version, epoch, time: where the journal ends. loss: None if nothing is. fresh: whether the server has no journal at all.
 
-    running: how many jobs the journal has running.
+    running: how many jobs the journal has running. fenced: the entry for which nothing is appended, where that is there after all.
     """
 
     namespace: str
@@ -50,6 +50,7 @@ class Report(NamedTuple):
     fresh: bool
     tasks: list[Task]
     running: int
+    fenced: str = ""
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -57,7 +58,7 @@ class Report(NamedTuple):
         return {
             "namespace": self.namespace, "version": self.version, "epoch": self.epoch, "time": self.time,
             "lost": [loss.first, loss.last] if loss else None, "known": loss.known if loss else [], "begins_anew": self.fresh,
-            "tasks": [task.document() for task in self.tasks], "running": self.running,
+            "tasks": [task.document() for task in self.tasks], "running": self.running, "fenced": self.fenced,
         }  # fmt: skip
 
 
@@ -93,7 +94,8 @@ def examine(store: Store, state_dir: StateDir | None) -> Report:
     state = Journal(store).look()
     tasks = _tasks(state, state_dir) if state_dir is not None else []
     loss = witness.find_loss(store, meta, seen)
-    return Report(store.namespace, meta.version, meta.epoch, state.time, loss, False, tasks, state.count(RUN))
+    fenced = meta.fork.partition(":")[0] if loss is None else ""
+    return Report(store.namespace, meta.version, meta.epoch, state.time, loss, False, tasks, state.count(RUN), fenced)
 
 
 def _tasks(state: State, state_dir: StateDir) -> list[Task]:
@@ -116,8 +118,12 @@ def _tasks(state: State, state_dir: StateDir) -> list[Task]:
 def adopt(store: Store, state_dir: StateDir | None, report: Report, by: str) -> int:
     """Go on from what is left, as reported. The version of the event that says so.
 
-    Raises `Conflict` if the journal is not where the report has it, `Rejected` if there is nothing to adopt.
+    Raises `Conflict` if the journal is not where the report has it, `Rejected` if there is nothing to adopt. Where it is fenced for
+    what is not lost, the fence goes, and the version is where it ends.
     """
+    if report.loss is None and report.fenced:
+        forks.unfence(store, store.meta())
+        return report.version
     if report.loss is None:
         raise Rejected("nothing is lost, so there is nothing to adopt", code="whole", hint="fluxkv status says how it is")
     if report.fresh:

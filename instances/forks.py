@@ -7,6 +7,7 @@ does not have *fences* the journal: from then on nobody's append is taken, until
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..journal.wire import pack, pack_events
 from ..kvs.epochs import belongs, given_up, is_anchored, lost_beyond, spans
@@ -14,6 +15,7 @@ from ..kvs.errors import Conflict, Corrupt
 from ..kvs.port import Appended, Meta, Store, id_pair
 
 BRANCHES = 8  # epochs of what was lost that are remembered
+TRIES = 20
 HINT = (
     "nothing is written to this history. fluxkv ops adopt says what is lost and who knows of it; restore the server's files, or "
     "let it adopt the rest"
@@ -24,7 +26,7 @@ def missing(store: Store, known: str, meta: Meta | None = None) -> tuple[int, in
     """(first, last) version of what the journal lost, if it does not have this entry ("<id>", or an anchor with what it held);
     None if it has it, or may have had it before it was trimmed."""
     meta = meta or store.meta()
-    id = known.partition(":")[0]
+    id = _id_of(known)
     version, epoch = id_pair(id)
     if not version:
         return None
@@ -39,17 +41,42 @@ def missing(store: Store, known: str, meta: Meta | None = None) -> tuple[int, in
 
 def notice(store: Store, known: str) -> tuple[int, int] | None:
     """As `missing`; and if the loss has not been adopted, from now on nothing is appended until it is."""
-    id = known.partition(":")[0]
-    while True:
+    id = _id_of(known)
+    lost: tuple[int, int] | None = None
+    for _ in range(TRIES):
         meta = store.meta()
         lost = missing(store, known, meta)
         if lost is None or given_up(meta.epochs, *id_pair(id)):
             return None
         try:
-            store.fence(meta.uid, meta.epoch, id)
-            return lost
+            if fence(store, meta, known):
+                break
         except Conflict:
             continue  # somebody opened an epoch meanwhile: look again
+    return lost
+
+
+def fence(store: Store, meta: Meta, known: str) -> bool:
+    """Have nothing appended until this loss is adopted. False: the entry is there, where it was just missed; look again (meta was
+    another server's, one that lags). Raises `Conflict` if the epoch is another by now."""
+    highest = store.fence(meta.uid, meta.epoch, known)
+    return id_pair(_id_of(highest or "0"))[0] >= id_pair(_id_of(known))[0]
+
+
+def is_fenced(store: Store) -> bool:
+    """Whether nothing is appended, and rightly so."""
+    meta = store.meta()
+    return bool(meta.fork) and missing(store, meta.fork, meta) is not None
+
+
+def unfence(store: Store, meta: Meta) -> None:
+    """Take a fence back for an entry that is not lost: it is there, or was given up. Somebody may be quicker."""
+    with suppress(Conflict):
+        store.unfence(meta.uid, meta.epoch, meta.version, meta.fork)
+
+
+def _id_of(known: str) -> str:
+    return known.partition(":")[0]
 
 
 def history_lost(tip: int, lost: tuple[int, int], who: str) -> Corrupt:
@@ -84,7 +111,7 @@ def _branch(meta: Meta, known: Sequence[str]) -> list[int]:
     found: dict[int, None] = {}
     for one in (meta.fork, *known):
         try:
-            epoch = id_pair(one.partition(",")[0].partition(":")[0])[1]
+            epoch = id_pair(_id_of(one.partition(",")[0]))[1]
         except ValueError:
             continue
         if epoch and epoch not in ours:

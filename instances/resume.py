@@ -17,7 +17,7 @@ from ..journal.ids import encode, f58, parse_id
 from ..journal.job import INACTIVE
 from ..kvs.errors import Conflict, Rejected, Unavailable
 from ..kvs.keys import Keys
-from ..kvs.port import Appended, Store, id_pair
+from ..kvs.port import Appended, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from . import left_spool
@@ -136,7 +136,8 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: st
 
 
 def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
-    """Whether what is left of a journal was adopted now: its server lost some of it, and whoever noticed that has fenced it.
+    """Whether what is left of a journal was adopted now: its server lost some of it, and whoever noticed that has fenced it. (Or
+    the fence was taken away, since nothing is lost.)
 
     Its own keepers are no more: nobody else ever will. Raises `Rejected` (code history-lost) where that is an operator's to say.
     """
@@ -145,8 +146,10 @@ def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
     meta = store.meta()
     if not meta.fork:
         return False
-    version = id_pair(meta.fork)[0]
-    lost = forks.missing(store, meta.fork, meta) or (version, version)
+    lost = forks.missing(store, meta.fork, meta)
+    if lost is None:
+        forks.unfence(store, meta)
+        return True
     if settings.get("on_fork") != witness.ADOPT:
         where = public(with_namespace(str(settings["parent"]), store.namespace))  # a job's own user goes when that fails
         raise Rejected(
@@ -154,7 +157,8 @@ def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
             "not gone on with until what is left has been adopted", code="history-lost",
             hint=f"fluxkv ops adopt --uri '{where}' says what is lost, with --force it adopts the rest; then resume it again",
         )  # fmt: skip
-    forks.adopt(store, lost, time.time(), "keeper", [f"{meta.fork}, of somebody who has fenced the journal"], meta)
+    known = f"{meta.fork.partition(':')[0]}, of somebody who has fenced the journal"
+    forks.adopt(store, lost, time.time(), "keeper", [known], meta)
     return True
 
 

@@ -17,7 +17,7 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle
 from ..kvs.uri import public
-from . import access, boot, outside, witness
+from . import access, boot, forks, outside, witness
 from .daemon import Log
 from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held
@@ -154,13 +154,13 @@ class ServerCare:
         if self._is_over() or self.store is None or not self.settings.get("lead", True):
             return
         try:
-            if self.lost and self.settings.get("on_fork") != witness.ADOPT and self.store.meta().fork:
+            if self.lost and self.settings.get("on_fork") != witness.ADOPT and forks.is_fenced(self.store):
                 return  # until somebody adopts
             done = "" if witness.is_current(self.store) else self._taken_up("server restarted")
             if self.lost:
                 self.lost = False
                 witness.write_tip(self.state_dir, self.store, self.store.meta())
-                done = done or "what is left of the history has been adopted"
+                done = done or "what was missed of the history is there, or given up"
             if done:
                 self.log.say("warning", f"the server is back, {done}")
             if self.server_failed:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..journal.ids import f58
 from ..journal.scripts import entry_of
 from ..kvs.epochs import anchor, given_up
-from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.port import Append, Appended, Meta, StaleEpoch, Store, id_pair
 from . import forks
@@ -148,14 +148,17 @@ def take_up(store: Store, state_dir: StateDir, on_fork: str = REFUSE) -> Appende
     """See to it that the journal may be written to, if it has all that is known here.
 
     Opens a new epoch if the server was restarted (its `Meta` is the answer), adopts what is left if something is lost and
-    `on_fork` says so (`Appended`), does nothing if all is well (None). Raises `Corrupt(code="history-lost")` naming the
-    missing range: then the journal is fenced, so that nobody writes to it.
+    `on_fork` says so (`Appended`), does nothing if all is well (None). A fence for what is there after all is taken away. Raises
+    `Corrupt(code="history-lost")` naming the missing range: then the journal is fenced, so that nobody writes to it.
     """
-    while True:
+    for _ in range(forks.TRIES):
         meta = store.meta()
         loss = find_loss(store, meta, witnesses(state_dir))
         try:
             if loss is None:
+                if meta.fork:
+                    forks.unfence(store, meta)
+                    continue
                 if is_current(store):
                     return None
                 if ARMED:
@@ -165,12 +168,14 @@ def take_up(store: Store, state_dir: StateDir, on_fork: str = REFUSE) -> Appende
                 made = forks.adopt(store, (loss.first, loss.last), time.time(), "keeper", loss.known)
                 write_tip(state_dir, store, store.meta())
                 return made
-            store.fence(meta.uid, meta.epoch, loss.witnesses[0].known.partition(":")[0])
+            if not forks.fence(store, meta, loss.witnesses[0].known):
+                continue
         except FluxkvError as error:
             if error.code == "epoch":
                 continue  # somebody was quicker: look again
             raise
         raise forks.history_lost(meta.version, (loss.first, loss.last), loss.witnesses[0].who)
+    raise Conflict(f"{store.namespace}: others keep fencing and opening epochs there", hint="try again")
 
 
 def watch(store: Store, state_dir: StateDir) -> None:
@@ -182,6 +187,7 @@ def watch(store: Store, state_dir: StateDir) -> None:
     tip = read_tip(state_dir)
     loss = find_loss(store, meta, [tip] if tip else [])
     if loss is not None:
-        store.fence(meta.uid, meta.epoch, loss.witnesses[0].known.partition(":")[0])
+        if not forks.fence(store, meta, loss.witnesses[0].known):
+            return  # the next look will find it
         raise forks.history_lost(meta.version, (loss.first, loss.last), loss.witnesses[0].who)
     write_tip(state_dir, store, meta)

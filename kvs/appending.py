@@ -168,8 +168,8 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
         )  # fmt: skip
     if word == "LOST":
         return Unavailable(
-            f"the journal of {namespace} has lost entries: {why} was in it and is not any more; nothing is written until what "
-            "is left has been adopted", code="forked",
+            f"the journal of {namespace} has lost entries: {why.partition(':')[0]} was in it and is not any more; nothing is "
+            "written until what is left has been adopted", code="forked",
             hint="fluxkv ops adopt says what is lost and who knows of it; restore the server's files, or let it adopt the rest",
         )  # fmt: skip
     if word == "FORK":

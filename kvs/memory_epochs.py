@@ -7,14 +7,14 @@ from typing import Any
 
 from .appending import MARK, child_of, judged, moved_on, refusal
 from .children import Child
-from .epochs import lost_word
+from .epochs import is_anchored, lost_word
 from .keys import Keys
 from .memory_server import Instance, MemoryServer
-from .port import Append, Appended, Meta, id_pair
+from .port import Append, Appended, Entry, Meta, id_pair
 
 
 class MemoryEpochs:
-    """Answers as `open_epoch.lua`, `fence.lua`, `adopt.lua`, `rebuild.lua` and `seal.lua` do."""
+    """Answers as `open_epoch.lua`, `fence.lua`, `unfence.lua`, `adopt.lua`, `rebuild.lua` and `seal.lua` do."""
 
     server: MemoryServer
     namespace: str
@@ -27,6 +27,9 @@ class MemoryEpochs:
         raise NotImplementedError
 
     def _tip(self) -> str:
+        raise NotImplementedError
+
+    def _entry(self, version: int) -> Entry | None:
         raise NotImplementedError
 
     def _write(self, request: Append) -> Appended:
@@ -83,11 +86,26 @@ class MemoryEpochs:
             found = self._named(uid)
             if found.epoch != epoch:
                 raise moved_on(self.namespace, epoch, -1, found.epoch, -1)
-            if id_pair(known)[0] > id_pair(found.fork or "0")[0]:
+            id, mark, _ = known.partition(":")
+            there = self._entry(id_pair(id)[0])
+            if there is not None and (is_anchored(there, known) if mark else there.id == id):
+                return found.fork
+            highest = id_pair(found.fork.partition(":")[0] or "0")[0]
+            if (id_pair(id)[0], len(known)) > (highest, len(found.fork)):
                 self._undoable(found, "fork")
                 found.fork = known
             self.server.check("fence", "after")
             return found.fork
+
+    def unfence(self, uid: str, epoch: int, tip: int, known: str) -> None:
+        with self.server.changed:
+            self.server.check("unfence")
+            found = self._named(uid)
+            if (found.epoch, found.version) != (epoch, tip) or found.fork not in ("", known):
+                raise moved_on(self.namespace, epoch, tip, found.epoch, found.version)
+            self._undoable(found, "fork")
+            found.fork = ""
+            self.server.check("unfence", "after")
 
     def adopt(
         self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80",

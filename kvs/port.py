@@ -52,8 +52,8 @@ class Meta(NamedTuple):
     version: the tip (0: empty journal). floor: guards at or below it may be pruned.
     schema: the highest of any program that has run this instance (`raise_schema`), of which only `journal/` knows the meaning.
     origin_ms: the FLUID epoch in Unix ms. durability: "strict", "local" or "replicated".
-    epochs: the epochs of this history as a text (see `epochs.py`). fork: the id of an entry somebody knows and this history
-    has not ("" if all is well): nothing is appended until it is adopted.
+    epochs: the epochs of this history as a text (see `epochs.py`). fork: an entry (id or anchor) that somebody knows and this
+    history has not ("" if all is well): nothing is appended until it is adopted.
     room: the soft memory line in bytes, 0 for none: past it refusable commits are refused.
     trimmed: id of the last entry that was moved out of the server, "0-0" if none was; archive: the URL below which it lies.
     replicas: how many are to have each commit before it is acknowledged, and how long they may take (`replicated.wanted`).
@@ -269,10 +269,12 @@ class Store(Arrivals, ChildTable, Protocol):
         ...
 
     def fence(self, uid: str, epoch: int, known: str) -> str:
-        """Say that an entry of this id was in the journal and is not any more: from now on nothing is appended, until `adopt`.
+        """Say that an entry (its id, or its anchor) was in the journal and is not any more: nothing is appended until `adopt`. Not
+        said of one that is there. The highest so said, "" for none. Raises `Conflict` if the epoch is another by now."""
+        ...
 
-        The highest id so said. Raises `Conflict` if the epoch is another by now.
-        """
+    def unfence(self, uid: str, epoch: int, tip: int, known: str) -> None:
+        """Take a fence (`Meta.fork`) back: the history has that entry. `Conflict` unless all is as named. Twice is once."""
         ...
 
     def adopt(

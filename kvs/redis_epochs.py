@@ -57,10 +57,13 @@ class EpochScripts:
         self._refused(answer, old_epoch, tip)
 
     def fence(self, uid: str, epoch: int, known: str) -> str:
-        answer = self._script("fence", [self.keys.meta], [uid, epoch, known], resend=True)
+        answer = self._script("fence", [self.keys.meta, self.keys.journal], [uid, epoch, known], resend=True)
         self._refused(answer, epoch)
         found: str = answer[1].decode()
         return found
+
+    def unfence(self, uid: str, epoch: int, tip: int, known: str) -> None:
+        self._refused(self._script("unfence", [self.keys.meta], [uid, epoch, tip, known], resend=True), epoch, tip)
 
     def adopt(
         self, uid: str, epoch: int, tip: int, lost: tuple[int, int], payload: bytes, extra: bytes = b"\x80",

@@ -67,6 +67,9 @@ def adopt(force: bool, as_json: bool, uri: str | None, state_dir: str | None) ->
         elif report.loss is None or not force:
             _show(report)
         if report.loss is None:
+            if force and report.fenced:
+                adopting.adopt(store, directory, report, "cli")
+                render.say("it may be written to again")
             return
         if force:
             version = adopting.adopt(store, directory, report, "cli")
@@ -149,6 +152,9 @@ def _show(report: Report) -> None:
     if report.loss is None:
         render.out(f"nothing is lost: the journal of {report.namespace} ends at version {report.version}{at},")
         render.out("and nobody here knows of more")
+        if report.fenced:
+            render.out(f"somebody missed entry {report.fenced}, which is there: nothing is written until its keeper has seen")
+            render.out("that (fluxkv start, if it is down), or by --force")
         return
     if report.fresh:
         render.out(f"the server has no journal of {report.namespace} any more; adopting begins a new one")

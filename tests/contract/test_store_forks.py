@@ -36,6 +36,39 @@ def test_nobody_writes_to_a_history_that_lost_something(bench: Any) -> None:
     assert [entry.version for entry in bench.store.read(0)] == [1]  # reading goes on
 
 
+def test_nobody_fences_for_what_is_there(bench: Any) -> None:
+    """A witness may have asked a server that lags, and says so to the one that does not."""
+    bench.append(0)
+    bench.append(1)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    (entry,) = bench.store.entries([2])
+    there, other = anchor(2, epoch, payload_hash(entry.payload)), anchor(2, epoch, payload_hash(b"0another"))
+    assert is_anchored(entry, there)
+    assert bench.store.fence(uid, epoch, f"2-{epoch}") == ""
+    assert bench.store.fence(uid, epoch, there) == ""
+    assert bench.append(2) == Appended(3, epoch)
+    assert bench.store.fence(uid, epoch, f"2-{epoch + 1}") == f"2-{epoch + 1}"  # of another branch
+    assert bench.store.fence(uid, epoch, other) == other  # the same id, and something else was there: that says more
+    assert bench.store.fence(uid, epoch, there) == other
+    with pytest.raises(Unavailable) as caught:
+        bench.append(3)
+    assert f" 2-{epoch} was in it" in str(caught.value)
+
+
+def test_a_fence_is_taken_away_where_all_is_as_named(bench: Any) -> None:
+    bench.append(0)
+    uid, epoch = bench.meta.uid, bench.meta.epoch
+    bench.store.fence(uid, epoch, f"9-{epoch}")
+    assert _code(lambda: bench.store.unfence(uid, epoch, 1, f"8-{epoch}")) == "epoch"  # somebody knew more meanwhile
+    assert _code(lambda: bench.store.unfence(uid, epoch, 2, f"9-{epoch}")) == "epoch"
+    assert _code(lambda: bench.store.unfence(uid, epoch + 1, 1, f"9-{epoch}")) == "epoch"
+    assert _refused(lambda: bench.store.unfence("other", epoch, 1, f"9-{epoch}")) == "gone"
+    assert bench.store.meta().fork == f"9-{epoch}"
+    for _ in range(2):
+        bench.store.unfence(uid, epoch, 1, f"9-{epoch}")
+    assert bench.append(1) == Appended(2, epoch)
+
+
 def test_adoption_is_one_step_that_one_process_wins(bench: Any) -> None:
     bench.append(0)
     bench.append(1)

@@ -205,3 +205,56 @@ def test_what_is_begun_anew_may_be_written_to_whatever_the_launcher_s_record_kno
     assert witness.take_up(store, directory) is None
     assert store.meta().fork == ""
     assert Journal(store).look().instance["adopted"][1:3] == [1, 14]
+
+
+class Lagging:
+    """A store whose first answer about where the journal ends is a replica's that lags."""
+
+    def __init__(self, store: MemoryStore, behind: int) -> None:
+        self.store, self.behind = store, behind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def meta(self) -> Any:
+        meta = self.store.meta()
+        behind, self.behind = self.behind, 0
+        return meta._replace(version=meta.version - behind)
+
+
+def test_who_has_asked_a_server_that_lags_fences_nobody(world: World) -> None:
+    world.say(6)
+    epoch = world.store.meta().epoch
+    lagging: Any = Lagging(world.store, 3)
+    assert forks.notice(lagging, f"6-{epoch}") is None
+    assert lagging.behind == 0
+    world.say(1)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_fence_for_what_is_there_after_all_is_taken_away(world: World, tmp_path: Path, is_there: bool) -> None:
+    """Nobody could: the keeper waited for an operator, whose `ops adopt` said that nothing was lost, and did nothing."""
+    world.say(5)
+    state = world.journal.load()
+    there = f"5-{state.epoch}:{state.tail.hex()}"
+    world.server.tables.instances["/"].fork = there if is_there else f"5-{state.epoch}:{bytes(16).hex()}"
+    assert _code(lambda: world.say(1)) == "forked"
+    report = adopting.examine(world.store, None)
+    assert (report.loss is None, report.fenced) == (is_there, f"5-{state.epoch}" if is_there else "")
+    care = ServerCare(StateDir(str(tmp_path)), SimpleNamespace(say=lambda level, text: None), {})  # type: ignore[arg-type]
+    care.state_dir.create()
+    care.store, care.lost = world.store, True
+    care._take_up()
+    assert (care.lost, bool(world.store.meta().fork)) == (not is_there, not is_there)
+    if is_there:
+        world.say(1)
+        assert world.journal.load().version == 6
+
+
+def test_an_operator_takes_such_a_fence_away(world: World) -> None:
+    world.say(3)
+    world.server.tables.instances["/"].fork = f"3-{world.store.meta().epoch}"
+    report = adopting.examine(world.store, None)
+    assert adopting.adopt(world.store, None, report, "cli") == 3
+    world.say(1)
+    assert adopting.examine(world.store, None).fenced == ""
