@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .instances.futures import JobException, JobFuture
     from .instances.handle import JobHandle
     from .instances.kvs_client import Kvs
+    from .instances.resize_client import Resizing, Size
     from .instances.views import NodeView, QueueView, Resources
     from .journal.job import Job, JobState, Result
     from .journal.rset import NodeRecord, ResourceSet
@@ -50,9 +51,11 @@ __all__ = [
     "Rejected",
     "RemoteError",
     "RemoteTraceback",
+    "Resizing",
     "ResourceSet",
     "Resources",
     "Result",
+    "Size",
     "State",
     "Unavailable",
     "connect",
@@ -66,6 +69,7 @@ _HOMES = {
     "instances.futures": ("JobException", "JobFuture"),
     "instances.handle": ("JobHandle",),
     "instances.kvs_client": ("Kvs",),
+    "instances.resize_client": ("Resizing", "Size"),
     "instances.views": ("NodeView", "QueueView", "Resources"),
     "journal.job": ("Job", "JobState", "Result"),
     "journal.rset": ("NodeRecord", "ResourceSet"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +206,22 @@ class _Readable:
 def _set(came: asyncio.Future[None]) -> None:
     if not came.done():
         came.set_result(None)
+
+
+async def drive(steps: Callable[..., Generator[None, None, None]], deadline: float | None) -> bool:
+    """Take the steps of a generator that follows journals (`resize_client`) as something comes; False if the time (of the monotonic
+    clock) is up before their end. Called with the deadline and what makes its tails."""
+    readable = _Readable()
+    following = steps(deadline, readable.make)
+    try:
+        for _ in following:
+            left = LOOK_S if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await readable.wait(min(left, LOOK_S))
+    finally:
+        following.close()
+    return True
 
 
 class _QuickTail(Tail):

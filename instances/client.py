@@ -9,20 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from ..journal.ids import parse_id
 from ..kvs.port import Store
-from .handle import JobHandle
+from .client_changes import Changes
+from .handle import JobHandle, JobIds, id_of, ids_of
 
 if TYPE_CHECKING:
-    from ..journal.decide import Decision
     from ..journal.job import Job
     from ..journal.log import Journal
     from ..journal.rset import ResourceSet
     from ..journal.state import State
     from ..journal.wire import Event
-    from .changing import Outcome
     from .ensemble_view import EnsembleView
     from .follow import JobResult
     from .kvs_client import Kvs
@@ -41,10 +39,7 @@ def connect(uri: str | None = None) -> Instance:
     return Instance(*open_instance(uri))
 
 
-JobIds: TypeAlias = "Iterable[int | str | JobHandle] | int | str | JobHandle"
-
-
-class Instance:
+class Instance(Changes):
     """An instance, as a client sees it. Use it as a context manager, or `close()` it.
 
         import fluxkv
@@ -183,7 +178,7 @@ class Instance:
         """What becomes of an ensemble's members: how many have ended, each one's result. Use it as a context manager."""
         from .ensemble_view import EnsembleView
 
-        return EnsembleView(self, _id(job))
+        return EnsembleView(self, id_of(job))
 
     @property
     def submitter(self) -> Submitter:
@@ -201,7 +196,7 @@ class Instance:
 
         timeout: seconds; raises `Unavailable(code="timeout")`. Raises `Rejected` for an unknown id.
         """
-        wanted = _ids(ids)
+        wanted = ids_of(ids)
         found = {result.id: result for result in self.as_ended(wanted, timeout)}
         return [found[id] for id in wanted]
 
@@ -215,7 +210,7 @@ class Instance:
         from .follow import Follower, Tail, follow_results, result_of
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        known, at = self.known(_ids(ids), bare=True)
+        known, at = self.known(ids_of(ids), bare=True)
         ended = [result_of(job) for job in known if job.t_inactive]
         follower = Follower(job for job in known if not job.t_inactive)
         del known  # a job's record goes when it has ended
@@ -253,7 +248,7 @@ class Instance:
         """
         from .output import Attachment
 
-        (job,), at = self.known([_id(id)])
+        (job,), at = self.known([id_of(id)])
         if on_event is not None and job.commits:
             for _, event in self.journal.story(job.commits, job.id):
                 on_event(event.name, event.timestamp, event.context or {})
@@ -269,7 +264,7 @@ class Instance:
         from .output import watch
 
         deadline = None if timeout is None else time.monotonic() + timeout
-        return watch(self.store, *self.known(_ids(ids)), writer_of, deadline)
+        return watch(self.store, *self.known(ids_of(ids)), writer_of, deadline)
 
     def events(
         self, id: int | str | JobHandle | None = None, *, follow: bool = False, timeout: float | None = None
@@ -280,7 +275,7 @@ class Instance:
         """
         from .event_stream import event_batches
 
-        for batch in event_batches(self, None if id is None else _id(id), follow, timeout):
+        for batch in event_batches(self, None if id is None else id_of(id), follow, timeout):
             yield from batch
 
     def events_async(
@@ -289,7 +284,7 @@ class Instance:
         """As `events`, for `async for` in an event loop, without a thread; follows unless told otherwise."""
         from . import aio
 
-        return aio.events(self, None if id is None else _id(id), follow, timeout)
+        return aio.events(self, None if id is None else id_of(id), follow, timeout)
 
     def as_ended_async(self, ids: JobIds, timeout: float | None = None) -> AsyncIterator[JobResult]:
         """As `as_ended`, for `async for`.
@@ -309,9 +304,9 @@ class Instance:
         """
         from . import aio
 
-        return aio.as_ended(self, _ids(ids), timeout)
+        return aio.as_ended(self, ids_of(ids), timeout)
 
-    # -- asking and changing
+    # -- asking (what changes jobs: `client_changes`)
 
     def state(self) -> State:
         """The live state: snapshot and tail, folded anew."""
@@ -319,7 +314,7 @@ class Instance:
 
     def job(self, id: int | str | JobHandle) -> Job:
         """One job's record, however long ago it ended. Raises `Rejected(code="no-such-job")`."""
-        return self.journal.find_job(self.state(), _id(id))
+        return self.journal.find_job(self.state(), id_of(id))
 
     def resources(self) -> Resources:
         """What there is: all, up, down, drained, free and allocated, as RFC 20 sets, and each node."""
@@ -339,72 +334,4 @@ class Instance:
         from .views import job_R
 
         state = self.state()
-        return job_R(state, self.journal.find_job(state, _id(id)))
-
-    def cancel(self, ids: JobIds, note: str = "", *, state: State | None = None) -> list[int]:
-        """Cancel jobs, in a few commits however many they are; the ids of those that were active and not ending already.
-
-        state: one read just now, if there is one: it need not be read again. Raises `Rejected(code="no-such-job")`
-        if one is unknown, and then cancels none.
-        """
-        from ..journal import decide
-
-        wanted = _ids(ids)
-        if not wanted:
-            return []
-        state = state if state is not None else self.journal.look()
-        self.journal.known_jobs(state, wanted)
-
-        def decisions(state: State) -> list[Decision]:
-            found = (state.jobs[id] for id in wanted if id in state.jobs)
-            return decide.cancel_each(found, note, os.getuid(), time.time())
-
-        return [int(event[1]) for event in self.journal.settle_each(decisions, state)]
-
-    def raise_exception(self, id: int | str | JobHandle, kind: str = "cancel", severity: int = 0, note: str = "") -> None:
-        """Raise an exception on a job (RFC 21); severity 0 ends it."""
-        from ..journal import decide
-
-        job = _id(id)
-        self.journal.settle(
-            lambda state: decide.raise_exception(state, job, kind, severity, note, os.getuid(), time.time())
-        )
-
-    def set_urgency(self, id: int | str | JobHandle, urgency: int) -> None:
-        """Change a pending job's urgency (RFC 30)."""
-        from ..journal import decide
-
-        job = _id(id)
-        self.journal.settle(lambda state: decide.change_urgency(state, job, urgency, os.getuid(), time.time()))
-
-    def update(self, ids: JobIds, **changes: Any) -> Outcome:
-        """As `fluxkv update`: duration="+10m", queue="debug", name=... What was changed, what stood in others' way."""
-        from .changing import Update, change_jobs
-
-        made = Update([f"{key}={value}" for key, value in changes.items()], os.getuid())
-        return change_jobs(self.journal, _ids(ids), made, from_node=True)
-
-    def requeue(self, ids: JobIds, note: str = "", *, hold: bool = False) -> Outcome:
-        """As `fluxkv requeue`: running jobs end and go back in line. Which do, and what stood in the others' way."""
-        from ..journal.decide_update import requeue
-        from .changing import change_jobs
-
-        return change_jobs(self.journal, _ids(ids), lambda state, job, now: requeue(job, note, hold, os.getuid(), now))
-
-    def kill(self, id: int | str | JobHandle, signum: int = 15) -> None:
-        """Send a signal to a running job's tasks."""
-        from ..journal import decide
-
-        job = _id(id)
-        self.journal.settle(lambda state: decide.kill(state, job, signum, os.getuid(), time.time()))
-
-
-def _id(job: int | str | JobHandle) -> int:
-    return job.id if isinstance(job, JobHandle) else parse_id(job)
-
-
-def _ids(jobs: JobIds) -> list[int]:
-    """One job or many; a handle is a tuple, and so would pass for several."""
-    if isinstance(jobs, int | str | JobHandle):
-        return [_id(jobs)]
-    return [_id(one) for one in jobs]
+        return job_R(state, self.journal.find_job(state, id_of(id)))

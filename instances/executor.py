@@ -25,6 +25,7 @@ from .submit_keys import check_key
 
 if TYPE_CHECKING:
     from .handle import JobHandle
+    from .resize_client import Resizing
 
 PATIENCE_S = 300.0
 
@@ -197,6 +198,17 @@ class Executor(BaseExecutor):
         future.submitted(parse_id(id) if isinstance(id, int | str) else id.id)
         self._core.attach(future)
         return future
+
+    def resize(self, change: str, job: JobFuture | int | str | None = None, **terms: Any) -> Resizing:
+        """Have the instance that runs the jobs ask the one around it for more nodes, or give some back: "+2N", "-1N", "=4N"; or do
+        that to one of its jobs. terms: as `Instance.resize`; of any thread.
+        """
+        from .client import connect
+
+        with connect(self.uri) as instance:
+            found = instance.resize(change, job.jobid() if isinstance(job, JobFuture) else job, **terms)
+        found.lets_go = True
+        return found
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more; with `wait`, until all futures are done. cancel_futures: cancel those that do not run yet."""

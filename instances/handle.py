@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ..journal.ids import f58
+from ..journal.ids import f58, parse_id
 
 if TYPE_CHECKING:
     from ..journal.wire import Event
     from .client import Instance
     from .follow import JobResult
+    from .resize_client import Resizing
+
+JobIds: TypeAlias = "Iterable[int | str | JobHandle] | int | str | JobHandle"
 
 
 class JobHandle(NamedTuple):
@@ -55,6 +58,10 @@ class JobHandle(NamedTuple):
         """Cancel it; False if it had ended, or was ending, already."""
         return bool(self.instance.cancel([self.id], note))
 
+    def resize(self, change: str, **terms: Any) -> Resizing:
+        """Give it more nodes, or take some back: "+2N", "-1N", "=4N". terms: as `Instance.resize` has them."""
+        return self.instance.resize(change, self.id, **terms)
+
     def events(self, *, follow: bool = False) -> Iterator[Event]:
         """Its events; with follow, as they come, until it ends."""
         return self.instance.events(self.id, follow=follow)
@@ -67,3 +74,15 @@ class JobHandle(NamedTuple):
 
     def __str__(self) -> str:
         return f58(self.id)
+
+
+def id_of(job: int | str | JobHandle) -> int:
+    """A job's id."""
+    return job.id if isinstance(job, JobHandle) else parse_id(job)
+
+
+def ids_of(jobs: JobIds) -> list[int]:
+    """One job or many; a handle is a tuple, and so would pass for several."""
+    if isinstance(jobs, int | str | JobHandle):
+        return [id_of(jobs)]
+    return [id_of(one) for one in jobs]

@@ -78,7 +78,7 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
     if terms.ranks:
         _must_leave(job, here, asked, terms.ranks)
     if target < 1:
-        raise _refuse(job, f"has {_nodes(len(here))}: its first one stays", "lead", "fluxkv cancel ends it with all of them")
+        raise _refuse(job, f"has {several(len(here))}: its first one stays", "lead", "fluxkv cancel ends it with all of them")
     thing, events = f"job/{job.id}", list[list[Any]]()
     if target > len(here) and not terms.ranks:
         if target - len(here) != waits or (growth is not None and growth.at_once != at_once):
@@ -135,7 +135,7 @@ def _must_leave(job: Job, here: Sequence[int], asked: Resize, ranks: Sequence[in
         raise Rejected("nodes are named that are to leave: which ones come, the queue's policy says", code="bad-resize")
     count = asked.nodes if asked.sign == "-" else len(here) - asked.nodes
     if count != len(set(ranks)):
-        why = f"{_nodes(len(set(ranks)))} named, and {count} to leave"
+        why = f"{several(len(set(ranks)))} named, and {count} to leave"
         raise Rejected(why, code="bad-resize", hint="name as many as are to leave")
     others = [rank for rank in ranks if rank not in here]
     if others:
@@ -144,7 +144,8 @@ def _must_leave(job: Job, here: Sequence[int], asked: Resize, ranks: Sequence[in
         raise _refuse(job, f"cannot be without rank {here[0]}: it is its first node, which leads", "lead")
 
 
-def _nodes(count: int) -> str:
+def several(count: int) -> str:
+    """So many nodes, in words."""
     return f"{count} node{'' if count == 1 else 's'}"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..kvs.errors import Rejected
 from .claims import Claim
-from .idset import mask_of, text_of
+from .idset import format_ids, mask_of, parse, text_of
 
 STORY = 100
 REBOOTED = "node rebooted"  # why what its agent had is lost
@@ -156,3 +158,26 @@ class Queue:
         queue = cls(value[0])
         queue.enabled, queue.started, queue.disable_reason, queue.stop_reason = value[1:5]
         return queue
+
+
+def named(nodes: Mapping[int, Node], targets: str) -> list[int]:
+    """Ranks that an idset of ranks or a hostlist names, ascending. Raises `Rejected` for an unknown one."""
+    if targets == "all":
+        return sorted(nodes)
+    try:
+        ranks = list(parse(targets.strip("[]")))
+    except Rejected:
+        from .hostlist import compress, expand
+
+        by_host: dict[str, list[int]] = {}
+        for node in nodes.values():
+            by_host.setdefault(node.host, []).append(node.rank)
+        ranks = []
+        for host in expand(targets):
+            if host not in by_host:
+                raise Rejected(f"{host}: no such node", code="no-such-node", hint=f"there are {compress(by_host)}") from None
+            ranks += by_host[host]
+    for rank in ranks:
+        if rank not in nodes:
+            raise Rejected(f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(nodes)}")
+    return sorted(set(ranks))

@@ -163,32 +163,9 @@ def batches(subscription: Subscription, timeout_s: float | None = None, wait_s: 
 
 def ranks_of(state: State, targets: str) -> list[int]:
     """Ranks that an idset of ranks or a hostlist names, ascending. Raises `Rejected` for an unknown one."""
-    from ..journal.idset import format_ids, parse
+    from ..journal.node import named
 
-    if targets == "all":
-        return sorted(state.nodes)
-    try:
-        ranks = list(parse(targets.strip("[]")))
-    except Rejected:
-        from ..journal.hostlist import compress, expand
-
-        by_host: dict[str, list[int]] = {}
-        for node in state.nodes.values():
-            by_host.setdefault(node.host, []).append(node.rank)
-        ranks = []
-        for host in expand(targets):
-            if host not in by_host:
-                known = compress(by_host)
-                raise Rejected(
-                    f"{host}: no such node", code="no-such-node", hint=f"there are {known}"
-                ) from None
-            ranks += by_host[host]
-    for rank in ranks:
-        if rank not in state.nodes:
-            raise Rejected(
-                f"rank {rank}: no such node", code="no-such-node", hint=f"ranks are {format_ids(state.nodes)}"
-            )
-    return sorted(set(ranks))
+    return named(state.nodes, targets)
 
 
 def user_name(userid: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from fluxkv.journal.job import RUN
 from fluxkv.journal.state import State
 
 pytestmark = pytest.mark.live
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @contextlib.contextmanager
@@ -78,6 +81,50 @@ def test_an_instance_grows_and_shrinks_from_inside_and_from_outside(tmp_path: Pa
         assert site.run("cancel", f58(id)).returncode == 0
         assert site.results([id])
         assert not [pid for pid in site.processes() if live.inside(pid)]
+
+
+AWAITED = """
+import asyncio
+import fluxkv
+
+async def main():
+    with fluxkv.connect() as instance:
+        size = await instance.resize("+1N").wait_async(timeout=60)
+        print("async", size.nodes, len(instance.state().nodes))
+
+asyncio.run(main())
+with fluxkv.Executor(nodes=1) as executor:
+    size = executor.resize("=1N", grace=5).wait(timeout=60)
+    print("executor", size.nodes, executor.submit(pow, 2, 3).result())
+with fluxkv.connect() as instance:
+    job = instance.submit(["fluxkv", "start", "sleep", "300"])
+    next(event for event in job.events(follow=True) if event.name == "start")
+    try:
+        job.resize("+1N")
+    except fluxkv.Rejected as error:
+        print(error.code)
+    print(instance.resize("+2N").size().more >= 0, job.resize("=1N").changed)
+    instance.resize("=1N").wait(timeout=60)
+    job.cancel()
+"""
+
+
+def test_a_program_inside_asks_for_nodes_and_gives_some_back(tmp_path: Path) -> None:
+    """The README's example, and what it says of event loops and executors."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    (example,) = (block for block in blocks if ".resize(" in block)
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
+        (tmp_path / "example.py").write_text(example)
+        done = site.run("alloc", "-N1", sys.executable, str(tmp_path / "example.py"))
+        assert done.returncode == 0, (done.stderr, site.logs())
+        lines = done.stdout.splitlines()
+        assert (lines[1], lines[2].count("'")) == ("COMPLETED on 3 nodes", 4), lines  # left with two hosts
+        assert lines[3].startswith("unsatisfiable job "), lines
+        (tmp_path / "awaited.py").write_text(AWAITED)
+        done = site.run("alloc", "-N1", sys.executable, "-W", "error", str(tmp_path / "awaited.py"))
+        assert (done.returncode, done.stdout.splitlines()) == (
+            0, ["async 2 2", "executor 1 8", "unsatisfiable", "True False"]), (done.stderr, site.logs())  # fmt: skip
+        site.sound()
 
 
 def test_a_node_is_taken_while_a_stale_instance_still_places_on_it(tmp_path: Path) -> None:
