@@ -340,6 +340,8 @@ class Agent(Branches):
     def _too_soon(self, now: float, outputs: list[Output]) -> bool:
         facts = sum(map(len, self.rows.values())) + len(self.unsaid)
         wait_s = self.pace.wait_s(now, facts, len(self.placed), self.host.report_s) if facts else 0.0
+        if wait_s and all(placed.over for placed in self.placed.values()):
+            wait_s = 0.0  # nothing is left to wait for: more is placed here only when this is heard
         if wait_s:
             outputs.append(WakeAt(now + wait_s))
         return not facts or bool(wait_s)

@@ -310,7 +310,8 @@ class Keeper(ServerCare):
         self._end_roles("agent", "worker", "launcher")
         if self.store is not None and self.settings.get("lead", True) and not self.joined:
             try:
-                sealing.seal_over(self.store, self.settings)
+                if not self.child:  # a child's own children are sealed with it by its parent's keeper, which nobody waits for
+                    sealing.seal_over(self.store, self.settings)
                 boot.say(self.store, [["instance-stop", "instance", time.time(), {"reason": "stop"}]])
                 if not self.child:
                     witness.write_tip(self.state_dir, self.store, self.store.meta())

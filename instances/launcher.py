@@ -81,7 +81,7 @@ class Launcher(AttemptTable):
         door = self.door
         while True:
             if self.events:
-                door.offer(self.events)
+                door.offer(self.events, last=not self.held)
             if self.leaving and not self.held and not self.lost and self.said_all():
                 return
             messages, signals = door.wait(self.sleep_s())

@@ -80,13 +80,16 @@ class Door:
         """Nothing is left to send to an agent that listens."""
         return self._agent is None or not (self._events or self._backlog)
 
-    def offer(self, events: list[list[Any]]) -> None:
+    def offer(self, events: list[list[Any]], *, last: bool = False) -> None:
         """Events to go out in the next batch;
 
-        the list is emptied. Without an agent they are dropped: it will list.
+        the list is emptied. Without an agent they are dropped: it will list. last: none will follow before it has heard
+        them, so they go at once.
         """
         if self._agent is not None:
             self._events += events
+            if last:
+                self._last_sent = 0.0
         events.clear()
 
     def send(self, message: Message) -> None:

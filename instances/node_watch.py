@@ -46,6 +46,7 @@ class NodeWatch:
         self.greeted: dict[int, float] = {}
         self.odd: dict[int, tuple[int, int]] = {}  # rank -> (what it says it has, what it should have) where these differ
         self.asked: dict[int, tuple[int, int]] = {}  # of which it has been asked already
+        self.missing: set[int] = set()  # ranks that are to be asked
         self.gone: set[int] = set()  # silent ranks of whose jobs all has been said
         self.news = False  # something to look at
 
@@ -101,9 +102,11 @@ class NodeWatch:
         if said == wanted:
             self.odd.pop(node.rank, None)
             self.asked.pop(node.rank, None)
+            self.missing.discard(node.rank)
             return False
         pair = (said, wanted)
-        again = self.odd.get(node.rank) == pair and self.asked.get(node.rank) != pair
+        if again := self.odd.get(node.rank) == pair and self.asked.get(node.rank) != pair:
+            self.missing.add(node.rank)
         self.odd[node.rank] = pair
         return again
 
@@ -125,7 +128,8 @@ class NodeWatch:
                 self.gone.discard(rank)
                 if limit and silent > limit:
                     groups.append(self._offline(node, limit, silent, now))
-                elif rank in self.odd and self.asked.get(rank) != self.odd[rank]:
+                elif rank in self.missing:
+                    self.missing.discard(rank)
                     self.asked[rank] = self.odd[rank]
                     groups.append(Group(to_nodes=[(rank, ["hello"])]))
             elif node.down is None:  # an epoch began, or its agent was given up: that it does not come back is missed all the same

@@ -322,8 +322,8 @@ class Planner:
             return
         job, was = self.state.jobs[wait.job], self.said.get(wait.job, ("", "", 0.0, 0.0))
         if was[:2] != (wait.code, wait.blocking) or (start != was[2] and now >= was[3] + TIME_AGAIN_S):
-            say_at = self.first_waits.setdefault(job.id, now) + REASON_AFTER_S
-            if now < say_at:  # it may well run before anybody asks
+            say_at = self.first_waits.setdefault(job.id, now) + max(REASON_AFTER_S, 2 * self.policies.ahead_s(job.queue))
+            if now < say_at:  # it may well run, or be placed ahead, before anybody asks
                 self._say_at(say_at)
                 return
             self.said[job.id] = (wait.code, wait.blocking, start, now)

@@ -154,6 +154,27 @@ def test_ends_of_a_flood_are_reported_together(pace: Pace, reports: tuple[int, i
     assert len(said(rig.step())[0][3]["over"]) == 100 - sum(sizes)
 
 
+def test_the_last_end_of_a_flood_waits_for_no_others() -> None:
+    """Nothing else will end here before this is heard: what was placed is over, and more is placed only then."""
+    rig = Rig(pace=FLOOD)
+    rig.ready()
+    keys = [f"{job}.{job + 1}-7.0" for job in range(11, 31)]
+    for job in range(11, 31):
+        rig.step(rig.launch(job, job + 1))
+    now, sizes = rig.now + 100.0, []
+    for key in keys:
+        now += 0.004
+        outputs = rig.agent.step(now, [Launched([over(key)])])
+        if events := said(outputs):
+            sizes.append(len(events[0][3]["over"]))
+            request = write(outputs)
+            assert request is not None
+            rig.version += 1
+            rig.agent.step(now, [Answered(request, Appended(rig.version, 7))])
+    assert sum(sizes) == len(keys)
+    assert sizes[-1] > 10
+
+
 def test_orders_wait_for_the_launcher_s_list(rig: Rig) -> None:
     """What is launched between asking for the list and its coming would look lost."""
     assert told(rig.step(LauncherLost(True), LauncherLost(False), rig.launch(5, 12))) == []

@@ -185,8 +185,13 @@ def test_a_node_that_has_something_else_twice_is_asked_once() -> None:
     for held in (wanted, 7, wanted, 7, wanted):  # never the same twice in a row: on its way
         air.beat(0, held=(held,))
     assert len(air.rig.store.messages(inbox)) == before
+    for held in range(20, 26):  # a flood: another set at each beat, which the journal has not heard of yet
+        air.beat(0, held=(held,))
+        air.beat(*PULSE)
+    assert len(air.rig.store.messages(inbox)) == before
     for _ in range(4):
         air.beat(0, held=(7,))
+        air.beat(*PULSE)
     assert len(air.rig.store.messages(inbox)) == before + 1
 
 
