@@ -103,11 +103,15 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
 
 def _resume(store: Store, settings: dict[str, Any], state_dir: StateDir | None) -> None:
     """Make another job's instance ours, which plans as before unless it is told otherwise. Raises as `resume.take_up`."""
+    from .resume import left_by
     from .resume import take_up as taken
 
+    if state_dir is not None and "before" not in settings:  # noted first: once it is ours, nobody knows whose it was
+        settings["before"] = left_by(store, [os.path.dirname(state_dir.path), *settings.get("left", ())])
+        state_dir.write(settings)
     parent = open_store(settings["parent"], patience_s=PATIENCE_S)
     try:
-        state = taken(store, parent, settings, os.path.dirname(state_dir.path) if state_dir is not None else "")
+        state = taken(store, parent, settings)
     finally:
         parent.close()
     settings["policy"] = settings.get("policy") or state.instance.get("policy", "fcfs")

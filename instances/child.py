@@ -37,6 +37,7 @@ ALLOC_WAIT_S = 30.0
 MEMO_TRIES = 20
 MEMBER_LOOK_S = 2.0
 AWAY_S = 3.0
+ATTEMPT = "instance-attempt"  # in a memo: the attempt that goes on with the instance of an earlier one
 SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
 
@@ -87,6 +88,12 @@ def child_namespace(parent: str, job: int, number: int = 1) -> str:
 def child_number(job: Job, parent: str) -> int:
     """Which attempt of a job said last that it is an instance (`tell_parent`), 0 if none did. parent: the namespace of the instance
     whose job it is; a memo with any other address is somebody else's."""
+    number, later = own_number(job, parent), job.memo.get(ATTEMPT)
+    return max(number, later) if number and isinstance(later, int) and later <= job.number else number
+
+
+def own_number(job: Job, parent: str) -> int:
+    """The attempt that made that instance, which a later one may have gone on with; 0 if it is none of the job's own."""
     namespace, first = _told(job), child_namespace(parent, job.id)
     if namespace == first:
         return 1
@@ -135,17 +142,18 @@ def enter_parent(levels: int) -> None:
         os.environ["FLUXKV_STATE_DIR"] = found.path
 
 
-def seal_earlier(here: Place) -> None:
+def seal_earlier(here: Place, but: str = "") -> None:
     """Refuse writes of the children of earlier attempts, as the parent's keeper will (`sealing.py`), before another is made. (One
     with a server that is out of reach has nothing of ours: what it runs, its node's agent ends when it is heard again.) One that
-    another job goes on with is that job's."""
+    another job goes on with is that job's. but: the namespace that this one is to go on with."""
     from .nested import owner_of
 
     parent, space = open_store(here.parent), parse_uri(here.parent).namespace
     try:
         for number in range(max(1, here.number - SEALED), here.number):
+            name = child_namespace(space, here.job, number)
             try:
-                store = whereabouts.store_of(parent, child_namespace(space, here.job, number))
+                store = whereabouts.store_of(parent, name) if name != but else None
                 if store is not None:
                     with closing(store):
                         uid, owner = store.meta().uid, owner_of(Journal(store).look())
@@ -191,52 +199,62 @@ def _alloc_in(commit: Commit, here: Place, ours: bool) -> tuple[tuple[Claim, ...
 
 
 def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the child's part on this node."""
+    """Settings of the child's part on this node. options: those of `start`; `goes_on`: it is to go on with the instance that an
+    earlier attempt of its job was, where that ended with its parent."""
     store = open_store(here.parent)
     try:
         claims, expiration = granted(store, here)
-        resume = resumed_space(store, here, str(options["resume"])) if options.get("resume") else ""
+        resume = resumed_space(store, here, options)
         uri = with_namespace(here.parent, resume) if resume else child_uri(here.parent, here.job, here.number)
         meta = store.meta()
         document = make_R([]) if here.node else inventory(store, here.parent, around(here), claims)  # others only follow
     finally:
         store.close()
     if here.node == 0 and here.number > 1:
-        seal_earlier(here)
+        seal_earlier(here, resume)
     if expiration:
         document["execution"]["expiration"] = expiration
     place: dict[str, Any] = {"uri": uri, "parent": here.parent, "above": above(here)}
     return {
         "created": time.time(), "job": f58(here.job),
-        **({"resume": {"number": here.number, "entry": here.entry}} if resume else {}),
+        **({"resume": {"number": here.number, "entry": here.entry}, "left": left_around(here)} if resume else {}),
         "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses
         "workers": options.get("workers") or 1, "policy": options.get("policy") or ("" if resume else "fcfs"), "fake": False,
-        **place, **_server(here, meta, place, options),
+        **place, **_server(here, meta, place, options, bool(resume)),
     }  # fmt: skip
 
 
-def resumed_space(store: Store, here: Place, word: str) -> str:
-    """The namespace of the instance that a job of our parent was, which we are to go on with. store: the parent's; word: the job's
-    id, perhaps with `.N`.
+def resumed_space(store: Store, here: Place, options: Mapping[str, Any]) -> str:
+    """The namespace of the instance that we are to go on with, "" for none: that which a job of our parent was (the option
+    `resume`: its id, perhaps with `.N`), or an earlier attempt of ours. store: the parent's.
 
     Raises `Rejected` (no-instance-job, alive, ...).
     """
     from . import resume
     from .job_path import parse_step
 
-    space = resume.space_of(store, here.parent, parse_step(word))
-    resume.wait_until_handed_up(store, space)
+    if options.get("resume"):
+        space = resume.space_of(store, here.parent, parse_step(str(options["resume"])))
+    else:
+        space = resume.space_before(store, here.job, here.number) if options.get("goes_on") and here.number > 1 else ""
+    if space:
+        resume.wait_until_handed_up(store, space)
     return space
 
 
-def _server(here: Place, meta: Meta, place: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def left_around(here: Place) -> list[str]:
+    """Folders in which state directories may be of children of the instance around, of when it was another job's."""
+    return [os.path.join(folder, "ns") for folder in around(here).get("before", ())]
+
+
+def _server(here: Place, meta: Meta, place: dict[str, Any], options: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """The settings about where the child lives, and as whom it acts there; it is in its parent's table then."""
     child = Child(parse_uri(place["uri"]).namespace.rpartition("/")[2], here.job, here.entry)
     with closing(open_store(here.parent)) as store:
-        if options.get("kvs") == whereabouts.OWN:
+        if options.get("kvs") == whereabouts.OWN and not resume:
             from .own_server import settings_of
 
             store.note_child(child)
@@ -270,7 +288,10 @@ def tell_parent(here: Place, uri: str) -> None:
     store = open_store(here.parent)
     try:
         journal = Journal(store, by="child")
-        memo = ["memo", here.job, time.time(), {"uri": public(uri)}]
+        told: dict[str, Any] = {"uri": public(uri)}
+        if parse_uri(uri).namespace.rpartition("/")[2].partition(".")[0] == f58(here.job) and here.number > 1:
+            told[ATTEMPT] = here.number
+        memo = ["memo", here.job, time.time(), told]
         decision = Decision([memo], exact=[(f"attempt/{here.job}", here.entry)], bumps=[f"job/{here.job}"])
         for _ in range(MEMO_TRIES):
             answer = journal.append(decision, 0)

@@ -13,7 +13,7 @@ from ..journal.ids import f58, parse_id
 from ..journal.resizing import is_start as is_start
 from ..kvs.errors import Rejected, Unavailable
 from ..kvs.uri import parse_uri
-from .child import child_namespace, child_number, child_space
+from .child import child_namespace, child_number, child_space, own_number
 from .whereabouts import root_of, uri_of
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
             f"job {f58(job.id)}{where} has had {job.number} attempt{'' if job.number == 1 else 's'}, no attempt {step.number}",
             code="no-such-attempt", hint="leave the number away for the last one",
         )  # fmt: skip
-    told, said = child_number(job, space), child_space(job, space)
+    told, said, made = child_number(job, space), child_space(job, space), own_number(job, space)
     if alive and said and (not job.holds or step.number not in (0, job.number)):
         raise Rejected(
             f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
             hint=f"fluxkv batch --resume {step} goes on with it; fluxkv batch or alloc makes a new one",
         )  # fmt: skip
     number = step.number or (job.number if job.holds else told or job.number)
-    other = bool(said) and not told  # it went on with another job's instance
+    other = bool(said) and (not told or made <= number <= told)  # it went on with another job's, or an earlier attempt's
     found = uri_of(
         journal.store, uri, said if other else child_namespace(space, job.id, number), over=not job.holds or number < job.number
     )

@@ -1,4 +1,5 @@
-"""Going on with the instance that another job was: whose journal it is by now, and making it this job's. Writes that journal only.
+"""Going on with the instance that another job, or an earlier attempt, was: whose journal it is by now, and making it this job's.
+Writes that journal only.
 
 A job takes up a journal when the job that had it last has given everything back, by the journal of the instance around both. The
 namespace stays, identity and epoch are new in one step (`Store.reopen`), so nobody of before writes any more; then one commit says
@@ -10,12 +11,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import encode, f58, parse_id
 from ..journal.job import INACTIVE
-from ..kvs.errors import Conflict, Rejected, Unavailable
+from ..journal.resuming import is_child, is_with_instance
+from ..kvs.errors import Conflict, FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.port import Appended, Store
 from ..kvs.redis_store import open_store
@@ -67,6 +70,44 @@ def _before(parent: Store, step: Step) -> Step | None:
     return parse_step(word) if word else None
 
 
+def space_before(parent: Store, id: int, number: int) -> str:
+    """The namespace of the instance that an attempt of a job goes on with, "" where it is to begin anew: the last one that an
+    attempt before it made, if each since then ended because the instance around it did, and not by itself or somebody's wish.
+
+    parent: of the instance around. What cannot be read any more is not gone on with.
+    """
+    from ..journal.log import Journal
+    from .child import child_namespace
+    from .whereabouts import is_made
+
+    journal = Journal(parent)
+    state = journal.look()
+    job = journal.find_job(state, id)
+    if not is_child(state):
+        return ""
+    ended = {
+        int((event.context or {}).get("attempt", 0)) - 1
+        for _, event in journal.story(job.commits, id) if event.name == "requeue" and is_with_instance(event.context or {})
+    }  # fmt: skip
+    while number - 1 in ended:
+        number -= 1
+        if is_made(parent, name := child_namespace(parent.namespace, id, number)):
+            return name
+    return ""
+
+
+def is_repeatable(store: Store) -> bool:
+    """Whether the program of an instance may be run in it a second time: whatever was submitted there has a key (`--id`), so that
+    nothing of it is taken once more. Reads the journal as far as the first that has none."""
+    from ..journal.log import Journal
+    from ..journal.wire import well_formed
+
+    if store.meta().first > 1:
+        return False
+    events = (event for commit in Journal(store).commits() for event in well_formed(commit.events))
+    return all((context or {}).get("key") for name, _, _, context in events if name == "submit")
+
+
 def wait_until_handed_up(parent: Store, space: str, timeout_s: float = HANDED_S) -> None:
     """A child that had a server of its own leaves its journal on its parent's, a moment after its end. Raises `Unavailable`."""
     from .whereabouts import beside
@@ -103,9 +144,9 @@ def refuse_alive(parent: Journal, owner: Owner, here: Owner | None = None) -> No
         )  # fmt: skip
 
 
-def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: str = "") -> State:
-    """Make the journal in `store` that of the job that `settings` are of (`child.make_settings`); what it says by then. folder:
-    where the state directory is, beside those of who had it before, if they were on this host.
+def take_up(store: Store, parent: Store, settings: Mapping[str, Any]) -> State:
+    """Make the journal in `store` that of the job that `settings` are of (`child.make_settings`); what it says by then. Among the
+    settings `before`: state directories of who had it before, if they were on this host.
 
     Raises `Rejected` (alive; history-lost; bad-config for a config it cannot have), `Conflict` if others keep taking it.
     """
@@ -124,7 +165,7 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any], folder: st
         try:
             if _adopted(store, settings):
                 continue
-            _take(store, journal, state, settings, here, left_spool.reports(state, _left_by(owner, folder)))
+            _take(store, journal, state, settings, here, left_spool.reports(state, settings.get("before", ())))
             return state
         except Conflict:
             pass  # an old process wrote still, or somebody else is taking it up in this moment
@@ -162,13 +203,22 @@ def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _left_by(owner: Owner, folder: str) -> list[str]:
-    """State directories of who had it last."""
-    name = f"{encode(owner.job, 'f58plain')}-"
-    try:
-        return [os.path.join(folder, one) for one in os.listdir(folder or ".") if folder and one.startswith(name)]
-    except OSError:
+def left_by(store: Store, folders: Iterable[str]) -> list[str]:
+    """State directories of who had a journal before, and had those around theirs. folders: in which they may be."""
+    from ..journal.log import Journal
+    from .paths import StateDir
+
+    owner = owner_of(Journal(store).look())
+    if owner is None:
         return []
+    name, found = f"{encode(owner.job, 'f58plain')}-", list[str]()
+    for folder in folders:
+        with suppress(OSError):
+            found += [os.path.join(folder, one) for one in sorted(os.listdir(folder)) if one.startswith(name)]
+    for one in [*found]:
+        with suppress(FluxkvError):
+            found += StateDir(one).read().get("before", ())
+    return list(dict.fromkeys(found))
 
 
 def _take(

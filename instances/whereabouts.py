@@ -112,6 +112,17 @@ def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
     return None
 
 
+def is_made(store: Store, namespace: str) -> bool:
+    """Whether there is, or was, an instance in a namespace, wherever its journal is. store: of the instance around it."""
+    found = _beside(store, namespace)
+    if found is None or isinstance(found, Door):
+        return found is not None
+    try:
+        return bool(found.meta().version)
+    finally:
+        found.close()
+
+
 def _beside(store: Store, namespace: str) -> Store | Door | None:
     """The namespace on the store's own server, where its journal is there; else its door, if it has one."""
     other = beside(store, namespace)

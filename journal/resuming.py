@@ -40,15 +40,16 @@ def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] =
     """A job of an instance inside a job that ends only because that one does is not over: in place of `clean` it has a `requeue`,
     and is pending when the instance is taken up again. Those that have ended by themselves, or were cancelled, are over.
 
-    kinds: types of exceptions that are the instance's end; a time-out counts where the job would have had more time by itself.
+    kinds: types of exceptions that are the instance's end; a time-out counts where the job would have had more time by itself. A
+    job that would be tried again by its own policy is so without that counting.
     """
     if not is_child(state):
         return
-    for at, (name, id, _, _) in enumerate(group.events):
-        job = state.jobs.get(id) if name == "clean" else None
+    for at, (name, id, _, context) in enumerate(group.events):
+        job = state.jobs.get(id) if name == "clean" or (name == REQUEUE and "retry" in context) else None
         if job is None:
             continue
-        said = [context for what, whose, _, context in group.events if what == "exception" and whose == id]
+        said = [told for what, whose, _, told in group.events if what == "exception" and whose == id]
         fatal = [(one[0], one[1]) for one in job.exceptions if one[1] == 0]
         fatal += [(one["type"], 0) for one in said if one["severity"] == 0]
         why = job.exception[0] if job.exception is not None else fatal[0][0] if fatal else ""
@@ -61,6 +62,11 @@ def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] =
         times = (job.requeued or NEVER)[0]
         note = {SHUTDOWN: CAUSE, TIMEOUT: "the instance it was in ran out of time"}.get(why, CAUSE)
         group.events[at] = [REQUEUE, id, now, {"attempt": times + 2, "cause": why, "note": note[:NOTE]}]
+
+
+def is_with_instance(context: Mapping[str, Any]) -> bool:
+    """Whether a `requeue` is of a job that ended because the instance it was in did: no policy and no person asked for it."""
+    return "retry" not in context and context.get("cause") in (SHUTDOWN, TIMEOUT, LOST)
 
 
 def _with_instance(state: State, job: Job) -> bool:

@@ -57,26 +57,19 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         raise Rejected("--kvs=own does not go with --resume: the journal is on the parent's server", code="child")
     if options["resume"] and not document and not options["policy"]:
         policy = ""  # as it was
-    settings = {**child.make_settings(here, {**options, "policy": policy}), **config_settings(options, document)}
+    goes_on = command[:2] != ["fluxkv", "ensemble"]  # that takes over by itself what its earlier attempts have come to
+    settings = child.make_settings(here, {**options, "policy": policy, "goes_on": goes_on})
+    again = "resume" in settings and not options["resume"]  # what an earlier attempt of ours was
+    settings.update({"policy": ""} if again else config_settings(options, document))
     directory = child.directory(here)
-    own = settings.get("kvs") == OWN
-    if own:
-        from ..instances import own_server
-    if own and not settings["lead"]:
-        directory.create()
-        settings["uri"] = own_server.follow_door(settings, directory)
+    if not settings["lead"]:
+        return _follow(here, settings, directory)
     starting.prepare(directory, settings)
-    if not settings["lead"]:
-        child.wait_until_started(settings["uri"], resumed=here.entry if options["resume"] else "")
-        if not child.wait_until_member(settings["uri"], here):
-            return 0
     starting.start_keeper(directory, os.getpid())
-    if own and settings["lead"]:
-        own_server.open_door(settings, directory)
-    if not settings["lead"]:
-        child.wait_until_stopped(settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False)
-        starting.stop(directory)
-        return 0
+    if settings.get("kvs") == OWN:
+        from ..instances.own_server import open_door
+
+        open_door(settings, directory)
     starting.wait_for_nodes(settings["uri"])
     try:
         child.tell_parent(here, access.lasting(settings["uri"], settings))
@@ -88,12 +81,50 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     for name in OUTER:
         os.environ.pop(name, None)
     extra = {"FLUXKV_STATE_DIR": directory.path, "FLUX_ENCLOSING_ID": settings["job"]}
-    if options["resume"]:
-        extra["FLUXKV_RESUMED"] = options["resume"]
-    drain = settings["created"] if options["drain"] else 0.0
+    if "resume" in settings:
+        extra["FLUXKV_RESUMED"] = options["resume"] or settings["job"]
+    ends = options["drain"] or (again and not options["stay"] and not _may_repeat(settings["uri"]))
+    drain = settings["created"] if ends else 0.0
     return run_inside(
         directory, settings["uri"], command, extra, dump=options["dump"], stay=options["stay"], drain=drain, is_task=True
     )
+
+
+def _follow(here: Any, settings: dict[str, Any], directory: Any) -> int:
+    """The part of a node that does not lead: an agent as long as the instance lives, or has the node."""
+    from ..instances import child, own_server
+    from ..instances import start as starting
+    from ..instances.whereabouts import OWN
+
+    own = settings.get("kvs") == OWN
+    if own:
+        directory.create()
+        settings["uri"] = own_server.follow_door(settings, directory)
+    starting.prepare(directory, settings)
+    child.wait_until_started(settings["uri"], resumed=here.entry if "resume" in settings else "")
+    if not child.wait_until_member(settings["uri"], here):
+        return 0
+    starting.start_keeper(directory, os.getpid())
+    child.wait_until_stopped(settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False)
+    starting.stop(directory)
+    return 0
+
+
+def _may_repeat(uri: str) -> bool:
+    """Whether the program runs again in the instance that an earlier attempt of its job was; says so if it does not."""
+    from ..instances import resume
+    from ..kvs.redis_store import open_store
+
+    store = open_store(uri)
+    try:
+        if resume.is_repeatable(store):
+            return True
+    finally:
+        store.close()
+    click.echo("fluxkv: goes on with the instance of the attempt before, which ended with the one around it: its jobs run to their "
+               "ends, its program does not run again (jobs were submitted without --id), so what that had not submitted yet is not "
+               "done", err=True)  # fmt: skip
+    return False
 
 
 def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def way_in(uri: str, job: int, attempt: int, told: str = "") -> str:
         namespace = said
     store = open_store(uri, patience_s=PATIENCE_S)
     try:
-        return uri_of(store, uri, namespace, over=True) or with_namespace(uri, namespace)
+        found = uri_of(store, uri, namespace, over=True)
+        if found is None and said:  # an attempt that goes on with an earlier one's has none of its own
+            found = uri_of(store, uri, said, over=True)
+        return found or with_namespace(uri, namespace)
     finally:
         store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 
 from fluxkv.instances.child import child_uri
 from fluxkv.instances.client import connect
+from fluxkv.instances.ensemble_view import EnsembleView
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.state import State
@@ -209,3 +211,83 @@ def test_who_looks_or_waits_where_nothing_runs_any_more_is_told(tmp_path: Path) 
         assert "already" in refused(site, "--resume", f58(child))  # two would not do
         site.client.cancel([second])
         site.results([second])
+
+
+def level(folder: Path, name: str, below: str = "", cores: int = 1, keys: bool = False) -> str:
+    """A script: a job that ends, one that stays until a file is there, and a level below; it waits for all. keys: of its jobs."""
+    lines = [f"echo {name} >>{folder}/scripts"]
+    stay = f"; [ -e {folder}/go ] || exec sleep 1000; echo {name}-done >>{folder}/diary"
+    for job, more in ((f"{name}-short", ""), (f"{name}-long", stay)):
+        key = f"--id={job} " if keys else ""
+        told = f"echo {job} $FLUX_JOB_ATTEMPT >>{folder}/diary"
+        lines.append(f"fluxkv submit --quiet --output=none --job-name={job} {key}sh -c '{told}{more}'")
+    if below:
+        lines.append(f"fluxkv batch --job-name={name}-below --output=none -n{cores} {below}")
+    path = folder / f"{name}.sh"
+    path.write_text("\n".join(["#!/bin/sh", *lines, "fluxkv queue drain", ""]))
+    return str(path)
+
+
+def inside(site: Any, path: str, name: str) -> str:
+    """The path of a job in an instance, by its name."""
+    listed = site.run("jobs", "-an", "-o", "{name} {id}", f"{path}/").stdout
+    return f"{path}/{dict(line.split() for line in listed.splitlines())[name]}"
+
+
+def test_three_levels_go_on_where_each_was(tmp_path: Path) -> None:
+    """Killed with all that is inside, twice: what had ended at any level stays so, and all paths lead where they led. A script of
+    which each job has a key runs again, no other does."""
+    with live.site(tmp_path, "--cores", "6") as site:
+        below = level(tmp_path, "b", level(tmp_path, "c", keys=True), 2)
+        first = batch(site, "-n6", level(tmp_path, "a", below, 4))
+        following = first
+        for life in (1, 2):
+            for name in "abc":
+                site.wrote(tmp_path / "diary", f"{name}-short 1\n")
+                site.wrote(tmp_path / "diary", f"{name}-long {life}\n")
+            if life == 1:
+                middle = inside(site, f58(first), "a-below")
+                inmost = inside(site, middle, "b-below")
+            kill_inside(site, following)
+            site.results([following])
+            if life == 2:
+                (tmp_path / "go").write_text("")
+            following = batch(site, "--resume", f58(following))
+        assert site.results([following]) == [0], site.logs()
+        told = diary(tmp_path)
+        for name in "abc":
+            words = ("short 1", "short 2", "long 1", "long 2", "long 3", "done")
+            assert [told[f"{name}-{word}"] for word in words] == [1, 0, 1, 1, 1, 1]
+        assert sorted((tmp_path / "scripts").read_text().split()) == ["a", "b", "c", "c", "c"]
+        space = f"{site.uri}#/{middle}"
+        ways = (middle, f"{middle}.1", f"{middle}.2", f"{middle}.3", middle.replace(f58(first), f58(following)))
+        assert {site.run("uri", way).stdout.strip() for way in ways} == {space}
+        assert site.run("tree", "-a", f58(following)).stdout.splitlines()[0].endswith("(6/6 done)")
+        assert site.run("jobs", "-aR", "-no", "{name}").stdout.split().count("c-long") == 1
+        assert "in attempt 3" in site.run("explain", inmost).stdout
+        for path in (middle, inmost):
+            sound = site.run("--instance", path, "replay", "--diff", "live")
+            assert sound.returncode == 0, sound.stderr
+        assert site.run("submit", "--uri", space, "true").returncode != 0  # sealed
+        site.sound()
+
+
+def test_an_ensemble_inside_takes_over_what_it_had_come_to(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "3") as site:
+        member = f"echo b $FLUX_JOB_CC >>{tmp_path}/diary; sleep 0.1; echo e $FLUX_JOB_CC >>{tmp_path}/diary"
+        program = f"fluxkv ensemble submit -N1 --cc=1-100 sh -c '{member}'\nfluxkv queue drain"
+        first = batch(site, "-n3", script(tmp_path, program))
+        assert site.run("uri", "--wait", f58(first)).returncode == 0
+        site.wrote(tmp_path / "diary", "b 1\n")
+        path = inside(site, f58(first), "sh")
+        with connect(child_uri(site.uri, first)) as around, EnsembleView(around, parse_id(path.rpartition("/")[2])) as view:
+            before = next(seen.counts.done for seen in view.follow(live.PATIENCE_S) if seen.counts.done >= 20)
+        kill_inside(site, first)
+        site.results([first])
+        again = batch(site, "--resume", f58(first))
+        assert site.results([again]) == [0], site.logs()
+        told = diary(tmp_path)
+        assert all(told[f"e {member}"] for member in range(1, 101))
+        assert sum(told[f"b {member}"] - 1 for member in range(1, 101)) <= 100 - before
+        status = json.loads(site.run("ensemble", "status", "--json", path).stdout)
+        assert (status["done"], status["failed"], status["left"]) == (100, 0, 0), status
