@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..journal.claims import Claim, Draw, from_wire
 from ..journal.job import SCHED, Job
 from ..journal.node import Node
+from ..journal.resizing import growth_of, place_in_line, stands_in_line
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.explain import Reason, explain
@@ -19,8 +20,9 @@ from ..schedulers.policy import Code
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from ..schedulers.timeline import overlap
+from .growth_request import request_of
 from .outlook import ENDLESS, LASTING, Outlook, policy_name
-from .plan_inputs import compiled, line_of, place_in_line, pool_of
+from .plan_inputs import compiled, line_of, pool_of
 from .views import nodes_of_queues
 
 NO_REASON = Reason("", "", "")
@@ -64,11 +66,13 @@ class Why(NamedTuple):
 def why(
     state: State, job: Job, now: float, spent: Callable[[], bool] = lambda: False, hurry: Callable[[], bool] = lambda: False
 ) -> Why:
-    """Why a job in state SCHED waits. Raises nothing: what can not be matched at all is a reason, too."""
+    """Why a job in state SCHED waits, or one that runs does for more nodes. Raises nothing: what can not be matched at all is a
+    reason, too."""
     pool = pool_of(state)
     outlook = Outlook(state, now, [job.id], spent, hurry)
+    growth = growth_of(job)
     try:
-        request = compiled(state, job)
+        request = compiled(state, job) if growth is None else request_of(state, job, growth.nodes)
         reason = explain(request, pool)
     except Rejected as error:
         request, reason = None, Reason(Code.UNSATISFIABLE, str(error), "")
@@ -192,7 +196,7 @@ def _lines(state: State, job: Job) -> dict[str, list[Job]]:
     ranks = nodes_of_queues(state) if len(state.rules.queues) > 1 else {}
     mine = ranks.get(own, frozenset())
     for other in state.active():
-        if other.state == SCHED and other.priority > 0 and other.granted is None and other.id != job.id:
+        if stands_in_line(other) and other.id != job.id:
             line = line_of(state, other.queue)
             found.setdefault("" if line == own else line, []).append(other)
     return {
@@ -202,6 +206,6 @@ def _lines(state: State, job: Job) -> dict[str, list[Job]]:
 
 def _before(job: Job, others: Iterable[Job]) -> tuple[int, ...]:
     mine = place_in_line(job)
-    if not job.priority:  # held: all are before it, and none matters
+    if not job.priority and job.state == SCHED:  # held: all are before it, and none matters
         return ()
     return tuple(other.id for other in sorted(others, key=place_in_line) if place_in_line(other) < mine)

@@ -26,7 +26,7 @@ from ..schedulers.tree.record import jgf_of, jgf_of_claims
 from ..schedulers.tree.system import System
 from ..schedulers.tree.vertices import Tree, Vertex
 from .outlook import Outlook
-from .plan_inputs import holders_of
+from .plan_inputs import holders_of, some_wait
 
 _OF_JOB = re.compile(r"\b(jobid-[a-z]+=)([^\s()]+)")
 
@@ -42,9 +42,11 @@ def system_of(
     for id, end, claims in holders_of(state):
         lasts = max(1, ceil(end - now)) if end and id in state.jobs else FOREVER_S
         _put(system, state, id, claims, ALLOCATED, 0, lasts)
-    if reserved and state.count(SCHED):
+    if reserved and some_wait(state):
         for id, start in Outlook(state, now, ()).reservations():
-            lasts = ceil(state.jobs[id].duration) or FOREVER_S
+            job = state.jobs[id]
+            ends = start.time + job.duration if job.state == SCHED and job.duration else job.expiration
+            lasts = max(1, ceil(ends - start.time)) if ends else FOREVER_S
             _put(system, state, id, start.claims, RESERVED, max(1, ceil(start.time - now)), lasts)
     system.next_job = 1
     return system

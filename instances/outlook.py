@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import takewhile
 
 from ..journal.ids import f58
-from ..journal.job import Job
+from ..journal.job import RUN, Job
 from ..journal.sched_config import SchedulerRules
 from ..journal.state import State
 from ..kvs.errors import Rejected
@@ -42,7 +42,7 @@ class Outlook:
     """Made once for a state. wanted: ids of jobs whose start is asked for; None: all. spent, hurry: as `forecast` asks them.
 
     fault: why there are no estimates at all, "" if there may be some. limited: job -> the number of running jobs that holds up
-    those of its user. looked_at: the jobs that were planned.
+    those of its user. looked_at: the jobs that were planned. ended: those that run and ended before they got more.
     """
 
     def __init__(
@@ -54,28 +54,32 @@ class Outlook:
         self.fault = ""
         self.limited: dict[int, str] = {}
         self.looked_at: Collection[int] = ()
+        self.ended: Collection[int] = ()
         self.forecast = NOTHING
         try:
-            queues = _Lines(state, load_policy(policy_name(state)), spent)
+            queues = _Lines(state, load_policy(policy_name(state)), spent, now)
             pool = pool_of(state)
             pool.promised = queues.kept()
             self.forecast = forecast(
                 queues, pool, holders_of(state), now, wanted=wanted, spent=spent,
                 hurry=lambda: queues.backfilled and hurry(),
             )  # fmt: skip
-            self.limited, self.looked_at = queues.limited, queues.entries.keys()
+            self.limited, self.looked_at, self.ended = queues.limited, queues.entries.keys(), queues.ended
         except Rejected as error:
             self.fault = str(error)
         except Exception as error:  # a policy may be a plug-in, and fail in any way
             self.fault = f"no plan can be made by policy {policy_name(state)}: {type(error).__name__}: {error}"
 
     def start(self, job: Job) -> Start | None:
-        """When and where a pending job is expected to begin; None: nobody can say (`why_none`)."""
+        """When and where a pending job is expected to begin, or one that runs to get more; None: nobody can say (`why_none`)."""
         found = self.forecast.starts.get(job.id)
-        return found if found is not None and not self._too_late(found) else None
+        return found if found is not None and not self._too_late(job.id, found) else None
 
-    def _too_late(self, start: Start) -> bool:
-        return bool(self.state.expiration) and start.time >= self.state.expiration
+    def _too_late(self, id: int, start: Start) -> bool:
+        """Whether the instance has ended by then, or a job that runs and waits for more has."""
+        job = self.state.jobs.get(id)
+        ends = job.expiration if job is not None and job.state == RUN else 0.0
+        return any(end and start.time >= end for end in (self.state.expiration, ends))
 
     def wait(self, job: Job) -> Wait | None:
         """What a plan of this moment says of it, None if it says nothing."""
@@ -90,6 +94,8 @@ class Outlook:
             return ENDLESS
         if job.id not in self.looked_at:
             return f"more than {DEPTH:,} jobs are in its line"
+        if job.id in self.ended or (job.state == RUN and job.id in self.forecast.starts):
+            return "it ends before, at its time limit"
         if job.id in self.forecast.starts:
             return "the instance ends before"
         if job.id in self.forecast.endless or self.forecast.whole:
@@ -109,20 +115,23 @@ class Outlook:
 
     def reservations(self) -> list[tuple[int, Start]]:
         """(job, when and where) of what the plan of this moment keeps for jobs that wait, the earliest first."""
-        kept = [(job, start) for job, start in self.forecast.starts.items() if start.reserved and not self._too_late(start)]
+        kept = [(job, start) for job, start in self.forecast.starts.items() if start.reserved and not self._too_late(job, start)]
         return sorted(kept, key=lambda pair: (pair[1].time, pair[0]))
 
 
 class _Lines:
     """The queues of a state, as the play goes on: see `schedulers.forecast.Queues`. limited: who is held up by a number of jobs."""
 
-    def __init__(self, state: State, policy: Policy, spent: Callable[[], bool]) -> None:
+    def __init__(self, state: State, policy: Policy, spent: Callable[[], bool], now: float) -> None:
         self.state = state
         self.spent = spent
         self.policies = QueuePolicies(policy)
         self.policies.choose(state)
-        self.kinds = lines_of(state, DEPTH)
+        self.kinds = lines_of(state, DEPTH, now)
         self.entries = {entry.job: entry for _, _, line in self.kinds for entry in line}
+        #: Those that run and wait for more, as long as they do run.
+        self.growing = {job for job in self.entries if state.jobs[job].state == RUN}
+        self.ended: set[int] = set()
         self.limited: dict[int, str] = {}
         self.never: set[int] = set()  # jobs that are stepped over, since they fit no inventory of ours
         self._gone: set[int] = set()
@@ -161,15 +170,27 @@ class _Lines:
                 found[job] = Span(told[0], told[0] + length_of(entry.duration_s), job, ())
         return found
 
-    def begins(self, job: int) -> float:
-        """It counts as its user's from now on."""
+    def begins(self, job: int, at: float) -> float:
+        """It counts as its user's from now on. What runs and gets more ends when it would have without."""
         self._gone.add(job)
+        if job in self.growing:
+            return self.state.jobs[job].expiration
         self._count(job, 1)
-        return self.entries[job].duration_s
+        lasts = self.entries[job].duration_s
+        return at + lasts if lasts else 0.0
 
-    def ends(self, job: int) -> None:
+    def ends(self, job: int) -> bool:
         """It does no more."""
+        waited = job in self.growing and job not in self._gone
+        if job in self.growing:
+            self.growing.remove(job)
+        elif job in self.entries and self.state.jobs[job].state == RUN:
+            return False  # its other half has said so
+        if waited:
+            self._gone.add(job)
+            self.ended.add(job)
         self._count(job, -1)
+        return waited
 
     def _count(self, id: int, by: int) -> None:
         job = self.state.jobs.get(id)

@@ -15,11 +15,13 @@ from ..journal.claims import Claim, from_wire
 from ..journal.job import SCHED, Job
 from ..journal.jobspec_check import check, check_plain
 from ..journal.node import Node
+from ..journal.resizing import growth_of, place_in_line, stands_in_line
 from ..journal.state import State
 from ..kvs.errors import Rejected
 from ..schedulers.policy import Pending
 from ..schedulers.request import Request, compile_request
 from ..schedulers.resources import Pool
+from . import growth_request
 from .layout import TASKS_MAX
 from .line import ANY
 from .shell_options import check_system
@@ -146,12 +148,12 @@ def entry_of(job: Job, request: Request, priority: int) -> Pending:
     return Pending(job.id, priority, job.order, request, job.duration, held=priority == 0)
 
 
-def lines_of(state: State, depth: int) -> list[Kind]:
-    """The lines of pending jobs, no more than the first `depth` of each queue's. Left out are held jobs, those that a worker has
-    placed ahead, and those that can not be matched here."""
+def lines_of(state: State, depth: int, now: float) -> list[Kind]:
+    """The lines of pending jobs and of those that run and wait for more nodes, no more than the first `depth` of each queue's.
+    Left out are held jobs, those that a worker has placed ahead, and those that can not be matched here."""
     by_line: dict[str, list[Job]] = {}
     for job in state.active():
-        if job.state == SCHED and job.priority > 0 and job.granted is None:
+        if stands_in_line(job):
             rules = state.rules.of(job.queue)
             if rules is not None:
                 by_line.setdefault(rules.line, []).append(job)
@@ -159,16 +161,21 @@ def lines_of(state: State, depth: int) -> list[Kind]:
     for jobs in by_line.values():
         for job in nsmallest(depth, jobs, key=place_in_line):
             try:
-                entry = entry_of(job, compiled(state, job), job.priority)
+                if job.state == SCHED:
+                    entry, user = entry_of(job, compiled(state, job), job.priority), user_of_line(state, job)
+                elif (more := growth_request.entry_of(state, job, now)) is not None:
+                    entry, user = more, ANY
+                else:
+                    continue
             except Rejected:  # its worker has refused it, or will
                 continue
-            found.setdefault((job.queue, user_of_line(state, job)), []).append(entry)
+            found.setdefault((job.queue, user), []).append(entry)
     return [(queue, user, entries) for (queue, user), entries in found.items()]
 
 
-def place_in_line(job: Job) -> tuple[int, int]:
-    """Sort key: the order in which jobs are planned."""
-    return -job.priority, job.order
+def some_wait(state: State) -> bool:
+    """Whether anybody stands in line at all."""
+    return bool(state.count(SCHED)) or any(growth_of(job) is not None for job in state.active())
 
 
 def line_of(state: State, queue: str) -> str:

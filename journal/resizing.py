@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ..kvs.errors import Rejected
 from .ids import f58
 from .idset import mask_of
-from .job import RUN, Job
+from .job import RUN, SCHED, Job
 
 CRITICAL = "critical-ranks"  # the shell option
 SHRINK = "shrink"  # why tasks on a leaving node are ended; begins the cause that its launcher gives
@@ -54,6 +54,18 @@ def growth_of(job: Job) -> Growth | None:
     if job.resized is None or job.resized[_GROWTH] is None or job.state != RUN:
         return None
     return Growth(*job.resized[_GROWTH])
+
+
+def stands_in_line(job: Job) -> bool:
+    """Whether a plan looks at it: it is pending and nothing holds it back, or it runs and waits for more nodes."""
+    return (job.state == SCHED and job.priority > 0 and job.granted is None) or growth_of(job) is not None
+
+
+def place_in_line(job: Job) -> tuple[int, int]:
+    """Sort key: the order in which a queue's jobs are planned. What a running job asks for stands there like a job that was
+    submitted when it asked."""
+    growth = growth_of(job)
+    return (-job.priority, job.order) if growth is None else (-max(1, job.priority), growth.version << 24)
 
 
 def leaving_of(job: Job) -> dict[int, Leaving]:

@@ -67,12 +67,13 @@ class Queues(Protocol):
         """The policy's decisions about those that are left. rough: those of `Rough`, where the policy makes reservations."""
         ...
 
-    def begins(self, job: int) -> float:
-        """A job leaves the line; for how long it holds what it got, 0 for ever."""
+    def begins(self, job: int, at: float) -> float:
+        """A job leaves the line; until when it holds what it got, 0 for ever."""
         ...
 
-    def ends(self, job: int) -> None:
-        """A job is over, one of the holders or one that left the line."""
+    def ends(self, job: int) -> bool:
+        """A job is over, one of the holders or one that left the line. One that runs and waits for more may be both, and is told of
+        twice; True if it leaves the line only now."""
         ...
 
     def requests(self) -> Collection[Request]:
@@ -175,8 +176,7 @@ class _Play:
         self.starts.setdefault(job, Start(start, decision.claims, first, rough))
 
     def _begins(self, job: int, claims: tuple[Claim, ...]) -> None:
-        lasts = self.queues.begins(job)
-        end = self.at + lasts if lasts else 0.0
+        end = self.queues.begins(job, self.at)
         self.live[self.next] = (job, end, claims)
         if end:
             heappush(self.ends, (end, self.next))
@@ -193,12 +193,16 @@ class _Play:
         requests, ends, skip = self.queues.requests(), self.ends, self.stride
         least = min(map(least_cores, requests), default=0)
         while ends and requests:
-            at = self.at = ends[0][0]
+            at, left = ends[0][0], False
+            self.at = at
             while ends and ends[0][0] <= at:
                 job, _, claims = self.live.pop(heappop(ends)[1])
                 self.pool.give(claims)
-                self.queues.ends(job)
+                left |= self.queues.ends(job)
                 skip -= 1
+            if left:
+                requests = self.queues.requests()
+                least = min(map(least_cores, requests), default=0)
             if self.pool.free.cores.total() < least or (skip > 0 and ends and not 0 < self.promised <= at):
                 continue
             if len(requests) > FEW or not all(isinstance(self.pool.match(request), Unmatched) for request in requests):

@@ -88,6 +88,22 @@ def explain_pending(job: Job, view: View) -> tuple[dict[str, Any], Page]:
     return document, page
 
 
+def add_growth(page: Page, job: Job, nodes: int, view: View) -> dict[str, Any]:
+    """Tell on a running job's page why it has not got the nodes yet that it asks for, and when it does; the document of that."""
+    budget = Budget(BUDGET_S)
+    told = why(view.state, job, view.now, budget.spent, budget.half_spent)
+    first = told.ahead[0] if told.ahead else 0
+    text = one_line(told.reason.text)
+    if told.reason.code == Code.READY:
+        text = f"they are free, but {f58(first)} comes first ({told.policy})" if first else "they are free, and it is first in line"
+    stopped = [queue for queue in view.queues(job.queue) if not queue.started]
+    for queue in stopped:
+        text = f"queue {queue.name} is stopped{one_line(f': {queue.stop_reason}') if queue.stop_reason else ''}"
+    page.add("waits for", f"{count(nodes, 'more node')}: {text}")
+    _evidence(page, job, told, view.state, view.now, bool(stopped))
+    return {"nodes": nodes, "answer": text, **_document(told, job, view.state)}
+
+
 def _answer(name: str, told: Why | None, now: float) -> str:
     """One sentence for a job that nothing holds up but the others."""
     assert told is not None
@@ -185,13 +201,13 @@ def _evidence(page: Page, job: Job, told: Why, state: State, now: float, held: b
     if reason.needed > reason.found and reason.unit:
         lacks = count(reason.needed - reason.found, reason.unit, reason.of)
         page.add("short of", f"{lacks}: it needs {reason.needed:,} and finds {f'{reason.found:,}' if reason.found else 'none'}")
-    if told.allowed is not None:
+    if told.allowed is not None and job.state == SCHED:
         page.add("may have", _may_have(told.allowed, job, state))
     page.table("out of use", [_out_row(node, now) for node in told.out[:SHOWN]], len(told.out) - SHOWN, "node")
     page.table("held by", [holder_row(one, state, now) for one in told.holders[:SHOWN]], len(told.holders) - SHOWN, "job")
     page.add("ahead", _ahead(told, job, state) if job.priority else "")
     if told.start is not None or not held:
-        page.add("begins", _begins(told, state, now))
+        page.add("begins" if job.state == SCHED else "they come", _begins(told, state, now))
     if told.start is not None and (told.start.time > now + OVERDUE_S or any(one.decisive for one in told.holders)):
         page.add("", _rests(told))
 

@@ -85,7 +85,7 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
         page.add("", f"{clock(one.begin, view.now)} {span(one.end - one.begin):>6} {why}")
     page.add("", f"and {len(told) - SHOWN} shorter ones" if len(told) > SHOWN else "")
     _limits(page, job, view)
-    _resizing(page, job, view)
+    resizing = _resizing(page, job, view)
     page.add("nodes", _resized(job, story))
     told_so = len(job.exceptions) == 1 and job.exception is not None  # it is the cause, which has been said
     for kind, severity, note in () if told_so else job.exceptions[:SHOWN]:
@@ -95,21 +95,27 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
     document = {
         "state": state, "answer": page.answer, "cause": cause(job),
         "waited": [{"begin": one.begin, "end": one.end, "why": one.why, "attempt": one.attempt} for one in waited],
-        "attempts": tries,
+        "attempts": tries, **resizing,
     }  # fmt: skip
     return document, page
 
 
-def _resizing(page: Page, job: Job, view: View) -> None:
-    """What a job that runs is to have more, or less."""
+def _resizing(page: Page, job: Job, view: View) -> dict[str, Any]:
+    """What a job that runs is to have more, or less; the same as a document."""
     from ..journal.resizing import growth_of, leaving_of
 
     growth, leaving = growth_of(job), leaving_of(job) if job.holds else {}
+    found: dict[str, Any] = {}
     if growth is not None:
-        page.add("waits for", f"{growth.nodes} more node{'' if growth.nodes == 1 else 's'}: {one_line(job.reason[1]) or 'in line'}")
+        from .explainpending import add_growth
+
+        found["growth"] = add_growth(page, job, growth.nodes, view)
     for rank, one in leaving.items():
         when = "is being taken" if one.forced else f"by {clock(one.force, view.now)}"
         page.add("gives back", f"{hosts_of(view.state, [rank])} {when}, jobs there: {one.jobs}")
+    if leaving:
+        found["leaving"] = [{"rank": rank, **one._asdict()} for rank, one in leaving.items()]
+    return found
 
 
 def _where(job: Job, view: View) -> str:

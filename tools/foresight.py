@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..journal.job import SCHED, Job
+from ..journal.job import RUN, SCHED, Job
+from ..journal.resizing import growth_of
 
 if TYPE_CHECKING:
     from ..instances.outlook import Outlook
@@ -39,12 +40,16 @@ class Budget:
 
 def foresee(view: View, jobs: Iterable[Job], fields: Iterable[str], budget_s: float = BUDGET_S) -> None:
     """Give the view an outlook, if one of these jobs stands in line and one of these fields shows what it says."""
-    waiting = [job.id for job in jobs if job.state == SCHED and job.priority > 0 and job.granted is None]
+    waiting = [job.id for job in jobs if _waits(job)]
     if waiting and view.outlook is None and not SHOWN_BY.isdisjoint(fields):
         from ..instances.outlook import Outlook
 
         budget = Budget(budget_s if view.budget_s is None else view.budget_s)
         view.outlook = Outlook(view.state, view.now, waiting, budget.spent, budget.half_spent)
+
+
+def _waits(job: Job) -> bool:
+    return growth_of(job) is not None if job.state == RUN else job.state == SCHED and job.priority > 0 and job.granted is None
 
 
 def t_estimate(job: Job, view: View) -> float | str:
@@ -55,11 +60,9 @@ def t_estimate(job: Job, view: View) -> float | str:
 
 
 def eta(job: Job, view: View) -> str:
-    """How long that is from now: "23.1m", "now", or ""."""
-    found = t_estimate(job, view)
-    if isinstance(found, str):
-        return ""
-    return eta_text(found - view.now)
+    """How long that is from now (of a job that runs: until it gets the nodes that it waits for): "23.1m", "now", or ""."""
+    start = view.outlook.start(job) if view.outlook is not None and _waits(job) else None
+    return eta_text(start.time - view.now) if start is not None else ""
 
 
 def eta_text(left: float) -> str:

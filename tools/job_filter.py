@@ -179,13 +179,13 @@ class JobFilter:
 def in_order(active: Iterable[Job]) -> list[Job]:
     """Active jobs: pending as they stand in line, then running, the latest first."""
     from ..journal.job import NEW, PENDING
-    from .jobview import in_line
+    from ..journal.resizing import place_in_line
 
     pending: list[Job] = []
     running: list[Job] = []
     for job in active:
         (pending if job.state & (PENDING | NEW) else running).append(job)
-    pending.sort(key=in_line)
+    pending.sort(key=place_in_line)
     running.sort(key=lambda job: (-(job.t_run or job.t_alloc), -job.order))
     return pending + running
 

@@ -105,23 +105,20 @@ class View:
         return rules.line if rules is not None else queue
 
     def head(self, queue: str) -> int:
-        """The job first in a queue's line, 0 if none is."""
+        """The job first in a queue's line (one that runs may be, and wait for more), 0 if none is."""
+        from ..journal.resizing import place_in_line, stands_in_line
+
         if self._heads is None:
             heads: dict[str, Job] = {}
             for job in self.state.active():
-                if job.state != SCHED or not job.priority or job.granted is not None:
+                if not stands_in_line(job):
                     continue
                 line = self.line(job.queue)
                 first = heads.get(line)
-                if first is None or in_line(job) < in_line(first):
+                if first is None or place_in_line(job) < place_in_line(first):
                     heads[line] = job
             self._heads = {name: job.id for name, job in heads.items()}
         return self._heads.get(self.line(queue), 0)
-
-
-def in_line(job: Job) -> tuple[int, int]:
-    """Sort key: the order in which a queue's jobs are looked at."""
-    return -job.priority, job.order
 
 
 def one_line(text: str) -> str:
@@ -240,8 +237,20 @@ def info(job: Job, view: View) -> str:
         return "; ".join(filter(None, (f"eta:{begins}" if begins else "", reason(job, view))))
     inside = " (instance)" if view.is_instance(job) else ""
     if job.state & RUNNING or job.result == 1:
-        return (view.nodelist(job) if job.exception is None else cause(job)) + inside + view.away(job)
+        where = view.nodelist(job) if job.exception is None else cause(job)
+        return where + inside + (changes(job, view) if job.resized is not None else "") + view.away(job)
     return cause(job) + inside
+
+
+def changes(job: Job, view: View) -> str:
+    """How many nodes a job that runs waits for, and when they are expected, and how many it is to give back: " +2N eta:5m -1N"."""
+    from ..journal.resizing import growth_of, leaving_of
+    from .foresight import eta
+
+    growth, leaving = growth_of(job), leaving_of(job) if job.holds else {}
+    more = [f"+{growth.nodes}N"] if growth is not None else []
+    more += [f"eta:{when}"] if growth is not None and (when := eta(job, view)) else []
+    return "".join(f" {one}" for one in (*more, *([f"-{len(leaving)}N"] if leaving else [])))
 
 
 def remaining(job: Job, view: View) -> float:

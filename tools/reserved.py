@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..journal.job import SCHED
 from .foresight import BUDGET_S, Budget
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ class Reservation(NamedTuple):
 
 def reservations(state: State, now: float, ranks: Collection[int] | None = None) -> list[Reservation]:
     """The earliest first; those that are on any of these nodes."""
-    if not state.count(SCHED):
+    from ..instances.plan_inputs import some_wait
+
+    if not some_wait(state):
         return []
     from ..instances.outlook import Outlook
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from ..instances.outlook import Outlook
 from ..journal.job import ACTIVE, NEW, RUNNING, SCHED, Job, Result
+from ..journal.resizing import growth_of, place_in_line
 from ..journal.state import State
 from ..journal.wire import Commit, well_formed
-from .jobview import View, in_line
+from .jobview import View
 from .reading import user_name
 from .toprows import (
     BAD,
@@ -200,7 +201,7 @@ class Model:
         if job.state == SCHED and job.priority and job.granted is None:
             own = self.state.rules.of(job.queue)
             line = own.line if own is not None else job.queue
-            lines.setdefault(line, {})[job.id] = in_line(job)
+            lines.setdefault(line, {})[job.id] = place_in_line(job)
         self._places[job.id] = job.queue, runs, line
         self._counts.setdefault(job.queue, [0, 0])[runs] += 1
 
@@ -266,11 +267,12 @@ class Model:
             self._take_nodes(state.nodes if "graph" in words else [word for word in words if isinstance(word, int)])
 
     def waiting(self, picture: Picture) -> list[int]:
-        """Of the jobs that a picture shows those in line, whose start somebody may be able to estimate."""
+        """Of the jobs that a picture shows those whose start may be estimated: those in line, and who waits for more nodes."""
         if picture.wishes.page != "jobs":
             return []
-        ids = [row.id for row in picture.rows if row.pending]
-        return [id for id in ids if self._places.get(id, ("", 0, ""))[2]]
+        jobs = self.state.jobs
+        growing = [row.id for row in picture.rows if not row.pending and (job := jobs.get(row.id)) and growth_of(job) is not None]
+        return [row.id for row in picture.rows if row.pending and self._places.get(row.id, ("", 0, ""))[2]] + growing
 
     def picture(self, wishes: Wishes, now: float) -> Picture:
         """What there is to see; now: Unix seconds of the server. Its `wishes` are those that were possible."""

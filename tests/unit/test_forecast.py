@@ -46,11 +46,12 @@ class OneLine:
         policy = Rough(256) if rough else self.policy
         return policy.plan(iter(list(self.left.values())), pool, now)
 
-    def begins(self, job: int) -> float:
-        return self.left.pop(job).duration_s
+    def begins(self, job: int, at: float) -> float:
+        lasts = self.left.pop(job).duration_s
+        return at + lasts if lasts else 0.0
 
-    def ends(self, job: int) -> None:
-        pass
+    def ends(self, job: int) -> bool:
+        return False
 
     def requests(self) -> Collection[Request]:
         return list({entry.request.key: entry.request for entry in self.left.values()}.values())

@@ -24,8 +24,8 @@ from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.memory_store import MemoryStore
+from tests.support.resize_rig import Site, instance
 from tests.support.worker_rig import Rig, jobspec
-from tests.unit.test_resize import Site, instance
 
 
 class Inside(Site):

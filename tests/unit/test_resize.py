@@ -11,46 +11,9 @@ from fluxkv.journal import decide, decide_hosts, decide_resize
 from fluxkv.journal.decide_resize import Terms, parse_resize
 from fluxkv.journal.job import INACTIVE, RUN
 from fluxkv.journal.resizing import growth_of, index_of, leaving_of
-from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Rejected
-from tests.support.journal_rules import Rules
-from tests.support.worker_rig import Rig, jobspec
-
-
-def instance(nodes: int, **options: Any) -> dict[str, Any]:
-    spec = jobspec(cores=2, nodes=nodes)
-    spec["tasks"][0]["command"] = ["fluxkv", "start", "./sims"]
-    spec["attributes"]["system"]["shell"] = {"options": {"per-resource": {"type": "node"}, **options}}
-    return spec
-
-
-class Site(Rig):
-    """Its jobs are instances, and change."""
-
-    def running(self, nodes: int = 2, **options: Any) -> int:
-        id = self.submit(instance(nodes, **options))
-        self.started(id)
-        assert self.job(id).state == RUN
-        return id
-
-    def ask(self, id: int, text: str, terms: Terms | None = None, *, at_once: bool = False) -> None:
-        state = self.journal.load()
-        decision = decide_resize.resize(state, state.jobs[id], parse_resize(text), terms or Terms(), 1, self.now, at_once=at_once)
-        if decision.events:
-            self.do(decision)
-        self.turn()
-
-    def sound(self) -> None:
-        """Nothing was sold twice, nothing was set aside, and history folds to the live state."""
-        assert not self.state.quarantine.table
-        assert not self.state.skipped
-        rules = Rules({rank: {0, 1} for rank in range(8)})  # nodes that have gone were there
-        state = State()
-        for commit in self.commits():
-            rules.commits([commit])
-            state.apply(commit)
-        assert rules.wrong == []
-        assert state.digest() == self.journal.load().digest()
+from tests.support.resize_rig import Site
+from tests.support.worker_rig import jobspec
 
 
 @pytest.mark.parametrize(
