@@ -102,7 +102,7 @@ class Agent(Branches):
         outputs.sort(key=keeps_cursors)  # they stand for all of this step: a death in between must not lose an order
         if self.inflight is None and self.held is not None:
             self._write(now, outputs)
-        if self.freed:
+        if self.freed and self.held is not None:  # else the list will wake us, which a dead launcher does not send for a while
             outputs.append(WakeAt(now))
         return outputs
 

@@ -149,7 +149,7 @@ class _Lines:
         first = not self._feeds
         left: list[Kind] = [(queue, user, [one for one in line if one.job not in self._gone]) for queue, user, line in self.kinds]
         self.kinds = [kind for kind in left if kind[2]]
-        self._feeds = feeds_of(self.state, self.kinds, self._full)
+        self._feeds = feeds_of(self.state, self.kinds, self._full, now)
         for decision in in_turns(self._feeds, planned):
             if isinstance(decision, Wait) and decision.code == Code.UNSATISFIABLE:
                 self.never.add(decision.job)

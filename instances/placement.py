@@ -19,7 +19,7 @@ from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .bench import Bench
 from .line import Lines
-from .plan_inputs import copy_drawn, copy_into
+from .plan_inputs import copy_drawn, copy_into, time_is_up
 from .reactor import Note, Output
 
 
@@ -158,6 +158,8 @@ def _barred(plan: Plan, job: Job) -> str:
     state = plan.state
     if not state.may_start(job.queue):
         return f"whose queue {job.queue} starts nothing"
+    if why := time_is_up(state, plan.bench.now):
+        return f"but {why}"
     if state.usage is None or job.holds:  # who only wants more counts already
         return ""
     full = state.usage.running_full(job.queue, job.userid, plan.more)

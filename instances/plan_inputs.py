@@ -128,14 +128,21 @@ def holders_of(state: State) -> Iterator[tuple[int, float, tuple[Claim, ...]]]:
         yield id, keeping.started, from_wire([claim for claim in keeping.claims if claim[0] not in keeping.back])
 
 
-def feeds_of(state: State, kinds: Iterable[Kind], blocked: Callable[[str, int], str]) -> list[Feed]:
+def time_is_up(state: State, now: float) -> str:
+    """Why nothing may begin in an instance any more, "" if its own time is not up. (It would be ended in the same moment; and where
+    that leaves it in line, for whoever goes on with the instance, begin again, hundreds of times a second.)"""
+    return "the time of this instance is up" if state.expiration and now >= state.expiration else ""
+
+
+def feeds_of(state: State, kinds: Iterable[Kind], blocked: Callable[[str, int], str], now: float) -> list[Feed]:
     """One for each queue that has jobs to place. blocked: as `Feed` asks it."""
+    late = time_is_up(state, now)
     found = dict[str, list[Kind]]()
     for queue, user, line in kinds:
         rules = state.rules.of(queue)
         if rules is not None and state.may_start(queue):
             found.setdefault(rules.line, []).append((queue, user, line))
-    return [Feed(lines, blocked, queue) for queue, lines in sorted(found.items())]
+    return [Feed(lines, blocked, queue, late) for queue, lines in sorted(found.items())]
 
 
 def user_of_line(state: State, job: Job) -> int:

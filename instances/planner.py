@@ -307,7 +307,7 @@ class Planner:
 
     def feeds(self) -> list[Feed]:
         """One for each queue that has jobs to place."""
-        return self.bench.over(feeds_of(self.state, self.lines.kinds(), self._full))
+        return self.bench.over(feeds_of(self.state, self.lines.kinds(), self._full, self.bench.now))
 
     def _full(self, queue: str, user: int) -> str:
         usage = self.state.usage

@@ -21,12 +21,13 @@ class Feed:
 
     blocked: why a (queue, user) may have no more running, or ""; asked again before each job, for jobs are placed meanwhile.
     The rest of such a line is left out; its first job and why are in `limited`. queue: whose line it is. out: jobs that are
-    passed over. read: (job, queue) that was given last, of all feeds that share it.
+    passed over. read: (job, queue) that was given last, of all feeds that share it. late: why none may be placed, or "".
     """
 
     def __init__(
-        self, lines: Iterable[tuple[str, int, Iterable[Pending]]], blocked: Callable[[str, int], str], queue: str = ""
-    ) -> None:
+        self, lines: Iterable[tuple[str, int, Iterable[Pending]]], blocked: Callable[[str, int], str], queue: str = "",
+        late: str = "",
+    ) -> None:  # fmt: skip
         self.queue = queue
         self.limited: list[tuple[Pending, str]] = []
         self.out: Container[int] = ()
@@ -36,7 +37,9 @@ class Feed:
         for number, (queue, user, line) in enumerate(lines):
             entries = iter(line)
             first = next(entries, None)
-            if first is not None:
+            if first is not None and late:
+                self.limited.append((first, late))
+            elif first is not None:
                 self._heads.append((_key(first), number, first, entries, queue, user))
         heapify(self._heads)
 

@@ -23,6 +23,7 @@ from fluxkv.instances.reactor import (
     Reopened,
     ToLauncher,
     Trim,
+    WakeAt,
     Write,
 )
 from fluxkv.instances.run_agent import AgentRunner
@@ -182,6 +183,19 @@ def test_orders_wait_for_the_launcher_s_list(rig: Rig) -> None:
     assert [message[0] for message in told(outputs)] == ["launch"]
     (hello,) = said(outputs)
     assert (hello[3]["held"], hello[3]["cursor"]) == (["5.12-7"], "12-7")
+
+
+def test_nothing_is_looked_at_again_and_again_while_there_is_no_launcher(rig: Rig) -> None:
+    """An end is acknowledged while orders wait for the list of a launcher that has died."""
+    rig.settle(rig.step(rig.launch(5, 12)))
+    outputs = rig.step(Launched([["start", "5.12-7.0", 1.0, []], over("5.12-7.0")]))
+    rig.step(LauncherLost(True))
+    rig.step(rig.launch(6, 13))
+    rig.settle(outputs)
+    assert not rig.agent.placed
+    assert not any(isinstance(one, WakeAt) for one in rig.step())
+    outputs = rig.step(LauncherLost(False), Launched([["held", []]]))
+    assert [message[0] for message in told(outputs)] == ["launch"]
 
 
 def test_an_order_delivered_again_is_not_done_again(rig: Rig) -> None:

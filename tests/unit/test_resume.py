@@ -149,6 +149,26 @@ def test_a_time_limit_of_its_own_is_a_job_s_end_and_its_instance_s_is_not() -> N
     assert (rig.job(long).state, rig.job(long).number) == (SCHED, 2) or rig.job(long).holds
 
 
+def test_nothing_begins_in_an_instance_whose_time_is_up_until_it_has_more() -> None:
+    """What its end has ended is in line for whoever goes on with it; begun now, it would end at once, and be in line again."""
+    rig = Rig(nodes=1)
+    rig.say(["instance-create", "instance", T0, PARENT], ["resource-update", "resource", T0, {"expiration": T0 + 100}])
+    rig.turn()
+    id, waiting = rig.submit(jobspec(cores=2, duration=1000.0)), rig.submit()
+    rig.started(id)
+    rig.now = T0 + 100
+    rig.over(id, 15, "timeout")
+    rig.turn()
+    rig.turn(seconds=5.0)
+    for one in (id, waiting):
+        assert (rig.job(one).state, rig.job(one).holds) == (SCHED, False)
+    assert [*rig.job(id).reason] == ["limit", "the time of this instance is up"]
+    assert rig.names(id)[-1] == "reason"
+    rig.say(["resource-update", "resource", rig.now, {"expiration": rig.now + 100}])
+    rig.turn()
+    assert rig.job(id).holds
+
+
 def test_a_launcher_that_was_told_to_go_ended_no_job() -> None:
     rig = rig_of_a_child()
     id, by_itself = rig.submit(), rig.submit()

@@ -85,7 +85,8 @@ def goods_of_R(document: dict[str, Any]) -> tuple[dict[int, str], Goods, set[str
 
 class Book:
     """An instance's journal, read as far as it says who holds what. has: its inventory. held: by job. begun: all attempts, (job,
-    entry). lost: whether there was another branch. kept: up to which version they are the same."""
+    entry). taken: by job, hosts that it had and gave back while it went on. lost: whether there was another branch. kept: up to
+    which version they are the same."""
 
     def __init__(self, lost: bool = False) -> None:
         self.lost = lost
@@ -98,6 +99,7 @@ class Book:
         self.wires: dict[int, list[Any]] = {}  # what they hold, as journalled
         self.ahead: dict[int, str] = {}  # job placed ahead -> id of the entry that did
         self.begun: set[tuple[int, str]] = set()
+        self.taken: dict[int, set[str]] = {}
 
     def take(self, commit: Commit) -> tuple[list[int], bool]:
         """(jobs that have got something, whether anything is another's than before)."""
@@ -114,6 +116,7 @@ class Book:
                 entry = context.get("adopted") or (self.ahead.get(subject, "") if "attempt" in context else commit.id)
                 self.begun.add((subject, entry))
                 self.wires[subject] = list(context["claims"])
+                self.taken.pop(subject, None)
                 self.held[subject] = Held(entry, self.goods(context["claims"]), commit.version)
                 got.append(subject)
                 moved = True
@@ -135,6 +138,7 @@ class Book:
             got.append(job)
         else:
             gone = set(parse(context["ranks"]))
+            self.taken.setdefault(job, set()).update(self.hosts.get(rank, "") for rank in gone)
             self.wires[job] = [row for row in self.wires[job] if row[0] not in gone]
         self.held[job] = held._replace(goods=self.goods(self.wires[job]))
         return True
@@ -239,15 +243,21 @@ def _is_of(one: Child, job: int, held: Held) -> bool:
 
 
 def standing(one: Child) -> Goods:
-    """What a child has but for nodes that were taken from it, of which it may not know yet: its part there is over (HAZARD 5)."""
-    gone = {one.book.hosts.get(node) for node in one.ended}
+    """What a child has but for nodes that were taken from it, of which it may not know yet, not even where it has got them again:
+    nothing of it lives there (HAZARD 5)."""
+    gone = one.parent.book.taken.get(one.place.job, set()) - living_on(one)
     pools = {path: units for path, units in one.book.has.pools.items() if not gone.intersection(path.split("/"))}
     return Goods({host: mask for host, mask in one.book.has.cores.items() if host not in gone}, pools)
 
 
+def living_on(one: Child) -> set[str]:
+    """The hosts on which a task is that the child is."""
+    return {one.book.hosts.get(node, "") for node, _ in one.parts.values()}
+
+
 def alive(one: Child) -> Goods:
     """What a child has on the nodes on which it lives."""
-    hosts = {one.book.hosts.get(node) for node, _ in one.parts.values()}
+    hosts = living_on(one)
     return Goods({host: mask for host, mask in one.book.has.cores.items() if host in hosts}, one.book.has.pools)
 
 
