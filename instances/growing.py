@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.claims import Claim, to_wire
 from ..journal.config import SIZES
-from ..journal.decide_resize import staying
+from ..journal.decide_resize import several, staying
 from ..journal.derive import Group
 from ..journal.holding import pools_of, words_of
 from ..journal.ids import f58
 from ..journal.job import RUN, Job
 from ..journal.node import Node
-from ..journal.resizing import force_at, next_index
+from ..journal.resizing import force_at, growth_of, next_index
 from ..journal.state import State
 from ..journal.summary import sizes
 from ..kvs.errors import Rejected
 from ..schedulers.explain import explain
-from ..schedulers.request import compile_request
+from ..schedulers.request import Request, compile_request
+from ..schedulers.resources import Pool
 from .commits import premises
 from .growth_request import entry_of, jobspec_of, made_of, request_of
 from .orders import launch_orders
@@ -37,7 +38,7 @@ def check(state: State, job: Job, nodes: int) -> None:
     request = request_of(state, job, nodes)
     pool, _ = usable_pool(state)
     if pool.satisfiable(request) is not None:
-        raise Rejected(f"job {f58(job.id)}: {explain(request, pool).text}", code="unsatisfiable", hint="fluxkv resource list")
+        raise Rejected(f"job {f58(job.id)}: {_never(nodes, request, pool)}", code="unsatisfiable", hint="fluxkv resource list")
     rules = state.rules.of(job.queue)
     if rules is not None and rules.limits.most != (None, None, None):
         kept = [claim for claim in job.claims if claim.rank in staying(job)]
@@ -48,6 +49,11 @@ def check(state: State, job: Job, nodes: int) -> None:
                 where = f"queue {rules.name}: " if state.rules.queues else ""
                 why = f"{where}{mine + new} {name[1:]} are more than the {most} allowed"
                 raise Rejected(f"job {f58(job.id)}: {why}", code="limit", hint=f"limits.job-size.max.{name}")
+
+
+def _never(nodes: int, request: Request, pool: Pool) -> str:
+    why = explain(request, pool).text.removeprefix("unsatisfiable: ")
+    return f"{several(nodes)} more can never be had here, beside its own: {why}"
 
 
 def grown(state: State, job: Job, claims: tuple[Claim, ...], now: float) -> Group:
@@ -87,7 +93,8 @@ def refresh(planner: Planner, job: Job, now: float) -> Group | None:
     try:
         entry = entry_of(planner.state, job, now)
         if entry is not None and planner.pool.satisfiable(entry.request) is not None:
-            raise Rejected(explain(entry.request, planner.pool).text, code="unsatisfiable")
+            growth = growth_of(job)
+            raise Rejected(_never(growth.nodes if growth is not None else 0, entry.request, planner.pool), code="unsatisfiable")
     except Rejected as error:
         return withdrawn(job, str(error), now)
     if entry is not None:

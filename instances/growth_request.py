@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..journal.derive_scripts import phase
 from ..journal.ids import f58
 from ..journal.idset import format_ids
 from ..journal.job import RUN, Job
@@ -57,7 +58,8 @@ def request_of(state: State, job: Job, nodes: int) -> Request:
 
 def why_not(state: State, job: Job) -> str:
     """Why no job can grow here, "" if this one may."""
-    if state.rules.scripts.prolog is not None:
+    prolog = state.rules.scripts.prolog
+    if prolog is not None and prolog.per_rank:
         return "a prolog is to run on each node before its tasks, and none is ordered for nodes that come later"
     return "" if job.state == RUN else "it does not run"
 
@@ -65,13 +67,13 @@ def why_not(state: State, job: Job) -> str:
 def made_of(job: Job) -> bytes:
     """What its place in line rests on."""
     growth = growth_of(job)
-    return pack([growth, job.ranks, job.expiration]) if growth is not None else b""
+    return pack([growth, job.ranks, job.expiration]) if growth is not None and not phase(job) else b""
 
 
 def entry_of(state: State, job: Job, now: float) -> Pending | None:
-    """What a policy is given of it; None if it asks for nothing. Raises `Rejected`."""
+    """What a policy is given of it; None if it asks for nothing, or a prolog is still to let its tasks begin. Raises `Rejected`."""
     growth = growth_of(job)
-    if growth is None:
+    if growth is None or phase(job):
         return None
     if why := why_not(state, job):
         raise Rejected(f"job {f58(job.id)} cannot grow: {why}", code="unsupported")

@@ -85,7 +85,8 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
             if not is_instance(job):
                 hint = "what runs inside an instance (fluxkv batch, fluxkv alloc) uses the nodes that come"
                 raise _refuse(job, "is no instance: its tasks would not know of more nodes", "not-instance", hint)
-            if state.rules.scripts.prolog is not None:
+            prolog = state.rules.scripts.prolog
+            if prolog is not None and prolog.per_rank:
                 why = "cannot grow here: a prolog runs on each node before a job's tasks, and on nodes that come later it would not"
                 raise _refuse(job, why, "unsupported")
             context: dict[str, Any] = {"nodes": target - len(here), "userid": userid}
@@ -101,10 +102,8 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
 
 def shrink(state: State, job: Job, ranks: Iterable[int], terms: Terms, userid: int | None, now: float) -> list[Any]:
     """The event that asks these nodes back. Raises `Rejected` where they cannot be given to others."""
-    scripts = state.rules.scripts
-    if scripts.epilog is not None or scripts.housekeeping is not None:
-        which = "an epilog" if scripts.epilog is not None else "housekeeping"
-        raise _refuse(job, f"gives back no single nodes here: {which} runs on them when the job is over", "unsupported")
+    if which := state.rules.scripts.after_on_each:
+        raise _refuse(job, f"gives back no single nodes here: {which} runs on each when the job is over", "unsupported")
     if terms.jobs not in WAYS:
         raise Rejected(f"jobs={terms.jobs!r}: there are {', '.join(WAYS)}", code="bad-resize")
     asked = is_instance(job)  # nobody else knows what to do about it: its tasks there are ended

@@ -16,8 +16,7 @@ def give_back(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
     Where scripts are to run on a node when the job is over it stays the job's until then. Of a node that was lost an exception
     tells, which ends nobody (as Flux has it for ranks that are not critical).
     """
-    after = scripts.epilog is not None or scripts.housekeeping is not None
-    ranks, leaving = [] if after else gone(job), leaving_of(job)
+    ranks, leaving = [] if scripts.after_on_each else gone(job), leaving_of(job)
     for rank in ranks:
         if rank not in leaving:
             note = f"rank {rank}: {job.over[rank][2] or 'its task failed'}; the job goes on without it"

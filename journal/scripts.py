@@ -45,6 +45,12 @@ class Scripts(NamedTuple):
     housekeeping: Script | None = None
     release_after_s: float | None = None
 
+    @property
+    def after_on_each(self) -> str:
+        """What is to run on each node of a job that is over, "" if nothing is (an epilog may run on its first node alone)."""
+        per_rank = self.epilog is not None and self.epilog.per_rank
+        return "an epilog" if per_rank else "housekeeping" if self.housekeeping is not None else ""
+
     def of(self, kind: str) -> Script | None:
         """The script of this kind."""
         return self.prolog if kind == PROLOG else self.epilog if kind == EPILOG else self.housekeeping

@@ -52,6 +52,9 @@ def resize(
     from ..instances.resize_client import Resizing, ourselves, terms_of
     from ..journal.decide_resize import parse_resize
 
+    for word in words:
+        if word.startswith("-") and not word[1:2].isdigit():
+            raise click.NoSuchOption(word)
     if not words or len(words) > 2:
         raise click.UsageError("say what is to change: fluxkv resize [ID] +2N, -1N or =4N")
     asked, terms = parse_resize(words[-1]), terms_of(grace, jobs, message)

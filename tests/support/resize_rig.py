@@ -35,6 +35,11 @@ class Site(Rig):
             self.do(decision)
         self.turn()
 
+    def script(self, rank: int, id: int, letter: str, status: int = 0, cause: str = "", part: int | None = None) -> None:
+        """The word of a node about a prolog (letter p), epilog (e) or housekeeping (h) there. part: of a node that came later."""
+        row = [id, self.job(id).attempt, letter, self.now, self.now, status, cause]
+        self.report(rank, script=[row if part is None else [*row, part]])
+
     def sound(self) -> None:
         """Nothing was sold twice, nothing was set aside, and history folds to the live state."""
         assert not self.state.quarantine.table

@@ -12,7 +12,7 @@ from fluxkv.journal.decide_resize import Terms, parse_resize
 from fluxkv.journal.job import INACTIVE, RUN
 from fluxkv.journal.resizing import growth_of, index_of, leaving_of
 from fluxkv.kvs.errors import Rejected
-from tests.support.resize_rig import Site
+from tests.support.resize_rig import Site, instance
 from tests.support.worker_rig import jobspec
 
 
@@ -226,6 +226,31 @@ def test_a_node_that_was_to_be_taken_keeps_no_worker_busy_whose_job_ends_as_a_wh
     site.sound()
 
 
+def test_scripts_on_a_job_s_first_node_alone_are_in_nobody_s_way() -> None:
+    """As Flux has it unless `per-rank` is set. What is asked for while its prolog runs waits until its tasks begin."""
+    site = Site(4, config={"job-manager": {"prolog": {"command": ["p"]}, "epilog": {"command": ["e"]}}})
+    id = site.submit(instance(2))
+    site.ask(id, "+1N")
+    assert site.job(id).ranks == [0, 1]
+    assert growth_of(site.job(id)) is not None
+    site.script(0, id, "p")
+    site.turn()
+    assert site.job(id).ranks == [0, 1, 2]
+    assert [order[0] for order in site.orders(2)] == ["launch"]
+    site.started(id)
+    site.ask(id, "-1N")
+    site.over(id, rank=2)
+    site.turn()
+    assert site.job(id).ranks == [0, 1]
+    for rank in (0, 1):
+        site.over(id, rank=rank)
+    site.turn()
+    site.script(0, id, "e")
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    site.sound()
+
+
 def test_nor_one_whose_prolog_runs_still() -> None:
     site = Site(3, config={"job-manager": {"prolog": {"command": ["p"]}}})
     id = site.submit(jobspec(cores=2, nodes=3))
@@ -332,7 +357,7 @@ def test_events_that_contradict_the_nodes_are_set_aside() -> None:
 def test_where_scripts_run_after_a_job_its_nodes_stay_until_then() -> None:
     site = Site(2, config={"job-manager": {"housekeeping": {"command": ["h"]}}})
     id = site.running(2)
-    with pytest.raises(Rejected, match="housekeeping runs on them"):
+    with pytest.raises(Rejected, match="housekeeping runs on each"):
         site.ask(id, "-1N")
     site.say(["lost", id, site.now, {"rank": 1, "cause": "node fenced"}])
     site.turn()
