@@ -1,10 +1,72 @@
-"""Where `fluxkv` itself is, for what is run in an environment whose PATH does not lead to it."""
+"""Where `fluxkv` itself is, for what is run in an environment whose PATH does not lead to it; and whether this process is it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, NoReturn
+
+CommandLine = Callable[[list[str]], int]  # words behind `fluxkv` -> exit status
+Leave = Callable[[int], NoReturn]
+Identity = tuple[int, int, int, int]  # of a file in one version: device, inode, size, time of change
+
+
+class Began(NamedTuple):
+    """How this process began, as `fluxkv`, or one that it is a fork of. script: its file. words: what stood before its path: the
+    interpreter, and its option. run: its command lines, in this process;
+    leave: the end of it. code: the files of all modules of ours that it has."""
+
+    script: Identity
+    words: list[str]
+    run: CommandLine
+    leave: Leave
+    code: dict[str, Identity | None]
+
+    def is_current(self) -> bool:
+        """Whether who is started as a program now would find the same code."""
+        return all(identity(path) == found for path, found in self.code.items())
+
+
+_run: tuple[CommandLine, Leave] | None = None
+
+
+def is_run_by(run: CommandLine, leave: Leave) -> None:
+    """Said where the program begins."""
+    global _run
+    _run = run, leave
+
+
+def is_ours() -> bool:
+    """Whether this process runs command lines of ours, and nothing else: no test, no application that has imported us."""
+    return _run is not None
+
+
+def began() -> Began | None:
+    """None where this process did not begin by the script of the program, as that names its interpreter."""
+    count = len(sys.orig_argv) - len(sys.argv)
+    if _run is None or count < 1 or sys.orig_argv[count] != sys.argv[0]:
+        return None
+    words = sys.orig_argv[:count]
+    try:
+        with open(sys.argv[0], "rb") as file:
+            first = file.readline(4096)
+    except OSError:
+        return None
+    script = identity(sys.argv[0])
+    if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != words:
+        return None
+    code = [getattr(one, "__file__", None) or "" for name, one in list(sys.modules.items()) if name.startswith("fluxkv")]
+    return Began(script, words, *_run, {path: identity(path) for path in code if path})
+
+
+def identity(path: str | bytes) -> Identity | None:
+    """None if there is no such file, or it cannot be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def with_program(env: Mapping[str, str]) -> dict[str, str]:

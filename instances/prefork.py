@@ -15,6 +15,8 @@ import sys
 import threading
 from typing import NamedTuple
 
+from . import forked_tasks, own_program, shown
+from .forked_tasks import close_but
 from .paths import StateDir
 
 LONGEST = 8192  # bytes of what a process is told
@@ -31,17 +33,19 @@ _waiting: dict[str, _Waiting] = {}  # by the daemon's name
 
 def keeper(words: list[str], ready: int, log: str) -> int:
     """Fork the keeper from this process, which is to bring up an instance: its pid. 0, and nothing is done, where this one has a
-    thread or a socket, has taken something out of its environment (a password: a copy's would still be shown with it), or its own
-    words leave no room for a daemon's in lists of processes.
+    thread or a socket, or did not begin as our program; and, where the kernel lets no process say what it is (`shown`), if it has
+    taken something out of its environment (a password: a copy's would still be shown with it), or its own words leave no room for
+    a daemon's in lists of processes.
 
     words: as `main.main` takes them. ready: the descriptor that it is to find as 3. log: its file.
     """
     from . import main as program
     from .daemon import leave
 
-    longest = sum(len(os.fsencode(word)) + 1 for word in (*PROGRAM, "worker", "--state-dir", words[2], "--role", "worker-00"))
+    if not own_program.is_ours():
+        return 0
     gc.collect()  # a connection that was forgotten is closed
-    if threading.active_count() > 1 or _has_socket() or _has_hidden() or _room() < longest:
+    if threading.active_count() > 1 or _has_socket() or not (shown.can_show() or _can_write_over(words[2])):
         return 0
     sys.stdout.flush()
     sys.stderr.flush()
@@ -65,8 +69,8 @@ def keeper(words: list[str], ready: int, log: str) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         _write_to(log)
         os.dup2(ready, 3)
-        _close_but(3)
-        _call([*PROGRAM, *words], 0)
+        close_but(3)
+        _call(words)
         leave(program.main(words))
     finally:
         os._exit(70)
@@ -76,6 +80,7 @@ def prepare(names: list[str], state_dir: StateDir) -> list[str] | None:
     """Fork a process for each of these daemons. In those it returns what each is to do (as `main.main` takes it), once the
     keeper has said so; in the keeper None."""
     _import(names)
+    forked_tasks.get_ready()
     gc.collect()
     gc.freeze()  # what is shared stays so
     for name in names:
@@ -134,14 +139,14 @@ def _wait(name: str, read: int, state_dir: StateDir) -> list[str]:
     """In the new process: let go of what is the keeper's, and wait."""
     os.setsid()
     role = name.split("-")[0]
+    os.environ.pop("FLUXKV_URI", None)
     _call([role, "--state-dir", state_dir.path, "--role", name])
-    _close_but(read)
+    close_but(read)
     told = os.read(read, LONGEST)
     os.close(read)
     if not told:
         os._exit(0)
     _write_to(state_dir.log_file(role))
-    os.environ.pop("FLUXKV_URI", None)
     return told.decode("utf-8", "surrogateescape").split("\0")
 
 
@@ -151,15 +156,6 @@ def _write_to(path: str) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
-
-
-def _close_but(kept: int) -> None:
-    for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number != kept:
-            try:
-                os.close(number)
-            except OSError:
-                pass  # the one the list was read by
 
 
 def _has_socket() -> bool:
@@ -181,35 +177,14 @@ def _has_hidden() -> bool:
         return True
 
 
-def _words_at() -> tuple[int, int]:
-    """Where in memory this process's words stand."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    return int(fields[45]), int(fields[46])
+def _can_write_over(state_dir: str) -> bool:
+    """Whether our words leave room for those of the longest daemon, and our environment is what began it."""
+    longest = sum(len(os.fsencode(word)) + 1 for word in (*PROGRAM, "worker", "--state-dir", state_dir, "--role", "worker-00"))
+    return shown.room() >= longest and not _has_hidden()
 
 
-def _room() -> int:
-    """Bytes for the words of this process; 0 where they cannot be written over."""
-    try:
-        begin, end = _words_at()
-        with open("/proc/self/mem", "r+b", buffering=0):
-            return end - begin
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _call(words: list[str], at: int = -1) -> None:
-    """Be called by what we do in lists of processes: the words from `at` on (-1: the keeper's) are written over, as far as there is
-    room."""
-    try:
-        begin, end = _words_at()
-        if at < 0:
-            with open("/proc/self/cmdline", "rb") as file:
-                at = file.read().index(b"\0keeper\0") + 1
-        text = b"\0".join(os.fsencode(word) for word in words) + b"\0"
-        if len(text) <= end - begin - at:
-            with open("/proc/self/mem", "r+b", buffering=0) as memory:
-                memory.seek(begin + at)
-                memory.write(text.ljust(end - begin - at, b"\0"))
-    except (OSError, ValueError, IndexError):
-        pass  # where that is not allowed they all bear the keeper's name
+def _call(words: list[str]) -> None:
+    """Be called by what we do in lists of processes."""
+    whole = [os.fsencode(word) for word in (*PROGRAM, *words)]
+    if not shown.show([os.fsencode(sys.executable), *whole[1:]], os.environb, os.path.basename(os.fsencode(sys.executable))):
+        shown.write_over(whole, 0)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from . import forked_tasks
 from .rlimits import Limits, by_shell
 from .user_files import SpawnError
 
@@ -44,6 +45,8 @@ class Programs:
         name = argv[0]
         program = self._resolve(os.fsencode(name), env.get(b"PATH", _DEFAULT_PATH))
         spawn = os.posix_spawn
+        if not changes and (pid := forked_tasks.fork(program, argv, env, files)):
+            return pid
         if changes:
             argv = by_shell(changes, argv)
             program = os.fsencode(argv[0]) if argv[0] != name else program

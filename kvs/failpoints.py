@@ -27,6 +27,7 @@ POINTS = {
     "intent.before": "a launcher is about to note that it starts an attempt",
     "intent.after": "it is noted, and nothing has been started",
     "spawn.after": "its tasks run, their numbers are not noted",
+    "fork.unmarked": "a task has been forked from its launcher, and does not bear its mark",
     "spool.before": "facts of attempts are about to be noted",
     "spool.after": "they are noted, and no agent has been told",
     "epoch.before": "a keeper has found a restarted server's history whole, and not taken it up",

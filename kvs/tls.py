@@ -6,6 +6,7 @@ without blocking, and what is decrypted already is looked for before the socket 
 
 from __future__ import annotations
 
+import os
 import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -84,3 +85,6 @@ def context(parsed: ServerAddress) -> ssl.SSLContext:
         why = getattr(error, "strerror", None) or str(error)
         hint = "cacert, cert and key in the address are PEM files this user can read"
         raise Unavailable(f"the TLS files for {parsed} are no use ({files}): {why}", code="tls", hint=hint) from None
+
+
+os.register_at_fork(after_in_child=context.cache_clear)  # a fork may come much later, and is to read them anew

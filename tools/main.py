@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
+from ..instances.own_program import is_run_by
 from ..instances.user_settings import option_defaults
 from ..kvs.errors import FluxkvError
 from .lazy_group import SuggestingGroup
@@ -145,14 +146,19 @@ def main() -> None:
         answer()
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _fill_descriptors()
+    is_run_by(run, leave)
+    leave(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """As `run_line`; also where a reader of our output, or somebody at the keyboard, breaks it off."""
     try:
-        status = run_line(sys.argv[1:])
-    except BrokenPipeError:  # the reader of our output has seen enough
+        return run_line(args)
+    except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 141
+        return 141
     except KeyboardInterrupt:
-        status = 130
-    leave(status)
+        return 130
 
 
 def _fill_descriptors() -> None:
@@ -167,17 +173,19 @@ def _fill_descriptors() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Exit at once where nothing is left to tidy up: taking an interpreter apart costs a fifth of a short command."""
+    """Exit, at once but for what is to be tidied up: taking an interpreter apart costs a fifth of a short command. In a fork
+    nothing may be taken apart, either: what it was forked with is another's."""
     import atexit
     import threading
 
+    if threading.active_count() > 1:
+        threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
         except (OSError, ValueError):  # nobody reads, or it was closed
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    if atexit._ncallbacks() or threading.active_count() > 1:
-        sys.exit(status)
     os._exit(status)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def test_who_may_join(site: live.Site) -> None:
 def test_the_command_stays_and_shows_no_password(site: live.Site, tmp_path: Path) -> None:
     address = site.run("uri", "--remote", "--state-dir", site.dir.path).stdout.strip()
     (tmp_path / "here" / "fluxkv").mkdir(parents=True)  # what lies in the directory it is typed in is not imported
-    words = [sys.executable, "-P", *live.PROGRAM[1:], "agent", "--join", address, "--name", "h1"]
+    words = [*live.PROGRAM, "agent", "--join", address, "--name", "h1"]
     words += ["--state-dir", str(tmp_path / "h1")]
     with subprocess.Popen(words, env=site.env, cwd=tmp_path / "here", stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout is not None

@@ -26,7 +26,7 @@ from fluxkv.journal.state import State
 from fluxkv.kvs.errors import FluxkvError, Unavailable
 from fluxkv.kvs.keys import Keys
 
-PROGRAM = [sys.executable, "-c", "from fluxkv.tools.main import main; main()"]
+PROGRAM = [str(Path(sys.executable).parent / "fluxkv")]
 PATIENCE_S = 40.0
 MARK = "FLUXKV_TEST_SITE"
 

@@ -90,18 +90,27 @@ def test_none_outlives_its_keeper(place: StateDir) -> None:
 
 STARTER = """
 import os, socket, sys, threading
-from fluxkv.instances import main, prefork
+from fluxkv.instances import main, own_program, prefork, shown
+own_program.is_run_by(len, os._exit)
+how = sys.argv[-1]
+if how.startswith("old kernel"):
+    shown.can_show = lambda: False
+    shown.show = lambda words, environ, name=b"": False
+    how = how[11:]
 held = open(os.devnull)
-if sys.argv[-1] == "socket":
+if how == "socket":
     other = socket.socket()
-elif sys.argv[-1] == "thread":
+elif how == "thread":
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-elif sys.argv[-1] == "hidden":
-    del os.environ["KEPT"]
+elif how == "hidden":
+    del os.environ["GONE"]
+elif how == "module":
+    own_program._run = None
 def be(words):
     fds = sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in range(4, 50) if os.path.exists(f"/proc/self/fd/{fd}"))
     args = open("/proc/self/cmdline").read().strip(chr(0)).split(chr(0))
-    os.write(3, repr((words, args, fds, os.getsid(0) == os.getpid(), os.environ["KEPT"])).encode())
+    gone = "GONE=" in open("/proc/self/environ").read()
+    os.write(3, repr((words, args, fds, os.getsid(0) == os.getpid(), os.environ["KEPT"], gone)).encode())
     print("said", flush=True)
     return 7
 main.main = be
@@ -116,19 +125,24 @@ else:
 """
 
 
-@pytest.mark.parametrize("how", ["", "socket", "thread", "hidden", "short"])
+OLD = "old kernel "
+
+
+@pytest.mark.parametrize("how", ["", "hidden", "short", OLD, "socket", "thread", "module", OLD + "hidden", OLD + "short"])
 def test_start_forks_its_keeper_where_nothing_would_be_shared(tmp_path: Path, how: str) -> None:
-    log, room = "log", [] if how == "short" else ["room for the words that a daemon has" * 5]
+    log, room = "log", [] if how.endswith("short") else ["room for the words that a daemon has" * 5]
     script = tmp_path / "x"
-    script.write_text(STARTER)
+    script.write_text(f"#!{sys.executable}{STARTER}")
+    script.chmod(0o700)
+    env = {**os.environ, "KEPT": "k", "GONE": "g"}
     done = subprocess.run(
-        [sys.executable, os.path.relpath(script, tmp_path), log, *room, how], cwd=tmp_path, env={**os.environ, "KEPT": "k"},
-        capture_output=True, text=True, timeout=30,
+        [f"./{script.name}", log, *room, how], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30
     )  # fmt: skip
-    if how:
+    if how not in ("", "hidden", "short", OLD):
         assert (done.stdout, done.stderr) == ("none\n", "")
         return
     words = ["keeper", "--state-dir", "/s", "--owner", "5", "--ready-fd", "3"]
-    args = ["python", "-P", "-m", "fluxkv.instances.main", *words]
-    assert done.stdout.splitlines() == [repr((words, args, [], True, "k")), "7"]
+    args = ["python" if how == OLD else sys.executable, "-P", "-m", "fluxkv.instances.main", *words]
+    said = repr((words, args, [], True, "k", how != "hidden"))  # what was taken out of the environment is not shown
+    assert done.stdout.splitlines() == [said, "7"], done.stderr
     assert (tmp_path / log).read_text() == "said\n"
