@@ -60,6 +60,7 @@ class AttemptTable:
             heapify(self.timers)
 
     def write_down(self) -> None:
+        self.spawner.outputs.settle()
         try:
             said = bool(ARMED) and self.spool.pending
             if said:

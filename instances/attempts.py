@@ -16,7 +16,7 @@ from ..journal.idset import ids_of_mask, mask_of
 from ..journal.retry import parse_retry
 from ..kvs.errors import Rejected
 from .pace import USUAL
-from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options
+from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options, shell_options_of
 from .staging import Row, rows_of
 from .templates import expand, expand_all, has_template, job_words, names_tag, names_task, task_words
 
@@ -190,7 +190,7 @@ def _read(system: Mapping[str, Any]) -> tuple[ShellOptions, Pretended | None, li
     """(shell options, how it pretends, files that came with it, why it can not start) of `attributes.system`."""
     try:
         pretended = parse_pretended(system)
-        options = parse_shell_options((system.get("shell") or {}).get("options"))
+        options = shell_options_of((system.get("shell") or {}).get("options"))
         return options, pretended, rows_of(read_archive(system["files"])) if "files" in system else [], ""
     except (Rejected, AttributeError) as error:
         what = "" if isinstance(error, Rejected) and error.code == "bad-file" else "bad shell option: "

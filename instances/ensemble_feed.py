@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..journal.ensemble import Count, Ended, Indices, Part, Request, enough, share_size
+from ..journal.ensemble import Count, Ended, Indices, Part, Request, enough, share_size, telling_gap
 from ..journal.job import Result
 from ..kvs.errors import Unavailable
 from .ensemble_record import Record, mark
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Cut = Callable[[int], dict[str, Any]]  # index -> jobspec
 AT_ONCE = 1000  # members in a commit
 TOGETHER = 2000  # results that are told at once at the latest
-FIRST_GAP_S, LAST_GAP_S, GAPS = 0.5, 30.0, 64  # results are told so often: every 64th of the time so far
+RATE_S = 0.5  # how fast members end is looked at so often
 LOOK_S = 0.2
 FULL_S = 1.0
 
@@ -140,7 +140,7 @@ class Feeder:
 
     def _rate_now(self) -> None:
         now = time.monotonic()
-        if (passed := now - self._rated_at) < FIRST_GAP_S:
+        if (passed := now - self._rated_at) < RATE_S:
             return
         ended = self.count.done + len(self._rows)
         fresh = (ended - self._ended) / passed
@@ -151,7 +151,7 @@ class Feeder:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        gap = min(LAST_GAP_S, max(FIRST_GAP_S, (now - self._began) / GAPS))
+        gap = telling_gap(self._children, now - self._began)
         return bool(self._rows) and (len(self._rows) >= TOGETHER or now - self._told_at >= gap)
 
     def _tell_rows(self, last: bool = False) -> None:

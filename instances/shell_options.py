@@ -7,10 +7,12 @@ a job is submitted, so that a wrong one is refused there, and again by the agent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..journal.duration import parse_duration
 from ..journal.task_exits import parse_exit_rules
+from ..journal.wire import pack, unpack
 from ..kvs.errors import Rejected
 from .layout import check_layout
 from .rlimits import parse_rlimits
@@ -75,6 +77,17 @@ def parse_shell_options(options: Any) -> ShellOptions:
         stdin, out, err, output.get("mode") == "append", parse_rlimits(options), parse_exit_rules(options).any,
         parse_pty(options.get("pty")),
     )  # fmt: skip
+
+
+def shell_options_of(options: Any) -> ShellOptions:
+    """The same, remembered: jobs of a flood have equal ones, and reading them is half of what building an attempt costs. What it
+    gives is nobody's to change."""
+    return _remembered(pack(options))
+
+
+@lru_cache(maxsize=64)
+def _remembered(packed: bytes) -> ShellOptions:
+    return parse_shell_options(unpack(packed))
 
 
 def parse_pretended(system: Mapping[str, Any]) -> Pretended | None:

@@ -112,6 +112,12 @@ def enough(slots: int, rate: float) -> int:
     return max(2 * slots, min(MOST, int(rate * RESERVE_S)))
 
 
+def telling_gap(children: int, age_s: float) -> float:
+    """Seconds between two tellings of a child: a 64th of the ensemble's age, and at first half a second, or, of more than two
+    children, longer, up to two: what one tells all others read, and together they speak often enough."""
+    return min(30.0, max(0.5, min(2.0, children / 4), age_s / 64))
+
+
 # -- the request ----------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from fluxkv.journal.ensemble import (
     packed_rows,
     part_of,
     share_size,
+    telling_gap,
     total_of,
 )  # fmt: skip
 from fluxkv.journal.ids import f58
@@ -76,6 +77,11 @@ def test_ranges_that_overlap_are_refused() -> None:
     for ranges in ([(1, 3), (3, 4)], [(4, 5), (1, 2)], [(5, 4)]):
         with pytest.raises(Rejected):
             Indices(ranges)
+
+
+def test_children_tell_four_times_a_second_together_and_less_with_the_ensemble_s_age() -> None:
+    assert [telling_gap(children, 0.0) for children in (1, 2, 4, 8, 64)] == [0.5, 0.5, 1.0, 2.0, 2.0]
+    assert [telling_gap(1, age_s) for age_s in (10.0, 64.0, 640.0, 86_400.0)] == [0.5, 1.0, 10.0, 30.0]
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))

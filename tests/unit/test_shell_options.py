@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxkv.instances.attempts import Host, build_attempt
-from fluxkv.instances.shell_options import check_system, parse_pretended, parse_shell_options
+from fluxkv.instances.shell_options import check_system, parse_pretended, parse_shell_options, shell_options_of
 from fluxkv.kvs.errors import Rejected
 
 
@@ -34,6 +34,15 @@ def test_wrong_ones_are_refused_and_named(options: Any) -> None:
     with pytest.raises(Rejected) as caught:
         check_system({"shell": {"options": options}})
     assert caught.value.code == "bad-shell-option"
+
+
+def test_remembered_ones_are_the_same_and_wrong_ones_are_refused_each_time() -> None:
+    for options in (None, {}, {"signal": 1}, {"cpu-affinity": 1}, {"cpu-affinity": True}, {"output": {"stdout": "ä"}}):
+        assert shell_options_of(options) == shell_options_of(options) == parse_shell_options(options)
+    assert shell_options_of({"signal": {"signum": 1}}) != shell_options_of({"signal": 1})
+    for _ in range(2):
+        with pytest.raises(Rejected, match="cpu-affinity"):
+            shell_options_of({"cpu-affinity": "map:0"})
 
 
 def _attempt(options: dict[str, Any], nodes: int = 1, count: int = 2, cores: str = "0-1", slots: Any = None) -> dict[str, Any]:
