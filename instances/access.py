@@ -15,7 +15,7 @@ from typing import Any
 
 from ..kvs.acl import child_rules, drop_user, set_user
 from ..kvs.children import Child
-from ..kvs.errors import FluxkvError, Rejected
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.hashes import blake2b
 from ..kvs.listening import write_secret
 from ..kvs.port import Store
@@ -60,13 +60,19 @@ def give(store: Store, child: Child, settings: Mapping[str, Any], directory: Sta
 def renew(settings: Mapping[str, Any]) -> bool:
     """Make a child's user again that the server does not know. False: the child's time is over, and it is not to have one.
 
-    Raises what stands in the way now.
+    Raises what stands in the way now (code undecided: the parent's history lost the attempt, and nobody has adopted it yet).
     """
+    from . import parent_row
+
     granter, parent = settings["granter"], parse_uri(settings["parent"]).namespace
     server, namespace = parse_uri(settings["uri"])
     rules = child_rules(namespace, parent, secret_of(parse_server(server)))
     with closing(open_store(with_namespace(granter, parent), patience_s=0.0)) as store:
-        return _is_noted(store, settings["user"]) and _make(store, granter, settings["user"], rules)
+        if not _is_noted(store, settings["user"]) and not parent_row.note_again(store, settings):
+            if parent_row.is_undecided(store, settings):
+                raise Unavailable(f"{namespace}: whether its attempt is adopted has not been decided", code="undecided")
+            return False
+        return _make(store, granter, settings["user"], rules)
 
 
 def _make(store: Store, granter: str, user: str, rules: list[str]) -> bool:

@@ -55,6 +55,8 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             if not settings.get("uid") and settings.get("resume") and settings.get("lead", True):
                 _resume(store, settings, state_dir)
                 meta = store.meta()
+            elif not settings.get("uid") and settings.get("parent") and settings.get("lead", True):
+                _refuse_another_attempt(store, settings)
             if not settings.get("uid") and settings.get("outside"):
                 _refuse_others(store, settings)  # before anything is written
             _mark(store, meta, settings)
@@ -70,10 +72,26 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         now = time.time()
         durability = settings.get("durability", "strict")
         meta = store.create(durability=durability, origin_ms=int(now * 1000), created=now, replicas=settings.get("replicas", ""))
+    _mark(store, meta, settings)
+    answer = store.append(make_append(meta, _first_events(store, meta, settings), 0))
+    if not isinstance(answer, Appended):
+        if store.meta().version == 0:
+            raise Corrupt(f"the first events could not be written: {answer}", code="create")
+        if settings.get("outside"):
+            _refuse_others(store, settings)  # somebody else was quicker
+        if settings.get("parent"):
+            _refuse_another_attempt(store, settings)
+    return store, True
+
+
+def _first_events(store: Store, meta: Meta, settings: dict[str, Any]) -> Decision:
+    """Whose it is, what it has, how it is set."""
     now = time.time()
     first = {"uid": meta.uid, "owner": os.getuid(), "namespace": store.namespace, "schema": SCHEMA}
     if settings.get("parent"):
         first["parent"] = lasting(settings["parent"], settings)
+    if settings.get("entry"):
+        first["attempt"] = settings["entry"]  # of the parent's job: what began it
     if settings.get("home"):
         first["home"] = settings["home"]
     if settings.get("policy", "fcfs") != "fcfs":
@@ -82,7 +100,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
     document = settings.get("config_document") or {}
     hosts = [node.host for node in parse_R(settings["R"]).nodes] if document else []
     config = decide_config.first(document, settings.get("config", ""), hosts, os.getuid(), now)
-    decision = Decision(
+    return Decision(
         [
             ["instance-create", "instance", now, first],
             ["resource-define", "resource", now, {"method": method, "R": settings["R"]}],
@@ -91,14 +109,6 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         absent=["instance"],
         bumps=["instance", "resource", *config.bumps],
     )
-    _mark(store, meta, settings)
-    answer = store.append(make_append(meta, decision, 0))
-    if not isinstance(answer, Appended):
-        if store.meta().version == 0:
-            raise Corrupt(f"the first events could not be written: {answer}", code="create")
-        if settings.get("outside"):
-            _refuse_others(store, settings)  # somebody else was quicker
-    return store, True
 
 
 def _resume(store: Store, settings: dict[str, Any], state_dir: StateDir | None) -> None:
@@ -124,6 +134,17 @@ def _refuse_others(store: Store, settings: dict[str, Any]) -> None:
         raise Rejected(
             f"there is an instance at {store.namespace} on this server already, made by {home or 'somebody'}", code="exists",
             hint="fluxkv start --detach --state-dir DIR there brings it up; or name another namespace behind the #",
+        )  # fmt: skip
+
+
+def _refuse_another_attempt(store: Store, settings: dict[str, Any]) -> None:
+    """Attempts of one job share no namespace; but one that began on a branch which the parent's history lost has the name, too, and
+    may have been given other nodes. Nothing of it is ours. Raises `Rejected`."""
+    made_by = Journal(store).look().instance.get("attempt", "")
+    if made_by and made_by != settings.get("entry", made_by):
+        raise Rejected(
+            f"the journal of {store.namespace} is of an attempt of this job that its parent's history has lost", code="exists",
+            hint="it is kept, and can be read; submit the job again",
         )  # fmt: skip
 
 

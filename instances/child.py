@@ -218,7 +218,8 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "created": time.time(), "job": f58(here.job),
         **({"resume": {"number": here.number, "entry": here.entry}, "left": left_around(here)} if resume else {}),
-        "since": here.version,  # of the parent's journal: what is known of it (see `parent_limit`)
+        # of the parent's journal: what is known of it (see `parent_limit`, `parent_row`)
+        "since": here.version, "entry": here.entry, "parent_epoch": meta.epoch,
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses
@@ -305,11 +306,16 @@ def tell_parent(here: Place, uri: str) -> None:
 
 
 def directory(here: Place) -> StateDir:
-    """The child's state directory on this node: under the parent's, or in the job's own temporary folder."""
+    """The child's state directory on this node: under the parent's, or in the job's own temporary folder. An attempt of a branch
+    that was lost may have the same version (HAZARD 15), so what is not of this very one is another's."""
     name = f"{encode(here.job, 'f58plain')}-{here.version}-{here.node}"
+    path = os.path.join(os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), f"fluxkv-{name}")
     if here.state_dir and os.access(here.state_dir, os.W_OK):
-        return StateDir(os.path.join(here.state_dir, "ns", name))
-    return StateDir(os.path.join(os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), f"fluxkv-{name}"))
+        path = os.path.join(here.state_dir, "ns", name)
+    plain = StateDir(path)
+    if os.path.exists(plain.instance_file) and plain.read().get("entry", here.entry) != here.entry:
+        return StateDir(f"{path}-{here.entry.partition('-')[2]}")
+    return plain
 
 
 def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> None:

@@ -181,7 +181,7 @@ class Keeper(ServerCare):
             if self.settings.get("parent"):
                 from .parent_limit import duty
 
-                duties.add("parent", LOOK_S, duty(self.store, self.settings))
+                duties.add("parent", LOOK_S, duty(self.store, self.settings, self.state_dir))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
         self._cron()  # what fell due while nobody was there
         return duties

@@ -18,22 +18,30 @@ from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
 from ..kvs.redis_store import open_store
+from .paths import StateDir
 
 FAR = 2_000  # commits; above that a fold is cheaper than reading them
 UNSURE_S = 60.0  # guards are pruned: one that is gone is looked behind this often
 PRUNED = 200  # commits behind the tip at which a guard may be pruned
 
 
-def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
+def duty(store: Store, settings: Mapping[str, Any], state_dir: StateDir | None = None) -> Callable[[], None]:
     """What a child's keeper does every second. store: of the child."""
     from .access import to_read_parent
     from .boot import say
     from .parent_claims import ParentClaims
+    from .parent_row import ParentRow
 
     parent = open_store(to_read_parent(settings), patience_s=0.0)
     limit = ParentLimit(parent, settings, lambda events: say(store, events))
     claims = ParentClaims(parent, store, settings)
-    return lambda: claims.look(limit.look())
+    row = ParentRow(settings, state_dir)
+
+    def look() -> None:
+        claims.look(limit.look())
+        row.look(limit.epoch)
+
+    return look
 
 
 class ParentLimit:
@@ -46,12 +54,14 @@ class ParentLimit:
         self._end = float(settings["R"]["execution"].get("expiration") or 0.0)
         self._sure = time.monotonic()
         self._touched = 0  # the last version that says something of the job, where that was looked for
+        self.epoch = int(settings.get("parent_epoch") or 0)  # the parent's, when it was last looked at
 
     def look(self) -> bool:
         """Say the new end if it has moved; whether anything was said of the job since the last look (or may have been). A parent
         that does not answer is asked again the next time."""
         try:
-            tip = self._parent.meta().version  # before the bumps, so that none before it is missed
+            meta = self._parent.meta()
+            tip, self.epoch = meta.version, meta.epoch  # before the bumps, so that none before it is missed
             (bumped,) = self._parent.bumps([f"job/{self._job}"])
             found: float | None = None
             if bumped > self._seen:

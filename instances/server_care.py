@@ -25,6 +25,7 @@ from .supervised import remove, write_word
 from .whereabouts import has_own
 
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
+UNDECIDED_S, UNDECIDED_LOOK_S = 35.0, 0.5  # nodes are waited for after an adoption, a little longer
 
 
 class ServerCare:
@@ -74,8 +75,19 @@ class ServerCare:
                     return
                 if not access.is_refused(error, self.settings):
                     raise
-                if not access.renew(self.settings):
+                if not self._renewed():
                     raise refusal("ENDED", "", store.namespace) from None
+
+    def _renewed(self) -> bool:
+        """As `access.renew`; an attempt that the parent's history lost is waited for as long as its adoption may take."""
+        deadline = time.monotonic() + UNDECIDED_S
+        while True:
+            try:
+                return access.renew(self.settings)
+            except Unavailable as error:
+                if error.code != "undecided" or time.monotonic() > deadline:
+                    raise
+            time.sleep(UNDECIDED_LOOK_S)
 
     def _store(self) -> tuple[Store, bool]:
         """The instance's store, and whether it is new."""

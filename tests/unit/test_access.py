@@ -77,6 +77,24 @@ def users(server: str) -> list[str]:
         connection.close()
 
 
+def test_a_row_that_a_fail_over_took_back_is_written_again_with_the_user(parent: Parent, server: str) -> None:
+    """The child took itself for over, though its attempt went on."""
+    attempt = {"job": "ƒ6", "since": parent.store.meta().version, "entry": parent.child.entry}
+    given = parent.give(**attempt)
+    (row,) = parent.store.children()
+    acl.drop_user(server, given["user"])
+    parent.store.forget_child(row)
+    assert access.renew(given)
+    assert (parent.store.children(), users(server)) == ([row], sorted(["default", given["user"]]))
+    acl.drop_user(server, given["user"])
+    parent.store.forget_child(row)
+    lost = {**given, "entry": f"9-{parent.store.meta().epoch}", "since": 9}
+    assert code(lambda: access.renew(lost)) == "undecided", "its nodes have not said what they hold"
+    commit(parent.store, clears=("attempt/5",))
+    assert not access.renew(given)
+    assert users(server) == ["default"]
+
+
 def test_it_has_its_own_namespace_and_reads_its_parents_journal(parent: Parent, server: str) -> None:
     uri = parent.give()["uri"]
     space = parse_uri(uri).namespace

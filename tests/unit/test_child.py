@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import child
+from fluxkv.instances import boot, child
 from fluxkv.journal import decide_graph
 from fluxkv.journal.decide import Decision
-from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.memory_server import share
+from fluxkv.kvs.memory_store import MemoryStore
 
 CASES = [
     ("adopt", None, "adopt"),
@@ -50,6 +51,37 @@ def test_nodes_are_as_they_are_now_and_not_as_the_parent_began(tmp_path: Path, c
     here = child.Place("memory:parent-that-changes", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path), 1, rig.job(id).attempt_id)
     properties = child.make_settings(here, {})["R"]["execution"].get("properties")
     assert properties == ({"ssd": "0"} if changed else None)
+
+
+def test_what_an_attempt_of_a_lost_branch_left_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the name of the job's first attempt, too, perhaps the very version, and an R that is nobody's any more."""
+    rig = Rig()
+    share("parent-of-two-branches", rig.server)
+    id = rig.submit(jobspec(cores=2))
+    here = child.Place("memory:parent-of-two-branches", id, rig.job(id).attempt, 0, 1, 0, str(tmp_path), 1, rig.job(id).attempt_id)
+    lost = here._replace(entry=f"{here.version}-777")
+    old = child.directory(lost)
+    old.create()
+    settings = child.make_settings(here, {})
+    old.write({**settings, "entry": lost.entry, "R": "of before"})
+    assert child.directory(lost).path == old.path
+    assert child.directory(here).path != old.path
+    assert child.directory(here).path == f"{old.path}-{here.entry.partition('-')[2]}"
+    create = MemoryStore.create
+
+    def late(store: MemoryStore, **more: Any) -> Any:
+        """Its process goes on in this very moment."""
+        monkeypatch.setattr(MemoryStore, "create", create)
+        boot.ensure_instance({**settings, "entry": lost.entry})
+        return create(store, **more)
+
+    monkeypatch.setattr(MemoryStore, "create", late)
+    for _ in range(2):
+        with pytest.raises(Rejected) as caught:
+            boot.ensure_instance(dict(settings))
+        assert caught.value.code == "exists"
+    store, new = boot.ensure_instance({**settings, "entry": lost.entry})
+    assert (store.meta().version, new) == (1, False)
 
 
 def test_another_attempt_s_alloc_is_not_taken_for_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

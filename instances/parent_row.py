@@ -1,0 +1,75 @@
+"""A child's row in its parent's table, and the door of its server, written again where the parent's history lost them.
+
+Both are written after the `alloc` of the child's job, so a fail-over that takes that back, or a little less, takes them, too; the
+child, on a server of its own or in another part of a cluster, lives on, and is adopted. Without a row nobody would ever seal it.
+The leading keeper of a child looks when its parent has opened another epoch. A row is written only while the attempt stands by
+the parent's word: one that is not adopted yet would be taken for over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from ..journal.ids import parse_id
+from ..kvs.children import Child
+from ..kvs.errors import FluxkvError
+from ..kvs.port import Store
+from ..kvs.redis_store import open_store
+from ..kvs.uri import parse_uri, with_namespace
+from . import forks
+from .paths import StateDir
+
+
+class ParentRow:
+    """settings: the child's, as `child.make_settings` made them."""
+
+    def __init__(self, settings: Mapping[str, Any], state_dir: StateDir | None = None) -> None:
+        self._settings, self._state_dir = settings, state_dir
+        self._epoch = int(settings.get("parent_epoch") or 0)  # in which the row is known to be there
+
+    def look(self, epoch: int) -> None:
+        """epoch: the parent's. What cannot be done now is tried again the next time."""
+        if epoch == self._epoch or not self._settings.get("entry"):
+            return
+        try:
+            with closing(open_store(as_parent(self._settings), patience_s=0.0)) as parent:
+                if not note_again(parent, self._settings):
+                    return
+                if self._settings.get("kvs") == "own" and self._state_dir is not None:
+                    self._leave_door(parent, self._state_dir)
+            self._epoch = epoch
+        except FluxkvError:
+            return
+
+    def _leave_door(self, parent: Store, state_dir: StateDir) -> None:
+        from . import own_server, whereabouts
+
+        with closing(whereabouts.beside(parent, parse_uri(self._settings["uri"]).namespace)) as beside:
+            there = whereabouts.read_door(beside)
+        if there is None or there.folder != state_dir.path:
+            own_server.open_door(self._settings, state_dir)
+
+
+def as_parent(settings: Mapping[str, Any]) -> str:
+    """The address of a child's parent for who writes there what is the parent's to write."""
+    return with_namespace(str(settings.get("granter") or settings["parent"]), parse_uri(settings["parent"]).namespace)
+
+
+def note_again(parent: Store, settings: Mapping[str, Any]) -> bool:
+    """Put the row into the table, as it was; False where the child's attempt does not stand by the parent's word."""
+    if not (entry := str(settings.get("entry") or "")):
+        return False  # an older program made it
+    job = parse_id(settings["job"])
+    if parent.bumps([f"attempt/{job}"])[0] != int(settings["since"]):
+        return False
+    name = parse_uri(settings["uri"]).namespace.rpartition("/")[2]
+    parent.note_child(Child(name, job, entry, str(settings.get("user") or "")))
+    return True
+
+
+def is_undecided(parent: Store, settings: Mapping[str, Any]) -> bool:
+    """Whether the parent's history has lost what began the attempt: it is adopted, or its nodes are told to end it."""
+    entry = str(settings.get("entry") or "")
+    return bool(entry) and forks.missing(parent, entry) is not None
