@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..journal.archive_config import ArchiveRules, archive_rules
 from ..journal.decide_config import LOAD
@@ -14,16 +15,25 @@ from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
 from .daemon import spawn_role
 from .paths import StateDir
+from .whereabouts import has_own
 
 LOOK_S = 1.0
 
 
+def moves_children(settings: Mapping[str, Any], rules: ArchiveRules) -> bool:
+    """Whether an instance's keeper moves what ended inside it: that of one with a server to care for. A job's only where its
+    config names a place: its own folders are removed some time after it."""
+    return rules.keep_children_s < float("inf") and has_own(dict(settings)) and (not settings.get("parent") or bool(rules.url))
+
+
 class ArchiveDuty:
-    """say: the keeper's log. An instance whose config has neither [archive] nor [retention] costs one question each look."""
+    """say: the keeper's log. An instance whose config has neither [archive] nor [retention] costs one question each look, and
+    now and then another: whether there are children, which are moved when they ended long ago."""
 
     def __init__(self, store: Store, state_dir: StateDir, say: Callable[[str, str], None]) -> None:
         self.store = store
         self.state_dir = state_dir
+        self.settings = state_dir.read()
         self.say = say
         self.rules = ArchiveRules()
         self.pid = 0
@@ -38,13 +48,22 @@ class ArchiveDuty:
         except FluxkvError:
             return  # the server is away, or the config is none: said by others
         now = time.monotonic()
-        if not self.rules.on or self.pid or now < self._due:
+        if self.pid or now < self._due:
             return
         self._due = now + self.rules.every_s
+        if not self.rules.on and not self._has_children():
+            return
         try:
             self.pid = spawn_role(self.state_dir, "archiver")
         except OSError as error:
             self.say("error", f"the archiver could not be started: {error}")
+
+    def _has_children(self) -> bool:
+        """Whether there are any that may have ended, and it is for us to move them."""
+        try:
+            return moves_children(self.settings, self.rules) and len(self.store.spaces()) > 1
+        except FluxkvError:
+            return False
 
     def _learn(self) -> None:
         (version,) = self.store.bumps([LOAD])

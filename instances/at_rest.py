@@ -31,6 +31,6 @@ def shrink(store: Store, uid: str) -> bool:
         jobs = list(Journal(store).look().jobs) if 0 < meta.version <= FEW else []
     except Corrupt:  # whoever reads it is told; outputs just keep their room
         jobs = []
-    packed = [keys.journal, keys.log, keys.guards, *(keys.output(job) for job in jobs)]
+    packed = [keys.journal, keys.log, keys.guards, keys.away, *(keys.output(job) for job in jobs)]
     dropped = [keys.telemetry, keys.waited, keys.lease, *(keys.inbox(f"node/{rank}") for rank in range(RANKS))]
     return store.shrink(uid, packed, dropped)

@@ -63,7 +63,7 @@ def hand_up(server: str, settings: Mapping[str, Any]) -> int:
         journals = 0
         for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: who finds it finds all
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
-                if _hand_up_one(source, there, lambda: _check_room(parent, line)):
+                if bring(source, there, lambda: check_room(parent, line)):
                     journals += 1
                     at_rest.shrink(there, there.meta().uid)
         return journals
@@ -73,7 +73,7 @@ def _at(store: Store, namespace: str) -> Store:
     return whereabouts.beside(store, namespace)
 
 
-def _check_room(parent: Store, meta: Meta) -> None:
+def check_room(parent: Store, meta: Meta) -> None:
     """History is brought to a server past its soft line by nobody: it waits in the child's files."""
     if is_past(parent, meta):
         raise Unavailable(
@@ -82,8 +82,9 @@ def _check_room(parent: Store, meta: Meta) -> None:
         )  # fmt: skip
 
 
-def _hand_up_one(source: Store, target: Store, look: Callable[[], None]) -> bool:
-    """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up."""
+def bring(source: Store, target: Store, look: Callable[[], None]) -> bool:
+    """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up. look:
+    raises where there is no room."""
     try:
         meta = source.meta()
     except Unavailable as error:
@@ -117,7 +118,7 @@ def _journal(source: Store, target: Store, meta: Meta, look: Callable[[], None])
     _streams(source, target, uid, look)
     for guards in source.guards():
         target.arrive_tables(uid, guards)
-    if (found := source.load_snapshot()) is not None and (version := _version_in(found[0])):
+    if (found := source.load_snapshot()) is not None and (version := version_in(found[0])):
         target.arrive_tables(uid, {}, (version, *found))
     if ARMED:
         reach("handover.end", Unavailable)
@@ -171,7 +172,7 @@ def _blobs(source: Store, target: Store, look: Callable[[], None]) -> None:
 def _streams(source: Store, target: Store, uid: str, look: Callable[[], None]) -> None:
     """What jobs printed and read, and the daemons' log."""
     ours, theirs = Keys(source.namespace), Keys(target.namespace)
-    names = [(ours.log, theirs.log)]
+    names = [(ours.log, theirs.log), (ours.away, theirs.away)]
     for job in sorted(source.outputs()):
         names += zip(ours.streams_of_job(job), theirs.streams_of_job(job), strict=True)
     for ours_, theirs_ in names:
@@ -194,7 +195,7 @@ def parted(items: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]
     yield items[begin:]
 
 
-def _version_in(head: bytes) -> int:
+def version_in(head: bytes) -> int:
     """Of which version a snapshot is; 0 for one that is damaged, which is as none."""
     from ..journal.snapshot import read_head
 

@@ -187,11 +187,25 @@ def find_uri(uri: str | None = None) -> str:
 
 
 def open_instance(uri: str | None = None) -> tuple[Store, str]:
-    """The store of the instance that `find_uri` finds, and its URI. A server that is just being brought back is waited for."""
+    """The store of the instance that `find_uri` finds, and its URI. A server that is just being brought back is waited for. One
+    that ended and left that server is opened where it is."""
     from ..kvs.redis_store import open_store
 
     found = find_uri(uri)
-    return open_store(found, expected=partial(_comes_back, found)), found
+    store = open_store(found, expected=partial(_comes_back, found))
+    if "#/" not in found or found.endswith("#/"):
+        return store, found
+    try:
+        store.meta()
+    except Unavailable as error:
+        if error.code != "no-instance":
+            raise
+        from .whereabouts import moved
+
+        if elsewhere := moved(store, found):
+            store.close()
+            return open_store(elsewhere), elsewhere
+    return store, found
 
 
 def _comes_back(uri: str) -> bool:

@@ -109,8 +109,13 @@ def is_repeatable(store: Store) -> bool:
 
 
 def wait_until_handed_up(parent: Store, space: str, timeout_s: float = HANDED_S) -> None:
-    """A child that had a server of its own leaves its journal on its parent's, a moment after its end. Raises `Unavailable`."""
+    """A child that had a server of its own leaves its journal on its parent's, a moment after its end; one that has left that is
+    brought back. Raises `Unavailable`."""
+    from .away import bring_back
     from .whereabouts import beside
+
+    if bring_back(parent, space):
+        return
 
     deadline = time.monotonic() + timeout_s
     other = beside(parent, space)

@@ -1,4 +1,5 @@
-"""The archiver's process: one run of `archiving`, started by the keeper as often as the config says. Decides nothing.
+"""The archiver's process: one run of `archiving`, and of `departing` for children that ended, started by the keeper as often as the
+config says. Decides nothing.
 
 It is a process of its own: a place that hangs, or a large history, holds up nobody else.
 """
@@ -7,15 +8,19 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import Any
 
-from ..journal.archive_config import archive_rules
+from ..journal.archive_config import ArchiveRules, archive_rules
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
-from .archive_note import read_note, write_note
+from .archive_duty import moves_children
+from .archive_note import read_note, write_children_note, write_note
 from .archiving import Archiver, place_of, run
 from .daemon import Log, Stopping
+from .departing import PRESSED_S, Departing, tell
+from .memory_line import is_past
 from .paths import StateDir
 
 
@@ -27,9 +32,43 @@ def main(state_dir: StateDir, log: Log) -> None:
     log.store, log.keys = open_store(settings["uri"], patience_s=0.0), Keys(store.namespace)
     journal = Journal(store, by="archiver")
     rules = archive_rules(journal.look().config)
-    if not rules.on:
-        return
     place = place_of(rules, journal.meta, state_dir)
+    failed: FluxkvError | None = None
+    try:
+        if rules.on:
+            _history(state_dir, settings, journal, rules, place, log)
+    except FluxkvError as error:
+        failed = error
+    if moves_children(settings, rules):
+        _children(state_dir, settings, journal, rules, place, log)
+    if failed is not None:
+        raise failed
+
+
+def _children(
+    state_dir: StateDir, settings: dict[str, Any], journal: Journal, rules: ArchiveRules, place: str, log: Log
+) -> None:
+    """Those that ended long ago leave the server."""
+    store = journal.store
+    keep_s = min(rules.keep_children_s, PRESSED_S) if is_past(store, journal.meta) else rules.keep_children_s
+    error, moved, size = "", 0, 0
+    try:
+        done = Departing(store, place, settings["uri"], keep_s).finish()
+        tell(log.say, done)
+        error, moved, size = next(iter(done.failed.values()), ""), len(done.written), done.size
+    except FluxkvError as failure:
+        if failure.code == "busy":
+            return
+        error = str(failure)
+        log.say("error", f"children that ended stay in the server: {failure}")
+    write_children_note(state_dir, time.time(), place, error, moved, size)
+
+
+def _history(
+    state_dir: StateDir, settings: dict[str, Any], journal: Journal, rules: ArchiveRules, place: str, log: Log
+) -> None:
+    """This instance's own."""
+    store = journal.store
     try:
         sweep = rules.trims and time.time() - float(read_note(state_dir).get("swept", 0.0)) > rules.unused_blobs_s
         done = run(Archiver(journal, place, settings), rules, store.now(), trim=rules.trims, sweep=sweep)

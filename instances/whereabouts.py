@@ -2,14 +2,15 @@
 
 Everybody who looks into a child asks here. A child with a server of its own leaves a *door*, in its own namespace on the server
 of the instance around it, until its journal has been handed up and is there itself. So an ended child is found as if it had shared
-that server. One that ended and was not handed up is read from a copy of its files, on the host that has them. Writes doors only.
+that server, and later, when it has left that, too, in the archive (`away`). One that ended and was not handed up is read from a
+copy of its files, on the host that has them. Writes doors only.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ from ..journal.wire import pack, unpack
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.uri import StoreUri, parse_uri, public
+from . import away
 
 if TYPE_CHECKING:
     from ..kvs.port import Meta, Store
@@ -71,7 +73,8 @@ def read_door(store: Store) -> Door | None:
 
 
 def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None:
-    """The URL of the server that has the journal of the child in a namespace; "": the store's own; None: there is no such child.
+    """The URL of the server that has the journal of the child in a namespace; "": the store's own; None: there is no such child. Of
+    one that ended and left the server (`away`) it names the file.
 
     store: of the instance around it. over: the child's job has ended, so that its files may be read. Raises `Unavailable` (code
     server-away) where it has a server that does not answer.
@@ -109,7 +112,7 @@ def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
                 tried, failed = found, error
     if failed is not None:
         raise failed
-    return None
+    return away.find(store, namespace)
 
 
 def is_made(store: Store, namespace: str) -> bool:
@@ -128,14 +131,23 @@ def _beside(store: Store, namespace: str) -> Store | Door | None:
     other = beside(store, namespace)
     door: Door | None = None
     try:
-        if _meta(other) is not None:
+        meta = _meta(other)
+        if meta is not None and not (meta.leaving and _is_away(store, namespace)):
             return other
-        door = read_door(other)
+        door = read_door(other) if meta is None else None
     except FluxkvError:
         other.close()
         raise
     other.close()
     return door
+
+
+def _is_away(store: Store, namespace: str) -> bool:
+    """Whether one that is on its way out of the server can be read where it goes."""
+    try:
+        return away.find(store, namespace) is not None
+    except FluxkvError:
+        return False
 
 
 def _is_copied(store: Store) -> bool:
@@ -159,6 +171,14 @@ def uri_of(store: Store, uri: str, namespace: str, *, over: bool = False) -> str
     """The child's URI. uri: of the instance around it, whose store this is. Else as `server_of`."""
     server = server_of(store, namespace, over=over)
     return None if server is None else str(StoreUri(server or parse_uri(uri).server, namespace))
+
+
+def moved(store: Store, uri: str) -> str:
+    """The URI by which a child is read now that is not at the one it had, or "". store: that one's."""
+    namespace = store.namespace
+    with closing(beside(store, namespace.rpartition("/")[0] or "/")) as around:
+        found = server_of(around, namespace, over=True)
+    return str(StoreUri(found, namespace)) if found else ""
 
 
 def _through(door: Door, namespace: str, over: bool) -> str:

@@ -10,6 +10,7 @@
     keep-commits = 1000       # ... but for the latest commits
     keep-output = "7d"        # what ended jobs printed
     unused-blobs = "1h"       # contents that nothing names any more
+    keep-children = "1h"      # ended children go to the archive this much later, without these tables, too; "inf": never
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from .shown import shown
 
 SHORTEST_UNUSED_S = 1_800.0  # submitters put again what they put longer ago than a third of it
 _ARCHIVE = ("url", "after", "every")
-_RETENTION = ("keep", "keep-commits", "keep-output", "unused-blobs")
+_RETENTION = ("keep", "keep-commits", "keep-output", "unused-blobs", "keep-children")
 
 
 class ArchiveRules(NamedTuple):
-    """Seconds each. on: whether history is archived by itself. trims: whether what is archived leaves the server."""
+    """Seconds each. on: whether history is archived by itself. trims: whether what is archived leaves the server. A table with
+    keep-children alone has neither: that is about children's journals, not about this one's."""
 
     on: bool = False
     trims: bool = False
@@ -38,6 +40,7 @@ class ArchiveRules(NamedTuple):
     keep_commits: int = 1_000
     keep_output_s: float = 604_800.0
     unused_blobs_s: float = 3_600.0
+    keep_children_s: float = 3_600.0
 
 
 def archive_rules(document: Mapping[str, Any]) -> ArchiveRules:
@@ -57,12 +60,14 @@ def archive_rules(document: Mapping[str, Any]) -> ArchiveRules:
     commits = ret.get("keep-commits", default.keep_commits)
     if type(commits) is not int or commits < 1:
         raise _fault("retention.keep-commits", f"is {shown(commits)}: a whole number from 1 on is wanted")
+    trims = "retention" in document and set(ret) != {"keep-children"}
     return ArchiveRules(
-        "archive" in document or "retention" in document, "retention" in document, url,
+        "archive" in document or trims, trims, url,
         _seconds(archive, "archive.after", default.after_s), _seconds(archive, "archive.every", default.every_s, least=1.0),
         _seconds(ret, "retention.keep", default.keep_s), commits,
         _seconds(ret, "retention.keep-output", default.keep_output_s),
         _seconds(ret, "retention.unused-blobs", default.unused_blobs_s, least=SHORTEST_UNUSED_S),
+        _seconds(ret, "retention.keep-children", default.keep_children_s),
     )  # fmt: skip
 
 

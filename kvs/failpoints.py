@@ -37,6 +37,11 @@ POINTS = {
     "handover.before": "a child's journal is about to be handed up",
     "handover.entries": "a batch of it has come",
     "handover.end": "all of it has come, and nobody sees it yet",
+    "away.written": "an ended child is in the archive, and its parent does not know",
+    "away.noted": "its parent knows, and it is read from the server still",
+    "away.marked": "it is read from the archive, and on the server still",
+    "away.inside": "what was inside it has left the server, and it has not",
+    "away.back": "what was inside it is on the server again, and it is not",
     "handover.after": "it is there, and not marked here",
 }
 

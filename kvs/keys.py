@@ -29,6 +29,7 @@ class Keys:
 
     __slots__ = (
         "arriving",
+        "away",
         "blobs",
         "children",
         "door",
@@ -61,6 +62,7 @@ class Keys:
         self.children = prefix + "children"  # hash: which jobs are instances now (see children.py) -> their users
         self.blobs = prefix + "blobs"  # hash: content hash -> bytes
         self.arriving = prefix + "arriving"  # hash: uid, tip, of a journal that another server is handing over
+        self.away = prefix + "away"  # stream: the places to which journals of ended children went (see instances/away.py)
         self.door = prefix + "door"  # stream: how the server is reached that an instance of this namespace has to itself
         self.touched = prefix + "touched"  # hash: content hash -> when it was put, or wanted, last (Unix seconds)
 

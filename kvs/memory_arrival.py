@@ -1,4 +1,4 @@
-"""The part of `MemoryStore` by which a journal comes from another server. As the script does it."""
+"""The part of `MemoryStore` by which a journal comes from another server, or leaves. As the scripts do it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .keys import Keys, keys_of
 from .memory_server import Arriving, Instance, MemoryServer
 from .memory_streams import MemoryStream
 from .port import Entry, Message, Meta, id_pair
+from .port_arrival import Inside
 from .redis_arrival import exists
 
 
@@ -79,6 +80,7 @@ class MemoryArrival:
                 meta.uid, meta.epoch, self.server.replid, meta.origin_ms, meta.durability, meta.created, version, coming.tip,
                 meta.floor, meta.schema, 0, version, meta.epochs, meta.fork, "", coming.guards, trimmed=meta.trimmed,
                 archive=meta.archive, came=uid, sealed=meta.sealed or int(self.server.clock()), origin_uid=meta.origin_uid,
+                back=meta.back,
             )  # fmt: skip
             if coming.snapshot is not None:
                 made.snapshot_version, head, chunks = coming.snapshot
@@ -97,3 +99,42 @@ class MemoryArrival:
         named = {keys.namespace for key in tables.streams if (keys := keys_of(key)) is not None}
         named |= {*tables.instances, *tables.arriving}
         return sorted(name for name in named if name == self.namespace or name.startswith(inside))
+
+    def inside(self) -> dict[str, Inside]:
+        tables, found = self.server.tables, dict[str, Inside]()
+        for name in self.spaces():
+            if name != self.namespace:
+                there, keys = tables.instances.get(name), Keys(name)
+                more = [keys.meta] if there is not None else [keys.arriving] if name in tables.arriving else []
+                streams = [key for key in tables.streams if key.startswith(keys.prefix)]
+                found[name] = Inside(there.meta() if there is not None else None, tuple(sorted([*more, *streams])))
+        return found
+
+    def weigh(self, keys: Sequence[str]) -> int | None:
+        return None
+
+    def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
+        with self.server.changed:
+            self.server.check(f"leave.{step}")
+            tables = self.server.tables
+            found = tables.instances.get(self.namespace)
+            if found is None and step == "go":
+                return True
+            if found is None or (found.uid, found.tip) != (uid, tip) or not found.sealed:
+                return False
+            now = int(self.server.clock())
+            if step == "mark":
+                found.leaving = found.leaving or now
+            elif step == "stay":
+                found.leaving = 0
+            elif not found.leaving or now < found.leaving + grace_s:
+                return False
+            else:
+                for table in (tables.instances, tables.journals, tables.blobs, tables.touched):
+                    table.pop(self.namespace, None)
+                for key in [*tables.streams, *tables.leases]:
+                    if key.startswith(self.keys.prefix):
+                        tables.streams.pop(key, None)
+                        tables.leases.pop(key, None)
+            self.server.check(f"leave.{step}", "after")
+            return True

@@ -56,12 +56,12 @@ class MemoryEpochs:
             if self._named(uid).fork:
                 raise refusal("LOST", self._named(uid).fork, self.namespace)
             found = self._at(uid, old_epoch, tip)
-            self._undoable(found, "epoch", "replid", "epochs", "uid", "origin_uid", "sealed")
+            self._undoable(found, "epoch", "replid", "epochs", "uid", "origin_uid", "sealed", "leaving", "back")
             found.epoch = self.server.random_epoch()
             found.replid = self.server.replid
             found.epochs = f"{found.epochs} {found.epoch}:{tip + 1}".lstrip()
             if another:
-                found.origin_uid, found.sealed = found.origin_uid or uid, 0
+                found.origin_uid, found.sealed, found.leaving, found.back = found.origin_uid or uid, 0, 0, 0
                 found.uid = f"{self.server.rng.getrandbits(96):024x}"
             self.server.check("open_epoch", "after")
             return found.meta()

@@ -54,6 +54,8 @@ class Instance:
     came: str = ""  # whom another server has handed over as
     sealed: int = 0
     origin_uid: str = ""
+    leaving: int = 0
+    back: int = 0
     children: dict[str, str] = field(default_factory=dict)
 
     def meta(self) -> Meta:
@@ -74,6 +76,8 @@ class Instance:
             self.replicas,
             self.sealed,
             self.origin_uid,
+            self.leaving,
+            self.back,
         )
 
 

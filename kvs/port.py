@@ -59,6 +59,8 @@ class Meta(NamedTuple):
     replicas: how many are to have each commit before it is acknowledged, and how long they may take (`replicated.wanted`).
     sealed: when it was (server time, Unix seconds), 0 if it can be written to.
     origin_uid: the uid it was made with, where it has another by now.
+    leaving: since when it is in an archive, too, and is to be read there (server time, Unix seconds), 0 if it is not. back: when it
+    came back from there, 0 if it did not.
     """
 
     uid: str
@@ -77,6 +79,8 @@ class Meta(NamedTuple):
     replicas: str = ""
     sealed: int = 0
     origin_uid: str = ""
+    leaving: int = 0
+    back: int = 0
 
     @property
     def archive_uid(self) -> str:

@@ -1,12 +1,19 @@
-"""The part of the `Store` port by which a journal comes from another server, and what of one is read for that."""
+"""The part of the `Store` port by which a journal comes from another server, or leaves, and what of one is read for that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from .port import Entry, Message, Meta
+
+
+class Inside(NamedTuple):
+    """A namespace inside an instance's. meta: None where no journal is; keys: all that the server has there."""
+
+    meta: Meta | None
+    keys: tuple[str, ...]
 
 
 class Arrivals(Protocol):
@@ -43,4 +50,18 @@ class Arrivals(Protocol):
 
     def spaces(self) -> list[str]:
         """The namespaces of this instance and of those inside it that this server has something of, sorted."""
+        ...
+
+    def inside(self) -> dict[str, Inside]:
+        """The namespaces of instances inside this one that this server has something of; in a cluster, this node."""
+        ...
+
+    def weigh(self, keys: Sequence[str]) -> int | None:
+        """How many bytes of the server's memory these keys take; None where it does not say."""
+        ...
+
+    def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
+        """Of a sealed instance whose journal ends with the entry `tip`. step: "mark": it is in an archive, too, and read there from
+        now on; "stay": it is not; "go": drop these keys, meta last, if it was marked this long ago. False, and nothing is done, if
+        it is another by now, goes on, or was not marked for so long."""
         ...

@@ -1,4 +1,4 @@
-"""The part of `RedisStore` by which a journal comes from another server, and what of one is read for that. The script decides."""
+"""The part of `RedisStore` by which a journal comes from another server, or leaves, and what is read for that. Scripts decide."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .appending import not_restored
-from .errors import Rejected
+from .errors import FluxkvError, Rejected
 from .keys import Keys, keys_of, patterns
 from .port import Entry, Message, Meta
+from .port_arrival import Inside
+from .replies import META_FIELDS, as_meta
 
 STEP = 1_000  # rows in one command
 
@@ -21,6 +23,9 @@ class ArrivalScripts:
     fenced: bool
 
     def _ask(self, *command: Any) -> Any:
+        raise NotImplementedError
+
+    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
         raise NotImplementedError
 
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
@@ -51,6 +56,8 @@ class ArrivalScripts:
         if meta.fork:
             kept["fork"] = meta.fork
         kept["sealed"] = meta.sealed or int(self._ask("TIME")[0])  # whose journal has come is over
+        if meta.back:
+            kept["back"] = meta.back
         if meta.origin_uid:
             kept["origin_uid"] = meta.origin_uid
         if meta.trimmed != "0-0":
@@ -79,15 +86,45 @@ class ArrivalScripts:
                 return
 
     def spaces(self) -> list[str]:
-        found = set[str]()
-        for pattern in patterns(self.namespace):
+        return sorted({keys.namespace for name in self._named(*patterns(self.namespace)) if (keys := keys_of(name)) is not None})
+
+    def _named(self, *matching: str) -> Iterator[str]:
+        """The keys that these patterns match; one may come twice."""
+        for pattern in matching:
             cursor = b"0"
             while True:
                 cursor, names = self._ask("SCAN", cursor, "MATCH", pattern, "COUNT", STEP)
-                found.update(keys.namespace for name in names if (keys := keys_of(name.decode())) is not None)
+                yield from (name.decode() for name in names)
                 if cursor == b"0":
                     break
-        return sorted(found)
+
+    def inside(self) -> dict[str, Inside]:
+        found: dict[str, set[str]] = {}
+        for name in self._named(patterns(self.namespace)[1]):
+            if (keys := keys_of(name)) is not None and keys.namespace != self.namespace:  # which the root's pattern has, too
+                found.setdefault(keys.namespace, set()).add(name)
+        spaces = sorted(found)
+        metas: list[Meta | None] = []
+        for at in range(0, len(spaces), STEP):
+            some = spaces[at : at + STEP]
+            replies = self._ask_many([("HMGET", Keys(name).meta, *META_FIELDS) for name in some])
+            metas += [as_meta(reply, name) for reply, name in zip(replies, some, strict=True)]
+        return {name: Inside(meta, tuple(sorted(found[name]))) for name, meta in zip(spaces, metas, strict=True)}
+
+    def weigh(self, keys: Sequence[str]) -> int | None:
+        try:
+            found = [
+                reply or 0
+                for at in range(0, len(keys), STEP)
+                for reply in self._ask_many([("MEMORY", "USAGE", key) for key in keys[at : at + STEP]])
+            ]
+        except FluxkvError:  # a server, or an ACL, that has no such command
+            return None
+        return sum(found)
+
+    def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
+        others = [key for key in keys if key != self.keys.meta]
+        return bool(self._script("leave", [self.keys.meta, *others], [uid, tip, step, grace_s], resend=True)[0] == b"OK")
 
 
 def exists(namespace: str) -> Rejected:

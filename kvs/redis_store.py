@@ -48,6 +48,10 @@ def open_store(uri: str, **options: Any) -> Store:
         from .memory_store import MemoryStore, shared_server
 
         return MemoryStore(shared_server(address.path), parsed.namespace)
+    if address.kind == "ended":
+        from .bundle import open_ended
+
+        return open_ended(address.path, parsed.namespace)
     connect = connector(parsed.server, parsed.namespace)
     if address.kind in ("sentinel", "cluster"):
         options = {"patience_s": FAILOVER_S, **options, "expected": lambda: connect.reached}  # there will be a primary

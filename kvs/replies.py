@@ -56,7 +56,7 @@ def as_entry(raw: Any) -> Entry:
 
 META_FIELDS = (
     "uid", "epoch", "version", "floor", "origin_ms", "durability", "schema", "created", "epochs", "fork", "trimmed", "archive",
-    "room", "replicas", "sealed", "origin_uid",
+    "room", "replicas", "sealed", "origin_uid", "leaving", "back",
 )  # fmt: skip
 
 
@@ -67,10 +67,11 @@ def as_meta(values: list[Any], namespace: str) -> Meta | None:
     try:
         uid, epoch, version, floor, origin_ms, durability, schema, created = [value.decode() for value in values[:8]]
         epochs, fork, trimmed, archive, *later = [value.decode() if value is not None else "" for value in values[8:]]
-        room, replicas, sealed, origin_uid = later
+        room, replicas, sealed, origin_uid, leaving, back = later
         numbers = int(epoch), int(version), int(floor), int(origin_ms)
         kept = trimmed or "0-0", archive, int(room or 0), replicas
-        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept, int(sealed or 0), origin_uid)
+        ended = int(sealed or 0), origin_uid, int(leaving or 0), int(back or 0)
+        return Meta(uid, *numbers, durability, int(schema), float(created), epochs, fork, *kept, *ended)
     except (AttributeError, ValueError):
         raise Corrupt(f"the meta table of {namespace} is damaged: {values!r}") from None
 

@@ -6,6 +6,7 @@
     redis+sentinel://host[:port],.../name[/db]    whichever server these sentinels call the primary `name`
     redis+cluster://host[:port],...               the node of that cluster which has the namespace's slot
     memory:[name]#/                               a store inside this process, gone with it
+    ended:PLACE/FILE#/ƒA                          a file with instances that have ended, to be read (`bundle.py`)
 
 Without a fragment the namespace is `/`. Percent escapes are taken in paths, users and passwords. What stands behind `?`:
 
@@ -41,7 +42,7 @@ _WORDS = (*_FILES, "user", "sentinel_user", "servername", "insecure")
 
 class ServerAddress(NamedTuple):
     """A parsed server URL. kind: "unix" (path), "tcp" or "tls" (host, port), "sentinel" (its hosts, name), "cluster" (hosts),
-    "memory" (path is its name).
+    "memory" (path is its name), "ended" (path is the file's, with the address of its place).
 
     hosts: all that are named; host and port are the first. secure: over TLS. password: only one that stands in the URL.
     """
@@ -74,7 +75,7 @@ class ServerAddress(NamedTuple):
 
     def __str__(self) -> str:
         """How messages name it: without any secret."""
-        if self.kind in ("unix", "memory"):
+        if self.kind in ("unix", "memory", "ended"):
             return f"{self.kind}:{self.path}"
         scheme = ("rediss" if self.secure else "redis") + (f"+{self.kind}" if self.kind in ("sentinel", "cluster") else "")
         name, db = f"/{self.name}" if self.name else "", "" if self.kind == "cluster" else f"/{self.db}"
@@ -187,8 +188,8 @@ def parse_server(url: str) -> ServerAddress:
     shown = public(url)[:200]
     if not mark:
         raise Rejected(f"bad store address {shown!r}: no scheme", code="bad-uri", hint=_HINT)
-    if scheme == "memory":
-        return ServerAddress("memory", path=_unquote(rest))
+    if scheme in ("memory", "ended"):
+        return ServerAddress(scheme, path=_unquote(rest))
     rest, _, query = rest.partition("?")
     words = _query(query, shown)
     if scheme == "unix":

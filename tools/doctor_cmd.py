@@ -80,7 +80,7 @@ def checks(uri: str | None, state_dir: str | None) -> Iterator[Check]:
         yield from _access(directory)
         yield from _daemons(directory)
         yield from _children(directory)
-    yield from _journal(uri, state_dir)
+    yield from _journal(uri, state_dir, directory)
 
 
 def _guarded(check: Callable[[], Check]) -> Check:
@@ -278,6 +278,26 @@ def _children(directory: StateDir) -> Iterator[Check]:
         )  # fmt: skip
 
 
+def _ended_children(directory: StateDir | None, journal: Journal) -> Iterator[Check]:
+    """Those that ended, in the server and out of it."""
+    from ..instances.archive_note import read_children_note
+    from .daemons import megabytes
+
+    note = read_children_note(directory) if directory is not None else {}
+    inside = journal.store.inside()
+    ended = [one for one in inside.values() if one.meta is not None and one.meta.sealed]
+    if not note and not ended:
+        return
+    size = journal.store.weigh([key for one in ended for key in one.keys])
+    here = f" ({megabytes(size)})" if size and ended else ""
+    there = f", {note['moved']} have gone to {note['url']} ({megabytes(note['bytes'])})" if note else ""
+    text = f"{len(ended)} that ended are in the server{here}{there}"
+    if note and note["error"]:
+        yield Check("warn", "children", f"{text}: {note['error']}", "fluxkv journal children --archive tries it again")
+    else:
+        yield Check("ok", "children", text)
+
+
 def memory(line: int, used: int, maxmemory: int) -> Check:
     """How far it is to where work is refused: from `line` on new work, from `maxmemory` on all of it; 0: nowhere."""
     from .daemons import megabytes
@@ -314,7 +334,7 @@ def _archive(journal: Journal) -> Check:
     return Check("ok", "archive", f"{where} has versions 1 to {journal.meta.first - 1}; fluxkv journal verify reads all of it")
 
 
-def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
+def _journal(uri: str | None, state_dir: str | None, directory: StateDir | None) -> Iterator[Check]:
     """The journal's entries are readable, the latest first and as many as there is time for, and snapshot and tail fold."""
     from ..kvs.errors import FluxkvError
 
@@ -330,6 +350,7 @@ def _journal(uri: str | None, state_dir: str | None) -> Iterator[Check]:
                 yield _archive(journal)
             used, maxmemory, _ = journal.store.memory()
             yield from _host_clocks(journal, state)
+            yield from _ended_children(directory, journal)
     except FluxkvError as error:
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return

@@ -28,6 +28,7 @@ _MORE = {
     "fork": ("portable", "fork", "Make an instance whose history is this one up to a moment."),
     "salvage": ("salvage", "salvage", "Make an instance of what can be had of a damaged one."),
     "archive": ("archive", "archive", "Copy history to the archive; with --trim, free the server of it."),
+    "children": ("children", "children", "Say where journals of ended children are; move them, bring one back."),
     "compact": ("compact", "compact", "Join small segments of the archive; remove what nothing names."),
     "prune": ("compact", "prune", "Delete archived history for good, but for what each job is known by."),
     "quarantine": ("quarantine", "quarantine", "List what is set aside; set an entry aside that cannot be read."),

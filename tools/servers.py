@@ -14,7 +14,7 @@ def connect(uri: str) -> Connection | None:
     from ..kvs.uri import parse_server, parse_uri
 
     parsed = parse_uri(uri)
-    return None if parse_server(parsed.server).kind == "memory" else reach(parsed.server, parsed.namespace)
+    return None if parse_server(parsed.server).kind in ("memory", "ended") else reach(parsed.server, parsed.namespace)
 
 
 def server_facts(connection: Connection, *sections: str) -> dict[str, str]:

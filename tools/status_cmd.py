@@ -146,6 +146,7 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
         document["stopped"] = state.instance["stopped"]
     _journal_problems(document, state)
     if meta.sealed:
+        del document["memory"]  # a server's, perhaps, that is not its own
         from ..instances.left_behind import remark
 
         document["state"], document["stopped"] = "stopped", document.get("stopped", float(meta.sealed))
@@ -155,13 +156,17 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
 
 def _archive_part(journal: Journal, config: dict[str, Any], document: dict[str, Any]) -> None:
     """What of the history is in the archive only, and how the last run of the archiver went."""
-    from ..instances.archive_note import read_note
+    from ..instances.archive_note import read_children_note, read_note
     from ..instances.paths import StateDir
     from ..journal.archive_config import archive_rules
 
     meta = journal.meta
-    note = read_note(StateDir(document["state_dir"])) if document["state_dir"] else {}
+    directory = StateDir(document["state_dir"]) if document["state_dir"] else None
+    note = read_note(directory) if directory is not None else {}
     document["archive"] = None
+    document["ended_children"] = read_children_note(directory) or None if directory is not None else None
+    if document["ended_children"] and document["ended_children"]["error"]:
+        document["problems"].append(f"children that ended stay in the server: {document['ended_children']['error']}")
     if meta.first == 1 and not archive_rules(config).on:
         return
     place = meta.archive or note.get("url", "")
@@ -323,11 +328,7 @@ def _show(document: dict[str, Any]) -> None:
         f"journal    version {document['version']}, epoch {document['epoch']}, {document['events']} events, "
         f"{document['durability']}"
     )
-    if document.get("archive"):
-        found = document["archive"]
-        when = f", last looked {render.human_time(found['last_run'])}" if found["last_run"] else ""
-        what = f"versions 1 to {found['trimmed']} are only there" if found["trimmed"] else "nothing is only there yet"
-        render.out(f"archive    {found['place'] or 'none yet'}: {what}{when}")
+    _show_archive(document)
     if "memory" in document:
         line = document["memory"]["line"]
         from_where = f"new work is refused from {megabytes(line)}" if line else "without a limit"
@@ -337,6 +338,21 @@ def _show(document: dict[str, Any]) -> None:
             f"disk       {megabytes(document['disk']['used_here'])} here, "
             f"{megabytes(document['disk']['free'])} free"
         )
+
+
+def _show_archive(document: dict[str, Any]) -> None:
+    from . import render
+    from .daemons import megabytes
+
+    if document.get("archive"):
+        found = document["archive"]
+        when = f", last looked {render.human_time(found['last_run'])}" if found["last_run"] else ""
+        what = f"versions 1 to {found['trimmed']} are only there" if found["trimmed"] else "nothing is only there yet"
+        render.out(f"archive    {found['place'] or 'none yet'}: {what}{when}")
+    if found := document.get("ended_children"):
+        size = f" ({megabytes(found['bytes'])})" if found["moved"] else ""
+        when = render.human_time(found["time"])
+        render.out(f"children   {found['moved']} that ended have left the server for {found['url']}{size}, last looked {when}")
 
 
 @click.command("list")

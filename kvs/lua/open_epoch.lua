@@ -19,6 +19,6 @@ local line = (meta[5] and meta[5] .. ' ' or '') .. ARGV[4] .. ':' .. string.form
 redis.call('HSET', KEYS[1], 'epoch', ARGV[4], 'replid', replid, 'epochs', line)
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], 'uid', ARGV[6], 'origin_uid', meta[7] or ARGV[1])
-  redis.call('HDEL', KEYS[1], 'sealed')
+  redis.call('HDEL', KEYS[1], 'sealed', 'leaving', 'back')
 end
 return {'OK'}

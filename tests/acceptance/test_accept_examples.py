@@ -77,6 +77,7 @@ LINE_STATE = {
     ), "instance"),
     "fluxkv batch --resume ƒ3kQ": "ended instance",
     "fluxkv alloc --resume ƒ3kQ": "ended instance",
+    "fluxkv journal children --restore ƒ2UzHM": "ended instance",
 }  # fmt: skip
 # Commands that need some job of theirs to be there although none is named.
 COMPANY = {"job last": "completed", "job wait": "lasting", "pgrep": "running", "pkill": "running"}

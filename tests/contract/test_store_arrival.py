@@ -111,3 +111,49 @@ def test_which_namespaces_there_are(bench: Any) -> None:
     assert bench.store.spaces() == [bench.namespace, f"{bench.namespace}/ƒA", f"{bench.namespace}/ƒB"]
     for store in (inside, beside, door):
         store.close()
+
+
+def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:
+    store, meta = bench.store, bench.meta
+    keys = bench.keys
+    for version in range(2):
+        bench.append(version, b"0p", bumps=("config",))
+    store.push(keys.output(7), [b"said"])
+    store.put_blobs({"a" * 40: b"blob"})
+    tip = store.read(0)[-1].id
+    around = bench.backend.open("/")
+    assert not store.leave(meta.uid, tip, "mark"), "it goes on"
+    store.seal(meta.uid)
+    assert "/" not in around.inside()
+    assert store.inside() == {}
+    found = around.inside()[store.namespace]
+    assert found.meta == store.meta()
+    assert {keys.output(7), keys.meta} <= set(found.keys)
+    assert not store.leave("another", tip, "mark")
+    assert not store.leave(meta.uid, "1-1", "mark"), "it has another history"
+    assert not store.leave(meta.uid, tip, "go", found.keys), "nobody has said where it is read then"
+    assert store.leave(meta.uid, tip, "mark")
+    assert store.meta().leaving > 1e9
+    assert store.leave(meta.uid, tip, "stay")
+    assert not store.meta().leaving
+    assert store.leave(meta.uid, tip, "mark")
+    assert not store.leave(meta.uid, tip, "go", found.keys, 1e6), "it was marked a moment ago"
+    assert store.read(0), "nothing went"
+    for _ in range(2):
+        assert store.leave(meta.uid, tip, "go", found.keys)
+    assert store.namespace not in around.inside()
+    assert store.read(0) == []
+    around.close()
+
+
+def test_who_goes_on_with_one_that_was_to_leave_keeps_it(bench: Any) -> None:
+    store, meta = bench.store, bench.meta
+    bench.append(0, b"0p", bumps=("config",))
+    tip = store.read(0)[-1].id
+    store.seal(meta.uid)
+    store.leave(meta.uid, tip, "mark")
+    again = store.reopen(meta.uid, meta.epoch, 1)
+    assert not again.leaving
+    assert not store.meta().leaving
+    assert not store.leave(meta.uid, tip, "go", [bench.keys.journal])
+    assert store.read(0)

@@ -496,6 +496,9 @@ def test_config() -> None:
     assert not archive_rules({}).on
     rules = archive_rules({"archive": {"url": "/srv/x", "after": "1h"}, "retention": {"keep": "2d", "keep-commits": 5}})
     assert rules == ArchiveRules(True, True, "/srv/x", 3600.0, 600.0, 172_800.0, 5)
+    assert rules.keep_children_s == 3600.0
+    assert archive_rules({"retention": {"keep-children": "2d"}}) == ArchiveRules(keep_children_s=172_800.0)
+    assert archive_rules({"retention": {"keep-children": "inf"}}).keep_children_s == float("inf")
     assert archive_rules({"archive": {}}) == ArchiveRules(True, False)
     for wrong, said in (
         ({"archive": 1}, "must be a table"), ({"archive": {"uri": "x"}}, "is no key"), ({"archive": {"url": "x"}}, "whole path"),

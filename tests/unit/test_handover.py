@@ -38,7 +38,7 @@ def history() -> MemoryStore:
 
 
 def handed(source: MemoryStore, target: MemoryStore) -> None:
-    handover._hand_up_one(source, target, lambda: None)
+    handover.bring(source, target, lambda: None)
 
 
 def same(source: MemoryStore, target: MemoryStore) -> None:
@@ -146,10 +146,10 @@ def test_past_its_line_a_parent_gets_nothing() -> None:
     meta = parent.create(durability="local", origin_ms=1, created=1.0)
     parent.set_room(meta.uid, 100)
     parent.server.used_memory = 50
-    handover._check_room(parent, parent.meta())
+    handover.check_room(parent, parent.meta())
     parent.server.used_memory = 200
     with pytest.raises(Unavailable, match="soft memory line"):
-        handover._check_room(parent, parent.meta())
+        handover.check_room(parent, parent.meta())
 
 
 def test_who_is_on_the_way_is_found_by_its_door(tmp_path: Path) -> None:

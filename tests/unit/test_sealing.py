@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from worker_rig import T0, Rig, jobspec
+from family import SETTINGS, Family, write
+from worker_rig import T0, jobspec
 
 from fluxkv.instances import child
 from fluxkv.instances.at_rest import shrink
 from fluxkv.instances.sealing import duty, seal_over
 from fluxkv.instances.whereabouts import beside
 from fluxkv.journal import decide
-from fluxkv.journal.decide import Decision
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
-from fluxkv.kvs.memory_server import share
-from fluxkv.kvs.port import Appended, Store
-
-SETTINGS = {"uri": "memory:family"}
-
-
-class Family(Rig):
-    """An instance with children: their namespaces, with an entry each."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(**more)
-        share("family", self.server)
-
-    def begin(self, id: int) -> Store:
-        """A job runs, and is an instance."""
-        self.started(id)
-        job = self.job(id)
-        here = child.Place("memory:family", id, job.attempt, 0, 1, 0, "", job.number, job.attempt_id)
-        child.make_settings(here, {})
-        return self.made(child.child_namespace("/", id, job.number))
-
-    def made(self, namespace: str) -> Store:
-        store = beside(self.store, namespace)
-        store.create(durability="strict", origin_ms=0, created=T0)
-        assert write(store) == ""
-        return store
-
-    def ends(self, id: int) -> None:
-        self.over(id)
-        self.turn()
-
-
-def write(store: Store) -> str:
-    """What is said to somebody who does something there now, "" if it is done."""
-    from fluxkv.journal.log import Journal
-
-    try:
-        answer = Journal(store, by="test").append(Decision([["x", "instance", T0, None]]), 0)
-    except Rejected as error:
-        return error.code
-    assert isinstance(answer, Appended)
-    return ""
 
 
 def test_a_child_is_sealed_when_its_job_is_over() -> None:

@@ -1,0 +1,153 @@
+"""Children that ended and left the server: where they are, and how they are found there and brought back. Moves nobody away.
+
+In the namespace of the instance around it stands which places have files of its ended children; a file's name follows from that
+instance's identity and the child's name. So the server holds nothing for each of them, and `whereabouts` finds them all. A file is
+one child with all that is inside it (`kvs/bundle.py`), read as a store like any other; nothing is written there.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
+from ..kvs.failpoints import ARMED, reach
+from ..kvs.hashes import blake2b
+from ..kvs.keys import Keys
+
+if TYPE_CHECKING:
+    from ..kvs.port import Depot, Meta, Store
+
+FOLDER = "ended"
+
+
+def file_of(meta: Meta, name: str) -> str:
+    """The name of a child's file. meta: of the instance around it; name: the last word of the child's namespace."""
+    plain = name.replace("ƒ", "f")
+    return f"{FOLDER}/{meta.archive_uid}/{blake2b(plain.encode(), digest_size=1).hexdigest()}/{plain}"
+
+
+def places(store: Store) -> list[str]:
+    """Where files of the children of the instance at `store` are, the newest place first."""
+    return [message.data.decode() for message in reversed(store.messages(Keys(store.namespace).away))]
+
+
+def note_place(store: Store, url: str) -> None:
+    """Have that instance know of a place."""
+    if url not in places(store):
+        store.push(Keys(store.namespace).away, [url.encode()])
+
+
+def find(store: Store, namespace: str) -> str | None:
+    """The server URL by which an ended instance is read that is not on the server; None if there is no such file.
+
+    store: of an instance around it. Raises `Unavailable`, `Corrupt` where a place that may have it can not be read.
+    """
+    from .whereabouts import beside
+
+    here, steps = store.namespace, namespace.strip("/").split("/")
+    for depth in range(len(steps) - 1, -1, -1):
+        around = "/" + "/".join(steps[:depth])
+        try:
+            if around == here:
+                found = _find_below(store, namespace, steps[depth])
+            else:
+                with closing(beside(store, around)) as other:
+                    found = _find_below(other, namespace, steps[depth])
+        except Rejected:
+            return None  # not ours to look at
+        if found is not None:
+            return found
+    return None
+
+
+def _find_below(around: Store, namespace: str, name: str) -> str | None:
+    """The same, if the file is that of a child of this very instance."""
+    from ..kvs import bundle
+    from ..kvs.memory_store import MemoryStore
+
+    urls = places(around)
+    if not urls:
+        return None
+    try:
+        file = file_of(around.meta(), name)
+    except Unavailable as error:
+        if error.code != "no-instance":
+            raise
+        return None
+    failed: FluxkvError | None = None
+    for url in urls:
+        depot = around.depot(url, to_read=True)
+        address = bundle.address_of(depot, file)
+        try:
+            found = bundle.opened(f"{depot.url}/{file}", depot)
+        except (Unavailable, Corrupt) as error:
+            failed = failed or error
+            continue
+        if found is not None:
+            head, server = found
+            if namespace in head.spaces:
+                return address
+            if deeper := find(MemoryStore(server, head.namespace), namespace):
+                return deeper  # it left before the one around it did
+        if found is None and not failed and not _is_there(depot):
+            failed = Unavailable(
+                f"the archive {depot.url} is not there, and may have {namespace}, which has ended", code="archive",
+                hint="mount or mend it; if it has moved, name the place it is at now with FLUXKV_ARCHIVE",
+            )  # fmt: skip
+    if failed is not None:
+        raise failed
+    return None
+
+
+def _is_there(depot: Depot) -> bool:
+    """Whether a place is to be seen at all: a directory that is not mounted has no file, and says nothing."""
+    import os
+
+    from ..kvs.depot import local_path
+
+    path = local_path(depot.url)
+    return not path or os.path.isdir(path)
+
+
+def bring_back(store: Store, namespace: str) -> bool:
+    """Have an ended child on the server again, with all that is inside it; False if it is there, or nowhere. store: of the
+    instance around it. Whoever dies meanwhile has brought a part that nobody sees; doing it again goes on.
+
+    Raises `Unavailable` (archive; full), `Corrupt`.
+    """
+    from ..kvs import bundle
+    from ..kvs.memory_store import MemoryStore
+    from ..kvs.uri import parse_server
+    from . import at_rest, handover
+    from .whereabouts import beside
+
+    with closing(beside(store, namespace)) as there:
+        try:
+            there.meta()
+            return False
+        except Unavailable as error:
+            if error.code != "no-instance":
+                raise
+    url = find(store, namespace)
+    if url is None:
+        return False
+    found = bundle.opened(parse_server(url).path)
+    if found is None:
+        return False
+    head, server = found
+    if head.namespace != namespace:
+        raise Rejected(
+            f"the instance {head.namespace}, which {namespace} was in, has ended and is archived as a whole", code="ended",
+            hint=f"fluxkv journal children --restore {head.namespace} brings it back",
+        )  # fmt: skip
+    line = store.meta()
+    for name in reversed(head.spaces):
+        server.tables.instances[name].back = int(time.time())
+        with closing(beside(store, name)) as there:
+            handover.bring(MemoryStore(server, name), there, lambda: handover.check_room(store, line))
+            at_rest.shrink(there, there.meta().uid)
+        if ARMED:
+            reach("away.back", Unavailable)
+    return True

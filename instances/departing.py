@@ -1,0 +1,315 @@
+"""Children that ended leave the server: into files of an archive, with all that is inside them. Decides which, and in which order.
+
+Only what is sealed goes, the outermost ended instance as a whole, once that was long ago. It is read, written, and read back; then
+the instance around it notes the place, and it is marked: from then on it is read there. Its keys go a while later, when nobody who
+looked before still reads them, and after the file was read once more: what the server's history ends with must be the end there.
+Each step may be done twice, and by two; a reader finds it at any moment. `away` knows the names. One process at a time does this.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..kvs import bundle
+from ..kvs.bundle import Space
+from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.failpoints import ARMED, reach
+from ..kvs.keys import Keys
+from ..kvs.port import Depot, Meta, Store
+from ..kvs.port_arrival import Inside
+from ..kvs.uri import public, with_namespace
+from . import away
+from .handover import version_in
+from .whereabouts import beside
+
+LEASE = "children"
+LEASE_MS = 60_000  # renewed before each child
+GRACE_S = 30.0  # between the mark and the end: as long as somebody may read who has not seen it
+PRESSED_S = 60.0  # how old what goes is at least where the server is past its memory line
+READ = 500
+
+
+@dataclass(slots=True)
+class Done:
+    """What a run did, or (dry_run) would have done. written: namespaces put into the archive; gone: out of the server; size: of
+    the files, in bytes. waiting: in the archive, not out of the server yet; young: how many ended, and too recently to go. held:
+    namespace -> what is to happen before it goes; failed: namespace -> what stood in the way."""
+
+    url: str
+    dry_run: bool = False
+    written: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    size: int = 0
+    waiting: list[str] = field(default_factory=list)
+    young: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Departing:
+    """store: of the instance inside which children ended. around: its URI. keep_s: how long they stay. only: one namespace,
+    however young."""
+
+    def __init__(
+        self, store: Store, url: str, around: str, keep_s: float, *, only: str = "", dry_run: bool = False, grace_s: float = GRACE_S
+    ) -> None:
+        self.store, self.around, self.keep_s, self.only, self.dry_run, self.grace_s = store, around, keep_s, only, dry_run, grace_s
+        self.depot = store.depot(url)
+        self.done = Done(self.depot.url, dry_run)
+        self._owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._inside: dict[str, Inside] = {}
+        self._below: dict[str, list[str]] = {}
+
+    def run(self) -> Done:
+        """One round. Raises `Unavailable` (busy) while another process does this, and what the store does; what is wrong with one
+        child, or with the archive, is in `Done.failed`."""
+        self._hold()
+        try:
+            self._inside = self.store.inside()
+            for namespace in self._tops():
+                self._hold()
+                try:
+                    self._one(namespace)
+                except FluxkvError as error:
+                    self.done.failed[namespace] = str(error)
+                    if error.code in ("archive", "bad-archive") and isinstance(error, Unavailable):
+                        break  # the place is away: it is for the others, too
+        finally:
+            if not self.dry_run:
+                self.store.lease(self._owner, 0, LEASE)
+        return self.done
+
+    def finish(self) -> Done:
+        """The same, and once more when what was marked now may go."""
+        done = self.run()
+        if done.waiting and not self.dry_run:
+            time.sleep(self.grace_s + 1.0)
+            again = Departing(self.store, self.depot.url, self.around, self.keep_s, only=self.only, grace_s=self.grace_s).run()
+            done.gone += again.gone
+            done.waiting = again.waiting
+            done.failed.update(again.failed)
+        return done
+
+    def _hold(self) -> None:
+        if not self.dry_run and not self.store.lease(self._owner, LEASE_MS, LEASE):
+            raise Unavailable(
+                "children of this instance are being archived by another process now", code="busy",
+                hint="wait for it, then try again",
+            )  # fmt: skip
+
+    # -- which ----------------------------------------------------------------------------------------------------
+
+    def _tops(self) -> list[str]:
+        """The outermost ended instances whose time has come, those that are marked first: they cost little."""
+        now, own = self.store.now(), self.store.namespace
+        tops: list[str] = []
+        self._below = {}
+        within = ""
+        for name in sorted(self._inside, key=lambda name: name.split("/")):  # what is inside another comes behind it
+            if within and name.startswith(within + "/"):
+                self._below[within].append(name)
+                continue
+            meta, around = self._inside[name].meta, name.rpartition("/")[0] or "/"
+            there = self._inside[around].meta if around in self._inside else None
+            if meta is None or not meta.sealed or (around != own and there is None):
+                continue
+            within = name
+            self._below[name] = []
+            tops.append(name)
+        found = [name for name in tops if self._is_due(name, now)]
+        return sorted(found, key=lambda name: (not self._meta(name).leaving, name))
+
+    def _meta(self, name: str) -> Meta:
+        meta = self._inside[name].meta
+        assert meta is not None
+        return meta
+
+    def _is_due(self, name: str, now: float) -> bool:
+        if self.only:
+            return name == self.only
+        meta = self._meta(name)
+        if not meta.leaving and max(meta.sealed, meta.back) > now - self.keep_s:
+            self.done.young += 1
+            return False
+        return True
+
+    def _stays(self, name: str) -> str:
+        """Why one that ended can not go now, "" if it can."""
+        for one in (name, *self._below[name]):
+            meta, keys = self._inside[one].meta, Keys(one)
+            if meta is None:
+                coming = keys.door in self._inside[one].keys
+                return f"{one} has not been handed up yet" if coming else f"{one} has no journal"
+            if not meta.sealed:
+                return f"{one} has not ended"
+            if meta.fork:
+                return f"{one} has lost history, and nobody has adopted what is left"
+        around, _, word = name.rpartition("/")
+        with closing(beside(self.store, around or "/")) as other:
+            if any(child.name == word for child in other.children()):
+                return f"another job is to go on with {name}"
+        return ""
+
+    # -- one ------------------------------------------------------------------------------------------------------
+
+    def _one(self, name: str) -> None:
+        if why := self._stays(name):
+            self.done.held[name] = why
+            return
+        with closing(beside(self.store, name.rpartition("/")[0] or "/")) as around:
+            if self._meta(name).leaving:
+                self._go(name, around)
+            else:
+                self._write(name, around)
+
+    def _write(self, name: str, around: Store) -> None:
+        spaces = [self._read(one) for one in (name, *self._below[name])]
+        self.done.written.append(name)
+        if self.dry_run:
+            return
+        data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
+        file = away.file_of(around.meta(), name.rpartition("/")[2])
+        spaces += self._known_before(file, spaces)
+        self.depot.put(file, data)
+        if self.depot.get(file) != data:
+            raise Corrupt(
+                f"the archive {self.depot.url} has not kept {file} as it was written: nothing was removed", code="bad-archive"
+            )
+        self.done.size += len(data)
+        self._reach("away.written")
+        away.note_place(around, self.depot.url)
+        self._reach("away.noted")
+        for one in reversed(spaces):
+            with closing(beside(self.store, one.namespace)) as there:
+                if one.namespace in self._inside and not there.leave(one.meta.uid, one.tip, "mark"):
+                    self.done.held[name] = f"{one.namespace} goes on"
+                    return
+        self._reach("away.marked")
+        self.done.waiting.append(name)
+
+    @staticmethod
+    def _reach(point: str) -> None:
+        if ARMED:
+            reach(point, Unavailable)
+
+    def _known_before(self, file: str, spaces: list[Space]) -> list[Space]:
+        """What the archive has under this name and the server has no more. A file that is no earlier part of the same history stays
+        under another name (HAZARD 19)."""
+        before = self.depot.get(file)
+        if before is None:
+            return []
+        try:
+            _, known = bundle.from_bytes(before, file)
+        except Corrupt:
+            known = []
+        now = {one.namespace: one for one in spaces}
+        gone = [one for one in known if one.namespace not in now]
+        if known and all(_continues(now[one.namespace], one) for one in known if one.namespace in now):
+            return gone
+        self.depot.put(f"{file}.aside-{bundle.name_of(before)}", before)
+        return []
+
+    def _read(self, name: str) -> Space:
+        """All that the server has of one. Raises `Corrupt` where it is not whole."""
+        keys = Keys(name)
+        with closing(beside(self.store, name)) as there:
+            meta = there.meta()._replace(leaving=0, back=0, room=0)
+            entries, after = [], meta.first - 1
+            while some := there.read(after, READ):
+                entries += some
+                after = some[-1].version
+            first = meta.first - 1
+            if after != meta.version or len(entries) != meta.version - first:
+                raise Corrupt(f"{name}: entries are missing between versions {first + 1} and {meta.version}", code="version-gap")
+            there.idle_blobs(float("inf"))  # notes those of a program that did not
+            names = there.idle_blobs(float("inf"))
+            blobs = {}
+            for at in range(0, len(names), 100):
+                some_names = names[at : at + 100]
+                blobs.update({one: data for one, data in zip(some_names, there.get_blobs(some_names), strict=True) if data})
+            streams = [key for key in self._inside[name].keys if keys.job_of_stream(key) >= 0 or key in (keys.log, keys.away)]
+            guards = dict[str, str]()
+            for rows in there.guards():
+                guards.update(rows)
+            found = there.load_snapshot()
+            version = version_in(found[0]) if found is not None else 0
+            return Space(
+                name, meta, entries, blobs, {key: _messages(there, key) for key in streams}, guards,
+                (version, *found) if found is not None and version else None,
+            )  # fmt: skip
+
+    def _go(self, name: str, around: Store) -> None:
+        """Out of the server, after the file was read once more."""
+        head, where = self._file(name, around)
+        here = [name, *self._below[name]]
+        for one in here:
+            meta = self._meta(one)
+            uid, tip = head.spaces.get(one, ("", ""))
+            with closing(beside(self.store, one)) as there:
+                last = there.entries([meta.version])
+            if uid != meta.uid or (last[0].id if last else meta.trimmed) != tip:
+                self._stay(here)
+                raise Corrupt(f"{where} has another history of {one} than the server: nothing was removed", code="bad-chain")
+        if self.dry_run:
+            self.done.gone.append(name)
+            return
+        for one in reversed(here):
+            uid, tip = head.spaces[one]
+            with closing(beside(self.store, one)) as there:
+                if not there.leave(uid, tip, "go", self._inside[one].keys, self.grace_s):
+                    self.done.waiting.append(name)
+                    return
+            if one != name:
+                self._reach("away.inside")
+        self.done.gone.append(name)
+
+    def _file(self, name: str, around: Store) -> tuple[bundle.Head, str]:
+        """What the archive has of it, all read and checked. Raises `Unavailable` where it has nothing."""
+        file = away.file_of(around.meta(), name.rpartition("/")[2])
+        for url in away.places(around):
+            depot: Depot = around.depot(url)
+            if (data := depot.get(file)) is not None:
+                where = f"{depot.url}/{file}"
+                return bundle.from_bytes(data, where)[0], where
+        self._stay([name, *self._below[name]])
+        raise Unavailable(f"the archive has no {file} any more: nothing was removed", code="archive")
+
+    def _stay(self, names: list[str]) -> None:
+        """Take the marks back: they are read from the server again."""
+        for one in names:
+            meta = self._meta(one)
+            with closing(beside(self.store, one)) as there:
+                last = there.entries([meta.version])
+                there.leave(meta.uid, last[0].id if last else meta.trimmed, "stay")
+
+
+def _messages(store: Store, key: str) -> list[Any]:
+    found: list[Any] = []
+    while some := store.messages(key, found[-1].id if found else "0", READ):
+        found += some
+    return found
+
+
+def _continues(now: Space, before: Space) -> bool:
+    """Whether a history has all of another."""
+    if not before.entries:
+        return now.meta.archive_uid == before.meta.archive_uid
+    first = now.entries[0].version if now.entries else now.meta.version + 1
+    last = before.entries[-1]
+    at = last.version - first
+    return 0 <= at < len(now.entries) and now.entries[at] == last
+
+
+def tell(say: Callable[[str, str], None], done: Done) -> None:
+    """Say in a log what was done."""
+    if done.written:
+        say("info", f"{len(done.written)} children that ended are in {done.url} ({done.size} bytes)")
+    if done.gone:
+        say("info", f"{len(done.gone)} children that ended are out of the server")
+    for name, why in list(done.failed.items())[:10]:
+        say("warning", f"{name} stays in the server: {why}")

@@ -1,0 +1,77 @@
+"""A child that ended, out of its parent's server by the keeper's word: every line of before has the answer of before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.departing import Departing
+from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.redis_store import open_store
+
+pytestmark = pytest.mark.live
+
+SCRIPT = """#!/bin/sh
+fluxkv run echo said inside
+fluxkv run false
+fluxkv kvs put a.b=7
+fluxkv batch -n1 --output=none --wrap fluxkv run echo deep
+fluxkv queue drain
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[live.Site]:
+    with live.site(tmp_path, "-s2", "--cores=2") as made:
+        yield made
+
+
+def said(site: Any, *words: str) -> str:
+    done = site.run(*words)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("events ")]  # how fast that went
+    return "\n".join([f"{' '.join(words)}: {done.returncode}", *lines])
+
+
+def ids(site: Any, *words: str) -> dict[str, str]:
+    """Jobs by name."""
+    done = site.run(*words, "jobs", "-a", "-n", "-o", "{name} {id}")
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def test_what_left_the_server_answers_as_before_and_is_gone_on_with(site: live.Site, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(SCRIPT)
+    top = site.run("batch", "--output=none", "-n1", str(script)).stdout.strip()
+    assert site.run("job", "wait", top).returncode == 0
+    names = ids(site, "--instance", top)
+    job, deep = f"{top}/{names['echo']}", f"{top}/{names['batch']}"
+    lines = [
+        ("jobs", "-a", "-R", "-n", "-o", "{id} {status} {returncode}"), ("tree", "-a"), ("job", "eventlog", job),
+        ("job", "attach", job), ("job", "info", job, "jobspec"), ("--instance", deep, "jobs", "-a", "-n", "-o", "{name} {status}"),
+        ("replay", deep, "--diff", "live"), ("--instance", top, "jobs", "-a", "--at", "5", "-n", "-o", "{id} {status}"),
+        ("--instance", top, "kvs", "get", "a.b"), ("--instance", top, "journal", "verify"), ("--instance", top, "submit", "true"),
+        ("--instance", top, "kvs", "put", "a.c=1"), ("jobs", "-a", "-n", "-o", "{id} {instance.stats.failed}"),
+        ("jobs", "-a", "-n", "--uri", f"{site.uri}#/{top}", "-o", "{id}"),
+    ]  # fmt: skip
+    before = [said(site, *line) for line in lines]
+    with contextlib.closing(open_store(site.uri)) as store:
+        key = Keys("/").away
+        config = tmp_path / "site.toml"
+        config.write_text("retention.keep-children = '0s'\narchive.every = '1s'\n")
+        assert site.run("config", "load", str(config)).returncode == 0
+        with contextlib.closing(store.subscribe({key: "0"})) as heard:
+            assert heard.poll(live.PATIENCE_S), "the keeper has it moved"
+        while store.inside():  # the archiver's process waits for those who read; we know of nobody
+            with contextlib.suppress(Unavailable):  # it is at work
+                assert not Departing(store, site.dir.join("archive"), site.uri, 0.0, grace_s=0.0).run().failed
+        assert [said(site, *line) for line in lines] == before
+        again = site.run("batch", "--output=none", "-n1", f"--resume={top}", "--wrap", "fluxkv", "run", "true").stdout.strip()
+        assert site.run("job", "wait", again).returncode == 0
+        assert ids(site, "--instance", again).keys() == {*names, "true"}
+        assert site.run("--instance", f"{again}/{names['batch']}", "jobs", "-a").returncode == 0

@@ -1,0 +1,305 @@
+"""Children that ended leave the server for an archive, and are found there; at each line somebody may die, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import SETTINGS, Family, write
+from worker_rig import T0
+
+from fluxkv.instances import away
+from fluxkv.instances.departing import Departing, Done
+from fluxkv.instances.sealing import seal_over
+from fluxkv.instances.whereabouts import beside, server_of, store_of
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.log import Journal
+from fluxkv.kvs import bundle
+from fluxkv.kvs.depot import LocalDepot
+from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
+from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.port import Store
+
+HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was read is read again the next time."""
+    monkeypatch.setattr(bundle, "FRESH_S", 0.0)
+
+
+class Site(Family):
+    """An instance whose child has ended, with another inside it; an archive in a folder."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        super().__init__(**more)
+        self.url = str(folder / "archive")
+        self.id = self.submit()
+        middle = self.begin(self.id)
+        self.top = middle.namespace
+        lowest = self.made(f"{self.top}/ƒ7")
+        (row,) = self.store.children()
+        middle.note_child(row._replace(name="ƒ7", job=7))
+        middle.put_blobs({"ab" * 20: b"content"})
+        middle.push(Keys(self.top).output(7), [b"said", b"more"])
+        lowest.push(Keys(lowest.namespace).log, [b"a line"])
+        self.ends(self.id)
+        seal_over(self.store, SETTINGS)
+
+    def round(self, keep_s: float = HOUR, later_s: float = 100.0, **more: Any) -> Done:
+        done = Departing(self.store, self.url, "memory:family", keep_s, **more).run()
+        self.now += later_s
+        return done
+
+    def inside(self, namespace: str) -> Store | None:
+        return store_of(self.store, namespace)
+
+    def everything(self) -> dict[str, Any]:
+        """What is read of the two, wherever they are."""
+        found = {}
+        for name in (self.top, f"{self.top}/ƒ7"):
+            store = self.inside(name)
+            assert store is not None, f"{name} is nowhere"
+            keys = Keys(name)
+            found[name] = (
+                store.meta()._replace(leaving=0, back=0), store.read(0), store.get_blobs(["ab" * 20]), store.messages(keys.log),
+                store.messages(keys.output(7)), [*store.guards()], store.load_snapshot(), Journal(store).look().digest(),
+            )  # fmt: skip
+        return found
+
+
+def test_what_ended_long_ago_leaves_with_all_inside_and_is_read_as_before(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    assert site.round().written == [], "it ended a moment ago"
+    site.now += HOUR
+    done = site.round()
+    assert (done.written, done.waiting, done.gone) == ([site.top], [site.top], [])
+    assert server_of(site.store, site.top) == f"ended:{done.url}/{away.file_of(site.store.meta(), site.top[1:])}"
+    assert site.store.inside().keys() == {site.top, f"{site.top}/ƒ7"}, "whoever looked before may read on"
+    assert site.everything() == before
+    assert site.round().gone == [site.top]
+    assert site.store.inside() == {}
+    assert site.everything() == before
+    child = site.inside(site.top)
+    assert child is not None
+    assert write(child) == "ended"
+    assert store_of(child, f"{site.top}/ƒ7") is not None, "from one in the archive to the one inside it"
+    assert store_of(site.store, "/ƒ99") is None
+    assert site.round() == Done(done.url)
+
+
+@pytest.mark.parametrize("nth", range(1, 60))
+def test_whatever_request_is_lost_it_is_found_and_the_next_round_ends_it(tmp_path: Path, nth: int) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    left = nth
+
+    def fault(operation: str, when: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Unavailable("this request is lost")
+
+    site.server.fault = fault
+    for _ in range(3):
+        try:
+            site.round()
+        except Unavailable:
+            pass
+    site.server.fault = None
+    site.now += 100.0  # a lease that was not given back
+    assert site.everything() == before
+    for _ in range(3):
+        site.round()
+    assert site.store.inside() == {}
+    assert site.everything() == before
+
+
+def test_an_archive_that_is_away_or_full_keeps_all_in_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    site.now += HOUR
+    before = site.everything()
+    (tmp_path / "archive").write_text("this is no folder")
+    assert "can not be written" in site.round().failed[site.top]
+    assert site.store.inside()[site.top].meta == before[site.top][0]
+    (tmp_path / "archive").unlink()
+
+    put = LocalDepot.put
+
+    def torn(self: LocalDepot, name: str, data: bytes) -> None:
+        put(self, name, data[:-1])
+
+    monkeypatch.setattr(LocalDepot, "put", torn)
+    assert "has not kept" in site.round().failed[site.top]
+    monkeypatch.undo()
+    assert site.everything() == before
+    assert site.round().written == [site.top]
+    os.rename(tmp_path / "archive", tmp_path / "elsewhere")
+    assert site.everything() == before, "the server has it still, and the archive is away"
+    assert "nothing was removed" in site.round().failed[site.top]
+    monkeypatch.setattr(bundle, "FRESH_S", 0.0)
+    os.rename(tmp_path / "elsewhere", tmp_path / "archive")
+    site.round()
+    assert site.round().gone == [site.top]
+    os.rename(tmp_path / "archive", tmp_path / "elsewhere")
+    with pytest.raises(Unavailable, match="is not there"):
+        site.inside(site.top)
+    monkeypatch.setenv("FLUXKV_ARCHIVE", str(tmp_path / "elsewhere"))
+    assert site.everything() == before
+
+
+def test_a_damaged_file_is_said_and_keeps_what_the_server_has(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.now += HOUR
+    before = site.everything()
+    site.round()
+    (file,) = (one for one in (tmp_path / "archive").rglob("f*") if one.is_file())
+    whole = file.read_bytes()
+    for at in (3, 40, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert "can not be read" in site.round().failed[site.top]
+        assert site.everything() == before
+    file.write_bytes(whole)
+    assert site.round().gone == [site.top]
+    file.write_bytes(whole[:-1])
+    with pytest.raises(Corrupt, match="can not be read"):
+        site.inside(site.top)
+
+
+def test_a_server_that_lost_history_between_archive_and_end_keeps_what_it_has(tmp_path: Path) -> None:
+    """HAZARD 19: the archive has the lost branch; both are kept."""
+    site = Site(tmp_path)
+    site.now += HOUR
+    before = site.everything()
+    site.round()
+    (entry,) = site.server.tables.journals[site.top]
+    site.server.tables.journals[site.top] = [entry._replace(epoch=entry.epoch ^ 1)]
+    site.server.tables.instances[site.top].tip = f"{entry.version}-{entry.epoch ^ 1}"
+    assert "another history" in site.round().failed[site.top]
+    here = site.inside(site.top)
+    assert here is not None
+    assert here.read(0)[0].epoch == entry.epoch ^ 1, "it is read from the server again"
+    site.round()
+    assert site.round().gone == [site.top]
+    (aside,) = (tmp_path / "archive").rglob("*.aside-*")
+    _, spaces = bundle.from_bytes(aside.read_bytes(), "aside")
+    assert [one.entries for one in spaces] == [row[1] for row in before.values()]
+
+
+def test_it_comes_back_for_who_goes_on_with_it_and_leaves_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    for _ in range(2):
+        site.round()
+    with pytest.raises(Rejected) as caught:
+        away.bring_back(site.store, f"{site.top}/ƒ7")
+    assert caught.value.code == "ended"
+    assert away.bring_back(site.store, site.top)
+    assert not away.bring_back(site.store, site.top)
+    assert not away.bring_back(site.store, "/ƒ99")
+    assert site.store.inside().keys() == {site.top, f"{site.top}/ƒ7"}
+    assert site.everything() == before
+    assert server_of(site.store, site.top) == ""
+    there = beside(site.store, site.top)
+    meta = there.meta()
+    there.reopen(meta.uid, meta.epoch, meta.version)
+    assert write(there) == ""
+    now = there.meta()
+    site.now += 2 * HOUR
+    assert site.round().written == [], "it is alive"
+    there.seal(now.uid)
+    site.now += 2 * HOUR
+    site.round()
+    assert site.round().gone == [site.top]
+    found = site.inside(site.top)
+    assert found is not None
+    assert found.meta().version == now.version
+    assert found.meta().origin_uid == meta.uid
+    assert not list((tmp_path / "archive").rglob("*.aside-*")), "the same history, gone on with"
+
+
+def test_nobody_moves_what_another_job_is_about_to_go_on_with(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.now += 2 * HOUR
+    site.begin(site.submit())
+    (row,) = site.store.children()
+    site.store.note_child(row._replace(name=site.top[1:]))
+    assert "go on" in site.round().held[site.top]
+    assert site.store.inside()[site.top].meta is not None
+
+
+def test_a_reader_that_is_too_slow_is_told_and_never_shown_less(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.now += HOUR
+    site.round()
+    reader = Journal(beside(site.store, site.top))
+    assert site.round().gone == [site.top]
+    with pytest.raises(Unavailable, match="no instance"):
+        reader.look()
+
+
+def test_two_at_once_do_it_one_after_the_other(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.now += HOUR
+    first = Departing(site.store, site.url, "memory:family", HOUR)
+    first._hold()
+    with pytest.raises(Unavailable, match="another process") as caught:
+        site.round()
+    assert caught.value.code == "busy"
+    first.run()
+    site.now += 100
+    assert site.round().gone == [site.top]
+
+
+def test_what_is_inside_a_living_child_leaves_by_itself(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    outer = site.begin(site.submit())
+    ended = site.made(f"{outer.namespace}/ƒ5")
+    ended.seal(ended.meta().uid)
+    site.now += 2 * HOUR
+    for _ in range(2):
+        site.round()
+    assert site.store.inside().keys() == {outer.namespace}
+    found = store_of(outer, ended.namespace)
+    assert found is not None
+    assert found.meta().version == 1
+    site.ends(site.state.jobs[max(site.state.jobs)].id)
+    seal_over(site.store, SETTINGS)
+    site.now += 2 * HOUR
+    for _ in range(2):
+        site.round()
+    assert site.store.inside() == {}
+    found = store_of(site.store, ended.namespace)
+    assert found is not None, "through the file of the one around it"
+    assert Journal(found).look().version == 1
+
+
+def test_the_server_is_as_before_after_a_thousand_children(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    sizes = []
+    for number in range(5):
+        for one in range(40):
+            child = site.made(f"/ƒ{number + 1}{'xyz'[one % 3]}{one // 3 + 1}".replace("0", "A"))
+            child.seal(child.meta().uid)
+        site.now += 2 * HOUR
+        for _ in range(2):
+            site.round()
+        sizes.append((len(site.server.tables.instances), len(site.server.tables.streams)))
+    assert len(set(sizes)) == 1
+    assert sizes[0][0] == 1
+
+
+def test_nothing_is_appended_by_all_this(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    version = site.store.meta().version
+    site.now += HOUR
+    for _ in range(2):
+        site.round()
+    assert site.store.meta().version == version
+    assert Journal(site.store).append(Decision([["x", "instance", T0, None]]), version)
