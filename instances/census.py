@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
 from ..kvs.errors import Corrupt, Unavailable
 from .child import child_space
-from .nested import Totals, is_instance, is_owner, journal_inside, totals_of
+from .nested import Totals, is_instance, is_owner, journal_inside, look_ahead, totals_of
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
@@ -64,9 +64,9 @@ class Census:
         own = totals_of(state, over=over)
         namespace = journal.store.namespace
         inside: dict[int, Branch] = {}
-        for one in jobs if self.levels is None or depth < self.levels else ():
-            if not is_instance(one, namespace):
-                continue
+        instances = [one for one in jobs if self.levels is None or depth < self.levels if is_instance(one, namespace)]
+        look_ahead(journal.store, instances[: self.room])
+        for one in instances:
             if self.room <= 0:
                 self.left_out += 1
                 continue

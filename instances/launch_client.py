@@ -40,11 +40,6 @@ class LaunchClient:
     def connected(self) -> bool:
         return self._socket is not None
 
-    @property
-    def wants_write(self) -> bool:
-        """Whether to call `flush` when `fileno` becomes writable."""
-        return bool(self._backlog)
-
     def fileno(self) -> int:
         """For a selector; -1 when not connected."""
         return -1 if self._socket is None else self._socket.fileno()

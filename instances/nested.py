@@ -6,7 +6,7 @@ that ended answers as one that runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ from ..journal.job import ACTIVE, INACTIVE, NEW, PENDING, RUNNING, Job, Result
 from ..journal.log import Journal
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_number, child_space
-from .whereabouts import store_of
+from .whereabouts import ask_ahead, store_of
 
 if TYPE_CHECKING:
     from ..journal.state import State
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 def is_instance(job: Job, namespace: str) -> bool:
     """Whether a job of the instance in this namespace is, or was, an instance itself: it has said so."""
     return bool(job.memo) and bool(child_space(job, namespace))
+
+
+def look_ahead(store: Store, jobs: Iterable[Job]) -> None:
+    """Before the instances that these jobs are are looked into, one after the other: see `whereabouts.ask_ahead`."""
+    ask_ahead(store, [namespace for job in jobs if (namespace := child_space(job, store.namespace))])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from ..kvs.server import ReadOnlyServer
 
 PATIENCE_S = 1.0
+PROBE_S = 2.0  # for a word of servers that are asked at the same time
+LISTING_S = 4.0  # for those of all levels of a listing
+LEAST_S = 0.1
+SILENT_S = 30.0  # who has said nothing is not asked again
 DOOR_S = 30 * 86400.0
 OWN = "own"  # the setting `kvs` of a child with a server of its own; else it is "parent"
 
@@ -61,15 +66,15 @@ def leave_door(store: Store, door: Door) -> None:
     store.push(Keys(store.namespace).door, [pack(list(door))])
 
 
-def read_door(store: Store) -> Door | None:
-    """The last one that was left in this namespace, None if there is none."""
-    found = store.messages(Keys(store.namespace).door)
+def read_door(store: Store, namespace: str = "") -> Door | None:
+    """The last one that was left in this namespace (or another of the same server), None if there is none."""
+    found = store.messages(Keys(namespace or store.namespace).door)
     if not found:
         return None
     try:
         return Door(*map(str, unpack(found[-1].data)))
     except (FluxkvError, TypeError, ValueError):
-        raise Corrupt(f"{store.namespace}: what says where its server is can not be read", code="bad-door") from None
+        raise Corrupt(f"{namespace or store.namespace}: what says where its server is can not be read", code="bad-door") from None
 
 
 def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None:
@@ -230,9 +235,42 @@ def _forget_old(folder: str) -> None:
                     os.unlink(file.path)
 
 
+_silent: dict[str, float] = {}  # URLs of servers from which no word came, and when (monotonic)
+_waited: list[tuple[float, float]] = []  # when, and how long
+
+
+def ask_ahead(store: Store, namespaces: Iterable[str]) -> None:
+    """Before many children are looked into: ask the servers of those that have one at the same time. Whoever says nothing is not
+    waited for any more, so a listing takes a few seconds at most, however many are out of reach. store: of the instance around."""
+    if not isinstance(getattr(store, "server", None), str) or len(names := list(namespaces)) < 2:
+        return
+    from ..kvs.probe import silent
+
+    urls: list[str] = []
+    for namespace in names:
+        try:
+            door = read_door(store, namespace)
+        except FluxkvError:
+            continue  # said by who looks into it
+        urls += _addresses(door) if door is not None else ()
+    now = time.monotonic()
+    _waited[:] = [one for one in _waited if one[0] > now - SILENT_S]
+    left = LISTING_S - sum(took for _, took in _waited)
+    _silent.update(dict.fromkeys(silent(urls, min(PROBE_S, max(LEAST_S, left))), time.monotonic()))
+    _waited.append((now, time.monotonic() - now))
+
+
+def _addresses(door: Door) -> list[str]:
+    from .spool import boot_id
+
+    return [one for one in (door.socket if door.boot == boot_id() else "", door.remote) if one]
+
+
 def _answers(url: str) -> bool:
     from ..kvs.resp import RespConnection
 
+    if url in _silent and time.monotonic() - _silent[url] < SILENT_S:
+        return False
     try:
         RespConnection(url).close()
     except (Unavailable, Rejected):

@@ -13,7 +13,6 @@ from ..kvs.appending import header_prefix
 from ..kvs.errors import Corrupt, FluxkvError
 from ..kvs.port import Append, Entry, Meta, Store
 from .blob_refs import names_in_entries
-from .segment import header_time
 from .state import MALFORMED, State
 from .tables import Tables
 from .wire import Commit, Header, pack, pack_events, read_commit, read_header, unpack
@@ -108,8 +107,3 @@ def folds(state: State, entry: Entry) -> str:
     except (FluxkvError, *MALFORMED) as error:
         return str(error)
     return ""
-
-
-def time_after(entries: Iterable[Entry]) -> float:
-    """Server time of the last of these, for what is put behind it."""
-    return max(map(header_time, entries), default=0.0)

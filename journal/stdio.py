@@ -12,7 +12,6 @@ from ..kvs.errors import Rejected
 from . import idset
 from .shown import shown
 
-ENCODINGS = ("UTF-8", "base64")
 MAX_EXPANDED = 1 << 26  # bytes one data event may stand for
 PROGRAM = "flux-shell"  # who logs, when a log event does not say
 

@@ -19,7 +19,7 @@ SERVER = ("auth", "hello", "ping", "select", "info", "role", "time", "wait", "co
 SCRIPTS = ("eval", "evalsha", "script|load")
 HASHES = ("hget", "hset", "hdel", "hmget", "hgetall", "hscan", "hkeys", "hlen", "hexists", "hincrby")
 STREAMS = ("xadd", "xrange", "xrevrange", "xread", "xtrim", "xlen", "xdel", "xinfo|stream")
-# SCAN finds the instance's own streams; it shows the names (and nothing else) of other keys, too.
+# SCAN finds the streams of jobs that are to be dropped; it shows the names (and nothing else) of other keys, too.
 OTHERS = ("scan", "get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking", "dump", "restore")
 COMMANDS = (*SERVER, *SCRIPTS, *HASHES, *STREAMS, *OTHERS)
 

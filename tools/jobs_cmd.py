@@ -192,6 +192,7 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
         del chosen[count:]
         if options["count"] is None:
             render.say(f"fluxkv: the first {count} jobs; -c 0 lists all")
+    view.listed = chosen
     return chosen, view
 
 

@@ -55,15 +55,15 @@ def _inside(
 ) -> Iterator[tuple[Job, str, Journal, State, list[Job], View]]:
     """The instances among `chosen` that can be read, down to options["level"]: job, path, journal (open until the next one), and
     what of it is listed."""
-    from ..instances.nested import is_instance
+    from ..instances.nested import is_instance, look_ahead
     from ..journal.ids import f58
 
     most = options["level"]
     if most is not None and level > most:
         return
-    for job in chosen:
-        if not is_instance(job, journal.store.namespace):
-            continue
+    instances = [job for job in chosen if is_instance(job, journal.store.namespace)]
+    look_ahead(journal.store, instances)
+    for job in instances:
         here = f"{path}{f58(job.id)}"
         with _opened(journal, job, here) as inside:
             listed = None if inside is None else _listed(inside, options, choose, here, job)

@@ -27,6 +27,8 @@ from ..journal.state import State
 from .reading import user_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..instances.nested import Totals
     from ..instances.outlook import Outlook
     from ..journal.log import Journal
@@ -45,6 +47,7 @@ class View:
         self._nodelists: dict[tuple[int, ...], str] = {}
         self._heads: dict[str, int] | None = None
         self._totals: dict[int, Totals | None] = {}
+        self.listed: Sequence[Job] = ()  # those in a table, of which some may be instances
         self.budget_s: float | None = None  # for estimates; None: what `foresee` takes for a listing
         self.outlook: Outlook | None = None  # what is to come, where a table shows it (`foresight.foresee`)
 
@@ -59,8 +62,10 @@ class View:
     def totals(self, job: Job) -> Totals | None:
         """Of the instance that a job is; None if it is none."""
         if job.id not in self._totals:
-            from ..instances.nested import totals_inside
+            from ..instances.nested import look_ahead, totals_inside
 
+            if self._journal is not None and not self._totals:
+                look_ahead(self._journal.store, self.listed)
             self._totals[job.id] = totals_inside(self._journal.store, job) if self._journal is not None else None
         return self._totals[job.id]
 

@@ -180,11 +180,6 @@ def human_time(t: float, *, seconds: bool = True) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M", time.localtime(t))
 
 
-def short_time(t: float) -> str:
-    """Local time as logs show it, "Nov23 10:30"; "-" for 0."""
-    return time.strftime("%b%d %H:%M", time.localtime(t)) if t else "-"
-
-
 def ago(t: float, now: float) -> str:
     """How long before `now` that was: "12s ago"; "-" for 0."""
     return f"{duration_text(max(0.0, now - t))} ago" if t else "-"

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ..schedulers.resources import Pool
     from ..schedulers.workload import Workload
 
-MAX_CORES = 1 << 16
 CONFIGURED = "configured"
-PARAMETERS = ("queue-depth", "reservation-depth")
 
 
 class Choice(NamedTuple):

@@ -128,6 +128,12 @@ def test_it_has_its_own_namespace_and_reads_its_parents_journal(parent: Parent, 
         with pytest.raises(Exception, match="NOPERM"):
             connection.call(*words)
     connection.close()
+    connection = RespConnection(parse_uri(uri).server)  # names of all keys are shown, for want of a finer rule, and no more
+    assert keys.meta.encode() in connection.call("SCAN", "0", "COUNT", 10_000)[1]
+    for words in (["TYPE", keys.children], ["EXISTS", keys.producers], ["PTTL", keys.lease], ["DUMP", keys.log]):
+        with pytest.raises(Exception, match="NOPERM"):
+            connection.call(*words)
+    connection.close()
     assert (parent.folder / "password").stat().st_mode & 0o777 == 0o600
     assert [child.user for child in parent.store.children()] == [parent.given["user"]]
 
