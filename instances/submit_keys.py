@@ -69,6 +69,17 @@ def _without_times(files: Any) -> Any:
     return [_without_times(one) for one in files] if isinstance(files, list | tuple) else files
 
 
+def job_with(store: Store, key: str, userid: int) -> int:
+    """The job that was submitted with a user's key, 0 if none was."""
+    from ..journal.log import Journal
+
+    (version,) = store.bumps([thing_of(key, userid)])
+    for _, event in Journal(store).story([version]) if version else ():
+        if event.name == "submit" and (event.context or {}).get("key") == key:
+            return int(event.subject)
+    return 0
+
+
 class Keys:
     """The keys of one commit's jobs. known: index -> id of the job that had the key already."""
 

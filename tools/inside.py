@@ -24,6 +24,8 @@ OUTER = (
     "FLUX_TASK_LOCAL_ID", "FLUX_TASK_RANK", "FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUXKV_NODE_RANK", "FLUXKV_NODE_TASKS",
 )  # fmt: skip
 STOPPED_LOOK_S = 1.0
+LEAD = ["fluxkv", "ensemble", "lead"]  # goes on where it was, when it is started again in its instance
+LEADS = 4  # how often it is started
 
 
 def drain_command(since: float) -> list[str]:
@@ -218,17 +220,22 @@ class _Program:
         """Run it; its code."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
         name = self.command[0]
-        try:
-            self.pid = self._begin()
-        except OSError as error:
-            click.echo(f"fluxkv: {name}: {error.strerror}", err=True)
-            return 127 if isinstance(error, FileNotFoundError) else 126
-        for early in self.asked:  # it came before there was anybody to send it on to
-            self._send(early)
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        code = os.waitstatus_to_exitcode(status)
-        return 128 - code if code < 0 else code
+        again = LEADS - 1 if self.command[:3] == LEAD else 0
+        while True:
+            try:
+                self.pid = self._begin()
+            except OSError as error:
+                click.echo(f"fluxkv: {name}: {error.strerror}", err=True)
+                return 127 if isinstance(error, FileNotFoundError) else 126
+            for early in self.asked:  # it came before there was anybody to send it on to
+                self._send(early)
+            _, status = os.waitpid(self.pid, 0)
+            self.pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            if code >= 0 or self.asked or not again:
+                return 128 - code if code < 0 else code
+            again -= 1
+            click.echo(f"fluxkv: what leads the ensemble was ended by signal {-code}: it is started again", err=True)
 
 
 def _forked(words: list[str], environment: dict[str, str]) -> int:

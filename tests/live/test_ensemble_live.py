@@ -153,9 +153,25 @@ def test_an_ensemble_that_begins_again_repeats_nothing_that_has_ended(tmp_path: 
         view.close()
 
 
+def test_a_lead_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    """The whole ensemble failed with it, its members left as they were."""
+    diary = tmp_path / "diary"
+    with live.site(tmp_path, "-s", "1", "--cores", "2") as site:
+        id = submitted(site, "--cc=1-80", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
+        view = EnsembleView(site.client, parse_id(id))
+        told(site, view, 10)
+        found = of_child(site, "fluxkv ensemble lead")
+        os.kill(next(pid for pid in found if parent_of(pid) in found), signal.SIGKILL)
+        assert site.run("ensemble", "watch", id).returncode == 0
+        assert [row["index"] for row in rows(site, id)] == list(range(1, 81))
+        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 81)))
+        assert "is started again" in site.run("job", "attach", id).stderr
+        view.close()
+
+
 def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
     with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
-        id = submitted(site, "--per-node=2", "--cc=1-1000", "--output=none", "sleep", "0.1")
+        id = submitted(site, "--per-node=2", "--urgency=20", "--cc=1-1000", "--output=none", "sleep", "0.1")
         view = EnsembleView(site.client, parse_id(id))
         told(site, view, 4)
         assert site.run("cancel", id).returncode == 0
@@ -169,5 +185,13 @@ def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
         assert 0 < left < 1000
         done = site.run("ensemble", "rerun", "--unfinished", id)
         assert f"fluxkv: {left} members of {id}" in done.stderr
-        site.run("cancel", done.stdout.strip())
+        again = done.stdout.strip()
+        assert site.client.job(again).urgency == 20
+        twice = site.run("ensemble", "rerun", id)
+        assert f"ensemble {again} runs members of {id} again, and is not over" in twice.stderr
+        site.run("cancel", again)
+        site.until(lambda state: state.jobs[parse_id(again)].state == INACTIVE, "it is over, too")
+        third = site.run("ensemble", "rerun", id)
+        assert third.stdout.strip() not in ("", again), third.stderr
+        site.run("cancel", third.stdout.strip())
         view.close()
