@@ -234,13 +234,15 @@ def resumed_space(store: Store, here: Place, options: Mapping[str, Any]) -> str:
 
     Raises `Rejected` (no-instance-job, alive, ...).
     """
+    if not options.get("resume") and not (options.get("goes_on") and here.number > 1):
+        return ""
     from . import resume
     from .job_path import parse_step
 
     if options.get("resume"):
         space = resume.space_of(store, here.parent, parse_step(str(options["resume"])))
     else:
-        space = resume.space_before(store, here.job, here.number) if options.get("goes_on") and here.number > 1 else ""
+        space = resume.space_before(store, here.job, here.number)
     if space:
         resume.wait_until_handed_up(store, space)
     return space

@@ -31,6 +31,7 @@ EARLY = (b"PYTHON", b"LD_", b"LC_", b"LANG", b"MALLOC_", b"GLIBC_", b"OPENSSL_",
 LARGEST = 32 << 20  # bytes by which a launcher may have grown: what it has, its forks have as long as they live
 DEEPEST = 400  # frames of this process, which each level of instances adds to
 _PAGE = os.sysconf("SC_PAGESIZE")
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 _began: own_program.Began | None = None
 _size = 0
@@ -39,7 +40,7 @@ _size = 0
 def get_ready() -> None:
     """Called in a keeper, before it forks its daemons: what its launcher is to know of how it began."""
     global _began, _size
-    _began = own_program.began() if shown.can_show() else None
+    _began = own_program.began(_began) if shown.can_show() else None
     _size = _resident()
 
 
@@ -59,7 +60,7 @@ def fork(
     sys.stdout.flush()
     sys.stderr.flush()
     launcher = os.getpid()
-    signals = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = -1
     try:
         pid = os.fork()
@@ -119,9 +120,8 @@ def _enter(words: list[str], env: Mapping[bytes, bytes], files: Iterable[tuple[i
         os.dup2(source, number)
     close_but(-1)
     signal.set_wakeup_fd(-1)
-    for signum in signal.valid_signals():
-        with suppress(OSError):
-            signal.signal(signum, signal.SIG_DFL)
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if ARMED:
         reach("fork.unmarked")

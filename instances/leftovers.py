@@ -31,16 +31,15 @@ class LeftOvers:
 
         the attempts that have none any more, which are then forgotten here.
         """
-        me = os.getpid()
-        spare = {me, *proctree.ancestors(me), *proctree.descendants([me])}
-        found: dict[int, str] = {}
-        for pid in proctree.all_pids():
-            if pid not in spare and (key := self._key(pid)):
-                found[pid] = key
-        for root in list(found):
-            for pid in proctree.descendants([root]):
-                if pid not in spare:
-                    found.setdefault(pid, found[root])
+        found = {pid: key for pid in proctree.all_pids() if (key := self._key(pid))}
+        if found:  # nearly always there is nothing, and whose child is whose need not be asked
+            me = os.getpid()
+            spare = {me, *proctree.ancestors(me), *proctree.descendants([me])}
+            found = {pid: key for pid, key in found.items() if pid not in spare}
+            for root in list(found):
+                for pid in proctree.descendants([root]):
+                    if pid not in spare:
+                        found.setdefault(pid, found[root])
         for pid in found:
             send(pid, signal.SIGKILL)
         busy = {key for pid, key in found.items() if proctree.alive(pid)}

@@ -42,8 +42,9 @@ def is_ours() -> bool:
     return _run is not None
 
 
-def began() -> Began | None:
-    """None where this process did not begin by the script of the program, as that names its interpreter."""
+def began(before: Began | None = None) -> Began | None:
+    """None where this process did not begin by the script of the program, as that names its interpreter. before: what was so of the
+    process that this one is a fork of, when it was forked."""
     count = len(sys.orig_argv) - len(sys.argv)
     if _run is None or count < 1 or sys.orig_argv[count] != sys.argv[0]:
         return None
@@ -57,7 +58,8 @@ def began() -> Began | None:
     if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != words:
         return None
     code = [getattr(one, "__file__", None) or "" for name, one in list(sys.modules.items()) if name.startswith("fluxkv")]
-    return Began(script, words, *_run, {path: identity(path) for path in code if path})
+    known = before.code if before else {}
+    return Began(script, words, *_run, {path: known.get(path) or identity(path) for path in code if path})
 
 
 def identity(path: str | bytes) -> Identity | None:

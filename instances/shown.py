@@ -12,6 +12,7 @@ from typing import Any
 _PR_SET_MM, _MM_MAP, _MM_MAP_SIZE = 35, 14, 15
 _MAP = "12QIi"  # struct prctl_mm_map
 _kept: list[Any] = []  # the memory that is shown
+_libc: Any = None  # made once, before the forks that use it
 
 
 def can_show() -> bool:
@@ -20,8 +21,8 @@ def can_show() -> bool:
     import struct
 
     try:
-        size, none = ctypes.c_uint(0), ctypes.c_ulong(0)
-        known = ctypes.CDLL(None).prctl(_PR_SET_MM, ctypes.c_ulong(_MM_MAP_SIZE), ctypes.byref(size), none, none)
+        size = ctypes.c_uint(0)
+        known = _library().prctl(_PR_SET_MM, _MM_MAP_SIZE, ctypes.addressof(size), 0, 0)
         return known == 0 and size.value == struct.calcsize(_MAP) and len(_places()) == 10
     except (OSError, AttributeError, ValueError, IndexError):
         return False
@@ -34,20 +35,17 @@ def show(words: Sequence[bytes], environ: Mapping[bytes, bytes], name: bytes = b
     import struct
 
     text = b"".join([word + b"\0" for word in words])
-    pairs = b"".join([b"%s=%s\0" % pair for pair in environ.items()])
-    memory = ctypes.create_string_buffer(text + pairs)
+    memory = ctypes.create_string_buffer(text + b"".join([b"%s=%s\0" % pair for pair in environ.items()]))
     at = ctypes.addressof(memory)
     end = at + len(text)
     try:
-        libc = ctypes.CDLL(None)
-        libc.sbrk.restype = ctypes.c_void_p
-        libc.sbrk.argtypes = [ctypes.c_long]
+        libc = _library()
         start_code, end_code, start_stack, start_data, end_data, start_brk = _places()[:6]
-        made = struct.pack(
-            _MAP, start_code, end_code, start_data, end_data, start_brk, libc.sbrk(0), start_stack, at, end, end, end + len(pairs),
-            0, 0, -1,
-        )  # fmt: skip
-        if libc.prctl(_PR_SET_MM, ctypes.c_ulong(_MM_MAP), made, ctypes.c_ulong(len(made)), ctypes.c_ulong(0)) != 0:
+        made = ctypes.create_string_buffer(struct.pack(
+            _MAP, start_code, end_code, start_data, end_data, start_brk, libc.sbrk(0), start_stack,
+            at, end, end, at + len(memory) - 1, 0, 0, -1,
+        ))  # fmt: skip
+        if libc.prctl(_PR_SET_MM, _MM_MAP, ctypes.addressof(made), len(made) - 1, 0) != 0:
             return False
     except (OSError, AttributeError, ValueError, IndexError, struct.error):
         return False
@@ -59,6 +57,18 @@ def show(words: Sequence[bytes], environ: Mapping[bytes, bytes], name: bytes = b
         except OSError:
             pass  # only a name
     return True
+
+
+def _library() -> Any:
+    global _libc
+    if _libc is None:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+        libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_long]
+        _libc = libc
+    return _libc
 
 
 def write_over(words: Sequence[bytes], at: int) -> None:

@@ -208,7 +208,10 @@ class Spawner:
             self.outputs.done(path)
 
     def settle(self) -> None:
-        """Back to our own affinity, so that we do not compete for the last task's core."""
+        """Back to our own affinity, so that we do not compete for the last task's core; and out of its directory."""
+        if self.away:
+            os.chdir("/")
+            self.away = False
         if self.pinned:
             os.sched_setaffinity(0, self._start_affinity)
             self._affinity = self._start_affinity

@@ -389,6 +389,24 @@ def test_end_kills_a_shell_that_ignores_term_and_its_escapees(rig: Rig) -> None:
     assert not proctree.alive(pid)
 
 
+def test_a_launcher_with_nothing_to_do_does_nothing(rig: Rig) -> None:
+    """It looks once more after its last task, leaves that one's directory, and then sleeps until somebody speaks to it."""
+    rig.shell("a", "true")
+    rig.over("a")
+    status = Path(f"/proc/{rig.pid}/status")
+
+    def woken() -> int:
+        return int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+    deadline = time.monotonic() + PATIENCE_S
+    while os.readlink(f"/proc/{rig.pid}/cwd") != "/":
+        assert time.monotonic() < deadline
+        rig.events += rig.client.wait(0.01)
+    before = woken()
+    rig.events += rig.client.wait(0.5)  # nothing comes
+    assert woken() - before <= 3
+
+
 def test_end_reaches_a_stopped_task(rig: Rig) -> None:
     rig.launch(rig.attempt("a", "sleep", "1000", kill_grace_s=1000))
     rig.event("start", "a")
