@@ -162,6 +162,7 @@ def start_launcher(
     env: dict[str, str] | None = None,
     log: str = "/dev/null",
     linger_s: float | None = None,
+    batch_s: float | None = None,
     timeout_s: float = 10.0,
 ) -> int:
     """Start a launcher and wait until it listens;
@@ -172,6 +173,8 @@ def start_launcher(
     argv = [sys.executable, "-P", "-m", "fluxkv.instances.launcher", "--spool", spool, "--owner-fd", "3"]
     if linger_s is not None:
         argv += ["--linger", repr(linger_s)]
+    if batch_s is not None:
+        argv += ["--batch", repr(batch_s)]
     how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_DUP2, write, 3),

@@ -19,6 +19,7 @@ from .pace import USUAL
 from .spool import private_folder, socket_path
 from .wire import Decoder, Message, encode
 
+_MANY = 200  # events, two a job: so many wait for no others
 _MAX_BACKLOG = 32 * 1024 * 1024  # bytes an agent may leave unread before it is dropped; it asks `list` again
 
 
@@ -88,7 +89,7 @@ class Door:
         """
         if self._agent is not None:
             self._events += events
-            if last:
+            if last or len(self._events) >= _MANY:
                 self._last_sent = 0.0
         events.clear()
 

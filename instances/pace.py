@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 class Pace(NamedTuple):
     """All in seconds. In a flood an agent reports so often (`report_s`; each report is a commit, and begets one of the worker), and
-    a launcher tells its agent so often (`batch_s`); after a quiet time both speak at once. linger_s: how long a job that is placed
-    ahead waits for its seat before it is given back, to be placed elsewhere."""
+    a launcher tells its agent so often (`batch_s`: more often would only wake it); after a quiet time both speak at once, and so
+    they do where nothing is left to end, or very much has. linger_s: how long a job that is placed ahead waits for its seat before
+    it is given back, to be placed elsewhere."""
 
     report_s: float = 0.02
     batch_s: float = 0.0015
@@ -20,7 +21,7 @@ class Pace(NamedTuple):
 
 
 USUAL = Pace()
-FLOOD = Pace(0.5, 0.1, 5.0)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
+FLOOD = Pace(0.5, 0.5, 5.0)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
 
 
 def pace_of(settings: Mapping[str, Any]) -> Pace:

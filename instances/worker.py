@@ -63,7 +63,7 @@ class Worker:
         self.wait_for = 0  # the next decision needs a state of this version at least
         self.snapshot_events = state.settled  # the tail behind it may be long already: a worker before us died
         state.misread = 0
-        self.moved = 0.0  # when something came last
+        self.moved, self.quiet_s = 0.0, max(QUIET_S, 2 * getattr(policy, "ahead_s", 0.0))  # when something came last
         self.inactive: dict[int, None] = {}
         self.due = 0.0  # when to make a pass though nothing has come
         self.deadlines = Deadlines()
@@ -405,10 +405,10 @@ class Worker:
     def _when_quiet(self, now: float, outputs: list[Output]) -> None:
         """Nothing happens for a while: a snapshot now spares every reader a long tail."""
         if self._tail > max(QUIET_EVENTS, len(self.state.jobs) - self.state.count(INACTIVE)):
-            if now - self.moved >= QUIET_S:
+            if now - self.moved >= self.quiet_s:
                 self._snapshot(outputs)
             else:
-                outputs.append(WakeAt(self.moved + QUIET_S))
+                outputs.append(WakeAt(self.moved + self.quiet_s))
 
     @property
     def _tail(self) -> int:

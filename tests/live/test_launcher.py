@@ -25,17 +25,17 @@ PATIENCE_S = 20.0
 class Rig:
     """A launcher, an agent's end, and everything the agent was told."""
 
-    def __init__(self, folder: Path, linger_s: float | None = None) -> None:
+    def __init__(self, folder: Path, linger_s: float | None = None, batch_s: float | None = None) -> None:
         self.spool = str(folder / "spool")
         os.makedirs(self.spool, mode=0o700)
         self.work = str(folder)
-        self.linger_s = linger_s
+        self.linger_s, self.batch_s = linger_s, batch_s
         self.events: list[list[Any]] = []
         self.log = str(folder / "launcher.log")
         self.boot()
 
     def boot(self) -> None:
-        self.pid = start_launcher(self.spool, log=self.log, linger_s=self.linger_s)
+        self.pid = start_launcher(self.spool, log=self.log, linger_s=self.linger_s, batch_s=self.batch_s)
         self.connect()
 
     def connect(self) -> None:
@@ -476,6 +476,20 @@ def test_recall_and_end_give_back_queued_ones(rig: Rig) -> None:
     rig.client.send(["eof", "a"])
     rig.until(lambda e: e[0] in ("over", "unstarted") and "d" in e[1], "d started or, when slow, given back")
     assert not any(e[0] == "start" and e[1] in "bc" for e in rig.events)
+
+
+def test_ends_of_a_flood_are_told_together_but_the_last_and_very_many_at_once(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, batch_s=1000.0)
+    for key in "ab":  # each is the last: nothing else is there to end
+        rig.shell(key, "true")
+        rig.over(key)
+    rig.launch(rig.attempt("long", "cat", stdin="fifo"), rig.attempt("c", "true"))
+    rig.launch(*[rig.attempt(f"many{number}", "true", group=f"g{number}") for number in range(100)])
+    rig.over("c")  # of two hundred events none waits any more
+    rig.client.send(["eof", "long"])
+    rig.over("long")
+    assert {event[1] for event in rig.events if event[0] == "over"} >= {f"many{number}" for number in range(100)}
+    assert rig.leave() == 0
 
 
 def test_queued_ones_do_not_linger(tmp_path: Path) -> None:
