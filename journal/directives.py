@@ -20,12 +20,18 @@ _SENTINEL = re.compile(r"([^\w\n]*)(flux|FLUX):")
 _HINT = "write directives as lines like '#FLUX: -N4 --queue=batch', all of them above the script's first command"
 
 
-def _fault(line: int, why: str) -> Rejected:
+def fault(line: int, why: str) -> Rejected:
+    """What is said of a directive that cannot be (code bad-directive)."""
     return Rejected(f"bad directive in line {line}: {why}", code="bad-directive", hint=_HINT)
 
 
 def parse_directives(script: str | bytes) -> list[str]:
-    """The words of all directives of a script, as a shell would split them, e.g. ["-N4", "--queue=batch"].
+    """The words of all directives of a script, as a shell would split them, e.g. ["-N4", "--queue=batch"]. Raises as `placed_words`."""
+    return [word for _, word in placed_words(script)]
+
+
+def placed_words(script: str | bytes) -> list[tuple[int, str]]:
+    """The same words, each with the number of the line in which its directive begins.
 
     The first line that matches sets the sentinel (what stands before `flux:`, and the tag's case). Directives end at
     the first line that is not blank and does not begin with that prefix. Raises `Rejected` (code bad-directive) for a
@@ -33,18 +39,18 @@ def parse_directives(script: str | bytes) -> list[str]:
     """
     text = script.decode("utf-8", "surrogateescape") if isinstance(script, bytes) else script
     if not isinstance(text, str):
-        raise _fault(1, f"{shown(text)} is no script")
+        raise fault(1, f"{shown(text)} is no script")
     if len(text) > MAX_TEXT:
-        raise _fault(1, f"the script is longer than {MAX_TEXT} characters")
-    words: list[str] = []
+        raise fault(1, f"the script is longer than {MAX_TEXT} characters")
+    words: list[tuple[int, str]] = []
     lines = _directives(text)
     for number, line in lines:
         stripped = line.strip()
         if stripped and stripped[0] not in "-#":
-            raise _fault(number, f"{shown(stripped, 40)} is not an option")
-        words += _split(number, line, lines)
+            raise fault(number, f"{shown(stripped, 40)} is not an option")
+        words += [(number, word) for word in _split(number, line, lines)]
         if len(words) > MAX_WORDS:
-            raise _fault(number, f"more than {MAX_WORDS} words")
+            raise fault(number, f"more than {MAX_WORDS} words")
     return words
 
 
@@ -65,8 +71,8 @@ def _directives(text: str) -> Iterator[tuple[int, str]]:
         stops = bool(line.strip()) and not line.startswith(prefix)
         if found is not None and (found[0] == sentinel or line[found.end() :].lstrip()[:1] == "-"):
             if ended:
-                raise _fault(number, "it stands below the script's first command, where directives have ended")
-            raise _fault(number, f"all directives begin alike, with {shown(sentinel)} as the first one")
+                raise fault(number, "it stands below the script's first command, where directives have ended")
+            raise fault(number, f"all directives begin alike, with {shown(sentinel)} as the first one")
         ended = ended or stops
 
 
@@ -94,14 +100,14 @@ def _split(number: int, line: str, following: Iterator[tuple[int, str]]) -> list
                 at = close + 3
                 continue
             if line[at + 3 :].strip():
-                raise _fault(number, f"{mark} does not close")
+                raise fault(number, f"{mark} does not close")
             word.append(_block(number, mark, following))
             break
         if char in "\"'":
             at = _quoted(number, line, at, word)
         elif char == "\\":
             if at + 1 >= len(line):
-                raise _fault(number, "nothing follows its last backslash")
+                raise fault(number, "nothing follows its last backslash")
             word.append(line[at + 1])
             at += 2
         else:
@@ -123,7 +129,7 @@ def _quoted(number: int, line: str, at: int, word: list[str]) -> int:
             at += 1
         at += 1
     if at >= len(line):
-        raise _fault(number, f"{quote} does not close")
+        raise fault(number, f"{quote} does not close")
     word.append(line[begin:at])
     return at + 1
 
@@ -136,4 +142,4 @@ def _block(number: int, mark: str, following: Iterator[tuple[int, str]]) -> str:
             held.append(line.rstrip()[: -len(mark)])
             return dedent("\n".join(held))
         held.append(line)
-    raise _fault(number, f"{mark} does not close at the end of a directive")
+    raise fault(number, f"{mark} does not close at the end of a directive")

@@ -7,6 +7,7 @@ are options that stand before those of the command line, which win.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -44,33 +45,63 @@ class BatchCommand(ChildCommand):
         if ctx.params["resume"] and not ctx.params["words"]:  # the instance has its jobs already
             return super().invoke(ctx)
         name, script = (wrapped if ctx.params["wrap"] else read_script)(ctx.params["words"])
-        words = [*self.directives(ctx, name, script), *typed]
-        with ctx if words == typed else self.make_context(str(ctx.info_name), words, ctx.parent) as whole:
-            whole.params["script"] = script
-            return super().invoke(whole)
+        placed = self.directives(ctx, name, script)
+        if not placed:
+            ctx.params["script"] = script
+            return super().invoke(ctx)
+        try:
+            with self.make_context(str(ctx.info_name), [*(word for _, word in placed), *typed], ctx.parent) as whole:
+                whole.params["script"] = script
+                return super().invoke(whole)
+        except click.UsageError as error:
+            line = 0 if self.line_of(error, [(0, word) for word in typed]) is not None else self.line_of(error, placed)
+            if not line:  # it is the command line's
+                raise
+            raise in_line(name, line, error) from None
 
-    def directives(self, ctx: click.Context, name: str, script: bytes) -> list[str]:
-        """The options in a script, each of them one that this command has. Raises `Rejected` (code bad-directive)."""
-        from ..journal.directives import parse_directives
+    def directives(self, ctx: click.Context, name: str, script: bytes) -> list[tuple[int, str]]:
+        """The options in a script with their lines, each of them one that this command has. Raises `Rejected` (bad-directive)."""
+        from ..journal.directives import fault, placed_words
 
         try:
-            words = parse_directives(script)
+            placed = placed_words(script)
         except Rejected as error:
             raise Rejected(f"{name}: {error}", code=error.code, hint=error.hint) from None
-        if not words:
+        if not placed:
             return []
         try:
             probe = click.Context(self, info_name=ctx.info_name, parent=ctx.parent)
-            found, _, _ = self.make_parser(probe).parse_args(["--dump=" if word == "--dump" else word for word in words])
+            words = ["--dump=" if word == "--dump" else word for _, word in placed]
+            found, _, _ = self.make_parser(probe).parse_args(words)
         except click.UsageError as error:
-            raise Rejected(f"{name}: its directives: {error.format_message()}", code="bad-directive") from None
+            raise in_line(name, self.line_of(error, placed) or placed[0][0], error) from None
         over = found.get("words")
         if isinstance(over, tuple) and over:
+            line = next(line for line, word in placed if word == over[0])
             raise Rejected(
-                f"{name}: its directives: {over[0]!r} is no option", code="bad-directive",
+                f"{name}: {fault(line, f'{over[0]!r} is no option')}", code="bad-directive",
                 hint="arguments of a script are given on the command line, behind its name",
             )  # fmt: skip
-        return words
+        if found.get("wrap"):
+            line = next(line for line, word in placed if word == "--wrap")
+            raise Rejected(f"{name}: {fault(line, '--wrap makes a script of a command, and this is one')}", code="bad-directive")
+        return placed
+
+    def line_of(self, error: click.UsageError, placed: list[tuple[int, str]]) -> int | None:
+        """The last line that has the option an error is about; None if none has."""
+        param = getattr(error, "param", None)
+        about = param.opts if param is not None else getattr(error, "option_name", None) or getattr(error, "param_hint", None) or ""
+        asked = set(re.findall(r"--?[\w-]+", about if isinstance(about, str) else " ".join(about)))
+        names = asked.union(*({*one.opts} for one in self.params if asked.intersection(one.opts)))
+        found = [line for line, word in placed if word.partition("=")[0] in names or (word[:2] in names and word[1] != "-")]
+        return found[-1] if found else None
+
+
+def in_line(name: str, line: int, error: click.UsageError) -> Rejected:
+    """What the option parser says, of a directive."""
+    from ..journal.directives import fault
+
+    return Rejected(f"{name}: {fault(line, error.format_message().removesuffix('.'))}", code="bad-directive")
 
 
 def read_script(words: tuple[str, ...]) -> tuple[str, bytes]:

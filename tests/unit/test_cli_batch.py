@@ -147,12 +147,21 @@ def test_what_batch_refuses(words: list[str], text: str, script: str) -> None:
         ("# flux: -n x", "not a number"),
         ("# flux: -n2\ntrue\n# flux: -n3", "line 4"),
         ("# flux: --wrap='", "does not close"),
+        ("# flux: -n2\n# flux: -N two", "bad directive in line 3: Invalid value for '--nodes'"),
+        ("# flux: -n2\n# flux: -t", "bad directive in line 3: Option '-t' requires"),
+        ("# flux: -n2\n# flux: --kvs=other", "bad directive in line 3: Invalid value for '--kvs'"),
+        ("# flux: --conf=queue.policy=nosuch", "bad directive in line 2: Invalid value for '--conf'"),
+        ("# flux: -n2\n# flux: --wrap", "bad directive in line 3: --wrap makes"),
     ],
 )
 def test_directives_that_are_wrong(line: str, text: str) -> None:
     error = call(batch, stdin=f"#!/bin/sh\n{line}\ntrue\n").exception
     assert isinstance(error, click.ClickException | Rejected)
     assert text in (error.format_message() if isinstance(error, click.ClickException) else str(error))
+
+
+def test_what_is_wrong_with_the_command_line_is_not_the_script_s(script: str) -> None:
+    assert isinstance(call(batch, "-n", "x", script).exception, click.BadParameter)  # the script has -n, too
 
 
 def test_no_script() -> None:
