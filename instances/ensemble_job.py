@@ -41,7 +41,10 @@ def nodes_for(state: State, request: Request, asked: int | None, requires: str =
     for. requires, queue: of the ensemble. Raises `Rejected` where no node can."""
     fit = _fit(state, request)
     if not fit:
-        needs = f"{request.cores} core{'s' if request.cores > 1 else ''}" + (f", {request.gpus} GPUs" if request.gpus else "")
+        needs = ", ".join(
+            f"{number} {what}{'s' if number > 1 else ''}"
+            for number, what in ((request.cores, "core"), (request.gpus, "GPU")) if number
+        )  # fmt: skip
         part = f", in one of {request.per_node} parts of a node" if request.per_node > 1 else ""
         raise Rejected(
             f"no node can run a member, which needs {needs}{part}", code="unsatisfiable",

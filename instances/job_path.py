@@ -117,7 +117,7 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
     if alive and said and (not job.holds or step.number not in (0, job.number)):
         raise Rejected(
             f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
-            hint=f"fluxkv batch --resume {step} goes on with it; fluxkv batch or alloc makes a new one",
+            hint=f"fluxkv {typed_at(space)}batch --resume {step} goes on with it; fluxkv batch or alloc makes a new one",
         )  # fmt: skip
     number = step.number or (job.number if job.holds else told or job.number)
     other = bool(said) and (not told or made <= number <= told)  # it went on with another job's, or an earlier attempt's
@@ -125,8 +125,13 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
         journal.store, uri, said if other else child_namespace(space, job.id, number), over=not job.holds or number < job.number
     )
     if found is None or not (number == told or other or _is_there(found)):
-        raise _no_instance(job, number, told, where, journal)
+        raise _no_instance(job, number, told, space, journal)
     return found
+
+
+def typed_at(space: str) -> str:
+    """What stands before a command that is about the instance with this namespace."""
+    return "" if space == "/" else f"--instance {space} "
 
 
 def wait_for_instance(uri: str, path: JobPath, follow: Callable[[Journal, State], Iterator[State]]) -> str:
@@ -179,27 +184,28 @@ def _is_there(uri: str) -> bool:
         other.close()
 
 
-def _no_instance(job: Job, number: int, told: int, where: str, journal: Journal) -> Rejected | Unavailable:
-    """Why there is no instance, and what to do."""
+def _no_instance(job: Job, number: int, told: int, space: str, journal: Journal) -> Rejected | Unavailable:
+    """Why there is no instance, and what to do. space: the namespace of the one that has the job."""
     from ..journal.job import INACTIVE, NEW, PENDING
 
-    id = f58(job.id)
+    id, at = f58(job.id), typed_at(space)
+    where = "" if space == "/" else f" in {space}"
     if told and number != told:
         hint = f"{id}.{told}/ is the instance that attempt {told} was"
         if job.state == INACTIVE or number < job.number:
             return Rejected(f"attempt {number} of job {id}{where} made no instance", code="no-instance-job", hint=hint)
         return Unavailable(f"job {id}{where}: its attempt {number} has made no instance yet", code="not-started", hint=hint)
     if job.state & (PENDING | NEW):
-        hint = f"fluxkv explain {id} says why; fluxkv uri --wait {id} waits for it"
+        hint = f"fluxkv {at}explain {id} says why; fluxkv {at}uri --wait {id} waits for it"
         return Unavailable(f"job {id}{where} has not started yet: it is no instance so far", code="not-started", hint=hint)
     if is_start(command_of(job, journal)):
         if job.state == INACTIVE:
             return Rejected(
                 f"job {id}{where} ended before its instance was made", code="no-instance-job",
-                hint=f"fluxkv explain {id} says how it ended",
+                hint=f"fluxkv {at}explain {id} says how it ended",
             )  # fmt: skip
         return Unavailable(
-            f"job {id}{where} has made no instance yet", code="not-started", hint=f"fluxkv uri --wait {id} waits for it"
+            f"job {id}{where} has made no instance yet", code="not-started", hint=f"fluxkv {at}uri --wait {id} waits for it"
         )
     return Rejected(
         f"job {id}{where} ({job.name}) is no instance", code="no-instance-job",

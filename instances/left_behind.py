@@ -43,10 +43,9 @@ def way_on(store: Store) -> str:
 def way_on_with(job: Job, journal: Journal) -> str:
     """The same of a job that was an instance, and is over: an ensemble's members are submitted again. journal: that has the job."""
     from ..journal.ids import f58
-    from .job_path import command_of
+    from .job_path import command_of, typed_at
 
-    space = journal.store.namespace
-    where = "" if space == "/" else f"--instance {space} "
+    where = typed_at(journal.store.namespace)
     if command_of(job, journal)[2:4] == ["fluxkv", "ensemble"]:
         return f"fluxkv {where}ensemble rerun {f58(job.id)} submits again what did not run to an end"
     return f"fluxkv {where}batch --resume {f58(job.id)} goes on with it"

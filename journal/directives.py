@@ -26,7 +26,10 @@ def fault(line: int, why: str) -> Rejected:
 
 
 def parse_directives(script: str | bytes) -> list[str]:
-    """The words of all directives of a script, as a shell would split them, e.g. ["-N4", "--queue=batch"]. Raises as `placed_words`."""
+    """The words of all directives of a script, as a shell would split them, e.g. ["-N4", "--queue=batch"].
+
+    Raises as `placed_words`.
+    """
     return [word for _, word in placed_words(script)]
 
 

@@ -190,7 +190,7 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
 
 @click.command(cls=ChildCommand, context_settings=SETTINGS)
 @child_options("[COMMAND [ARGS]...]")
-@click.option("--bg", is_flag=True, help="Run nothing in it; print the id and return when it can be used.")
+@click.option("--bg", is_flag=True, help="Print its id and return when it can be used; without a COMMAND it stays.")
 @click.option("-v", "--verbose", is_flag=True, help="Say the job's id and its events on stderr.")
 def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verbose: bool, **values: Any) -> int:
     """Get resources, and run a command or a shell in a new instance on them; exit with its code.
@@ -203,11 +203,10 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
       fluxkv alloc -N2 -t 1h                        a shell with two nodes
       fluxkv alloc -n8 ./sims.sh                    one command
       fluxkv alloc -n4 --bg                         stays until its time is up, or: fluxkv cancel ID
+      fluxkv alloc -n4 --bg ./serve.sh              as long as this runs
       fluxkv alloc -n4 --conf=queue.policy=easy
       fluxkv alloc --resume ƒ3kQ                    a shell in the instance that ended job was, on what it had
     """
-    if bg and words:
-        raise click.UsageError("--bg takes no command: submit jobs to the instance afterwards")
     values["before"] = before(uri, values)
     if values["job_name"] is None and not values["before"]:
         values["job_name"] = os.path.basename(words[0]) if words else "alloc"
@@ -221,7 +220,7 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
     if terminal:
         values["setopt"] = (f"{INTERACTIVE}=1", *values["setopt"])
     values["blobs"] = None if dry_run else {}
-    piece = _piece(values, child_jobspec(values, words, ["--stay"] if bg else []))
+    piece = _piece(values, child_jobspec(values, words, ["--stay"] if bg and not words else []))
     if dry_run:
         print_jobspec(piece)
         return 0

@@ -59,6 +59,8 @@ def request_of(values: Mapping[str, Any], words: tuple[str, ...]) -> Request:
     member.update(requires=(), dependency=(), blobs=blobs, urgency="16")
     if not words:
         raise click.UsageError("no command to run: name one, e.g. ./simulate {cc}, after the options")
+    if values["cc"] and values["sep"] and any(word.rstrip("+") in (":::", "::::") for word in words):
+        raise click.UsageError("--cc and inputs behind ::: both name the members: give one of them")
     filler = Filler(values["define"])
     lists = None if values["cc"] else split_lists(words, separator(values["sep"]))
     varies = filler.varies if lists else _has_number

@@ -54,7 +54,7 @@ def follow(view: EnsembleView, timeout: float | None) -> int:
     if seen is None or seen.result is None:
         return 1
     if told > TOLD:
-        say(f"fluxkv: {told - TOLD} more failed; fluxkv ensemble results --failed {f58(view.id)} lists them")
+        say(f"fluxkv: {told - TOLD:,} more failed; fluxkv ensemble results --failed {f58(view.id)} lists them")
     return _judged(view, seen)
 
 
@@ -64,7 +64,7 @@ def _judged(view: EnsembleView, seen: Seen) -> int:
     if result is not None and result.exception is not None:
         say(f"{name}: exception: type={result.exception[0]} note={result.exception[1]}")
     if missing := view.total - seen.counts.done:
-        many = f"{missing} members" if missing > 1 else "1 member"
+        many = f"{missing:,} members" if missing > 1 else "1 member"
         say(f"{name}: {many} did not run to an end; fluxkv ensemble rerun {name} submits them again")
     code = seen.counts.worst or (result.returncode if result is not None else 1)
     return code or (1 if missing else 0)
@@ -153,7 +153,8 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
             not_again[position] = 1
     indices = _runs(view.indices, gaps(not_again))
     if not indices:
-        say(f"fluxkv: no member of {f58(view.id)} is to be run again")
+        left = "" if unfinished or all(ended) else f"; those that did not run to an end: fluxkv ensemble rerun {f58(view.id)}"
+        say(f"fluxkv: no member of {f58(view.id)} is to be run again{left}")
         return 0
     key = _key_of_next(view, indices)
     blobs: dict[str, bytes] = {}
@@ -165,7 +166,7 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     urgency = view.job.urgency or view.job.urgency_before  # of one that was held when it was cancelled
     (id,) = view.instance.submitter.submit([(made, request.env)], urgency, 0, [key])
     number = len(Indices(indices))
-    say(f"fluxkv: {number} member{'s' if number > 1 else ''} of {f58(view.id)}")
+    say(f"fluxkv: {number:,} member{'s' if number > 1 else ''} of {f58(view.id)}")
     return id
 
 

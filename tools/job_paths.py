@@ -70,9 +70,16 @@ def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
 
 def from_here(hint: str) -> str:
     """A hint of a command that acted on another instance than the one it was typed in, as it is to be typed there."""
-    if not _way:
+    if not _way or not _way[-1]:
         return hint
-    return re.sub(rf"\bfluxkv ({_OF_JOBS})\b", lambda found: f"fluxkv --instance {_way[-1]} {found[1]}", hint)
+    to = _way[-1] if _way[-1] == "--parent" else f"--instance {_way[-1]}"
+    return re.sub(rf"\bfluxkv ({_OF_JOBS})\b", lambda found: f"fluxkv {to} {found[1]}", hint)
+
+
+def outwards() -> None:
+    """The command goes on to the instance around the one that it was typed for: hints are about that."""
+    here = _way[-1] if _way else ""
+    _way.append((here.rpartition("/")[0] or here[: here.startswith("/")]) if here else "--parent")
 
 
 def _plain(context: click.Context, given: dict[str, Any]) -> tuple[dict[str, Any], JobPath | None]:

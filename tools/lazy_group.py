@@ -43,6 +43,7 @@ class LazyCommands(SuggestingGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)]
+        shown = self.list_commands(ctx)
+        rows = [(name, self.commands[name].get_short_help_str(80)) for name in shown if name in self.commands]
         with formatter.section("Commands"):
-            formatter.write_dl(sorted([*rows, *((name, found[2]) for name, found in self.more.items())]))
+            formatter.write_dl(sorted([*rows, *((name, found[2]) for name, found in self.more.items() if name in shown)]))

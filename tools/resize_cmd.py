@@ -10,6 +10,7 @@ import click
 from ..journal.event_check import WAYS
 from ..journal.ids import f58, parse_id
 from ..kvs.errors import Unavailable
+from .job_paths import outwards
 from .reading import uri_option
 from .render import say
 from .target import open_journal
@@ -60,7 +61,11 @@ def resize(
     asked, terms = parse_resize(words[-1]), terms_of(grace, jobs, message)
     uri = find_uri(uri)
     ours = len(words) == 1
-    uri, id = ourselves(uri) if ours else (uri, parse_id(words[0]))
+    if ours:
+        uri, id = ourselves(uri)
+        outwards()
+    else:
+        id = parse_id(words[0])
     with open_journal(uri) as journal:
         resizing = Resizing(journal, uri, id, inside=ours).ask(asked, terms, nodes or "", at_once=no_wait)
         return _tell(resizing, wait=wait)

@@ -329,6 +329,18 @@ def stop(uri: str | None, state_dir: str | None, timeout: str) -> None:
     starting.stop(find_directory(state_dir, uri), parse_duration(timeout))
 
 
+def _way_up(directory: Any) -> str:
+    """What brings an instance up that does not run: one that is a job is gone on with by another job."""
+    from ..instances.job_path import typed_at
+    from ..kvs.uri import parse_uri
+
+    settings = directory.read()
+    around = parse_uri(str(settings.get("uri", ""))).namespace.rpartition("/")[0]
+    if not settings.get("job"):
+        return f"fluxkv start --detach --state-dir {directory.path}"
+    return f"fluxkv {typed_at(around or '/')}batch --resume {settings['job']} goes on with it"
+
+
 @click.command()
 @click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")
 @click.option("--state-dir", type=click.Path(), metavar="DIR", help="The instance's state directory.")
@@ -349,6 +361,6 @@ def restart(uri: str | None, state_dir: str | None, timeout: str) -> None:
         raise Rejected(
             f"{directory.path}: the instance is not running",
             code="not-running",
-            hint=f"fluxkv start --detach --state-dir {directory.path}",
+            hint=_way_up(directory),
         )
     starting.restart(directory, pid, parse_duration(timeout))

@@ -42,6 +42,7 @@ class Session:
         }  # fmt: skip
         if self._ours:
             found[signal.SIGINT] = self._interrupted
+            found[signal.SIGQUIT] = lambda: self._closed(signal.SIGQUIT)
         return found
 
     def __enter__(self) -> Session:

@@ -186,14 +186,15 @@ def test_a_shell_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
-    """Whether the job runs or waits; Ctrl-C cancels one that waits."""
+    """Whether the job runs or waits; Ctrl-C, or Ctrl-backslash, cancels one that waits."""
     with live.site(tmp_path, "--cores", "1") as site:
         screen = Screen(site, "alloc", "-n1", "sh", "-c", "echo up; exec sleep 1000")
         screen.until("up")
-        waiting = Screen(site, "alloc", "-n1")
-        waiting.until("Ctrl-C cancels it")
-        waiting.type("\x03")
-        assert waiting.code() == 128 + signal.SIGINT
+        for key, signum in (("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)):
+            waiting = Screen(site, "alloc", "-n1")
+            waiting.until("Ctrl-C cancels it")
+            waiting.type(key)
+            assert waiting.code() == 128 + signum
         waiting = Screen(site, "alloc", "-n1")
         waiting.until("Ctrl-C cancels it")
         for one in (waiting, screen):
@@ -202,7 +203,8 @@ def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
         state = site.until(lambda s: all(job.t_inactive for job in s.jobs.values()), "all are over")
         closed = ["cancel", "its terminal was closed"]
         ends = [list(job.exception) for _, job in sorted(state.jobs.items())]
-        assert ends == [closed, ["cancel", "interrupted by ctrl-C"], closed]
+        quitted = ["cancel", "its terminal's program was ended"]
+        assert ends == [closed, ["cancel", "interrupted by ctrl-C"], quitted, closed]
         assert not left_inside(site)
         assert not [key for key in site.ask("KEYS", "*") if b":input:" in key]
 

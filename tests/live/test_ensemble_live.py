@@ -91,6 +91,7 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         commits = site.client.store.meta().version - version
         assert commits < 25, f"this instance has {commits} commits for an ensemble of 120"
 
+        assert site.run("ensemble", "rerun", "--unfinished", id).stderr == f"fluxkv: no member of {id} is to be run again\n"
         (tmp_path / "mended").touch()
         diary.unlink()
         done = site.run("ensemble", "rerun", "--failed", "--follow", id)

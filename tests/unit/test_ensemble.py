@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Corrupt, Rejected
-from fluxkv.tools.ensemble_cmd import submit
+from fluxkv.tools.ensemble_cmd import ensemble, submit
 from fluxkv.tools.ensemble_request import cutter, request_of
 
 # -- members --------------------------------------------------------------------------------------------------------
@@ -191,11 +192,18 @@ def test_inputs_fill_a_member_as_bulksubmit_fills_a_job() -> None:
     (("echo", "{.p}", ":::", "a"), "no part"),
     (("echo", ":::"), "no input"),
     (("--per-node=0", "--cc=1", "true"), "--per-node"),
+    (("--cc=1-3", "true", ":::", "a"), "both name the members"),
 ])  # fmt: skip
 def test_what_cannot_be_is_said_before_there_is_a_job(words: tuple[str, ...], told: str) -> None:
     with pytest.raises(click.UsageError) as caught:
         asked(*words)
     assert told in caught.value.format_message()
+
+
+def test_help_lists_what_is_for_people() -> None:
+    shown = CliRunner().invoke(ensemble, ["--help"]).stdout
+    assert "rerun" in shown
+    assert "feed" not in shown
 
 
 def test_one_bad_input_among_many_is_said_before_there_is_a_job() -> None:
