@@ -211,7 +211,7 @@ class Archiver:
             self.done.kept_why = "there is no snapshot as new as that"
         while first <= last:
             step = min(last, first + TRIM_STEP - 1)
-            tail = self._compared(first, step)
+            tail = self.compared(first, step)
             self._hold()
             meta = self.store.trim_journal(self.journal.meta.uid, self.journal.meta.epoch, tail.id, self.done.url)
             self.done.trimmed = (self.done.trimmed[0] if self.done.trimmed else first, step)
@@ -228,7 +228,7 @@ class Archiver:
             state = self.journal.snapshot()
         return state.version if state is not None else 0
 
-    def _compared(self, first: int, last: int) -> Entry:
+    def compared(self, first: int, last: int) -> Entry:
         """The last of these entries, once the archive was read anew and has all of them as the server has them."""
         found = self.store.read(first - 1, last - first + 1)
         here = {entry.version: entry for entry in found if entry.version <= last}

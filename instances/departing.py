@@ -17,6 +17,7 @@ from typing import Any
 
 from ..kvs import bundle
 from ..kvs.bundle import Space
+from ..kvs.epochs import belongs
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
@@ -25,6 +26,7 @@ from ..kvs.port_arrival import Inside
 from ..kvs.uri import public, with_namespace
 from . import away
 from .handover import version_in
+from .long_history import cut, is_long, take_along
 from .whereabouts import beside
 
 LEASE = "children"
@@ -168,34 +170,32 @@ class Departing:
                 self._write(name, around)
 
     def _write(self, name: str, around: Store) -> None:
-        spaces = [self._read(one) for one in (name, *self._below[name])]
         self.done.written.append(name)
         if self.dry_run:
             return
-        data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
+        spaces = [self._read(one) for one in (name, *self._below[name])]
         file = away.file_of(around.meta(), name.rpartition("/")[2])
         spaces += self._known_before(file, spaces)
+        data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
         self.depot.put(file, data)
         if self.depot.get(file) != data:
             raise Corrupt(
                 f"the archive {self.depot.url} has not kept {file} as it was written: nothing was removed", code="bad-archive"
             )
         self.done.size += len(data)
-        self._reach("away.written")
+        if ARMED:
+            reach("away.written", Unavailable)
         away.note_place(around, self.depot.url)
-        self._reach("away.noted")
+        if ARMED:
+            reach("away.noted", Unavailable)
         for one in reversed(spaces):
             with closing(beside(self.store, one.namespace)) as there:
                 if one.namespace in self._inside and not there.leave(one.meta.uid, one.tip, "mark"):
                     self.done.held[name] = f"{one.namespace} goes on"
                     return
-        self._reach("away.marked")
-        self.done.waiting.append(name)
-
-    @staticmethod
-    def _reach(point: str) -> None:
         if ARMED:
-            reach(point, Unavailable)
+            reach("away.marked", Unavailable)
+        self.done.waiting.append(name)
 
     def _known_before(self, file: str, spaces: list[Space]) -> list[Space]:
         """What the archive has under this name and the server has no more. A file that is no earlier part of the same history stays
@@ -215,17 +215,17 @@ class Departing:
         return []
 
     def _read(self, name: str) -> Space:
-        """All that the server has of one. Raises `Corrupt` where it is not whole."""
+        """All that the server has of one, but for the beginning of what is long. Raises `Corrupt` where it is not whole."""
         keys = Keys(name)
         with closing(beside(self.store, name)) as there:
             meta = there.meta()._replace(leaving=0, back=0, room=0)
+            meta, snapshot = self._without_beginning(there, keys, take_along(there, meta, self.depot))
             entries, after = [], meta.first - 1
             while some := there.read(after, READ):
                 entries += some
                 after = some[-1].version
-            first = meta.first - 1
-            if after != meta.version or len(entries) != meta.version - first:
-                raise Corrupt(f"{name}: entries are missing between versions {first + 1} and {meta.version}", code="version-gap")
+            if after != meta.version or len(entries) != meta.version - meta.first + 1:
+                raise Corrupt(f"{name}: entries are missing between versions {meta.first} and {meta.version}", code="version-gap")
             there.idle_blobs(float("inf"))  # notes those of a program that did not
             names = there.idle_blobs(float("inf"))
             blobs = {}
@@ -236,12 +236,19 @@ class Departing:
             guards = dict[str, str]()
             for rows in there.guards():
                 guards.update(rows)
-            found = there.load_snapshot()
-            version = version_in(found[0]) if found is not None else 0
-            return Space(
-                name, meta, entries, blobs, {key: _messages(there, key) for key in streams}, guards,
-                (version, *found) if found is not None and version else None,
-            )  # fmt: skip
+            return Space(name, meta, entries, blobs, {key: _messages(there, key) for key in streams}, guards, snapshot)
+
+    def _without_beginning(self, there: Store, keys: Keys, meta: Meta) -> tuple[Meta, tuple[int, bytes, list[bytes]] | None]:
+        """(meta, snapshot) as the file has them: of a long history what is old is in an archive beside it."""
+        if is_long(there, keys, meta):
+            try:
+                return cut(there, meta, self.depot)
+            except Unavailable as error:
+                if error.code != "pruned":
+                    raise
+        found = there.load_snapshot()
+        version = version_in(found[0]) if found is not None else 0
+        return meta, (version, *found) if found is not None and version else None
 
     def _go(self, name: str, around: Store) -> None:
         """Out of the server, after the file was read once more."""
@@ -258,15 +265,17 @@ class Departing:
         if self.dry_run:
             self.done.gone.append(name)
             return
-        for one in reversed(here):
-            uid, tip = head.spaces[one]
-            with closing(beside(self.store, one)) as there:
-                if not there.leave(uid, tip, "go", self._inside[one].keys, self.grace_s):
-                    self.done.waiting.append(name)
-                    return
-            if one != name:
-                self._reach("away.inside")
-        self.done.gone.append(name)
+        if not all(self._drop(one, head) for one in reversed(here[1:])):
+            self.done.waiting.append(name)
+            return
+        if ARMED:
+            reach("away.inside", Unavailable)
+        (self.done.gone if self._drop(name, head) else self.done.waiting).append(name)
+
+    def _drop(self, name: str, head: bundle.Head) -> bool:
+        """One of those in a file out of the server; False if it goes on, or is marked too lately."""
+        with closing(beside(self.store, name)) as there:
+            return there.leave(*head.spaces[name], "go", self._inside[name].keys, self.grace_s)
 
     def _file(self, name: str, around: Store) -> tuple[bundle.Head, str]:
         """What the archive has of it, all read and checked. Raises `Unavailable` where it has nothing."""
@@ -299,10 +308,11 @@ def _continues(now: Space, before: Space) -> bool:
     """Whether a history has all of another."""
     if not before.entries:
         return now.meta.archive_uid == before.meta.archive_uid
-    first = now.entries[0].version if now.entries else now.meta.version + 1
     last = before.entries[-1]
-    at = last.version - first
-    return 0 <= at < len(now.entries) and now.entries[at] == last
+    if last.version < now.meta.first:  # its beginning is in an archive, which would have set a lost branch aside
+        return belongs(now.meta.epochs, now.meta.version, last.version, last.epoch)
+    at = last.version - now.meta.first
+    return at < len(now.entries) and now.entries[at] == last
 
 
 def tell(say: Callable[[str, str], None], done: Done) -> None:

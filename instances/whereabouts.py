@@ -124,7 +124,7 @@ def is_made(store: Store, namespace: str) -> bool:
     """Whether there is, or was, an instance in a namespace, wherever its journal is. store: of the instance around it."""
     found = _beside(store, namespace)
     if found is None or isinstance(found, Door):
-        return found is not None
+        return found is not None or away.find(store, namespace) is not None
     try:
         return bool(found.meta().version)
     finally:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 import live
 import pytest
 
-from fluxkv.instances.departing import Departing
+from fluxkv.instances.away import bring_back
+from fluxkv.instances.departing import LEASE, Departing
 from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.failpoints import VARIABLE
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.redis_store import open_store
 
@@ -75,3 +80,45 @@ def test_what_left_the_server_answers_as_before_and_is_gone_on_with(site: live.S
         assert site.run("job", "wait", again).returncode == 0
         assert ids(site, "--instance", again).keys() == {*names, "true"}
         assert site.run("--instance", f"{again}/{names['batch']}", "jobs", "-a").returncode == 0
+
+
+LEAVE = """
+import sys
+from fluxkv.instances.departing import Departing
+from fluxkv.kvs.redis_store import open_store
+store = open_store(sys.argv[1])
+for _ in range(2):
+    print(Departing(store, sys.argv[2], sys.argv[1], 0.0, grace_s=0.0).run().failed)
+"""
+BACK = """
+import sys
+from fluxkv.instances.away import bring_back
+from fluxkv.kvs.redis_store import open_store
+bring_back(open_store(sys.argv[1]), sys.argv[3])
+"""
+
+
+def test_killed_at_each_place_it_is_found_and_gone_on_with(site: live.Site, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(SCRIPT)
+    top = site.run("batch", "--output=none", "-n1", str(script)).stdout.strip()
+    assert site.run("job", "wait", top).returncode == 0
+    look = ("jobs", "-a", "-R", "-n", "-o", "{id} {status} {returncode}")
+    before = said(site, *look)
+
+    def killed(program: str, point: str) -> None:
+        env = site.env | {VARIABLE: f"{point}:kill"}
+        done = subprocess.run([sys.executable, "-c", program, site.uri, site.dir.join("archive"), f"/{top}"], env=env, check=False)
+        assert done.returncode == -signal.SIGKILL, point
+        store.delete(Keys("/").named_lease(LEASE))
+        assert said(site, *look) == before, point
+
+    with contextlib.closing(open_store(site.uri)) as store:
+        for point in ("written", "noted", "marked", "inside"):
+            killed(LEAVE, f"away.{point}")
+        assert not Departing(store, site.dir.join("archive"), site.uri, 0.0, grace_s=0.0).run().failed
+        assert store.inside() == {}
+        assert said(site, *look) == before
+        killed(BACK, "away.back")
+        assert bring_back(store, f"/{top}")
+        assert said(site, *look) == before

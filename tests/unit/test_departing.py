@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 from family import SETTINGS, Family, write
 from worker_rig import T0
 
-from fluxkv.instances import away
+from fluxkv.instances import away, long_history
+from fluxkv.instances.archiving import Archiver, run
 from fluxkv.instances.departing import Departing, Done
 from fluxkv.instances.sealing import seal_over
 from fluxkv.instances.whereabouts import beside, server_of, store_of
+from fluxkv.journal.archive_config import ArchiveRules
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
 from fluxkv.kvs import bundle
@@ -92,32 +96,64 @@ def test_what_ended_long_ago_leaves_with_all_inside_and_is_read_as_before(tmp_pa
     assert site.round() == Done(done.url)
 
 
-@pytest.mark.parametrize("nth", range(1, 60))
-def test_whatever_request_is_lost_it_is_found_and_the_next_round_ends_it(tmp_path: Path, nth: int) -> None:
-    site = Site(tmp_path)
-    before = site.everything()
-    site.now += HOUR
-    left = nth
+class Lost:
+    """Loses the nth request from now on, or its answer."""
 
-    def fault(operation: str, when: str) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
+    def __init__(self, site: Site, nth: int) -> None:
+        self.left, self.site = nth, site
+        site.server.fault = self
+
+    def __call__(self, operation: str, when: str) -> None:
+        self.left -= 1
+        if not self.left:
             raise Unavailable("this request is lost")
 
-    site.server.fault = fault
-    for _ in range(3):
-        try:
+    def over(self) -> bool:
+        """Nothing is lost any more; whether it was lost."""
+        self.site.server.fault = None
+        self.site.now += 100.0  # a lease that was not given back
+        return self.left <= 0
+
+
+def test_whatever_request_is_lost_it_is_found_and_the_next_round_ends_it(tmp_path: Path) -> None:
+    for nth in range(1, 1000):
+        site = Site(tmp_path / str(nth))
+        before = site.everything()
+        site.now += HOUR
+        lost = Lost(site, nth)
+        for _ in range(2):
+            with contextlib.suppress(Unavailable):
+                site.round()
+        was_lost = lost.over()
+        assert site.everything() == before
+        for _ in range(3):
             site.round()
-        except Unavailable:
-            pass
-    site.server.fault = None
-    site.now += 100.0  # a lease that was not given back
-    assert site.everything() == before
-    for _ in range(3):
+        assert site.store.inside() == {}
+        assert site.everything() == before
+        if not was_lost:
+            break
+    assert 20 < nth < 999
+
+
+def test_brought_back_it_may_be_broken_off_anywhere(tmp_path: Path) -> None:
+    for nth in range(1, 1000):
+        site = Site(tmp_path / str(nth))
+        before = site.everything()
+        site.now += HOUR
+        for _ in range(2):
+            site.round()
+        lost = Lost(site, nth)
+        with contextlib.suppress(Unavailable):
+            away.bring_back(site.store, site.top)
+        was_lost = lost.over()
+        assert site.everything() == before
         site.round()
-    assert site.store.inside() == {}
-    assert site.everything() == before
+        away.bring_back(site.store, site.top)
+        assert site.store.inside().keys() == {site.top, f"{site.top}/ƒ7"}
+        assert site.everything() == before
+        if not was_lost:
+            break
+    assert 20 < nth < 999
 
 
 def test_an_archive_that_is_away_or_full_keeps_all_in_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,3 +339,71 @@ def test_nothing_is_appended_by_all_this(tmp_path: Path) -> None:
         site.round()
     assert site.store.meta().version == version
     assert Journal(site.store).append(Decision([["x", "instance", T0, None]]), version)
+
+
+def test_what_the_server_has_no_more_stays_in_the_file(tmp_path: Path) -> None:
+    """Broken off between two inside: what went first is in the archive only, when the rest is written once more."""
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    site.round()
+    lowest = beside(site.store, f"{site.top}/ƒ7")
+    meta = lowest.meta()
+    assert lowest.leave(meta.uid, lowest.read(0)[-1].id, "go", site.store.inside()[lowest.namespace].keys)
+    os.rename(tmp_path / "archive", tmp_path / "elsewhere")
+    assert "nothing was removed" in site.round().failed[site.top]
+    os.rename(tmp_path / "elsewhere", tmp_path / "archive")
+    assert site.round().written == [site.top]
+    assert site.round().gone == [site.top]
+    assert site.everything() == before
+
+
+def test_a_long_history_has_its_beginning_in_an_archive_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_history, "LONG_COMMITS", 20)
+    monkeypatch.setattr(long_history, "KEPT_COMMITS", 5)
+    site = Site(tmp_path)
+    child = site.made("/ƒ9")
+    for _ in range(30):
+        write(child)
+    child.seal(child.meta().uid)
+    entries, digest = child.read(0), Journal(child).look().digest()
+    site.now += HOUR
+    site.round()
+    assert "/ƒ9" in site.round().gone
+    there = site.inside("/ƒ9")
+    assert there is not None
+    assert [entry.version for entry in there.read(0)] == list(range(27, 32)), "the file has the tail"
+    journal = Journal(there)
+    assert journal.look().digest() == digest
+    assert journal.history.read(0, 100) == entries
+    assert journal.at(10).version == 10
+    assert away.bring_back(site.store, "/ƒ9")
+    back = Journal(beside(site.store, "/ƒ9"))
+    assert back.look().digest() == digest
+    assert back.history.read(0, 100) == entries
+    site.now += 2 * HOUR
+    for _ in range(2):
+        site.round()
+    assert site.inside("/ƒ9") is not None
+    assert not list((tmp_path / "archive").rglob("*.aside-*"))
+
+
+def test_what_a_child_archived_in_its_own_folder_goes_along(tmp_path: Path) -> None:
+    """Its state directory goes a week after its end, and what was trimmed was there alone."""
+    site = Site(tmp_path)
+    child = site.made("/ƒ9")
+    for _ in range(30):
+        write(child)
+    own = str(tmp_path / "own")
+    done = run(Archiver(Journal(child), own), ArchiveRules(True, True, own, 0.0, 1.0, 0.0, 5), site.now + 1.0, trim=True)
+    assert done.trimmed is not None
+    child.seal(child.meta().uid)
+    digest, entries = Journal(child).at(10).digest(), Journal(child).history.read(0, 100)
+    site.now += HOUR
+    site.round()
+    assert "/ƒ9" in site.round().gone
+    shutil.rmtree(own)
+    there = site.inside("/ƒ9")
+    assert there is not None
+    assert Journal(there).at(10).digest() == digest
+    assert Journal(there).history.read(0, 100) == entries
