@@ -17,6 +17,7 @@ from ..journal.job import Job
 from ..journal.node import Node
 from ..journal.retry import fenced
 from ..kvs.errors import Rejected
+from ..kvs.hashes import blake2b
 from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .layout import counts_of, task_ranks
@@ -24,8 +25,6 @@ from .layout import counts_of, task_ranks
 
 def shape_of(request: Request) -> str:
     """A short name for equal requests: jobs of one shape may take over each other's seats."""
-    from hashlib import blake2b
-
     return blake2b(request.key, digest_size=6).hexdigest()
 
 

@@ -42,24 +42,28 @@ def is_ours() -> bool:
     return _run is not None
 
 
+def words() -> list[str]:
+    """How this process was called, without the arguments: interpreter, options, program."""
+    return sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+
+
 def began(before: Began | None = None) -> Began | None:
     """None where this process did not begin by the script of the program, as that names its interpreter. before: what was so of the
     process that this one is a fork of, when it was forked."""
     count = len(sys.orig_argv) - len(sys.argv)
     if _run is None or count < 1 or sys.orig_argv[count] != sys.argv[0]:
         return None
-    words = sys.orig_argv[:count]
     try:
         with open(sys.argv[0], "rb") as file:
             first = file.readline(4096)
     except OSError:
         return None
     script = identity(sys.argv[0])
-    if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != words:
+    if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != sys.orig_argv[:count]:
         return None
     code = [getattr(one, "__file__", None) or "" for name, one in list(sys.modules.items()) if name.startswith("fluxkv")]
     known = before.code if before else {}
-    return Began(script, words, *_run, {path: known.get(path) or identity(path) for path in code if path})
+    return Began(script, sys.orig_argv[:count], *_run, {path: known.get(path) or identity(path) for path in code if path})
 
 
 def identity(path: str | bytes) -> Identity | None:

@@ -124,6 +124,7 @@ def dismiss() -> None:
 
 
 def _import(names: list[str]) -> None:
+    from ..kvs import subscription as subscription  # who reads on wants it
     from . import keeper as keeper
 
     for name in names:

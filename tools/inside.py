@@ -24,7 +24,8 @@ OUTER = (
     "FLUX_TASK_LOCAL_ID", "FLUX_TASK_RANK", "FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUXKV_NODE_RANK", "FLUXKV_NODE_TASKS",
 )  # fmt: skip
 STOPPED_LOOK_S = 1.0
-LEAD = ["fluxkv", "ensemble", "lead"]  # goes on where it was, when it is started again in its instance
+ENSEMBLE = ["fluxkv", "ensemble"]
+LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
 LEADS = 4  # how often it is started
 
 
@@ -67,6 +68,8 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if not settings["lead"]:
         return _follow(here, settings, directory)
     starting.prepare(directory, settings)
+    if command[:2] == ENSEMBLE:
+        _import_ensemble()
     starting.start_keeper(directory, os.getpid())
     if settings.get("kvs") == OWN:
         from ..instances.own_server import open_door
@@ -212,7 +215,7 @@ class _Program:
 
     def _begin(self) -> int:
         """Start it; its process."""
-        if self.command[:2] == ["fluxkv", "ensemble"]:
+        if self.command[:2] == ENSEMBLE:
             return _forked(self.command[1:], self.environment)
         return os.posix_spawnp(self.command[0], self.command, self.environment, setsigmask=(), setsigdef=(signal.SIGINT,))
 
@@ -238,18 +241,29 @@ class _Program:
             click.echo(f"fluxkv: what leads the ensemble was ended by signal {-code}: it is started again", err=True)
 
 
+def _import_ensemble() -> None:
+    """What both programs of an ensemble run on, before our keeper is forked: its launcher's children share it then."""
+    from ..instances import client, ensemble_feed, ensemble_lead, submission  # noqa: F401
+    from . import ensemble_cmd, ensemble_inside_cmd, ensemble_request, submit_cmd  # noqa: F401
+
+
 def _forked(words: list[str], environment: dict[str, str]) -> int:
     """Run a command of ours in a copy of this process, which has no thread and speaks to no server: what it imports is
     there, which is half of what a start costs."""
-    from .main import leave, run_line
+    from ..instances import own_program, shown
+    from .main import leave, run
 
     sys.stdout.flush()
     sys.stderr.flush()
     told = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, told)
-    pid = os.fork()
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
     if pid:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
         return pid
     try:
         for signum in told:
@@ -257,7 +271,8 @@ def _forked(words: list[str], environment: dict[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
         os.environ.clear()
         os.environ.update(environment)
-        leave(run_line(words))
+        shown.show([os.fsencode(word) for word in (*own_program.words(), *words)], os.environb)
+        leave(run(words))
     finally:
         os._exit(70)
 

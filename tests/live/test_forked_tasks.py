@@ -292,3 +292,19 @@ def test_instances_in_instances_are_forks_of_one_program(tmp_path: Path) -> None
         assert sums == [whole, whole]
     finally:
         site.end()
+
+
+def test_what_leads_and_feeds_an_ensemble_is_called_so(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    try:
+        site.up("--cores", "2")
+        look = f"for one in /proc/[0-9]*; do tr '\\0' ' ' <$one/cmdline; echo; done >{tmp_path}/seen"
+        done = site.run("ensemble", "run", "--per-node=1", "--cc=1", "sh", "-c", look)
+        assert done.returncode == 0, done.stderr
+        seen = [line.split() for line in (tmp_path / "seen").read_text().splitlines() if str(tmp_path / "i") in line]
+        program = [sys.executable, str(Path(sys.executable).parent / "fluxkv")]
+        for name in ("lead", "feed"):
+            found = [words for words in seen if words[2:4] == ["ensemble", name]]
+            assert [words[:2] for words in found] == [program], seen
+    finally:
+        site.end()
