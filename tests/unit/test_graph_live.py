@@ -10,18 +10,19 @@ import pytest
 from trees import racks, tree, vertex
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import child, resource_files, views
+from fluxkv.instances import child, forks, resource_files, views
 from fluxkv.instances.graph_use import use_of
 from fluxkv.instances.reactor import Answered, Entries, Lead, Write
 from fluxkv.instances.views import nodes_of_queues
 from fluxkv.instances.worker import Worker
 from fluxkv.journal import decide, decide_graph, decide_hosts, snapshot
 from fluxkv.journal.claims import Claim, Draw
+from fluxkv.journal.decide_inventory import reload
 from fluxkv.journal.graph_edit import with_record
 from fluxkv.journal.job import INACTIVE, RUN, SCHED, Result
 from fluxkv.journal.jobspec_check import check
-from fluxkv.journal.resource_graph import from_wire
-from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
+from fluxkv.journal.resource_graph import fitting, from_wire
+from fluxkv.journal.rset import NodeRecord, ResourceSet, parse_R, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, Event, pack, unpack
 from fluxkv.kvs.errors import Rejected
@@ -404,6 +405,44 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
     same_everywhere(rig)
     old = rig.journal.at(rig.job(busy).commits[0])
     assert len(old.graph.nodes()) == 6
+
+
+def test_graph_and_inventory_agree_whichever_edit_is_lost(rig: Rig) -> None:
+    """With the branch it was on, or since nobody can read it: an edit that has no ground is set aside with its R, and a reload mends
+    what is missing."""
+    rig.server.remember = 1000
+    records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6))
+    whole = ResourceSet(records, tree=to_record(racks(3)).wire)
+    before = rig.store.meta().version
+    change(rig, lambda s: decide_graph.attach(s, whole, "", rig.now))
+    edits = rig.store.meta().version
+    change(rig, lambda s: decide_graph.properties(s, [], [5], {"ssd": ""}, (), rig.now))
+    change(rig, lambda s: decide_graph.properties(s, [], [0], {"old": ""}, (), rig.now))
+    for lost in range(before + 1, edits + 1):  # its entry is set aside
+        state = State()
+        for commit in rig.commits():
+            state.apply(commit._replace(events=[]) if commit.version == lost else commit)
+        assert fitting(state.graph, parse_R(state.R)).places.keys() == racks_of(2)
+        assert sorted(state.nodes) == [0, 1, 2, 3]
+        assert state.skipped, "of which status speaks"
+        mended, _ = reload(state, whole, rig.now)
+        last = rig.commits()[-1]
+        state.apply(last._replace(version=last.version + 1, events=mended.events))
+        assert sorted(fitting(state.graph, parse_R(state.R)).nodes()) == sorted(state.nodes) == [0, 1, 2, 3, 4, 5]
+    tip = rig.store.meta().version
+    rig.server.fail_over(tip - before)
+    forks.adopt(rig.store, (before + 1, tip), rig.now, "test")
+    rig.worker = rig.new_worker()
+    rig.lead()
+    assert fitting(rig.state.graph, parse_R(rig.state.R)).places.keys() == racks_of(2)
+    change(rig, lambda s: decide_graph.attach(s, whole, "", rig.now))
+    assert sorted(rig.state.nodes) == [0, 1, 2, 3, 4, 5]
+    same_everywhere(rig)
+
+
+def racks_of(count: int) -> Any:
+    """Paths of a graph of so many racks."""
+    return from_wire(to_record(racks(count)).wire).places.keys()
 
 
 def test_a_part_of_a_node_goes_and_comes(rig: Rig) -> None:
