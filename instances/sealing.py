@@ -22,10 +22,15 @@ NOT_THERE = ("no-instance", "gone", "server-away")
 
 def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
     """A keeper's look: a server that is away is asked again the next time."""
+    from .sealing_led import Led
+
+    led = Led()
 
     def look() -> None:
         with suppress(FluxkvError):
-            seal_over(store, settings)
+            if rows := store.children():
+                seal_over(store, settings)
+                led.look(store, settings, rows)
 
     return look
 
@@ -70,6 +75,11 @@ def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
             _seal(store, child, _uid(store, child), settings)
             _forget(store, child, settings)
     _raise(failed)
+
+
+def seal_child(store: Store, child: Child, settings: Mapping[str, Any]) -> None:
+    """Seal one child, and what is inside it, whatever its job is about."""
+    _seal(store, child, _uid(store, child), settings)
 
 
 @contextmanager

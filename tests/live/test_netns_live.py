@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import live
 import netns
 import pytest
 
-from fluxkv.journal.ids import parse_id
+from fluxkv.instances.child import child_uri
+from fluxkv.journal.ids import f58, parse_id
+from fluxkv.kvs.redis_store import open_store
 
 why = netns.missing()
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(why), reason=why)]
@@ -125,6 +131,62 @@ def test_a_job_that_may_begin_again_elsewhere_does_so_when_it_is_over(cluster: C
     cluster.go("waits")
     assert cluster.head.results([waits]) == [7]
     assert len(cluster.starts("waits")) == 1
+
+
+SPANS = """#!/bin/sh
+for host in h2 h3; do
+  fluxkv submit --requires=host:$host sh -c 'echo $$ > {0}/$0.new && mv {0}/$0.new {0}/$0; exec sleep 1000' {1}.$host || exit 1
+done
+exec sleep 1000
+"""
+
+
+@pytest.mark.parametrize("word", ["cancel", "fence"])
+def test_a_part_of_a_cancelled_child_that_is_cut_off(cluster: Cluster, word: str) -> None:
+    """What goes on there is believed by nobody, and ends when the link is back, whatever somebody has said of its host; only then
+    the node is used again."""
+    head, folder = cluster.head, cluster.folder
+    script = folder / f"{word}.sh"
+    script.write_text(SPANS.format(folder, word))
+    id = parse_id(head.ok("batch", "-N2", "--requires=host:h2,h3", f"--output={folder}/{word}.out", str(script)).strip())
+    tasks = {host: int(head.written(folder / f"{word}.{host}")) for host in ("h2", "h3")}
+    with closing(open_store(child_uri(head.uri, id))) as child:
+        cluster.h3.cut()
+        try:
+            cluster.is_online(cluster.h3, False)
+            head.ok("cancel", f58(id))
+            if word == "fence":
+                head.ok("resource", "fence", "h3", "smoke")
+                head.until(lambda s: s.jobs[id].t_inactive > 0, "it is over")
+            deadline = time.monotonic() + live.PATIENCE_S
+            while not (meta := child.meta()).sealed:
+                assert time.monotonic() < deadline, head.logs()
+                time.sleep(0.02)
+            if word == "fence":
+                assert head.ok("run", "--requires=host:h2", "hostname") == "h2\n", "the rest is free"
+            twice = f"kill -0 {tasks['h3']} 2>/dev/null && echo twice > {folder}/{word}.twice; exit 5"
+            after = cluster.submit("--requires=host:h3", "sh", "-c", twice)
+            assert not runs(tasks["h2"])
+            assert runs(tasks["h3"]), "nobody could tell it"
+            state = head.client.state()
+            assert (bool(state.jobs[id].t_inactive), bool(state.jobs[after].started)) == (word == "fence", False)
+        finally:
+            cluster.h3.heal()
+        assert head.results([after]) == [5]
+        assert not (folder / f"{word}.twice").exists(), "its node was given to another while it ran there"
+        head.until(lambda s: s.jobs[id].t_inactive > 0, "it is over")
+        assert not runs(tasks["h3"])
+        assert child.meta().version == meta.version, "something was written when its time was over"
+        assert child.meta().uid == meta.uid
+    deadline = time.monotonic() + live.PATIENCE_S
+    while left := [pid for pid in cluster.h3.processes() if live.inside(pid)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+    cluster.is_online(cluster.h3, True)
+
+
+def runs(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
 
 
 def test_a_host_reboots(cluster: Cluster) -> None:

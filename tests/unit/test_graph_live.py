@@ -408,8 +408,8 @@ def test_sub_graphs_come_and_go_and_what_is_in_use_stays(rig: Rig) -> None:
 
 
 def test_graph_and_inventory_agree_whichever_edit_is_lost(rig: Rig) -> None:
-    """With the branch it was on, or since nobody can read it: an edit that has no ground is set aside with its R, and a reload mends
-    what is missing."""
+    """With the branch it was on, or since nobody can read it: an edit that has no ground is passed over with its R, and a reload
+    mends what is missing."""
     rig.server.remember = 1000
     records = tuple(NodeRecord(rank, f"n{rank}", 3, 0, 0, ()) for rank in range(6))
     whole = ResourceSet(records, tree=to_record(racks(3)).wire)

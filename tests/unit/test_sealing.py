@@ -6,7 +6,7 @@ import pytest
 from family import SETTINGS, Family, write
 from worker_rig import T0, jobspec
 
-from fluxkv.instances import child
+from fluxkv.instances import child, sealing_led
 from fluxkv.instances.at_rest import shrink
 from fluxkv.instances.sealing import duty, seal_over
 from fluxkv.instances.whereabouts import beside
@@ -53,6 +53,43 @@ def test_one_that_was_never_made_is_struck_out() -> None:
     family.ends(id)
     seal_over(family.store, SETTINGS)
     assert family.store.children() == []
+
+
+def test_who_has_a_leading_node_goes_on_without_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing_led, "PAUSE_S", 0.0)
+    family = Family()
+    id = family.submit(jobspec(cores=1, nodes=2))
+    family.begin(id)
+    led, rows = sealing_led.Led(), family.store.children()
+    family.over(id, status=15, rank=family.job(id).ranks[1])
+    family.turn(seconds=10.0)
+    assert led.look(family.store, SETTINGS, rows) == []
+    family.do(decide.together(decide.cancel_each([family.job(id)], "", 1, family.now)))
+    family.turn(seconds=10.0)
+    assert led.look(family.store, SETTINGS, rows) == [], "it is about to end in order"
+
+
+def test_a_cut_off_node_s_part_is_waited_for_by_nobody_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing_led, "PAUSE_S", 0.0)
+    family = Family()
+    id = family.submit(jobspec(cores=1, nodes=2))
+    store = family.begin(id)
+    led, rows = sealing_led.Led(), family.store.children()
+    family.do(decide.together(decide.cancel_each([family.job(id)], "", 1, family.now)))
+    family.turn()
+    assert led.look(family.store, SETTINGS, rows) == []
+    family.over(id, status=15, rank=family.job(id).ranks[0])
+    family.turn()
+    assert led.look(family.store, SETTINGS, rows) == [], "others may have something to say"
+    assert write(store) == ""
+    family.turn(seconds=sealing_led.LED_S)
+    assert led.look(family.store, SETTINGS, rows) == [store.namespace]
+    assert led.look(family.store, SETTINGS, rows) == []
+    assert write(store) == "ended"
+    assert (family.store.children(), seal_over(family.store, SETTINGS)) == (rows, []), "its job is not over"
+    family.over(id, status=15, rank=family.job(id).ranks[1])
+    family.turn()
+    assert seal_over(family.store, SETTINGS) == [store.namespace]
 
 
 def test_the_attempt_counts_and_not_the_job() -> None:
