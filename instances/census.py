@@ -1,13 +1,17 @@
 """A census of an instance and of those inside it: which jobs there are, and totals that are summed up over the levels. Reads only.
 
-Bounded: so many jobs of each instance, so many instances in all. An instance that is not among the jobs asked for is not opened.
+Bounded: so many jobs of each instance, so many instances in all. Totals do not depend on which jobs are shown: an instance
+that is not among them is opened for what is in it, the latest first, as long as there is room; else it counts as one job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..journal.blocks import LazyJobs
+from ..journal.columns import Sieve
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
 from ..kvs.errors import Corrupt, Unavailable
 from .child import child_space
@@ -16,6 +20,9 @@ from .nested import Totals, is_instance, is_owner, journal_inside, look_ahead, t
 if TYPE_CHECKING:
     from ..journal.log import Journal
     from ..journal.state import State
+
+MOST_PACKED = 50_000  # of packed jobs, a tenth of a second
+_SAID = Sieve(("memo",), bool)
 
 
 class Branch(NamedTuple):
@@ -44,45 +51,71 @@ class Branch(NamedTuple):
 
 
 class Census:
-    """wanted: masks of states and of results of the jobs to show. most_jobs: of each instance, most_instances: in all.
-    levels: how far down, None for all. left_out: how many instances were not looked into."""
+    """wanted: masks of states and of results of the jobs to show. most_jobs: of each instance, most_instances: in all,
+    most_unseen: of those that are not shown. levels: how far down, None for all. left_out: how many shown instances were not
+    looked into; uncounted: how many that are not shown."""
 
-    def __init__(self, wanted: tuple[int, int], most_jobs: int, levels: int | None, most_instances: int) -> None:
+    def __init__(
+        self, wanted: tuple[int, int], most_jobs: int, levels: int | None, most_instances: int, most_unseen: int = 0
+    ) -> None:
         self.mask, self.results = wanted
         self.most_jobs = most_jobs
         self.levels = levels
-        self.room = most_instances
-        self.left_out = 0
+        self.room, self.room_unseen = most_instances, most_unseen
+        self.room_packed = MOST_PACKED
+        self.left_out = self.uncounted = 0
 
     def of(
-        self, journal: Journal, state: State, now: float, job: Job | None = None, depth: int = 0, over: bool = False
-    ) -> Branch:
-        """The instance with this journal, and what is inside. over: one around it has ended, and it with that."""
+        self, journal: Journal, state: State, now: float, job: Job | None = None, depth: int = 0, over: bool = False,
+        seen: bool = True,
+    ) -> Branch:  # fmt: skip
+        """The instance with this journal, and what is inside. over: one around it has ended, and it with that. seen: it is
+        shown."""
         over = over or (job is not None and job.state == INACTIVE)
-        found = self._jobs(journal, state)
+        found = self._jobs(journal, state) if seen else []
         jobs = found[: self.most_jobs]
         own = totals_of(state, over=over)
         namespace = journal.store.namespace
-        inside: dict[int, Branch] = {}
-        instances = [one for one in jobs if self.levels is None or depth < self.levels if is_instance(one, namespace)]
-        look_ahead(journal.store, instances[: self.room])
-        for one in instances:
-            if self.room <= 0:
-                self.left_out += 1
-                continue
-            self.room -= 1
-            try:
-                with journal_inside(journal.store, one) as below:
-                    if below is None:
-                        continue
-                    below.warn = journal.warn
-                    state_below = below.look()
-                    if is_owner(state_below, one):  # else it is shown, and counted, below the job that went on with it
-                        inside[one.id] = self.of(below, state_below, now, one, depth + 1, over)
-            except (Corrupt, Unavailable) as error:  # the others are still shown
-                journal.warn(f"{child_space(one, namespace)}: {error}")
-        totals = summed(own, inside.values(), over=over)
+        deeper = self.levels is None or depth < self.levels
+        shown = [one for one in jobs if deeper and is_instance(one, namespace)]
+        unseen = self._unseen(state, namespace, {one.id for one in jobs}) if deeper else []
+        first, room = shown[: max(0, self.room)], max(0, self.room_unseen)
+        self.left_out += len(shown) - len(first)
+        self.uncounted += len(unseen) - len(unseen[:room])
+        self.room -= len(first)
+        self.room_unseen -= len(unseen[:room])
+        look_ahead(journal.store, [*first, *unseen[:room]])
+        inside = {one.id: branch for one in first if (branch := self._branch(journal, one, now, depth, over, seen=True))}
+        others = [branch for one in unseen[:room] if (branch := self._branch(journal, one, now, depth, over, seen=False))]
+        totals = summed(own, [*inside.values(), *others], over=over)
         return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
+
+    def _branch(self, journal: Journal, one: Job, now: float, depth: int, over: bool, *, seen: bool) -> Branch | None:
+        """The instance that a job is; None where there is none, or it is another job's by now."""
+        try:
+            with journal_inside(journal.store, one) as below:
+                if below is None:
+                    return None
+                below.warn = journal.warn
+                state = below.look()
+                if is_owner(state, one):  # else it is shown, and counted, below the job that went on with it
+                    return self.of(below, state, now, one, depth + 1, over, seen)
+        except (Corrupt, Unavailable) as error:  # the others are still shown
+            journal.warn(f"{child_space(one, journal.store.namespace)}: {error}")
+        return None
+
+    def _unseen(self, state: State, namespace: str, shown: set[int]) -> list[Job]:
+        """Instances among the live state's jobs that are not shown: active ones, then those that ended last. Jobs that a
+        snapshot has packed are looked through up to a number, in all: there may be millions in an ensemble."""
+        jobs = state.jobs
+        found = list(jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values())
+        for block in sorted(jobs.blocks, key=lambda one: -one.t_last) if isinstance(jobs, LazyJobs) else ():
+            self.room_packed -= len(block.ended)
+            if self.room_packed < 0:
+                break
+            found += block.jobs(_SAID)
+        found = [one for one in found if one.memo and one.id not in shown and is_instance(one, namespace)]
+        return sorted(found, key=lambda one: -(one.t_inactive or inf))
 
     def _jobs(self, journal: Journal, state: State) -> list[Job]:
         """Those to show, one more than may be: running ones as they came, then pending ones in line, then those that ended."""

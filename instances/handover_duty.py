@@ -17,7 +17,7 @@ from typing import Any
 from ..journal.ids import parse_id
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
-from . import handover
+from . import door_folders, handover
 from .daemon import spawn_role
 from .paths import ROLES, StateDir, lock_held
 from .whereabouts import OWN
@@ -80,6 +80,7 @@ class HandoverDuty:
             if not os.path.isdir(path):
                 self._done.discard(path)  # it went with the one around it
             elif _last_written(directory) < time.time() - KEPT_S and not is_alive(directory):
+                door_folders.remove_all(path)
                 shutil.rmtree(path, ignore_errors=True)
                 self._done.discard(path)
 
@@ -99,6 +100,7 @@ class HandoverDuty:
             found = self._settings(one)
             left = found is None or not self._look_at(one, found) or left
         if not left:
+            door_folders.remove_launcher_s(directory.path)
             self._done.add(directory.path)
             for table in (self._known, self._again, self._pause):
                 table.pop(directory.path, None)

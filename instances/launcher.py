@@ -333,8 +333,8 @@ def main(arguments: list[str]) -> int:
         launcher.run()
         launcher.spawner.outputs.close()
         launcher.spawner.scratch.close()
+        launcher.door.close()  # before the lock is anybody's
         launcher.spool.close()
-        launcher.door.close()
     return code
 
 

@@ -12,11 +12,12 @@ import signal
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import Any
 
 from ..kvs.errors import Corrupt
 from .pace import USUAL
-from .spool import private_folder, socket_path
+from .spool import SOCKET, private_folder, socket_path
 from .wire import Decoder, Message, encode
 
 _MANY = 200  # events, two a job: so many wait for no others
@@ -36,6 +37,7 @@ class Door:
         "_batch_s",
         "_decoder",
         "_events",
+        "_folder",
         "_last_sent",
         "_listener",
         "_path",
@@ -46,6 +48,7 @@ class Door:
     )
 
     def __init__(self, folder: str, batch_s: float = USUAL.batch_s) -> None:
+        self._folder = folder
         self._path = path = socket_path(folder)
         self._batch_s = batch_s
         if os.path.dirname(path) != folder:
@@ -127,12 +130,13 @@ class Door:
         return messages, signals
 
     def close(self) -> None:
+        """Nobody is let in any more; to be called while the spool's lock is held, so that the socket is ours."""
         self._drop()
         self._listener.close()
-        try:
+        with suppress(OSError):
             os.unlink(self._path)
-        except OSError:
-            pass
+            if self._path != f"{self._folder}/{SOCKET}":
+                os.rmdir(os.path.dirname(self._path))
 
     def _accept(self) -> None:
         try:

@@ -29,6 +29,7 @@ FORMAT = 1
 RECORD_FILE = "launcher.record"
 COMPACT_BYTES = 1 << 20
 MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
+SOCKET = "launcher.sock"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -99,11 +100,11 @@ def socket_path(spool: str) -> str:
 
     in the spool, or in /tmp when that path is too long for a socket.
     """
-    path = f"{spool}/launcher.sock"
+    path = f"{spool}/{SOCKET}"
     if len(os.fsencode(path)) < MAX_SOCKET_PATH:
         return path
     name = blake2b(os.fsencode(os.path.realpath(spool)), digest_size=10).hexdigest()
-    return f"/tmp/fluxkv-{os.getuid()}-{name}/launcher.sock"
+    return f"/tmp/fluxkv-{os.getuid()}-{name}/{SOCKET}"
 
 
 def private_folder(path: str) -> None:

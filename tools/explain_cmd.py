@@ -136,6 +136,8 @@ def _job(journal: Journal, state: State, now: float, job: Job, past: bool) -> To
     from .jobfields import job_document
     from .jobview import View
 
+    if journal.meta.sealed and not past:
+        now = journal.store.now()  # how long ago it ended, not how long before its instance did
     view = View(state, now, journal)
     if job.state != INACTIVE and journal.meta.sealed and not past:
         from .explainleft import explain_left

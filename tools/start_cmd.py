@@ -208,6 +208,7 @@ def _forget_unborn(directory: Any) -> None:
     import shutil
     import time
 
+    from ..instances import door_folders
     from ..instances.paths import lock_held
 
     deadline = time.monotonic() + UNBORN_S
@@ -216,6 +217,7 @@ def _forget_unborn(directory: Any) -> None:
             break
         time.sleep(0.01)  # the keeper ends what it has begun
     if not held and not directory.read().get("uid"):
+        door_folders.remove_all(directory.path)
         shutil.rmtree(directory.path, ignore_errors=True)
 
 
@@ -279,6 +281,7 @@ def sweep_old(but: str) -> None:
     import shutil
     import time
 
+    from ..instances import door_folders
     from ..instances.paths import known
 
     for directory in known():
@@ -290,6 +293,7 @@ def sweep_old(but: str) -> None:
         except (FluxkvError, OSError):
             continue
         if not settings.get("detached") and time.time() - ended > settings.get("keep_s", 7 * 86400.0):
+            door_folders.remove_all(directory.path)
             shutil.rmtree(directory.path, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..journal.job import Job
 
 MOST_INSTANCES = 1_000
+MOST_UNSEEN = 100  # instances that are not shown, but counted
 _HEADERS = ("JOBID", "USER", "ST", "NTASKS", "NNODES", "RUNTIME")
 _LONG = ("JOBS", "DONE", "FAILED", "CORES", "PROGRESS")
 
@@ -46,8 +47,8 @@ def tree(path: str | None, **options: Any) -> None:
     """Show instances, their jobs, and those in them, as a tree, with states, progress and resources.
 
     An instance says how many of its jobs have ended of how many, how many of those failed, and how many of its cores are busy;
-    both with what is in the instances below it that are shown. Equal jobs are one line with their number. An instance begins with
-    the job that it is: ƒ3kQ or ƒ3kQ/ƒ2 shows that one alone.
+    all with what is in the instances below it, down to -L, also those that are not shown as they have ended. Equal jobs are one
+    line with their number. An instance begins with the job that it is: ƒ3kQ or ƒ3kQ/ƒ2 shows that one alone.
 
     \b
     Examples:
@@ -64,7 +65,7 @@ def tree(path: str | None, **options: Any) -> None:
         state, now = load(journal)
         over = journal.store.namespace != "/" and bool(state.instance.get("stopped") or journal.meta.sealed)
         wanted = _wanted({**options, "everything": options["everything"] or over})
-        census = Census(wanted, options["count"], options["level"], MOST_INSTANCES)
+        census = Census(wanted, options["count"], options["level"], MOST_INSTANCES, MOST_UNSEEN)
         root = census.of(journal, state, now, over=over)
     if options["as_json"]:
         render.print_json(document(root))
@@ -72,6 +73,9 @@ def tree(path: str | None, **options: Any) -> None:
         draw(root, options)
     if census.left_out:
         render.say(f"fluxkv: {census.left_out} more instances were not looked into; fluxkv tree PATH shows one of them")
+    if census.uncounted:
+        text = "more instances that ended count as one job each; fluxkv tree PATH counts what is in one"
+        render.say(f"fluxkv: {census.uncounted:,} {text}")
 
 
 def _wanted(options: dict[str, Any]) -> tuple[int, int]:

@@ -76,6 +76,9 @@ def test_commands_that_take_a_job_take_a_path(nest: Nest) -> None:
     shell = nest.shell
     assert shell.ok("job", "info", ended, "R").startswith('{"version":1')
     assert "succeeded" in shell.ok("explain", ended)
+    told = " ".join(shell.ok("explain", nest.over).split())
+    assert f"1 of 2 jobs in it failed; fluxkv jobs --failed {nest.over}/ lists them" in told
+    assert shell.ok("jobs", "--failed", "-n", "-o", "{name}", f"{nest.over}/") == "sh\n"
     assert " runs on " in shell.ok("explain", plain)
     assert "INACTIVE" in shell.ok("inspect", "job", ended)
     assert "deep\n" in shell.ok("job", "attach", ended)
@@ -134,6 +137,9 @@ def test_tree(nest: Nest) -> None:
     found = json.loads(shell.ok("tree", "--json", f"/{nest.over}"))
     assert (found["totals"]["successful"], found["totals"]["failed"], found["totals"]["busy_cores"]) == (3, 1, 0)
     assert (found["own"]["successful"], found["own"]["failed"]) == (1, 1)
+    totals = [json.loads(shell.ok("tree", "--json", *words))["totals"] for words in ((), ("-a",), ("-f", "canceled"), ("-c", "1"))]
+    assert totals[0]["successful"] >= 3, totals  # what is in an instance that ended counts, whether that is shown or not
+    assert all(found == totals[0] for found in totals), totals
     assert shell.ok("tree", "-L0", "-x").splitlines()[0].split()[:3] == ["JOBID", "USER", "ST"]
     assert shell.ok("tree", "-l", "-n", "-L0").split()[-1]
     assert f"{nest.live}:alloc:R" in shell.ok("tree", "-p", "-X")

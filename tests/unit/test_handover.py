@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import handover, handover_duty, whereabouts
+from fluxkv.instances import door_folders, handover, handover_duty, spool, whereabouts
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
@@ -251,11 +251,19 @@ def test_what_children_left_goes_a_week_after_their_end_and_no_ended_one_is_look
             for file in (*path.rglob("*"), path):
                 os.utime(file, (1.0, 1.0))
 
+    monkeypatch.setattr(spool, "MAX_SOCKET_PATH", 8)  # so that sockets are below /tmp, of launchers that were killed
+    sockets = [Path(spool.socket_path(str(tmp_path / "ns" / name / "spool"))) for name in ("f1-7-0", "f2-7-0", "f2-7-0/ns/f4-7-0")]
+    for socket in sockets:
+        spool.private_folder(str(socket.parent))
+        socket.touch()
     living, old, new = child(1), child(2), child(3)
     inner = child(4, "ns/f2-7-0/ns")
     duty = handover_duty.HandoverDuty(Nobody(1), around, lambda level, text: None)  # type: ignore[arg-type]
     duty.look()
     assert duty._done == {old.path, new.path, inner.path}
+    assert [socket.parent.is_dir() for socket in sockets] == [True, False, False]
+    door_folders.remove_all(living.path)
+    assert not sockets[0].parent.is_dir()
     ns = tmp_path / "ns"
     os.utime(ns, (1.0, 1.0))
     duty.look()

@@ -112,6 +112,10 @@ def test_nothing_is_opened_that_is_not_shown(monkeypatch: Any) -> None:
     census = Census((ACTIVE, 0), 10, None, 2)
     found = census.of(journal, state, 0.0)
     assert (len(opened), census.left_out, found.more) == (2, 1, False)
+    unseen = Census((INACTIVE, 0), 10, None, 10, 2)
+    opened.clear()
+    assert unseen.of(journal, state, 0.0).jobs == []
+    assert (len(opened), unseen.left_out, unseen.uncounted) == (2, 0, 1)
     found = Census((ACTIVE, 0), 2, 0, 2).of(journal, state, 0.0)
     assert (len(found.jobs), found.more) == (2, True)
     assert totals_of(state, over=True).lost == 3
