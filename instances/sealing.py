@@ -20,8 +20,9 @@ from . import at_rest
 NOT_THERE = ("no-instance", "gone", "server-away")
 
 
-def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
-    """A keeper's look: a server that is away is asked again the next time."""
+def duty(store: Store, settings: Mapping[str, Any], is_stopping: Callable[[], bool] = lambda: False) -> Callable[[], None]:
+    """A keeper's look: a server that is away is asked again the next time. is_stopping: somebody waits for the keeper's end, and
+    what is left is sealed there, or by who seals this instance."""
     from .sealing_led import Led
 
     led = Led()
@@ -29,8 +30,9 @@ def duty(store: Store, settings: Mapping[str, Any]) -> Callable[[], None]:
     def look() -> None:
         with suppress(FluxkvError):
             if rows := store.children():
-                seal_over(store, settings)
-                led.look(store, settings, rows)
+                seal_over(store, settings, is_stopping)
+                if not is_stopping():
+                    led.look(store, settings, rows)
 
     return look
 
@@ -39,11 +41,11 @@ def namespace_of(parent: str, child: Child) -> str:
     return f"{parent.rstrip('/')}/{child.name}"
 
 
-def seal_over(store: Store, settings: Mapping[str, Any]) -> list[str]:
+def seal_over(store: Store, settings: Mapping[str, Any], is_enough: Callable[[], bool] = lambda: False) -> list[str]:
     """Seal each child of this instance whose job is over, take its user away, and strike it out. Their namespaces. Raises what the
     store does; what is wrong with one child keeps nobody from the others, and is raised after them.
 
-    settings: of a keeper of this instance.
+    settings: of a keeper of this instance. is_enough: asked before each; the others are left as they are.
     """
     failed: list[FluxkvError] = []
     over = dict[Child, str]()
@@ -58,6 +60,8 @@ def seal_over(store: Store, settings: Mapping[str, Any]) -> list[str]:
     alive = {child.name for child in store.children() if not child.over}
     sealed = []
     for child, uid in over.items():
+        if is_enough():
+            break
         with _noting(failed):
             if child.name not in alive:
                 _seal(store, child, uid, settings)

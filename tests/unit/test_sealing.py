@@ -45,6 +45,21 @@ def test_what_is_wrong_with_one_keeps_nobody_from_the_others() -> None:
     assert [row.name for row in family.store.children()] == [broken.rpartition("/")[2]], "it is tried again"
 
 
+def test_a_keeper_that_is_to_stop_leaves_the_rest_as_it_is() -> None:
+    family = Family(nodes=3)
+    ids = [family.submit(jobspec(cores=2)) for _ in range(3)]
+    stores = [family.begin(id) for id in ids]
+    for id in ids:
+        family.ends(id)
+    asked: list[int] = []
+    duty(family.store, SETTINGS, lambda: asked.append(0) or len(asked) > 1)()  # type: ignore[func-returns-value]
+    assert sorted(write(store) for store in stores) == ["", "", "ended"]
+    assert len(family.store.children()) == 2
+    duty(family.store, SETTINGS)()
+    assert [write(store) for store in stores] == ["ended"] * 3
+    assert family.store.children() == []
+
+
 def test_one_that_was_never_made_is_struck_out() -> None:
     family = Family()
     id = family.submit()
