@@ -47,9 +47,9 @@ class Led:
         bumps = store.bumps([f"job/{row.job}" for row in alive]) if alive else []
         for row, bump in zip(alive, bumps, strict=True):
             if bump != self._seen.get(row):
-                self._seen[row] = bump
                 if _is_ending(store, row.job, bump):
                     self._ending.setdefault(row, (0.0, PAUSE_S))
+                self._seen[row] = bump
         due = [row for row, (at, _) in self._ending.items() if at <= time.monotonic()]
         return self._seal(store, settings, rows, due) if due else []
 
@@ -60,10 +60,11 @@ class Led:
             job = state.jobs.get(row.job)
             if job is None or job.attempt_id != row.entry or job.exception is None:
                 del self._ending[row]
-            elif not 0.0 < _led_until(job) <= store.now() - LED_S:
-                _, pause = self._ending[row]
-                self._ending[row] = time.monotonic() + pause, min(LONGEST_S, 2 * pause)
-            elif all(row.name != other.name or row == other or other.over for other in rows):  # else another goes on with it
+                continue
+            _, pause = self._ending[row]
+            self._ending[row] = time.monotonic() + pause, min(LONGEST_S, 2 * pause)  # also if it cannot be sealed now
+            alone = all(row.name != other.name or row == other or other.over for other in rows)  # else another goes on with it
+            if alone and 0.0 < _led_until(job) <= store.now() - LED_S:
                 sealing.seal_child(store, row, settings)
                 found.append(sealing.namespace_of(store.namespace, row))
                 self._sealed.add(row)
