@@ -219,7 +219,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         "created": time.time(), "job": f58(here.job),
         **({"resume": {"number": here.number, "entry": here.entry}, "left": left_around(here)} if resume else {}),
         # of the parent's journal: what is known of it (see `parent_limit`, `parent_row`)
-        "since": here.version, "entry": here.entry, "parent_epoch": meta.epoch,
+        "since": here.version, "entry": here.entry, "number": here.number, "parent_epoch": meta.epoch,
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses

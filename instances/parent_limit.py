@@ -16,7 +16,7 @@ from ..journal.ids import parse_id
 from ..journal.log import Journal
 from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError
-from ..kvs.port import Store
+from ..kvs.port import Meta, Store
 from ..kvs.redis_store import open_store
 from .paths import StateDir
 
@@ -39,7 +39,7 @@ def duty(store: Store, settings: Mapping[str, Any], state_dir: StateDir | None =
 
     def look() -> None:
         claims.look(limit.look())
-        row.look(limit.epoch)
+        row.look(limit.meta)
 
     return look
 
@@ -54,14 +54,14 @@ class ParentLimit:
         self._end = float(settings["R"]["execution"].get("expiration") or 0.0)
         self._sure = time.monotonic()
         self._touched = 0  # the last version that says something of the job, where that was looked for
-        self.epoch = int(settings.get("parent_epoch") or 0)  # the parent's, when it was last looked at
+        self.meta: Meta | None = None  # the parent's, when it was last looked at
 
     def look(self) -> bool:
         """Say the new end if it has moved; whether anything was said of the job since the last look (or may have been). A parent
         that does not answer is asked again the next time."""
         try:
-            meta = self._parent.meta()
-            tip, self.epoch = meta.version, meta.epoch  # before the bumps, so that none before it is missed
+            self.meta = self._parent.meta()
+            tip = self.meta.version  # before the bumps, so that none before it is missed
             (bumped,) = self._parent.bumps([f"job/{self._job}"])
             found: float | None = None
             if bumped > self._seen:

@@ -1,7 +1,8 @@
-"""A child's row in its parent's table, and the door of its server, written again where the parent's history lost them.
+"""A child's row in its parent's table, the door of its server, and its memo, written again where the parent's history lost them.
 
-Both are written after the `alloc` of the child's job, so a fail-over that takes that back, or a little less, takes them, too; the
-child, on a server of its own or in another part of a cluster, lives on, and is adopted. Without a row nobody would ever seal it.
+All are written after the `alloc` of the child's job, so a fail-over that takes that back, or a little less, takes them, too; the
+child, on a server of its own or in another part of a cluster, lives on, and is adopted. Without a row nobody would ever seal it,
+without a memo nobody would know that the job is an instance.
 The leading keeper of a child looks when its parent has opened another epoch. A row is written only while the attempt stands by
 the parent's word: one that is not adopted yet would be taken for over.
 """
@@ -14,8 +15,9 @@ from typing import Any
 
 from ..journal.ids import parse_id
 from ..kvs.children import Child
+from ..kvs.epochs import spans
 from ..kvs.errors import FluxkvError
-from ..kvs.port import Store
+from ..kvs.port import Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, with_namespace
 from . import forks
@@ -29,9 +31,9 @@ class ParentRow:
         self._settings, self._state_dir = settings, state_dir
         self._epoch = int(settings.get("parent_epoch") or 0)  # in which the row is known to be there
 
-    def look(self, epoch: int) -> None:
-        """epoch: the parent's. What cannot be done now is tried again the next time."""
-        if epoch == self._epoch or not self._settings.get("entry"):
+    def look(self, meta: Meta | None) -> None:
+        """meta: the parent's, None if it has not answered yet. What cannot be done now is tried again the next time."""
+        if meta is None or meta.epoch == self._epoch or not self._settings.get("entry"):
             return
         try:
             with closing(open_store(as_parent(self._settings), patience_s=0.0)) as parent:
@@ -39,9 +41,20 @@ class ParentRow:
                     return
                 if self._settings.get("kvs") == "own" and self._state_dir is not None:
                     self._leave_door(parent, self._state_dir)
-            self._epoch = epoch
+            if lost_since(meta.epochs, self._epoch):
+                self._tell_again()
+            self._epoch = meta.epoch
         except FluxkvError:
             return
+
+    def _tell_again(self) -> None:
+        from .access import lasting
+        from .child import Place, tell_parent
+
+        settings = self._settings
+        number, entry = int(settings.get("number") or 1), str(settings["entry"])
+        here = Place(as_parent(settings), parse_id(settings["job"]), int(settings["since"]), 0, 1, 0, "", number, entry)
+        tell_parent(here, lasting(settings["uri"], settings))
 
     def _leave_door(self, parent: Store, state_dir: StateDir) -> None:
         from . import own_server, whereabouts
@@ -50,6 +63,13 @@ class ParentRow:
             there = whereabouts.read_door(beside)
         if there is None or there.folder != state_dir.path:
             own_server.open_door(self._settings, state_dir)
+
+
+def lost_since(epochs: str, epoch: int) -> bool:
+    """Whether a history has lost something since an epoch (that it knows or not), as its meta table says."""
+    lines = spans(epochs)
+    known = next((at for at, one in enumerate(lines) if one.epoch == epoch), -1)
+    return any(one.lost for one in lines[known + 1 :])
 
 
 def as_parent(settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,6 +19,7 @@ from fluxkv.instances.client import connect
 from fluxkv.instances.handover import MARK
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.ids import encode, f58, parse_id
+from fluxkv.journal.job import SCHED
 from fluxkv.kvs.failpoints import VARIABLE
 from fluxkv.kvs.redis_store import open_store
 from fluxkv.kvs.server import open_readonly
@@ -205,3 +208,36 @@ def test_a_parent_whose_server_is_away_gets_it_later(tmp_path: Path) -> None:
         handed_up(site, id)
         with connect(child_uri(site.uri, id)) as inside:
             assert [job.name for job in inside.state().jobs.values()] == ["true"]
+
+
+def test_it_outlives_what_its_parent_s_server_loses(tmp_path: Path) -> None:
+    """The files of its parent are put back as they were before the child's job had begun. The child is adopted, found again,
+    and, when it is killed later, sealed and handed up."""
+    with live.site(tmp_path, "--cores", "2", "--on-fork", "adopt") as site:
+        assert site.run("queue", "stop").returncode == 0
+        id = parse_id(site.run("batch", "-n1", "--kvs=own", "--output=none", "--wrap", "sleep 1000").stdout.strip())
+        path, old = f58(id), tmp_path / "old"
+        site.until(lambda state: state.jobs[id].state == SCHED, "it is lined up")
+        shutil.copytree(site.dir.join("appendonlydir"), old)
+        assert site.run("queue", "start").returncode == 0
+        site.until(lambda state: bool(state.jobs[id].memo), "it is an instance")
+        one = site.run("--instance", path, "submit", "sh", "-c", "exit 3").stdout.strip()
+        assert "exit code 3" in site.run("job", "wait", f"{path}/{one}").stderr
+        site.witnessed(site.client.state().version)
+        with site.server_dead():
+            shutil.rmtree(site.dir.join("appendonlydir"))
+            shutil.copytree(old, site.dir.join("appendonlydir"))
+        site.until(lambda state: bool(state.jobs[id].holds and state.jobs[id].memo), "it is adopted, and known as an instance")
+        assert site.run("jobs", "-an", "-o", "{id} {status}", f"{path}/").stdout == f"{one} FAILED\n"
+        (row,) = site.client.store.children()
+        assert (row.job, row.over) == (id, False)
+        for pid in site.processes():
+            if live.inside(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        handed_up(site, id)
+        deadline = time.monotonic() + live.PATIENCE_S
+        while site.client.store.children():
+            assert time.monotonic() < deadline, site.logs()
+            time.sleep(0.02)
+        site.sound()

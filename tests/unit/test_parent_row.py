@@ -16,6 +16,7 @@ from fluxkv.instances.server_care import ServerCare
 from fluxkv.instances.whereabouts import beside, read_door
 from fluxkv.journal.claims import to_wire
 from fluxkv.journal.decide import Decision
+from fluxkv.journal.ids import f58
 from fluxkv.journal.job import RUN, SCHED
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.memory_server import share
@@ -59,10 +60,6 @@ class Family(Rig):
         self.turn()
         assert (self.job(self.id).state, self.job(self.id).key) == (RUN, self.key)
 
-    @property
-    def epoch(self) -> int:
-        return self.store.meta().epoch
-
 
 def test_a_child_that_is_adopted_is_sealed_when_it_is_over() -> None:
     family = Family({})
@@ -70,12 +67,15 @@ def test_a_child_that_is_adopted_is_sealed_when_it_is_over() -> None:
     family.lose_the_alloc()
     assert family.store.children() == []
     keeper = ParentRow(family.settings)
-    keeper.look(family.epoch)
+    keeper.look(family.store.meta())
     assert family.store.children() == [], "it would be taken for over"
     family.hears_of_the_attempt()
     assert family.store.children() == []
-    keeper.look(family.epoch)
+    for _ in range(2):
+        keeper.look(family.store.meta())
     assert family.store.children() == [row]
+    assert family.journal.look().jobs[family.id].memo == {"uri": f"{URI}#/{f58(family.id)}"}, "it is an instance again"
+    assert family.names(family.id).count("memo") == 1
     space = beside(family.store, child.child_namespace("/", family.id))
     space.create(durability="strict", origin_ms=0, created=family.now)
     assert seal_over(family.store, {"uri": URI}) == []
@@ -83,14 +83,14 @@ def test_a_child_that_is_adopted_is_sealed_when_it_is_over() -> None:
     family.turn()
     assert seal_over(family.store, {"uri": URI}) == [space.namespace]
     assert space.meta().sealed
-    keeper.look(family.epoch + 1)
+    keeper.look(family.store.meta()._replace(epoch=1))
     assert family.store.children() == [], "its time is over"
 
 
 def test_nothing_is_written_where_the_parent_s_epoch_is_the_one_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     family = Family({})
     monkeypatch.setattr("fluxkv.instances.parent_row.open_store", lambda *_, **__: pytest.fail("it need not look"))
-    ParentRow(family.settings).look(family.epoch)
+    ParentRow(family.settings).look(family.store.meta())
 
 
 def test_the_door_of_a_server_of_its_own_is_left_again(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_door_of_a_server_of_its_own_is_left_again(tmp_path: Path) -> None:
     family.hears_of_the_attempt()
     settings = {name: value for name, value in family.settings.items() if name != "listen"}
     keeper = ParentRow(settings, state_dir)
-    keeper.look(family.epoch)
+    keeper.look(family.store.meta())
     assert [one.job for one in family.store.children()] == [family.id]
     door = read_door(beside(family.store, child.child_namespace("/", family.id)))
     assert door is not None
