@@ -157,7 +157,8 @@ class Branches:
         """Whether what is ordered, or what follows it, has run on the lost branch: its end is told, it does not begin (again)."""
         told = self.past.get(placed.key)
         for kind in (EPILOG, HOUSEKEEPING) if told is None and not placed.letter else ():
-            after = self.past.get(f"{placed.job}.{entry_of(placed.key)}{LETTERS[kind]}.{placed.rank}")
+            name = f"{placed.job}.{entry_of(placed.key)}{LETTERS[kind]}.{placed.rank}"
+            after = next((row for key, row in self.past.items() if key.partition(PART)[0] == name), None)
             if after is not None:
                 cause = f"lost: its {kind} ran on a branch that is lost"
                 told = ["over", placed.key, 9, 0.0, after[4], None, cause, "", 0, 0.0, placed.job]
@@ -188,7 +189,7 @@ class Branches:
     def occupied(self, order: Any, id: str, rank: int) -> bool:
         """Whether an order starts a part of an attempt on a node where another part of it was, whose end is not settled yet."""
         try:
-            if order[0] != "launch" or "part" not in order[1]:
+            if order[0] not in ("launch", "script") or "part" not in order[1]:
                 return False
             key = attempt_key(order[1], id, rank)
             return key not in self.placed and self.key_of(key.rpartition(".")[0], rank) in self.placed

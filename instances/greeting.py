@@ -8,7 +8,7 @@ from ..journal.derive import Group
 from ..journal.derive_scripts import tasks_ordered
 from ..journal.job import Job
 from ..journal.node import REBOOTED
-from ..journal.resizing import being_ended, ordered_at
+from ..journal.resizing import being_ended, ordered_at, runs_on, script_on, script_ordered_at
 from ..journal.scripts import HOUSEKEEPING, LETTERS, PROLOG
 from ..journal.state import State
 from . import foreign
@@ -63,8 +63,7 @@ def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting
     for id in sorted(node.jobs | node.grants):
         job = state.jobs[id]
         known.add(job.key)
-        if job.script is not None and job.script[0] and rank in job.script[2]:
-            _settle_script(job, rank, read, listed, known, group, now, gone)
+        _settle_script(state, job, rank, read, listed, known, group, now, gone)
         if job.key in listed:
             if rank in job.over and job.over[rank][2].startswith("lost:"):  # it was given up, and must not be there any more
                 group.to_nodes.append((rank, ["forget", job.key]))
@@ -112,18 +111,24 @@ def answer_hello(state: State, rank: int, now: float, adopting: foreign.Adopting
 
 
 def _settle_script(
-    job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float, gone: str
+    state: State, job: Job, rank: int, read: int, listed: set[str], known: set[str], group: Group, now: float, gone: str
 ) -> None:
-    """The same for a prolog or epilog that is going on there."""
-    assert job.script is not None
-    kind, order, _, results = job.script
+    """The same for a script that is going on there, around the job or on that node of it alone."""
+    if kind := script_on(job, rank):
+        order, over = script_ordered_at(job, rank), not runs_on(job, rank)
+    elif job.script is not None and job.script[0] and rank in job.script[2]:
+        kind, order, over = job.script[0], job.script[1], rank in job.script[3]
+    else:
+        return
     name = job.key + LETTERS[kind]
     known.add(name)
-    if rank in results:
+    if over:
         return
     if name in listed:
-        if job.ending and kind == PROLOG:  # an epilog runs to its end, whatever ended the job
-            group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], job.ending]))
+        prolog = state.rules.scripts.prolog
+        may = kind == PROLOG and (prolog is None or prolog.cancel_on_exception or not job.ending)
+        if may and (cause := being_ended(job, rank)):  # others run to their end, whatever ended the job
+            group.to_nodes.append((rank, ["end", job.id, job.attempt_id + LETTERS[kind], cause]))
     elif order <= read:
         group.events.append(["lost", job.id, now, {"rank": rank, "cause": gone, "script": kind}])
         group.things.append(f"job/{job.id}")

@@ -13,11 +13,14 @@ from ..journal.claims import Claim, to_wire
 from ..journal.config import SIZES
 from ..journal.decide_resize import several, staying
 from ..journal.derive import Group
+from ..journal.fold_node_scripts import START
 from ..journal.holding import pools_of, words_of
 from ..journal.ids import f58
+from ..journal.idset import format_ids
 from ..journal.job import RUN, Job
 from ..journal.node import Node
-from ..journal.resizing import force_at, growth_of, next_index
+from ..journal.resizing import force_at, growth_of, index_of, next_index
+from ..journal.scripts import PROLOG
 from ..journal.state import State
 from ..journal.summary import sizes
 from ..kvs.errors import Rejected
@@ -28,6 +31,7 @@ from .commits import premises
 from .growth_request import entry_of, jobspec_of, made_of, request_of
 from .orders import launch_orders
 from .plan_inputs import usable_pool
+from .script_orders import script_orders
 
 if TYPE_CHECKING:
     from .planner import Planner
@@ -64,15 +68,31 @@ def grown(state: State, job: Job, claims: tuple[Claim, ...], now: float) -> Grou
     group.things = [f"job/{job.id}", *plans, *nodes]
     group.bumps = list(group.things)
     group.takes = words_of(claims)
-    group.to_nodes = _orders(job, claims, state.nodes)
+    prolog, ranks = state.rules.scripts.prolog, [claim.rank for claim in claims]
+    if prolog is not None and prolog.per_rank:
+        group.events.append([START, job.id, now, {"kind": PROLOG, "ranks": format_ids(ranks)}])
+        indices = {rank: next_index(job) + at for at, rank in enumerate(ranks)}
+        group.to_nodes = script_orders(job, PROLOG, prolog, [*job.ranks, *ranks], ranks, job.attempt_id, indices)
+    else:
+        group.to_nodes = _orders(job, claims, state.nodes, next_index(job), len(job.claims) + len(claims))
     return group
 
 
-def _orders(job: Job, claims: Sequence[Claim], nodes: Mapping[int, Node]) -> list[tuple[int, list[Any]]]:
+def launched(state: State, job: Job, ranks: Sequence[int]) -> list[tuple[int, list[Any]]]:
+    """Orders to nodes of it whose prologs are over."""
+    found: list[tuple[int, list[Any]]] = []
+    for claim in job.claims:
+        if claim.rank in ranks:
+            found += _orders(job, [claim], state.nodes, index_of(job, claim.rank), len(job.claims))
+    return found
+
+
+def _orders(
+    job: Job, claims: Sequence[Claim], nodes: Mapping[int, Node], index: int, total: int
+) -> list[tuple[int, list[Any]]]:
     """One task on each: more of a job's tasks than its first nodes have, nobody has asked for."""
     request = compile_request(job.jobspec or {})
     found = launch_orders(job, request, claims, "", False, nodes)
-    index, total = next_index(job), len(job.claims) + len(claims)
     for at, (_, message) in enumerate(found):
         order = message[1]
         for name in ("ranks", "refuse"):

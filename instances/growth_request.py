@@ -13,7 +13,7 @@ from typing import Any
 from ..journal.derive_scripts import phase
 from ..journal.ids import f58
 from ..journal.idset import format_ids
-from ..journal.job import RUN, Job
+from ..journal.job import Job
 from ..journal.jobspec_check import SLOTS
 from ..journal.resizing import growth_of, place_in_line
 from ..journal.state import State
@@ -56,14 +56,6 @@ def request_of(state: State, job: Job, nodes: int) -> Request:
     return compile_request(state.rules.constrained(jobspec_of(job, nodes), job.queue))
 
 
-def why_not(state: State, job: Job) -> str:
-    """Why no job can grow here, "" if this one may."""
-    prolog = state.rules.scripts.prolog
-    if prolog is not None and prolog.per_rank:
-        return "a prolog is to run on each node before its tasks, and none is ordered for nodes that come later"
-    return "" if job.state == RUN else "it does not run"
-
-
 def made_of(job: Job) -> bytes:
     """What its place in line rests on."""
     growth = growth_of(job)
@@ -75,8 +67,6 @@ def entry_of(state: State, job: Job, now: float) -> Pending | None:
     growth = growth_of(job)
     if growth is None or phase(job):
         return None
-    if why := why_not(state, job):
-        raise Rejected(f"job {f58(job.id)} cannot grow: {why}", code="unsupported")
     left = max(1.0, job.expiration - now) if job.expiration else 0.0
     priority, order = place_in_line(job)
     return Pending(job.id, -priority, order, request_of(state, job, growth.nodes), left)

@@ -21,6 +21,7 @@ from ..journal.duration import format_duration
 from ..journal.job import Job
 from ..journal.node import STOPPED, Node
 from ..journal.node_config import OFFLINE_AFTER_S
+from ..journal.resizing import ordered_at
 from ..journal.retry import fenced
 from ..journal.state import State
 from ..kvs.port import Message
@@ -177,4 +178,4 @@ def lost(job: Job, rank: int, cause: str, now: float) -> Group:
 
 def _expected(job: Job, rank: int) -> bool:
     """Whether the node should have the attempt's tasks: it was told to start them, and has not said that they are over."""
-    return rank not in job.over and bool(job.holds or job.granted is not None) and tasks_ordered(job) > 0
+    return rank not in job.over and bool(job.holds or job.granted is not None) and ordered_at(job, rank, tasks_ordered(job)) > 0

@@ -19,6 +19,7 @@ from ..journal.ids import f58, parse_id
 from ..journal.job import RUN
 from ..journal.node import named
 from ..journal.resizing import growth_of, index_of, is_instance, leaving_of
+from ..journal.scripts import PROLOG
 from ..kvs.errors import FluxkvError, Rejected
 from .changing import change_jobs
 from .follow import Tail, timed_out
@@ -245,11 +246,13 @@ class Resizing:
         return size
 
     def _refused(self) -> str:
-        """Why the request for more was withdrawn, "" if it was not."""
-        for _, event in reversed(self.journal.story(self.state.jobs[self.id].commits[-4:], self.id)):
+        """Why the request for more was withdrawn, or what came did not stay; "" if all is well."""
+        for _, event in reversed(self.journal.story(self.state.jobs[self.id].commits[-6:], self.id)):
+            context: dict[str, Any] = event.context or {}
             if event.name == "resize":
-                context: dict[str, Any] = event.context or {}
                 return str(context.get("note") or "") if not context["nodes"] else ""
+            if event.name == "exception" and context.get("type") == PROLOG and context.get("severity"):
+                return str(context.get("note") or "")
             if event.name in ("grow", "shrink"):
                 break
         return ""

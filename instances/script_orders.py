@@ -6,13 +6,14 @@ instance's user in /, with a small environment of its own, in nobody's seat and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
 from ..journal.idset import format_ids
 from ..journal.job import Job
+from ..journal.resizing import part_of
 from ..journal.scripts import LETTERS, Script
 from ..journal.state import State
 from .attempts import PART, Host
@@ -26,15 +27,20 @@ GROUP = "scripts"  # of seats: nobody takes over from a script
 
 
 def script_orders(
-    job: Job, kind: str, script: Script, nodes: list[int], ranks: Iterable[int], attempt: str
-) -> list[tuple[int, list[Any]]]:
+    job: Job, kind: str, script: Script, nodes: list[int], ranks: Iterable[int], attempt: str,
+    parts: Mapping[int, int | None] | None = None,
+) -> list[tuple[int, list[Any]]]:  # fmt: skip
     """One (rank, ["script", order]) for each rank. nodes: all ranks of the job. attempt: "<version>-<epoch>" of the job's, ""
-    for the one that the order's own entry begins."""
+    for the one that the order's own entry begins. parts: which part of a job that was resized each is (None: as the job says)."""
     order = {
         "kind": kind, "job": job.id, "user": job.userid, "attempt": attempt, "command": list(script.command),
         "timeout_s": script.timeout_s, "kill_timeout_s": script.kill_timeout_s, "nodes": format_ids(nodes), "number": job.number,
     }  # fmt: skip
-    return [(rank, ["script", order]) for rank in ranks]
+    found: list[tuple[int, list[Any]]] = []
+    for rank in ranks:
+        part = parts[rank] if parts is not None else part_of(job, rank)
+        found.append((rank, ["script", order if part is None else {**order, "part": part}]))
+    return found
 
 
 def add_orders(state: State, planner: Planner, job: Job, group: Group, now: float) -> None:
@@ -44,6 +50,14 @@ def add_orders(state: State, planner: Planner, job: Job, group: Group, now: floa
     from .orders import launch_orders
 
     add_drains(state.nodes, group, now)
+    for kind, ranks in group.parts:
+        single = state.rules.scripts.of(kind) if kind != "launch" else None
+        if single is not None:
+            group.to_nodes += script_orders(job, kind, single, job.ranks, ranks, job.attempt_id)
+        elif kind == "launch":
+            from .growing import launched
+
+            group.to_nodes += launched(state, job, ranks)
     if group.run == "launch":
         expiration = planner.expiration(job, now)
         if expiration != job.expiration:  # a time limit is for the tasks

@@ -286,7 +286,7 @@ class Worker:
                 group.clears = [thing for thing in group.clears if thing != f"attempt/{job.id}"]
             group.things += things
             group.bumps += things
-            if group.run or group.failed:
+            if group.run or group.failed or group.parts:
                 add_orders(self.state, planner, job, group, now)
             if group.ready:
                 self._ready(job, group, now)

@@ -88,6 +88,10 @@ _add(_job, "fluxkv", "requeue",
      "retry", "limit", "after")  # fmt: skip
 _add(_job, "fluxkv", "end", {"cause": "shrink", "ranks": "3"}, "its nodes (ranks: only these) are told to end the process tree",
      "ranks")  # fmt: skip
+_add(_job, "fluxkv", "node-script-start", {"kind": "prolog", "ranks": "3"},
+     "a script is ordered on nodes that came while it runs (prolog), or leave it (epilog, housekeeping)")  # fmt: skip
+_add(_job, "fluxkv", "node-script-finish", {"kind": "prolog", "ranks": "3", "status": 0, "launch": True},
+     "it is over there; launch: its tasks are ordered there", "launch")  # fmt: skip
 _add(_job, "fluxkv", "fence", {"rank": 0, "attempt": "12-5", "cause": "what it runs on is not free any more"},
      "an attempt that a lost branch began is ended on this rank")  # fmt: skip
 _add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")

@@ -108,7 +108,7 @@ def _end(state: State, leaving: Mapping[int, Leaving], decision: Decision, now: 
         if job.state != RUN or job.exception is not None or job.timed_out:
             continue
         until, policy = min(leaving[rank].until for rank in where), leaving[where[0]].jobs
-        event = _handed_on(state, job, where, leaving[where[0]], now)
+        event = _handed_on(job, where, leaving[where[0]], now)
         if event is None and (policy != "finish" or now >= until) and not leaving_of(job).keys() >= set(where):
             kind = NODE_FAILURE if policy == "fail" else REQUEUE
             note = f"rank {format_ids(where)} is asked back by the instance around this one"
@@ -118,7 +118,7 @@ def _end(state: State, leaving: Mapping[int, Leaving], decision: Decision, now: 
             _guard(decision, [f"job/{id}"])
 
 
-def _handed_on(state: State, job: Job, ranks: Sequence[int], leaving: Leaving, now: float) -> list[Any] | None:
+def _handed_on(job: Job, ranks: Sequence[int], leaving: Leaving, now: float) -> list[Any] | None:
     """A job that can do without these nodes gives them back itself: an instance is asked in its turn, and has as long, less what
     is left to take it there by force."""
     asked = [rank for rank in ranks if rank not in leaving_of(job)]
@@ -127,10 +127,7 @@ def _handed_on(state: State, job: Job, ranks: Sequence[int], leaving: Leaving, n
     nested = is_instance(job)
     if not nested and leaving.jobs == "finish" and now < leaving.until:
         return None
-    try:
-        event = shrink(state, job, asked, Terms(max(0.0, leaving.until - now), leaving.jobs), None, now)
-    except Rejected:  # scripts are to run there: the job ends as others do
-        return None
+    event = shrink(job, asked, Terms(max(0.0, leaving.until - now), leaving.jobs), None, now)
     if nested:
         event[3]["force"] = max(now, (leaving.until + leaving.force) / 2)
     return event

@@ -15,6 +15,7 @@ from .decide_inventory import reload
 from .idset import format_ids
 from .job import Job
 from .node import Node
+from .resizing import runs_on
 from .rset import NodeRecord, ResourceSet
 from .scripts import HOUSEKEEPING
 from .state import State
@@ -146,4 +147,6 @@ def _over(job: Job, rank: int, cause: str, now: float) -> list[list[Any]]:
     if job.script is not None and job.script[0]:
         _, _, ranks, results = job.script
         return [["lost", job.id, now, {**context, "script": job.script[0]}]] if rank in ranks and rank not in results else []
+    if kind := runs_on(job, rank):
+        return [["lost", job.id, now, {**context, "script": kind}]]
     return [["lost", job.id, now, context]] if rank not in job.over else []

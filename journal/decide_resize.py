@@ -46,7 +46,7 @@ def parse_resize(text: str) -> Resize:
     """+2N, -1N, =4N (4N is =4N). Raises `Rejected` (code bad-resize)."""
     found = _ASKED.fullmatch(text.strip())
     if found is None:
-        cores = "a job grows by whole nodes of the kind it has, not by cores" if text[-1:] in "cC" else "write +2N, -1N or =4N"
+        cores = "a job grows by whole nodes of the kind it has; cores are for another beside it: fluxkv alloc -n4" if text[-1:] in "cC" else "write +2N, -1N or =4N"
         raise Rejected(f"{text[:20]!r} is no change of a job's nodes", code="bad-resize", hint=cores)
     sign, nodes = found[1] or "=", int(found[2])
     if not nodes:
@@ -85,10 +85,6 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
             if not is_instance(job):
                 hint = "what runs inside an instance (fluxkv batch, fluxkv alloc) uses the nodes that come"
                 raise _refuse(job, "is no instance: its tasks would not know of more nodes", "not-instance", hint)
-            prolog = state.rules.scripts.prolog
-            if prolog is not None and prolog.per_rank:
-                why = "cannot grow here: a prolog runs on each node before a job's tasks, and on nodes that come later it would not"
-                raise _refuse(job, why, "unsupported")
             context: dict[str, Any] = {"nodes": target - len(here), "userid": userid}
             events.append(["resize", job.id, now, {**context, "at_once": True} if at_once else context])
     else:
@@ -96,14 +92,12 @@ def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now
             events.append(["resize", job.id, now, {"nodes": 0, "userid": userid}])
         leave = list(terms.ranks) or _choose(job, here, len(here) - target, terms.busy)
         if leave:
-            events.append(shrink(state, job, leave, terms, userid, now))
+            events.append(shrink(job, leave, terms, userid, now))
     return Decision(events, since=[thing], bumps=[thing]) if events else Decision([])
 
 
-def shrink(state: State, job: Job, ranks: Iterable[int], terms: Terms, userid: int | None, now: float) -> list[Any]:
-    """The event that asks these nodes back. Raises `Rejected` where they cannot be given to others."""
-    if which := state.rules.scripts.after_on_each:
-        raise _refuse(job, f"gives back no single nodes here: {which} runs on each when the job is over", "unsupported")
+def shrink(job: Job, ranks: Iterable[int], terms: Terms, userid: int | None, now: float) -> list[Any]:
+    """The event that asks these nodes back. Raises `Rejected`."""
     if terms.jobs not in WAYS:
         raise Rejected(f"jobs={terms.jobs!r}: there are {', '.join(WAYS)}", code="bad-resize")
     asked = is_instance(job)  # nobody else knows what to do about it: its tasks there are ended

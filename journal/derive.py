@@ -46,6 +46,7 @@ class Group:
     run: str = ""  # what its nodes are to begin: "launch" (the tasks), or a kind of script
     failed: list[tuple[int, str]] = field(default_factory=list)  # (rank, why): nodes to be drained
     partly: bool = False  # it frees some nodes of a job that goes on
+    parts: list[tuple[str, list[int]]] = field(default_factory=list)  # the same as run, on these of its nodes alone
 
 
 class Step(NamedTuple):
@@ -215,6 +216,11 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         events.append(["exception", id, ended, {"type": OOM, "severity": 1, "note": note}])
     events.append(["finish", id, ended, {"status": status}])
     events.append(["release", id, ended, {"ranks": "all", "final": True}])
+    if job.resized is None or not _looked_after(job):
+        _conclude(job, now, group, scripts, status, exception)
+
+
+def _conclude(job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None) -> None:
     if scripts is not NO_SCRIPTS:
         from . import derive_scripts
 
@@ -222,7 +228,13 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         return
     free_and_close(job, now, group, status, exception)
     group.frees.extend(words_of(job.claims))
-    group.clears.append(f"attempt/{id}")
+    group.clears.append(f"attempt/{job.id}")
+
+
+def _looked_after(job: Job) -> bool:
+    from .resizing import looked_after
+
+    return looked_after(job)
 
 
 def free_and_close(job: Job, now: float, group: Group, status: int, exception: Sequence[Any] | None) -> None:
@@ -247,14 +259,32 @@ def _cleaning(job: Job, now: float, group: Group, scripts: Scripts) -> None:
         return
     if job.script is not None and job.script[0]:
         _scripted(job, now, group, scripts)
+    elif job.resized is not None and _resized(job, now, group, scripts):
+        return
+    elif job.status is not None:  # what was to be done on nodes that it had given back is done
+        if not _looked_after(job):
+            _conclude(job, now, group, scripts, job.status, job.exception)
     elif all(rank in job.over for rank in job.ranks):
         finish(job, job.ranks, now, group, scripts)
     elif not job.ending and not job.timed_out:
         cause = job.exception[0] if job.exception else "end"
         group.events.append(["end", id, now, {"cause": cause}])
         for rank in job.ranks:
-            if rank not in job.over:
-                group.to_nodes.append((rank, ["end", id, job.attempt_id, cause]))
+            if rank not in job.over and not _lets_end(job, rank, scripts):
+                group.to_nodes.append((rank, ["end", id, _name_on(job, rank), cause]))
+
+
+def _lets_end(job: Job, rank: int, scripts: Scripts) -> bool:
+    """Whether a prolog on that node alone runs to its end, whatever becomes of the job."""
+    return job.resized is not None and _name_on(job, rank) != job.attempt_id and scripts.prolog is not None and not (
+        scripts.prolog.cancel_on_exception
+    )
+
+
+def _name_on(job: Job, rank: int) -> str:
+    from .resizing import name_on
+
+    return job.attempt_id if job.resized is None else name_on(job, rank)
 
 
 def hand_over(jobs: Mapping[int, Job], job: Job, now: float, group: Group) -> None:

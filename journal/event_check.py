@@ -10,6 +10,7 @@ from typing import Any
 
 from ..kvs.errors import Rejected
 from . import idset
+from .scripts import LETTERS
 from .shown import shown
 
 Test = Callable[[Any], bool]
@@ -81,6 +82,8 @@ _VALUES: dict[tuple[str, str], dict[str, tuple[Test, str]]] = {
         "ranks": (_idset, "an idset"), "until": (_number, "Unix seconds"), "force": (_number, "Unix seconds"),
         "jobs": (lambda value: value in WAYS, f"one of {', '.join(WAYS)}"), "userid": (_userid, "a user's number"),
     },
+    ("job", "node-script-start"): {"kind": (lambda value: value in LETTERS, "a kind of script"), "ranks": (_idset, "an idset")},
+    ("job", "node-script-finish"): {"kind": (lambda value: value in LETTERS, "a kind of script"), "ranks": (_idset, "an idset")},
     ("job", "free"): {"ranks": (_idset, "an idset")},
     ("job", "exception"): {
         "type": (_text, "a word"),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..kvs.hashes import blake2b
+from . import fold_node_scripts
 from .fold_alloc import alloc, free, grant, recall, return_grant, ungrant
 from .fold_resize import count, forced, grow, resize, shrink
 from .idset import format_ids, ids_of_mask, mask_of
@@ -278,8 +279,11 @@ def end(state: State, job: Job, ts: float, context: Context, version: int) -> No
 
 
 def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, result: list[Any]) -> bool:
-    """How a prolog or epilog ended on a node; False for late and repeated words, which change nothing."""
-    found = job.script
+    """How a script ended on a node, [wait status, time, cause, when it began]; False for late and repeated words, which change
+    nothing, and for housekeeping that is not a single node's."""
+    if fold_node_scripts.result(job, attempt, kind, rank, result):
+        return True
+    found, result = job.script, result[:3]
     if found is None or job.attempt != attempt or found[0] != kind or rank not in found[2] or rank in found[3]:
         return False
     found[3][rank] = result
@@ -289,7 +293,7 @@ def script_result(state: State, job: Job, attempt: int, kind: str, rank: int, re
 def lost(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     rank = integer(context["rank"])
     if "script" in context:
-        script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}"])
+        script_result(state, job, job.attempt, context["script"], rank, [9, ts, f"lost: {context['cause']}", 0.0])
         return
     if job.granted is not None and not job.holds and not job.seat_of:
         return_grant(state, job)  # it was placed ahead there, and nobody heard of a start
@@ -319,6 +323,8 @@ HANDLERS: dict[str, Handler] = {
     "resize": resize,
     "grow": grow,
     "shrink": shrink,
+    fold_node_scripts.START: fold_node_scripts.start,
+    fold_node_scripts.FINISH: fold_node_scripts.finish,
     "prolog-start": script_start(PROLOG),
     "prolog-finish": script_finish(PROLOG),
     "epilog-start": script_start(EPILOG),

@@ -13,7 +13,7 @@ from .holding import give, put_back, take
 from .idset import ids_of_mask, mask_of
 from .job import Job
 from .quarantine import Impossible
-from .resizing import first_parts, lead_of
+from .resizing import first_parts, lead_of, script_on
 from .summary import ntasks_on
 from .values import end_time, integer
 
@@ -94,7 +94,7 @@ def free_some(state: State, job: Job, ranks: str) -> None:
         raise Impossible("holds-nothing")
     if lead_of(job) in gone:
         raise Impossible("lead")
-    running = gone - job.over.keys()
+    running = {rank for rank in gone if rank not in job.over or script_on(job, rank)}
     if running:
         raise Impossible("not-over", min(running))
     back = [claim for claim in job.claims if claim.rank in gone]
@@ -104,11 +104,16 @@ def free_some(state: State, job: Job, ranks: str) -> None:
         give(state, claim, job.id)
     put_back(state, loose)
     growth, leaving, parts, index, left = job.resized or first_parts(job)
-    left = {**left, **{rank: job.started.get(rank, 0.0) for rank in sorted(gone)}}
+    left = {**left, **{rank: _times(job, parts[rank], rank) for rank in sorted(gone)}}
     job.resized = [growth, _without(leaving, gone), _without(parts, gone), index, left]
     job.claims, job.claims_wire = tuple(stay), to_wire(stay)
     job.started, job.over = _without(job.started, gone), _without(job.over, gone)
     count(job, 0)
+
+
+def _times(job: Job, part: list[Any], rank: int) -> float | list[float]:
+    began = job.started.get(rank, 0.0)
+    return [began, *part[4]] if len(part) > 2 and part[4] else began
 
 
 def count(job: Job, more: int) -> None:

@@ -15,7 +15,7 @@ from .idset import ids_of_mask, mask_of
 from .job import INACTIVE
 from .node import Node, Queue
 from .quarantine import Impossible
-from .resizing import is_stale
+from .resizing import is_stale, script_on
 from .retired import index_line
 from .rset import NodeRecord, parse_R
 from .scripts import HOUSEKEEPING, KINDS, LETTERS
@@ -175,10 +175,11 @@ def _is_current(state: State, name: str, rank: int) -> bool:
     id, _, attempt = name.partition(".")
     tasks = attempt.rstrip("".join(KINDS))
     kind = KINDS.get(attempt[len(tasks) :], "")
-    if kind == HOUSEKEEPING:
-        keeping = state.keeping.get(int(id))
-        return keeping is not None and keeping.attempt_id == tasks
     job = state.jobs.get(int(id))
+    if job is not None and kind and job.holds and job.key == f"{id}.{tasks}" and script_on(job, rank) == kind:
+        return True
+    if kind == HOUSEKEEPING:
+        return (keeping := state.keeping.get(int(id))) is not None and keeping.attempt_id == tasks
     if job is not None and job.resized is not None and job.holds and rank not in job.ranks:
         return False
     return job is not None and job.key == f"{id}.{tasks}" and (not kind or (job.script is not None and job.script[0] == kind))
@@ -257,12 +258,11 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
             state.touch(job, version)
     for id, attempt, letter, t_start, t_end, status, cause in context.get("script", ()):
         _check_end(t_start, t_end, status, cause)
-        if letter == LETTERS[HOUSEKEEPING]:
-            keeping.result(state, id, attempt, rank, [status, t_end, cause])
-            continue
         job = jobs.get(id)
-        if job is not None and script_result(state, job, attempt, KINDS[letter], rank, [status, t_end, cause]):
+        if job is not None and script_result(state, job, attempt, KINDS[letter], rank, [status, t_end, cause, t_start]):
             state.touch(job, version)
+        elif letter == LETTERS[HOUSEKEEPING]:
+            keeping.result(state, id, attempt, rank, [status, t_end, cause])
     for id, attempt, _ in context.get("timeout", ()):
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and job.state != INACTIVE:

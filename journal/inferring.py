@@ -17,6 +17,7 @@ from .derive import Group, finish, priority_of
 from .idset import format_ids, mask_of
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED, Job
 from .quarantine import Aside, Impossible, Quarantine, listed
+from .resizing import looked_after
 from .state import MALFORMED, State
 from .wire import Commit, read_commit, well_formed
 
@@ -189,7 +190,9 @@ def _ranks_over(job: Job) -> list[list[Any]]:
 
 def _over(job: Job, version: int) -> Guess:
     """The attempt that holds resources was over. How, its readable reports say, as they did to the worker, or nobody knows."""
-    if job.status is None and job.ranks and all(rank in job.over for rank in job.ranks) and not (job.script and job.script[0]):
+    if job.status is None and job.ranks and all(rank in job.over for rank in job.ranks) and not (
+        (job.script and job.script[0]) or looked_after(job)
+    ):
         group = Group()
         finish(job, job.ranks, max((one[1] for one in job.over.values()), default=job.t_alloc), group)
         *derived, then = [[name, context, at] for name, _, at, context in group.events]

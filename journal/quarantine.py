@@ -28,6 +28,8 @@ PLACE = {
     "resize": RUN,
     "grow": RUN,
     "shrink": RUN,
+    "node-script-start": RUN | CLEANUP,
+    "node-script-finish": RUN | CLEANUP,
     "release": RUN | CLEANUP,  # in RUN of some of its nodes only
     "epilog-start": CLEANUP,
     "epilog-finish": CLEANUP,

@@ -4,8 +4,9 @@
 whether at once or not at all], None if nothing is. leaving: rank -> [until, force, jobs, forced] of nodes that are asked back: a
 child ends what runs there at `until` at the latest, in the way of `jobs`; at `force` its parent has the tree ended there. parts:
 rank -> [index of the node in the job, version that ordered its tasks]; no index is given twice in an attempt: it is the node's
-rank in a child, and stays it. next: the index to come. left: rank -> when the tasks began there (0.0: never) of nodes that have
-left this attempt. One may come again, under the same name: a late word about the first time is told by that.
+rank in a child, and stays it; behind these, where a script ran on the node alone, what `fold_node_scripts` says. next: the index
+to come. left: rank -> when the tasks began there (0.0: never) of nodes that have left this attempt; a list with the times of such
+scripts behind it, where there were any. One may come again, under the same name: a late word about the first time is told by that.
 
 A job may outlive its nodes but for those that are critical (`critical-ranks`, Flux's word, counts nodes of the job from 0): of an
 instance only its first one, which leads, of any other job all of them, unless its shell option says so.
@@ -20,6 +21,7 @@ from ..kvs.errors import Rejected
 from .ids import f58
 from .idset import mask_of
 from .job import RUN, SCHED, Job
+from .scripts import LETTERS, PROLOG
 
 CRITICAL = "critical-ranks"  # the shell option
 SHRINK = "shrink"  # why tasks on a leaving node are ended; begins the cause that its launcher gives
@@ -87,6 +89,8 @@ def ordered_at(job: Job, rank: int, tasks: int) -> int:
     """The version that ordered its tasks on a node. tasks: the one that ordered the job's (`derive_scripts.tasks_ordered`)."""
     if not tasks or job.resized is None or rank not in job.resized[_PARTS]:
         return tasks
+    if script_on(job, rank) == PROLOG:
+        return 0
     return max(tasks, int(job.resized[_PARTS][rank][1]))
 
 
@@ -99,8 +103,50 @@ def is_stale(job: Job, rank: int, t_start: float) -> bool:
     """Whether a word about tasks on a node is about ones that it has given back."""
     if job.resized is None or not job.holds:
         return False
-    parts, left = job.resized[_PARTS], job.resized[_LEFT]
-    return rank not in parts or (bool(t_start) and left.get(rank) == t_start)
+    return rank not in job.resized[_PARTS] or (bool(t_start) and t_start in times_left(job, rank))
+
+
+def times_left(job: Job, rank: int) -> list[float]:
+    """When what a node ran began that has left this attempt, and may have come again."""
+    left = job.resized[_LEFT].get(rank) if job.resized is not None else None
+    return left if isinstance(left, list) else [] if left is None else [left]
+
+
+def script_on(job: Job, rank: int) -> str:
+    """The kind of the script of a node alone whose end is not answered yet, "" if there is none."""
+    part: list[Any] = job.resized[_PARTS].get(rank, []) if job.resized is not None else []
+    return str(part[2]) if len(part) > 2 else ""
+
+
+def runs_on(job: Job, rank: int) -> str:
+    """The same, "" if it is known to be over."""
+    kind = script_on(job, rank)
+    return kind if kind and not job.resized[_PARTS][rank][3] else ""  # type: ignore[index]
+
+
+def script_ordered_at(job: Job, rank: int) -> int:
+    """The version that ordered it."""
+    return int(job.resized[_PARTS][rank][1]) if job.resized is not None else 0
+
+
+def scripted(job: Job) -> list[int]:
+    """The nodes that have one."""
+    return [rank for rank in job.resized[_PARTS] if script_on(job, rank)] if job.resized is not None else []
+
+
+def looked_after(job: Job) -> bool:
+    """Whether an epilog or housekeeping goes on on nodes that it is to give back: it is not over before these are."""
+    return any(script_on(job, rank) != PROLOG for rank in scripted(job))
+
+
+def name_on(job: Job, rank: int) -> str:
+    """The name of what runs on a node before it is over there: the attempt's id, or that of the prolog there."""
+    return job.attempt_id + (LETTERS[PROLOG] if script_on(job, rank) == PROLOG else "")
+
+
+def part_of(job: Job, rank: int) -> int | None:
+    """What tells a node's scripts from those of the time before it left and came again; None in a job of which no node ever did."""
+    return index_of(job, rank) if job.resized is not None and rank in job.resized[_PARTS] else None
 
 
 def lead_of(job: Job) -> int:

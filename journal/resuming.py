@@ -14,6 +14,7 @@ from .decide import Decision
 from .derive import Group, advance, hand_over
 from .derive_scripts import housekeeping
 from .job import CLEANUP, INACTIVE, RUN, Job
+from .resizing import runs_on
 from .retry import AGAIN, NEVER, NOTE, REQUEUE
 from .scripts import HOUSEKEEPING
 from .state import State
@@ -166,7 +167,9 @@ def _lost(job: Job, now: float) -> list[list[Any]]:
         kind, _, ranks, results = job.script
         left = [["lost", id, now, {"rank": rank, "cause": CAUSE, "script": kind}] for rank in ranks if rank not in results]
     else:
-        left = [["lost", id, now, {"rank": rank, "cause": CAUSE}] for rank in job.ranks if rank not in job.over]
+        kinds = {rank: runs_on(job, rank) for rank in job.ranks}
+        left = [["lost", id, now, {"rank": rank, "cause": CAUSE, **({"script": kinds[rank]} if kinds[rank] else {})}]
+                for rank in job.ranks if rank not in job.over or kinds[rank]]  # fmt: skip
     if left and job.exception is None and job.status is None and not job.timed_out:
         left.insert(0, ["exception", id, now, {"type": LOST, "severity": 0, "note": CAUSE}])
     return left

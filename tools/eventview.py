@@ -161,6 +161,10 @@ def _described(event: Event, hosts: Mapping[int, str]) -> str:
         return _wanted(context)
     if name == "shrink":
         return _asked_back(context, hosts)
+    if name in ("node-script-start", "node-script-finish"):
+        then = "; its tasks begin there" if context.get("launch") else ""
+        status = f", {status_text(context.get('status', 0))}" if name.endswith("finish") else ""
+        return f"{context.get('kind')} on ranks {context.get('ranks')}{status}{then}"
     if name == "grant":
         return f"next on {hosts.get(context.get('rank', -1), context.get('rank'))} ({context.get('shape')})"
     if name == "finish":

@@ -102,7 +102,7 @@ def explain_story(job: Job, view: View, story: list[tuple[Commit, Event]]) -> tu
 
 def _resizing(page: Page, job: Job, view: View) -> dict[str, Any]:
     """What a job that runs is to have more, or less; the same as a document."""
-    from ..journal.resizing import growth_of, leaving_of
+    from ..journal.resizing import growth_of, leaving_of, script_on, scripted
 
     growth, leaving = growth_of(job), leaving_of(job) if job.holds else {}
     found: dict[str, Any] = {}
@@ -110,8 +110,12 @@ def _resizing(page: Page, job: Job, view: View) -> dict[str, Any]:
         from .explainpending import add_growth
 
         found["growth"] = add_growth(page, job, growth.nodes, view)
+    for rank in scripted(job) if job.holds else ():
+        if rank not in leaving:
+            page.add("scripts", f"{script_on(job, rank)} goes on on {hosts_of(view.state, [rank])}")
     for rank, one in leaving.items():
-        when = "is being taken" if one.forced else f"by {clock(one.force, view.now)}"
+        script = script_on(job, rank)
+        when = f"when its {script} is over" if script else "is being taken" if one.forced else f"by {clock(one.force, view.now)}"
         page.add("gives back", f"{hosts_of(view.state, [rank])} {when}, jobs there: {one.jobs}")
     if leaving:
         found["leaving"] = [{"rank": rank, **one._asdict()} for rank, one in leaving.items()]

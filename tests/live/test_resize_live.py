@@ -226,3 +226,34 @@ def test_instances_inside_are_asked_in_their_turn_and_limits_reach_the_lowest(tm
             assert state.jobs[job].exceptions == []
             for one in (lowest, middle, site):
                 one.sound()
+
+
+def test_a_site_s_scripts_run_on_each_node_that_comes_and_leaves(tmp_path: Path) -> None:
+    """Under a per-rank prolog and epilog, and housekeeping; where the prolog fails nothing of the instance ever runs."""
+    diary, config = tmp_path / "diary", tmp_path / "site.toml"
+    line = f"echo $FLUXKV_SCRIPT $FLUXKV_NODE_RANK >> {diary}; test $FLUXKV_SCRIPT$FLUXKV_NODE_RANK != prolog2"
+    per_rank = {"prolog": "per-rank = true\n", "epilog": "per-rank = true\n", "housekeeping": ""}
+    config.write_text("".join(f'[job-manager.{kind}]\ncommand = ["sh", "-c", "{line}"]\n{more}' for kind, more in per_rank.items()))
+
+    def told(rank: int) -> list[str]:
+        return [kind for kind, where in map(str.split, diary.read_text().splitlines()) if where == str(rank)]
+
+    with live.site(tmp_path, "-s", "3", "--cores", "1", "--config", str(config)) as site, child(site, "-N1") as (id, inner):
+        done = site.run("resize", "-w", f58(id), "+1N")
+        assert done.returncode == 0, (done.stderr, site.logs())
+        assert (told(1), sorted(inner.client.state().nodes)) == (["prolog"], [0, 1])
+        inner.running(inner.submit("exec sleep 300", nodes=2))
+        failed = site.run("resize", "-w", f58(id), "+1N")
+        assert (failed.returncode, "prolog on rank 2: exit code 1" in failed.stderr) == (1, True), failed.stderr
+        site.until(lambda s: s.jobs[id].ranks == [0, 1], "the node has gone back")
+        assert told(2) == ["prolog", "epilog", "housekeeping"]
+        state = site.client.state()
+        assert (state.nodes[2].drain is not None, state.nodes[2].busy, state.jobs[id].state) == (True, False, RUN)
+        done = site.run("resize", "-w", f58(id), "-1N", "--jobs=requeue")
+        assert done.returncode == 0, (done.stderr, site.logs())
+        assert (told(1), site.client.state().nodes[1].busy) == (["prolog", "epilog", "housekeeping"], False)
+        assert site.run("cancel", f58(id)).returncode == 0
+        assert site.results([id])
+        site.until(lambda s: not s.keeping, "its first node has been looked after")
+        assert told(0) == ["prolog", "epilog", "housekeeping"]
+        site.sound()

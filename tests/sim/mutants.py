@@ -28,6 +28,7 @@ from fluxkv.instances import (
 from fluxkv.instances import cron as cron_driver
 from fluxkv.instances.node_watch import NodeWatch
 from fluxkv.journal import decide, decide_cron, derive, derive_resize, fold_words, graph_edit, snapshot
+from fluxkv.journal.holding import words_of
 from fluxkv.journal.node import Node
 from fluxkv.journal.state import State
 from fluxkv.kvs.memory_store import MemoryStore
@@ -423,7 +424,7 @@ def shrunk_by_a_time_out(patch: Patch) -> None:
         where = {"ranks": derive_resize.format_ids(late)}
         group.events += [["release", job.id, now, {**where, "final": False}], ["free", job.id, now, where]]
         group.partly = True
-        group.frees += derive_resize.words_of(claim for claim in job.claims if claim.rank in late)
+        group.frees += words_of(claim for claim in job.claims if claim.rank in late)
         return True
 
     patch(derive_resize, "give_back", give_back)

@@ -84,6 +84,9 @@ class Rules:
         self.scripts: set[tuple[int, str, int]] = set()  # (job, letter, rank) of scripts known to be over
         self.open: dict[int, tuple[str, set[int]]] = {}  # job -> kind of script that is going on, its ranks
         self.unlaunched: set[int] = set()  # jobs whose tasks wait for a prolog, or will never run
+        self.single: dict[tuple[int, int], str] = {}  # (job, rank) -> kind of script that goes on on that node of it alone
+        self.unready: set[tuple[int, int]] = set()  # nodes of jobs where a prolog has not let the tasks begin
+        self.came: dict[tuple[int, int], int] = {}  # (job, rank) -> version of its grow
         self.keeping: dict[int, list[list[Any]]] = {}  # job that is over -> claims its housekeeping has left
         self.number: dict[int, int] = {}  # job -> which attempt, where it is not the first
         self.freed: dict[int, int] = {}  # job -> version of its last free
@@ -108,6 +111,9 @@ class Rules:
                 elif name == "report":
                     if self.strict:
                         self._report(context)
+                    for job, *_ in [*context.get("start", ()), *context.get("over", ())]:
+                        if (job, context["rank"]) in self.unready:
+                            self._fault(job, f"tasks on rank {context['rank']}, where its prolog has not let them begin")
                     for job, attempt, *_ in context.get("over", ()):
                         self.over.add((job, attempt, context["rank"]))
                     for job, _, letter, *_ in context.get("script", ()):
@@ -185,6 +191,9 @@ class Rules:
             return
         if state == "INACTIVE":
             self._fault(job, f"{name} after clean")
+        if name.startswith("node-script-"):
+            self._single(name, job, context)
+            return
         if name in ("grow", "shrink") or (name in ("release", "free") and context.get("ranks", "all") != "all"):
             self._resized(name, job, context)
             return
@@ -226,6 +235,10 @@ class Rules:
             if self.strict and not ahead and not {claim[0] for claim in context["claims"]} <= self.online:
                 self._fault(job, f"alloc on ranks of which only {sorted(self.online)} have spoken")
         if name == "free":
+            if any(one[0] == job and kind != "prolog" for one, kind in self.single.items()):
+                self._fault(job, "free while scripts on single nodes of it go on")
+            self.single = {one: kind for one, kind in self.single.items() if one[0] != job}
+            self.unready = {one for one in self.unready if one[0] != job}
             self.freed[job] = self.version
             self._give(job)
         if name == "requeue":
@@ -237,7 +250,8 @@ class Rules:
 
     def _resized(self, name: str, job: int, context: dict[str, Any]) -> None:
         """Nodes come while a job runs, and go back one by one, each when the attempt is known to be over there; never the first."""
-        if self.state[job] != "RUN" or job not in self.claims:
+        ending = name == "free" and self.state[job] == "CLEANUP"  # what was looked after when it ended
+        if (self.state[job] != "RUN" and not ending) or job not in self.claims:
             self._fault(job, f"{name} in {self.state[job]}")
             return
         held = [claim[0] for claim in self.claims[job]]
@@ -246,19 +260,49 @@ class Rules:
             if ranks & set(held) or (self.strict and not ranks <= self.online):
                 self._fault(job, f"grow by {sorted(ranks)} beside {held}, where {sorted(self.online)} have spoken")
             self.over -= {(job, self.attempt[job], rank) for rank in ranks}
+            self.came.update({(job, rank): self.version for rank in ranks})
             self._take(job, context["claims"], self.claims[job])
             return
         ranks = ids(context["ranks"])
         if not ranks or not ranks <= set(held[1:]):
             self._fault(job, f"{name} of {sorted(ranks)} of {held}")
         if name == "free":
+            if any((job, rank) in self.single for rank in ranks):
+                self._fault(job, f"free of {sorted(ranks)} while a script goes on there")
+            self.unready -= {(job, rank) for rank in ranks}
             back = [claim for claim in self.claims[job] if claim[0] in ranks]
             stay = [claim for claim in self.claims[job] if claim[0] not in ranks]
             self.claims[job] = back
             self._give(job)
             self.claims[job] = stay
-        elif name == "release" and any((job, self.attempt[job], rank) not in self.over for rank in ranks):
+        elif name == "release" and any(
+            (job, self.attempt[job], rank) not in self.over and (job, rank) not in self.unready for rank in ranks
+        ):
             self._fault(job, f"release of {sorted(ranks)}, where it is not known to be over")
+
+    def _single(self, name: str, job: int, context: dict[str, Any]) -> None:
+        """Scripts on single nodes: a prolog where one has just come, the others where the tasks are over; one at a time."""
+        kind, ranks, held = context["kind"], ids(context["ranks"]), [claim[0] for claim in self.claims.get(job, ())]
+        if not ranks or not ranks <= set(held[1:]):
+            self._fault(job, f"{name} on {sorted(ranks)} of {held}")
+        for rank in sorted(ranks):
+            one = job, rank
+            over = (job, self.attempt[job], rank) in self.over
+            if name == "node-script-start":
+                early = self.came.get(one) != self.version if kind == "prolog" else not over and one not in self.unready
+                wrong = one in self.single or early
+                self.single[one] = kind
+                self.scripts.discard((job, kind[0], rank))
+                self.unready |= {one} if kind == "prolog" else set()
+            else:
+                wrong = self.single.pop(one, "") != kind or (job, kind[0], rank) not in self.scripts
+                if context.get("launch"):
+                    wrong |= kind != "prolog" or self.state[job] != "RUN"
+                    self.unready.discard(one)
+                elif kind == "prolog":
+                    self.over.add((job, self.attempt[job], rank))
+            if wrong:
+                self._fault(job, f"{name} ({kind}) on rank {rank} has no place")
 
     def _requeue(self, job: int, context: dict[str, Any]) -> None:
         """Attempts are numbered 1, 2, 3; one begins only when the one before is known to be over and has given all back."""

@@ -49,5 +49,5 @@ class Site(Rig):
         for commit in self.commits():
             rules.commits([commit])
             state.apply(commit)
-        assert rules.wrong == []
+        assert not rules.wrong, rules.wrong
         assert state.digest() == self.journal.load().digest()

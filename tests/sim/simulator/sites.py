@@ -12,6 +12,7 @@ CORES = 4
 GRAPHS = 1_000_000  # seeds from here on have a graph of resources
 DEEP = 2_000_000  # and from here on instances to the deepest level
 RESIZED = 3_000_000  # and from here on these get more nodes and give some back while they run
+SCRIPTED = 3_500_000  # and from here on a site's scripts run around these, and on each node that comes or leaves
 RESUMED = 4_000_000  # and from here on jobs that go on with instances which others were
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
@@ -67,7 +68,7 @@ class Site:
         self.power = POWER  # of the rack that has most
         if kind == "queues":
             self.config, self.queues = QUEUES, tuple(QUEUE_HOSTS)
-        elif kind == "scripts":
+        elif kind == "scripts" or (self.resizes and number >= SCRIPTED - DEEP):
             self.config = {"job-manager": SCRIPTS[number % len(SCRIPTS)]}
         elif kind == "graph":
             self.config, self.queues = dict(SHARED), ("all", "even", "odd")

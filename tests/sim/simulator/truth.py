@@ -10,7 +10,7 @@ from collections.abc import Callable
 from heapq import heappush
 from typing import Any, cast
 
-from fluxkv.instances.attempts import split_key
+from fluxkv.instances.attempts import PART, split_key
 from fluxkv.instances.fake_launcher import FakeLauncher, _Run
 from fluxkv.instances.fence import CUT_OFF, Fence
 from fluxkv.instances.script_orders import letter_of
@@ -202,15 +202,17 @@ class Diary:
         """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
         job = split_key(key)[0]
         attempt = key.rpartition(".")[0].rstrip("".join(KINDS))
+        part = key.partition(PART)[2]  # of a job that was resized: what is said is said of that node alone
         for other in self.by_job.get(job, ()):
             if other.over:
                 continue
-            theirs = letter_of(other.key)
-            if letter == "" and theirs:
+            theirs, beside = letter_of(other.key), other.rank != rank
+            if letter == "" and theirs and not (beside and PART in other.key):
                 raise Broken(f"a task of {job} starts while {other.key} runs", job)
-            if letter and not theirs and (letter != "h" or other.rank == rank):
+            if letter and not theirs and not (beside and (letter == "h" or part)):
                 raise Broken(f"{KINDS[letter]} of {job} starts while {other.key} runs", job)
-        if letter == "" and self.later.get(attempt):
-            raise Broken(f"a task of {job} starts after {self.later[attempt]}", job)
+        stay = f"{attempt}.{rank}{PART}{part}" if part else attempt
+        if letter == "" and (after := self.later.get(stay) or self.later.get(attempt)):
+            raise Broken(f"a task of {job} starts after {after}", job)
         if letter in ("e", "h"):
-            self.later[attempt] = KINDS[letter]
+            self.later[stay] = KINDS[letter]
