@@ -17,7 +17,8 @@ from .event_check import WAYS
 from .ids import f58
 from .idset import format_ids
 from .job import INACTIVE, NEW, PENDING, RUN, Job
-from .resizing import growth_of, index_of, is_instance, leaving_of
+from .resizing import growth_of, index_of, is_instance, leaving_of, script_on
+from .scripts import PROLOG
 from .state import State
 
 FORCE_S = 15.0  # what a child has beyond its grace to end jobs, and to say so, before its tree on the node is ended
@@ -46,7 +47,9 @@ def parse_resize(text: str) -> Resize:
     """+2N, -1N, =4N (4N is =4N). Raises `Rejected` (code bad-resize)."""
     found = _ASKED.fullmatch(text.strip())
     if found is None:
-        cores = "a job grows by whole nodes of the kind it has; cores are for another beside it: fluxkv alloc -n4" if text[-1:] in "cC" else "write +2N, -1N or =4N"
+        cores = "write +2N, -1N or =4N"
+        if text[-1:] in "cC":
+            cores = "a job grows by whole nodes of the kind it has; cores are for another beside it: fluxkv alloc -n4"
         raise Rejected(f"{text[:20]!r} is no change of a job's nodes", code="bad-resize", hint=cores)
     sign, nodes = found[1] or "=", int(found[2])
     if not nodes:
@@ -57,7 +60,10 @@ def parse_resize(text: str) -> Resize:
 def staying(job: Job) -> list[int]:
     """The ranks of a running job that do not leave, the first one first."""
     leaving = leaving_of(job)
-    return [rank for rank in job.ranks if rank not in leaving and not (leaving and rank in job.over)]
+    return [
+        rank for rank in job.ranks
+        if rank not in leaving and not (leaving and rank in job.over) and script_on(job, rank) in ("", PROLOG)
+    ]  # fmt: skip
 
 
 def wanted(job: Job, asked: Resize) -> int:

@@ -180,7 +180,7 @@ def _is_current(state: State, name: str, rank: int) -> bool:
         return True
     if kind == HOUSEKEEPING:
         return (keeping := state.keeping.get(int(id))) is not None and keeping.attempt_id == tasks
-    if job is not None and job.resized is not None and job.holds and rank not in job.ranks:
+    if job is not None and job.holds and rank not in job.ranks:  # as of a node that came on a branch that is lost
         return False
     return job is not None and job.key == f"{id}.{tasks}" and (not kind or (job.script is not None and job.script[0] == kind))
 

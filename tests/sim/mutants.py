@@ -21,6 +21,8 @@ from fluxkv.instances import (
     deadlines,
     fence,
     greeting,
+    growing,
+    planner,
     underway,
     witness,
     worker,
@@ -428,6 +430,20 @@ def shrunk_by_a_time_out(patch: Patch) -> None:
         return True
 
     patch(derive_resize, "give_back", give_back)
+
+
+@mutant("a node that comes while its job runs has its tasks ordered beside its prolog")
+def tasks_beside_their_prolog(patch: Patch) -> None:
+    honest = planner.grown
+
+    def grown(state: Any, job: Any, claims: Any, now: float) -> Any:
+        group = honest(state, job, claims, now)
+        if any(order[0] == "script" for _, order in group.to_nodes):
+            index = growing.next_index(job)
+            group.to_nodes += growing._orders(job, claims, state.nodes, index, len(job.claims) + len(claims))
+        return group
+
+    patch(planner, "grown", grown)
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from simulator.clients import DEEPEST
 from simulator.faults import ROLES
 from simulator.play import Failed, play
-from simulator.sites import DEEP, GRAPHS, RESIZED, RESUMED
+from simulator.sites import DEEP, GRAPHS, RESIZED, RESUMED, SCRIPTED
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "320"))
 SHARES = 2  # files, so that several workers of pytest may have one each
@@ -34,6 +34,7 @@ RARE_DEEP: dict[str, float] = {
 RARE_RESIZED: dict[str, float] = {
     "resizes asked for": 300, "grow": 50, "shrink": 50, "children at depth 3": 50, "tasks at depth 2": 20, "conflicts": 100,
 }  # fmt: skip
+RARE_SCRIPTED: dict[str, float] = {"grow": 50, "shrink": 50, "node-script-start": 150, "node-script-finish": 150}
 RARE_RESUMED: dict[str, float] = {"children gone on with": 100, "not gone on with: alive": 50}
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (
@@ -46,6 +47,8 @@ GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
 DEEP_SEEDS = tuple(range(DEEP, DEEP + max(16, SEEDS // 30), 4))
 # And of those whose instances get more nodes and give some back.
 RESIZED_SEEDS = tuple(range(RESIZED, RESIZED + max(4, SEEDS // 125), 4))
+# And of those whose site has scripts, which run on each node that comes or leaves.
+SCRIPTED_SEEDS = (SCRIPTED, SCRIPTED + 4)
 # And of those in which jobs go on with instances that others were.
 RESUMED_SEEDS = tuple(range(RESUMED, RESUMED + max(4, SEEDS // 125), 4))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from hunts import caught
 from mutants import MUTANTS, Mutant
-from simulator.sites import DEEP, RESIZED
+from simulator.sites import DEEP, RESIZED, SCRIPTED
 
 HUNT = 30  # further seeds, of which one has to show it: whoever needs more hunts in `make soak`
 CAUGHT: dict[str, tuple[int, ...]] = {
@@ -22,7 +22,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (10,),
     "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
     "silence-counts-double": (DEEP + 21,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
-    "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6),
+    "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6), "tasks-beside-their-prolog": (SCRIPTED, SCRIPTED + 4),
     "epoch-changes-nothing": (28,), "witness-ignored": (23,), "cron-fires-twice": (43,),
 }  # fmt: skip
 # Left to `make soak`, and why.

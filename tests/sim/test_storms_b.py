@@ -10,6 +10,7 @@ import storms
 TOTAL: Counter[str] = Counter()
 DEEP: Counter[str] = Counter()
 RESIZED: Counter[str] = Counter()
+SCRIPTED: Counter[str] = Counter()
 RESUMED: Counter[str] = Counter()
 
 
@@ -28,6 +29,11 @@ def test_promises_hold_while_instances_grow_and_shrink(first: int) -> None:
     storms.play_chunk(first, RESIZED, 4)
 
 
+@pytest.mark.parametrize("first", storms.SCRIPTED_SEEDS)
+def test_promises_hold_where_a_site_s_scripts_run_on_each_node_that_comes_or_leaves(first: int) -> None:
+    storms.play_chunk(first, SCRIPTED, 4)
+
+
 @pytest.mark.parametrize("first", storms.RESUMED_SEEDS)
 def test_promises_hold_where_jobs_go_on_with_instances_that_others_were(first: int) -> None:
     storms.play_chunk(first, RESUMED, 4)
@@ -37,4 +43,5 @@ def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
     storms.check_rare(RESIZED, storms.RARE_RESIZED, 4)
+    storms.check_rare(SCRIPTED, storms.RARE_SCRIPTED, 8)
     storms.check_rare(RESUMED, storms.RARE_RESUMED, 4)

@@ -209,7 +209,7 @@ class Diary:
             theirs, beside = letter_of(other.key), other.rank != rank
             if letter == "" and theirs and not (beside and PART in other.key):
                 raise Broken(f"a task of {job} starts while {other.key} runs", job)
-            if letter and not theirs and not (beside and (letter == "h" or part)):
+            if letter and not theirs and not (beside and (letter == "h" or part or PART in other.key)):
                 raise Broken(f"{KINDS[letter]} of {job} starts while {other.key} runs", job)
         stay = f"{attempt}.{rank}{PART}{part}" if part else attempt
         if letter == "" and (after := self.later.get(stay) or self.later.get(attempt)):
