@@ -91,9 +91,9 @@ def _find_below(around: Store, namespace: str, name: str) -> str | None:
                 return address
             if deeper := find(MemoryStore(server, head.namespace), namespace):
                 return deeper  # it left before the one around it did
-        if found is None and not failed and not _is_there(depot):
+        if found is None and not failed and not _is_there(depot, file):
             failed = Unavailable(
-                f"the archive {depot.url} is not there, and may have {namespace}, which has ended", code="archive",
+                f"the archive {depot.url} has nothing of this instance any more, and may have had {namespace}", code="archive",
                 hint="mount or mend it; if it has moved, name the place it is at now with FLUXKV_ARCHIVE",
             )  # fmt: skip
     if failed is not None:
@@ -101,14 +101,14 @@ def _find_below(around: Store, namespace: str, name: str) -> str | None:
     return None
 
 
-def _is_there(depot: Depot) -> bool:
-    """Whether a place is to be seen at all: a directory that is not mounted has no file, and says nothing."""
+def _is_there(depot: Depot, file: str) -> bool:
+    """Whether a place that has had files of an instance has any: a directory that is not mounted has none, and says nothing."""
     import os
 
     from ..kvs.depot import local_path
 
     path = local_path(depot.url)
-    return not path or os.path.isdir(path)
+    return not path or os.path.isdir(os.path.join(path, *file.split("/")[:2]))
 
 
 def bring_back(store: Store, namespace: str) -> bool:

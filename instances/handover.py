@@ -20,7 +20,7 @@ from ..kvs.keys import Keys
 from ..kvs.port import Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import StoreUri, parse_uri, with_namespace
-from . import at_rest, whereabouts
+from . import at_rest, away, whereabouts
 from .memory_line import is_past
 from .paths import StateDir, write_json
 
@@ -220,7 +220,8 @@ def is_marked(state_dir: StateDir) -> bool:
 def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     """Remove the server's files of a child whose journal is up, a while after that was done; whether nothing is left to do here.
 
-    That it is there is looked up once more: a server may have lost what it had, and then these files are all there is.
+    That it is there, or in the archive, is looked up once more: a server may have lost what it had, and then these files are all
+    there is.
     """
     try:
         if time.time() - os.path.getmtime(state_dir.join(MARK)) < KEPT_S:
@@ -232,8 +233,21 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
         with closing(open_store(with_namespace(target_of(settings), namespace), patience_s=1.0)) as there:
             there.meta()
     except FluxkvError as error:
-        if error.code == "no-instance":
+        if error.code != "no-instance":
+            return False
+        try:
+            left = _has_left(settings, namespace)
+        except FluxkvError:
+            return False  # an archive that is away, too: who knows
+        if not left:
             os.unlink(state_dir.join(MARK))
-        return False
+            return False
     shutil.rmtree(state_dir.join("appendonlydir"), ignore_errors=True)
     return True
+
+
+def _has_left(settings: Mapping[str, Any], namespace: str) -> bool:
+    """Whether it has left the server that it was handed up to, and is in the archive. Raises `Unavailable` where that is away."""
+    around = namespace.rpartition("/")[0] or "/"
+    with closing(open_store(with_namespace(target_of(settings), around), patience_s=1.0)) as store:
+        return away.find(store, namespace) is not None

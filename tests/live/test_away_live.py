@@ -12,13 +12,16 @@ from typing import Any
 
 import live
 import pytest
+from worker_rig import Rig, jobspec
 
+from fluxkv.instances import handover
 from fluxkv.instances.away import bring_back
 from fluxkv.instances.departing import LEASE, Departing
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.failpoints import VARIABLE
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.redis_store import open_store
+from fluxkv.kvs.server import start_server
 
 pytestmark = pytest.mark.live
 
@@ -122,3 +125,29 @@ def test_killed_at_each_place_it_is_found_and_gone_on_with(site: live.Site, tmp_
         killed(BACK, "away.back")
         assert bring_back(store, f"/{top}")
         assert said(site, *look) == before
+
+
+def test_a_server_is_no_larger_after_any_number_of_children(tmp_path: Path) -> None:
+    rig = Rig()
+    for _ in range(3):
+        rig.submit(jobspec(cores=1))
+        rig.turn()
+    server = start_server(str(tmp_path), "local")
+    try:
+        with contextlib.closing(open_store(server.url)) as store:
+            store.create(durability="local", origin_ms=0, created=1.0)
+            seen = []
+            for number in range(1, 5):
+                before = store.memory()[0]
+                for one in "123456789ABCDEFGHJKLMNPQRSTU":
+                    with contextlib.closing(open_store(f"{server.url}#/ƒ{number}{one}")) as child:
+                        handover.bring(rig.store, child, lambda: None)
+                there = store.memory()[0] - before
+                for _ in range(2):
+                    assert not Departing(store, str(tmp_path / "archive"), server.url, -1.0, grace_s=0.0).run().failed
+                assert store.inside() == {}
+                seen.append(store.memory()[0])
+            assert there > 28 * 4_000
+            assert max(seen[1:]) - min(seen[1:]) < there / 4, seen
+    finally:
+        server.stop()

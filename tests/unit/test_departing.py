@@ -183,7 +183,7 @@ def test_an_archive_that_is_away_or_full_keeps_all_in_the_server(tmp_path: Path,
     site.round()
     assert site.round().gone == [site.top]
     os.rename(tmp_path / "archive", tmp_path / "elsewhere")
-    with pytest.raises(Unavailable, match="is not there"):
+    with pytest.raises(Unavailable, match="has nothing of this instance any more"):
         site.inside(site.top)
     monkeypatch.setenv("FLUXKV_ARCHIVE", str(tmp_path / "elsewhere"))
     assert site.everything() == before

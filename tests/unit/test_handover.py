@@ -10,6 +10,7 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import door_folders, handover, handover_duty, spool, whereabouts
+from fluxkv.instances.departing import Departing
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
@@ -206,7 +207,16 @@ def test_files_stay_until_the_journal_is_seen_above(tmp_path: Path, monkeypatch:
     assert not handover.remove_files(folder, given), "the server has lost it"
     assert not handover.is_marked(folder), "so it is handed up again"
     handover.mark(folder, "memory:handover-files")
-    MemoryStore(server, "/ƒA/ƒB").create(durability="local", origin_ms=1, created=1.0)
+    child = MemoryStore(server, "/ƒA/ƒB")
+    uid = child.create(durability="local", origin_ms=1, created=1.0).uid
+    child.seal(uid)
+    for _ in range(2):
+        done = Departing(MemoryStore(server, PATH), str(tmp_path / "archive"), "memory:handover-files#/ƒA", -1.0, grace_s=0.0).run()
+    assert done.gone == ["/ƒA/ƒB"]
+    os.rename(tmp_path / "archive", tmp_path / "elsewhere")
+    assert not handover.remove_files(folder, given), "it has left for an archive that is not to be seen"
+    assert handover.is_marked(folder)
+    os.rename(tmp_path / "elsewhere", tmp_path / "archive")
     assert handover.remove_files(folder, given)
     assert not (tmp_path / "appendonlydir").exists()
 
