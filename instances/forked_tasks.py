@@ -22,9 +22,12 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
+from typing import NoReturn
 
 from ..kvs.failpoints import ARMED, arm, reach
-from . import own_program, shown
+from . import own_program, pty_host, shown
+from .terminals import HOST
 
 # Read by the interpreter, the loader and the libraries before anything of ours runs.
 EARLY = (b"PYTHON", b"LD_", b"LC_", b"LANG", b"MALLOC_", b"GLIBC_", b"OPENSSL_", b"SSL_", b"HOME=")
@@ -50,8 +53,12 @@ def fork(
     """Start a task in a process group of its own, in this process's directory, with its affinity, limits and umask: its pid.
 
     0, and nothing is done, where it is to be started as a program: it is none of ours, or would be another than this process can
-    become. program: what argv[0] means. files: (_, descriptor of ours, number that it is to have).
+    become. program: what argv[0] means. files: (_, descriptor of ours, number that it is to have). One that is to have a terminal
+    (`terminals.hosted`) is forked by its host, which is a fork then, too.
     """
+    host: list[str] = []
+    if argv[1:4] == HOST:
+        host, program, argv = [os.fsdecode(program), *argv[1:]], os.fsencode(argv[6]), argv[7:]
     if len(argv) < 2 or argv[1] != "start" or not program.endswith(b"/fluxkv"):
         return 0
     began = _began
@@ -73,21 +80,41 @@ def fork(
         with suppress(OSError):
             os.setpgid(pid, pid)  # as it does itself: whoever is first
         return pid
-    status = 1  # as of an interpreter that cannot begin
+    words = [*began.words, os.fsdecode(program), *argv[1:]]
     try:
-        words = [*began.words, os.fsdecode(program), *argv[1:]]
-        _enter(words, env, files)
+        os.setpgid(0, 0)
+        for _, source, number in files:
+            os.dup2(source, number)
+        _enter(host or words, env)
         if os.getppid() != launcher:
-            os._exit(status)
-        _become(words, len(began.words), env)
-        status = began.run(argv[1:])
-        began.leave(status)
+            os._exit(1)
+        if host:
+            _begin()
+            pty_host.main(host[4], host[5], host[6], argv, partial(_be, began, words, env))
+        _be(began, words, env, entered=True)
     except BaseException:
-        import traceback
-
-        os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
+        _say_why()
     finally:
-        os._exit(status)
+        os._exit(1)  # as an interpreter that cannot begin
+
+
+def _be(began: own_program.Began, words: list[str], env: Mapping[bytes, bytes], *, entered: bool = False) -> NoReturn:
+    """Run our program to its end."""
+    try:
+        if not entered:
+            _enter(words, env)
+        _become(words, len(began.words), env)
+        began.leave(began.run(words[len(began.words) + 1 :]))
+    except BaseException:
+        _say_why()
+    finally:
+        os._exit(1)
+
+
+def _say_why() -> None:
+    import traceback
+
+    os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
 
 
 def _same(env: Mapping[bytes, bytes]) -> bool:
@@ -113,11 +140,8 @@ def _resident() -> int:
         return int(file.read().split()[1]) * _PAGE
 
 
-def _enter(words: list[str], env: Mapping[bytes, bytes], files: Iterable[tuple[int, int, int]]) -> None:
-    """What an exec does: let go of what is the launcher's, and be seen as what we are; where that fails it is done by an exec."""
-    os.setpgid(0, 0)
-    for _, source, number in files:
-        os.dup2(source, number)
+def _enter(words: list[str], env: Mapping[bytes, bytes]) -> None:
+    """What an exec does: let go of what is another's, and be seen as what we are; where that fails it is done by an exec."""
     close_but(-1)
     signal.set_wakeup_fd(-1)
     for signum in _SIGNALS:
@@ -126,18 +150,24 @@ def _enter(words: list[str], env: Mapping[bytes, bytes], files: Iterable[tuple[i
     if ARMED:
         reach("fork.unmarked")
     fsencoded = [os.fsencode(word) for word in words]
-    if not shown.show(fsencoded, env, b"fluxkv"):
+    name = os.path.basename(fsencoded[0]) if words[1:4] == HOST else b"fluxkv"
+    if not shown.show(fsencoded, env, name):
         os.execve(fsencoded[0], fsencoded, env)
 
 
-def _become(words: list[str], script: int, env: Mapping[bytes, bytes]) -> None:
-    """What an interpreter does that starts. script: which of the words it is to run."""
-    import atexit
-
-    gc.freeze()
+def _begin() -> None:
+    """What an interpreter does with signals when it starts."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _become(words: list[str], script: int, env: Mapping[bytes, bytes]) -> None:
+    """The rest of what it does. script: which of the words it is to run."""
+    import atexit
+
+    gc.freeze()
+    _begin()
     os.environ.clear()
     os.environb.update(env)
     time.tzset()

@@ -20,7 +20,10 @@ import signal
 import struct
 import sys
 import termios
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHUNK = 65536
 FULL = 1 << 18  # bytes the task has not read, above which no more are taken
@@ -121,8 +124,10 @@ class Terminal:
                 self._wake = -1
 
 
-def start(program: str, argv: list[str], slave: int, signals: set[signal.Signals]) -> int:
-    """The task's pid; it leads a session whose terminal this is."""
+def start(
+    program: str, argv: list[str], slave: int, signals: set[signal.Signals], be: Callable[[], NoReturn] | None = None
+) -> int:
+    """The task's pid; it leads a session whose terminal this is. be: what a task does that is no program, but a fork of us."""
     pid = os.fork()
     if pid:
         return pid
@@ -132,6 +137,8 @@ def start(program: str, argv: list[str], slave: int, signals: set[signal.Signals
         for signum in {*signals, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ}:
             signal.signal(signum, signal.SIG_DFL)
         os.login_tty(slave)
+        if be is not None:
+            be()
         try:
             os.execve(program, argv, os.environ)
         except OSError as error:
@@ -166,8 +173,8 @@ def leave_as(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 255)
 
 
-def main(how: str, wake: str, program: str, argv: list[str]) -> NoReturn:
-    """Until the task has ended and what it wrote is out."""
+def main(how: str, wake: str, program: str, argv: list[str], be: Callable[[], NoReturn] | None = None) -> NoReturn:
+    """Until the task has ended and what it wrote is out. be: as for `start`."""
     master, slave = os.openpty()
     os.set_blocking(master, False)
     terminal = Terminal(master, wake, how == "framed")
@@ -183,7 +190,7 @@ def main(how: str, wake: str, program: str, argv: list[str]) -> NoReturn:
         data = os.read(0, CHUNK)
         reads = bool(data)
         terminal.take(data)
-    pid = start(program, argv, slave, signals)
+    pid = start(program, argv, slave, signals, be)
     os.close(slave)
     while True:
         poller = select.poll()

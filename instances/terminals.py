@@ -20,6 +20,7 @@ from ..kvs.errors import Rejected
 from . import pty_host
 
 INTERACTIVE = "pty.interactive"  # a person sits there: input comes from who is attached
+HOST = ["-I", "-S", pty_host.__file__]  # how its words go on
 PACE_S = 0.004  # between two looks for the output of tasks that have much
 _MOST = select.PIPE_BUF - pty_host.HEAD.size
 _KEYS = frozenset(("interactive", "ranks", "capture"))
@@ -70,7 +71,7 @@ def _bad(name: str, value: Any, why: str) -> Rejected:
 def hosted(argv: Sequence[str], program: str, spool: str, framed: bool) -> list[str]:
     """The command that starts a task on a terminal. framed: its input holds frames."""
     how = "framed" if framed else "plain"
-    return [sys.executable, "-I", "-S", pty_host.__file__, how, wake_path(spool), program, *argv]
+    return [sys.executable, *HOST, how, wake_path(spool), program, *argv]
 
 
 def typed(data: bytes) -> bytes:

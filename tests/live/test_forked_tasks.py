@@ -47,14 +47,18 @@ def run(words):
         time.sleep(1000)
 
 def said():
-    read = lambda name: open(f"/proc/self/{name}").read()
+    read = lambda name, pid="self": open(f"/proc/{pid}/{name}").read()
+    def signs(pid):
+        status = dict(line.split(":\\t") for line in read("status", pid).splitlines() if ":\\t" in line)
+        return {name: status[name] for name in ("Umask", "SigBlk", "SigIgn", "SigCgt", "Cpus_allowed", "NoNewPrivs", "Threads")}
+    above = os.getppid()
     fds = {n: os.readlink(f"/proc/self/fd/{n}") for n in range(30) if os.path.exists(f"/proc/self/fd/{n}")}
-    status = dict(line.split(":\\t") for line in read("status").splitlines() if ":\\t" in line)
-    shows = {name: status[name] for name in ("Umask", "SigBlk", "SigIgn", "SigCgt", "Cpus_allowed", "NoNewPrivs", "Threads")}
     return {
         "cmdline": read("cmdline"), "environ": read("environ"), "comm": read("comm"), "argv": sys.argv, "orig": sys.orig_argv,
-        "env": dict(os.environ), "fds": fds, "cwd": os.getcwd(), "parent": os.getppid() == int(os.environ["LAUNCHER"]),
-        "group": os.getpgrp() == os.getpid(), "session": os.getsid(0) == os.getppid(), "status": shows,
+        "env": dict(os.environ), "fds": fds, "cwd": os.getcwd(), "parent": above == int(os.environ["LAUNCHER"]),
+        "above": [*(read(name, above) for name in ("cmdline", "environ", "comm")), signs(above)],
+        "open": len(os.listdir(f"/proc/{above}/fd")),
+        "group": os.getpgrp() == os.getpid(), "session": os.getsid(0) == above, "status": signs("self"),
         "handlers": [str(signal.getsignal(s)) for s in signal.valid_signals()], "timer": signal.getitimer(signal.ITIMER_REAL),
         "limits": [resource.getrlimit(n) for n in range(16)], "nice": os.nice(0), "zone": time.tzname,
         "exe": os.readlink("/proc/self/exe"), "armed": list(failpoints.ARMED), "main": sys.stdout is sys.__stdout__,
@@ -162,23 +166,33 @@ def said(rig: Rig, key: str, **more: Any) -> dict[str, Any]:
     """What a task says of itself; how it ended is the same for all."""
     rig.start(key, "say", **more)
     assert rig.event("over", key)[2] == 3 << 8
-    text, rest = rig.out(key).split("\n", 1)
+    text, rest = rig.out(key).replace("\r\n", "\n").split("\n", 1)
     assert rest == ("not flushedtidied\n" if "PYTHONUNBUFFERED" in rig.more else "tidied\nnot flushed")
-    found = json.loads(text)
-    assert (found["parent"], found["group"], found["session"]) == (True, True, True)
+    found: dict[str, Any] = json.loads(text)
+    hosted = "pty" in more
+    assert (found["parent"], found["group"], found["session"]) == (not hosted, True, not hosted)
     assert found["env"]["FLUXKV_ATTEMPT"] == attempt_mark(rig.spool, key)
     library = 1 << 31 | 1 << 32  # which the C library keeps for itself, and has ignored by whom it spawns
-    found["status"]["SigIgn"] = int(found["status"]["SigIgn"], 16) & ~library
-    for name in ("environ", "fds", "env"):
+    for signs in (found["status"], found["above"][3]):
+        signs["SigIgn"] = int(signs["SigIgn"], 16) & ~library
+    if not hosted:
+        del found["above"], found["open"]  # the launcher's
+    elif "env" in more:
+        found["above"][1] = found["above"][1].replace("LC_OTHER=x\0", "")
+    for name in found.keys() & {"environ", "fds", "env", "above"}:
         found[name] = json.loads(json.dumps(found[name]).replace(key, "KEY"))
     return found
 
 
-@pytest.mark.parametrize("more", [{}, {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1:replace", "LC_ALL": "C"}])
-def test_a_fork_is_what_a_program_would_be(rig: Rig, more: dict[str, str]) -> None:
+OTHERS = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1:replace", "LC_ALL": "C"}
+
+
+@pytest.mark.parametrize(("more", "spec"), [({}, {}), (OTHERS, {}), ({}, {"pty": [0]})], ids=["", "others", "terminal"])
+def test_a_fork_is_what_a_program_would_be(rig: Rig, more: dict[str, str], spec: dict[str, Any]) -> None:
+    """On a terminal, its host, too."""
     rig.up(more=more)
-    fork, program = said(rig, "k-f"), said(rig, "k-p", env={"LC_OTHER": "x"})
-    again = said(rig, "k-a")
+    fork, program = said(rig, "k-f", **spec), said(rig, "k-p", env={"LC_OTHER": "x"}, **spec)
+    again = said(rig, "k-a", **spec)
     assert (fork.pop("forked"), program.pop("forked"), again.pop("forked")) == (True, False, True)
     assert len({fork.pop("ran"), program.pop("ran"), again.pop("ran")}) == 3
     assert program["env"].pop("LC_OTHER") == "x"
