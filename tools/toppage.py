@@ -148,9 +148,10 @@ def _head(picture: Picture, width: int, height: int) -> list[Text]:
         lines = [_totals(picture, width)]
     else:
         wide = width >= 76
-        left = _bars(picture, width // 2 if wide else width)
         right = _counts(picture)
-        middle = width // 2 + 2
+        # bars are as long as half of it, or shorter where the counts beside them need more
+        middle = max(width // 3, min(width // 2 + 2, width - max(map(_wide, right)))) if wide else width + 2
+        left = _bars(picture, middle - 2)
         lines = [[*a, (" " * max(1, middle - _wide(a)), ""), *b] for a, b in _paired(left, right)] if wide else [*left, *right]
     if picture.bad and height >= 10:
         lines.append(_bad(picture))

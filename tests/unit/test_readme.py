@@ -34,6 +34,8 @@ def documented() -> list[str]:
 @pytest.mark.parametrize("line", documented())
 def test_command_line_is_understood(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
+    while words[0] in ("--parent", "--instance"):
+        del words[: 1 + (words[0] == "--instance")]
     command: click.Command = cli
     names = ["fluxkv"]
     context = click.Context(cli, info_name="fluxkv")

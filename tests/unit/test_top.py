@@ -168,6 +168,17 @@ def test_a_small_window_shows_what_matters(sample_journal: ModuleType) -> None:
     assert f58(sample.ids["k"]) in lines[4]
 
 
+def test_bars_make_room_for_counts(sample_journal: ModuleType) -> None:
+    sample = story(sample_journal, "top-counts")
+    picture = Model(sample.state).picture(Wishes(limit=5), sample.clock.now)
+    many = picture._replace(ended={**picture.ended, "completed": 1_234_567, "timeout": 12, "canceled": 8_888})
+    lines = lines_of(many, toppage.Frame("x"), 80, 24)
+    (counts,) = [line for line in lines if "1234567 done" in line]
+    assert counts.endswith(" 8888 canceled")
+    assert "[" in counts
+    assert lines_of(picture, toppage.Frame("x"), 160, 24)[1].index("running") > 80
+
+
 def test_names_of_jobs_command_no_terminal(sample_journal: ModuleType) -> None:
     sample = story(sample_journal, "top-hostile")
     sample.state.jobs[sample.ids["j"]].name = "\x1b[2Jé界界界界界界界界界"
