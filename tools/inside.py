@@ -23,6 +23,9 @@ OUTER = (
     "FLUX_JOB_ID", "FLUX_JOB_NNODES", "FLUX_JOB_SIZE", "FLUX_KVS_NAMESPACE",
     "FLUX_TASK_LOCAL_ID", "FLUX_TASK_RANK", "FLUXKV_JOB_ATTEMPT", "FLUXKV_JOB_NODE", "FLUXKV_NODE_RANK", "FLUXKV_NODE_TASKS",
 )  # fmt: skip
+# Warnings that a job gets (--signal, job kill) go to all its processes, so the program inside has them, too: it is for that
+# to end of them, or not, and the instance goes on.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 STOPPED_LOOK_S = 1.0
 ENSEMBLE = ["fluxkv", "ensemble"]
 LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
@@ -48,6 +51,8 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         raise Rejected(f"{what} does not go with a child instance: its resources are its job's", code="child")
     if here.local:
         return 0  # one task on each node is enough
+    for signum in WARNINGS:
+        signal.signal(signum, _pass)
     document: dict[str, Any] = {}
     if options["config"] or options["conf"]:
         from ..instances import config_file
@@ -132,6 +137,10 @@ def _may_repeat(uri: str) -> bool:
     return False
 
 
+def _pass(signum: int, frame: object) -> None:
+    """A handler, since what is ignored is ignored by the program, too."""
+
+
 def config_settings(options: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     """The config as a new instance's settings hold it until it is in the journal."""
     settings: dict[str, Any] = {"config": os.path.abspath(options["config"])} if options["config"] else {}
@@ -155,6 +164,8 @@ def run_inside(
     os.environ["PATH"] = with_program(os.environ)["PATH"]  # where the command itself is looked for, too
     environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
     run = _Program(drain_command(drain) if drain else command, environment)
+    for signum in WARNINGS if drain and is_task else ():
+        signal.signal(signum, signal.SIG_IGN)  # nobody is there to be warned
     try:
         code = _until_stopped(directory, run) if stay else run.wait()
     finally:

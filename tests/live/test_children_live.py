@@ -185,6 +185,21 @@ def test_a_shell_on_a_terminal(tmp_path: Path) -> None:
         site.sound()
 
 
+def test_a_warning_is_the_script_s(tmp_path: Path) -> None:
+    """`--signal` and `job kill` tell all of a job: the program inside does with it what it wants; on both nodes the instance goes
+    on."""
+    inner = tmp_path / "inner"
+    inner.write_text(
+        "#!/bin/bash\ntrap 'told=1' USR1\nfluxkv --parent job memo $FLUX_ENCLOSING_ID up=1\nsleep 1000 &\n"
+        'until test "$told"; do wait; done\nkill %1\nfluxkv run -N2 sh -c "exit 12"\n'
+    )
+    with live.site(tmp_path, "-s", "2", "--cores", "1") as site:
+        id = parse_id(site.run("batch", "-N2", "--output=none", str(inner)).stdout.strip())
+        site.until(lambda s: "'up'" in str(s.jobs[id].memo) + str(s.jobs[id].annotations), "the script is up")
+        assert site.run("job", "kill", "-s", "USR1", f58(id)).returncode == 0
+        assert site.run("job", "attach", f58(id)).returncode == 12
+
+
 def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
     """Whether the job runs or waits; Ctrl-C, or Ctrl-backslash, cancels one that waits."""
     with live.site(tmp_path, "--cores", "1") as site:
