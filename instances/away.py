@@ -121,7 +121,7 @@ def bring_back(store: Store, namespace: str) -> bool:
     from ..kvs.memory_store import MemoryStore
     from ..kvs.uri import parse_server
     from . import at_rest, handover
-    from .whereabouts import beside
+    from .whereabouts import beside, read_door
 
     with closing(beside(store, namespace)) as there:
         try:
@@ -130,6 +130,8 @@ def bring_back(store: Store, namespace: str) -> bool:
         except Unavailable as error:
             if error.code != "no-instance":
                 raise
+        if read_door(there) is not None:
+            return False  # somebody has gone on with it since, on a server of his own
     url = find(store, namespace)
     if url is None:
         return False

@@ -224,7 +224,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses
         "workers": options.get("workers") or 1, "policy": options.get("policy") or ("" if resume else "fcfs"), "fake": False,
-        **place, **_server(here, meta, place, options, bool(resume)),
+        **place, **_server(here, meta, place, options),
     }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def resumed_space(store: Store, here: Place, options: Mapping[str, Any]) -> str:
         space = resume.space_of(store, here.parent, parse_step(str(options["resume"])))
     else:
         space = resume.space_before(store, here.job, here.number)
-    if space:
+    if space and not here.node:
         resume.wait_until_handed_up(store, space)
     return space
 
@@ -253,15 +253,15 @@ def left_around(here: Place) -> list[str]:
     return [os.path.join(folder, "ns") for folder in around(here).get("before", ())]
 
 
-def _server(here: Place, meta: Meta, place: dict[str, Any], options: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+def _server(here: Place, meta: Meta, place: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings about where the child lives, and as whom it acts there; it is in its parent's table then."""
     child = Child(parse_uri(place["uri"]).namespace.rpartition("/")[2], here.job, here.entry)
     with closing(open_store(here.parent)) as store:
-        if options.get("kvs") == whereabouts.OWN and not resume:
+        if options.get("kvs") == whereabouts.OWN:
             from .own_server import settings_of
 
             store.note_child(child)
-            return settings_of(here, meta)
+            return settings_of(here, meta, parse_uri(place["uri"]).namespace)
         from .access import give
 
         granter = around(here).get("granter") if around(here).get("uri") == here.parent else None
@@ -307,17 +307,24 @@ def tell_parent(here: Place, uri: str) -> None:
         store.close()
 
 
+def folder_names(job: int, entry: str, node: int) -> tuple[str, str]:
+    """How a child's state directory on a node may be called: by the version that began the attempt, and by its epoch, too, where
+    an attempt of a branch that was lost has the same version (HAZARD 15)."""
+    version, _, epoch = entry.partition("-")
+    name = f"{encode(job, 'f58plain')}-{version}-{node}"
+    return name, f"{name}-{epoch}"
+
+
 def directory(here: Place) -> StateDir:
-    """The child's state directory on this node: under the parent's, or in the job's own temporary folder. An attempt of a branch
-    that was lost may have the same version (HAZARD 15), so what is not of this very one is another's."""
-    name = f"{encode(here.job, 'f58plain')}-{here.version}-{here.node}"
-    path = os.path.join(os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), f"fluxkv-{name}")
+    """The child's state directory on this node: under the parent's, or in the job's own temporary folder."""
+    plain, longer = folder_names(here.job, here.entry or str(here.version), here.node)
+    folder, prefix = os.environ.get("FLUX_JOB_TMPDIR", "/tmp"), "fluxkv-"
     if here.state_dir and os.access(here.state_dir, os.W_OK):
-        path = os.path.join(here.state_dir, "ns", name)
-    plain = StateDir(path)
-    if os.path.exists(plain.instance_file) and plain.read().get("entry", here.entry) != here.entry:
-        return StateDir(f"{path}-{here.entry.partition('-')[2]}")
-    return plain
+        folder, prefix = os.path.join(here.state_dir, "ns"), ""
+    found = StateDir(os.path.join(folder, prefix + plain))
+    if os.path.exists(found.instance_file) and found.read().get("entry", here.entry) != here.entry:
+        return StateDir(os.path.join(folder, prefix + longer))
+    return found
 
 
 def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, TypeVar
 
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
@@ -55,7 +55,7 @@ def target_of(settings: Mapping[str, Any]) -> str:
 def hand_up(server: str, settings: Mapping[str, Any]) -> int:
     """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. Raises `Unavailable`,
     `Rejected`; what has been done by then stays done."""
-    namespace = parse_uri(str(settings["uri"])).namespace
+    namespace, life = parse_uri(str(settings["uri"])).namespace, life_of(settings)
     target = target_of(settings)
     with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
         line = parent.meta()
@@ -63,10 +63,16 @@ def hand_up(server: str, settings: Mapping[str, Any]) -> int:
         journals = 0
         for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: who finds it finds all
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
-                if bring(source, there, lambda: check_room(parent, line)):
+                if bring(source, there, lambda: check_room(parent, line), life):
                     journals += 1
-                    at_rest.shrink(there, there.meta().uid)
+                    _pack(there)
         return journals
+
+
+def _pack(there: Store) -> None:
+    """What has been handed up is over; but it may have gone down again since it was, to somebody who goes on with it."""
+    with suppress(Unavailable):
+        at_rest.shrink(there, there.meta().uid)
 
 
 def _at(store: Store, namespace: str) -> Store:
@@ -82,9 +88,9 @@ def check_room(parent: Store, meta: Meta) -> None:
         )  # fmt: skip
 
 
-def bring(source: Store, target: Store, look: Callable[[], None]) -> bool:
+def bring(source: Store, target: Store, look: Callable[[], None], life: str = "") -> bool:
     """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up. look:
-    raises where there is no room."""
+    raises where there is no room. life: of which life of the child it is (`life_of`)."""
     try:
         meta = source.meta()
     except Unavailable as error:
@@ -94,15 +100,19 @@ def bring(source: Store, target: Store, look: Callable[[], None]) -> bool:
         if door is not None and whereabouts.read_door(target) != door:
             whereabouts.leave_door(target, door)
         return False
-    try:
-        _journal(source, target, meta, look)
-    except Up:
-        pass
+    copy(source, target, meta, look, word_of(meta, life))
     return True
 
 
-def _journal(source: Store, target: Store, meta: Meta, look: Callable[[], None]) -> None:
-    uid = _word(meta)
+def copy(source: Store, target: Store, meta: Meta, look: Callable[[], None], word: str) -> None:
+    """All of a journal into another server, where nobody sees it before the end. word: by which it is known there at each try."""
+    try:
+        _journal(source, target, meta, look, word)
+    except Up:
+        pass
+
+
+def _journal(source: Store, target: Store, meta: Meta, look: Callable[[], None], uid: str) -> None:
     if ARMED:
         reach("handover.before", Unavailable)
     look()
@@ -127,14 +137,25 @@ def _journal(source: Store, target: Store, meta: Meta, look: Callable[[], None])
         reach("handover.after", Unavailable)
 
 
-def _word(meta: Meta) -> str:
-    """What stays the same at each try, whoever has sealed the journal in between: when it was made, and its first epoch."""
-    return f"{meta.created!r} {meta.origin_ms} {meta.epochs.partition(':')[0]}"
+def word_of(meta: Meta, life: str = "") -> str:
+    """What stays the same at each try, whoever has sealed the journal in between: when it was made, and its first epoch; and whose
+    life it comes from, if that is not the one it was made for."""
+    return f"{meta.created!r} {meta.origin_ms} {meta.epochs.partition(':')[0]} {life}".rstrip()
+
+
+def life_of(settings: Mapping[str, Any]) -> str:
+    """Of a child with a server of its own that goes on with an instance: what began its attempt; else "" ."""
+    return str(settings["resume"]["entry"]) if settings.get("resume") else ""
 
 
 def _begin(source: Store, target: Store, meta: Meta, uid: str) -> str:
     """The id of the last entry that has come. Raises `Up` when all of it has."""
-    tip = target.arriving(uid, meta.trimmed)
+    try:
+        tip = target.arriving(uid, meta.trimmed)
+    except Rejected as error:
+        if error.code != "exists":
+            raise
+        tip = _beside(source, target, meta, uid)
     if not tip:
         _check_same(source, target, meta)
         raise Up
@@ -146,17 +167,40 @@ def _begin(source: Store, target: Store, meta: Meta, uid: str) -> str:
     return meta.trimmed
 
 
+def _beside(source: Store, target: Store, meta: Meta, uid: str) -> str:
+    """The same where it came under another word before: from an earlier life of the child, and was gone on with since.
+
+    Whoever has more than what has come has the journal; who has no more than that has had it. Raises `Up` for him.
+    """
+    tip = target.come()
+    if not tip:
+        return ""  # it is there
+    version = min(id_pair(tip)[0], meta.version)
+    here, there = source.entries([version]), target.entries([version])
+    if tip != meta.trimmed and not (here and there and here[0].id == there[0].id):
+        raise _copied(target, id_pair(tip)[0], meta)
+    if meta.version <= id_pair(tip)[0]:
+        raise Up
+    target.arrive_over(uid, tip)
+    return tip
+
+
 def _check_same(source: Store, target: Store, meta: Meta) -> None:
     """What is there must have all that is here: an older copy of these files may have been handed up. Raises `Rejected` (code
     copied), and the files stay."""
     here, there = source.entries([meta.version]), target.entries([meta.version])
     known = target.meta()
-    if known.version < meta.version or (here and there and here[0].id != there[0].id):
-        raise Rejected(
-            f"{target.namespace}: what was handed up ends at version {known.version}, and these files hold another history, up to "
-            f"version {meta.version}: one of the two is a copy", code="copied",
-            hint="fluxkv journal export --state-dir DIR writes out what these files hold",
-        )  # fmt: skip
+    other = (known.created, known.origin_ms) != (meta.created, meta.origin_ms)
+    if other or known.version < meta.version or (here and there and here[0].id != there[0].id):
+        raise _copied(target, known.version, meta)
+
+
+def _copied(target: Store, version: int, meta: Meta) -> Rejected:
+    return Rejected(
+        f"{target.namespace}: what was handed up ends at version {version}, and these files hold another history, up to "
+        f"version {meta.version}: one of the two is a copy", code="copied",
+        hint="fluxkv journal export --state-dir DIR writes out what these files hold",
+    )  # fmt: skip
 
 
 def _blobs(source: Store, target: Store, look: Callable[[], None]) -> None:
@@ -229,11 +273,13 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     namespace = parse_uri(str(settings["uri"])).namespace
+    gone_down = False
     try:
         with closing(open_store(with_namespace(target_of(settings), namespace), patience_s=1.0)) as there:
+            gone_down = whereabouts.read_door(there) is not None  # to somebody who goes on with it
             there.meta()
     except FluxkvError as error:
-        if error.code != "no-instance":
+        if error.code != "no-instance" or gone_down:
             return False
         try:
             left = _has_left(settings, namespace)

@@ -113,20 +113,33 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
             f"job {f58(job.id)}{where} has had {job.number} attempt{'' if job.number == 1 else 's'}, no attempt {step.number}",
             code="no-such-attempt", hint="leave the number away for the last one",
         )  # fmt: skip
-    told, said, made = child_number(job, space), child_space(job, space), own_number(job, space)
+    told, said = child_number(job, space), child_space(job, space)
     if alive and said and (not job.holds or step.number not in (0, job.number)):
         raise Rejected(
             f"job {step}{where} is over: its instance can be read, but runs nothing any more", code="ended",
             hint=f"fluxkv {typed_at(space)}batch --resume {step} goes on with it; fluxkv batch or alloc makes a new one",
         )  # fmt: skip
-    number = step.number or (job.number if job.holds else told or job.number)
-    other = bool(said) and (not told or made <= number <= told)  # it went on with another job's, or an earlier attempt's
-    found = uri_of(
-        journal.store, uri, said if other else child_namespace(space, job.id, number), over=not job.holds or number < job.number
-    )
-    if found is None or not (number == told or other or _is_there(found)):
+    number, namespace = _namespace(job, space, step)
+    found = uri_of(journal.store, uri, namespace, over=not job.holds or number < job.number)
+    if found is None or not (number == told or namespace == said or _is_there(found)):
         raise _no_instance(job, number, told, space, journal)
     return found
+
+
+def _namespace(job: Job, space: str, step: Step) -> tuple[int, str]:
+    """Which attempt of a job a step means, and the namespace of the instance that it was, if it was one."""
+    told, said, made = child_number(job, space), child_space(job, space), own_number(job, space)
+    number = step.number or (job.number if job.holds else told or job.number)
+    other = bool(said) and (not told or made <= number <= told)  # it went on with another job's, or an earlier attempt's
+    return number, said if other else child_namespace(space, job.id, number)
+
+
+def space_at(store: Store, step: Step) -> str:
+    """The same namespace, whether or not what has its journal answers now. store: of the instance around."""
+    from ..journal.log import Journal
+
+    journal = Journal(store)
+    return _namespace(journal.find_job(journal.look(), step.job), store.namespace, step)[1]
 
 
 def typed_at(space: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..kvs.port import Meta
 
 
-def settings_of(here: child.Place, meta: Meta) -> dict[str, Any]:
+def settings_of(here: child.Place, meta: Meta, namespace: str) -> dict[str, Any]:
     """Settings of a child with a server of its own, on its first node: a socket file, and, where somebody comes from elsewhere, a
     port. Other nodes learn the address by its door (`follow_door`)."""
     settings: dict[str, Any] = {"kvs": whereabouts.OWN}
@@ -34,21 +34,26 @@ def settings_of(here: child.Place, meta: Meta) -> dict[str, Any]:
     if here.node:
         return settings
     server = unix_url(socket_path(child.directory(here).path))
-    settings["uri"] = str(StoreUri(server, child.child_namespace(parse_uri(here.parent).namespace, here.job, here.number)))
+    settings["uri"] = str(StoreUri(server, namespace))
     if here.nodes > 1 or parse_server(parse_uri(here.parent).server).kind != "unix" or child.around(here).get("listen"):
         settings["listen"] = list(with_port(parse_listen("")))
     return settings
 
 
-def open_door(settings: Mapping[str, Any], state_dir: StateDir) -> None:
-    """Leave word, on the parent's server, of how that of this child is reached."""
+def door_of(settings: Mapping[str, Any], state_dir: StateDir) -> whereabouts.Door:
+    """How the server of this child is reached."""
     listen = settings.get("listen")
-    door = whereabouts.Door(
+    return whereabouts.Door(
         parse_uri(settings["uri"]).server, join_url(state_dir.path, Listen(*listen)) if listen else "", state_dir.path,
         os.uname().nodename, boot_id(),
     )  # fmt: skip
+
+
+def open_door(settings: Mapping[str, Any], state_dir: StateDir) -> None:
+    """Leave word of that on the parent's server."""
     with closing(open_store(with_namespace(settings["parent"], parse_uri(settings["uri"]).namespace))) as store:
-        whereabouts.leave_door(store, door)
+        if whereabouts.read_door(store) != (door := door_of(settings, state_dir)):
+            whereabouts.leave_door(store, door)
 
 
 def follow_door(settings: dict[str, Any], state_dir: StateDir, timeout_s: float = 60.0) -> str:
@@ -57,8 +62,9 @@ def follow_door(settings: dict[str, Any], state_dir: StateDir, timeout_s: float 
     `Unavailable`."""
     deadline = time.monotonic() + timeout_s
     namespace = parse_uri(settings["uri"]).namespace
+    leading = child.folder_names(parse_id(settings["job"]), str(settings["entry"]), 0)
     with closing(open_store(settings["uri"])) as store:  # the parent's server still
-        while (door := whereabouts.read_door(store)) is None:
+        while (door := whereabouts.read_door(store)) is None or not door.folder.endswith(leading):  # of before
             if time.monotonic() > deadline:
                 raise Unavailable(f"{namespace}: its leading node has not started its server", code="no-instance")
             time.sleep(0.02)

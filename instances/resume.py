@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import encode, f58, parse_id
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..journal.log import Journal
     from ..journal.state import State
     from .job_path import Step
+    from .whereabouts import Door
 
 TRIES = 20
 PAUSE_S = 0.05
@@ -42,12 +43,14 @@ def space_of(parent: Store, uri: str, step: Step) -> str:
 
     parent, uri: of the instance around. Raises `Rejected` (no-such-job, no-instance-job, no-such-attempt) if it was no instance.
     """
-    from .job_path import child_at
+    from .job_path import child_at, space_at
 
     for _ in range(CHAIN):
         try:
             return parse_uri(child_at(parent, uri, step)).namespace
         except Unavailable as error:
+            if error.code == "server-away":  # its journal lies in files that are still to be handed up
+                return space_at(parent, step)
             refused = Rejected(f"{error}: there is nothing to resume", code="no-instance-job", hint=error.hint)
         except Rejected as error:
             refused = error
@@ -108,28 +111,45 @@ def is_repeatable(store: Store) -> bool:
     return all((context or {}).get("key") for name, _, _, context in events if name == "submit")
 
 
-def wait_until_handed_up(parent: Store, space: str, timeout_s: float = HANDED_S) -> None:
+def wait_until_handed_up(parent: Store, space: str) -> None:
     """A child that had a server of its own leaves its journal on its parent's, a moment after its end; one that has left that is
-    brought back. Raises `Unavailable`."""
+    brought back. Raises `Unavailable`, and `Rejected` (code alive) where somebody goes on with it on a server of his own."""
+    from ..journal.log import Journal
+    from . import whereabouts
     from .away import bring_back
-    from .whereabouts import beside
 
     if bring_back(parent, space):
         return
-
-    deadline = time.monotonic() + timeout_s
-    other = beside(parent, space)
+    deadline = time.monotonic() + HANDED_S
+    other = whereabouts.beside(parent, space)
     try:
         while True:
             try:
                 other.meta()
                 return
             except Unavailable as error:
-                if error.code != "no-instance" or time.monotonic() > deadline:
+                if error.code != "no-instance":
                     raise
+            door = whereabouts.read_door(other)
+            if door is not None:
+                with suppress(Unavailable), closing(whereabouts.beside_own(parent, space)) as own:
+                    owner = owner_of(Journal(own).look())
+                    if owner is not None:
+                        refuse_alive(Journal(parent), owner)
+            if time.monotonic() > deadline:
+                raise _not_up(space, door)
             time.sleep(0.1)
     finally:
         other.close()
+
+
+def _not_up(space: str, door: Door | None) -> Unavailable:
+    if door is None:
+        return Unavailable(f"there is no journal of {space} any more", code="no-instance")
+    return Unavailable(
+        f"the journal of {space} is not handed up: it lies in {door.folder} on host {door.host}", code="server-away",
+        hint="a keeper of this instance on that host does it once the host is back; until then nobody can go on with it",
+    )  # fmt: skip
 
 
 def refuse_alive(parent: Journal, owner: Owner, here: Owner | None = None) -> None:
@@ -168,7 +188,7 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any]) -> State:
             raise Rejected(f"{store.namespace} is no instance of a job", code="no-instance-job")
         refuse_alive(above, owner, here)
         try:
-            if _adopted(store, settings):
+            if adopted(store, settings):
                 continue
             _take(store, journal, state, settings, here, left_spool.reports(state, settings.get("before", ())))
             return state
@@ -181,7 +201,7 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any]) -> State:
     raise Conflict(f"others keep taking up {store.namespace}", hint="try again")
 
 
-def _adopted(store: Store, settings: Mapping[str, Any]) -> bool:
+def adopted(store: Store, settings: Mapping[str, Any]) -> bool:
     """Whether what is left of a journal was adopted now: its server lost some of it, and whoever noticed that has fenced it. (Or
     the fence was taken away, since nothing is lost.)
 

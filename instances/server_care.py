@@ -93,6 +93,12 @@ class ServerCare:
         """The instance's store, and whether it is new."""
         if self.joined:
             return boot.joined_store(self.settings), False
+        if self.server is not None and self.settings.get("resume") and not self.settings.get("uid"):
+            from .handing_down import hand_down
+            from .own_server import door_of
+
+            journals = hand_down(self.server.url, self.settings, door_of(self.settings, self.state_dir))
+            self.log.say("info", f"{journals} journals handed down from {public(str(self.settings['parent']))}")
         return boot.ensure_instance(self.settings, self.state_dir)
 
     def _hand_up(self) -> None:

@@ -61,6 +61,18 @@ def beside(store: Store, namespace: str) -> Store:
     return made
 
 
+def beside_own(store: Store, namespace: str) -> Store:
+    """The journal of a child whose own server is there now. Raises `Unavailable` where that does not answer, or has none."""
+    from ..kvs.redis_store import open_store
+
+    found = _beside(store, namespace)
+    if not isinstance(found, Door):
+        if found is not None:
+            found.close()
+        raise Unavailable(f"{namespace} has no server of its own", code="no-instance")
+    return open_store(str(StoreUri(_through(found, namespace, over=False), namespace)), patience_s=PATIENCE_S)
+
+
 def leave_door(store: Store, door: Door) -> None:
     """store: the child's namespace on the server of the instance around it."""
     store.push(Keys(store.namespace).door, [pack(list(door))])

@@ -43,6 +43,8 @@ POINTS = {
     "away.inside": "what was inside it has left the server, and it has not",
     "away.back": "what was inside it is on the server again, and it is not",
     "handover.after": "it is there, and not marked here",
+    "handdown.door": "a journal is on a child's own server, which can be found; the parent's has it still",
+    "handdown.after": "it is there alone, and nobody has taken it up",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .appending import not_restored
+from .appending import moved_on, not_restored, refusal
 from .keys import Keys, keys_of
 from .memory_server import Arriving, Instance, MemoryServer
 from .memory_streams import MemoryStream
@@ -89,6 +89,35 @@ class MemoryArrival:
             tables.streams.pop(self.keys.door, None)
             del tables.arriving[self.namespace]
             self.server.check("arrive.end", "after")
+
+    def come(self) -> str:
+        coming = self.server.tables.arriving.get(self.namespace)
+        return coming.tip if coming is not None else ""
+
+    def arrive_over(self, uid: str, tip: str) -> None:
+        with self.server.changed:
+            coming = self.server.tables.arriving.get(self.namespace)
+            if coming is not None and coming.tip == tip and self.namespace not in self.server.tables.instances:
+                coming.uid = uid
+            self._coming(uid, "over")
+
+    def depart(self, uid: str, epoch: int, tip: int, word: str) -> None:
+        with self.server.changed:
+            self.server.check("depart")
+            tables = self.server.tables
+            found, coming = tables.instances.get(self.namespace), tables.arriving.get(self.namespace)
+            if found is None and coming is not None and coming.uid == word:
+                return
+            if found is None or found.uid != uid:
+                raise refusal("GONE", "", self.namespace)
+            if found.fork:
+                raise refusal("LOST", found.fork, self.namespace)
+            if (found.epoch, found.version) != (epoch, tip):
+                raise moved_on(self.namespace, epoch, tip, found.epoch, found.version)
+            tables.arriving[self.namespace] = Arriving(word, found.tip)
+            del tables.instances[self.namespace]
+            tables.streams.pop(self.keys.telemetry, None)
+            self.server.check("depart", "after")
 
     def guards(self) -> Iterator[dict[str, str]]:
         found = self.server.tables.instances.get(self.namespace)

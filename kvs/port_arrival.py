@@ -44,6 +44,23 @@ class Arrivals(Protocol):
         """All has come: from now on it is there, as it was (but for the server that it lives on)."""
         ...
 
+    def come(self) -> str:
+        """The id of the last entry of a journal that is on its way here, "" if none is."""
+        ...
+
+    def arrive_over(self, uid: str, tip: str) -> None:
+        """What has come under another word, up to this entry, is of the journal that this word names.
+
+        Raises `Rejected(code="exists")` where that is not what has come.
+        """
+        ...
+
+    def depart(self, uid: str, epoch: int, tip: int, word: str) -> None:
+        """The journal is on another server from now on, where all of it has arrived: what is here is what has come of it when it
+        comes back, under this word (`arriving`). Twice is once. Raises `Rejected(code="gone")`, `Conflict` if it has moved on,
+        `Unavailable(code="forked")` if it is known to have lost some."""
+        ...
+
     def guards(self) -> Iterator[dict[str, str]]:
         """All guards, some at a time: thing -> what bumped it last."""
         ...

@@ -31,6 +31,12 @@ class ArrivalScripts:
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
         raise NotImplementedError
 
+    def _refused(self, answer: list[Any], epoch: int, tip: int = -1) -> None:
+        raise NotImplementedError
+
+    def delete(self, *keys: str) -> None:
+        raise NotImplementedError
+
     def arriving(self, uid: str, behind: str, *, anew: bool = False) -> str:
         return self._arrive(uid, "anew" if anew else "begin", [behind])
 
@@ -74,6 +80,19 @@ class ArrivalScripts:
         if answer[0] == b"AFTER":
             raise not_restored(self.namespace, answer[1].decode())
         return answer[1].decode() if answer[0] == b"OK" else ""
+
+    def come(self) -> str:
+        found = self._ask("HGET", self.keys.arriving, "tip")
+        return found.decode() if found is not None else ""
+
+    def arrive_over(self, uid: str, tip: str) -> None:
+        self._arrive(uid, "over", [tip])
+
+    def depart(self, uid: str, epoch: int, tip: int, word: str) -> None:
+        keys = self.keys
+        answer = self._script("depart", [keys.meta, keys.guards, keys.arriving], [uid, epoch, tip, word], resend=True)
+        self._refused(answer, epoch, tip)
+        self.delete(keys.lease, keys.producers, keys.telemetry)
 
     def guards(self) -> Iterator[dict[str, str]]:
         cursor = b"0"

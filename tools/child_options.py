@@ -90,8 +90,6 @@ def child_jobspec(
     if values["dump"] is not None:
         broker.append(f"--dump={values['dump'] or DUMP}")
     if values["resume"]:
-        if values["kvs"] == "own":
-            raise bad("--kvs", "an instance that is gone on with is on its parent's server, which has its journal")
         broker.append(f"--resume={values['resume']}")
     typed = {**values, **sizes, "setopt": ("per-resource.type=node", "mpi=none", *values["setopt"])}
     jobspec = jobspec_of(typed, ["fluxkv", "start", *broker, *options, *program])

@@ -61,8 +61,6 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if "resource" in document:
         raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
     policy = name_policy(document, options["policy"], options["policy_is_default"])
-    if options["resume"] and options["kvs"] == OWN:
-        raise Rejected("--kvs=own does not go with --resume: the journal is on the parent's server", code="child")
     if options["resume"] and not document and not options["policy"]:
         policy = ""  # as it was
     goes_on = command[:2] != ["fluxkv", "ensemble"]  # that takes over by itself what its earlier attempts have come to

@@ -3,6 +3,7 @@
 -- ARGV  1 the instance it is (a word that stays the same)  2 step:
 --   "begin"     3 id of the entry behind which it begins
 --   "anew"      3 the same: what has come so far was of another branch, and is dropped
+--   "over"      3 id of the last entry that has come under another word, which this is instead from now on
 --   "entries"   3.. id, header, payload, ...   those that have come are passed over
 --   "messages"  3.. id, data, ...              the same, of the stream KEYS[5]
 --   "guards"    3.. thing, bump, ...
@@ -17,6 +18,10 @@ if found[1] then
   return {'EXISTS'}
 end
 local who = redis.call('HGET', KEYS[4], 'uid')
+if step == 'over' and who and redis.call('HGET', KEYS[4], 'tip') == ARGV[3] then
+  redis.call('HSET', KEYS[4], 'uid', ARGV[1])
+  who = ARGV[1]
+end
 if who and who ~= ARGV[1] then return {'EXISTS'} end
 if step == 'anew' then redis.call('DEL', KEYS[1], KEYS[3], KEYS[4]) end
 if step == 'begin' or step == 'anew' then

@@ -76,6 +76,7 @@ LINE_STATE = {
         "fluxkv proxy ƒ3kQ fluxkv submit ./simulate", "fluxkv proxy --wait ƒ3kQ fluxkv jobs -a",
     ), "instance"),
     "fluxkv batch --resume ƒ3kQ": "ended instance",
+    "fluxkv batch --resume ƒ3kQ --kvs=own": "ended instance",
     "fluxkv alloc --resume ƒ3kQ": "ended instance",
     "fluxkv journal children --restore ƒ2UzHM": "ended instance",
 }  # fmt: skip

@@ -99,6 +99,45 @@ def test_what_came_of_a_lost_branch_is_dropped(bench: Any) -> None:
     there.close()
 
 
+def test_what_goes_down_is_what_has_come_when_it_comes_up_again(bench: Any) -> None:
+    store, below = source(bench)
+    below.arriving(WORD, "0-0")
+    bring(store, below)
+    meta, entries = store.meta(), store.read(0)
+    below.arrived(WORD, meta)
+    for uid, epoch, tip in (("x", meta.epoch, meta.version), (meta.uid, meta.epoch + 1, meta.version), (meta.uid, meta.epoch, 4)):
+        with pytest.raises((Rejected, Conflict)):
+            store.depart(uid, epoch, tip, "life 2")
+    assert (store.meta(), store.come()) == (meta, "")
+    for _ in range(2):
+        store.depart(meta.uid, meta.epoch, meta.version, "life 2")
+    with pytest.raises(Unavailable, match="no instance"):
+        store.meta()
+    with pytest.raises(Rejected) as caught:
+        store.append(Append(uid=meta.uid, epoch=meta.epoch, decided_at=5, payload=b"0q"))
+    assert caught.value.code == "gone"
+    assert (store.come(), store.entries([5])) == (entries[-1].id, entries[-1:])
+    with pytest.raises(Rejected):
+        store.arriving(WORD, "0-0")  # whose files were handed up before
+    made = below.reopen(meta.uid, meta.epoch, meta.version)
+    assert below.append(Append(uid=made.uid, epoch=made.epoch, decided_at=5, payload=b"0new", bumps=("job/9",))).version == 6
+    more = below.read(5)
+    assert store.arriving("life 2", "0-0") == entries[-1].id
+    with pytest.raises(Rejected):
+        store.arrive_over("life 3", "4-4")
+    store.arrive_over("life 3", entries[-1].id)
+    with pytest.raises(Rejected):
+        store.arriving("life 2", "0-0")
+    store.arrive("life 3", more)
+    for guards in below.guards():
+        store.arrive_tables("life 3", guards)
+    store.arrived("life 3", below.meta())
+    assert (store.read(0), store.come()) == ([*entries, *more], "")
+    assert store.meta()._replace(sealed=0) == below.meta()
+    assert store.bumps(["job/9", "job/4"]) == [6, 5]
+    below.close()
+
+
 def test_which_namespaces_there_are(bench: Any) -> None:
     if bench.backend.name == "cluster":
         return  # they are on several nodes; what asks is a server of its own
@@ -126,6 +165,9 @@ def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:
     store.seal(meta.uid)
     assert "/" not in around.inside()
     assert store.inside() == {}
+    if bench.backend.name == "cluster" and store.namespace not in around.inside():
+        around.close()
+        return  # they are on several nodes; whether on the same one follows from the namespace's number in this run
     found = around.inside()[store.namespace]
     assert found.meta == store.meta()
     assert {keys.output(7), keys.meta} <= set(found.keys)

@@ -37,14 +37,15 @@ def folder_of(site: Any, id: int) -> StateDir:
     return StateDir(str(found[0].parent))
 
 
-def handed_up(site: Any, id: int) -> None:
-    """Waits until a child's journal is handed up, and compares it with the files of its server."""
+def handed_up(site: Any, id: int, space: int = 0) -> None:
+    """Waits until a child's journal is handed up, and compares it with the files of its server. space: the job whose namespace it
+    has."""
     folder = folder_of(site, id)
     deadline = time.monotonic() + live.PATIENCE_S
     while not os.path.exists(folder.join(MARK)):
         assert time.monotonic() < deadline, site.logs()
         time.sleep(0.02)
-    namespace = child_uri(site.uri, id).partition("#")[2]
+    namespace = child_uri(site.uri, space or id).partition("#")[2]
     there = open_store(f"{site.uri}#{namespace}")
     with open_readonly(folder.path) as copy:
         here = open_store(f"{copy.url}#{namespace}")
@@ -241,3 +242,82 @@ def test_it_outlives_what_its_parent_s_server_loses(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, site.logs()
             time.sleep(0.02)
         site.sound()
+
+
+def stay(folder: Path, name: str) -> str:
+    """A command that submits two jobs: one ends, one stays until a file is there; what each did is in a diary."""
+    told = f">>{folder}/diary"
+    return (f"fluxkv submit --quiet --output=none --job-name={name}-short sh -c 'echo {name}-short {told}'; "
+            f"fluxkv submit --quiet --output=none --job-name={name}-long "
+            f"sh -c 'echo {name}-long $FLUX_JOB_ATTEMPT {told}; [ -e {folder}/go ] || exec sleep 1000'")  # fmt: skip
+
+
+def batch(site: Any, *words: str) -> int:
+    done = site.run("batch", "--output=none", *words)
+    assert done.returncode == 0, done.stderr
+    return parse_id(done.stdout.strip())
+
+
+def test_gone_on_with_it_goes_down_and_comes_up_again(tmp_path: Path) -> None:
+    """On its parent's server, then on its own on two nodes, then on its parent's again: with a child inside that always has one.
+    What had ended stays, and the paths lead to it all the time."""
+    with live.site(tmp_path, "-s", "2", "--cores", "3") as site:
+        inner = tmp_path / "inner"
+        inner.write_text(f"#!/bin/sh\n# flux: -n1 --kvs=own --output=none\n{stay(tmp_path, 'b')}\nfluxkv queue drain\n")
+        ids = [batch(site, "-N2", "-n4", "--wrap", f"{stay(tmp_path, 'a')}; fluxkv batch {inner}; fluxkv queue drain")]
+        path, below = f58(ids[0]), ""
+        for life, kvs in enumerate(("own", "parent", ""), 1):
+            for name in "ab":
+                site.wrote(tmp_path / "diary", f"{name}-long {life}\n")
+            where = site.run("uri", "--wait", f58(ids[-1])).stdout.strip()
+            assert where.endswith(f"#/{path}")
+            assert same_instance(where, f"{site.uri}#/{path}") == (life != 2)
+            listed = dict(line.split() for line in site.run("jobs", "-an", "-o", "{name} {id}", f"{path}/").stdout.splitlines())
+            below = below or f"{path}/{listed['inner']}"
+            assert site.run("uri", "--wait", below).returncode == 0
+            assert sorted(site.run("jobs", "-an", "-o", "{name}", f"{below}/").stdout.split()) == ["b-long", "b-short"]
+            if life == 2:
+                assert f"{f58(ids[-1])} goes on with the instance" in site.run("batch", "--output=none", "--resume", path).stderr
+            if not kvs:
+                break
+            site.kill_inside(ids[-1])
+            site.results(ids[-1:])
+            if life == 2:
+                (tmp_path / "go").write_text("")
+            ids.append(batch(site, f"--kvs={kvs}", "--resume", f58(ids[-1])))
+        assert site.results(ids[-1:]) == [0], site.logs()
+        told = (tmp_path / "diary").read_text().split("\n")[:-1]
+        assert sorted(told) == [f"{n}-{m}" for n in "ab" for m in ("long 1", "long 2", "long 3", "short")]
+        for one in (path, below):
+            sound = site.run("--instance", one, "replay", "--diff", "live")
+            assert sound.returncode == 0, sound.stderr
+            assert site.run("uri", one).stdout.strip() == f"{site.uri}#/{one}"
+        site.sound()
+
+
+@pytest.mark.timeout(300)
+def test_a_journal_that_goes_down_and_breaks_off_anywhere_is_gone_on_with(tmp_path: Path) -> None:
+    site = live.Site(tmp_path)
+    armed = tmp_path / "armed"
+    armed.mkdir()
+    site.env[VARIABLE] = f"@{armed}"
+    try:
+        site.up("--cores", "2")
+        ids = [batch(site, "-n1", "--wrap", f"{stay(tmp_path, 'a')}; fluxkv queue drain")]
+        site.wrote(tmp_path / "diary", "a-long 1\n")
+        site.client.cancel(ids)
+        site.results(ids)
+        (tmp_path / "go").write_text("")
+        for point in ("handover.entries", "handdown.door", "handdown.after"):
+            (armed / "keeper").write_text(f"{point}:kill")
+            ids.append(batch(site, "--kvs=own", "--resume", f58(ids[-1])))
+            assert site.results(ids[-1:]) != [0]
+        assert not list(armed.iterdir()), "each place was reached"
+        ids.append(batch(site, "--kvs=own", "--resume", f58(ids[-1])))
+        assert site.results(ids[-1:]) == [0], site.logs()
+        assert sorted((tmp_path / "diary").read_text().split("\n")) == ["", "a-long 1", "a-long 2", "a-short"]
+        handed_up(site, ids[-1], ids[0])
+        site.sound()
+        site.no_traceback()
+    finally:
+        site.end()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -52,20 +50,6 @@ def many(folder: Path, sleep: str, jobs: int = JOBS) -> str:
     return script(folder, f"{program} --job-name={{cc}} --cc=1-{jobs} sh -c '{line}'\nfluxkv queue drain")
 
 
-def kill_inside(site: Any, job: int) -> None:
-    """kill -9 of everything of a child, daemons and tasks, as nearly at once as can be."""
-    mine = f"FLUXKV_ATTEMPT={job}.".encode()
-    found = []
-    for pid in site.processes():
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if any(word.startswith(mine) for word in words):
-                found.append(pid)
-    for pid in sorted(found):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def ended_inside(site: Any, job: int, count: int, space: int = 0) -> set[str]:
     """Waits until so many jobs of a child have ended; their names. space: the job whose namespace it has."""
     assert site.run("uri", "--wait", f58(job)).returncode == 0
@@ -98,12 +82,12 @@ def test_killed_twice_and_gone_on_with_elsewhere(tmp_path: Path) -> None:
         said = refused(site, "--resume", f58(first))
         assert "is not over" in said
         assert "--dependency=afterany:" in said
-        kill_inside(site, first)
+        site.kill_inside(first)
         assert site.results([first]) == [128 + 9]
         second = batch(site, "--resume", f58(first), "-n1")
         more = ended_inside(site, second, JOBS // 2, first)
         assert before < more
-        kill_inside(site, second)
+        site.kill_inside(second)
         site.results([second])
         third = batch(site, "--resume", f58(second), "-n4")
         worst = site.results([third])  # the worst code of its jobs
@@ -248,7 +232,7 @@ def test_three_levels_go_on_where_each_was(tmp_path: Path) -> None:
             if life == 1:
                 middle = inside(site, f58(first), "a-below")
                 inmost = inside(site, middle, "b-below")
-            kill_inside(site, following)
+            site.kill_inside(following)
             site.results([following])
             if life == 2:
                 (tmp_path / "go").write_text("")
@@ -282,7 +266,7 @@ def test_an_ensemble_inside_takes_over_what_it_had_come_to(tmp_path: Path) -> No
         path = inside(site, f58(first), "sh")
         with connect(child_uri(site.uri, first)) as around, EnsembleView(around, parse_id(path.rpartition("/")[2])) as view:
             before = next(seen.counts.done for seen in view.follow(live.PATIENCE_S) if seen.counts.done >= 20)
-        kill_inside(site, first)
+        site.kill_inside(first)
         site.results([first])
         again = batch(site, "--resume", f58(first))
         assert site.results([again]) == [0], site.logs()

@@ -89,7 +89,7 @@ def test_broken_off_at_any_write_it_is_gone_on_with(monkeypatch: pytest.MonkeyPa
 def test_what_came_of_a_branch_that_was_lost_since_does_not_stay() -> None:
     source = history()
     target = MemoryStore(MemoryServer(), PATH)
-    word = handover._word(source.meta())
+    word = handover.word_of(source.meta())
     target.arriving(word, "0-0")
     target.arrive(word, [entry._replace(epoch=7) for entry in source.read(0, 3)])
     handed(source, target)
@@ -102,7 +102,7 @@ def test_where_an_older_copy_of_it_was_handed_up_it_is_not_taken_for_done() -> N
     handed(copy, target)
     handed(source, target)
     same(source, target)
-    assert handover._word(source.meta()) == handover._word(copy.meta())
+    assert handover.word_of(source.meta()) == handover.word_of(copy.meta())
     Journal(source).append(Decision([["x", "instance", 1.0, None]]), 0)
     with pytest.raises(Rejected) as caught:
         handed(source, target)
