@@ -70,6 +70,9 @@ class Cron:
             return  # the keeper says so, and brings it back
         except FluxkvError as error:
             self.table = None
+            if error.code == "gone":  # the instance was made anew
+                self.__dict__.pop("journal", None)
+                self._ids = None
             if self.failed != str(error):
                 self.failed = str(error)
                 self.say("error", f"cron: {error}")

@@ -13,7 +13,6 @@ import signal
 import time
 
 from ..journal.log import Journal
-from ..journal.schema import SCHEMA
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.redis_store import open_store
@@ -77,9 +76,7 @@ class Keeper(ServerCare):
         for name in ("keeper", "server"):
             remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True) and not self.joined:
-            context = {"pid": os.getpid(), "host": os.uname().nodename, "schema": SCHEMA}
-            events = [["instance-start", "instance", time.time(), context]]
-            boot.say(store, events)
+            self._say_started(store)
         for role in self.roles:
             if role.pid:
                 continue

@@ -16,7 +16,7 @@ from typing import Any
 from ..journal.ids import parse_id
 from ..kvs.children import Child
 from ..kvs.epochs import spans
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.port import Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, with_namespace
@@ -41,17 +41,20 @@ class ParentRow:
                     return
                 if self._settings.get("kvs") == "own" and self._state_dir is not None:
                     self._leave_door(parent, self._state_dir)
-            if lost_since(meta.epochs, self._epoch):
-                self._tell_again()
+                if lost_since(meta.epochs, self._epoch):
+                    self._tell_again(parent)
             self._epoch = meta.epoch
         except FluxkvError:
             return
 
-    def _tell_again(self) -> None:
+    def _tell_again(self, parent: Store) -> None:
         from .access import lasting
         from .child import Place, tell_parent
+        from .whereabouts import server_of
 
         settings = self._settings
+        if server_of(parent, parse_uri(settings["uri"]).namespace) is None:
+            raise Unavailable("its journal was lost, too", code="no-instance")
         number, entry = int(settings.get("number") or 1), str(settings["entry"])
         here = Place(as_parent(settings), parse_id(settings["job"]), int(settings["since"]), 0, 1, 0, "", number, entry)
         tell_parent(here, lasting(settings["uri"], settings))

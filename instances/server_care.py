@@ -11,6 +11,7 @@ import time
 from contextlib import closing, suppress
 from typing import Any
 
+from ..journal.schema import SCHEMA
 from ..kvs.appending import refusal
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
 from ..kvs.port import Store
@@ -187,10 +188,36 @@ class ServerCare:
         except Corrupt as error:
             self._lost_history(error)
         except FluxkvError as error:
+            if error.code in ("no-instance", "gone") and self._made_anew():
+                return
             if error.code in ("no-instance", "gone") and self.settings.get("uid"):
                 self._lost_history(witness.all_lost(self.state_dir, self.store.namespace))
             elif not self.child:
                 self._server_fails(f"the server does not take writes: {error}")
+
+    def _made_anew(self) -> bool:
+        """Begin again where the server has nothing left of the instance, and it is set to go on with whatever is left: as the next
+        keeper would. Its daemons end, since it is another one now, and are started again; what runs is ended when they speak."""
+        if self.settings.get("on_fork") != witness.ADOPT or self.joined or not self.settings.get("uid") or self.store is None:
+            return False
+        try:
+            made, _ = boot.ensure_instance(self.settings, self.state_dir)
+            with closing(made):
+                meta = made.meta()
+            self.settings["uid"] = meta.uid
+            self.state_dir.write(self.settings)
+            witness.is_current(self.store, meta)
+            self._taken_up("its journal was lost")
+            self._say_started(self.store)
+        except FluxkvError:
+            return False  # another one is there, or the server is away: said by who asked
+        self.lost = False
+        self.log.say("warning", "the server had nothing left of this instance: it is made anew")
+        return True
+
+    def _say_started(self, store: Store) -> None:
+        context = {"pid": os.getpid(), "host": os.uname().nodename, "schema": SCHEMA}
+        boot.say(store, [["instance-start", "instance", time.time(), context]])
 
     def _taken_up(self, reason: str) -> str:
         """As `boot.take_up`, the way this instance is set."""

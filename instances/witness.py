@@ -132,9 +132,10 @@ def all_lost(state_dir: StateDir, where: str) -> Corrupt:
     )  # fmt: skip
 
 
-def is_current(store: Store) -> bool:
-    """Whether appends are taken as things are: False after a restart of the server until `take_up`, or when it is fenced."""
-    meta = store.meta()
+def is_current(store: Store, meta: Meta | None = None) -> bool:
+    """Whether appends are taken as things are: False after a restart of the server until `take_up`, or when it is fenced. meta: as
+    somebody else has read it; a store that knew another instance there means this one from then on."""
+    meta = meta or store.meta()
     probe = Append(uid=meta.uid, epoch=meta.epoch, decided_at=meta.version, payload=b"", exact=((NOTHING, 1),))
     try:
         return not isinstance(store.append(probe), StaleEpoch)  # it conflicts: nothing has that guard, nothing is written

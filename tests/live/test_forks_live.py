@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 from pathlib import Path
 
-from fluxkv.journal.ids import f58
+from fluxkv.instances.child import child_uri
+from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import SCHED
+from fluxkv.kvs.redis_store import open_store
 from tests.support import live
 
 HOLD = "while [ ! -e {0} ]; do sleep 0.02; done"
@@ -89,4 +92,34 @@ def test_a_server_with_nothing_left_is_refused_and_begun_anew_by_an_operator(tmp
         site._client = None  # a client of the instance that was keeps to it
         assert site.client.state().instance["adopted"][1:3] == [1, tip]
         assert site.results([site.submit("true")]) == [0]
+        site.sound()
+
+
+def test_a_child_of_which_nothing_is_left_begins_anew(tmp_path: Path) -> None:
+    """The files are put back as before its job began, and both go on with what is left. The job is adopted; its commands were
+    told for ever that there is no instance."""
+    with live.site(tmp_path, "--cores", "2", "--on-fork", "adopt") as site:
+        assert site.run("queue", "stop").returncode == 0
+        out, old = tmp_path / "out", tmp_path / "old"
+        script = "while :; do fluxkv run echo told; sleep 0.1; done"
+        id = parse_id(site.run("batch", "-n1", f"--output={out}", "--wrap", script).stdout.strip())
+        site.until(lambda state: state.jobs[id].state == SCHED, "lined up")
+        shutil.copytree(site.dir.join("appendonlydir"), old)
+        assert site.run("queue", "start").returncode == 0
+        site.wrote(out, "told")
+        site.witnessed(site.client.state().version)
+        with site.server_dead():
+            shutil.rmtree(site.dir.join("appendonlydir"))
+            shutil.copytree(old, site.dir.join("appendonlydir"))
+        site.until(lambda state: bool(state.jobs[id].holds and state.jobs[id].memo), "adopted, and an instance again")
+        done = site.run("--instance", f58(id), "run", "echo", "again")
+        assert (done.returncode, done.stdout) == (0, "again\n"), done.stderr
+        assert "lost=[2, " in site.run("--instance", f58(id), "journal", "show", "--limit", "1000").stdout
+        sound = site.run("--instance", f58(id), "replay", "--diff", "live")
+        assert sound.returncode == 0, sound.stdout + sound.stderr
+        assert site.run("cancel", f58(id)).returncode == 0
+        site.until(lambda state: state.jobs[id].t_inactive > 0, "it is over")
+        with contextlib.closing(open_store(child_uri(site.uri, id))) as child:
+            assert child.meta().sealed
+        assert not [pid for pid in site.processes() if live.inside(pid)]
         site.sound()

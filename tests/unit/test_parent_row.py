@@ -71,13 +71,15 @@ def test_a_child_that_is_adopted_is_sealed_when_it_is_over() -> None:
     assert family.store.children() == [], "it would be taken for over"
     family.hears_of_the_attempt()
     assert family.store.children() == []
+    keeper.look(family.store.meta())
+    assert family.names(family.id).count("memo") == 0, "there is no journal"
+    space = beside(family.store, child.child_namespace("/", family.id))
+    space.create(durability="strict", origin_ms=0, created=family.now)
     for _ in range(2):
         keeper.look(family.store.meta())
     assert family.store.children() == [row]
     assert family.journal.look().jobs[family.id].memo == {"uri": f"{URI}#/{f58(family.id)}"}, "it is an instance again"
     assert family.names(family.id).count("memo") == 1
-    space = beside(family.store, child.child_namespace("/", family.id))
-    space.create(durability="strict", origin_ms=0, created=family.now)
     assert seal_over(family.store, {"uri": URI}) == []
     family.over(family.id)
     family.turn()
