@@ -129,6 +129,12 @@ def public(uri: str) -> str:
     return f"{head}{mark}{user}{':***' if colon else ''}{at}{','.join(places)}{rest[end:]}"
 
 
+def heading(uri: str) -> str:
+    """How a heading names an instance: its server and its namespace, whoever acts there."""
+    found = parse_uri(uri)
+    return str(StoreUri(str(parse_server(found.server)), found.namespace))
+
+
 def _place(text: str) -> str:
     host, colon, port = text.rpartition(":")
     return text if not colon or port.isdecimal() or text.startswith("[") else f"{host.partition(':')[0]}:***"

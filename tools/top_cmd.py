@@ -66,7 +66,7 @@ def top(id: str | None, queue: str, sort: str, interval: float, once: bool, coun
 
 
 def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool) -> None:
-    from ..kvs.uri import public
+    from ..kvs.uri import heading, public
     from . import render
     from .topfeed import one_picture
     from .toppage import Frame, snapshot
@@ -76,7 +76,7 @@ def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool) -> 
         render.print_json(document(picture, public(address)))
     else:
         width = render.columns() or int(os.environ.get("COLUMNS") or 120)
-        render.out("\n".join(snapshot(picture, Frame(public(address)), width)))
+        render.out("\n".join(snapshot(picture, Frame(heading(address)), width)))
 
 
 def _live(address: str, open: Callable[[], Journal], wishes: Wishes, interval: float) -> None:

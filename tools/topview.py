@@ -20,7 +20,7 @@ from textual.widget import Widget
 
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError
-from ..kvs.uri import public
+from ..kvs.uri import heading
 from . import toppage
 from .topfeed import Feed, Sight, opener, way_in
 from .topmodel import SORTS
@@ -150,7 +150,7 @@ class Top(App[str]):
     def _show(self, size: Size | None = None) -> None:
         width, height = size or self.size
         level = self.level
-        frame = toppage.Frame(public(level.uri), len(self._levels) - 1, level.sight.lost_s, self._said, self._typing, self._help)
+        frame = toppage.Frame(heading(level.uri), len(self._levels) - 1, level.sight.lost_s, self._said, self._typing, self._help)
         self.window.put(toppage.page(level.sight.picture, frame, width, height))
 
     def _fill(self, size: Size | None = None) -> None:

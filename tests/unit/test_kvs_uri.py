@@ -12,6 +12,7 @@ from fluxkv.kvs.keys import Keys, keys_of
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.redis_store import RedisStore, open_store
 from fluxkv.kvs.uri import (
+    heading,
     parse_server,
     parse_uri,
     public,
@@ -159,3 +160,13 @@ def test_a_password_file_in_place_of_the_password(tmp_path: Path, monkeypatch: p
     assert with_password_file("redis://me@h", "/p") == ("", "")
     monkeypatch.setenv("FLUXKV_REDIS_PASSWORD", "other")
     assert [secret_of(parse_server(one)) for one in ("redis://h", "unix:/s", "unix:/s?user=me")] == ["other", "", "other"]
+
+
+@pytest.mark.parametrize(("uri", "text"), [
+    ("unix:/s/kv.sock?user=fluxkv-fA-1&password_file=/s/ns/password#/ƒA", "unix:/s/kv.sock#/ƒA"),
+    ("unix:/s/kv.sock", "unix:/s/kv.sock"),
+    ("redis://me:secret@head:6379/2?cacert=/ca#/ƒA/ƒB", "redis://head:6379/2#/ƒA/ƒB"),
+    ("memory:x#/ƒA", "memory:x#/ƒA"),
+])  # fmt: skip
+def test_a_heading_names_the_instance_alone(uri: str, text: str) -> None:
+    assert heading(uri) == text
