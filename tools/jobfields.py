@@ -171,6 +171,7 @@ def _inside_field(path: str) -> Getter:
 
 
 FIELDS["uri"] = ("URI", lambda job, view: job.memo["uri"] if view.is_instance(job) else "")
+FIELDS["uri.local"] = FIELDS["uri"]  # Flux's, by which another host's is told from this one's; here one address is for all
 for _path in (
     *(f"stats.{name}" for name in ("total", "active", "pending", "running", "inactive", "successful", "failed", "canceled",
                                    "timeout")),

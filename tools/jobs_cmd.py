@@ -164,7 +164,7 @@ def _table(chosen: list[Job], view: View, options: dict[str, Any]) -> None:
 
 
 def _choose(journal: Journal, state: State, now: float, options: dict[str, Any]) -> tuple[list[Job], View]:
-    """The jobs asked for, in order."""
+    """The jobs asked for, in order. options["where"]: the path of the instance, where that is not the one that was asked."""
     from ..journal.ids import parse_id
     from . import render
     from .job_filter import JobFilter
@@ -191,7 +191,8 @@ def _choose(journal: Journal, state: State, now: float, options: dict[str, Any])
     if count and len(chosen) > count:
         del chosen[count:]
         if options["count"] is None:
-            render.say(f"fluxkv: the first {count} jobs; -c 0 lists all")
+            where = f"{options['where']}: " if options.get("where") else ""
+            render.say(f"fluxkv: {where}the first {count} jobs; -c 0 lists all")
     view.listed = chosen
     return chosen, view
 

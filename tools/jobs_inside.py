@@ -108,7 +108,7 @@ def _listed(
     if owner is not None and not is_owner(state, job):
         render.say(f"fluxkv: {path}: job {f58(owner.job)} has gone on with it, below which it is listed")
         return None
-    found, view = choose(inside, state, now, {**options, "ids": ()})
+    found, view = choose(inside, state, now, {**options, "ids": (), "where": path})
     view.budget_s = max(0.0, BUDGET_S - (time.monotonic() - options["began"])) / 2  # of all instances together
     return state, found, view
 

@@ -91,7 +91,7 @@ def test_commands_that_take_a_job_take_a_path(nest: Nest) -> None:
 
 
 def test_jobs_r_lists_instances_under_their_paths(nest: Nest) -> None:
-    lines = nest.shell.ok("jobs", "-aR", "-n", "-o", "{name} {uri}").splitlines()
+    lines = nest.shell.ok("jobs", "-aR", "-n", "-o", "{name} {uri.local}").splitlines()
     inner = f"{nest.over}/{nest.over_inner}"
     assert {f"{nest.over}:", f"{inner}:", f"{nest.live}:", f"{nest.live}/{nest.live_inner}:"} <= set(lines)
     assert sorted(lines[lines.index(f"{inner}:") + 1 :][:3]) == ["echo", "true", "true"]

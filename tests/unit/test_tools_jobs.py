@@ -190,6 +190,10 @@ def test_the_limit_is_said_when_it_was_nobodys_wish(shell: Any, monkeypatch: pyt
     status, text, error = shell("jobs", "-a", "-n", "-o", "{name}")
     assert (status, text.split(), error) == (0, ["big", "small", "later", "nightly", "simulate", "sleep"],
                                              "fluxkv: the first 6 jobs; -c 0 lists all\n")  # fmt: skip
+    chosen = jobs_cmd._choose
+    with monkeypatch.context() as inside:  # as of an instance below
+        inside.setattr(jobs_cmd, "_choose", lambda journal, state, now, o: chosen(journal, state, now, {**o, "where": "ƒA/ƒB"}))
+        assert shell("jobs", "-a")[2] == "fluxkv: ƒA/ƒB: the first 6 jobs; -c 0 lists all\n"
     assert shell("jobs", "-a", "-c", "3")[2] == ""
     assert len(listed(shell, "-a", "-c", "0")) == 14
     assert listed(shell, "-a", "--sort", "-runtime", "-c", "2") == ["simulate", "sleep"]
