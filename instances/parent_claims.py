@@ -30,10 +30,11 @@ class ParentClaims:
         self._folded: dict[str, tuple[Journal, State]] = {}  # both journals, by namespace, as long as something is under way
         self.busy = True
 
-    def look(self, news: bool = True) -> None:
+    def look(self, news: bool = True, *, plain: bool = False) -> None:
         """Say what there is to say. Where a journal cannot be read or written now, or others keep changing what it is about, it is
-        tried again the next time."""
-        if not (news or self.busy):
+        tried again the next time. plain: it has what it began with (`ParentLimit.is_plain`), so a parent that may be large need not
+        be folded."""
+        if plain or not (news or self.busy):
             return
         self.busy = True
         try:

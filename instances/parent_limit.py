@@ -23,6 +23,9 @@ from .paths import StateDir
 FAR = 2_000  # commits; above that a fold is cheaper than reading them
 UNSURE_S = 60.0  # guards are pruned: one that is gone is looked behind this often
 PRUNED = 200  # commits behind the tip at which a guard may be pruned
+PLAIN = frozenset(  # no word of its nodes
+    ("alloc", "start", "memo", "annotations", "urgency", "priority", "resource-update", "jobspec-update")
+)
 
 
 def duty(store: Store, settings: Mapping[str, Any], state_dir: StateDir | None = None) -> Callable[[], None]:
@@ -38,7 +41,8 @@ def duty(store: Store, settings: Mapping[str, Any], state_dir: StateDir | None =
     row = ParentRow(settings, state_dir)
 
     def look() -> None:
-        claims.look(limit.look())
+        news = limit.look()
+        claims.look(news, plain=limit.is_plain)
         row.look(limit.meta)
 
     return look
@@ -55,6 +59,9 @@ class ParentLimit:
         self._sure = time.monotonic()
         self._touched = 0  # the last version that says something of the job, where that was looked for
         self.meta: Meta | None = None  # the parent's, when it was last looked at
+        # Whether all that was said of the job since its attempt began is read, and none of it may have to do with its nodes.
+        self.is_plain = not settings.get("resume")
+        self._epoch = int(settings.get("parent_epoch") or 0)  # in which the attempt began
 
     def look(self) -> bool:
         """Say the new end if it has moved; whether anything was said of the job since the last look (or may have been). A parent
@@ -62,6 +69,7 @@ class ParentLimit:
         try:
             self.meta = self._parent.meta()
             tip = self.meta.version  # before the bumps, so that none before it is missed
+            self.is_plain = self.is_plain and self.meta.epoch == self._epoch
             (bumped,) = self._parent.bumps([f"job/{self._job}"])
             found: float | None = None
             if bumped > self._seen:
@@ -69,6 +77,7 @@ class ParentLimit:
             elif not bumped and tip - self._seen > PRUNED and time.monotonic() - self._sure > UNSURE_S:
                 found = self._fold()
             elif not bumped and tip - self._seen > PRUNED:
+                self.is_plain = False
                 return False  # what has been passed over so far stays to be looked behind
             if found is not None and found != self._end:
                 self._say([["resource-update", "resource", time.time(), {"expiration": found}]])
@@ -76,6 +85,7 @@ class ParentLimit:
             news, self._seen = max(bumped, self._touched) > self._seen, max(tip, bumped)
             return news
         except FluxkvError:
+            self.is_plain = False
             return False
 
     def _read(self, until: int) -> float | None:
@@ -83,12 +93,15 @@ class ParentLimit:
         found, version = None, self._seen
         for commit in history.reader(self._parent).commits(version, until):
             for name, subject, _, context in well_formed(commit.events):
-                if subject == self._job and name == "resource-update":
+                if subject != self._job:
+                    continue
+                if name == "resource-update":
                     found = float(context["expiration"])
+                self.is_plain = self.is_plain and name in PLAIN and "adopted" not in (context or ())
         return found
 
     def _fold(self) -> float | None:
-        self._sure = time.monotonic()
+        self._sure, self.is_plain = time.monotonic(), False
         job = Journal(self._parent).look().jobs.get(self._job)
         self._touched = job.commits[-1] if job is not None and job.commits else 0
         return job.expiration if job is not None and job.holds else None

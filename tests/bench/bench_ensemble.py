@@ -15,7 +15,7 @@ from fluxkv.instances.ensemble_view import EnsembleView
 
 SLOTS = 8
 BUDGET = 0.45  # of spawn and wait in turn, with all that there is to start and to end
-WORK = 1.6  # of what the flat instance takes: what eight children and the levels around them cost to start and to end comes on top
+WORK = 1.4  # of what the flat instance takes: what eight children and the levels around them cost to start and to end comes on top
 WAIT_S = 600.0
 
 

@@ -240,6 +240,16 @@ def test_of_another_attempt_and_of_a_job_that_is_over_nothing_is_taken_over(oute
     assert inner.store.meta().version == before
 
 
+def test_a_child_that_has_what_it_began_with_folds_nothing(outer: Site, inner: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = inner.keeper()
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "_look", lambda: pytest.fail("it was folded"))
+        keeper.look(news=True, plain=True)
+    outer.ask(inner.id, "+1N")
+    keeper.look(news=True)
+    assert 2 in Journal(inner.store).look().nodes
+
+
 def test_who_cannot_read_or_write_now_looks_again(outer: Site, inner: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = inner.keeper()
     keeper.look()

@@ -10,6 +10,7 @@ from fluxkv.instances import parent_limit
 from fluxkv.instances.parent_limit import ParentLimit
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide_update
+from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.kvs.errors import Unavailable
 from tests.support.worker_rig import T0, Rig, jobspec
@@ -26,6 +27,7 @@ class Child:
         job = self.rig.job(self.id)
         self.settings: dict[str, Any] = {
             "job": f58(self.id), "since": job.attempt, "R": {"execution": {"expiration": job.expiration}},
+            "parent_epoch": self.rig.store.meta().epoch,
         }  # fmt: skip
         self.limit = self.keeper()
 
@@ -61,6 +63,53 @@ def test_each_move_is_said_once_whatever_came_between(child: Child) -> None:
     again.look()
     again.look()
     assert child.ends == [first, last, last]
+
+
+def test_what_is_said_of_every_job_leaves_a_child_its_nodes(child: Child) -> None:
+    """Nobody need fold a parent, which may be large, to know that a child has what it began with."""
+    child.rig.say(["memo", child.id, child.rig.now, {"uri": "x"}])
+    for _ in range(2):
+        child.update(500.0)
+        child.limit.look()
+        assert child.limit.is_plain
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [("shrink", {"ranks": "0"}), ("exception", {"type": "x", "severity": 1, "note": ""}), ("unheard-of", {}),
+     ("alloc", {"claims": [], "adopted": "1-1"})],
+)  # fmt: skip
+def test_what_may_have_to_do_with_its_nodes_is_remembered(child: Child, name: str, context: dict[str, Any]) -> None:
+    for word in ([name, child.id, child.rig.now, context], ["memo", child.id, child.rig.now, {"uri": "x"}]):
+        child.rig.do(Decision([word], bumps=[f"job/{child.id}"]))
+        child.limit.look()
+        assert not child.limit.is_plain
+    late = child.keeper()
+    late.look()
+    assert not late.is_plain
+
+
+def test_what_was_not_read_may_have_to_do_with_its_nodes(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    resumed = ParentLimit(child.rig.store, {**child.settings, "resume": {"number": 1}}, lambda _: None)
+    of_another_epoch = ParentLimit(child.rig.store, {**child.settings, "parent_epoch": 1}, lambda _: None)
+    for limit in (resumed, of_another_epoch):
+        limit.look()
+        assert not limit.is_plain
+    with monkeypatch.context() as patch:
+        patch.setattr(parent_limit, "FAR", 0)
+        child.update(500.0)
+        child.limit.look()
+    assert not child.limit.is_plain
+    limit = child.keeper()
+
+    def away(*_: Any) -> Any:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(child.rig.store, "bumps", away)
+        limit.look()
+    limit.look()
+    assert not limit.is_plain
 
 
 @pytest.mark.parametrize("how", ["far", "pruned"])

@@ -76,7 +76,7 @@ class KeeperProcess(Process):
         if self.limit is not None:
             news = self.limit.look()
             if self.claims is not None:
-                self.claims.look(news)
+                self.claims.look(news, plain=self.limit.is_plain)
         sealing.duty(self.store, self.care.settings)()
         try:
             self.cron.step(self.clock())
