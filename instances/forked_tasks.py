@@ -57,7 +57,7 @@ def fork(
     (`terminals.hosted`) is forked by its host, which is a fork then, too.
     """
     host: list[str] = []
-    if argv[1:4] == HOST:
+    if argv[1:4] == HOST and len(argv) > 8:
         host, program, argv = [os.fsdecode(program), *argv[1:]], os.fsencode(argv[6]), argv[7:]
     if len(argv) < 2 or argv[1] != "start" or not program.endswith(b"/fluxkv"):
         return 0
