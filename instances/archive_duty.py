@@ -61,7 +61,7 @@ class ArchiveDuty:
     def _has_children(self) -> bool:
         """Whether there are any that may have ended, and it is for us to move them."""
         try:
-            return moves_children(self.settings, self.rules) and len(self.store.spaces()) > 1
+            return moves_children(self.settings, self.rules) and self.store.may_have_inside()
         except FluxkvError:
             return False
 

@@ -139,6 +139,9 @@ class MemoryArrival:
                 found[name] = Inside(there.meta() if there is not None else None, tuple(sorted([*more, *streams])))
         return found
 
+    def may_have_inside(self) -> bool:
+        return any(name != self.namespace for name in self.spaces())
+
     def weigh(self, keys: Sequence[str]) -> int | None:
         return None
 

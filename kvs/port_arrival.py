@@ -73,6 +73,10 @@ class Arrivals(Protocol):
         """The namespaces of instances inside this one that this server has something of; in a cluster, this node."""
         ...
 
+    def may_have_inside(self) -> bool:
+        """Whether there are such; also where that would take long to say."""
+        ...
+
     def weigh(self, keys: Sequence[str]) -> int | None:
         """How many bytes of the server's memory these keys take; None where it does not say."""
         ...

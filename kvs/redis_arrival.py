@@ -13,6 +13,7 @@ from .port_arrival import Inside
 from .replies import META_FIELDS, as_meta
 
 STEP = 1_000  # rows in one command
+LOOKS = 50  # commands of a look that is to be short
 
 
 class ArrivalScripts:
@@ -129,6 +130,16 @@ class ArrivalScripts:
             replies = self._ask_many([("HMGET", Keys(name).meta, *META_FIELDS) for name in some])
             metas += [as_meta(reply, name) for reply, name in zip(replies, some, strict=True)]
         return {name: Inside(meta, tuple(sorted(found[name]))) for name, meta in zip(spaces, metas, strict=True)}
+
+    def may_have_inside(self) -> bool:
+        cursor, own = b"0", self.keys.prefix.encode()
+        for _ in range(LOOKS):
+            cursor, names = self._ask("SCAN", cursor, "MATCH", patterns(self.namespace)[1], "COUNT", STEP)
+            if any(not name.startswith(own) for name in names):
+                return True
+            if cursor == b"0":
+                return False
+        return True
 
     def weigh(self, keys: Sequence[str]) -> int | None:
         try:

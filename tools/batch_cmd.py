@@ -170,7 +170,7 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
     if values["output"] is None:
         values["output"] = OUTPUT
     named = not values["wrap"] and bool(words)
-    values["before"] = before(uri, values)
+    values["before"] = before(uri, values, dry_run)
     if values["job_name"] is None and not values["before"]:
         values["job_name"] = os.path.basename(words[0]) if named else "batch"
     values["blobs"] = None if dry_run else {}
@@ -208,7 +208,7 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
       fluxkv alloc -n4 --conf=queue.policy=easy
       fluxkv alloc --resume ƒ3kQ                    a shell in the instance that ended job was, on what it had
     """
-    values["before"] = before(uri, values)
+    values["before"] = before(uri, values, dry_run)
     if values["job_name"] is None and not values["before"]:
         values["job_name"] = os.path.basename(words[0]) if words else "alloc"
     from .attaching import forwarded_input
@@ -241,14 +241,14 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
         return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose, terminal=how)
 
 
-def before(uri: str | None, values: dict[str, Any]) -> dict[str, Any]:
+def before(uri: str | None, values: dict[str, Any], dry_run: bool) -> dict[str, Any]:
     """The jobspec of the job to be resumed, {} if there is none. Raises `Rejected` for one that cannot be."""
     if not values["resume"]:
         return {}
     from .resume_options import jobspec_before
 
     with connected(uri) as instance:
-        return jobspec_before(instance.journal, instance.uri, values["resume"], bool(values["dependency"]))
+        return jobspec_before(instance.journal, instance.uri, values["resume"], bool(values["dependency"]), back=not dry_run)
 
 
 def _piece(values: dict[str, Any], jobspec: dict[str, Any]) -> Piece:

@@ -111,10 +111,16 @@ def _archive(journal: Journal, uri: str | None, url: str | None, all_of_them: bo
     from ..instances.archive_note import write_children_note
     from ..instances.departing import Departing
     from ..instances.paths import find_uri, state_dir_of
+    from ..instances.whereabouts import is_child
     from .archive_cmd import place_of_journal
 
     _on_a_server(journal)
     rules, _, place = place_of_journal(journal, uri, url)
+    if is_child(journal.store.namespace) and not url and not rules.url:
+        raise Rejected(
+            f"{journal.store.namespace} is a job itself: what is in its own directory goes some time after it", code="no-archive",
+            hint="name a place that stays: --url, or [archive] url in its config; the root's keeper moves what ended here",
+        )  # fmt: skip
     keep_s = 0.0 if all_of_them else rules.keep_children_s
     done = Departing(journal.store, place, find_uri(uri), keep_s, dry_run=dry_run).finish()
     if not dry_run and (directory := state_dir_of(find_uri(uri))) is not None:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 _SIZES = ("nodes", "nslots", "cores_per_slot", "gpus_per_slot", "memory_per_slot", "exclusive")
 
 
-def jobspec_before(journal: Journal, uri: str, word: str, waits: bool) -> dict[str, Any]:
+def jobspec_before(journal: Journal, uri: str, word: str, waits: bool, *, back: bool) -> dict[str, Any]:
     """The jobspec of the job to be resumed. word: its id, perhaps with `.N`. waits: the new one has dependencies, so that the other
-    may be over by the time it begins.
+    may be over by the time it begins. back: what has left the server comes back now: where the job begins, its archive may not be
+    seen.
 
     Raises `Rejected` (no-such-job; no-instance-job for one that was no instance; alive for one that is not over).
     """
-    from ..instances import resume
+    from ..instances import away, resume
     from ..instances.job_path import command_of, is_start, jobspec_of, parse_step
     from ..journal.ids import f58
 
@@ -41,7 +42,9 @@ def jobspec_before(journal: Journal, uri: str, word: str, waits: bool) -> dict[s
         if not is_start(command_of(job, journal)):
             raise Rejected(f"job {id} ({job.name}) is no instance", code="no-instance-job", hint="fluxkv batch makes one")
     else:
-        resume.space_of(journal.store, uri, step)
+        space = resume.space_of(journal.store, uri, step)
+        if back:
+            away.bring_back(journal.store, space)
         if not waits and step.number in (0, job.number):
             _refuse_second(journal, state, job)
     return jobspec_of(job, journal)

@@ -349,7 +349,7 @@ def _show_archive(document: dict[str, Any]) -> None:
         when = f", last looked {render.human_time(found['last_run'])}" if found["last_run"] else ""
         what = f"versions 1 to {found['trimmed']} are only there" if found["trimmed"] else "nothing is only there yet"
         render.out(f"archive    {found['place'] or 'none yet'}: {what}{when}")
-    if found := document.get("ended_children"):
+    if (found := document.get("ended_children")) and found["moved"]:
         size = f" ({megabytes(found['bytes'])})" if found["moved"] else ""
         when = render.human_time(found["time"])
         render.out(f"children   {found['moved']} that ended have left the server for {found['url']}{size}, last looked {when}")

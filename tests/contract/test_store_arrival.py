@@ -164,6 +164,8 @@ def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:
     assert not store.leave(meta.uid, tip, "mark"), "it goes on"
     store.seal(meta.uid)
     assert "/" not in around.inside()
+    assert around.may_have_inside()
+    assert not store.may_have_inside()
     assert store.inside() == {}
     if bench.backend.name == "cluster" and store.namespace not in around.inside():
         around.close()

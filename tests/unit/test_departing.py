@@ -12,9 +12,10 @@ import pytest
 from family import SETTINGS, Family, write
 from worker_rig import T0
 
-from fluxkv.instances import away, long_history
+from fluxkv.instances import archive_duty, away, long_history
 from fluxkv.instances.archiving import Archiver, run
 from fluxkv.instances.departing import Departing, Done
+from fluxkv.instances.paths import StateDir
 from fluxkv.instances.sealing import seal_over
 from fluxkv.instances.whereabouts import beside, server_of, store_of
 from fluxkv.journal.archive_config import ArchiveRules
@@ -407,3 +408,29 @@ def test_what_a_child_archived_in_its_own_folder_goes_along(tmp_path: Path) -> N
     assert there is not None
     assert Journal(there).at(10).digest() == digest
     assert Journal(there).history.read(0, 100) == entries
+
+
+def test_the_keeper_looks_only_where_there_is_something_and_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    begun: list[str] = []
+    monkeypatch.setattr(archive_duty, "spawn_role", lambda directory, role: begun.append(role) or 0)  # type: ignore[func-returns-value]
+    directory = StateDir(str(tmp_path))
+
+    def look(**settings: Any) -> int:
+        begun.clear()
+        directory.write({"uri": "memory:family", **settings})
+        archive_duty.ArchiveDuty(site.store, directory, lambda level, text: None).look()
+        return len(begun)
+
+    assert look() == 1
+    assert look(parent="memory:other") == 0, "a child on its parent's server: that one's keeper does it"
+    assert look(parent="memory:other", kvs="own") == 0, "its own folders are no place that stays"
+    site.configure({"retention": {"keep-children": "inf"}})
+    assert look() == 0
+    site.configure({"archive": {"url": str(tmp_path / "archive")}})
+    assert look(parent="memory:other", kvs="own") == 1
+    site.configure({})
+    site.now += HOUR
+    for _ in range(2):
+        site.round()
+    assert look() == 0, "none is left in the server"
