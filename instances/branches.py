@@ -158,7 +158,7 @@ class Branches:
         told = self.past.get(placed.key)
         for kind in (EPILOG, HOUSEKEEPING) if told is None and not placed.letter else ():
             name = f"{placed.job}.{entry_of(placed.key)}{LETTERS[kind]}.{placed.rank}"
-            after = next((row for key, row in self.past.items() if key.partition(PART)[0] == name), None)
+            after = self.past.get(name + "".join(placed.key.partition(PART)[1:]))
             if after is not None:
                 cause = f"lost: its {kind} ran on a branch that is lost"
                 told = ["over", placed.key, 9, 0.0, after[4], None, cause, "", 0, 0.0, placed.job]

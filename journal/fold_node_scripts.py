@@ -1,10 +1,11 @@
 """A site's scripts on single nodes of a job that runs: a prolog where one comes, epilog and housekeeping where one leaves. Pure.
 
-They are those that run `per-rank` around each job. A node that comes is the job's from `grow` on, and its tasks are ordered there
-when its prolog has gone well. One that leaves is looked after as the job's, and free when that is done. What runs on a node stands
-in the record of its part (`resizing`): [index, version, kind, result, begun]; kind: of the script that was ordered last, "" if its
-end has been answered; result: [wait status, time, cause, when it began], [] while it goes on; begun: when earlier ones began, by
-which a late word is told. A part whose prolog is over counts as over until its tasks are ordered: nothing of the job is there.
+They are those that run `per-rank` around each job. A node that comes is the job's from `grow` on, and its tasks are ordered
+there when its prolog has gone well. One that leaves is looked after as the job's, and free when that is done. What runs on a
+node stands in the record of its part (`resizing`): [index, version, kind, result, begun, ordered]. kind: of the script that was
+ordered last, "" if its end has been answered. result: [wait status, time, cause, when it began], [] while it goes on. begun:
+when earlier ones began, by which a late word is told. ordered: the version that ordered it. A part whose prolog is over counts
+as over until its tasks are ordered: nothing of the job is there.
 
 Part of the fold; handlers as in `fold_jobs`. What a worker owes: `derive_node_scripts`.
 """
@@ -46,7 +47,7 @@ def start(state: State, job: Job, ts: float, context: Context, version: int) -> 
             raise Impossible("state", job.state)
         if kind != PROLOG and rank not in job.over:
             raise Impossible("not-over", rank)
-        made[rank] = [index, version, kind, [], more[2] if more else []]
+        made[rank] = [index, ordered, kind, [], more[2] if more else [], version]
     job.resized = [growth, leaving, made, *rest]
 
 
@@ -66,8 +67,8 @@ def finish(state: State, job: Job, ts: float, context: Context, version: int) ->
         raise Impossible("state", job.state)
     made = dict(parts)
     for rank in ranks:
-        index, ordered, _, result, begun = parts[rank]
-        made[rank] = [index, version if launch else ordered, "", [], [*begun, result[3]]]
+        index, ordered, _, result, begun, _ = parts[rank]
+        made[rank] = [index, version if launch else ordered, "", [], [*begun, result[3]], 0]
         if launch:
             job.over = {other: row for other, row in job.over.items() if other != rank}
     job.resized = [growth, leaving, made, *rest]
@@ -78,10 +79,10 @@ def result(job: Job, attempt: int, kind: str, rank: int, row: list[Any]) -> bool
     if job.resized is None or job.attempt != attempt or script_on(job, rank) != kind:
         return False
     growth, leaving, parts, *rest = job.resized
-    index, ordered, _, known, begun = parts[rank]
+    index, ordered, _, known, begun, version = parts[rank]
     if known or (row[3] and (row[3] in begun or row[3] in times_left(job, rank))):
         return False
-    job.resized = [growth, leaving, {**parts, rank: [index, ordered, kind, row, begun]}, *rest]
+    job.resized = [growth, leaving, {**parts, rank: [index, ordered, kind, row, begun, version]}, *rest]
     if kind == PROLOG:
         job.over = {**job.over, rank: [0, row[1], ""]}
     return True

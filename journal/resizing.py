@@ -126,7 +126,7 @@ def runs_on(job: Job, rank: int) -> str:
 
 def script_ordered_at(job: Job, rank: int) -> int:
     """The version that ordered it."""
-    return int(job.resized[_PARTS][rank][1]) if job.resized is not None else 0
+    return int(job.resized[_PARTS][rank][5]) if job.resized is not None else 0
 
 
 def scripted(job: Job) -> list[int]:
@@ -145,8 +145,9 @@ def name_on(job: Job, rank: int) -> str:
 
 
 def part_of(job: Job, rank: int) -> int | None:
-    """What tells a node's scripts from those of the time before it left and came again; None in a job of which no node ever did."""
-    return index_of(job, rank) if job.resized is not None and rank in job.resized[_PARTS] else None
+    """What tells the scripts on a node that came while the job ran from those of a time before; None of one that it began with."""
+    part = job.resized[_PARTS].get(rank) if job.resized is not None else None
+    return int(part[0]) if part is not None and part[1] != job.attempt else None
 
 
 def lead_of(job: Job) -> int:

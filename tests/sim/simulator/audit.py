@@ -9,7 +9,8 @@ from journal_rules import Rules, ids
 
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.decide_granted import TAKEN
-from fluxkv.journal.job import CLEANUP, DEPEND, INACTIVE, NEW, PRIORITY, RUN, SCHED, Job
+from fluxkv.journal.job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED, Job
+from fluxkv.journal.resizing import growth_of, place_in_line
 from fluxkv.journal.resuming import CAUSE
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
@@ -303,11 +304,12 @@ def explanation(state: State, job: Job, now: float) -> str:
 
 
 def blocked_head(state: State, job: Job) -> Job | None:
-    """The job of this one's queue that has said why nothing goes on there: drained or missing nodes, or a limit."""
+    """The job of this one's queue that has said why nothing goes on there (one that runs may, and want more): drained or missing
+    nodes, or a limit."""
     for other in state.active():
-        if other.state != SCHED or other.state == INACTIVE or not other.reason[0]:
+        if (other.state != SCHED and growth_of(other) is None) or not other.reason[0]:
             continue
-        before = (-other.priority, other.order) <= (-job.priority, job.order)
+        before = place_in_line(other) <= place_in_line(job)
         ours, theirs = state.rules.of(job.queue), state.rules.of(other.queue)
         if before and (other is job or (ours is not None and theirs is not None and ours.line == theirs.line)):
             return other

@@ -74,6 +74,7 @@ class Realm:
         self.restarts: list[tuple[float, int]] = []  # when the server was another, and the epoch until then
         self.runs: dict[int, tuple[float, int]] = {}
         self.diary = Diary()
+        self.diary.single = self.root.site.resizes
         self.diary.begins, self.diary.ends = self._begins, self._ends
         self.workers: list[WorkerProcess] = []
         self.machines: list[Machine] = []

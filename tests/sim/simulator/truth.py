@@ -131,7 +131,8 @@ class Run:
 
 
 class Diary:
-    """Every run by its key. started, handed: how many began, how many of them on another's seat."""
+    """Every run by its key. started, handed: how many began, how many of them on another's seat. single: whether scripts may run
+    on a node of a job while its tasks go on on others."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -141,6 +142,7 @@ class Diary:
         self.limits: dict[str, float] = {}
         self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
         self.handed = 0
+        self.single = False
         self.begins: Callable[[str], None] = lambda key: None
         self.ends: Callable[[str], None] = lambda key: None
         self.forked = 0.0  # when history last lost something
@@ -202,17 +204,16 @@ class Diary:
         """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
         job = split_key(key)[0]
         attempt = key.rpartition(".")[0].rstrip("".join(KINDS))
-        part = key.partition(PART)[2]  # of a job that was resized: what is said is said of that node alone
+        stay = f"{attempt}.{rank}{PART}{key.partition(PART)[2]}" if self.single else attempt
         for other in self.by_job.get(job, ()):
             if other.over:
                 continue
             theirs, beside = letter_of(other.key), other.rank != rank
-            if letter == "" and theirs and not (beside and PART in other.key):
+            if letter == "" and theirs and not (beside and self.single):
                 raise Broken(f"a task of {job} starts while {other.key} runs", job)
-            if letter and not theirs and not (beside and (letter == "h" or part or PART in other.key)):
+            if letter and not theirs and not (beside and (letter == "h" or self.single)):
                 raise Broken(f"{KINDS[letter]} of {job} starts while {other.key} runs", job)
-        stay = f"{attempt}.{rank}{PART}{part}" if part else attempt
-        if letter == "" and (after := self.later.get(stay) or self.later.get(attempt)):
-            raise Broken(f"a task of {job} starts after {after}", job)
+        if letter == "" and self.later.get(stay):
+            raise Broken(f"a task of {job} starts after {self.later[stay]}", job)
         if letter in ("e", "h"):
             self.later[stay] = KINDS[letter]
