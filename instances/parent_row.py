@@ -92,6 +92,12 @@ def note_again(parent: Store, settings: Mapping[str, Any]) -> bool:
     return True
 
 
+def stands(settings: Mapping[str, Any]) -> bool:
+    """Whether a child's attempt does; its row is in the table then. Raises what the store does."""
+    with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
+        return note_again(parent, settings)
+
+
 def is_undecided(parent: Store, settings: Mapping[str, Any]) -> bool:
     """Whether the parent's history has lost what began the attempt: it is adopted, or its nodes are told to end it."""
     entry = str(settings.get("entry") or "")

@@ -18,7 +18,7 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle
 from ..kvs.uri import public
-from . import access, boot, forks, outside, witness
+from . import access, boot, forks, outside, parent_row, witness
 from .daemon import Log
 from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held
@@ -197,10 +197,13 @@ class ServerCare:
 
     def _made_anew(self) -> bool:
         """Begin again where the server has nothing left of the instance, and it is set to go on with whatever is left: as the next
-        keeper would. Its daemons end, since it is another one now, and are started again; what runs is ended when they speak."""
+        keeper would. Its daemons end, since it is another one now, and are started again; what runs is ended when they speak. (Of
+        a child only while its attempt stands by its parent's word: another job may have gone on with it, elsewhere.)"""
         if self.settings.get("on_fork") != witness.ADOPT or self.joined or not self.settings.get("uid") or self.store is None:
             return False
         try:
+            if self.settings.get("parent") and not parent_row.stands(self.settings):
+                return False
             made, _ = boot.ensure_instance(self.settings, self.state_dir)
             with closing(made):
                 meta = made.meta()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from fluxkv.journal.claims import to_wire
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import RUN, SCHED
+from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended
@@ -107,6 +109,30 @@ def test_the_door_of_a_server_of_its_own_is_left_again(tmp_path: Path) -> None:
     door = read_door(beside(family.store, child.child_namespace("/", family.id)))
     assert door is not None
     assert door.folder == state_dir.path
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_child_is_made_anew_only_while_its_attempt_stands(tmp_path: Path, adopted: bool) -> None:
+    """Else another job may have taken its journal elsewhere."""
+    family = Family({})
+    store = beside(family.store, child.child_namespace("/", family.id))
+    log: Any = SimpleNamespace(say=lambda level, text: None)
+    care = ServerCare(StateDir(str(tmp_path)), log, {**family.settings, "uid": "of before", "on_fork": "adopt"})
+    care.state_dir.create()
+    care.state_dir.write(care.settings)
+    care.store = store
+    if not adopted:
+        family.over(family.id)
+        family.turn()
+    care._take_up()
+    if not adopted:
+        assert care.lost
+        with pytest.raises(Unavailable):
+            store.meta()
+        return
+    assert not care.lost
+    assert (care.settings["uid"], store.meta().version) == (store.meta().uid, 2)
+    assert next(iter(Journal(store).commits())).events[0][0] == "instance-create"
 
 
 @pytest.mark.parametrize("adopted", [True, False])
