@@ -31,7 +31,7 @@ from fluxkv.schedulers.policy import Policy
 from . import handover
 from .clients import DEEPEST, Clients, ClientStore
 from .nonsense import Nonsense
-from .resumed import AGAIN_S, GoesOn
+from .resumed import AGAIN_S, GoesOn, before_of
 from .sites import Site
 from .truth import Broken, Diary, split_key
 
@@ -178,7 +178,7 @@ class Child(GoesOn, Realm):
         self.site = Site("plain", 0)
         self.site.config = {}
         self.cores = parent.cores
-        self.before = parent.going_on.get(place.job)
+        self.before = before_of(parent, place)
         self.uri = self.before.uri if self.before else child.child_uri(place.parent, place.job, place.number)
         self.ready = self.stopping = self.stopped = False
         self.settings: dict[str, Any] = {}
@@ -269,6 +269,7 @@ class Child(GoesOn, Realm):
         if self.before is not None:
             self.clients.ids = self.before.clients.ids
             self.root.happened["children gone on with"] += 1
+            self.root.happened["children gone on with by a later attempt"] += self.before.place.job == self.place.job
             self.root.happened[f"children gone on with at depth {self.depth}"] += 1
         self.limit = ParentLimit(self.parent.new_store(), self.settings, lambda events: boot.say(store, events))
         self.root.happened["children"] += 1

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 from jobspecs import jobspec
 
 from fluxkv.instances import boot, child
+from fluxkv.instances import resume as going_on
 from fluxkv.journal import decide
 from fluxkv.journal.ids import f58
 from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
 from fluxkv.kvs.port import Store
+from fluxkv.kvs.uri import parse_uri
 
 if TYPE_CHECKING:
     from .clients import Clients
     from .process import Process
-    from .realm import Child
+    from .realm import Child, Realm
 
 AGAIN_S = 0.3
 
@@ -37,6 +39,17 @@ def resume(clients: Clients) -> None:
     clients._is_an_instance(id)
     realm.going_on[id] = one
     clients.say(lambda state: decide.submit([(id, spec)], "", 20, 1, 0, realm.now), (id,))
+
+
+def before_of(parent: Realm, place: child.Place) -> Child | None:
+    """The child that this attempt of a job goes on with: another job's, or an earlier attempt's that ended with its parent."""
+    if place.job in parent.going_on or place.number == 1 or not parent.root.site.resumes:
+        return parent.going_on.get(place.job)
+    try:
+        space = going_on.space_before(parent.new_store(), place.job, place.number)
+    except (Unavailable, Rejected):
+        return None  # as if its node had come too late to be anything; what it is to be is decided once more when it is made
+    return next((one for one in reversed(parent.children) if space and parse_uri(one.uri).namespace == space), None)
 
 
 class GoesOn:
@@ -79,9 +92,14 @@ class GoesOn:
     def _made(self) -> Store:
         if not self.settings:
             options = {"on_fork": self.root.on_fork, "memory_limit": ""}
-            if self.before is not None:
+            if self.before is not None and self.before.place.job == self.place.job:
+                options["goes_on"] = True
+            elif self.before is not None:
                 options["resume"] = f"{f58(self.before.place.job)}.{self.before.place.number}"
-            self.settings = child.make_settings(self.place, options)
+            settings = child.make_settings(self.place, options)
+            if parse_uri(settings["uri"]) != parse_uri(self.uri):
+                raise Rejected("what it was to go on with is not known any more", code="no-instance")
+            self.settings = settings
         store, _ = boot.ensure_instance(self.settings, self.state_dir)
         if self.root.site.resumes:
             try:
