@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ids import f58
@@ -26,12 +26,13 @@ SIGINT = 2  # the module costs more than it
 
 def attach_job(
     instance: Instance, id: int, input_fd: int | None, *, ranks: str | None = None, label: bool = False, verbose: bool = False,
-    show_exceptions: bool = True, timeout: float | None = None, until: str | None = None, terminal: str = "",
+    show_exceptions: bool = True, timeout: float | None = None, until: str | None = None, terminal: str = "", ours: bool = False,
 ) -> int:  # fmt: skip
     """Follow a job to its end, its output on ours; its exit code as a shell gives it.
 
     ranks: the tasks our input is for, None for all. until: an event that is enough. terminal: "own" if the job has our terminal
-    for its own, "shared" if it has one that we look at and type into.
+    for its own, "shared" if it has one that we look at and type into. ours: the job is for us alone: before it runs, one Ctrl-C
+    cancels it.
     """
     telling = _Telling(id, writers(label, False)(id), verbose, show_exceptions, until)
     attachment = instance.attach(id, telling.writer, telling.hear)
@@ -43,7 +44,7 @@ def attach_job(
         handlers = telling.session.handlers()
     if input_fd is not None:
         attachment.forward_input(input_fd, ranks, telling.session.no_input if telling.session is not None else None)
-    with Interrupts(instance, id, attachment, handlers), telling.session or nullcontext():
+    with Interrupts(instance, id, attachment, handlers, ours=ours), telling.session or nullcontext():
         try:
             telling.begin()
             result = attachment.run(timeout)
@@ -106,12 +107,14 @@ class Detached(Exception):
 
 
 class Interrupts:
-    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, it is cancelled. handlers: what other
-    signals mean, and SIGINT where it means something else."""
+    """Ctrl-C while attached: once, SIGINT goes to the job; again within two seconds, or if it is `ours` and does not run, it is
+    cancelled. handlers: what other signals mean, and SIGINT where it means something else."""
 
     def __init__(
-        self, instance: Instance, id: int, attachment: Attachment, handlers: Mapping[int, Callable[[], None]] | None = None
-    ) -> None:
+        self, instance: Instance, id: int, attachment: Attachment, handlers: Mapping[int, Callable[[], None]] | None = None, *,
+        ours: bool = False,
+    ) -> None:  # fmt: skip
+        self._ours = ours
         self._instance = instance
         self._id = id
         self._attachment = attachment
@@ -155,14 +158,20 @@ class Interrupts:
         now = time.monotonic()
         try:
             if self._last and now - self._last < 2.0:
-                say(f"fluxkv: cancelling job {f58(self._id)}")
-                self._instance.cancel([self._id], "interrupted by ctrl-C")
-                raise Detached(SIGINT)
+                self._cancel()
             self._last = now
             self._instance.kill(self._id, SIGINT)
             say("fluxkv: SIGINT sent to the job; ctrl-C again within 2 s cancels it")
         except FluxkvError as error:
+            if self._ours and error.code == "not-running":
+                with suppress(FluxkvError):  # it has ended
+                    self._cancel()
             say(f"fluxkv: {error}; ctrl-C again within 2 s cancels it")
+
+    def _cancel(self) -> None:
+        say(f"fluxkv: cancelling job {f58(self._id)}")
+        self._instance.cancel([self._id], "interrupted by ctrl-C")
+        raise Detached(SIGINT)
 
 
 def exception_line(id: int, kind: str, note: str, severity: int = 0) -> str:

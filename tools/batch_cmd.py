@@ -238,7 +238,7 @@ def alloc(words: tuple[str, ...], uri: str | None, dry_run: bool, bg: bool, verb
         from .attaching import attach_job
 
         how = "own" if terminal and forwarded is not None else ""
-        return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose, terminal=how)
+        return attach_job(instance, id, forwarded, label=values["label_io"], verbose=verbose, terminal=how, ours=True)
 
 
 def before(uri: str | None, values: dict[str, Any], dry_run: bool) -> dict[str, Any]:

@@ -224,6 +224,24 @@ def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
         assert not [key for key in site.ask("KEYS", "*") if b":input:" in key]
 
 
+def test_ctrl_c_cancels_an_alloc_that_waits_off_a_terminal_too(tmp_path: Path) -> None:
+    with live.site(tmp_path, "--cores", "1") as site:
+        site.submit("sleep 1000")
+        waiting = subprocess.Popen(
+            [*live.PROGRAM, "alloc", "-n1", "-v", "true"], env={**site.env, "FLUXKV_URI": site.uri}, stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert waiting.stderr is not None
+        while " submit" not in (line := waiting.stderr.readline()):  # events are told once it listens to signals
+            assert line
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(live.PATIENCE_S) == 128 + signal.SIGINT
+        waiting.stderr.close()
+        state = site.until(lambda s: s.jobs[max(s.jobs)].t_inactive, "it is cancelled")
+        assert list(state.jobs[max(state.jobs)].exception) == ["cancel", "interrupted by ctrl-C"]
+
+
+
 @pytest.mark.parametrize("how", ["end", "keepers"])
 def test_children_of_children_end_in_one_go(how: str, tmp_path: Path) -> None:
     """Whatever of them is left, and whoever of their keepers is: no process, no core held, no scratch folder of theirs."""
