@@ -73,9 +73,7 @@ class Led:
 
 def _led_until(job: Job) -> float:
     """When the first of its nodes, which leads, ended its part (Unix seconds), 0.0 if it has not."""
-    from ..journal.resizing import index_of
-
-    leading = next((claim.rank for claim in job.claims if index_of(job, claim.rank) == 0), -1)
+    leading = job.claims[0].rank if job.claims else -1  # whatever nodes came and went: the first one stays
     return float(job.over[leading][1]) if leading in job.over else 0.0
 
 

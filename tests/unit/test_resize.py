@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances import sealing_led
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide, decide_hosts, decide_resize
 from fluxkv.journal.decide_resize import Terms, parse_resize
@@ -366,3 +367,19 @@ def test_what_nobody_can_look_after_any_more_stays_until_the_job_s_end() -> None
     site.turn()
     assert site.job(id).state == INACTIVE
     assert site.job(id).returncode == 0
+
+
+def test_when_the_part_of_a_job_that_leads_ended_is_known_whatever_came_and_went() -> None:
+    """Asked by whoever seals a child that nobody leads any more, also when its job has ended."""
+    site = Site(3)
+    id = site.running(2)
+    site.ask(id, "+1N")
+    assert sealing_led._led_until(site.job(id)) == 0.0
+    site.do(decide.raise_exception(site.journal.load(), id, "cancel", 0, "", 1, site.now))
+    site.over(id, status=15, cause="ended:cancel", rank=0)
+    assert sealing_led._led_until(site.journal.load().jobs[id]) == pytest.approx(site.now, abs=1.0)
+    for rank in (1, 2):
+        site.over(id, status=15, cause="ended:cancel", rank=rank)
+    site.turn()
+    assert site.job(id).state == INACTIVE
+    assert sealing_led._led_until(site.job(id)) == 0.0

@@ -20,7 +20,7 @@ from fluxkv.journal.ids import IdSource
 from fluxkv.journal.job import DEPEND, INACTIVE, NEW, PRIORITY, SCHED, Job
 from fluxkv.journal.resuming import UNSATISFIABLE
 from fluxkv.journal.state import State
-from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.errors import Rejected, Unavailable
 
 from . import audit
 from .clients import DEEPEST
@@ -264,10 +264,10 @@ def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
 
 
 def taken_up(world: Realm) -> bool:
-    """Whether the server takes writes under the epoch that is current."""
+    """Whether the server takes writes under the epoch that is current, and the instance is not over."""
     try:
         return witness.is_current(world.store)
-    except Unavailable:
+    except (Unavailable, Rejected):
         return False
 
 
