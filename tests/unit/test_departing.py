@@ -434,3 +434,15 @@ def test_the_keeper_looks_only_where_there_is_something_and_it_is_its_own(tmp_pa
     for _ in range(2):
         site.round()
     assert look() == 0, "none is left in the server"
+
+
+def test_a_place_that_fsspec_knows_serves_as_well(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    site = Site(tmp_path)
+    site.url = f"memory://{tmp_path.name}"
+    before = site.everything()
+    site.now += HOUR
+    site.round()
+    assert site.round().gone == [site.top]
+    assert site.everything() == before
+    assert str(server_of(site.store, site.top)).startswith(f"ended:{site.url}/ended/")
