@@ -51,7 +51,8 @@ def names_jobs(ids: tuple[str, ...] | list[str], chosen: dict[str, Any]) -> bool
     """Whether ids are given (True) or options choose (False). Raises click.UsageError unless it is one of them."""
     chooses = any(chosen.values())
     if chooses == bool(ids):
-        raise click.UsageError("name jobs, or choose them (--all), not both" if ids else "name jobs, or --all")
+        none = "name jobs, or --all (those in the instance that job ƒA is: --all ƒA/)"
+        raise click.UsageError("name jobs, or choose them (--all), not both" if ids else none)
     return not chooses
 
 

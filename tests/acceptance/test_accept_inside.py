@@ -185,6 +185,7 @@ def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
     inner = f"{nest.live}/{nest.live_inner}"
     id = nest.shell.ok("--instance", inner, "submit", "--urgency=0", "true").strip()
     assert nest.shell.ok("cancel", f"{inner}/{id}") == ""
+    assert "--all ƒA/" in nest.shell("cancel", f"{inner}/").err
     assert nest.shell.ok("jobs", "-a", "-n", "-o", "{status}", f"{inner}/{id}") == "CANCELED\n"
     assert nest.shell.ok("--instance", nest.live, "run", "echo", "in there") == "in there\n"
 
