@@ -7,6 +7,7 @@ sees any of it before the end (`kvs/lua/arrive.lua`). Holds a batch in memory, n
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -14,13 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
+from ..journal.ids import f58, parse_id
+from ..journal.job import INACTIVE
+from ..journal.log import Journal
+from ..kvs.epochs import given_up
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
 from ..kvs.port import Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import StoreUri, parse_uri, with_namespace
-from . import at_rest, away, whereabouts
+from . import at_rest, away, forks, whereabouts
 from .memory_line import is_past
 from .paths import StateDir, write_json
 
@@ -29,6 +34,9 @@ BATCH_BYTES = 4 * 1024 * 1024
 MARK = "handed-up"  # a file in the state directory: when, and where to
 KEPT_S = 60.0  # as long as the files are kept beside what was handed up
 T = TypeVar("T")
+
+
+LOST = "lost-attempt"
 
 
 class Up(Exception):
@@ -54,19 +62,42 @@ def target_of(settings: Mapping[str, Any]) -> str:
 
 def hand_up(server: str, settings: Mapping[str, Any]) -> int:
     """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. Raises `Unavailable`,
-    `Rejected`; what has been done by then stays done."""
+    `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done."""
     namespace, life = parse_uri(str(settings["uri"])).namespace, life_of(settings)
     target = target_of(settings)
     with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
         line = parent.meta()
+        _check_attempt(parent, line, settings)
         inside = [name for name in own.spaces() if name != namespace]
-        journals = 0
-        for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: who finds it finds all
+        journals = set[str]()
+        # Its own comes last: who finds it finds all. Then the others once more: a fail-over may have taken some back before.
+        for name in [*sorted(inside, reverse=True), namespace, *sorted(inside)]:
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
                 if bring(source, there, lambda: check_room(parent, line), life):
-                    journals += 1
+                    journals.add(name)
                     _pack(there)
-        return journals
+        return len(journals)
+
+
+def _check_attempt(parent: Store, meta: Meta, settings: Mapping[str, Any]) -> None:
+    """A child was begun on a branch that its parent's journal has lost, but on its own server it goes on: unless that attempt has
+    been adopted, another one has its name now, and it must not come up in its place. Raises `Rejected` (code lost-attempt), or
+    `Unavailable` while nobody can tell."""
+    entry = str(settings.get("entry") or "")
+    if not entry or forks.missing(parent, entry, meta) is None:
+        return
+    journal, id = Journal(parent), parse_id(str(settings["job"]))
+    job = journal.find_jobs(journal.look(), [id]).get(id)
+    told = journal.story(job.commits, id) if job is not None else []
+    if any(event.name == "alloc" and (event.context or {}).get("adopted") == entry for _, event in told):
+        return
+    pending = not given_up(meta.epochs, *id_pair(entry)) or (job is not None and job.state != INACTIVE and not job.holds)
+    if pending and not meta.sealed:  # one that is over adopts nothing any more
+        raise Unavailable(f"whether attempt {entry} of job {f58(id)} is adopted is not said yet", code="undecided")
+    raise Rejected(
+        f"attempt {entry} of job {f58(id)} was begun on a history that its instance has lost: what ran in it is not handed up",
+        code=LOST, hint="fluxkv journal export --state-dir DIR writes it out; the files stay for a week",
+    )  # fmt: skip
 
 
 def _pack(there: Store) -> None:
@@ -91,16 +122,23 @@ def check_room(parent: Store, meta: Meta) -> None:
 def bring(source: Store, target: Store, look: Callable[[], None], life: str = "") -> bool:
     """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up. look:
     raises where there is no room. life: of which life of the child it is (`life_of`)."""
-    try:
-        meta = source.meta()
-    except Unavailable as error:
-        if error.code != "no-instance":
-            raise
+    meta = None
+    for _ in range(2):  # what arrives in this very moment has no door any more, and is there by now
+        try:
+            meta = source.meta()
+            break
+        except Unavailable as error:
+            if error.code != "no-instance":
+                raise
         door = whereabouts.read_door(source)
-        if door is not None and whereabouts.read_door(target) != door:
-            whereabouts.leave_door(target, door)
+        if door is not None:
+            if whereabouts.read_door(target) != door:
+                whereabouts.leave_door(target, door)
+            return False
+    if meta is None:
         return False
-    copy(source, target, meta, look, word_of(meta, life))
+    source.seal(meta.uid)  # first: what is written, and answered, after its end has been read would be lost
+    copy(source, target, source.meta(), look, word_of(meta, life))
     return True
 
 
@@ -253,7 +291,7 @@ def version_in(head: bytes) -> int:
 
 
 def mark(state_dir: StateDir, target: str) -> None:
-    """Note that it is done, after `hand_up`."""
+    """Note that it is done, after `hand_up`. target: "" for what goes nowhere."""
     write_json(state_dir.join(MARK), {"to": target, "at": time.time()})
 
 
@@ -270,7 +308,10 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     try:
         if time.time() - os.path.getmtime(state_dir.join(MARK)) < KEPT_S:
             return False
-    except OSError:
+        with open(state_dir.join(MARK)) as file:
+            if not json.load(file)["to"]:
+                return True  # it goes nowhere: whoever sweeps the folder takes it
+    except (OSError, ValueError, KeyError):
         return False
     namespace = parse_uri(str(settings["uri"])).namespace
     gone_down = False

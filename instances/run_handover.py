@@ -6,12 +6,15 @@ It has the keeper's lock of that child meanwhile, so there is one at most, and s
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import Any
 
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.listening import Listen
+from ..kvs.redis_store import open_store
 from ..kvs.server import start_server
-from . import handover
+from ..kvs.uri import StoreUri, parse_uri
+from . import forks, handover, witness
 from .daemon import Log, take_lock
 from .handover_duty import folders, is_leading
 from .paths import StateDir
@@ -38,21 +41,43 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
         try:
             if handle.repaired:
                 log.say("warning", handle.repaired)
-            _below(state_dir, log)
+            _notice(state_dir, settings, handle.url, log)
+            _below(state_dir, handle.url, log)
             journals = handover.hand_up(handle.url, settings)
+        except Rejected as error:
+            if error.code != handover.LOST:
+                raise
+            handover.mark(state_dir, "")
+            log.say("warning", str(error))
+            return
         finally:
             handle.stop()
     handover.mark(state_dir, handover.target_of(settings))
     log.say("info", f"{journals} journals handed up")
 
 
-def _below(state_dir: StateDir, log: Log) -> None:
+def _notice(state_dir: StateDir, settings: dict[str, Any], server: str, log: Log) -> None:
+    """Fence a journal that lost its end with its server: it goes up as it is, and whoever is to go on with it there is told."""
+    with closing(open_store(str(StoreUri(server, parse_uri(str(settings["uri"])).namespace)))) as store:
+        try:
+            for one in witness.witnesses(state_dir):
+                if (lost := forks.notice(store, one.known)) is not None:
+                    log.say("error", f"{forks.history_lost(store.meta().version, lost, one.who)}; what is left is handed up")
+                    return
+        except Unavailable as error:
+            if error.code != "no-instance":
+                raise
+
+
+def _below(state_dir: StateDir, server: str, log: Log) -> None:
     """Those of children inside it, first, into the server that runs again now. One that can not be is left: its door goes up."""
     for directory in folders(state_dir):
         try:
-            if is_leading(directory.read()):
+            settings = directory.read()
+            if is_leading(settings):
                 main(directory, log)
             else:
-                _below(directory, log)
+                _notice(directory, settings, server, log)
+                _below(directory, server, log)
         except FluxkvError as error:
             log.say("warning", f"{directory.path} is not handed up: {error}")

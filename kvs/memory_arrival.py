@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from .appending import moved_on, not_restored, refusal
 from .keys import Keys, keys_of
+from .memory_epochs import put_back
 from .memory_server import Arriving, Instance, MemoryServer
 from .memory_streams import MemoryStream
 from .port import Entry, Message, Meta, id_pair
 from .port_arrival import Inside
 from .redis_arrival import exists
+
+
+def _take_back(coming: Arriving, tip: str, journal: list[Entry]) -> None:
+    """The last entry has not come."""
+    coming.tip = tip
+    journal.pop()
 
 
 class MemoryArrival:
@@ -39,6 +47,10 @@ class MemoryArrival:
             if coming is None:
                 return ""
             if anew or not coming.tip:
+                before = [(self.namespace, tables.arriving.get(self.namespace))]
+                journal = [(self.namespace, tables.journals.get(self.namespace))]
+                self.server.took(False, lambda: put_back(tables.arriving, before))
+                self.server.took(False, lambda: put_back(tables.journals, journal))
                 coming = tables.arriving[self.namespace] = Arriving(uid, behind)
                 tables.journals[self.namespace] = []
             return coming.tip
@@ -52,13 +64,17 @@ class MemoryArrival:
                 if entry.version > version + 1:
                     raise not_restored(self.namespace, coming.tip)
                 if entry.version == version + 1:
-                    self.server.tables.journals[self.namespace].append(entry)
+                    journal = self.server.tables.journals[self.namespace]
+                    self.server.took(False, partial(_take_back, coming, coming.tip, journal))
+                    journal.append(entry)
                     coming.tip = entry.id
 
     def arrive_messages(self, uid: str, key: str, messages: Sequence[Message]) -> None:
         with self.server.changed:
             if self._coming(uid, "messages") is not None:
                 stream = self.server.tables.streams.setdefault(key, MemoryStream())
+                self.server.took(False, partial(setattr, stream, "items", [*stream.items]))
+                self.server.took(False, partial(setattr, stream, "last", stream.last))
                 for message in messages:
                     if id_pair(message.id) > stream.last:
                         stream.add(id_pair(message.id), message.data)
@@ -67,6 +83,8 @@ class MemoryArrival:
         with self.server.changed:
             coming = self._coming(uid, "tables")
             if coming is not None:
+                self.server.took(False, partial(setattr, coming, "guards", {**coming.guards}))
+                self.server.took(False, partial(setattr, coming, "snapshot", coming.snapshot))
                 coming.guards.update(guards)
                 coming.snapshot = snapshot or coming.snapshot
 
@@ -85,9 +103,12 @@ class MemoryArrival:
             if coming.snapshot is not None:
                 made.snapshot_version, head, chunks = coming.snapshot
                 made.snapshot = head, list(chunks)
-            tables.instances[self.namespace] = made
-            tables.streams.pop(self.keys.door, None)
-            del tables.arriving[self.namespace]
+            here = self.namespace
+            self.server.took(False, lambda: put_back(tables.instances, [(here, None)]))
+            self.server.took(False, lambda: put_back(tables.arriving, [(here, coming)]))
+            tables.instances[here] = made
+            self.server.drop_stream(self.keys.door)
+            del tables.arriving[here]
             self.server.check("arrive.end", "after")
 
     def come(self) -> str:

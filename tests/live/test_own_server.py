@@ -51,7 +51,8 @@ def handed_up(site: Any, id: int, space: int = 0) -> None:
         here = open_store(f"{copy.url}#{namespace}")
         assert there.read(0, 10_000) == here.read(0, 10_000)
         assert there.meta().sealed
-        assert there.meta()._replace(room=0, sealed=0, floor=0) == here.meta()._replace(room=0, floor=0)  # it is at rest
+        assert here.meta().sealed, "nobody writes any more to what is handed up"
+        assert there.meta()._replace(room=0, sealed=0, floor=0) == here.meta()._replace(room=0, sealed=0, floor=0)  # it is at rest
         names = here.idle_blobs(float("inf"))
         assert there.get_blobs(names) == here.get_blobs(names)
         assert there.outputs() == here.outputs()

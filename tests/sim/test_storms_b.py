@@ -12,6 +12,7 @@ DEEP: Counter[str] = Counter()
 RESIZED: Counter[str] = Counter()
 SCRIPTED: Counter[str] = Counter()
 RESUMED: Counter[str] = Counter()
+OWN: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("first", storms.firsts(1))
@@ -39,9 +40,15 @@ def test_promises_hold_where_jobs_go_on_with_instances_that_others_were(first: i
     storms.play_chunk(first, RESUMED, 4)
 
 
+@pytest.mark.parametrize("first", storms.OWN_SEEDS)
+def test_promises_hold_where_instances_have_servers_of_their_own(first: int) -> None:
+    storms.play_chunk(first, OWN, 4)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
     storms.check_rare(RESIZED, storms.RARE_RESIZED, 4)
     storms.check_rare(SCRIPTED, storms.RARE_SCRIPTED, 8)
     storms.check_rare(RESUMED, storms.RARE_RESUMED, 4)
+    storms.check_rare(OWN, storms.RARE_OWN, 8)

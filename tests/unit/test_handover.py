@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import door_folders, handover, handover_duty, spool, whereabouts
+from fluxkv.instances import door_folders, forks, handover, handover_duty, spool, whereabouts
 from fluxkv.instances.departing import Departing
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
@@ -97,17 +97,35 @@ def test_what_came_of_a_branch_that_was_lost_since_does_not_stay() -> None:
 
 
 def test_where_an_older_copy_of_it_was_handed_up_it_is_not_taken_for_done() -> None:
-    source, copy = history(), history()  # made alike: the same word, and the same entries
+    source, copy, longer = history(), history(), history()  # made alike: the same word, and the same entries
     target = MemoryStore(MemoryServer(), PATH)
     handed(copy, target)
     handed(source, target)
     same(source, target)
     assert handover.word_of(source.meta()) == handover.word_of(copy.meta())
-    Journal(source).append(Decision([["x", "instance", 1.0, None]]), 0)
+    Journal(longer).append(Decision([["x", "instance", 1.0, None]]), 0)
     with pytest.raises(Rejected) as caught:
-        handed(source, target)
+        handed(longer, target)
     assert caught.value.code == "copied"
     same(copy, target)
+
+
+def test_nobody_writes_any_more_to_what_is_handed_up() -> None:
+    """A submission that is taken when its end has been read would be acknowledged, and not come up."""
+    source, target = history(), MemoryStore(MemoryServer(), PATH)
+
+    def fault(operation: str, when: str) -> None:
+        if operation == "arrive.end" and when == "before":
+            with pytest.raises(Rejected) as caught:
+                Journal(source).append(Decision([["x", "instance", 1.0, None]]), 0)
+            assert caught.value.code == "ended"
+            seen.append(operation)
+
+    seen: list[str] = []
+    target.server.fault = fault
+    handed(source, target)
+    assert seen
+    same(source, target)
 
 
 def test_a_journal_whose_beginning_is_in_an_archive_comes_without_it() -> None:
@@ -119,6 +137,67 @@ def test_a_journal_whose_beginning_is_in_an_archive_comes_without_it() -> None:
     handed(source, target)
     assert (target.meta().trimmed, target.meta().archive, target.meta().first) == (at.id, "file:/somewhere", at.version + 1)
     assert target.read(0) == source.read(0)
+
+
+def test_what_a_fail_over_took_back_before_the_last_one_came_is_brought_again() -> None:
+    """What is inside a child comes first; the server that it goes to loses it, and only then the child's own journal comes."""
+    own, root = MemoryServer(), MemoryServer()
+    share("handover-own", own)
+    share("handover-above", root)
+    for server, namespace in ((root, "/"), (own, PATH), (own, f"{PATH}/ƒB")):
+        store = MemoryStore(server, namespace)
+        store.create(durability="local", origin_ms=1, created=1.0)
+        Journal(store).append(Decision([["x", "instance", 1.0, None]]), 0)
+
+    def fault(operation: str, when: str) -> None:
+        if operation == "arrive.begin" and lost == [0] and f"{PATH}/ƒB" in root.tables.instances:
+            lost[0] = 1
+            del root.tables.instances[f"{PATH}/ƒB"], root.tables.journals[f"{PATH}/ƒB"]
+
+    lost = [0]
+    root.fault = fault
+    given = {"uri": f"memory:handover-own#{PATH}", "parent": "memory:handover-above#/", "job": "ƒA"}
+    assert handover.hand_up("memory:handover-own", given) == 2
+    assert lost == [1]
+    for namespace in (PATH, f"{PATH}/ƒB"):
+        assert MemoryStore(root, namespace).read(0) == MemoryStore(own, namespace).read(0)
+
+
+def test_what_began_on_a_lost_branch_does_not_come_up_in_another_attempt_s_place() -> None:
+    """The parent has lost the entry that began it: whoever has its name now is another. Unless it was adopted."""
+    rig = Rig()
+    ended, pending = rig.submit(jobspec(cores=1)), rig.submit(jobspec(cores=1))
+    meta = rig.store.meta()
+    epoch, lost = meta.epoch, f"{meta.version + 3}-{meta.epoch}"
+
+    def check(id: int, entry: str) -> None:
+        handover._check_attempt(rig.store, rig.store.meta(), {"job": f58(id), "entry": entry})
+
+    check(ended, rig.job(ended).key.partition(".")[2])
+    check(ended, "")
+    with pytest.raises(Unavailable) as caught:
+        check(ended, lost)
+    assert caught.value.code == "undecided", "nobody has adopted what is left"
+    adopted = forks.adopt(rig.store, (meta.version + 1, meta.version + 3), 1.0, "keeper", [f"{lost}, of a test"])
+    with pytest.raises(Rejected) as refused:
+        check(ended, lost)
+    assert refused.value.code == handover.LOST
+    claims = {"claims": [[0, "0", "", 0, 1]], "expiration": 0.0}
+    assert adopted.epoch != epoch
+    rig.journal.meta = rig.store.meta()
+    rig.say(["alloc", pending, 1.0, {**claims, "adopted": lost}])
+    check(pending, lost)
+    with pytest.raises(Rejected):
+        check(99, lost)
+
+
+def test_what_goes_nowhere_keeps_its_files_until_they_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateDir(str(tmp_path))
+    (tmp_path / "appendonlydir").mkdir()
+    monkeypatch.setattr(handover, "KEPT_S", -1.0)
+    handover.mark(folder, "")
+    assert handover.remove_files(folder, settings("memory:nowhere")), "nothing is left to do"
+    assert (tmp_path / "appendonlydir").exists()
 
 
 def settings(parent: str, *above: str) -> dict[str, Any]:

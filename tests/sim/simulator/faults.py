@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fluxkv.instances.witness import read_tip  # as it is here: a planted fault does not reach it
 
+from . import handover
 from .clients import DEEPEST
+from .own import everybody
 from .process import Process, ReactorProcess
 
 if TYPE_CHECKING:
+    from .own import Server
+    from .realm import Realm
     from .roles import Machine
     from .world import World
 
@@ -180,39 +184,55 @@ class Faults:
     # -- the server -----------------------------------------------------------------------------------------------
 
     def _restart(self) -> None:
-        server, world = self.world.server, self.world
-        self._note_restart()
+        world, server = self.world, self._some_server()
+        self._note_restart(server)
         server.restart()
         server.down = True
-        world.after(world.rng.choice((0.0, 0.1, 2.0)), self.server_back)
+        if server is world.server:  # else its keeper starts it again
+            world.after(world.rng.choice((0.0, 0.1, 2.0)), self.server_back)
+
+    def _some_server(self) -> Server:
+        """The first one, or that of an instance that has its own, and lives."""
+        world = self.world
+        if not world.site.owns:
+            return world.server
+        return world.rng.choice([world.server, *(realm.server for realm in world.realms() if realm.depth and realm.own)])
 
     def server_back(self) -> None:
         self.world.server.down = False
 
     def _failover(self) -> None:
-        """A replica that is some commits behind becomes the primary."""
-        world, server = self.world, self.world.server
+        """A replica that is some commits behind becomes the primary; or a server dies, and the end of its file was not written."""
+        world, server = self.world, self._some_server()
         wanted = world.rng.choice((1, 1, 2, 5, 20, 50))
-        if server.down:
-            return
-        before = {realm: {entry.id for entry in realm.store.read(0, 1_000_000)} for realm in world.realms()}
-        count = min(wanted, len(before[world]) - 6)
+        if not server.down and self.tear(server, wanted) and server is not world.server:
+            server.down = True
+
+    def tear(self, server: Server, wanted: int) -> bool:
+        """The last commits on a server are gone; whether there were as many."""
+        world = self.world
+        found = [one for one in everybody(world) if not one.over or world.site.owns]
+        there: list[Realm] = [realm for realm in (world, *found) if realm.server is server]
+        before = {realm: {entry.id for entry in realm.store.read(0, 1_000_000)} for realm in there}
+        count = min(wanted, len(before[there[0]]) - 6)
         if count < 1:
-            return
+            return False
         server.fail_over(count)
-        self._note_restart()
+        self._note_restart(server)
         for realm, ids in before.items():
             left = realm.store.read(0, 1_000_000)
             gone = frozenset(ids.difference(entry.id for entry in left))
-            if gone or realm is world:
+            if gone or realm is there[0]:
                 realm.diary.forked = world.now
                 tip = read_tip(realm.state_dir)
                 kept = left[-1].version if left else 0
                 realm.forks.append(Fork(kept, gone, tip.known.partition(":")[0] if tip else ""))
+        handover.look([realm for realm in there if realm.over])
+        return True
 
-    def _note_restart(self) -> None:
+    def _note_restart(self, server: Server) -> None:
         for realm in self.world.realms():
-            found = self.world.server.tables.instances.get(realm.namespace)
+            found = server.tables.instances.get(realm.namespace) if realm.server is server else None
             if found is not None:
                 realm.restarts.append((self.world.now, found.epoch))
 

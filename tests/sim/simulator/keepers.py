@@ -9,6 +9,7 @@ from fluxkv.instances.cron import Cron
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
 
+from .own import Hands
 from .process import Process
 from .truth import Broken
 
@@ -60,6 +61,10 @@ class KeeperProcess(Process):
         self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
         self.limit = getattr(world, "limit", None)
         self.claims = world.new_claims()
+        self.hands = Hands(self) if world.root.site.owns else None
+        if self.hands is not None:
+            self.care.handing = self.hands.duty
+            self.care.server = getattr(world, "handle", None) if world.depth else None
         self._tick()
 
     def _tick(self) -> None:
@@ -67,6 +72,8 @@ class KeeperProcess(Process):
         world.after(2.0 if world.calm else world.rng.choice((0.3, 1.0)), self._tick, owner=self)
         if world.now < self.cut_until:
             return
+        if self.hands is not None:
+            self.hands.look()
         self.care._take_up()
         self.care._witness()
         if self.care.lost:

@@ -22,7 +22,7 @@ from fluxkv.journal.resuming import UNSATISFIABLE
 from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Rejected, Unavailable
 
-from . import audit
+from . import audit, own
 from .clients import DEEPEST
 from .realm import NoTail, Realm
 from .sites import CORES
@@ -47,7 +47,8 @@ class _Time:
     def __init__(self, world: World, virtual: bool = False) -> None:
         self.time = lambda: world.now
         self.monotonic = self.time if virtual else time.monotonic
-        self.sleep = time.sleep
+        self.sleep = own.sleep if world.site.owns else time.sleep
+        self.time_ns = time.time_ns
 
 
 @contextmanager
@@ -66,6 +67,7 @@ def small(world: World) -> Iterator[None]:
         (child, "Tail", NoTail),
         (resume, "HANDED_S", -1.0),
         (resume, "PAUSE_S", 0.0),
+        *own.changes(world, _Time(world, virtual=True)),
         (submission, "new_source", lambda origin_ms: IdSource(origin_ms, 1, lambda: int(world.now * 1000))),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -85,6 +87,7 @@ def play(seed: int) -> World:
         with small(world):
             storm(world)
             calm(world)
+            own.come_home(world)
         audit.audit(world)
         audit.nested(world)
         return world
@@ -96,6 +99,7 @@ def play(seed: int) -> World:
         what = f"seed {seed} ({world.site.kind}; {' '.join(sorted(world.faults.chosen))}): {kind}{problem}"
         raise Failed(f"{what}\n{tell(world, job)}") from problem
     finally:
+        own.close(world)
         shutil.rmtree(world.state_dir.path, ignore_errors=True)
 
 
@@ -223,7 +227,7 @@ def settle(world: World, patience_s: float, *, explained: bool) -> None:
         world.run_until(world.now + SLICE_S)
         journal.catch_up(view)
         left = [job for job in view.active() if job.state != INACTIVE and not waits(world, view, job, explained)]
-        if not left and taken_up(world) and not view.keeping:
+        if not left and taken_up(world) and not view.keeping and not own.left_over(world):
             return
         if world.now > end:
             job = left[0].id if left else 0
@@ -242,7 +246,7 @@ def waits(realm: Realm, view: State, job: Job, explained: bool) -> bool:
     if not inner.hopes():
         realm.clients.say(lambda state: decide.raise_exception(state, job.id, "cancel", 0, "", 1, realm.root.now), fresh=True)
         return False
-    if not inner.ready or not taken_up(inner):
+    if not inner.ready or inner.stopped or not taken_up(inner):
         return False
     if not explained:
         release(inner)

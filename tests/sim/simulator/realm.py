@@ -31,6 +31,7 @@ from fluxkv.schedulers.policy import Policy
 from . import handover
 from .clients import DEEPEST, Clients, ClientStore
 from .nonsense import Nonsense
+from .own import Courier, Own, Server
 from .resumed import AGAIN_S, GoesOn, before_of
 from .sites import Site
 from .truth import Broken, Diary, split_key
@@ -59,6 +60,7 @@ class Realm:
     cores: int
     clients: Clients
     journal: Journal
+    server: Server
 
     def open(self, namespace: str) -> None:
         """Empty tables, and a store."""
@@ -79,6 +81,7 @@ class Realm:
         self.workers: list[WorkerProcess] = []
         self.machines: list[Machine] = []
         self.keepers: list[KeeperProcess] = []
+        self.couriers: list[Courier] = []
         self.children: list[Child] = []
         self.nested: set[int] = set()
         self.orders: dict[str, dict[str, Any]] = {}
@@ -93,16 +96,17 @@ class Realm:
         return self.root.site.kind == "nested" and self.depth < DEEPEST
 
     def processes(self) -> list[Process]:
-        return [*self.workers, *[machine.agent for machine in self.machines if not machine.gone], *self.keepers]
+        couriers = [one for one in self.couriers if not one.ended]
+        return [*self.workers, *[machine.agent for machine in self.machines if not machine.gone], *self.keepers, *couriers]
 
     # -- what processes ask of their world ------------------------------------------------------------------------
 
     def new_store(self) -> MemoryStore:
-        return MemoryStore(self.root.server, self.namespace, memory_limit=1)
+        return MemoryStore(self.server, self.namespace, memory_limit=1)
 
     def client_store(self) -> ClientStore:
         """One behind a net that loses."""
-        store = ClientStore(self.root.server, self.namespace, memory_limit=1)
+        store = ClientStore(self.server, self.namespace, memory_limit=1)
         store.world = self
         return store
 
@@ -170,7 +174,7 @@ class Realm:
             one.end_part(key)
 
 
-class Child(GoesOn, Realm):
+class Child(GoesOn, Own, Realm):
     """place: in its parent. ready: whether its namespace is there. What it has not itself is its world's."""
 
     def __init__(self, parent: Realm, place: child.Place) -> None:
@@ -180,6 +184,7 @@ class Child(GoesOn, Realm):
         self.cores = parent.cores
         self.before = before_of(parent, place)
         self.uri = self.before.uri if self.before else child.child_uri(place.parent, place.job, place.number)
+        self._house(parent)
         self.ready = self.stopping = self.stopped = False
         self.settings: dict[str, Any] = {}
         self.parts: dict[str, tuple[int, Machine]] = {}  # launcher key of a task of its job -> node, the machine it runs on
@@ -187,6 +192,8 @@ class Child(GoesOn, Realm):
         self.ended: set[int] = set()  # nodes on which its part is over
         self.idle_since = 0.0
         self.state_dir = StateDir(self.root.state_dir.join(f"child{len(parent.children)}-{place.job}-{place.entry}"))
+        if self.root.site.owns:
+            self.state_dir = child.directory(self.place)
         self.state_dir.create()
         self.open(parse_uri(self.uri).namespace)
 
@@ -259,6 +266,8 @@ class Child(GoesOn, Realm):
         store = self._ensure()
         self.settings["uid"] = store.meta().uid  # as a keeper notes it: one that was lost as a whole may have been made anew
         self.state_dir.write(self.settings)
+        if self.own:
+            self._open_door()
         if self.ready:
             return
         self.ready = True
@@ -342,8 +351,11 @@ class Child(GoesOn, Realm):
             if self.root.now < self._deadline + ending.GRACE_S:
                 return
         self.stopped = True
-        for key, (_, machine) in list(self.parts.items()):
-            machine.leave(key)
+        for key, (node, machine) in list(self.parts.items()):
+            if self.own and node == 0:
+                self._shut_down(key, machine)
+            else:
+                machine.leave(key)
 
     def end_part(self, key: str) -> None:
         """A task of its job is over: nothing of it is left on this node; without the first node there is nothing of it at all."""
@@ -358,6 +370,7 @@ class Child(GoesOn, Realm):
         if node == 0:
             for process in (*self.keepers, *self.workers):
                 process.end()
+            self._server_dies()
         if not self.parts:
             self.over = True
             self.root.happened["children over"] += 1

@@ -96,10 +96,15 @@ class GoesOn:
                 options["goes_on"] = True
             elif self.before is not None:
                 options["resume"] = f"{f58(self.before.place.job)}.{self.before.place.number}"
+            if self.own:
+                options["kvs"] = "own"
             settings = child.make_settings(self.place, options)
             if parse_uri(settings["uri"]) != parse_uri(self.uri):
                 raise Rejected("what it was to go on with is not known any more", code="no-instance")
             self.settings = settings
+            self.state_dir.write(self.settings)
+        if self.own:
+            self._start_server()
         store, _ = boot.ensure_instance(self.settings, self.state_dir)
         if self.root.site.resumes:
             try:

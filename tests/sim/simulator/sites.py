@@ -14,6 +14,7 @@ DEEP = 2_000_000  # and from here on instances to the deepest level
 RESIZED = 3_000_000  # and from here on these get more nodes and give some back while they run
 SCRIPTED = 3_500_000  # and from here on a site's scripts run around these, and on each node that comes or leaves
 RESUMED = 4_000_000  # and from here on jobs that go on with instances which others were
+OWN = 5_000_000  # and from here on instances with servers of their own
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
@@ -53,14 +54,15 @@ SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may sa
 class Site:
     """kind: "plain", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it begins with, and ends with.
     graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more nodes and give some back.
-    resumes: whether jobs go on with instances."""
+    resumes: whether jobs go on with instances. owns: whether instances may have servers of their own."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
-        self.resumes = kind == "deep" and number >= RESUMED - DEEP
-        self.resizes = kind == "deep" and number >= RESIZED - DEEP and not self.resumes
+        self.owns = kind == "deep" and number >= OWN - DEEP
+        self.resumes = kind == "deep" and OWN - DEEP > number >= RESUMED - DEEP
+        self.resizes = kind == "deep" and RESUMED - DEEP > number >= RESIZED - DEEP
         self.follows = self.resizes or self.resumes  # whether an instance may have other nodes than it began with
-        self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes)
+        self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes and not self.owns)
         silence = SHORT if kind == "deep" else SILENCE
         self.resource = {"resource": {"offline-after": silence[number % len(silence)]}}
         self.config: dict[str, Any] = {}

@@ -22,14 +22,15 @@ from fluxkv.journal.log import Journal
 from fluxkv.journal.node_config import beat_period
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.kvs.errors import Unavailable
-from fluxkv.kvs.memory_server import MemoryServer, share
+from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.schedulers.tree.record import to_record
 
-from . import handover
+from . import handover, own
 from .clients import Clients
 from .faults import CHANCES, Faults
 from .keepers import KeeperProcess
+from .own import Courier, Server
 from .process import Process
 from .realm import Realm
 from .roles import BEAT_S, TELEMETRY_LIMIT, Machine, WorkerProcess
@@ -41,16 +42,6 @@ SKEW_S = 9.0
 FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a keeper's tip file is written often
 KINDS = ("plain", "queues", "plain", "scripts", "plain", "changing")
 MOST = 150_000  # moves of a seed
-
-
-class Server(MemoryServer):
-    """Tells the world when something has come."""
-
-    told: Callable[[], None] = staticmethod(lambda: None)
-
-    def wake(self) -> None:
-        super().wake()
-        self.told()
 
 
 class World(Realm):
@@ -81,6 +72,10 @@ class World(Realm):
         self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
         self.server.told = self._told
         self.server.remember = 600 if self.faults.on("failover") else 0
+        self.own_servers: list[Server] = []
+        self.spawned: list[Courier] = []  # by pid
+        self.locks: dict[str, Courier | None] = {}
+        self.at_work: Realm = self  # whose keeper it is that acts
         self.times: dict[str, float] = {}
         self.dead = 0  # children that are over
         self.state_dir = StateDir(tempfile.mkdtemp(prefix="fluxkv-sim-", dir=FOLDER))
@@ -118,6 +113,12 @@ class World(Realm):
         self.keepers = [KeeperProcess(self, f"keeper-{number}") for number in range(2 if self.faults.on("two-drivers") else 1)]
         for process in self.processes():
             self.after(self.rng.uniform(0.0, 0.05), process.birth, owner=process)
+        if self.site.owns:
+            own.look_on(self)
+
+    def random_of(self, number: int) -> random.Random:
+        """For what one of several servers draws."""
+        return random.Random(f"{self.seed} {number}")
 
     # -- what processes ask of their world ------------------------------------------------------------------------
 
