@@ -6,7 +6,8 @@ run: the store connects again, which finds the new node. ASK (a slot on its way)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from .errors import Unavailable
@@ -14,7 +15,7 @@ from .keys import Keys
 from .reach import plain
 from .replies import reply_failure
 from .resp import Connection, ReplyError, RespConnection
-from .uri import ServerAddress, at_host, host_port
+from .uri import ServerAddress, at_host, host_port, parse_server
 
 HOPS = 5
 
@@ -126,6 +127,30 @@ class ClusterConnection:
         if self._other is not None:
             self._other[1].close()
             self._other = None
+
+
+def primaries(server: str, slots: Sequence[Any]) -> Iterator[Callable[[list[tuple[Any, ...]]], list[Any]]]:
+    """What asks each node that has slots, one after the other: several commands at once, about keys of that node. slots: what
+    CLUSTER SLOTS says. Raises `Unavailable` where one does not answer, or has handed over meanwhile what it is asked about."""
+    address = parse_server(server)
+    asked = address.hosts[0][0]
+    for host in sorted({(_text(first[0]) or asked, int(first[1])) for _, _, first, *_ in slots}):
+        with closing(ClusterConnection(address, host, plain(at_host(address, *host)))) as node:
+
+            def ask(commands: list[tuple[Any, ...]], node: ClusterConnection = node) -> list[Any]:
+                replies = node.pipeline(commands)
+                for reply in replies:
+                    if isinstance(reply, ReplyError):
+                        raise reply_failure(reply, node.address)
+                return replies
+
+            yield ask
+
+
+def _text(word: Any) -> str:
+    """A node's host; "" where it does not know by which name it was asked."""
+    text = word.decode() if isinstance(word, bytes) else ""
+    return "" if text == "?" else text
 
 
 def target(error: ReplyError, asked: tuple[str, int]) -> tuple[str, int]:

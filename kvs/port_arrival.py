@@ -66,11 +66,11 @@ class Arrivals(Protocol):
         ...
 
     def spaces(self) -> list[str]:
-        """The namespaces of this instance and of those inside it that this server has something of, sorted."""
+        """The namespaces of this instance and of those inside it that this server, or cluster, has something of, sorted."""
         ...
 
     def inside(self) -> dict[str, Inside]:
-        """The namespaces of instances inside this one that this server has something of; in a cluster, this node."""
+        """The namespaces of instances inside this one that this server, or cluster, has something of."""
         ...
 
     def may_have_inside(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .appending import not_restored
@@ -11,9 +11,11 @@ from .keys import Keys, keys_of, patterns
 from .port import Entry, Message, Meta
 from .port_arrival import Inside
 from .replies import META_FIELDS, as_meta
+from .uri import parse_server
 
 STEP = 1_000  # rows in one command
 LOOKS = 50  # commands of a look that is to be short
+Asks = Callable[[list[tuple[Any, ...]]], list[Any]]
 
 
 class ArrivalScripts:
@@ -22,6 +24,7 @@ class ArrivalScripts:
     namespace: str
     keys: Keys
     fenced: bool
+    server: str  # its URL, "" where it is reached in another way
 
     def _ask(self, *command: Any) -> Any:
         raise NotImplementedError
@@ -106,40 +109,48 @@ class ArrivalScripts:
                 return
 
     def spaces(self) -> list[str]:
-        return sorted({keys.namespace for name in self._named(*patterns(self.namespace)) if (keys := keys_of(name)) is not None})
-
-    def _named(self, *matching: str) -> Iterator[str]:
-        """The keys that these patterns match; one may come twice."""
-        for pattern in matching:
-            cursor = b"0"
-            while True:
-                cursor, names = self._ask("SCAN", cursor, "MATCH", pattern, "COUNT", STEP)
-                yield from (name.decode() for name in names)
-                if cursor == b"0":
-                    break
+        found = set[str]()
+        for ask in self._nodes():
+            for pattern in patterns(self.namespace):
+                for names in _scanned(ask, pattern):
+                    found.update(keys.namespace for name in names if (keys := keys_of(name)) is not None)
+        return sorted(found)
 
     def inside(self) -> dict[str, Inside]:
-        found: dict[str, set[str]] = {}
-        for name in self._named(patterns(self.namespace)[1]):
-            if (keys := keys_of(name)) is not None and keys.namespace != self.namespace:  # which the root's pattern has, too
-                found.setdefault(keys.namespace, set()).add(name)
-        spaces = sorted(found)
-        metas: list[Meta | None] = []
-        for at in range(0, len(spaces), STEP):
-            some = spaces[at : at + STEP]
-            replies = self._ask_many([("HMGET", Keys(name).meta, *META_FIELDS) for name in some])
-            metas += [as_meta(reply, name) for reply, name in zip(replies, some, strict=True)]
-        return {name: Inside(meta, tuple(sorted(found[name]))) for name, meta in zip(spaces, metas, strict=True)}
+        found, metas = dict[str, set[str]](), dict[str, Meta | None]()
+        for ask in self._nodes():
+            here = set[str]()
+            for names in _scanned(ask, patterns(self.namespace)[1]):
+                for name in names:
+                    keys = keys_of(name)
+                    if keys is not None and keys.namespace != self.namespace:  # which the root's pattern has, too
+                        here.add(keys.namespace)
+                        found.setdefault(keys.namespace, set()).add(name)
+            spaces = sorted(here)
+            for at in range(0, len(spaces), STEP):
+                some = spaces[at : at + STEP]
+                replies = ask([("HMGET", Keys(name).meta, *META_FIELDS) for name in some])
+                for name, reply in zip(some, replies, strict=True):
+                    metas[name] = as_meta(reply, name) or metas.get(name)
+        return {name: Inside(metas[name], tuple(sorted(found[name]))) for name in sorted(found)}
 
     def may_have_inside(self) -> bool:
-        cursor, own = b"0", self.keys.prefix.encode()
-        for _ in range(LOOKS):
-            cursor, names = self._ask("SCAN", cursor, "MATCH", patterns(self.namespace)[1], "COUNT", STEP)
-            if any(not name.startswith(own) for name in names):
-                return True
-            if cursor == b"0":
-                return False
-        return True
+        own, looks = self.keys.prefix, LOOKS
+        for ask in self._nodes():
+            for names in _scanned(ask, patterns(self.namespace)[1]):
+                looks -= 1
+                if looks < 0 or any(not name.startswith(own) for name in names):
+                    return True
+        return False
+
+    def _nodes(self) -> Iterator[Asks]:
+        """What asks each server that may have keys of instances inside this one: in a cluster all of its nodes."""
+        if self.server and parse_server(self.server).kind == "cluster":
+            from .cluster import primaries
+
+            yield from primaries(self.server, self._ask("CLUSTER", "SLOTS"))
+        else:
+            yield self._ask_many
 
     def weigh(self, keys: Sequence[str]) -> int | None:
         try:
@@ -155,6 +166,16 @@ class ArrivalScripts:
     def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
         others = [key for key in keys if key != self.keys.meta]
         return bool(self._script("leave", [self.keys.meta, *others], [uid, tip, step, grace_s], resend=True)[0] == b"OK")
+
+
+def _scanned(ask: Asks, pattern: str) -> Iterator[list[str]]:
+    """The keys of a server that a pattern matches, some at a time; one may come twice."""
+    cursor = b"0"
+    while True:
+        ((cursor, names),) = ask([("SCAN", cursor, "MATCH", pattern, "COUNT", STEP)])
+        yield [name.decode() for name in names]
+        if cursor == b"0":
+            return
 
 
 def exists(namespace: str) -> Rejected:
