@@ -49,9 +49,7 @@ def feed(path: str) -> int:
     from ..instances.whereabouts import parent_of
     from .ensemble_request import cutter
 
-    told: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda signum, _: told.append(signum))
+    told = _listen()
     here, me, attempt, request = _inside(path)
     above = parent_of(here.uri)
     with here, connect(above) as ensemble:
@@ -68,8 +66,26 @@ def feed(path: str) -> int:
             feeder.run()
         except Stopped:
             sys.stderr.write("fluxkv: the child was told to end before its members had\n")
-            return 143
+            return 128 + (told[0] if told else signal.SIGTERM)
     return 0
+
+
+def _listen() -> list[int]:
+    """What will hold the signals that are to end us. They are blocked where `start` runs us in its own process, which hears them,
+    too."""
+    told: list[int] = []
+
+    def hear(signum: int, frame: Any) -> None:
+        told.append(signum)
+        if callable(around := before.get(signum)):
+            around(signum, frame)
+
+    signums = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before: dict[int, Any] = {signum: signal.getsignal(signum) for signum in signums[:2]}
+    for signum in signums:
+        signal.signal(signum, hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
+    return told
 
 
 def _attempt_of(uri: str) -> int:

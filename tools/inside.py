@@ -30,6 +30,7 @@ STOPPED_LOOK_S = 1.0
 ENSEMBLE = ["fluxkv", "ensemble"]
 LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
 LEADS = 4  # how often it is started
+FEED = [*ENSEMBLE, "feed"]
 
 
 def drain_command(since: float) -> list[str]:
@@ -231,6 +232,8 @@ class _Program:
     def wait(self) -> int:
         """Run it; its code."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
+        if self.command[:3] == FEED:
+            return _in_place(self.command[1:], self.environment, self)
         name = self.command[0]
         again = LEADS - 1 if self.command[:3] == LEAD else 0
         while True:
@@ -284,6 +287,29 @@ def _forked(words: list[str], environment: dict[str, str]) -> int:
         leave(run(words))
     finally:
         os._exit(70)
+
+
+def _in_place(words: list[str], environment: dict[str, str], program: _Program) -> int:
+    """Run a command of ours in this process, which only waited for it otherwise; its code. What ends it ends us, as a task that
+    fails; our keeper ends the instance then. It takes the signals that are to end it, and hands them on (`forward`)."""
+    from .main import run
+
+    told = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, told)  # it takes them as soon as it listens to them
+    ours = dict(os.environ)
+    try:
+        if program.asked:
+            return 128 + program.asked[0]
+        os.environ.clear()
+        os.environ.update(environment)
+        return run(words)
+    finally:
+        os.environ.clear()
+        os.environ.update(ours)
+        for signum in told[:2]:
+            signal.signal(signum, program.forward)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, told)
 
 
 def _until_stopped(directory: Any, run: _Program) -> int:

@@ -317,8 +317,9 @@ def test_what_leads_and_feeds_an_ensemble_is_called_so(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         seen = [line.split() for line in (tmp_path / "seen").read_text().splitlines() if str(tmp_path / "i") in line]
         program = [sys.executable, str(Path(sys.executable).parent / "fluxkv")]
-        for name in ("lead", "feed"):
-            found = [words for words in seen if words[2:4] == ["ensemble", name]]
-            assert [words[:2] for words in found] == [program], seen
+        (lead,) = [words for words in seen if words[2:4] == ["ensemble", "lead"]]
+        assert lead[:2] == program, seen
+        (feed,) = [words for words in seen if words[-3:-1] == ["ensemble", "feed"]]
+        assert feed[:3] == [*program, "start"], seen  # of a child one process
     finally:
         site.end()
