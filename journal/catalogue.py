@@ -94,7 +94,8 @@ _add(_job, "fluxkv", "node-script-finish", {"kind": "prolog", "ranks": "3", "sta
      "it is over there; launch: its tasks are ordered there", "launch")  # fmt: skip
 _add(_job, "fluxkv", "fence", {"rank": 0, "attempt": "12-5", "cause": "what it runs on is not free any more"},
      "an attempt that a lost branch began is ended on this rank")  # fmt: skip
-_add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000}, "a signal was sent to its tasks", "userid")
+_add(_job, "fluxkv", "kill", {"signum": 15, "userid": 1000, "script": "housekeeping", "ranks": "3"},
+     "a signal was sent to its tasks, or to this script on nodes that it gives back", "userid", "script", "ranks")  # fmt: skip
 _add(_job, "fluxkv", "reason", {"code": "resources", "text": "needs 4 cores", "start": 1700000000.0},
      "why it is pending; start: of one that would fit now, and keeps the time that it was told", "start")  # fmt: skip
 _add(_job, "fluxkv", "lost", {"rank": 0, "cause": "new boot", "script": "prolog"},

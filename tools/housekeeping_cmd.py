@@ -81,20 +81,25 @@ FIELDS: dict[str, Any] = {
 @at_option
 @target_options
 def list_(no_header: bool, fmt: str, include: str | None, at: str | None, uri: str | None, state_dir: str | None) -> None:
-    """List jobs whose housekeeping goes on: nodes it began on, those where it is active, for how long.
+    """List jobs whose housekeeping goes on: nodes it began on, those where it is active, for how long. Of a job that runs these
+    are nodes that it gives back.
 
     \b
     Examples:
       fluxkv housekeeping list
       fluxkv housekeeping list -n -o '{id} {ranks}'
     """
+    from ..journal.decide_housekeeping import going_on
     from . import render
     from .formats import Format
     from .resourceview import chosen
 
     with open_journal(uri, state_dir) as journal:
         state, now = load(journal, at)
-    view, found = _View(state, now), list(state.keeping.values())
+        partly = going_on(state)
+        for id, keeping in partly.items():
+            keeping.started = next((event.timestamp for _, event in journal.story([keeping.order], id)), now)
+    view, found = _View(state, now), [*state.keeping.values(), *partly.values()]
     if include is not None:
         wanted = {node.rank for node in chosen(state, include, None)}
         found = [keeping for keeping in found if wanted.intersection(view.active(keeping))]
@@ -110,7 +115,8 @@ def list_(no_header: bool, fmt: str, include: str | None, at: str | None, uri: s
 @click.option("-s", "--signal", "signal_name", metavar="SIG", default="SIGTERM", show_default=True, help="Name or number.")
 @uri_option
 def kill(jobid: tuple[str, ...], targets: str | None, every: bool, signal_name: str, uri: str | None) -> None:
-    """Send a signal to housekeeping that goes on. A node where it ends by a signal is drained, as where it fails.
+    """Send a signal to housekeeping that goes on, after a job or on nodes that a running one gives back. A node where it ends by a
+    signal is drained, as where it fails.
 
     \b
     Examples:

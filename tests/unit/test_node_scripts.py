@@ -9,11 +9,12 @@ from resize_rig import Site, instance
 
 from fluxkv.instances.reactor import Lead
 from fluxkv.instances.script_orders import attempt_key
-from fluxkv.journal import decide, decide_hosts
+from fluxkv.journal import decide, decide_hosts, decide_housekeeping
 from fluxkv.journal.decide_resize import Terms
 from fluxkv.journal.job import CLEANUP, INACTIVE, RUN
 from fluxkv.journal.resizing import index_of, runs_on
 from fluxkv.journal.wire import unpack
+from fluxkv.kvs.errors import Rejected
 
 PROLOG, EPILOG, HOUSEKEEPING = ({name: {"command": [name[0]], **more}} for name, more in (
     ("prolog", {"per-rank": True}), ("epilog", {"per-rank": True}), ("housekeeping", {})))  # fmt: skip
@@ -109,6 +110,28 @@ def test_a_node_that_leaves_is_free_when_it_has_been_looked_after(scripts: dict[
     assert site.job(site.id).ranks == [0, 1]
     names = [name for name in site.names(site.id) if name in ("shrink", "release", "free")]
     assert names == ["shrink", "release", "free"]
+    site.ends()
+
+
+def test_housekeeping_on_a_node_that_leaves_is_listed_and_signalled_like_that_after_a_job() -> None:
+    site = Scripted(3, HOUSEKEEPING, 3)
+    assert decide_housekeeping.going_on(site.state) == {}
+    with pytest.raises(Rejected, match="no housekeeping is going on"):
+        decide_housekeeping.kill(site.journal.load(), [site.id], None, 15, 1, site.now)
+    site.ask(site.id, "=1N")
+    for rank in (1, 2):
+        site.over(site.id, rank=rank)
+    site.turn()
+    site.well(1, "h")
+    (keeping,) = decide_housekeeping.going_on(site.state).values()
+    assert (keeping.job, keeping.ranks, keeping.attempt_id) == (site.id, [2], site.job(site.id).attempt_id)
+    assert not decide_housekeeping.kill(site.journal.load(), None, [0, 1], 15, 1, site.now).events
+    site.do(decide_housekeeping.kill(site.journal.load(), None, None, 15, 1, site.now))
+    assert site.orders(2)[-1] == ["signal", site.id, f"{site.job(site.id).attempt_id}h", 15]
+    assert "signal" not in [order[0] for rank in (0, 1) for order in site.orders(rank)]
+    site.well(2, "h", 15)
+    assert site.state.nodes[2].drain[1].endswith("was killed by signal 15")
+    assert (site.job(site.id).ranks, decide_housekeeping.going_on(site.state)) == ([0], {})
     site.ends()
 
 
