@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..journal.sched_config import MATCH_FIRST
+from ..journal.sched_config import MATCH_FIRST, SchedulerRules
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def checked(document: dict[str, Any], path: str = "") -> dict[str, Any]:
     from ..journal.config import parse_rules
 
     try:
-        check_policies(parse_rules(document))
+        check_policies(parse_rules(document), document)
         if document.get("ingest"):
             _check_plugins(document)
     except Rejected as error:
@@ -49,8 +49,9 @@ def _check_plugins(document: dict[str, Any]) -> None:
         raise Rejected(f"config: {error}", code=error.code, hint=error.hint) from None
 
 
-def check_policies(rules: Rules) -> None:
-    """Raise `Rejected` for a policy that is not installed, or does not take what it is given; it names the key."""
+def check_policies(rules: Rules, document: Mapping[str, Any]) -> None:
+    """Raise `Rejected` for a policy that is not installed, or does not take what it is given; it names the key. rules: of this
+    document."""
     from ..schedulers.policy import load_policy
 
     seen: list[object] = []
@@ -59,6 +60,8 @@ def check_policies(rules: Rules) -> None:
             continue
         seen.append(queue.scheduler)
         key = "policy.scheduler" if queue is rules.general else f"queues.{queue.name}.policy.scheduler"
+        if queue is rules.general and queue.scheduler == SchedulerRules((document.get("queue") or {}).get("policy", "")):
+            key = "queue.policy"  # all that is said of it
         try:
             load_policy(queue.scheduler.named({}), queue.scheduler.keywords)
         except Rejected as error:

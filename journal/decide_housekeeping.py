@@ -17,8 +17,8 @@ from .wire import pack
 
 
 def kill(state: State, ids: Iterable[int] | None, ranks: Iterable[int] | None, signum: int, userid: int, now: float) -> Decision:
-    """A signal to the housekeeping after these jobs (None: all) on these nodes (None: all), where it goes on. A job that is not over
-    has some on nodes that it gives back.
+    """A signal to the housekeeping after these jobs (None: all) on these nodes (None: all), where it goes on. A job that
+    runs has some on nodes that it gives back.
 
     Raises `Rejected` for a job that is named and has none; no events if there is nothing to signal.
     """

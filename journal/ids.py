@@ -94,6 +94,8 @@ def _parse(original: str) -> int:
     if "." in text:
         found = _DOTHEX.fullmatch(text)
         if found is None:
+            if not re.search(r"[0-9a-fA-F]\.[0-9a-fA-F]", text):  # nobody has meant that form
+                raise _fault(original, "not an id in any known form")
             raise _fault(original, "dothex has four groups of one to four hexadecimal digits")
         return int(found[1], 16) << 48 | int(found[2], 16) << 32 | int(found[3], 16) << 16 | int(found[4], 16)
     if "-" in text:

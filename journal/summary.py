@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .claims import Claim
 from .jobspec_check import ALTERNATIVES, SLOTS
 from .wire import pack, unpack
+
+if TYPE_CHECKING:
+    from .job import Job
 
 MOST = 1 << 62  # counts multiply; beyond this a number could not be packed, nor any such job run
 
@@ -62,6 +65,12 @@ def ntasks_on(jobspec: Mapping[str, Any] | None, claims: Sequence[Claim]) -> int
         return None
     held = len(claims) if wanted[0] == "node" else sum(claim.cores.bit_count() for claim in claims)
     return max(1, min(held * int(wanted[1]), MOST))
+
+
+def tasks_of(job: Job) -> int:
+    """How many tasks a job has: on what it holds, if that decides it. After an update of its jobspec the record, and with it the
+    digest, has what the jobspec asks for; that is shown again once the job has ended, and its jobspec is gone."""
+    return (ntasks_on(job.jobspec, job.claims) if job.holds else None) or job.ntasks
 
 
 def _on_slots(jobspec: Mapping[str, Any], claims: Sequence[Claim]) -> int | None:

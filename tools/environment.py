@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..instances.rlimits import VARIABLE, passed_on, soft_limits, to_text
 from .options import bad
 
+_FILE = "--env-file, --env=^FILE"  # one rule, however it was typed
+
 
 def overlay_of(rules: Iterable[str], env: Mapping[str, str], varies: Callable[[str], bool]) -> dict[str, str]:
     """What each job's environment has of its own: the rules NAME=VALUE whose value varies from job to job, not filled yet."""
@@ -62,12 +64,12 @@ def _apply_rule(env: dict[str, str], ours: Mapping[str, str], rule: str, depth: 
             del env[name]
     elif rule.startswith("^"):
         if depth > 8:
-            raise bad("--env", f"{rule!r}: files name one another")
+            raise bad(_FILE, f"{rule!r}: files name one another")
         try:
             with open(os.path.expanduser(rule[1:])) as file:
                 lines = [line.strip() for line in file]
         except OSError as error:
-            raise bad("--env", f"{rule[1:]}: {error.strerror}") from None
+            raise bad(_FILE, f"{rule[1:]}: {error.strerror}") from None
         for line in lines:
             if line and not line.startswith("#"):
                 _apply_rule(env, ours, line, depth + 1)

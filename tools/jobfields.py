@@ -12,6 +12,7 @@ from typing import Any
 from ..journal.ids import encode, f58
 from ..journal.idset import format_ids
 from ..journal.job import INACTIVE, PENDING, RESULT_ABBREV, STATE_ABBREV, STATE_NAMES, Job
+from ..journal.summary import tasks_of
 from . import foresight, jobview
 from .jobview import View
 from .reading import user_name
@@ -117,7 +118,7 @@ FIELDS: FieldTable = FieldTable({
     "project": ("PROJECT", _attribute("project")),
     "bank": ("BANK", _attribute("bank")),
     "queue": ("QUEUE", lambda job, view: job.queue),
-    "ntasks": ("NTASKS", lambda job, view: job.ntasks),
+    "ntasks": ("NTASKS", lambda job, view: tasks_of(job)),
     "ncores": ("NCORES", lambda job, view: job.ncores),
     "nnodes": ("NNODES", lambda job, view: job.nnodes),
     "ranks": ("RANKS", lambda job, view: format_ids(job.ranks)),

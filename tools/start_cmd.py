@@ -352,6 +352,9 @@ def _way_up(directory: Any) -> str:
 def restart(uri: str | None, state_dir: str | None, timeout: str) -> None:
     """Replace the instance's daemons while its tasks run on.
 
+    New programs are used from then on, but by the keeper, which looks after the others, the server and launchers with tasks: a
+    stop and a start renew these.
+
     \b
     Examples:
       fluxkv restart

@@ -37,7 +37,7 @@ def name_policy(document: dict[str, Any], option: str | None, by_default: bool) 
         from ..journal.config import parse_rules
 
         try:
-            check_policies(parse_rules(document))
+            check_policies(parse_rules(document), document)
         except Rejected as error:
             raise Rejected(f"--policy: {str(error).rpartition(': ')[2]}", code=error.code, hint=error.hint) from None
         here = option

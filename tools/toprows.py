@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..journal.job import RUN, RUNNING, Job
 from ..journal.node import Node
+from ..journal.summary import tasks_of
 from . import jobview
 from .jobview import View
 from .reading import user_name
@@ -140,7 +141,7 @@ def job_row(job: Job, view: View) -> JobRow:
         left = jobview.remaining(job, view)
     uri = job.memo.get("uri") if job.state == RUN else None
     return JobRow(
-        job.id, job.queue, user_name(job.userid), jobview.status_abbrev(job), job.nnodes or len(job.claims), job.ntasks, job.ncores,
+        job.id, job.queue, user_name(job.userid), jobview.status_abbrev(job), job.nnodes or len(job.claims), tasks_of(job), job.ncores,
         job.runtime(view.now), left, job.name, jobview.info(job, view), pending,
         uri if isinstance(uri, str) else "", job.number,
     )  # fmt: skip

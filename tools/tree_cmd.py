@@ -190,6 +190,7 @@ def label(branch: Branch, options: dict[str, Any]) -> str:
 
 def _cells(job: Job | None, branch: Branch | None, now: float, options: dict[str, Any], number: int) -> tuple[str, ...]:
     from ..journal.ids import f58
+    from ..journal.summary import tasks_of
     from .formats import fsd
     from .jobview import status_abbrev
     from .reading import user_name
@@ -197,7 +198,7 @@ def _cells(job: Job | None, branch: Branch | None, now: float, options: dict[str
     cells: list[str] = []
     if options["extended"]:
         cells += ["."] + [""] * 5 if job is None else [
-            f58(job.id), user_name(job.userid), status_abbrev(job), str(job.ntasks), str(job.nnodes or "-"),
+            f58(job.id), user_name(job.userid), status_abbrev(job), str(tasks_of(job)), str(job.nnodes or "-"),
             fsd(job.runtime(now)) or "-",
         ]  # fmt: skip
     if options["totals"]:
@@ -216,6 +217,7 @@ def _blank(options: dict[str, Any]) -> tuple[str, ...]:
 def document(branch: Branch) -> dict[str, Any]:
     """An instance as JSON: its own totals, those with all below it, its jobs."""
     from ..journal.ids import f58
+    from ..journal.summary import tasks_of
     from .jobview import status
 
     found: dict[str, Any] = {}
@@ -225,7 +227,7 @@ def document(branch: Branch) -> dict[str, Any]:
     found["progress"], found["utilization"] = round(branch.totals.progress, 4), round(branch.utilization, 4)
     found["jobs"] = [
         document(branch.inside[job.id]) if job.id in branch.inside
-        else {"id": f58(job.id), "name": job.name, "status": status(job), "ntasks": job.ntasks, "nnodes": job.nnodes,
+        else {"id": f58(job.id), "name": job.name, "status": status(job), "ntasks": tasks_of(job), "nnodes": job.nnodes,
               "ncores": job.ncores, "runtime": round(job.runtime(branch.now), 3)}
         for job in branch.jobs
     ]  # fmt: skip

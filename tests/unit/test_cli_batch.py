@@ -122,7 +122,7 @@ def test_alloc() -> None:
         (["--wrap"], "there is nothing in it"),
         (["-n0", "SCRIPT"], "0 is less than 1"),
         (["-c", "x", "SCRIPT"], "cores-per-slot"),
-        (["--conf=queue.policy=nosuch", "SCRIPT"], "no queue policy is called"),
+        (["--conf=queue.policy=nosuch", "SCRIPT"], "queue.policy: no queue policy is called"),
         (["--conf=nothing", "SCRIPT"], "no KEY=VALUE, no file"),
         (["--conf=resource.fake=true", "SCRIPT"], "does not go with a child"),
         (["--conf=nonsense.a=1", "SCRIPT"], "nonsense"),

@@ -141,7 +141,8 @@ def test_environment_rules(tmp_path: Any) -> None:
         ("--time-limit", ["-t", "1z"]), ("--time-limit", ["-t", "nan"]), ("--urgency", ["--urgency=32"]),
         ("--setattr", ["--setattr==1"]), ("--setopt", ["-o", "=1"]), ("--requires", ["--requires=a|"]),
         ("--flags", ["--flags=nosuch"]), ("--cc", ["--cc=3-1"]),
-        ("--bcc", ["--cc=1", "--bcc=1"]), ("--env", ["--env=A=$NOSUCHVAR"]), ("--env", ["--env=^/no/file"]),
+        ("--bcc", ["--cc=1", "--bcc=1"]), ("--env", ["--env=A=$NOSUCHVAR"]), ("--env=^", ["--env=^/no/file"]),
+        ("--env-file", ["--env-file=/no/file"]),
         ("--timeout", ["--timeout=x"]),
     ],
 )  # fmt: skip

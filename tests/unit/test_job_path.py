@@ -9,7 +9,7 @@ import pytest
 
 from fluxkv.instances.child import child_number, child_space
 from fluxkv.instances.job_path import JobPath, Step, is_start, parse_path
-from fluxkv.journal.ids import encode, f58
+from fluxkv.journal.ids import encode, f58, parse_id
 from fluxkv.journal.job import Job
 from fluxkv.kvs.errors import Rejected
 from fluxkv.tools.job_paths import PATH, _parted, aimed
@@ -27,6 +27,15 @@ def test_every_form_of_an_id_is_a_step(form: str) -> None:
 def test_what_is_no_path(text: str) -> None:
     with pytest.raises(Rejected):
         parse_path(text)
+
+
+@pytest.mark.parametrize("text", [".", "..", "./x", "a.out", "run.sh"])
+def test_what_nobody_means_as_four_groups_is_told_nothing_of_them(text: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        parse_id(text)
+    assert "dothex" not in str(caught.value)
+    with pytest.raises(Rejected, match="dothex has four groups"):
+        parse_id("1.2.3")
 
 
 def test_paths_are_joined() -> None:

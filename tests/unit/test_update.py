@@ -15,8 +15,11 @@ from fluxkv.journal import decide, decide_update
 from fluxkv.journal.decide_update import Change, parse_change
 from fluxkv.journal.job import INACTIVE, PRIORITY, RUN, SCHED
 from fluxkv.journal.log import Journal
+from fluxkv.journal.summary import tasks_of
 from fluxkv.kvs.errors import Rejected
 from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.tools.jobfields import job_document
+from fluxkv.tools.jobview import View
 
 TWO = {
     "queues": {"a": {"requires": ["a"], "policy": {"limits": {"duration": "1h"}}},
@@ -187,6 +190,19 @@ def test_an_update_in_the_worker_s_way_makes_the_worker_decide_again() -> None:
 
 
 # -- jobs that run --------------------------------------------------------------------------------------------
+
+
+def test_tables_show_the_tasks_of_a_job_that_was_updated_as_of_what_it_has() -> None:
+    """A batch job of two slots, one on each node: one task a node."""
+    rig = Rig()
+    spec = jobspec(cores=2, duration=600.0)
+    spec["resources"][0]["count"] = 2
+    spec["attributes"]["system"]["shell"] = {"options": {"per-resource": {"type": "node"}}}
+    id = rig.submit(spec)
+    assert (rig.job(id).ranks, tasks_of(rig.job(id))) == ([0, 1], 2)
+    assert update(rig, id, "duration=+1m").changed == [id]
+    assert tasks_of(rig.job(id)) == 2
+    assert job_document(rig.job(id), View(rig.state, rig.now))["ntasks"] == 2
 
 
 def test_a_running_job_gets_another_limit_and_its_node_is_told() -> None:
