@@ -107,13 +107,16 @@ def _orders(
 def refresh(planner: Planner, job: Job, now: float) -> Group | None:
     """Have a running job stand in line for what it asks for, and only then; the group that refuses it, if it can not."""
     wanted, found = made_of(job), planner.lines.get(job.id)
+    growth = growth_of(job)
+    if growth is not None and growth.at_once and not planner.state.may_start(job.queue):  # no plan looks at it
+        planner.dequeue(job.id)
+        return withdrawn(job, f"queue {job.queue} is stopped", now)
     if (found[1] if found is not None else b"") == wanted:
         return None
     planner.dequeue(job.id)
     try:
         entry = entry_of(planner.state, job, now)
         if entry is not None and planner.pool.satisfiable(entry.request) is not None:
-            growth = growth_of(job)
             raise Rejected(_never(growth.nodes if growth is not None else 0, entry.request, planner.pool), code="unsatisfiable")
     except Rejected as error:
         return withdrawn(job, str(error), now)

@@ -88,7 +88,8 @@ def _tell(resizing: Resizing, *, wait: bool) -> int:
     size = resizing.known()
     if size.more:
         if resizing.at_once:
-            raise Unavailable(f"job {name}: nobody who plans has answered", code="timeout", hint="fluxkv status")
+            raise Unavailable(f"job {name}: nobody who plans has answered", code="timeout",
+                              hint="fluxkv status; what was asked for stands, and another resize takes it back")  # fmt: skip
         say(f"fluxkv: {name} waits for {several(size.more)} more{f': {size.reason}' if size.reason else ''}")
     if size.leaving:
         say(f"fluxkv: {name} is to give back {_hosts(size, size.leaving)}, within {_left(resizing, size)}")

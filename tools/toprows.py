@@ -141,8 +141,8 @@ def job_row(job: Job, view: View) -> JobRow:
         left = jobview.remaining(job, view)
     uri = job.memo.get("uri") if job.state == RUN else None
     return JobRow(
-        job.id, job.queue, user_name(job.userid), jobview.status_abbrev(job), job.nnodes or len(job.claims), tasks_of(job), job.ncores,
-        job.runtime(view.now), left, job.name, jobview.info(job, view), pending,
+        job.id, job.queue, user_name(job.userid), jobview.status_abbrev(job), job.nnodes or len(job.claims), tasks_of(job),
+        job.ncores, job.runtime(view.now), left, job.name, jobview.info(job, view), pending,
         uri if isinstance(uri, str) else "", job.number,
     )  # fmt: skip
 

@@ -87,6 +87,23 @@ def test_what_cannot_be_had_at_once_is_refused_by_the_plan() -> None:
     site.sound()
 
 
+def test_what_is_to_be_had_at_once_does_not_wait_for_a_queue_that_is_stopped() -> None:
+    """It was neither refused nor forgotten, and nodes came when the queue was started, hours later."""
+    site = Site(3)
+    id = site.running(1)
+    site.say(["queue-stop", "queue/default", site.now, {}])
+    site.ask(id, "+1N")
+    assert growth_of(site.job(id)) is not None  # this waits
+    site.ask(id, "+2N", at_once=True)
+    assert growth_of(site.job(id)) is None
+    (note,) = [event[3]["note"] for commit in site.commits() for event in commit.events if "note" in (event[3] or {})]
+    assert note == "queue default is stopped"
+    site.say(["queue-start", "queue/default", site.now, None])
+    site.turn(seconds=1.0)
+    assert site.job(id).ranks == [0]
+    site.sound()
+
+
 def test_what_it_waits_for_is_taken_back_before_nodes_leave() -> None:
     site = Site(2)
     id = site.running(2)
