@@ -8,7 +8,8 @@ forks, not a helper that it keeps for that: a task is to be its launcher's child
 the processor.
 
 Recovery knows a task by the mark in its environment (HAZARD 8). Between fork and mark there is nothing to find, so the fork asks
-behind it whether its launcher is there yet, and else goes before it has done anything.
+behind it whether its launcher is there yet, and else goes before it has done anything. (One that ends has let go of its lock before
+it is nobody's parent any more.)
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..kvs.failpoints import ARMED, arm, reach
-from . import own_program, pty_host, shown
+from . import own_program, proctree, pty_host, shown
 from .terminals import HOST
 
 # Read by the interpreter, the loader and the libraries before anything of ours runs.
@@ -64,8 +65,11 @@ def fork(
     began = _began
     if began is None or own_program.identity(program) != began.script or not _same(env) or not _fits() or not began.is_current():
         return 0
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # what is stuck there would be written by the fork, too
+        return 0
     launcher = os.getpid()
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = -1
@@ -80,13 +84,14 @@ def fork(
         with suppress(OSError):
             os.setpgid(pid, pid)  # as it does itself: whoever is first
         return pid
+    gc.freeze()  # what is garbage by now may have descriptors whose numbers are others' soon
     words = [*began.words, os.fsdecode(program), *argv[1:]]
     try:
         os.setpgid(0, 0)
         for _, source, number in files:
             os.dup2(source, number)
         _enter(host or words, env)
-        if os.getppid() != launcher:
+        if os.getppid() != launcher or proctree.ends(launcher):
             os._exit(1)
         if host:
             _begin()
@@ -166,7 +171,6 @@ def _become(words: list[str], script: int, env: Mapping[bytes, bytes]) -> None:
     """The rest of what it does. script: which of the words it is to run."""
     import atexit
 
-    gc.freeze()
     _begin()
     os.environ.clear()
     os.environb.update(env)
@@ -182,8 +186,10 @@ def _become(words: list[str], script: int, env: Mapping[bytes, bytes]) -> None:
         before = getattr(sys, name)  # of a launcher that began with the same PYTHONUNBUFFERED, PYTHONIOENCODING, ...
         at_once = before.write_through
         whole = os.fdopen(number, "wb" if number else "rb", 0 if number and at_once else -1, closefd=False)
+        raw: Any = getattr(whole, "raw", whole)
+        raw.name = f"<{name}>"
         by_line = not at_once and (number == 2 or os.isatty(number))
-        stream = io.TextIOWrapper(whole, before.encoding, before.errors, line_buffering=by_line, write_through=at_once)
+        stream = io.TextIOWrapper(whole, before.encoding, before.errors, "\n", by_line, at_once)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     ARMED.clear()

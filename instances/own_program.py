@@ -15,7 +15,7 @@ Identity = tuple[int, int, int, int]  # of a file in one version: device, inode,
 class Began(NamedTuple):
     """How this process began, as `fluxkv`, or one that it is a fork of. script: its file. words: what stood before its path: the
     interpreter, and its option. run: its command lines, in this process;
-    leave: the end of it. code: the files of all modules of ours that it has."""
+    leave: the end of it. code: the files of all modules of ours that it has, of all others' packages, and the interpreter."""
 
     script: Identity
     words: list[str]
@@ -48,10 +48,11 @@ def words() -> list[str]:
 
 
 def began(before: Began | None = None) -> Began | None:
-    """None where this process did not begin by the script of the program, as that names its interpreter. before: what was so of the
-    process that this one is a fork of, when it was forked."""
+    """None where this process did not begin by the script of the program, as that names its interpreter, or had a standard stream
+    closed (what stands in for it is not what an interpreter makes, and closes its number when it goes). before: what was so of
+    the process that this one is a fork of, when it was forked."""
     count = len(sys.orig_argv) - len(sys.argv)
-    if _run is None or count < 1 or sys.orig_argv[count] != sys.argv[0]:
+    if _run is None or count < 1 or sys.orig_argv[count] != sys.argv[0] or None in (sys.__stdin__, sys.__stdout__, sys.__stderr__):
         return None
     try:
         with open(sys.argv[0], "rb") as file:
@@ -61,7 +62,8 @@ def began(before: Began | None = None) -> Began | None:
     script = identity(sys.argv[0])
     if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != sys.orig_argv[:count]:
         return None
-    code = [getattr(one, "__file__", None) or "" for name, one in list(sys.modules.items()) if name.startswith("fluxkv")]
+    modules = [one for name, one in list(sys.modules.items()) if name.startswith("fluxkv") or "." not in name]
+    code = [sys.executable, *(getattr(one, "__file__", None) or "" for one in modules)]
     known = before.code if before else {}
     return Began(script, sys.orig_argv[:count], *_run, {path: known.get(path) or identity(path) for path in code if path})
 

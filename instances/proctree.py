@@ -14,6 +14,7 @@ from typing import NamedTuple
 ATTEMPT_VARIABLE = "FLUXKV_ATTEMPT"
 _MARK = ATTEMPT_VARIABLE.encode() + b"="
 CLOCK_STEP_S = 0.02  # how far a start time in /proc may be off, in steps of 10 ms as it is
+_PF_EXITING = 4  # of a process's flags, see Linux's include/linux/sched.h
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,6 +68,12 @@ def alive(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
     found = stat(pid)
     return found is not None and not found.dead
+
+
+def ends(pid: int) -> bool:
+    """Whether a process has begun to end, or has ended: what it had open is closed only after that."""
+    data = _read(f"/proc/{pid}/stat")
+    return not data or bool(int(data[data.rindex(b")") + 2 :].split()[6]) & _PF_EXITING)
 
 
 def all_pids() -> list[int]:

@@ -29,8 +29,8 @@ PATIENCE_S = 20.0
 PROGRAM = """
 import atexit, json, os, random, resource, signal, sys, tempfile, time
 if sys.argv[1] == "launcher":
-    import fluxkv_part
-from fluxkv.instances import forked_tasks, launcher, own_program, shown
+    import fluxkv_part, other_package
+from fluxkv.instances import forked_tasks, launcher, own_program, proctree, shown
 from fluxkv.kvs import failpoints
 
 def run(words):
@@ -64,6 +64,7 @@ def said():
         "limits": [resource.getrlimit(n) for n in range(16)], "nice": os.nice(0), "zone": time.tzname,
         "exe": os.readlink("/proc/self/exe"), "armed": list(failpoints.ARMED), "main": sys.stdout is sys.__stdout__,
         "buffers": [(s.line_buffering, s.write_through, s.encoding, s.errors) for s in (sys.stdin, sys.stdout, sys.stderr)],
+        "names": [s.name for s in (sys.stdin, sys.stdout, sys.stderr)], "in": sys.stdin.isatty() or sys.stdin.read(),
         "forked": hasattr(own_program, "launched"), "ran": random.random(),
         "temp": tempfile.gettempdir(), "oom": open("/proc/self/oom_score_adj").read(), "executable": sys.executable,
     }
@@ -75,8 +76,15 @@ if sys.argv[1] == "launcher":
     held = open(sys.argv[0])
     if sys.argv[3] == "unknown":
         shown.show = lambda *_: False
+    if sys.argv[3] == "closed":
+        sys.__stdin__, sys.stdin = None, open(0)  # as the command line does that began without
     forked_tasks.get_ready()
     os.write(1, b"x")
+    if sys.argv[3] == "stuck":
+        sys.stdout = open("/dev/full", "w")
+        sys.stdout.write("what nobody takes")
+    if sys.argv[3] == "ends":
+        proctree.ends = lambda pid: pid == os.getppid()
     if sys.argv[3] == "grown":
         grown = bytearray(b"x") * (64 << 20)
     deeper = lambda left: deeper(left - 1) if left else launcher.main(["--spool", sys.argv[2]])
@@ -94,7 +102,9 @@ class Rig:
         self.program = folder / "fluxkv"
         self.program.write_text(f"#!{sys.executable}\n{PROGRAM}")
         self.program.chmod(0o700)
-        (folder / "fluxkv_part.py").write_text("")  # a part of the program's code
+        for name in ("fluxkv_part", "other_package"):  # parts of the program's code
+            (folder / f"{name}.py").write_text("")
+        (folder / "in").write_bytes(b"one\r\ntwo\r")
         self.log = folder / "log"
         self.events: list[list[Any]] = []
         self.process: subprocess.Popen[bytes] | None = None
@@ -192,7 +202,10 @@ def said(rig: Rig, key: str, **more: Any) -> dict[str, Any]:
 OTHERS = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "latin-1:replace", "LC_ALL": "C"}
 
 
-@pytest.mark.parametrize(("more", "spec"), [({}, {}), (OTHERS, {}), ({}, {"pty": [0]})], ids=["", "others", "terminal"])
+@pytest.mark.parametrize(
+    ("more", "spec"), [({}, {}), (OTHERS, {}), ({}, {"pty": [0]}), ({}, {"stdin": "in"})],
+    ids=["", "others", "terminal", "input"],
+)
 def test_a_fork_is_what_a_program_would_be(rig: Rig, more: dict[str, str], spec: dict[str, Any]) -> None:
     """On a terminal, its host, too."""
     rig.up(more=more)
@@ -206,7 +219,7 @@ def test_a_fork_is_what_a_program_would_be(rig: Rig, more: dict[str, str], spec:
     assert (fork["zone"], fork["temp"]) == (["CET", "CET"], "/var/tmp")
 
 
-@pytest.mark.parametrize("what", ["early", "other", "limits", "code", "grown", "deep", "unknown"])
+@pytest.mark.parametrize("what", ["early", "other", "limits", "code", "package", "grown", "deep", "stuck", "closed", "unknown"])
 def test_what_would_be_another_is_a_program(rig: Rig, what: str) -> None:
     rig.up(what)
     more: dict[str, Any] = {}
@@ -216,9 +229,9 @@ def test_what_would_be_another_is_a_program(rig: Rig, what: str) -> None:
         more["rlimits"] = {"core": 0, "nofile": 100}
     elif what == "other":
         rig.program.write_text(rig.program.read_text() + "\n")
-    elif what == "code":
+    elif what in ("code", "package"):
         assert said(rig, "before")["forked"]
-        (rig.folder / "fluxkv_part.py").write_text("another")
+        (rig.folder / ("fluxkv_part.py" if what == "code" else "other_package.py")).write_text("another")
     found = said(rig, "a", **more)
     assert not found["forked"]  # unknown: the fork found that it cannot be seen as what it is, and began as a program
     if what == "limits":
@@ -261,6 +274,19 @@ def test_a_launcher_that_dies_before_its_fork_bears_its_mark_leaves_nothing(rig:
     assert (over[2], over[6]) == (signal.SIGKILL, "lost")
     wait_gone(pid)
     assert not (rig.folder / "a.pid").exists()
+
+
+def test_a_fork_whose_launcher_has_begun_to_end_does_nothing(rig: Rig) -> None:
+    """HAZARD 8: its lock may be its successor's before it is gone."""
+    rig.up("ends")
+    rig.start("a", "stay", "a.pid")
+    assert rig.event("over", "a")[2] == 1 << 8
+    assert not (rig.folder / "a.pid").exists()
+    assert not proctree.ends(os.getpid())
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert proctree.ends(ended.pid)
+    assert proctree.ends(ended.pid)
 
 
 def test_a_launcher_that_dies_before_it_notes_its_fork_finds_it_by_its_mark(rig: Rig) -> None:
