@@ -317,7 +317,9 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     gone_down = False
     try:
         with closing(open_store(with_namespace(target_of(settings), namespace), patience_s=1.0)) as there:
-            gone_down = whereabouts.read_door(there) is not None  # to somebody who goes on with it
+            door = whereabouts.read_door(there)
+            # To somebody who goes on with it; his own door is back where the server has lost the step that took it away.
+            gone_down = door is not None and os.path.realpath(door.folder) != os.path.realpath(state_dir.path)
             there.meta()
     except FluxkvError as error:
         if error.code != "no-instance" or gone_down:

@@ -43,7 +43,7 @@ RARE_OWN: dict[str, float] = {
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (
     525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246, DEEP + 1060, RESIZED + 60, RESIZED + 74, RESIZED + 114,
-    RESIZED + 183, RESIZED + 1006, RESUMED + 77,
+    RESIZED + 183, RESIZED + 1006, RESUMED + 77, OWN, OWN + 13,
 )  # fmt: skip
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
@@ -58,9 +58,7 @@ RESUMED_SEEDS = tuple(range(RESUMED, RESUMED + max(4, SEEDS // 125), 4))
 # And of those whose instances have servers of their own.
 OWN_SEEDS = tuple(range(OWN + 4, OWN + 4 + max(8, SEEDS // 40), 4))
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
-KNOWN: dict[int, str] = {
-    OWN: "came up into a server that lost it again, and is not brought once more in four minutes", OWN + 13: "the same",
-}  # fmt: skip
+KNOWN: dict[int, str] = {}
 
 
 def firsts(share: int) -> list[int]:

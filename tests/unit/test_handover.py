@@ -300,6 +300,24 @@ def test_files_stay_until_the_journal_is_seen_above(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "appendonlydir").exists()
 
 
+def test_files_are_handed_up_once_more_where_a_fail_over_took_the_last_step_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = MemoryServer()
+    share("handover-again", server)
+    folder, given = StateDir(str(tmp_path)), settings("memory:handover-again#/ƒA")
+    (tmp_path / "appendonlydir").mkdir()
+    MemoryStore(server, PATH).create(durability="local", origin_ms=1, created=1.0)
+    above = MemoryStore(server, "/ƒA/ƒB")
+    monkeypatch.setattr(handover, "KEPT_S", -1.0)
+    for door, stays in ((str(tmp_path), False), ("/nowhere/of-a-later-life", True)):
+        handover.mark(folder, "memory:handover-again")
+        whereabouts.leave_door(above, whereabouts.Door("unix:/nowhere/kv.sock", "", door, "far", "another boot"))
+        assert not handover.remove_files(folder, given)
+        assert handover.is_marked(folder) == stays
+    assert (tmp_path / "appendonlydir").exists()
+
+
 def test_up_from_a_child_leads_to_another_server() -> None:
     root, own = MemoryServer(), MemoryServer()
     share("up-root", root)
