@@ -62,8 +62,8 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             _mark(store, meta, settings)
             return store, False
     except Unavailable as error:
-        if error.code != "no-instance":
-            raise
+        if error.code != "no-instance" or (settings.get("resume") and not settings.get("uid")):
+            raise  # (what was to be gone on with is gone: an empty one in its place would be taken for it)
         if settings.get("uid") and state_dir is not None and settings.get("on_fork") != witness.ADOPT:
             raise witness.all_lost(state_dir, store.namespace) from None
         if settings.get("uid") and state_dir is not None:

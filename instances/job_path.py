@@ -82,9 +82,30 @@ def instance_at(uri: str, path: JobPath, open: Callable[[str], Store] | None = N
         store = (open or open_store)(found)
         try:
             found = child_at(store, found, step, alive=alive and at == len(path.steps))
+        except Unavailable as error:
+            before = _before(store, found, step) if error.code == "not-started" and not alive else ""
+            if not before:
+                raise
+            found = before
         finally:
             store.close()
     return found
+
+
+def _before(store: Store, uri: str, step: Step) -> str:
+    """Of a job that has just begun, and is to go on with the instance of another one: the URI of that, as it was left; "" for any
+    other. Who looks sees what there was until it has been taken up."""
+    from ..journal.log import Journal
+    from ..journal.resizing import start_option
+    from .resume import space_of
+
+    journal = Journal(store)
+    job = journal.find_job(journal.look(), step.job)
+    word = start_option(command_of(job, journal), "--resume") if job.holds and step.number in (0, job.number) else ""
+    try:
+        return (uri_of(store, uri, space_of(store, uri, parse_step(word)), over=True) or "") if word else ""
+    except (Rejected, Unavailable):
+        return ""
 
 
 def child_at(store: Store, uri: str, step: Step, *, alive: bool = False) -> str:

@@ -64,12 +64,12 @@ def space_of(parent: Store, uri: str, step: Step) -> str:
 def _before(parent: Store, step: Step) -> Step | None:
     """The job that a job was to go on with, by its command; None for any other."""
     from ..journal.log import Journal
-    from .job_path import command_of, is_start, parse_step
+    from ..journal.resizing import start_option
+    from .job_path import command_of, parse_step
 
     journal = Journal(parent)
     job = journal.find_job(journal.look(), step.job)
-    command = command_of(job, journal) if job.state == INACTIVE else []
-    word = next((word.partition("=")[2] for word in command if word.startswith("--resume=")), "") if is_start(command) else ""
+    word = start_option(command_of(job, journal), "--resume") if job.state == INACTIVE else ""
     return parse_step(word) if word else None
 
 

@@ -172,6 +172,25 @@ def is_start(command: Sequence[str]) -> bool:
     return len(command) > 1 and command[0].rpartition("/")[2] == "fluxkv" and command[1] == "start"
 
 
+START_FLAGS = frozenset(("--fake", "--detach", "--unsafe-server", "--stay", "--drain"))  # options that need no value
+
+
+def start_option(command: Sequence[str], name: str) -> str:
+    """The value that an option of `fluxkv start` has in a command, "" if it is not there, or the command is another. What stands
+    behind the program is the program's."""
+    found, words = "", iter(command[2:] if is_start(command) else ())
+    for word in words:
+        if not word.startswith("-") or word == "--":
+            break
+        option, joined, value = word.partition("=")
+        short = not word.startswith("--")
+        if option not in START_FLAGS and not joined and not (short and len(word) > 2):
+            value = next(words, "")
+        if option == name:
+            found = value
+    return found
+
+
 def critical(job: Job) -> int:
     """A mask of the nodes of the job (by index) whose loss ends it, -1 for all. The first one always does."""
     system = ((job.jobspec or {}).get("attributes") or {}).get("system") or {}

@@ -165,7 +165,7 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
       fluxkv batch -n4 --kvs=own sims.sh            on a server of its own, which bears its load
       fluxkv batch --dry-run -n4 sims.sh            the jobspec: what Flux would have made of it
       fluxkv batch --resume ƒ3kQ                    the rest of what a batch job that was killed, or ran out of time, had to do
-      fluxkv batch --resume ƒ3kQ --kvs=own          the same on a server of its own, wherever it lived before
+      fluxkv batch --resume ƒ3kQ --kvs=own          the same on a server of its own (default: as before), wherever it lived
     """
     if values["output"] is None:
         values["output"] = OUTPUT

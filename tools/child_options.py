@@ -33,7 +33,8 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--conf",), {"multiple": True, "metavar": "KEY=VALUE|FILE|NAME",
                    "help": "Config of the new instance: one key, a TOML or JSON file or its text, or a file by its NAME."}),
     (("--kvs",), {"type": click.Choice(["parent", "own"]),
-                  "help": "Where the new instance lives: on this one's server (the default), or on one of its own."}),
+                  "help": "Where the new instance lives: on this one's server (the default), or on one of its own. "
+                          "With --resume as before, if not given."}),
     (("--broker-opts",), {"multiple": True, "metavar": "OPTS", "help": "Options for its fluxkv start, such as --policy=easy."}),
     (("--resume",), {"metavar": "ID", "help": "Go on with the instance that this job, which has ended, was: the rest runs."}),
     (("--dump",), {"metavar": "[FILE]", "help": f"Write its journal to a file when it ends ({DUMP})."}),
@@ -85,8 +86,13 @@ def child_jobspec(
         text = json.dumps(document, ensure_ascii=False, sort_keys=True)
         files[CONF] = content(text.encode(), 0o600, values["blobs"])
         broker = [f"--config={{{{tmpdir}}}}/{CONF}", *broker]
-    if values["kvs"]:
-        broker.append(f"--kvs={values['kvs']}")
+    kvs = values["kvs"]
+    if values["resume"] and not kvs:
+        from .resume_options import kvs_before
+
+        kvs = kvs_before(values["before"])
+    if kvs:
+        broker.append(f"--kvs={kvs}")
     if values["dump"] is not None:
         broker.append(f"--dump={values['dump'] or DUMP}")
     if values["resume"]:

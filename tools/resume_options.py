@@ -70,6 +70,16 @@ def _refuse_second(journal: Journal, state: State, job: Job) -> None:
         )  # fmt: skip
 
 
+def kvs_before(jobspec: Mapping[str, Any]) -> str:
+    """Where the instance of a job was to live, by its command: who had it off its parent's server wants that for the rest, too."""
+    from ..journal.resizing import start_option
+
+    try:
+        return start_option([str(word) for word in jobspec["tasks"][0]["command"]], "--kvs")
+    except (KeyError, IndexError, TypeError):  # it is not known any more
+        return ""
+
+
 def as_before(jobspec: dict[str, Any], values: Mapping[str, Any]) -> None:
     """Give a jobspec what the one before had and nobody typed."""
     before = values["before"]

@@ -314,7 +314,7 @@ def test_a_journal_that_goes_down_and_breaks_off_anywhere_is_gone_on_with(tmp_pa
             ids.append(batch(site, "--kvs=own", "--resume", f58(ids[-1])))
             assert site.results(ids[-1:]) != [0]
         assert not list(armed.iterdir()), "each place was reached"
-        ids.append(batch(site, "--kvs=own", "--resume", f58(ids[-1])))
+        ids.append(batch(site, "--resume", f58(ids[-1])))  # on a server of its own as before
         assert site.results(ids[-1:]) == [0], site.logs()
         assert sorted((tmp_path / "diary").read_text().split("\n")) == ["", "a-long 1", "a-long 2", "a-short"]
         handed_up(site, ids[-1], ids[0])

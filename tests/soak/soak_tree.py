@@ -111,12 +111,13 @@ class Round:
     def go_on(self) -> None:
         """Another job does, perhaps killed itself: its jobs end."""
         words = ["batch", "--resume", self.path, "-n3", "--output=none", "--wrap", "fluxkv queue idle --timeout 120"]
+        lives = [[], ["--kvs=own"], ["--kvs=parent"]]  # [] is as before
         while self.drawn.random() < 0.4:
-            broken = parse_id(self.ok(*words).strip())
+            broken = parse_id(self.ok(*words[:1], *self.drawn.choice(lives), *words[1:]).strip())
             time.sleep(self.drawn.uniform(0, 2.5))
             self.back()
             self.over(broken)
-        last = parse_id(self.ok(*words).strip())
+        last = parse_id(self.ok(*words[:1], *self.drawn.choice(lives), *words[1:]).strip())
         self.over(last)
         assert self.one.client.job(last).status == 0, self.one.run("jobs", "-aR").stdout
 

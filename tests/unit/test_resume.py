@@ -10,9 +10,10 @@ import pytest
 from mini_sim import Sim
 from worker_rig import T0, Rig, jobspec
 
-from fluxkv.instances import resume
+from fluxkv.instances import boot, resume
 from fluxkv.instances.child import child_namespace
 from fluxkv.instances.ending import ending, stopping
+from fluxkv.instances.job_path import JobPath, Step, instance_at
 from fluxkv.instances.left_spool import reports
 from fluxkv.instances.nested import Owner, owner_of
 from fluxkv.instances.resume import refuse_alive
@@ -24,6 +25,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, PENDING, PRIORITY, RUN, SCHED, Job, Result
 from fluxkv.journal.log import Journal
+from fluxkv.journal.resizing import START_FLAGS, start_option
 from fluxkv.journal.resuming import CAUSE, take_up
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
@@ -31,6 +33,7 @@ from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended
+from fluxkv.tools.resume_options import kvs_before
 
 BY = {"job": 77, "number": 1, "entry": "5-6"}
 PARENT = {"uid": "u", "owner": 1, "namespace": "/ƒA", "schema": 1, "parent": "unix:/tmp/kv.sock"}
@@ -285,6 +288,33 @@ def code_of(work: Any) -> str:
     return str(caught.value.code)
 
 
+def test_a_path_leads_to_what_was_there_until_it_has_been_taken_up() -> None:
+    around = Around()
+    name = around.inside.namespace
+    around.do(Decision([["memo", around.first, T0, {"uri": f"memory:around#{name}"}]]))
+    around.ends(around.first)
+    wait, spec = jobspec(), jobspec()
+    spec["tasks"][0]["command"] = ["fluxkv", "start", f"--resume={f58(around.first)}", "program"]
+    wait["tasks"][0]["command"] = ["fluxkv", "start", "program", f"--resume={f58(around.first)}"]
+    for one, found in ((spec, f"memory:around#{name}"), (wait, "")):
+        id = around.submit(one)
+        assert around.job(id).holds
+        path = JobPath((Step(id),), False)
+        if found:
+            assert instance_at("memory:around#/", path) == found
+            assert code_of(lambda path=path: instance_at("memory:around#/", path, alive=True)) == "not-started"
+        else:
+            assert code_of(lambda path=path: instance_at("memory:around#/", path)) == "not-started"
+        around.ends(id)
+
+
+def test_nothing_takes_the_place_of_what_was_to_be_gone_on_with() -> None:
+    around = Around()
+    given = {**around.another(), "uri": "memory:around#/ƒX", "parent": "memory:around#/", "lead": True}
+    assert code_of(lambda: boot.ensure_instance(given)) == "no-instance"
+    assert "/ƒX" not in around.server.tables.instances
+
+
 def test_one_after_the_other_has_a_journal() -> None:
     around = Around()
     second, third = around.another(), around.another()
@@ -390,3 +420,17 @@ def test_what_was_taken_in_when_there_was_more_waits() -> None:
     late, fits = rig.submit(jobspec(nodes=2)), rig.submit()
     assert (rig.job(late).state, rig.job(late).exception[0]) == (INACTIVE, "alloc")
     assert rig.job(fits).holds
+
+
+def test_an_option_of_start_is_not_one_of_its_program() -> None:
+    from fluxkv.tools.start_cmd import start
+
+    assert {name for one in start.params if getattr(one, "is_flag", False) for name in one.opts} == START_FLAGS
+    begin = ["/usr/bin/fluxkv", "start"]
+    assert start_option([*begin, "--kvs=own", "--resume=ƒA", "run", "--resume=step.7"], "--resume") == "ƒA"
+    assert start_option([*begin, "--policy", "easy", "-s", "1", "-s2", "--drain", "--kvs", "own"], "--kvs") == "own"
+    theirs = ["program", "--kvs=own"]
+    for command in ([*begin, *theirs], [*begin, "--drain", *theirs], ["fluxkv", "run", "--kvs=own"], []):
+        assert start_option(command, "--kvs") == ""
+    assert kvs_before({"tasks": [{"command": [*begin, "--kvs=own"]}]}) == "own"
+    assert kvs_before({}) == ""
