@@ -9,14 +9,16 @@ A later attempt of the ensemble is another instance: it first takes over what is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import FILE, Count, Indices, Part, Request, gaps
+from ..journal.ids import f58
 from ..kvs.errors import Rejected, Unavailable
 from .child import child_namespace
 from .ensemble_job import request_file
-from .ensemble_record import Info, Record, mark
+from .ensemble_record import RESULTS, Info, Record, keys_in, mark
 from .ensemble_salvage import salvage
 from .submission import build_jobspec
 from .whereabouts import parent_of, store_of
@@ -35,11 +37,10 @@ def lead(here: Instance, outer: int, attempt: int, request: Request, env: Mappin
     total = len(Indices(request.ranges))
     record = Record(here.kvs)
     info = record.info()
-    if info.round:
-        _run(here, request, env, info)  # we were started again: its children are there, or are submitted now
-    elif attempt > 1:
-        take_over(here, record, outer, attempt, request)
-    done = record.finished(total)
+    if info.round:  # we were started again: its children are there, or are submitted now
+        done = _run(here, record, attempt, request, env, info)
+    else:
+        done = take_over(here, record, outer, attempt, request) if attempt > 1 else bytearray(total)
     left, before = gaps(done), -1
     while left and info.round < ROUNDS:
         ended = done.count(1)
@@ -49,8 +50,7 @@ def lead(here: Instance, outer: int, attempt: int, request: Request, env: Mappin
         children = _children(here, request, total - ended)
         info = Info(total, children, info.round + 1)
         record.begin(info, Indices(left))
-        _run(here, request, env, info)
-        done = record.finished(total)
+        done = _run(here, record, attempt, request, env, info)
         left = gaps(done)
     worst = record.total().worst
     return worst or (1 if left else 0)
@@ -62,8 +62,11 @@ def _children(here: Instance, request: Request, left: int) -> int:
     return max(1, min(left, max(1, nodes) * request.per_node))
 
 
-def _run(here: Instance, request: Request, env: Mapping[str, str], info: Info) -> None:
-    """Submit the children of a round and wait for their ends."""
+def _run(
+    here: Instance, record: Record, attempt: int, request: Request, env: Mapping[str, str], info: Info
+) -> bytearray:
+    """Submit the children of a round, wait for their ends, and take in what those that failed for good had not told. A byte for
+    each position: 1 where the member has ended."""
     jobspec, blobs = child_of(here, request)
     for name, data in blobs.items():
         here.store.put_blobs({name: data})
@@ -71,6 +74,39 @@ def _run(here: Instance, request: Request, env: Mapping[str, str], info: Info) -
     ids = here.submitter.submit([(jobspec, env)] * info.children, 16, 0, keys)
     for _ in here.batches(ids):
         pass
+    indices = Indices(request.ranges)
+    late = _Late(record, len(indices))
+    if not all(late.done):
+        jobs = here.state().jobs
+        for child, number in ((id, one) for id in ids if id in jobs for one in range(1, jobs[id].number + 1)):
+            try:
+                for part in salvage(here.store, child, (number,), indices, late.done, attempt):
+                    late.keep(part)
+            except Unavailable as error:
+                if error.code != "server-away":
+                    raise
+                sys.stderr.write(f"fluxkv: what has ended in {f58(child)}.{number} and was not told runs again: {error}\n")
+    return late.done
+
+
+class _Late:
+    """Takes results into the record that no child of ours told. done: which members have ended. Begun again it goes on."""
+
+    def __init__(self, record: Record, total: int) -> None:
+        self.done = record.finished(total)
+        view = record.kvs.view()
+        self._record, self._count = record, record.counts(view).get(0, Count())
+        self._number = len(keys_in(view, RESULTS))  # none of them ever goes, and nobody else writes now
+
+    def keep(self, part: Part) -> None:
+        """What is new in it."""
+        rows = [row for row in part if row.position < len(self.done) and not self.done[row.position]]
+        if not rows:
+            return
+        mark(self.done, (row.position for row in rows))
+        self._count = self._count.plus(rows)
+        self._record.report(Part(part.path, rows), 0, self._number, self._count)
+        self._number += 1
 
 
 def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -97,27 +133,15 @@ def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str
     return jobspec, blobs
 
 
-def take_over(here: Instance, record: Record, outer: int, attempt: int, request: Request) -> None:
+def take_over(here: Instance, record: Record, outer: int, attempt: int, request: Request) -> bytearray:
     """Put what is known of the ensemble's earlier attempts into this one's record: what they told, and what their children had come
-    to and had not told."""
+    to and had not told. A byte for each position: 1 where the member has ended."""
     from ..kvs.redis_store import open_store
     from .client import Instance as Client
 
     indices = Indices(request.ranges)
-    done = bytearray(len(indices))
-    count, number = Count(), 0
+    late = _Late(record, len(indices))
     above = open_store(parent_of(here.uri))
-
-    def keep(part: Part) -> None:
-        nonlocal count, number
-        rows = [row for row in part if row.position < len(done) and not done[row.position]]
-        if not rows:
-            return
-        mark(done, (row.position for row in rows))
-        count = count.plus(rows)
-        record.report(Part(part.path, rows), 0, number, count)
-        number += 1
-
     for earlier in range(attempt - 1, 0, -1):
         store = store_of(above, child_namespace(above.namespace, outer, earlier), over=True)
         if store is None:
@@ -125,13 +149,14 @@ def take_over(here: Instance, record: Record, outer: int, attempt: int, request:
         try:
             there = Client(store)
             for _, part in Record(there.kvs).parts():
-                keep(part)
+                late.keep(part)
             for job in there.state().jobs.values():
-                for part in salvage(store, job.id, range(1, job.number + 1), indices, done, earlier):
-                    keep(part)
+                for part in salvage(store, job.id, range(1, job.number + 1), indices, late.done, earlier):
+                    late.keep(part)
         except (Rejected, Unavailable) as error:
             if error.code not in ("no-instance", "gone"):
                 raise  # it died before it was an instance
         finally:
             store.close()
     above.close()
+    return late.done
