@@ -27,13 +27,14 @@ from ..schedulers.request import Request
 from ..schedulers.resources import Pool
 from .ahead import granted_on, room_ahead
 from .bench import Bench
+from .checked import Checked
 from .commits import premises
 from .growing import grown, withdrawn
 from .layout import needs_claims
 from .line import ANY, Lines
 from .orders import launch_orders, shape_of
 from .placement import copy_held, copy_node
-from .plan_inputs import check_jobspec, compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
+from .plan_inputs import compiled, entry_of, feeds_of, holders_of, usable_pool, user_of_line
 from .queue_policies import QueuePolicies
 from .script_orders import script_orders
 from .turns import Feed
@@ -62,7 +63,7 @@ class Planner:
         self.runtime: dict[str, float] = {}  # shape -> typical run time of its jobs, seconds
         self.seats: dict[tuple[int, str], int] = {}  # (rank, shape) -> jobs holding claims there
         self.shapes: dict[bytes, str] = {}
-        self.checked: set[bytes] = set()  # hashes of jobspecs found good
+        self.checked = Checked()
         self.seat_by_job: dict[int, tuple[str, list[int]]] = {}  # job -> (shape, ranks where its seat counts)
         self.first_waits: dict[int, float] = {}  # job -> when a plan first had to leave it
         self.said: dict[int, tuple[str, str, float, float]] = {}  # job -> (code, blocking, its time or 0) last journalled, when
@@ -146,12 +147,7 @@ class Planner:
 
     def check(self, job: Job) -> None:
         """Refuse what no submit command would have let through: anybody may append to the journal."""
-        if job.spec_hash in self.checked:
-            return
-        check_jobspec(job)
-        if len(self.checked) >= SHAPES:
-            self.checked.clear()
-        self.checked.add(job.spec_hash)
+        self.checked.check(job)
 
     def shape(self, request: Request) -> str:
         """The request's short name."""
