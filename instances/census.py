@@ -27,7 +27,8 @@ _SAID = Sieve(("memo",), bool)
 
 class Branch(NamedTuple):
     """One instance. job: of the one above, that it is; None where the census began. jobs: those shown; inside: those of them that
-    are instances, by id; more: whether there are more jobs than shown. over: it has ended.
+    are instances, by id; more: whether there are more jobs than shown. over: it has ended. uncounted: how many instances in it
+    that are not shown count as one job each, in its totals and in those of all above it.
 
     own: its own totals. totals: jobs of it and of all below it, instances among them not counted as jobs of their own; cores and
     GPUs are busy where a job that is no instance has them.
@@ -43,6 +44,7 @@ class Branch(NamedTuple):
     inside: dict[int, Branch]
     more: bool
     over: bool
+    uncounted: int = 0
 
     @property
     def utilization(self) -> float:
@@ -88,7 +90,8 @@ class Census:
         inside = {one.id: branch for one in first if (branch := self._branch(journal, one, now, depth, over, seen=True))}
         others = [branch for one in unseen[:room] if (branch := self._branch(journal, one, now, depth, over, seen=False))]
         totals = summed(own, [*inside.values(), *others], over=over)
-        return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over)
+        left = len(unseen) - len(unseen[:room])
+        return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over, left)
 
     def _branch(self, journal: Journal, one: Job, now: float, depth: int, over: bool, *, seen: bool) -> Branch | None:
         """The instance that a job is; None where there is none, or it is another job's by now."""

@@ -73,7 +73,7 @@ def tree(path: str | None, **options: Any) -> None:
         draw(root, options)
     if census.left_out:
         render.say(f"fluxkv: {census.left_out} more instances were not looked into; fluxkv tree PATH shows one of them")
-    if census.uncounted:
+    if census.uncounted and options["totals"]:  # a label says it itself
         text = "more instances that ended count as one job each; fluxkv tree PATH counts what is in one"
         render.say(f"fluxkv: {census.uncounted:,} {text}")
 
@@ -185,6 +185,7 @@ def label(branch: Branch, options: dict[str, Any]) -> str:
     told += [f"{totals.failed} failed"] if totals.failed else []
     told += [f"{totals.lost} lost"] if totals.lost else []
     told += [f"{totals.busy_cores}/{branch.own.cores} cores"] if not branch.over else []
+    told += [f"{branch.uncounted:,} ended instance{'s' * (branch.uncounted > 1)} as one job each"] if branch.uncounted else []
     return f"{name} ({', '.join(told)})"
 
 
@@ -233,4 +234,6 @@ def document(branch: Branch) -> dict[str, Any]:
     ]  # fmt: skip
     if branch.more:
         found["more"] = True
+    if branch.uncounted:
+        found["uncounted"] = branch.uncounted
     return found

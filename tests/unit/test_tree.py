@@ -123,6 +123,24 @@ def test_nothing_is_opened_that_is_not_shown(monkeypatch: Any) -> None:
     assert done.exit_code == 1
 
 
+def test_instances_that_count_as_one_job_stand_where_they_are_and_are_no_warning(monkeypatch: Any, capsys: Any) -> None:
+    root = branch(None, Totals(successful=7, cores=2), [], uncounted=5)
+    assert tree_cmd.label(root, PLAIN) == ". (7/7 done, 0/2 cores, 5 ended instances as one job each)"
+    assert tree_cmd.document(root)["uncounted"] == 5
+    assert "uncounted" not in tree_cmd.document(root._replace(uncounted=0))
+    rig = Rig()
+    share("tree-of-many", rig.server)
+    rig.submit(jobspec(cores=1))
+    monkeypatch.setattr(tree_cmd, "MOST_UNSEEN", 0)
+    monkeypatch.setattr("fluxkv.instances.census.is_instance", lambda *_: True)
+    monkeypatch.setattr(Census, "_unseen", lambda self, *_: [job(1, "a", INACTIVE, 0)])
+    monkeypatch.setattr(Census, "_branch", lambda self, *_, **__: None)
+    said = [CliRunner().invoke(cli, ["tree", *more, "--uri", "memory:tree-of-many"]) for more in ([], ["-l"])]
+    assert [one.exit_code for one in said] == [0, 0]
+    assert ["1 ended instance as one job each" in one.stdout for one in said] == [True, False]
+    assert ["count as one job each" in one.stderr for one in said] == [False, True]
+
+
 def test_an_instance_that_cannot_be_read_hides_no_other(monkeypatch: Any) -> None:
     rig = Rig()
     for _ in range(2):
