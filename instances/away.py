@@ -39,6 +39,12 @@ def note_place(store: Store, url: str) -> None:
         store.push(Keys(store.namespace).away, [url.encode()])
 
 
+def tip_of(store: Store, meta: Meta) -> str:
+    """The id of the last entry of the journal in this store."""
+    last = store.entries([meta.version])
+    return last[0].id if last else meta.trimmed
+
+
 def find(store: Store, namespace: str) -> str | None:
     """The server URL by which an ended instance is read that is not on the server; None if there is no such file.
 
@@ -124,12 +130,15 @@ def bring_back(store: Store, namespace: str) -> bool:
     from .whereabouts import beside, read_door
 
     with closing(beside(store, namespace)) as there:
-        try:
-            there.meta()
-            return False
-        except Unavailable as error:
-            if error.code != "no-instance":
-                raise
+        for _ in range(2):
+            try:
+                meta = there.meta()
+            except Unavailable as error:
+                if error.code != "no-instance":
+                    raise
+                break
+            if not meta.leaving or there.leave(meta.uid, tip_of(there, meta), "back"):  # else it went in this moment
+                return False
         if read_door(there) is not None:
             return False  # somebody has gone on with it since, on a server of his own
     url = find(store, namespace)

@@ -9,19 +9,19 @@ Each step may be done twice, and by two; a reader finds it at any moment. `away`
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..kvs import bundle
 from ..kvs.bundle import Space
 from ..kvs.epochs import belongs
-from ..kvs.errors import Corrupt, FluxkvError, Unavailable
+from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
-from ..kvs.port import Depot, Meta, Store
+from ..kvs.port import Depot, Message, Meta, Store
 from ..kvs.port_arrival import Inside
 from ..kvs.uri import public, with_namespace
 from . import away
@@ -34,6 +34,8 @@ LEASE_MS = 60_000  # renewed before each child
 GRACE_S = 30.0  # between the mark and the end: as long as somebody may read who has not seen it
 PRESSED_S = 60.0  # how old what goes is at least where the server is past its memory line
 READ = 500
+LARGEST = 100_000_000  # bytes in a file, not compressed: the archiver holds three times that, and who reads it once
+NAME = re.compile(r"ƒ[0-9A-Za-z]+(\.[0-9]+)?")  # of a child; files are named so
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Departing:
         self._owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
         self._inside: dict[str, Inside] = {}
         self._below: dict[str, list[str]] = {}
+        self._size = 0
 
     def run(self) -> Done:
         """One round. Raises `Unavailable` (busy) while another process does this, and what the store does; what is wrong with one
@@ -73,6 +76,7 @@ class Departing:
         self._hold()
         try:
             self._inside = self.store.inside()
+            self._sweep()
             for namespace in self._tops():
                 self._hold()
                 try:
@@ -104,6 +108,16 @@ class Departing:
                 hint="wait for it, then try again",
             )  # fmt: skip
 
+    def _sweep(self) -> None:
+        """What is left of one that was gone, all but its jobs' streams, when whoever dropped it died."""
+        for name, (meta, there) in [*self._inside.items()]:
+            keys = Keys(name)
+            if meta is None and all(keys.job_of_stream(key) >= 0 for key in there):
+                del self._inside[name]
+                if not self.dry_run:
+                    with closing(beside(self.store, name)) as left:
+                        left.leave("", "", "rest", there)
+
     # -- which ----------------------------------------------------------------------------------------------------
 
     def _tops(self) -> list[str]:
@@ -118,7 +132,7 @@ class Departing:
                 continue
             meta, around = self._inside[name].meta, name.rpartition("/")[0] or "/"
             there = self._inside[around].meta if around in self._inside else None
-            if meta is None or not meta.sealed or (around != own and there is None):
+            if meta is None or not meta.sealed or (around != own and there is None) or not NAME.fullmatch(name.rpartition("/")[2]):
                 continue
             within = name
             self._below[name] = []
@@ -170,10 +184,14 @@ class Departing:
                 self._write(name, around)
 
     def _write(self, name: str, around: Store) -> None:
-        self.done.written.append(name)
         if self.dry_run:
+            self.done.written.append(name)
             return
+        self._size = 0
         spaces = [self._read(one) for one in (name, *self._below[name])]
+        if why := self._changed(name):
+            self.done.held[name] = why
+            return
         file = away.file_of(around.meta(), name.rpartition("/")[2])
         spaces += self._known_before(file, spaces)
         data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
@@ -182,6 +200,7 @@ class Departing:
             raise Corrupt(
                 f"the archive {self.depot.url} has not kept {file} as it was written: nothing was removed", code="bad-archive"
             )
+        self.done.written.append(name)
         self.done.size += len(data)
         if ARMED:
             reach("away.written", Unavailable)
@@ -196,6 +215,29 @@ class Departing:
         if ARMED:
             reach("away.marked", Unavailable)
         self.done.waiting.append(name)
+
+    def _changed(self, name: str) -> str:
+        """What became of those that were read since we looked, "" if nothing: another process may have taken them out of the server
+        meanwhile, while we were not heard of, and then some of it was not there to be read."""
+        for one in (name, *self._below[name]):
+            with closing(beside(self.store, one)) as there:
+                try:
+                    if there.meta()._replace(room=0) == self._meta(one)._replace(room=0):
+                        continue
+                except Unavailable as error:
+                    if error.code != "no-instance":
+                        raise
+            return f"{one} has changed while it was read"
+        return ""
+
+    def _holds(self, size: int) -> None:
+        """So many bytes more of one child are in memory."""
+        self._size += size
+        if self._size > LARGEST:
+            raise Rejected(
+                f"it has more than {LARGEST // 1_000_000} MB of output and contents, too much for a file of the archive",
+                code="too-large", hint="fluxkv journal export writes it to a file of its own",
+            )  # fmt: skip
 
     def _known_before(self, file: str, spaces: list[Space]) -> list[Space]:
         """What the archive has under this name and the server has no more. A file that is no earlier part of the same history stays
@@ -223,6 +265,7 @@ class Departing:
             entries, after = [], meta.first - 1
             while some := there.read(after, READ):
                 entries += some
+                self._holds(sum(len(entry.header) + len(entry.payload) for entry in some))
                 after = some[-1].version
             if after != meta.version or len(entries) != meta.version - meta.first + 1:
                 raise Corrupt(f"{name}: entries are missing between versions {meta.first} and {meta.version}", code="version-gap")
@@ -232,11 +275,19 @@ class Departing:
             for at in range(0, len(names), 100):
                 some_names = names[at : at + 100]
                 blobs.update({one: data for one, data in zip(some_names, there.get_blobs(some_names), strict=True) if data})
+                self._holds(sum(len(blobs.get(one, b"")) for one in some_names))
             streams = [key for key in self._inside[name].keys if keys.job_of_stream(key) >= 0 or key in (keys.log, keys.away)]
             guards = dict[str, str]()
             for rows in there.guards():
                 guards.update(rows)
-            return Space(name, meta, entries, blobs, {key: _messages(there, key) for key in streams}, guards, snapshot)
+            return Space(name, meta, entries, blobs, {key: self._messages(there, key) for key in streams}, guards, snapshot)
+
+    def _messages(self, there: Store, key: str) -> list[Message]:
+        found: list[Message] = []
+        while some := there.messages(key, found[-1].id if found else "0", READ):
+            found += some
+            self._holds(sum(len(one.data) for one in some))
+        return found
 
     def _without_beginning(self, there: Store, keys: Keys, meta: Meta) -> tuple[Meta, tuple[int, bytes, list[bytes]] | None]:
         """(meta, snapshot) as the file has them: of a long history what is old is in an archive beside it."""
@@ -258,8 +309,8 @@ class Departing:
             meta = self._meta(one)
             uid, tip = head.spaces.get(one, ("", ""))
             with closing(beside(self.store, one)) as there:
-                last = there.entries([meta.version])
-            if uid != meta.uid or (last[0].id if last else meta.trimmed) != tip:
+                last = away.tip_of(there, meta)
+            if uid != meta.uid or last != tip:
                 self._stay(here)
                 raise Corrupt(f"{where} has another history of {one} than the server: nothing was removed", code="bad-chain")
         if self.dry_run:
@@ -293,15 +344,7 @@ class Departing:
         for one in names:
             meta = self._meta(one)
             with closing(beside(self.store, one)) as there:
-                last = there.entries([meta.version])
-                there.leave(meta.uid, last[0].id if last else meta.trimmed, "stay")
-
-
-def _messages(store: Store, key: str) -> list[Any]:
-    found: list[Any] = []
-    while some := store.messages(key, found[-1].id if found else "0", READ):
-        found += some
-    return found
+                there.leave(meta.uid, away.tip_of(there, meta), "stay")
 
 
 def _continues(now: Space, before: Space) -> bool:

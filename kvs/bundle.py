@@ -27,7 +27,7 @@ from .uri import quote
 
 MAGIC = b"FLUXKV-ENDED 1\n"
 DEPTH = 4  # words of a file's name below its place
-KEPT, KEPT_BYTES = 16, 64_000_000  # files held by a process, the longest unused go first
+KEPT, KEPT_BYTES = 16, 64_000_000  # files held by a process, and what is in them; the longest unused go first
 FRESH_S = 2.0  # as long as a file that was read is not looked at again
 _LENGTH = struct.Struct(">I")
 
@@ -127,6 +127,14 @@ def _bad(where: str, why: object) -> Corrupt:
                    hint="restore it from a copy of the archive")  # fmt: skip
 
 
+def weight(space: Space) -> int:
+    """How many bytes it holds, not compressed."""
+    rows = [len(entry.header) + len(entry.payload) for entry in space.entries]
+    rows += [len(message.data) for messages in space.streams.values() for message in messages]
+    rows += [*map(len, space.blobs.values()), *(map(len, space.snapshot[2]) if space.snapshot else ())]
+    return sum(rows)
+
+
 def name_of(data: bytes) -> str:
     """A word for a file's very bytes."""
     return _check(data).hex()
@@ -180,7 +188,7 @@ def opened(path: str, depot: Depot | None = None) -> tuple[Head, MemoryServer] |
     digest = _check(data)
     if known is None or known.digest != digest:
         head, spaces = from_bytes(data, path)
-        known = _Opened(head, serve(spaces), len(data), digest, 0.0)
+        known = _Opened(head, serve(spaces), max(len(data), sum(map(weight, spaces))), digest, 0.0)
     _opened[path] = known._replace(looked=time.monotonic())
     _opened.move_to_end(path)
     while len(_opened) > 1 and (len(_opened) > KEPT or sum(one.size for one in _opened.values()) > KEPT_BYTES):

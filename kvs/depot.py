@@ -42,6 +42,13 @@ def local_path(url: str) -> str:
     return "" if _SCHEME.match(path) else os.path.abspath(os.path.expanduser(path))
 
 
+def _check(name: str) -> str:
+    """A name below the place itself: parts of it may come from a journal that anybody has written."""
+    if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise Rejected(f"{name!r} is no name of a file in an archive", code="bad-archive")
+    return name
+
+
 class LocalDepot:
     """A directory. Its folders are private to the user."""
 
@@ -50,7 +57,7 @@ class LocalDepot:
         self.url = self.path
 
     def put(self, name: str, data: bytes) -> None:
-        path = os.path.join(self.path, name)
+        path = os.path.join(self.path, _check(name))
         folder = os.path.dirname(path)
         scratch = os.path.join(folder, f"{_SCRATCH}{os.getpid()}-{os.path.basename(path)}")
         try:
@@ -83,7 +90,7 @@ class LocalDepot:
 
     def get(self, name: str) -> bytes | None:
         try:
-            with open(os.path.join(self.path, name), "rb") as file:
+            with open(os.path.join(self.path, _check(name)), "rb") as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -97,7 +104,7 @@ class LocalDepot:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise failed(self.url, f"{error.filename} can not be read: {error.strerror}")
 
-        for at, _, files in os.walk(os.path.join(self.path, folder), onerror=complain):
+        for at, _, files in os.walk(os.path.join(self.path, _check(folder)), onerror=complain):
             inside = os.path.relpath(at, self.path)
             found += [os.path.normpath(os.path.join(inside, name)) for name in files if not name.startswith(_SCRATCH)]
         return sorted(found)
@@ -107,7 +114,7 @@ class LocalDepot:
 
     def delete(self, name: str) -> None:
         try:
-            os.unlink(os.path.join(self.path, name))
+            os.unlink(os.path.join(self.path, _check(name)))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -172,7 +179,7 @@ class FsspecDepot:
 
     def _path(self, name: str) -> str:
         self._open()
-        return f"{self._root}/{name}" if name else self._root
+        return f"{self._root}/{_check(name)}" if name else self._root
 
     def get(self, name: str) -> bytes | None:
         found: bytes | None = self._run(f"{name} can not be read", lambda fs: fs.cat_file(self._path(name)))

@@ -171,6 +171,13 @@ class MemoryArrival:
             self.server.check(f"leave.{step}")
             tables = self.server.tables
             found = tables.instances.get(self.namespace)
+            if step == "rest":
+                if found is not None or self.namespace in tables.arriving:
+                    return False
+                for key in keys:
+                    if self.keys.job_of_stream(key) >= 0:
+                        tables.streams.pop(key, None)
+                return True
             if found is None and step == "go":
                 return True
             if found is None or (found.uid, found.tip) != (uid, tip) or not found.sealed:
@@ -178,8 +185,8 @@ class MemoryArrival:
             now = int(self.server.clock())
             if step == "mark":
                 found.leaving = found.leaving or now
-            elif step == "stay":
-                found.leaving = 0
+            elif step in ("stay", "back"):
+                found.leaving, found.back = 0, now if step == "back" else found.back
             elif not found.leaving or now < found.leaving + grace_s:
                 return False
             else:

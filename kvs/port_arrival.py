@@ -83,6 +83,7 @@ class Arrivals(Protocol):
 
     def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
         """Of a sealed instance whose journal ends with the entry `tip`. step: "mark": it is in an archive, too, and read there from
-        now on; "stay": it is not; "go": drop these keys, meta last, if it was marked this long ago. False, and nothing is done, if
+        now on; "stay": it is not; "back": nor is it to go soon; "go": drop these keys, those of its jobs' streams last, if it was
+        marked this long ago; "rest": drop such streams of one that is gone, and is not coming back. False, and nothing is done, if
         it is another by now, goes on, or was not marked for so long."""
         ...

@@ -14,6 +14,7 @@ from .replies import META_FIELDS, as_meta
 from .uri import parse_server
 
 STEP = 1_000  # rows in one command
+DROPPED = 500  # streams in one step, some milliseconds: everybody else's requests wait meanwhile
 LOOKS = 50  # commands of a look that is to be short
 Asks = Callable[[list[tuple[Any, ...]]], list[Any]]
 
@@ -164,8 +165,15 @@ class ArrivalScripts:
         return sum(found)
 
     def leave(self, uid: str, tip: str, step: str, keys: Sequence[str] = (), grace_s: float = 0.0) -> bool:
-        others = [key for key in keys if key != self.keys.meta]
-        return bool(self._script("leave", [self.keys.meta, *others], [uid, tip, step, grace_s], resend=True)[0] == b"OK")
+        streams = [key for key in keys if self.keys.job_of_stream(key) >= 0]
+        others = [] if step == "rest" else sorted({*keys} - {*streams, self.keys.meta})
+        if step != "rest" and self._script("leave", [self.keys.meta, *others], [uid, tip, step, grace_s], resend=True)[0] != b"OK":
+            return False
+        for at in range(0, len(streams) if step in ("go", "rest") else 0, DROPPED):
+            named = [self.keys.meta, self.keys.arriving, *streams[at : at + DROPPED]]
+            if self._script("leave", named, ["", "", "rest"], resend=True)[0] != b"OK":
+                return step == "go"  # it is here again, and these are what has come of it
+        return True
 
 
 def _scanned(ask: Asks, pattern: str) -> Iterator[list[str]]:

@@ -191,7 +191,10 @@ def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:
     assert store.leave(meta.uid, tip, "mark")
     assert store.meta().leaving > 1e9
     assert store.leave(meta.uid, tip, "stay")
-    assert not store.meta().leaving
+    assert (store.meta().leaving, store.meta().back) == (0, 0)
+    assert store.leave(meta.uid, tip, "mark")
+    assert store.leave(meta.uid, tip, "back")
+    assert store.meta().leaving == 0 < store.meta().back
     assert store.leave(meta.uid, tip, "mark")
     assert not store.leave(meta.uid, tip, "go", found.keys, 1e6), "it was marked a moment ago"
     assert store.read(0), "nothing went"
@@ -199,6 +202,31 @@ def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:
         assert store.leave(meta.uid, tip, "go", found.keys)
     assert store.namespace not in around.inside()
     assert store.read(0) == []
+    around.close()
+
+
+def test_streams_of_jobs_go_after_the_rest_and_not_from_one_that_comes_back(bench: Any) -> None:
+    store, meta, keys = bench.store, bench.meta, bench.keys
+    bench.append(0, b"0p")
+    tip = store.read(0)[-1].id
+    outputs = [keys.output(job) for job in range(1_200)]
+    for key in (outputs[0], outputs[700], outputs[-1]):
+        store.push(key, [b"said"])
+    store.seal(meta.uid)
+    assert not store.leave("", "", "rest", outputs), "it is there"
+    store.leave(meta.uid, tip, "mark")
+    around = bench.backend.open(bench.namespace.rpartition("/")[0] or "/")
+    assert store.leave(meta.uid, tip, "go", around.inside()[bench.namespace].keys)
+    assert bench.namespace not in around.inside()
+    store.push(outputs[0], [b"said"])  # as if whoever dropped it had died there
+    store.arriving(WORD, "0-0")
+    assert not store.leave("", "", "rest", outputs), "it is on its way here"
+    assert store.messages(outputs[0])
+    bench.backend.forget(keys.arriving)
+    if bench.backend.name == "memory":
+        bench.backend.raw.tables.arriving.clear()
+    assert store.leave("", "", "rest", outputs)
+    assert bench.namespace not in around.inside()
     around.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 from family import SETTINGS, Family, write
 from worker_rig import T0
 
-from fluxkv.instances import archive_duty, away, long_history
+from fluxkv.instances import archive_duty, away, departing, long_history
 from fluxkv.instances.archiving import Archiver, run
 from fluxkv.instances.departing import Departing, Done
 from fluxkv.instances.paths import StateDir
@@ -162,7 +162,9 @@ def test_an_archive_that_is_away_or_full_keeps_all_in_the_server(tmp_path: Path,
     site.now += HOUR
     before = site.everything()
     (tmp_path / "archive").write_text("this is no folder")
-    assert "can not be written" in site.round().failed[site.top]
+    done = site.round()
+    assert "can not be written" in done.failed[site.top]
+    assert done.written == []
     assert site.store.inside()[site.top].meta == before[site.top][0]
     (tmp_path / "archive").unlink()
 
@@ -269,6 +271,111 @@ def test_nobody_moves_what_another_job_is_about_to_go_on_with(tmp_path: Path) ->
     site.store.note_child(row._replace(name=site.top[1:]))
     assert "go on" in site.round().held[site.top]
     assert site.store.inside()[site.top].meta is not None
+
+
+def test_what_is_left_of_one_that_was_gone_but_for_its_streams_goes_with_the_next_round(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    site.round()
+    site.round()
+    left = beside(site.store, site.top)
+    left.push(Keys(site.top).output(7), [b"said"])
+    left.push(Keys(f"{site.top}/ƒ7").door, [b"not a stream of a job"])
+    site.round(dry_run=True)
+    assert site.top in site.store.inside()
+    site.round()
+    assert site.store.inside().keys() == {f"{site.top}/ƒ7"}
+    left.delete(Keys(f"{site.top}/ƒ7").door)
+    assert site.everything() == before
+
+
+def test_what_another_takes_out_while_it_is_read_is_not_written_over_with_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stood still for longer than its lease, between two reads of one that has left meanwhile."""
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    site.round()
+    metas = {name: beside(site.store, name).meta() for name in (site.top, f"{site.top}/ƒ7")}
+
+    def each(step: str) -> None:
+        for name, meta in metas.items():
+            there = beside(site.store, name)
+            assert there.leave(meta.uid, there.read(0)[-1].id, step)
+
+    each("stay")
+    messages = Departing._messages
+
+    def slow(self: Departing, there: Store, key: str) -> Any:
+        if there.namespace.endswith("/ƒ7") and site.store.inside():
+            each("mark")
+            each("go")
+        return messages(self, there, key)
+
+    monkeypatch.setattr(Departing, "_messages", slow)
+    done = site.round()
+    assert (done.written, done.failed) == ([], {})
+    assert "changed while it was read" in done.held[site.top]
+    assert site.everything() == before
+
+
+def test_one_with_more_output_than_a_file_takes_stays_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    monkeypatch.setattr(departing, "LARGEST", 10_000)
+    other = site.made("/ƒ9")
+    other.push(Keys("/ƒ9").output(7), [b"x" * 3_000] * 3)
+    other.put_blobs({"cd" * 20: b"y" * 3_000})
+    other.seal(other.meta().uid)
+    site.now += HOUR
+    done = site.round()
+    assert "too much for a file" in done.failed.pop("/ƒ9")
+    assert (done.written, done.failed) == ([site.top], {})
+    assert server_of(site.store, "/ƒ9") == ""
+
+
+def test_one_on_its_way_out_that_is_brought_back_stays(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    site.now += HOUR
+    site.round()
+    assert not away.bring_back(site.store, site.top), "it is there still"
+    assert site.round().gone == []
+    assert site.store.inside().keys() == {site.top, f"{site.top}/ƒ7"}
+    assert server_of(site.store, site.top) == ""
+    assert site.everything() == before
+    site.now += HOUR
+    site.round()
+    assert site.round().gone == [site.top]
+    assert site.everything() == before
+
+
+def test_what_is_named_as_no_child_is_stays(tmp_path: Path) -> None:
+    """Whoever may write below a namespace names what he likes there; files have those names."""
+    site = Site(tmp_path)
+    for name in ("/..", "/f9", "/ƒ9.", "/ƒ..", "/.new-ƒ9"):
+        with contextlib.suppress(Rejected):
+            child = site.made(name)
+            child.seal(child.meta().uid)
+    site.now += HOUR
+    assert site.round().written == [site.top]
+
+
+def test_what_a_hostile_child_says_of_its_archive_leads_nowhere(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    child = site.made("/ƒ9")
+    (tmp_path / "secret").write_text("of somebody else")
+    made = site.server.tables.instances["/ƒ9"]
+    made.trimmed, made.archive, made.origin_uid = "1-1", str(tmp_path / "none"), ".."
+    child.seal(child.meta().uid)
+    site.now += HOUR
+    assert "no name of a file" in site.round().failed["/ƒ9"]
+    assert not list((tmp_path / "archive").rglob("secret"))
+    for name in ("../x", "a/../../x", "/x"):
+        for work in (lambda: LocalDepot(site.url).put(name, b""), lambda: LocalDepot(site.url).get(name)):  # noqa: B023
+            with pytest.raises(Rejected, match="no name"):
+                work()
 
 
 def test_a_reader_that_is_too_slow_is_told_and_never_shown_less(tmp_path: Path) -> None:
