@@ -68,6 +68,17 @@ def find(store: Store, namespace: str) -> str | None:
     return None
 
 
+def lost(store: Store, namespace: str) -> Unavailable:
+    """The error of a child that has been there, and that neither the server nor a place has. store: of the instance around it."""
+    what, urls = f"the journal of {namespace} is gone", places(store)
+    if not urls:
+        return Unavailable(f"{what} from the server", code="no-instance", hint="fluxkv ops adopt says what the server has lost")
+    return Unavailable(
+        f"{what}: the archive has no file {urls[0]}/{file_of(store.meta(), namespace.rpartition('/')[2])}", code="archive",
+        hint="restore that file from a copy of the archive",
+    )  # fmt: skip
+
+
 def _find_below(around: Store, namespace: str, name: str) -> str | None:
     """The same, if the file is that of a child of this very instance."""
     from ..kvs import bundle
@@ -98,13 +109,24 @@ def _find_below(around: Store, namespace: str, name: str) -> str | None:
             if deeper := find(MemoryStore(server, head.namespace), namespace):
                 return deeper  # it left before the one around it did
         if found is None and not failed and not _is_there(depot, file):
-            failed = Unavailable(
-                f"the archive {depot.url} has nothing of this instance any more, and may have had {namespace}", code="archive",
-                hint="mount or mend it; if it has moved, name the place it is at now with FLUXKV_ARCHIVE",
-            )  # fmt: skip
+            failed = _nothing(depot.url, f"may have had {namespace}")
     if failed is not None:
         raise failed
     return None
+
+
+def _nothing(url: str, what: str) -> Unavailable:
+    return Unavailable(
+        f"the archive {url} has nothing of this instance any more, and {what}", code="archive",
+        hint="mount or mend it; if it has moved, name the place it is at now with FLUXKV_ARCHIVE",
+    )
+
+
+def check_place(store: Store, url: str) -> None:
+    """Raise `Unavailable` (archive) for a place that has had files of this instance's children, and has none."""
+    depot = store.depot(url, to_read=True)
+    if not _is_there(depot, file_of(store.meta(), "")):
+        raise _nothing(depot.url, "has had children of it that ended")
 
 
 def _is_there(depot: Depot, file: str) -> bool:

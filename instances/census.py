@@ -15,7 +15,7 @@ from ..journal.columns import Sieve
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
 from ..kvs.errors import Corrupt, Unavailable
 from .child import child_space
-from .nested import Totals, is_instance, is_owner, journal_inside, look_ahead, totals_of
+from .nested import Totals, gone, is_instance, is_owner, journal_inside, look_ahead, totals_of
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
@@ -98,6 +98,7 @@ class Census:
         try:
             with journal_inside(journal.store, one) as below:
                 if below is None:
+                    journal.warn(str(gone(journal.store, one)))
                     return None
                 below.warn = journal.warn
                 state = below.look()

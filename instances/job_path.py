@@ -142,6 +142,10 @@ def _child(journal: Journal, job: Job, uri: str, step: Step, *, alive: bool = Fa
         )  # fmt: skip
     number, namespace = _namespace(job, space, step)
     found = uri_of(journal.store, uri, namespace, over=not job.holds or number < job.number)
+    if found is None and said and number == told:
+        from .away import lost
+
+        raise lost(journal.store, namespace)
     if found is None or not (number == told or namespace == said or _is_there(found)):
         raise _no_instance(job, number, told, space, journal)
     return found

@@ -33,6 +33,13 @@ def look_ahead(store: Store, jobs: Iterable[Job]) -> None:
     ask_ahead(store, [namespace for job in jobs if (namespace := child_space(job, store.namespace))])
 
 
+def gone(store: Store, job: Job) -> Unavailable:
+    """What is said of one whose journal is gone. store: of the instance around it."""
+    from .away import lost
+
+    return lost(store, child_space(job, store.namespace))
+
+
 @contextmanager
 def journal_inside(store: Store, job: Job) -> Iterator[Journal | None]:
     """The journal of the instance that a job of the one at `store` is; None if it is none, or its journal is gone. Raises

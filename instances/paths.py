@@ -192,9 +192,11 @@ def open_instance(uri: str | None = None) -> tuple[Store, str]:
     from ..kvs.redis_store import open_store
 
     found = find_uri(uri)
-    store = open_store(found, expected=partial(_comes_back, found))
     if "#/" not in found or found.endswith("#/"):
-        return store, found
+        return open_store(found, expected=partial(_comes_back, found)), found
+    from .child_store import ChildStore
+
+    store = open_store(found, kind=ChildStore, expected=partial(_comes_back, found))
     try:
         store.meta()
     except Unavailable as error:

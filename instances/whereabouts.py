@@ -23,6 +23,7 @@ from . import away
 
 if TYPE_CHECKING:
     from ..kvs.port import Meta, Store
+    from ..kvs.redis_store import RedisStore
     from ..kvs.server import ReadOnlyServer
 
 PATIENCE_S = 1.0
@@ -50,13 +51,13 @@ def has_own(settings: dict[str, object]) -> bool:
     return not settings.get("parent") or (settings.get("kvs") == OWN and bool(settings.get("lead", True)))
 
 
-def beside(store: Store, namespace: str) -> Store:
-    """Another namespace on a store's server."""
+def beside(store: Store, namespace: str, *, kind: type[RedisStore] | None = None) -> Store:
+    """Another namespace on a store's server. kind: of store, where that is no memory."""
     server = getattr(store, "server", None)
     if isinstance(server, str):
         from ..kvs.redis_store import open_store
 
-        return open_store(str(StoreUri(server, namespace)), patience_s=PATIENCE_S)
+        return open_store(str(StoreUri(server, namespace)), kind=kind, patience_s=PATIENCE_S)
     made: Store = type(store)(server, namespace)  # type: ignore[call-arg]
     return made
 
@@ -145,7 +146,9 @@ def is_made(store: Store, namespace: str) -> bool:
 
 def _beside(store: Store, namespace: str) -> Store | Door | None:
     """The namespace on the store's own server, where its journal is there; else its door, if it has one."""
-    other = beside(store, namespace)
+    from .child_store import ChildStore
+
+    other = beside(store, namespace, kind=ChildStore)
     door: Door | None = None
     try:
         meta = _meta(other)

@@ -40,8 +40,8 @@ FAILOVER_S = 20.0  # how long a fail-over is waited for, unless somebody says ot
 _SHORT_S, _LONG_S = 0.02, 0.25  # how long to wait before asking again
 
 
-def open_store(uri: str, **options: Any) -> Store:
-    """The store a URI names (see `uri.py`); `options` go to `RedisStore`. Does not connect yet."""
+def open_store(uri: str, *, kind: type[RedisStore] | None = None, **options: Any) -> Store:
+    """The store a URI names (see `uri.py`); `options` go to `RedisStore`, or the `kind` of it. Does not connect yet."""
     parsed = parse_uri(uri)
     address = parse_server(parsed.server)
     if address.kind == "memory":
@@ -55,7 +55,7 @@ def open_store(uri: str, **options: Any) -> Store:
     connect = connector(parsed.server, parsed.namespace)
     if address.kind in ("sentinel", "cluster"):
         options = {"patience_s": FAILOVER_S, **options, "expected": lambda: connect.reached}  # there will be a primary
-    store = RedisStore(connect, parsed.namespace, **options)
+    store = (kind or RedisStore)(connect, parsed.namespace, **options)
     store.server = parsed.server
     return store
 

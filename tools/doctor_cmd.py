@@ -286,6 +286,7 @@ def _ended_children(directory: StateDir | None, journal: Journal) -> Iterator[Ch
     note = read_children_note(directory) if directory is not None else {}
     inside = journal.store.inside()
     ended = [one for one in inside.values() if one.meta is not None and one.meta.sealed]
+    yield from _places(journal)
     if not note and not ended:
         return
     size = journal.store.weigh([key for one in ended for key in one.keys])
@@ -296,6 +297,18 @@ def _ended_children(directory: StateDir | None, journal: Journal) -> Iterator[Ch
         yield Check("warn", "children", f"{text}: {note['error']}", "fluxkv journal children --archive tries it again")
     else:
         yield Check("ok", "children", text)
+
+
+def _places(journal: Journal) -> Iterator[Check]:
+    """Archives in which nothing of this instance is any more."""
+    from ..instances.away import check_place, places
+    from ..kvs.errors import FluxkvError
+
+    for url in places(journal.store):
+        try:
+            check_place(journal.store, url)
+        except FluxkvError as error:
+            yield Check("fail", "children", str(error), error.hint)
 
 
 def memory(line: int, used: int, maxmemory: int) -> Check:

@@ -73,7 +73,7 @@ def _inside(
 
 @contextmanager
 def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
-    from ..instances.nested import journal_inside
+    from ..instances.nested import gone, journal_inside
     from . import render
 
     inside: Journal | None = None
@@ -81,10 +81,10 @@ def _opened(journal: Journal, job: Job, path: str) -> Iterator[Journal | None]:
         try:
             inside = stack.enter_context(journal_inside(journal.store, job))
             if inside is None:
-                render.say(f"fluxkv: {path}: its journal is gone")
+                render.say(f"fluxkv: {path}: {gone(journal.store, job)}")
             else:
                 inside.warn = journal.warn
-        except Unavailable as error:  # it may have a server of its own: the others are still listed
+        except (Corrupt, Unavailable) as error:  # it may have a server of its own: the others are still listed
             render.say(f"fluxkv: {path}: {error}")
         yield inside
 

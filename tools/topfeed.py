@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..instances.child import child_namespace, space_told
+from ..instances.child_store import ChildStore
 from ..instances.follow import Tail
 from ..instances.outlook import Outlook
 from ..instances.whereabouts import PATIENCE_S, uri_of
@@ -47,7 +48,7 @@ class Sight(NamedTuple):
 
 def opener(uri: str) -> Callable[[], Journal]:
     """What opens the journal of an instance, called in the thread that reads it."""
-    return lambda: Journal(open_store(uri, patience_s=2.0), "top")
+    return lambda: Journal(open_store(uri, kind=ChildStore, patience_s=2.0), "top")
 
 
 def way_in(uri: str, job: int, attempt: int, told: str = "") -> str:

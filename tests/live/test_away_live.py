@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,18 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import handover
-from fluxkv.instances.away import bring_back
+from fluxkv.instances.away import bring_back, file_of
+from fluxkv.instances.child_store import ChildStore
 from fluxkv.instances.departing import LEASE, Departing
+from fluxkv.instances.paths import open_instance
+from fluxkv.instances.whereabouts import store_of
+from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.failpoints import VARIABLE
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.redis_store import open_store
 from fluxkv.kvs.server import start_server
+from fluxkv.tools.topfeed import opener
 
 pytestmark = pytest.mark.live
 
@@ -128,6 +134,63 @@ def test_killed_at_each_place_it_is_found_and_gone_on_with(site: live.Site, tmp_
         killed(BACK, "away.back")
         assert bring_back(store, f"/{top}")
         assert said(site, *look) == before
+
+
+def test_who_reads_on_after_it_has_left_is_given_the_rest(tmp_path: Path) -> None:
+    """Half a minute is not for ever: neither history that was lost, nor no instance."""
+    rig = Rig()
+    for _ in range(3):
+        rig.submit(jobspec(cores=1))
+        rig.turn()
+    rig.store.push(Keys("/").output(7), [b"said"])
+    server = start_server(str(tmp_path), "local")
+    try:
+        with contextlib.closing(open_store(server.url)) as store:
+            store.create(durability="local", origin_ms=0, created=1.0)
+            with contextlib.closing(open_store(f"{server.url}#/ƒ1A")) as child:
+                handover.bring(rig.store, child, lambda: None)
+                last = child.meta()
+            readers = [store_of(store, "/ƒ1A"), open_instance(f"{server.url}#/ƒ1A")[0], opener(f"{server.url}#/ƒ1A")().store]
+            journals = [Journal(reader) for reader in readers if reader is not None]
+            first = journals[0].look()
+            for _ in range(2):
+                assert not Departing(store, str(tmp_path / "archive"), server.url, -1.0, grace_s=0.0).run().failed
+            assert store.inside() == {}
+            assert journals[0].catch_up(first) == 0
+            for journal in journals:
+                assert journal.store.meta() == last
+                assert journal.look().digest() == first.digest()
+                assert [one.data for one in journal.store.messages(Keys("/ƒ1A").output(7))] == [b"said"]
+                assert len(journal.store.entries([1, 2])) == 2
+                journal.store.close()
+            with contextlib.closing(open_store(f"{server.url}#/ƒ2", kind=ChildStore)) as nobody:
+                with pytest.raises(Unavailable, match="no instance"):
+                    nobody.meta()
+                assert nobody.read(0) == []
+    finally:
+        server.stop()
+
+
+def test_a_file_that_is_damaged_or_gone_is_named_and_hides_nobody_else(site: live.Site, tmp_path: Path) -> None:
+    ids = [site.run("batch", "--output=none", "-n1", "--wrap", "fluxkv", "run", "true").stdout.strip() for _ in range(2)]
+    for id in ids:
+        assert site.run("job", "wait", id).returncode == 0
+    with contextlib.closing(open_store(site.uri)) as store:
+        while store.inside():  # also of one that is sealed only now
+            assert not Departing(store, str(tmp_path / "kept"), site.uri, -1.0, grace_s=0.0).run().failed
+        file = tmp_path / "kept" / file_of(store.meta(), ids[0])
+    data = file.read_bytes()
+    file.write_bytes(data[:-9] + b"\0" + data[-8:])
+    listed = site.run("jobs", "-a", "-R")
+    assert (f"{ids[1]}:" in listed.stdout, f"{ids[0]}:" in listed.stdout, str(file) in listed.stderr) == (True, False, True)
+    file.unlink()
+    for line in (("jobs", "-a", "-R"), ("tree", "-a"), ("--instance", ids[0], "jobs", "-a")):
+        assert f"the archive has no file {file}" in site.run(*line).stderr, line
+    assert "there is nothing to resume" in site.run("batch", "--resume", ids[0]).stderr
+    assert site.run("doctor").returncode == 0
+    shutil.rmtree(tmp_path / "kept")
+    looked = site.run("doctor")
+    assert (looked.returncode, f"{tmp_path / 'kept'} has nothing of this instance any more" in looked.stdout) == (1, True)
 
 
 def test_a_server_is_no_larger_after_any_number_of_children(tmp_path: Path) -> None:
