@@ -131,12 +131,14 @@ def _same(env: Mapping[bytes, bytes]) -> bool:
 
 def _fits() -> bool:
     """Whether this process can be copied: without a thread, not much larger than it began, and not too deep in its own frames."""
-    if threading.active_count() > 1 or _resident() > _size + LARGEST:
-        return False
     try:
+        if threading.active_count() > 1 or _resident() > _size + LARGEST:
+            return False
         sys._getframe(DEEPEST)
     except ValueError:
         return True
+    except OSError:  # no descriptor is left: a fork needs one, a program none
+        return False
     return False
 
 

@@ -62,7 +62,8 @@ def keeper(words: list[str], ready: int, log: str) -> int:
         return pid
     try:
         os.setsid()
-        for signum in (signal.SIGTERM, signal.SIGHUP):
+        handled = {signum for signum in signal.valid_signals() if callable(signal.getsignal(signum))}
+        for signum in (*handled, signal.SIGTERM, signal.SIGHUP):  # an exec leaves no handler, either
             signal.signal(signum, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

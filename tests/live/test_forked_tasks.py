@@ -80,6 +80,8 @@ if sys.argv[1] == "launcher":
         sys.__stdin__, sys.stdin = None, open(0)  # as the command line does that began without
     forked_tasks.get_ready()
     os.write(1, b"x")
+    if sys.argv[3] == "full":
+        forked_tasks._resident = lambda: os.listdir(__file__)
     if sys.argv[3] == "stuck":
         sys.stdout = open("/dev/full", "w")
         sys.stdout.write("what nobody takes")
@@ -219,7 +221,10 @@ def test_a_fork_is_what_a_program_would_be(rig: Rig, more: dict[str, str], spec:
     assert (fork["zone"], fork["temp"]) == (["CET", "CET"], "/var/tmp")
 
 
-@pytest.mark.parametrize("what", ["early", "other", "limits", "code", "package", "grown", "deep", "stuck", "closed", "unknown"])
+OTHERWISE = ("early", "other", "limits", "code", "package", "grown", "deep", "stuck", "full", "closed", "unknown")
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
 def test_what_would_be_another_is_a_program(rig: Rig, what: str) -> None:
     rig.up(what)
     more: dict[str, Any] = {}
@@ -321,9 +326,12 @@ def test_instances_in_instances_are_forks_of_one_program(tmp_path: Path) -> None
     try:
         site.up("--cores", "2")
         inner = "fluxkv alloc -n1 sh -c 'echo $FLUXKV_ATTEMPT; cat /proc/$PPID/auxv | od -An -tx1 | md5sum; sleep 0'"
-        done = site.run("alloc", "-n1", "sh", "-c", f"{inner}; cat /proc/$PPID/auxv | od -An -tx1 | md5sum")
+        caught = "sed -n s/SigCgt:.//p /proc/$(grep -o '[0-9]*' {0}/run/worker-0.json | head -1)/status"
+        there = caught.format("$FLUXKV_STATE_DIR")
+        done = site.run("alloc", "-n1", "sh", "-c", f"{there}; {inner}; cat /proc/$PPID/auxv | od -An -tx1 | md5sum")
         assert done.returncode == 0, done.stderr
-        marks, *sums = done.stdout.splitlines()
+        signals, marks, *sums = done.stdout.splitlines()
+        assert signals == subprocess.check_output(["sh", "-c", caught.format(site.dir.path)], text=True).strip(), "start's handlers"
         assert len(marks.split()) == 2
         launcher = int(json.loads(Path(site.dir.path, "run", "launcher.json").read_text())["pid"])
         whole = subprocess.run(
