@@ -32,6 +32,7 @@ from .paths import StateDir, write_json
 BATCH = 200  # entries
 BATCH_BYTES = 4 * 1024 * 1024
 MARK = "handed-up"  # a file in the state directory: when, and where to
+REFUSED = "handover.failed"  # in its run/: why the last try came to nothing; in its parent's: the same of one, how many more
 KEPT_S = 60.0  # as long as the files are kept beside what was handed up
 T = TypeVar("T")
 
@@ -297,6 +298,15 @@ def mark(state_dir: StateDir, target: str) -> None:
 
 def is_marked(state_dir: StateDir) -> bool:
     return os.path.exists(state_dir.join(MARK))
+
+
+def refusal_in(state_dir: StateDir) -> str:
+    """What the last try to hand up said (`REFUSED`), "" if there was none, or all is well."""
+    try:
+        with open(state_dir.join("run", REFUSED)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from ..kvs.port import Store
 from . import door_folders, handover
 from .daemon import spawn_role
 from .paths import ROLES, StateDir, lock_held
+from .supervised import remove, write_word
 from .whereabouts import OWN
 
 AGAIN_S, LONGEST_S = 10.0, 60.0  # between two tries of one child, longer each time
@@ -40,6 +41,7 @@ class HandoverDuty:
         self._at_work: dict[int, str] = {}
         self._again: dict[str, float] = {}
         self._pause: dict[str, float] = {}
+        self._failed, self._told = set[str](), ""
         self._here: tuple[int, list[StateDir]] = 0, []  # when folders were made or removed last, those in which something is left
         self._sweep_at = time.monotonic() + SWEEP_S
 
@@ -59,6 +61,19 @@ class HandoverDuty:
         for (path, one), bump in zip(settings.items(), bumps, strict=True):
             if bump != int(one["since"]):  # its attempt is over, by this instance's word
                 self._look_at(StateDir(path), one)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Whoever asks how this instance is learns what does not come up, and why."""
+        self._failed = {path for path in self._failed if not handover.is_marked(StateDir(path)) and os.path.isdir(path)}
+        text = ""
+        if self._failed:
+            path = min(self._failed)
+            more = f", and {len(self._failed) - 1} more" if len(self._failed) > 1 else ""
+            text = f"the journal in {path} does not come up: {handover.refusal_in(StateDir(path)) or 'its log says why'}{more}"
+        if text != self._told:
+            self._told, word = text, self._state_dir.join("run", handover.REFUSED)
+            write_word(word, text) if text else remove(word)
 
     def _left(self) -> list[StateDir]:
         """The folders in which something may be left to do. All are listed only when there are others than before: thousands of
@@ -147,6 +162,7 @@ class HandoverDuty:
             if os.WIFSIGNALED(status):
                 self._again.pop(path, None)  # somebody killed it
             elif status:
+                self._failed.add(path)
                 self._say("warning", f"the journal in {path} is not handed up yet: see log/handover.log there")
 
 

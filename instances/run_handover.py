@@ -18,13 +18,19 @@ from . import forks, handover, witness
 from .daemon import Log, take_lock
 from .handover_duty import folders, is_leading
 from .paths import StateDir
+from .supervised import remove, write_word
 
 
 def main(state_dir: StateDir, log: Log) -> None:
     """Body of the process. Raises what stands in the way."""
     lock = take_lock(state_dir.lock_file("keeper"), 0.0)
+    why = state_dir.join("run", handover.REFUSED)
     try:
         finish(state_dir, state_dir.read(), log)
+        remove(why)
+    except FluxkvError as error:
+        write_word(why, f"{error} ({error.hint})" if error.hint else str(error))
+        raise
     finally:
         os.close(lock)
 

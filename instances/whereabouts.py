@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..journal.wire import pack, unpack
@@ -30,6 +30,7 @@ PATIENCE_S = 1.0
 PROBE_S = 2.0  # for a word of servers that are asked at the same time
 LISTING_S = 4.0  # for those of all levels of a listing
 LEAST_S = 0.1
+STARTING_S, AGAIN_S = 2.0, 0.05  # for a server that is being started, looked at so often
 SILENT_S = 30.0  # who has said nothing is not asked again
 DOOR_S = 30 * 86400.0
 OWN = "own"  # the setting `kvs` of a child with a server of its own; else it is "parent"
@@ -119,18 +120,41 @@ def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
     this very moment has no door any more, or its server has ended: then it is there by now."""
     tried: Door | None = None
     failed: Unavailable | None = None
-    for _ in range(2):
+    begun = time.monotonic()
+    for look in count():
         found = _beside(store, namespace)
         if found is not None and not isinstance(found, Door):
             return found
-        if found is not None and found != tried:
-            try:
-                return _through(found, namespace, over or _is_copied(store))
-            except Unavailable as error:
-                tried, failed = found, error
+        if look and found == tried and not (found is not None and _is_starting(found, begun)):
+            break
+        if found is None:
+            tried = None
+            continue
+        try:
+            return _through(found, namespace, over or _is_copied(store))
+        except Unavailable as error:
+            tried, failed = found, error
+    if tried is not None and (took := time.monotonic() - begun) >= AGAIN_S:
+        _waited.append((begun, took))
     if failed is not None:
         raise failed
     return away.find(store, namespace)
+
+
+def _is_starting(door: Door, since: float) -> bool:
+    """Whether a server that does not answer is about to: it is started to hand up what is in its files, or again. A moment is
+    waited then, of what a listing may wait for all that are silent. since: when the look began (monotonic)."""
+    from .paths import StateDir, lock_held
+    from .spool import boot_id
+
+    now = time.monotonic()
+    left = LISTING_S - sum(took for at, took in _waited if at > now - SILENT_S)
+    if now - since >= min(STARTING_S, left) or door.boot != boot_id():
+        return False
+    if not lock_held(StateDir(door.folder).lock_file("server")):
+        return False
+    time.sleep(AGAIN_S)
+    return True
 
 
 def is_made(store: Store, namespace: str) -> bool:

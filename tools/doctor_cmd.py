@@ -269,11 +269,14 @@ def _daemons(directory: StateDir) -> Iterator[Check]:
 
 def _children(directory: StateDir) -> Iterator[Check]:
     """Children with servers of their own whose journals have not come up."""
+    from ..instances.handover import refusal_in
     from ..instances.handover_duty import waiting
+    from ..instances.paths import StateDir
 
     for path in waiting(directory):
+        why = refusal_in(StateDir(path))
         yield Check(
-            "warn", "children", f"nobody of the instance in {path} is alive, and its journal is not handed up",
+            "warn", "children", f"nobody of the instance in {path} is alive, and its journal is not handed up{why and ': '}{why}",
             f"the keeper does that when its job is over; see {path}/log/handover.log",
         )  # fmt: skip
 

@@ -56,6 +56,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
     from ..kvs.uri import public
     from .daemons import disk, given_up, processes, way_out
     from .heard import directory_here
+    from .status_children import children_not_up
 
     directory: StateDir | None
     if state_dir and not uri:
@@ -90,6 +91,7 @@ def gather(uri: str | None, state_dir: str | None) -> dict[str, Any]:
                 problems.insert(0, f"the server does not come up, and is tried again: {why}")
             else:
                 problems.insert(0, f"the {name} was given up: {why}" + (f" ({again} tries again)" if again else ""))
+        problems += children_not_up(directory)
         _disk_part(document, directory.path)
     return document
 
@@ -109,6 +111,7 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
     from ..journal.job import STATE_NAMES
     from ..journal.quarantine import listed
     from .queueview import policy_of
+    from .status_children import children_lost
 
     state = journal.look()
     meta = journal.meta
@@ -145,6 +148,7 @@ def _journal_part(journal: Journal, document: dict[str, Any], heard_at: str) -> 
         document["state"] = "stopped"
         document["stopped"] = state.instance["stopped"]
     _journal_problems(document, state)
+    document["problems"] += children_lost(journal, state)
     if meta.sealed:
         del document["memory"]  # a server's, perhaps, that is not its own
         from ..instances.left_behind import remark

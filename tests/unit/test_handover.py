@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import door_folders, forks, handover, handover_duty, spool, whereabouts
+from fluxkv.instances import door_folders, forks, handover, handover_duty, run_handover, spool, whereabouts
+from fluxkv.instances.daemon import Log, take_lock
 from fluxkv.instances.departing import Departing
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
@@ -19,6 +20,7 @@ from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
+from fluxkv.tools import doctor_cmd, status_children
 
 PATH = "/ƒA"
 
@@ -387,6 +389,66 @@ def test_what_children_left_goes_a_week_after_their_end_and_no_ended_one_is_look
     duty._sweep()
     assert [os.path.isdir(one.path) for one in (living, old, new, inner, later)] == [True, False, True, False, True]
     assert duty._done == {new.path, later.path}
+
+
+def test_what_does_not_come_up_is_said_by_status_until_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    around, child = StateDir(str(tmp_path)), StateDir(str(tmp_path / "ns" / "f2-7-0"))
+    around.create()
+    child.create()
+    child.write({"job": f58(2), "since": 7, "kvs": "own", "lead": True})
+
+    def refused(*_: Any) -> None:
+        raise Rejected("one of the two is a copy", code="copied", hint="export it")
+
+    def spawn(directory: StateDir, role: str) -> int:
+        pid = os.fork()
+        if not pid:
+            try:
+                run_handover.main(directory, Log("handover", None, None))
+            finally:
+                os._exit(1)
+        return pid
+
+    monkeypatch.setattr(run_handover, "finish", refused)
+    monkeypatch.setattr(handover_duty, "spawn_role", spawn)
+    duty = handover_duty.HandoverDuty(Nobody(1), around, lambda level, text: None)  # type: ignore[arg-type]
+    duty.finish()
+    assert status_children.children_not_up(around) == []
+    duty.look()
+    (said,) = status_children.children_not_up(around)
+    assert said == f"the journal in {child.path} does not come up: one of the two is a copy (export it)"
+    assert ["one of the two is a copy (export it)" in str(one) for one in doctor_cmd._children(around)] == [True]
+    handover.mark(child, "memory:x")
+    duty.look()
+    assert status_children.children_not_up(around) == []
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_server_that_is_being_started_to_hand_up_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: bool
+) -> None:
+    source, target = history(), MemoryStore(MemoryServer(), PATH)
+    folder = StateDir(str(tmp_path))
+    folder.create()
+    whereabouts.leave_door(target, whereabouts.Door("unix:/nowhere/kv.sock", "", folder.path, "here", spool.boot_id()))
+    lock = take_lock(folder.lock_file("server"), 0.0) if held else -1
+    tried = []
+
+    def through(*args: Any) -> str:
+        tried.append(args)
+        if len(tried) == 3:
+            handed(source, target)
+        raise Unavailable("it does not answer", code="server-away")
+
+    monkeypatch.setattr(whereabouts, "_through", through)
+    above = MemoryStore(target.server, "/")
+    if held:
+        assert whereabouts.server_of(above, PATH, over=True) == ""
+        os.close(lock)
+    else:
+        with pytest.raises(Unavailable, match="does not answer"):
+            whereabouts.server_of(above, PATH, over=True)
+    assert len(tried) == (3 if held else 1)
 
 
 def test_passwords_of_servers_that_are_gone_do_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

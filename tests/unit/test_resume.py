@@ -18,7 +18,7 @@ from fluxkv.instances.left_spool import reports
 from fluxkv.instances.nested import Owner, owner_of
 from fluxkv.instances.resume import refuse_alive
 from fluxkv.instances.spool import Spool
-from fluxkv.instances.whereabouts import beside
+from fluxkv.instances.whereabouts import Door, beside, leave_door
 from fluxkv.instances.wire import pack
 from fluxkv.journal import decide, snapshot
 from fluxkv.journal.decide import Decision
@@ -30,10 +30,12 @@ from fluxkv.journal.resuming import CAUSE, take_up
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
+from fluxkv.kvs.children import Child
 from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended
 from fluxkv.tools.resume_options import kvs_before
+from fluxkv.tools.status_children import children_lost
 
 BY = {"job": 77, "number": 1, "entry": "5-6"}
 PARENT = {"uid": "u", "owner": 1, "namespace": "/ƒA", "schema": 1, "parent": "unix:/tmp/kv.sock"}
@@ -313,6 +315,18 @@ def test_nothing_takes_the_place_of_what_was_to_be_gone_on_with() -> None:
     given = {**around.another(), "uri": "memory:around#/ƒX", "parent": "memory:around#/", "lead": True}
     assert code_of(lambda: boot.ensure_instance(given)) == "no-instance"
     assert "/ƒX" not in around.server.tables.instances
+
+
+def test_status_names_a_child_of_which_nothing_is_left() -> None:
+    around = Around()
+    journal, job = Journal(around.store), around.job(around.first)
+    around.store.note_child(Child(around.inside.namespace[1:], around.first, job.attempt_id))
+    assert children_lost(journal, journal.look()) == []
+    del around.server.tables.instances[around.inside.namespace]
+    (said,) = children_lost(journal, journal.look())
+    assert f"fluxkv cancel {f58(around.first)} ends it" in said
+    leave_door(around.inside, Door("unix:/nowhere", "", "/nowhere", "far", "another boot"))
+    assert children_lost(journal, journal.look()) == [], "it has a server of its own"
 
 
 def test_one_after_the_other_has_a_journal() -> None:
