@@ -10,11 +10,11 @@ from typing import Any
 
 from ..journal.archive_config import ArchiveRules, archive_rules
 from ..journal.decide_config import LOAD
-from ..journal.log import Journal
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
 from .daemon import spawn_role
 from .paths import StateDir
+from .submit_rules import config_at
 from .whereabouts import has_own
 
 LOOK_S = 1.0
@@ -68,7 +68,7 @@ class ArchiveDuty:
     def _learn(self) -> None:
         (version,) = self.store.bumps([LOAD])
         if version != self._version:
-            self.rules = archive_rules(Journal(self.store).look().config) if version else ArchiveRules()
+            self.rules = archive_rules(config_at(self.store, version)) if version else ArchiveRules()
             self._version = version
             self._due = 0.0
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0  # how long a follower lives with a server it cannot reach
 _ASK_AGAIN_S = 0.1
+TOLD = frozenset(("submit", "start", "finish", "requeue", "exception", "clean", "invalidate"))  # what a result is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class Follower:
         """The results of the tracked jobs that ended in this commit."""
         waiting = self.waiting
         ended: list[JobResult] = []
-        for name, subject, timestamp, context in well_formed(commit.events):
+        for name, subject, timestamp, context in well_formed(commit.events, TOLD):
             job = waiting.get(subject)
             if job is None:
                 continue

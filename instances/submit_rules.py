@@ -39,7 +39,7 @@ class SubmitRules:
 
         (version,) = self._store.bumps([MARK])
         if version != self.version:
-            self.document = self._read(version) if version else {}
+            self.document = config_at(self._store, version) if version else {}
             self._rules = parse_rules(self.document) if version else None
             self._ingest = self._plugins()
             self.version = version
@@ -50,19 +50,6 @@ class SubmitRules:
         from .ingest import Ingest
 
         return Ingest(self.document)
-
-    def _read(self, version: int) -> Mapping[str, Any]:
-        from ..journal import history
-        from ..journal.wire import well_formed
-
-        for entry in self._store.entries([version]):
-            for name, _, _, context in well_formed(history.reader(self._store).commit(entry).events):
-                if name == "config" and context:
-                    found: Mapping[str, Any] = context["config"]
-                    return found
-        from ..journal.log import Journal
-
-        return Journal(self._store).look().config  # it is in the archive, or set aside: the fold has what holds
 
     def honour(
         self, jobspecs: Sequence[dict[str, Any]], urgencies: Sequence[int] | None = None, flags: int = 0
@@ -136,6 +123,21 @@ class SubmitRules:
         except Rejected as error:
             return str(error)
         return "" if self._pool.satisfiable(request) is None else explain(request, self._pool).text
+
+
+def config_at(store: Store, version: int) -> Mapping[str, Any]:
+    """The config that was loaded last, at this version: from its entry, without a fold."""
+    from ..journal import history
+    from ..journal.wire import well_formed
+
+    for entry in store.entries([version]):
+        for name, _, _, context in well_formed(history.reader(store).commit(entry).events):
+            if name == "config" and context:
+                found: Mapping[str, Any] = context["config"]
+                return found
+    from ..journal.log import Journal
+
+    return Journal(store).look().config  # it is in the archive, or set aside: the fold has what holds
 
 
 def _asks_for_signal(system: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ store's script appends the last element. Payload: a codec byte, then msgpack [[n
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -133,12 +133,23 @@ def unpack_events(payload: bytes) -> list[Any]:
         raise Corrupt(f"a payload of {len(payload)} bytes cannot be read: {str(error)[:200]}", code="bad-payload") from None
 
 
-def well_formed(events: Iterable[Any]) -> Iterator[Any]:
-    """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does."""
-    return (event for event in events if isinstance(event, list) and len(event) == 4 and _is_event(*event))
+def well_formed(events: Iterable[Any], only: Container[str] | None = None) -> Iterator[Any]:
+    """Those that are events; what somebody wrote by hand and is none is passed over, as the fold does. only: with these names."""
+    for event in events:
+        if not isinstance(event, list) or len(event) != 4:
+            continue
+        name, subject, timestamp, context = event
+        if only is not None and (name.__class__ is not str or name not in only):
+            continue
+        if (
+            name.__class__ is str and (subject.__class__ is int or subject.__class__ is str) and timestamp.__class__ is float
+            and 0.0 <= timestamp <= LATEST and (context is None or context.__class__ is dict)
+        ) or _is_event(name, subject, timestamp, context):  # fmt: skip
+            yield event
 
 
 def _is_event(name: Any, subject: Any, timestamp: Any, context: Any) -> bool:
+    """In general; nearly all have the very types that are asked for first."""
     return (
         isinstance(name, str) and isinstance(subject, int | str) and isinstance(timestamp, int | float)
         and 0.0 <= timestamp <= LATEST and (context is None or isinstance(context, dict))

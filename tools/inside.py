@@ -254,8 +254,20 @@ class _Program:
 
 
 def _import_ensemble() -> None:
-    """What both programs of an ensemble run on, before our keeper is forked: its launcher's children share it then."""
-    from ..instances import client, ensemble_feed, ensemble_lead, submission  # noqa: F401
+    """What both programs of an ensemble run on, and the keepers of its children, before our keeper is forked: its launcher's
+    children share it then."""
+    from ..instances import (  # noqa: F401
+        client,
+        ensemble_feed,
+        ensemble_lead,
+        job_path,
+        kvs_client,
+        parent_claims,
+        parent_limit,
+        sealing_led,
+        submission,
+    )
+    from ..schedulers import fcfs  # noqa: F401
     from . import ensemble_cmd, ensemble_inside_cmd, ensemble_request, submit_cmd  # noqa: F401
 
 

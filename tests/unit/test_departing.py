@@ -529,6 +529,10 @@ def test_the_keeper_looks_only_where_there_is_something_and_it_is_its_own(tmp_pa
         archive_duty.ArchiveDuty(site.store, directory, lambda level, text: None).look()
         return len(begun)
 
+    def fold(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a keeper reads a config from its entry: the journal may be long")
+
+    monkeypatch.setattr(Journal, "look", fold)
     assert look() == 1
     assert look(parent="memory:other") == 0, "a child on its parent's server: that one's keeper does it"
     assert look(parent="memory:other", kvs="own") == 0, "its own folders are no place that stays"
