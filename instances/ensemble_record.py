@@ -84,7 +84,9 @@ class Record:
 
     def positions(self, share: Share) -> Iterator[int]:
         """The members of a share of this round."""
-        return self._pool_in(self.kvs.view())[1].part(share.start, share.size)
+        if share.round != self._pool[0]:
+            self._pool_in(self.kvs.view())  # whoever has just taken it has read it, and nobody changes it
+        return self._pool[1].part(share.start, share.size)
 
     def report(self, part: Part, child: int, number: int, count: Count) -> None:
         """Results of a child, and what it has come to with them. number: of its reports in this attempt."""

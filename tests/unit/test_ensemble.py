@@ -269,6 +269,24 @@ def test_no_two_children_take_the_same(instance: Instance, record: Record) -> No
         assert sorted(mine) == sorted(taken[2])
 
 
+def test_who_has_taken_a_share_knows_its_members(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read again for that: all children of an ensemble would read what all have told meanwhile."""
+    record.begin(Info(10, 1, 1), Indices([(0, 9)]))
+    taken = record.take(1, lambda left: 4)
+    assert taken is not None
+
+    def view(*_: object) -> object:
+        raise AssertionError("it is read again")
+
+    with monkeypatch.context() as within:
+        within.setattr(type(record.kvs), "view", view)
+        assert list(record.positions(taken[0])) == [0, 1, 2, 3]
+    record.begin(Info(10, 1, 2), Indices([(5, 9)]))
+    later = record.take(1, lambda left: 2)
+    assert later is not None
+    assert list(record.positions(later[0])) == [5, 6]
+
+
 def test_a_take_that_loses_is_made_again(instance: Instance, record: Record) -> None:
     record.begin(Info(10, 2, 1), Indices([(0, 9)]))
     with connect(instance.uri) as other:
