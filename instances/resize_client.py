@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .handle import JobHandle
 
 LOOK_S = 1.0
+MOST_READ = 256  # commits about the job that are read for how it came out
 
 
 class Size(NamedTuple):
@@ -113,6 +114,7 @@ class Resizing:
     def __init__(self, journal: Journal, uri: str, id: int, *, inside: bool = False) -> None:
         self.journal, self.uri, self.id, self.inside = journal, uri, id, inside
         self.state = journal.look()
+        self.since = self.state.version  # what came later is about what was asked for, or newer
         self.changed = self.at_once = False
         self.lets_go = inside
 
@@ -120,6 +122,7 @@ class Resizing:
 
     def ask(self, asked: Resize, terms: Terms, nodes: str | Iterable[int] = "", *, at_once: bool = False) -> Resizing:
         """Have it in the journal. Raises `Rejected`."""
+        self.since = self.state.version
         job = self.journal.find_job(self.state, self.id)
         if nodes and asked.sign == "+":
             raise Rejected("nodes are named that are to leave: which ones come, the queue's policy says", code="bad-resize")
@@ -247,7 +250,8 @@ class Resizing:
 
     def _refused(self) -> str:
         """Why the request for more was withdrawn, or what came did not stay; "" if all is well."""
-        for _, event in reversed(self.journal.story(self.state.jobs[self.id].commits[-6:], self.id)):
+        commits = [version for version in self.state.jobs[self.id].commits[-MOST_READ:] if version > self.since]
+        for _, event in reversed(self.journal.story(commits, self.id)):
             context: dict[str, Any] = event.context or {}
             if event.name == "resize":
                 return str(context.get("note") or "") if not context["nodes"] else ""

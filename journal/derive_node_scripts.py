@@ -35,7 +35,8 @@ def owed(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
         else:
             _next(rank, "" if kind == PROLOG else kind, lost, scripts, follow, free)
     leaves = [rank for rank in (gone(job) if goes_on else ()) if not script_on(job, rank)]
-    lost_ones = [rank for rank in leaves if job.over[rank][2].startswith("lost") and scripts.after_on_each]
+    asked = leaving_of(job)
+    lost_ones = [rank for rank in leaves if job.over[rank][2].startswith("lost") and scripts.after_on_each and rank not in asked]
     leaves = [rank for rank in leaves if rank not in lost_ones]  # nobody can look after it now: it stays the job's until its end
     for rank in leaves:
         if rank not in leaving_of(job):

@@ -8,9 +8,10 @@ import pytest
 from resize_rig import Site, instance
 
 from fluxkv.instances.reactor import Lead
+from fluxkv.instances.resize_client import Resizing
 from fluxkv.instances.script_orders import attempt_key
 from fluxkv.journal import decide, decide_hosts, decide_housekeeping
-from fluxkv.journal.decide_resize import Terms
+from fluxkv.journal.decide_resize import Terms, parse_resize
 from fluxkv.journal.job import CLEANUP, INACTIVE, RUN
 from fluxkv.journal.resizing import index_of, runs_on
 from fluxkv.journal.wire import unpack
@@ -236,6 +237,50 @@ def test_a_script_that_is_lost_with_its_node_drains_it_and_keeps_nobody(letter: 
     site.turn()
     assert site.job(site.id).ranks == [0, 1]
     assert site.state.nodes[2].drain[1].endswith("was lost")
+    site.ends()
+
+
+def test_who_asked_hears_of_a_prolog_that_failed_whatever_came_after() -> None:
+    site = Scripted(6, ALL)
+    resizing = Resizing(site.journal, "memory:none", site.id).ask(parse_resize("+4N"), Terms())
+    site.turn()
+    site.well(2, "p", 1 << 8)
+    for rank in (3, 4, 5):
+        site.well(rank, "p")
+    site.well(2, "e")
+    site.well(2, "h")
+    assert site.job(site.id).ranks == [0, 1, 3, 4, 5]
+    resizing.size()
+    with pytest.raises(Rejected, match="prolog on rank 2: exit code 1"):
+        resizing.told()
+    site.ask(site.id, "-1N")
+    assert resizing.ask(parse_resize("=2N"), Terms()).size().leaving
+    assert resizing.told()  # that is another question
+    site.sound()
+
+
+@pytest.mark.parametrize("lost_first", [True, False])
+@pytest.mark.parametrize("again", [True, False])
+def test_a_lost_node_that_is_asked_back_is_looked_after_when_it_is_there_again(lost_first: bool, again: bool) -> None:
+    """It was the job's until its end, and whoever had asked waited for that. again: it never comes, and is fenced once more."""
+    site = Scripted(3, ALL, 3)
+    steps = [
+        lambda: site.ask(site.id, "-1N", Terms(ranks=(2,))),
+        lambda: site.do(decide_hosts.fence(site.journal.load(), [2], "power is off", 0, site.now)),
+    ]
+    site.say(["offline", "resource", site.now, {"idset": "2", "reason": "gone", "heard": site.now}])
+    for step in reversed(steps) if lost_first else steps:
+        step()
+        site.turn()
+    assert (site.job(site.id).ranks, site.told(2)[-1]) == ([0, 1, 2], "epilog")
+    if again:
+        site.do(decide_hosts.fence(site.journal.load(), [2], "it is scrapped", 0, site.now))
+        site.turn()
+        assert site.state.nodes[2].drain[1].endswith("was lost")
+    else:
+        site.well(2, "e")
+        site.well(2, "h")
+    assert (site.job(site.id).ranks, site.job(site.id).state) == ([0, 1], RUN)
     site.ends()
 
 
