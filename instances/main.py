@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from ..kvs import failpoints
 from ..kvs.errors import FluxkvError
 from .daemon import Log, guarded, leave
+from .frame_room import with_room
 from .pace import pace_of
 from .paths import StateDir
 
@@ -22,7 +24,8 @@ def main(argv: list[str]) -> int:
         from .launcher import main as run_launcher
 
         pace = pace_of(state_dir.read())
-        return run_launcher(["--spool", state_dir.spool, "--linger", str(pace.linger_s), "--batch", str(pace.batch_s)])
+        words = ["--spool", state_dir.spool, "--linger", str(pace.linger_s), "--batch", str(pace.batch_s)]
+        return with_room(partial(run_launcher, words))
     name = options.get("--role", role)
     log = Log(called(name, state_dir), None, None)
 
@@ -50,7 +53,7 @@ def main(argv: list[str]) -> int:
         else:
             raise SystemExit(f"unknown role {role}")
 
-    return guarded(lambda: log, body)
+    return guarded(lambda: log, partial(with_room, body))
 
 
 def _forked(state_dir: StateDir) -> list[str] | None:

@@ -46,6 +46,7 @@ def feed(path: str) -> int:
     from ..instances.client import connect
     from ..instances.ensemble_feed import Feeder, Stopped, keep_blobs, slots_of
     from ..instances.ensemble_record import Record
+    from ..instances.frame_room import with_room
     from ..instances.whereabouts import parent_of
     from .ensemble_request import cutter
 
@@ -63,7 +64,7 @@ def feed(path: str) -> int:
         try:
             if attempt > 1:
                 _resume(feeder, record, ensemble, me, attempt, request, _attempt_of(above))
-            feeder.run()
+            with_room(feeder.run)
         except Stopped:
             sys.stderr.write("fluxkv: the child was told to end before its members had\n")
             return 128 + (told[0] if told else signal.SIGTERM)
