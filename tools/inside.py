@@ -26,6 +26,7 @@ OUTER = (
 # Warnings that a job gets (--signal, job kill) go to all its processes, so the program inside has them, too: it is for that
 # to end of them, or not, and the instance goes on.
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by every Python; what we run has them as from a shell
 STOPPED_LOOK_S = 1.0
 ENSEMBLE = ["fluxkv", "ensemble"]
 LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
@@ -227,7 +228,8 @@ class _Program:
         """Start it; its process."""
         if self.command[:2] == ENSEMBLE:
             return _forked(self.command[1:], self.environment)
-        return os.posix_spawnp(self.command[0], self.command, self.environment, setsigmask=(), setsigdef=(signal.SIGINT,))
+        default = (signal.SIGINT, *IGNORED)
+        return os.posix_spawnp(self.command[0], self.command, self.environment, setsigmask=(), setsigdef=default)
 
     def wait(self) -> int:
         """Run it; its code."""

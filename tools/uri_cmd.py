@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,7 +121,7 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
     from ..instances.paths import find_uri, state_dir_of
     from ..instances.whereabouts import copies_open
     from ..kvs.redis_store import open_store
-    from .inside import OUTER
+    from .inside import IGNORED, OUTER
 
     is_uri = ":" in target.partition("/")[0] and not target.startswith("jobid:")
     found = _resolved("" if is_uri else find_uri(uri), target, wait=wait, remark=True)
@@ -139,10 +140,13 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
     if not job:
         del environment["FLUX_ENCLOSING_ID"]
     command = list(words) or [os.environ.get("SHELL") or "/bin/sh"]
-    if copies_open():  # they end with this process
-        code = os.spawnvpe(os.P_WAIT, command[0], command, environment)
-        return code if code >= 0 else 128 - code
     try:
+        if copies_open():  # they end with this process
+            _, status = os.waitpid(os.posix_spawnp(command[0], command, environment, setsigdef=IGNORED), 0)
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        for signum in IGNORED:
+            signal.signal(signum, signal.SIG_DFL)
         os.execvpe(command[0], command, environment)
     except OSError as error:
         click.echo(f"fluxkv: {command[0]}: {error.strerror}", err=True)

@@ -154,11 +154,13 @@ def test_uri_and_proxy(nest: Nest) -> None:
     for words in ([nest.live], ["--wait", nest.live], [f"jobid:{nest.live}"], [f"/{nest.live}"]):
         assert nest.shell.ok("uri", *words) == f"{inside}\n"
     assert nest.shell("uri", nest.plain).code == 3
-    script = "fluxkv uri; fluxkv --parent uri; fluxkv run echo $FLUX_ENCLOSING_ID; fluxkv status | grep directory; exit 7"
+    script = "fluxkv uri; fluxkv --parent uri; fluxkv run echo $FLUX_ENCLOSING_ID; fluxkv status | grep directory; "
+    script += "sed -n s/SigIgn:.//p /proc/self/status; exit 7"
     done = nest.shell("proxy", nest.live, "sh", "-c", script)
     assert done.code == 7, done
     assert done.lines[:3] == [inside, nest.shell.uri, nest.live]
     assert f"{nest.state}/ns/" in done.out
+    assert not int(done.lines[-1], 16) & (1 << 12 | 1 << 24), "SIGPIPE and SIGXFSZ are as from a shell"
     assert nest.shell("proxy", inside, "true").code == 0
     done = nest.shell("proxy", nest.over, "fluxkv", "jobs", "-an", "-o", "{name}")
     assert done.lines == ["inner", "sh"]

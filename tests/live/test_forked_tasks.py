@@ -327,11 +327,12 @@ def test_instances_in_instances_are_forks_of_one_program(tmp_path: Path) -> None
         site.up("--cores", "2")
         inner = "fluxkv alloc -n1 sh -c 'echo $FLUXKV_ATTEMPT; cat /proc/$PPID/auxv | od -An -tx1 | md5sum; sleep 0'"
         caught = "sed -n s/SigCgt:.//p /proc/$(grep -o '[0-9]*' {0}/run/worker-0.json | head -1)/status"
-        there = caught.format("$FLUXKV_STATE_DIR")
-        done = site.run("alloc", "-n1", "sh", "-c", f"{there}; {inner}; cat /proc/$PPID/auxv | od -An -tx1 | md5sum")
+        there, ignored = caught.format("$FLUXKV_STATE_DIR"), "sed -n s/SigIgn:.//p /proc/self/status"
+        done = site.run("alloc", "-n1", "sh", "-c", f"{there}; {ignored}; {inner}; cat /proc/$PPID/auxv | od -An -tx1 | md5sum")
         assert done.returncode == 0, done.stderr
-        signals, marks, *sums = done.stdout.splitlines()
+        signals, deaf, marks, *sums = done.stdout.splitlines()
         assert signals == subprocess.check_output(["sh", "-c", caught.format(site.dir.path)], text=True).strip(), "start's handlers"
+        assert not int(deaf, 16) & (1 << 12 | 1 << 24), "SIGPIPE and SIGXFSZ are as from a shell"
         assert len(marks.split()) == 2
         launcher = int(json.loads(Path(site.dir.path, "run", "launcher.json").read_text())["pid"])
         whole = subprocess.run(
