@@ -15,7 +15,7 @@ from ..journal.wire import pack, pack_events, unpack
 from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from .attempts import Host, Placed, build_attempt, hello, split_key
-from .branches import Branches
+from .branches import Branches, living_parts
 from .facts import Bucket, Rows, cut, rest
 from .reactor import (
     Answered,
@@ -273,7 +273,7 @@ class Agent(Branches):
             if placed.letter or fenced or self.foreign.pop(placed.key, "") != "":
                 continue  # the hello says that it is gone
             self.rows[placed.rank].unstarted.append([placed.job, placed.version])
-        asked = self.recall
+        asked, living = self.recall, living_parts(rows)
         for key, job, state, t_start, _, over, *claim in rows:
             _, version, rank = split_key(key)
             if rank not in self.rows:
@@ -286,7 +286,7 @@ class Agent(Branches):
                 self.note_foreign(key)
             if state in ("over", "past"):
                 self.note_past(key, over)
-                if not known.over:
+                if not known.over and not self.outlived(key, living, outputs):
                     self._over(over)
             elif state == "running" and not known.t_start:
                 known.t_start = t_start

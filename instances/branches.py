@@ -29,6 +29,11 @@ def adopted_lately(epochs: str) -> bool:
     return any(one.lost for one in spans(epochs)[-LATELY:])
 
 
+def living_parts(rows: list[list[Any]]) -> set[str]:
+    """Of a launcher's list what lives of attempts on nodes that came while their job ran: keys without the part's number."""
+    return {row[0].partition(PART)[0] for row in rows if PART in row[0] and row[2] not in ("over", "past")}
+
+
 class Branches:
     """foreign: attempts the journal does not know -> their end, if they have one. fenced: those that are being ended.
     recall: whether the launcher is still to list what ended a short while ago."""
@@ -185,6 +190,15 @@ class Branches:
     def named(self, name: tuple[int, int, int, str]) -> list[Placed]:
         """All that have a name, of which more than one has had it."""
         return [one for one in self.placed.values() if (one.job, one.version, one.rank, one.letter) == name]
+
+    def outlived(self, key: str, living: set[str], outputs: list[Output]) -> bool:
+        """Whether the node came once more after this ended there, and lives: whichever of both parts the history knows, they have
+        one name, and only the later one's end is the node's. Nobody is told of this one's."""
+        if key in self.foreign or key in self.fenced or key.partition(PART)[0] not in living:
+            return False
+        self._unplace(key)
+        outputs.append(ToLauncher(["ack", [key]]))
+        return True
 
     def occupied(self, order: Any, id: str, rank: int) -> bool:
         """Whether an order starts a part of an attempt on a node where another part of it was, whose end is not settled yet."""

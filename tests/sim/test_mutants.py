@@ -21,7 +21,7 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "recall-not-awaited": (5,), "spool-ignored": (4,), "hello-ignored": (0,), "used-before-hello": (3,),
     "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (10,),
     "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
-    "silence-counts-double": (DEEP + 21,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
+    "silence-counts-double": (DEEP + 18,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
     "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6), "tasks-beside-their-prolog": (SCRIPTED, SCRIPTED + 4),
     "epoch-changes-nothing": (28,), "witness-ignored": (23,), "cron-fires-twice": (43,),
 }  # fmt: skip

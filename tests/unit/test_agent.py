@@ -311,6 +311,22 @@ def test_the_end_of_a_node_s_first_part_leaves_the_second_its_name() -> None:
     assert dict(request.exact) == {"attempt/5": "9-7"}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_end_of_a_node_s_first_part_is_not_the_second_one_s(late: bool) -> None:
+    """The history lost that the node was given back and came once more: it hears of an end there when the second part ends."""
+    rig = Rig()
+    rig.step(LauncherLost(False))
+    rows = [["5.9-7.0~3", 5, "running", 3.0, [], None], ["5.9-7.0~2", 5, "past", 1.0, [], over("5.9-7.0~2")]]
+    outputs = rig.step(Launched([["held", rows[::-1] if late else rows]]))
+    assert said(outputs)[0][3]["held"] == ["5.9-7"]
+    assert ["ack", ["5.9-7.0~2"]] in told(outputs)
+    outputs = rig.settle(outputs)
+    assert said(outputs)[0][3] == {"rank": 0, "start": [[5, 9, 3.0]]}
+    rig.settle(outputs)
+    outputs = rig.step(Launched([over("5.9-7.0~3", 15)]))
+    assert said(outputs)[0][3] == {"rank": 0, "over": [[5, 9, 1.0, 2.0, 15, "", 0]]}
+
+
 def test_facts_about_an_older_attempt_do_not_take_the_newer_one_s_with_them(rig: Rig) -> None:
     rig.step(rig.launch(5, 12, queued=True))
     rig.step(rig.launch(6, 13))

@@ -103,6 +103,7 @@ class GoesOn:
                 raise Rejected("what it was to go on with is not known any more", code="no-instance")
             self.settings = settings
             self.state_dir.write(self.settings)
+        self.settings["uid"] = self.state_dir.read().get("uid", "")  # as its keeper noted it, which may have made it anew
         if self.own:
             self._start_server()
         store, _ = boot.ensure_instance(self.settings, self.state_dir)
