@@ -18,6 +18,7 @@ from ..journal.derive_scripts import start_event
 from ..journal.holding import pools_of, word_of, words_of
 from ..journal.job import RUN, Job
 from ..journal.resizing import growth_of
+from ..journal.retry import fenced
 from ..journal.scripts import NO_SCRIPTS, PROLOG
 from ..journal.state import State
 from ..kvs.errors import Rejected
@@ -149,15 +150,15 @@ class Planner:
         """Refuse what no submit command would have let through: anybody may append to the journal."""
         self.checked.check(job)
 
-    def shape(self, request: Request) -> str:
-        """The request's short name."""
+    def shape(self, request: Request, job: Job) -> str:
+        """The short name of a job's request. Who begins anew elsewhere when its node is cut off has another: on one seat with
+        others, who wait for the node, nobody would know by whom it was left to them."""
         found = self.shapes.get(request.key)
         if found is None:
             if len(self.shapes) >= SHAPES:
-                self.shapes.clear()
-                self.runtime.clear()
+                self.shapes, self.runtime = {}, {}
             found = self.shapes[request.key] = shape_of(request)
-        return found
+        return f"{found}f" if fenced(job) else found
 
     def enqueue(self, job: Job, priority: int) -> None:
         """Put a job into the line. Raises `Rejected` if it can never run here."""
@@ -344,8 +345,7 @@ class Planner:
             return grown(self.state, job, claims, now)
         found = self.lines.get(id)
         request = found[0].request if found is not None else self.compiled(job)
-        shape = self.shape(request)
-        group = Group()
+        shape, group = self.shape(request, job), Group()
         group.events.append(["alloc", id, now, {"claims": to_wire(claims), "expiration": self.expiration(job, now)}])
         ranks = [claim.rank for claim in claims]
         thing, rests = f"job/{id}", self.premises_of(job)
@@ -392,11 +392,11 @@ class Planner:
             entry = next(feed, None)
             if entry is None or entry.held or entry.job in self.state.attention:
                 continue
-            shape = self.shape(entry.request)
+            job = self.state.jobs[entry.job]
+            shape = self.shape(entry.request, job)
             if shape not in room:
                 room[shape] = room_ahead(self, shape, now, self.policies.ahead_s(feed.queue))
             open_seats = room[shape]
-            job = self.state.jobs[entry.job]
             if entry.request.flat is None or needs_claims(job.jobspec or {}) or job.state == RUN:
                 open_seats = []  # what it starts is not known before it has its cores; who runs and wants more needs nodes
             if kept:

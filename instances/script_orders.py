@@ -63,7 +63,7 @@ def add_orders(state: State, planner: Planner, job: Job, group: Group, now: floa
         if expiration != job.expiration:  # a time limit is for the tasks
             group.events.append(["resource-update", job.id, now, {"expiration": expiration}])
         request = compile_request(job.jobspec or {})
-        for rank, message in launch_orders(job, request, job.claims, planner.shape(request), False, state.nodes, planner.pool):
+        for rank, message in launch_orders(job, request, job.claims, planner.shape(request, job), False, state.nodes, planner.pool):
             message[1]["attempt"] = job.attempt_id
             group.to_nodes.append((rank, message))
         return

@@ -312,7 +312,7 @@ class Worker:
 
     def _shape(self, job: Job) -> str:
         try:
-            return self.planner.shape(self.planner.compiled(job))
+            return self.planner.shape(self.planner.compiled(job), job)
         except Rejected:
             return ""
 

@@ -10,6 +10,7 @@ from functools import cache
 
 from mutants import Mutant, planted
 from simulator.play import Failed, play
+from simulator.sites import DEEP, GRAPHS, OWN, RESIZED, RESUMED, SCRIPTED
 from simulator.truth import Broken
 
 from fluxkv.kvs.errors import FluxkvError
@@ -21,6 +22,18 @@ INVARIANTS = {
     "settle": "each job ends or can say why", "surely": "each job ends or can say why", "noticed": "history is whole",
     "nested": "children", "weigh": "hand-over", "inside": "hand-over: I3", "apart": "hand-over: I4", "begins": "hand-over: tasks",
 }  # fmt: skip
+
+# Kinds of worlds -> (their first seed, how far they are apart): where a planted fault is looked for.
+KINDS = {
+    "first": (0, 1), "nested": (10, 12), "graph": (GRAPHS, 1), "deep": (DEEP, 1), "resized": (RESIZED, 1),
+    "scripted": (SCRIPTED, 1), "resumed": (RESUMED, 1), "own": (OWN + 1, 1),
+}  # fmt: skip
+
+
+def seeds_of(mutant: Mutant, count: int) -> range:
+    """The first seeds of worlds of the kind in which a planted fault shows."""
+    begin, step = KINDS[mutant.kind]
+    return range(begin, begin + count * step, step)
 
 
 def wrong(seed: int, mutant: Mutant | None = None) -> BaseException | None:

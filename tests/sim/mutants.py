@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fluxkv.instances import (
     agent,
     attempts,
+    boot,
     child,
     child_inventory,
     commits,
@@ -22,7 +23,9 @@ from fluxkv.instances import (
     fence,
     greeting,
     growing,
+    handover,
     planner,
+    resume,
     underway,
     witness,
     worker,
@@ -41,21 +44,22 @@ ABSENT = object()  # a built-in that a module sees, but does not hold
 
 
 class Mutant(NamedTuple):
-    """name; what is broken, in words; plant: does it."""
+    """name; what is broken, in words; plant: does it; kind: of which seeds (`hunts.KINDS`) some show it."""
 
     name: str
     breaks: str
     plant: Callable[[Patch], None]
+    kind: str = "first"
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(breaks: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def mutant(breaks: str, kind: str = "first") -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     """Register a planted fault under its function's name."""
 
     def register(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), breaks, plant))
+        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), breaks, plant, kind))
         return plant
 
     return register
@@ -214,7 +218,7 @@ def acked_before_appended(patch: Patch) -> None:
     patch(agent.Agent, "_send", send)
 
 
-@mutant("what comes again from an inbox is done again")
+@mutant("what comes again from an inbox is done again", kind="deep")
 def redelivery_not_noticed(patch: Patch) -> None:
     honest = agent.Agent._messages
 
@@ -301,7 +305,7 @@ def recall_not_awaited(patch: Patch) -> None:
     patch(derive, "_cleaning", cleaning)
 
 
-@mutant("a report about an attempt is believed whatever attempt is current")
+@mutant("a report about an attempt is believed whatever attempt is current", kind="deep")
 def late_report_believed(patch: Patch) -> None:
     honest = fold_words.report
 
@@ -359,38 +363,39 @@ def witness_ignored(patch: Patch) -> None:
 # -- silence and children: planted when the simulator came to play them, before it had caught anything of the sort --------------
 
 
-@mutant("a silence counts double: attempts of a silent node are lost when their launcher begins to end them")
+@mutant("a silence counts double: attempts of a silent node are lost when their launcher begins to end them", kind="deep")
 def silence_counts_double(patch: Patch) -> None:
     honest = NodeWatch.silent_s
     patch(NodeWatch, "silent_s", lambda self, rank: 2 * honest(self, rank))
 
 
-@mutant("a launcher begins what was ordered before a silence, once the store has answered again")
+@mutant("a launcher begins what was ordered before a silence, once the store has answered again", kind="deep")
 def silence_forgotten(patch: Patch) -> None:
     patch(fence.Fence, "bars", lambda self, key, now: self.cut_off(now))
 
 
-@mutant("a launcher ends nothing however long it is cut off")
+@mutant("a launcher ends nothing however long it is cut off", kind="deep")
 def cut_off_goes_on(patch: Patch) -> None:
     patch(fence.Fence, "cut_off", lambda self, now: False)
 
 
-@mutant("a child has its nodes whole, whatever its job was given there")
+@mutant("a child has its nodes whole, whatever its job was given there", kind="nested")
 def child_has_nodes_whole(patch: Patch) -> None:
     honest = child_inventory.NodeRecord
     patch(child_inventory, "NodeRecord", lambda rank, host, cores, *rest: honest(rank, host, 15, *rest))
 
 
-@mutant("the child of a requeued job goes on in the namespace of its last attempt")
+@mutant("the child of a requeued job goes on in the namespace of its last attempt", kind="nested")
 def child_keeps_its_namespace(patch: Patch) -> None:
     honest = child.child_uri
     patch(child, "child_uri", lambda parent, job, number=1: honest(parent, job))
+    patch(boot, "_refuse_another_attempt", lambda store, settings: None)  # which would keep it out
 
 
 # -- hand-over between levels: planted with the rules that hold it to every version -----------------------------------------------
 
 
-@mutant("a child's graph has what its job draws from as a whole")
+@mutant("a child's graph has what its job draws from as a whole", kind="deep")
 def child_has_pools_whole(patch: Patch) -> None:
     honest = graph_edit.granted
 
@@ -404,7 +409,7 @@ def child_has_pools_whole(patch: Patch) -> None:
     patch(graph_edit, "granted", granted)
 
 
-@mutant("an agent in a job counts its cores from the other end of the machine")
+@mutant("an agent in a job counts its cores from the other end of the machine", kind="deep")
 def counted_from_the_other_end(patch: Patch) -> None:
     honest = attempts._seat_cpus
 
@@ -415,7 +420,7 @@ def counted_from_the_other_end(patch: Patch) -> None:
     patch(attempts, "_seat_cpus", seat_cpus)
 
 
-@mutant("a node that is asked back is freed when its time is up, without its agent's word (HAZARD 5)")
+@mutant("a node that is asked back is freed when its time is up, without its agent's word (HAZARD 5)", kind="resized")
 def shrunk_by_a_time_out(patch: Patch) -> None:
     honest = derive_resize.give_back
 
@@ -432,7 +437,7 @@ def shrunk_by_a_time_out(patch: Patch) -> None:
     patch(derive_resize, "give_back", give_back)
 
 
-@mutant("a node that comes while its job runs has its tasks ordered beside its prolog")
+@mutant("a node that comes while its job runs has its tasks ordered beside its prolog", kind="scripted")
 def tasks_beside_their_prolog(patch: Patch) -> None:
     honest = planner.grown
 
@@ -444,6 +449,53 @@ def tasks_beside_their_prolog(patch: Patch) -> None:
         return group
 
     patch(planner, "grown", grown)
+
+
+@mutant("a node that comes while its job runs has its tasks ordered without a prolog", kind="scripted")
+def prolog_skipped(patch: Patch) -> None:
+    honest = planner.grown
+
+    def grown(state: Any, job: Any, claims: Any, now: float) -> Any:
+        group = honest(state, job, claims, now)
+        if any(order[0] == "script" for _, order in group.to_nodes):
+            group.events = group.events[:1]
+            group.to_nodes = growing._orders(job, claims, state.nodes, growing.next_index(job), len(job.claims) + len(claims))
+        return group
+
+    patch(planner, "grown", grown)
+
+
+@mutant("a job goes on with an instance whose job holds it still", kind="resumed")
+def goes_on_beside_another(patch: Patch) -> None:
+    patch(resume, "refuse_alive", lambda *args, **options: None)
+
+
+# -- instances with servers of their own: planted once the simulator played them ---------------------------------------------------
+
+
+@mutant("what is handed up is not sealed first", kind="own")
+def handed_up_unsealed(patch: Patch) -> None:
+    honest = handover.bring
+
+    def bring(source: Any, *rest: Any) -> bool:
+        source.seal = lambda uid: None
+        return honest(source, *rest)
+
+    patch(handover, "bring", bring)
+
+
+@mutant("a child is handed up whatever became of its attempt in its parent's history", kind="own")
+def attempt_not_looked_at(patch: Patch) -> None:
+    patch(handover, "_check_attempt", lambda *args: None)
+
+
+@mutant("those inside a child are not brought once more after it", kind="own")
+def no_second_pass(patch: Patch) -> None:
+    def in_order(found: Any, reverse: bool = False) -> list[Any]:
+        names = list(found)
+        return [] if not reverse and names and str(names[0]).startswith("/") else sorted(names, reverse=reverse)
+
+    patch(handover, "sorted", in_order)
 
 
 # -- cron ---------------------------------------------------------------------------------------------------------

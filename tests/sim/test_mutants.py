@@ -1,17 +1,18 @@
 """Planted faults are caught by the simulator's invariants, each by a seed that passes without it. See `hunts.py`.
 
-Seeds that are known to show a fault are tried first. Where production has changed and none does any more, some others are: some
-seconds, until `CAUGHT` is brought up to date with what `make soak SOAK=sim SOAK_ARGS="-k fault" FLUXKV_SIM_ENOUGH=3` prints.
+A seed that is known to show a fault is tried first. Where production has changed and it does not any more, the first ones of the
+kind of world that the fault names are: some seconds more, until `CAUGHT` is brought up to date with what
+`make soak SOAK=sim SOAK_ARGS="-k fault"` prints. A fault that none of these shows fails.
 """
 
 from __future__ import annotations
 
 import pytest
-from hunts import caught
+from hunts import caught, seeds_of
 from mutants import MUTANTS, Mutant
-from simulator.sites import DEEP, RESIZED, SCRIPTED
+from simulator.sites import DEEP, OWN, RESIZED, RESUMED, SCRIPTED
 
-HUNT = 30  # further seeds, of which one has to show it: whoever needs more hunts in `make soak`
+HUNT = 40  # further seeds of its kind of world, of which one has to show it
 CAUGHT: dict[str, tuple[int, ...]] = {
     "guards-dropped": (5,), "stale-plan-accepted": (5,), "report-guard-dropped": (0,), "submit-guard-dropped": (6,),
     "dedup-dropped": (0,), "epoch-ignored": (4,), "floor-ignored": (165, 98), "full-store-refuses-all": (67,),
@@ -19,14 +20,18 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "losers-forgotten": (2,), "conflict-loser-applied": (0,), "taker-without-giver": (0,),
     "double-free": (32,), "policy-believed": (26,), "deadline-from-wall-clock": (0,), "released-before-all-ranks": (1,),
     "recall-not-awaited": (5,), "spool-ignored": (4,), "hello-ignored": (0,), "used-before-hello": (3,),
-    "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (10,),
+    "child-has-nodes-whole": (10,), "child-keeps-its-namespace": (430,),
     "child-has-pools-whole": (DEEP + 1,), "counted-from-the-other-end": (DEEP,),
     "silence-counts-double": (DEEP + 18,), "cut-off-goes-on": (DEEP + 3, DEEP + 18),
+    "goes-on-beside-another": (RESUMED,), "handed-up-unsealed": (OWN + 1,),
     "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6), "tasks-beside-their-prolog": (SCRIPTED, SCRIPTED + 4),
     "epoch-changes-nothing": (28,), "witness-ignored": (23,), "cron-fires-twice": (43,),
 }  # fmt: skip
 # Left to `make soak`, and why.
 RARE = {
+    "attempt-not-looked-at": "an instance with its own server whose attempt is lost, not adopted, and which ends all the same",
+    "no-second-pass": "a fail-over between what is inside an instance and its own journal takes the first back",
+    "prolog-skipped": "nothing holds a node's tasks to a prolog that was never ordered there",
     "silence-forgotten": "an order has to wait in its inbox while its node is silent: three times in 2,000 seeds",
     "late-report-believed": "harmless: the store's guard keeps such reports out; only events written by hand get so far",
     "redelivery-not-noticed": "harmless: a launcher remembers what it has run; only its death lets a second order through",
@@ -36,8 +41,9 @@ RARE = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", [one for one in MUTANTS if one.name in CAUGHT], ids=lambda one: one.name)
 def test_a_planted_fault_is_caught(mutant: Mutant) -> None:
-    seeds = dict.fromkeys([*CAUGHT[mutant.name], *range(HUNT)])
-    assert any(caught(mutant, seed) for seed in seeds), f"{mutant.breaks}: shown by none of {len(seeds)} seeds: mend CAUGHT"
+    seeds = dict.fromkeys([*CAUGHT[mutant.name], *seeds_of(mutant, HUNT)])
+    found = any(caught(mutant, seed) for seed in seeds)
+    assert found, f"{mutant.breaks}: shown by none of {len(seeds)} seeds of its kind ({mutant.kind})"
 
 
 def test_none_is_left_out() -> None:

@@ -1,5 +1,5 @@
 """The simulator at length: FLUXKV_SIM_SEEDS seeds (20,000 unless set) from FLUXKV_SIM_FIRST (0) on, and each planted fault hunted
-over the first FLUXKV_SIM_HUNT (200), until FLUXKV_SIM_ENOUGH (1) seeds have shown it.
+over the first FLUXKV_SIM_HUNT (200) of its kind of world, until FLUXKV_SIM_ENOUGH (1) seeds have shown it.
 
 Seeds are played by as many processes as there are processors. What fails is printed when it does, with the command that plays
 it again. `SOAK_ARGS="-k seeds"` or `"-k fault"` for one of the two.
@@ -40,12 +40,12 @@ def fails(seed: int) -> str:
 
 def hunt(name: str) -> list[tuple[int, str, float]]:
     """(seed, what caught it, processor seconds) of the first seeds that show a planted fault."""
-    from hunts import caught, holds
+    from hunts import caught, holds, seeds_of
     from mutants import MUTANTS
 
     (mutant,) = [one for one in MUTANTS if one.name == name]
     found: list[tuple[int, str, float]] = []
-    for seed in range(HUNT):
+    for seed in seeds_of(mutant, HUNT):
         holds(seed)
         begun = time.process_time()
         what = caught(mutant, seed)

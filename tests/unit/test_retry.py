@@ -366,10 +366,10 @@ def test_seats_pass_on_though_the_job_before_is_tried_again(rig: Rig) -> None:
     """A job that failed gives its seat to the one placed ahead; one that took a seat and failed is requeued as any other."""
     rig.busy()
     first = rig.held[0]
-    ahead = rig.submit(spec())
+    ahead = rig.submit(spec(on="exit"))
     assert rig.job(ahead).granted is not None
     (rank,) = rig.job(first).ranks
-    last = rig.submit(spec())
+    last = rig.submit(spec(on="exit"))
     assert rig.job(last).granted is not None
     rig.report(
         rank,

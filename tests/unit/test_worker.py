@@ -273,6 +273,20 @@ def test_a_grant_goes_behind_a_running_job_and_a_chain_comes_in_one_report(busy:
     assert c.state == INACTIVE
 
 
+def test_who_begins_anew_elsewhere_takes_no_seat_of_one_that_waits_for_its_node(busy: Rig) -> None:
+    """Where their node is cut off the journal gives up the one and keeps the other, which would have its seat from nobody."""
+    again = jobspec()
+    again["attributes"]["system"]["retry"] = {"limit": 1, "on": "node-failure"}
+    assert busy.job(busy.submit()).granted is not None
+    first = busy.submit(again)
+    assert busy.job(first).granted is None
+    for id in busy.held:
+        busy.over(id)
+    busy.turn()
+    assert busy.job(first).holds
+    assert busy.worker.planner.shape_of(first) not in {"", busy.worker.planner.shape_of(busy.submit())}
+
+
 def test_a_successor_that_cannot_be_spawned_fails_and_the_next_one_runs(busy: Rig) -> None:
     one = busy.granted()
     rank = busy.job(one).granted[0]  # type: ignore[index]

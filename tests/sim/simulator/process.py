@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fluxkv.instances import forks
 from fluxkv.instances.reactor import Answered, Entries, Input, Messages, Note, Output, Reopened, WakeAt, Write
 from fluxkv.instances.runner import FORKED
+from fluxkv.instances.witness import ADOPT
 from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.epochs import anchor
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
@@ -236,10 +237,13 @@ class ReactorProcess(Process):
         self.reopened(meta)
 
     def _gone(self, error: Rejected) -> None:
-        """Its instance is sealed, or was lost as a whole: it is given up."""
+        """Its instance is sealed: it is given up. Or it was lost as a whole: its keeper may make it anew, and begins all again."""
         if error.code not in ("gone", "ended") or self.world is self.world.root:
             raise error
-        self.end()
+        if error.code == "gone" and self.world.root.on_fork == ADOPT:
+            self.die()
+        else:
+            self.end()
 
     # -- another history ------------------------------------------------------------------------------------------
 
