@@ -37,13 +37,17 @@ def hand_down(server: str, settings: Mapping[str, Any], door: whereabouts.Door) 
         closing(open_store(str(settings["parent"]))) as parent, closing(open_store(target)) as above,
         closing(open_store(str(StoreUri(server, namespace)))) as own,
     ):  # fmt: skip
+        if _is_there(above):  # else it has gone down before, to here or to somebody else
+            _refuse_alive(above, parent, settings)  # before anything that is inside goes
         inside = [name for name in above.spaces() if name != namespace]
         _wait_for(above, inside)
         journals = 0
         for name in [*sorted(inside, reverse=True), namespace]:  # its own comes last: until then all is found from above
             with closing(whereabouts.beside(above, name)) as source, closing(whereabouts.beside(own, name)) as there:
                 journals += _bring(source, there, settings, door, parent if name == namespace else None)
-        own.meta()
+        if not _is_there(own):  # somebody else was quicker: whose job that is, is said
+            resume.wait_until_handed_up(parent, namespace)
+            raise Conflict(f"others keep taking up {namespace}", hint="try again")
         return journals
 
 
@@ -72,7 +76,7 @@ def _bring(source: Store, target: Store, settings: Mapping[str, Any], door: wher
     for _ in range(resume.TRIES):
         if not _is_there(source):
             behind = whereabouts.read_door(source)
-            if behind not in (None, door, whereabouts.read_door(target)):
+            if parent is None and behind not in (None, door, whereabouts.read_door(target)):
                 whereabouts.leave_door(target, behind)
             return False
         try:

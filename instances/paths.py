@@ -226,7 +226,8 @@ def _comes_back(uri: str) -> bool:
 
 
 def state_dir_of(uri: str) -> StateDir | None:
-    """The state directory on this host of the instance with this URI, or None."""
+    """The state directory on this host of the instance with this URI, or None. Of several that had it, one after the other (see
+    resume), the one that lives, or the last."""
     from ..kvs.uri import parse_server, parse_uri, same_instance
 
     candidates = list(known())
@@ -241,13 +242,19 @@ def state_dir_of(uri: str) -> StateDir | None:
         candidates.append(StateDir(state_dir_behind(address.path)))
     for directory in list(candidates):
         candidates.extend(_children(directory, named.namespace))
+    last: tuple[tuple[int, bool], StateDir] | None = None
     for directory in candidates:
         try:
-            if os.path.exists(directory.instance_file) and same_instance(str(directory.read()["uri"]), uri):
+            if not os.path.exists(directory.instance_file) or not same_instance(str((settings := directory.read())["uri"]), uri):
+                continue
+            if not settings.get("parent") or directory.running():
                 return directory
-        except (Rejected, Unavailable, KeyError):
+            rank = int(settings.get("since") or 0), bool(settings.get("lead"))
+        except (Rejected, Unavailable, KeyError, ValueError):
             continue
-    return None
+        if last is None or rank > last[0]:
+            last = rank, directory
+    return last[1] if last is not None else None
 
 
 def _children(root: StateDir, namespace: str) -> Iterator[StateDir]:

@@ -25,6 +25,15 @@ _TASKS = frozenset((
     "--ntasks", "--cores-per-task", "--gpus-per-task", "--memory-per-task", "--cores", "--tasks-per-node", "--tasks-per-core",
     "--gpus-per-node", "--taskmap",
 ))  # fmt: skip
+
+
+def named_job(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse the empty word of a shell's variable that is not set: a new instance would begin in silence."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it names no job; write its id as it was printed, e.g. ƒ2UzHM")
+    return value
+
+
 _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-n", "--nslots"), {"metavar": "N", "help": "Number of slots (default: one; with -N one per whole node)."}),
     (("-c", "--cores-per-slot"), {"metavar": "N", "help": "Cores in each slot (default 1)."}),
@@ -36,7 +45,8 @@ _OWN: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                   "help": "Where the new instance lives: on this one's server (the default), or on one of its own. "
                           "With --resume as before, if not given."}),
     (("--broker-opts",), {"multiple": True, "metavar": "OPTS", "help": "Options for its fluxkv start, such as --policy=easy."}),
-    (("--resume",), {"metavar": "ID", "help": "Go on with the instance that this job, which has ended, was: the rest runs."}),
+    (("--resume",), {"metavar": "ID", "callback": named_job,
+                     "help": "Go on with the instance that this job, which has ended, was: the rest runs."}),
     (("--dump",), {"metavar": "[FILE]", "help": f"Write its journal to a file when it ends ({DUMP})."}),
 )  # fmt: skip
 _REFUSED = {

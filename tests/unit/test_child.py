@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from worker_rig import Rig, jobspec
 
 from fluxkv.instances import boot, child
+from fluxkv.instances.daemon import take_lock
+from fluxkv.instances.paths import StateDir, state_dir_of
 from fluxkv.journal import decide_graph
 from fluxkv.journal.decide import Decision
 from fluxkv.kvs.errors import Rejected, Unavailable
@@ -102,3 +105,30 @@ def test_another_attempt_s_alloc_is_not_taken_for_one_s_own(monkeypatch: pytest.
     adopted = [["alloc", id, rig.now, {"claims": [[1, "0", "", 0, 1]], "adopted": lost.entry}]]
     rig.journal.append(Decision(adopted), rig.journal.meta.version)
     assert [claim.rank for claim in child.granted(store, lost)[0]] == [1]
+
+
+def test_of_the_folders_that_had_an_instance_one_after_the_other_the_living_one_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FLUXKV_STATE_DIR", raising=False)
+    root = StateDir(str(tmp_path / "root"))
+    root.create()
+    server = f"unix:{root.path}/kv.sock"
+    root.write({"uri": server})
+    lives = {}
+    for name, since, lead in (("fA-5-0", 5, True), ("fB-30-0", 30, True), ("fB-30-1", 30, False), ("fC-20-0", 20, True)):
+        lives[name] = StateDir(root.join("ns", name))
+        lives[name].create()
+        lives[name].write({"uri": f"{server}#/ƒA", "parent": server, "since": since, "lead": lead})
+
+    def found() -> str:
+        directory = state_dir_of(f"{server}#/ƒA")
+        assert directory is not None
+        return os.path.basename(directory.path)
+
+    assert found() == "fB-30-0"
+    lock = take_lock(lives["fC-20-0"].lock_file("keeper"), 0.0)
+    assert found() == "fC-20-0"
+    os.close(lock)
+    assert found() == "fB-30-0"

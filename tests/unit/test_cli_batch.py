@@ -185,3 +185,10 @@ def test_jobs_find_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.argv", [str(program)])
     assert with_program({"PATH": "/nowhere"})["PATH"] == f"{program.parent}:/nowhere"
     assert with_program({"PATH": str(program.parent)})["PATH"] == str(program.parent)
+
+
+def test_resume_of_an_empty_word_begins_nothing(script: str) -> None:
+    for command in (batch, alloc):
+        done = call(command, "--resume", "", script)
+        assert isinstance(done.exception, click.BadParameter)
+        assert "names no job" in done.exception.message

@@ -18,7 +18,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.log import Journal
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
-from fluxkv.kvs.errors import FluxkvError, Unavailable
+from fluxkv.kvs.errors import FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
@@ -188,8 +188,28 @@ def test_nothing_goes_down_that_somebody_has() -> None:
     second, third = site.another("down-a"), site.another("down-b")
     resume.take_up(MemoryStore(site.server, site.names[0]), site.store, second)
     assert code_of(lambda: down(third)) == "alive"
-    assert site.is_at(site.server) == [True, False]
-    assert site.is_at(server_of(third)) == [False, True]
+    assert site.is_at(site.server) == [True, True]
+    assert site.is_at(server_of(third)) == [False, False]
+
+
+def test_who_comes_second_learns_who_was_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes down to another's server between the look at it and the step that takes it there."""
+    site = Site()
+    second, third = site.another("down-a"), site.another("down-b")
+    waited = handing_down._wait_for
+
+    def other(above: Any, names: Any) -> None:
+        monkeypatch.setattr(handing_down, "_wait_for", waited)
+        down(third)
+        store = taken(site, third)
+        monkeypatch.setattr(whereabouts, "beside_own", lambda *_: MemoryStore(store.server, store.namespace))
+
+    monkeypatch.setattr(handing_down, "_wait_for", other)
+    with pytest.raises(Rejected, match=f"job {third['job']} has this instance") as caught:
+        down(second)
+    assert caught.value.code == "alive"
+    assert site.is_at(server_of(second)) == [False, False]
+    assert whereabouts.read_door(MemoryStore(server_of(second), site.names[0])) is None
 
 
 @pytest.mark.parametrize("late", ["arrive.end", "depart"])
