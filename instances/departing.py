@@ -34,7 +34,7 @@ LEASE_MS = 60_000  # renewed before each child
 GRACE_S = 30.0  # between the mark and the end: as long as somebody may read who has not seen it
 PRESSED_S = 60.0  # how old what goes is at least where the server is past its memory line
 READ = 500
-LARGEST = 100_000_000  # bytes in a file, not compressed: the archiver holds three times that, and who reads it once
+LARGEST = 100_000_000  # bytes in a file, not compressed: the archiver holds four times that, and who reads it once
 NAME = re.compile(r"ƒ[0-9A-Za-z]+(\.[0-9]+)?")  # of a child; files are named so
 
 

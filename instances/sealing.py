@@ -134,7 +134,7 @@ def _with(store: Store, child: Child, work: Callable[[Store], None]) -> None:
     from .whereabouts import store_of  # a keeper has children only later, if any
 
     try:
-        other = store_of(store, namespace_of(store.namespace, child))
+        other = store_of(store, namespace_of(store.namespace, child), archived=False)  # whose place may hang
         if other is not None:
             with closing(other):
                 work(other)

@@ -105,9 +105,9 @@ def server_of(store: Store, namespace: str, *, over: bool = False) -> str | None
     return ""
 
 
-def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | None:
-    """The child's journal, opened; else as `server_of`."""
-    found = _look(store, namespace, over)
+def store_of(store: Store, namespace: str, *, over: bool = False, archived: bool = True) -> Store | None:
+    """The child's journal, opened; else as `server_of`. archived: also of one that left the server."""
+    found = _look(store, namespace, over, archived)
     if not isinstance(found, str):
         return found
     from ..kvs.redis_store import open_store
@@ -115,14 +115,14 @@ def store_of(store: Store, namespace: str, *, over: bool = False) -> Store | Non
     return open_store(str(StoreUri(found, namespace)), patience_s=PATIENCE_S)
 
 
-def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
+def _look(store: Store, namespace: str, over: bool, archived: bool = True) -> Store | str | None:
     """The namespace on the store's own server, where its journal is there; else the URL of the child's own. What is handed up in
     this very moment has no door any more, or its server has ended: then it is there by now."""
     tried: Door | None = None
     failed: Unavailable | None = None
     begun = time.monotonic()
     for look in count():
-        found = _beside(store, namespace)
+        found = _beside(store, namespace, archived)
         if found is not None and not isinstance(found, Door):
             return found
         if look and found == tried and not (found is not None and _is_starting(found, begun)):
@@ -138,7 +138,7 @@ def _look(store: Store, namespace: str, over: bool) -> Store | str | None:
         _waited.append((begun, took))
     if failed is not None:
         raise failed
-    return away.find(store, namespace)
+    return away.find(store, namespace) if archived else None
 
 
 def _is_starting(door: Door, since: float) -> bool:
@@ -168,7 +168,7 @@ def is_made(store: Store, namespace: str) -> bool:
         found.close()
 
 
-def _beside(store: Store, namespace: str) -> Store | Door | None:
+def _beside(store: Store, namespace: str, archived: bool = True) -> Store | Door | None:
     """The namespace on the store's own server, where its journal is there; else its door, if it has one."""
     from .child_store import ChildStore
 
@@ -176,7 +176,7 @@ def _beside(store: Store, namespace: str) -> Store | Door | None:
     door: Door | None = None
     try:
         meta = _meta(other)
-        if meta is not None and not (meta.leaving and _is_away(store, namespace)):
+        if meta is not None and not (archived and meta.leaving and _is_away(store, namespace)):
             return other
         door = read_door(other) if meta is None else None
     except FluxkvError:

@@ -378,6 +378,21 @@ def test_what_a_hostile_child_says_of_its_archive_leads_nowhere(tmp_path: Path) 
                 work()
 
 
+def test_a_keeper_that_seals_looks_into_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a child that never came to be: the place may be away, or hang."""
+    site = Site(tmp_path)
+    site.now += HOUR
+    for _ in range(2):
+        site.round()
+    id = site.submit()
+    del site.server.tables.instances[site.begin(id).namespace]
+    shutil.rmtree(tmp_path / "archive")
+    site.ends(id)
+    monkeypatch.setattr(away, "find", lambda *words: pytest.fail("it was looked for"))
+    seal_over(site.store, SETTINGS)
+    assert site.store.children() == []
+
+
 def test_a_reader_that_is_too_slow_is_told_and_never_shown_less(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.now += HOUR
