@@ -95,7 +95,13 @@ class Departing:
         done = self.run()
         if done.waiting and not self.dry_run:
             time.sleep(self.grace_s + 1.0)
-            again = Departing(self.store, self.depot.url, self.around, self.keep_s, only=self.only, grace_s=self.grace_s).run()
+            more = Departing(self.store, self.depot.url, self.around, self.keep_s, only=self.only, grace_s=self.grace_s)
+            try:
+                again = more.run()
+            except Unavailable as error:
+                if error.code != "busy":
+                    raise
+                return done  # somebody else has come meanwhile, who does it
             done.gone += again.gone
             done.waiting = again.waiting
             done.failed.update(again.failed)

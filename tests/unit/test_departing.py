@@ -416,6 +416,19 @@ def test_two_at_once_do_it_one_after_the_other(tmp_path: Path) -> None:
     assert site.round().gone == [site.top]
 
 
+def test_another_that_comes_between_the_mark_and_the_end_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path)
+    site.now += HOUR
+    other = Departing(site.store, site.url, "memory:family", HOUR)
+    monkeypatch.setattr(departing.time, "sleep", lambda wait_s: other._hold())
+    done = Departing(site.store, site.url, "memory:family", HOUR).finish()
+    assert (done.written, done.waiting, done.gone) == ([site.top], [site.top], [])
+    site.now += 100
+    assert other.run().gone == [site.top]
+
+
 def test_what_is_inside_a_living_child_leaves_by_itself(tmp_path: Path) -> None:
     site = Site(tmp_path)
     outer = site.begin(site.submit())
