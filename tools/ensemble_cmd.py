@@ -15,7 +15,7 @@ from ..kvs.errors import Rejected
 from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, request_of, size_of
 from .lazy_group import LazyCommands
 from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
-from .render import out
+from .render import out, say
 from .submit_cmd import SETTINGS, connected, print_jobspec
 
 if TYPE_CHECKING:
@@ -89,15 +89,10 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | N
       fluxkv ensemble run -N1 --per-node=2 --cc=1-20 ./simulate {cc}
       fluxkv ensemble run ./simulate {} ::: a.in b.in c.in
     """
-    from .ensemble_show import follow
-
     request, patience_s = request_of(values, words), timeout_of(timeout)
     with connected(uri) as instance:
         id = submitted(instance, request, values, dry_run=dry_run)
-        if not id:
-            return 0
-        with opened(instance, id) as view:
-            return follow(view, patience_s)
+        return stay(instance, id, patience_s) if id else 0
 
 
 def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values: dict[str, Any]) -> int:
@@ -116,12 +111,7 @@ def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values
             return 0
         if not values["quiet"]:
             out(f58(id))
-        if not stays:
-            return 0
-        from .ensemble_show import follow
-
-        with opened(instance, id) as view:
-            return follow(view, timeout_of(values["timeout"]))
+        return stay(instance, id, timeout_of(values["timeout"])) if stays else 0
 
 
 def submitted(instance: Instance, request: Request, values: dict[str, Any], *, dry_run: bool) -> int:
@@ -154,6 +144,19 @@ def opened(instance: Instance, id: int) -> Iterator[EnsembleView]:
         view.close()
 
 
+def stay(instance: Instance, id: int, timeout: float | None) -> int:
+    """Follow it until it ends; the exit code. Ctrl-C leaves it alone, and says so, however early it comes."""
+    try:
+        from .ensemble_show import follow
+
+        with opened(instance, id) as view:
+            return follow(view, timeout)
+    except KeyboardInterrupt:
+        name = f58(id)
+        say(f"fluxkv: the ensemble goes on; fluxkv ensemble watch {name} follows it again, fluxkv cancel {name} ends it")
+        return 130
+
+
 def _one(command: Any) -> Any:
     command = click.option("--uri", metavar="URI", help="The instance (default: FLUXKV_URI, else the one running).")(command)
     return click.argument("id", metavar="ID")(command)
@@ -170,11 +173,10 @@ def watch(id: str, timeout: str | None, uri: str | None) -> int:
       fluxkv ensemble watch ƒ3kQ
     """
     from ..journal.ids import parse_id
-    from .ensemble_show import follow
 
     patience_s = timeout_of(timeout)
-    with connected(uri) as instance, opened(instance, parse_id(id)) as view:
-        return follow(view, patience_s)
+    with connected(uri) as instance:
+        return stay(instance, parse_id(id), patience_s)
 
 
 @ensemble.command("status")
@@ -221,8 +223,8 @@ def results(id: str, failed: bool, no_header: bool, as_json: bool, uri: str | No
 @_one
 @click.option("--failed", is_flag=True, help="Members that ended and did not succeed.")
 @click.option("--unfinished", is_flag=True, help="Members that did not run to an end, since the ensemble ended first.")
-@click.option("--follow", "stay", is_flag=True, help="Stay with it, as ensemble run does.")
-def rerun(id: str, failed: bool, unfinished: bool, stay: bool, uri: str | None) -> int:
+@click.option("--follow", "stays", is_flag=True, help="Stay with it, as ensemble run does.")
+def rerun(id: str, failed: bool, unfinished: bool, stays: bool, uri: str | None) -> int:
     """Submit members of an ensemble that is over once more, as an ensemble of their own, and print its id.
 
     Without --failed or --unfinished both: all that did not succeed. Members keep their indices, commands and environment.
@@ -233,7 +235,7 @@ def rerun(id: str, failed: bool, unfinished: bool, stay: bool, uri: str | None) 
       fluxkv ensemble rerun --failed --follow ƒ3kQ
     """
     from ..journal.ids import parse_id
-    from .ensemble_show import again, follow
+    from .ensemble_show import again
 
     with connected(uri) as instance:
         with opened(instance, parse_id(id)) as view:
@@ -241,10 +243,7 @@ def rerun(id: str, failed: bool, unfinished: bool, stay: bool, uri: str | None) 
         if not new:
             return 0
         out(f58(new))
-        if not stay:
-            return 0
-        with opened(instance, new) as view:
-            return follow(view, None)
+        return stay(instance, new, None) if stays else 0
 
 
 def not_over(view: EnsembleView) -> Rejected:

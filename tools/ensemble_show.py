@@ -30,7 +30,7 @@ def why(row: Ended) -> str:
 
 
 def follow(view: EnsembleView, timeout: float | None) -> int:
-    """Stay with it until it ends; the exit code. Ctrl-C leaves it alone."""
+    """Stay with it until it ends; the exit code."""
     told = 0
 
     def tell(seen: Seen) -> None:
@@ -41,16 +41,11 @@ def follow(view: EnsembleView, timeout: float | None) -> int:
                 say(f"{f58(view.id)}: index {view.indices[row.position]}: {why(row)} ({view.path(part, row)})")
 
     seen: Seen | None = None
-    try:
-        before = view.count()
-        with progress(view.total, done=before.done, failed=before.failed) as drawn:
-            for seen in view.follow(timeout):
-                tell(seen)
-                drawn.update(seen.counts.done, seen.counts.failed)
-    except KeyboardInterrupt:
-        name = f58(view.id)
-        say(f"fluxkv: the ensemble goes on; fluxkv ensemble watch {name} follows it again, fluxkv cancel {name} ends it")
-        return 130
+    before = view.count()
+    with progress(view.total, done=before.done, failed=before.failed) as drawn:
+        for seen in view.follow(timeout):
+            tell(seen)
+            drawn.update(seen.counts.done, seen.counts.failed)
     if seen is None or seen.result is None:
         return 1
     if told > TOLD:

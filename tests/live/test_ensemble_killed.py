@@ -1,0 +1,115 @@
+"""Ensembles of real jobs under which daemons, the server and whoever watches are killed; and those that end before they begin."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import live
+import pytest
+
+from fluxkv.instances.child import child_uri
+from fluxkv.instances.client import connect
+from fluxkv.instances.ensemble_view import EnsembleView
+from fluxkv.instances.follow import Tail
+from fluxkv.journal.ids import f58, parse_id
+from fluxkv.journal.job import INACTIVE, Job
+
+pytestmark = pytest.mark.live
+
+
+def rows(site: Any, id: str) -> list[dict[str, Any]]:
+    done = site.run("ensemble", "results", "--json", id)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def daemons(site: Any, role: str, depth: int) -> list[int]:
+    """Those of instances so deep inside the outermost one: 1 the ensemble's own, 2 its children's."""
+    return sorted(pid for pid, command in site.processes().items()
+                  if f"main {role} " in command and command.count("/ns/") == depth)  # fmt: skip
+
+
+def kill(pids: list[int]) -> None:
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def told(view: EnsembleView, count: int) -> None:
+    """Waits until so many members are known to have ended."""
+    for seen in view.follow(live.PATIENCE_S):
+        assert seen.result is None, f"it ended first: {seen}"
+        if seen.counts.done >= count:
+            return
+
+
+def test_whoever_is_killed_each_member_has_one_result(tmp_path: Path) -> None:
+    """Who ran the command, a child's keeper, the server, children's workers; near the end the ensemble's own worker and keeper."""
+    diary = tmp_path / "diary"
+    script = f"sleep 0.01; echo $FLUX_JOB_CC >> {diary}; exit $(( $FLUX_JOB_CC == 7 ? 3 : 0 ))"
+    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
+        command = site.popen("ensemble", "run", f"--uri={site.uri}", "--per-node=2", "--cc=1-600", "sh", "-c", script,
+                             stderr=subprocess.DEVNULL)  # fmt: skip
+        site.until(lambda state: any(job.memo.get("uri") for job in state.jobs.values()), "the ensemble is an instance")
+        id = site.run("job", "last").stdout.strip()
+        view = EnsembleView(site.client, parse_id(id))
+        told(view, 20)
+        command.kill()
+        command.wait()
+        kill(daemons(site, "keeper", 2)[:1])
+        told(view, 100)
+        site.kill("server")
+        told(view, 200)
+        kill(daemons(site, "worker", 2))
+        told(view, 500)
+        kill([*daemons(site, "worker", 1), *daemons(site, "keeper", 1)])
+        assert site.run("ensemble", "watch", id).returncode == 3
+        found = rows(site, id)
+        assert [row["index"] for row in found] == list(range(1, 601))
+        assert {row["index"] for row in found if row["result"] != "CD"} == {7}
+        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 601)))
+        status = json.loads(site.run("ensemble", "status", "--json", id).stdout)
+        assert (status["done"], status["failed"], status["left"], status["returncode"]) == (600, 1, 0, 3)
+        view.close()
+
+
+def test_one_that_is_cancelled_while_it_begins_ends_and_runs_again(tmp_path: Path) -> None:
+    """Once as soon as it has begun, once while its children start; Ctrl-C ends nothing but the command."""
+    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
+        command = site.popen("ensemble", "run", f"--uri={site.uri}", "--per-node=2", "--cc=1-6", "sh", "-c",
+                             f"test -e {tmp_path}/now || sleep 100", stderr=subprocess.PIPE)  # fmt: skip
+        state = site.until(lambda state: any(job.t_run for job in state.jobs.values()), "it has begun")
+        (id,) = state.jobs
+        command.send_signal(signal.SIGINT)
+        shown = command.communicate(timeout=live.PATIENCE_S)[1]
+        assert "the ensemble goes on" in shown
+        assert "Traceback" not in shown
+        assert command.returncode == 130
+        def until(what: str, wanted: Callable[[Job], bool], id: int) -> None:
+            site.until(lambda state: wanted(state.jobs[id]), what)
+
+        for number in range(2):
+            if number:
+                until("it is an instance", lambda job: bool(job.memo.get("uri")), id)
+                with connect(child_uri(site.uri, id)) as inside, closing(Tail(inside.store, 0)) as tail:
+                    while not inside.state().jobs:  # its children are submitted, and start
+                        tail.poll(live.PATIENCE_S)
+            assert site.run("cancel", f58(id)).returncode == 0
+            until("it is over", lambda job: job.state == INACTIVE, id)
+            assert [one for one in site.processes().values() if "fluxkv ensemble" in one] == []
+            status = json.loads(site.run("ensemble", "status", "--json", f58(id)).stdout)
+            assert (status["done"], status["left"]) == (0, 6), status
+            if number:
+                (tmp_path / "now").touch()
+            id = parse_id(site.run("ensemble", "rerun", f58(id)).stdout.strip())
+        done = site.run("ensemble", "watch", f58(id))
+        assert done.returncode == 0, done.stderr
+        site.no_traceback()
