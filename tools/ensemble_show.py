@@ -11,7 +11,7 @@ from .ensemble import TOLD
 from .render import duration_text, out, print_json, progress, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ..instances.ensemble_view import EnsembleView, Seen
     from ..journal.ensemble import Ended, Part
@@ -29,8 +29,8 @@ def why(row: Ended) -> str:
     return clean(row.why) if row.why else "never ran" if row.status < 0 else status_text(row.status)
 
 
-def follow(view: EnsembleView, timeout: float | None) -> int:
-    """Stay with it until it ends; the exit code."""
+def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ()) -> int:
+    """Stay with it until it ends; the exit code. asked: signals that came; raises KeyboardInterrupt where there are some."""
     told = 0
 
     def tell(seen: Seen) -> None:
@@ -44,6 +44,8 @@ def follow(view: EnsembleView, timeout: float | None) -> int:
     before = view.count()
     with progress(view.total, done=before.done, failed=before.failed) as drawn:
         for seen in view.follow(timeout):
+            if asked:
+                raise KeyboardInterrupt
             tell(seen)
             drawn.update(seen.counts.done, seen.counts.failed)
     if seen is None or seen.result is None:
