@@ -119,6 +119,7 @@ class MemoryArrival:
         with self.server.changed:
             coming = self.server.tables.arriving.get(self.namespace)
             if coming is not None and coming.tip == tip and self.namespace not in self.server.tables.instances:
+                self.server.took(False, partial(setattr, coming, "uid", coming.uid))
                 coming.uid = uid
             self._coming(uid, "over")
 
@@ -135,8 +136,11 @@ class MemoryArrival:
                 raise refusal("LOST", found.fork, self.namespace)
             if (found.epoch, found.version) != (epoch, tip):
                 raise moved_on(self.namespace, epoch, tip, found.epoch, found.version)
-            tables.arriving[self.namespace] = Arriving(word, found.tip)
-            del tables.instances[self.namespace]
+            here = self.namespace
+            self.server.took(False, lambda: put_back(tables.arriving, [(here, coming)]))
+            self.server.took(False, lambda: put_back(tables.instances, [(here, found)]))
+            tables.arriving[here] = Arriving(word, found.tip)
+            del tables.instances[here]
             tables.streams.pop(self.keys.telemetry, None)
             self.server.check("depart", "after")
 

@@ -259,3 +259,18 @@ def test_files_of_before_stay_marked_while_it_is_below(tmp_path: Path, monkeypat
     given = {"uri": f"memory:old#{site.names[0]}", "parent": "memory:down-root#/"}
     assert not handover.remove_files(folder, given)
     assert handover.is_marked(folder), "so it is not handed up again"
+
+
+def test_a_fail_over_takes_back_that_a_journal_went_down() -> None:
+    """In memory as on a replica that lags: the journal is there again, unmoved."""
+    site = Site()
+    second = site.another("down-a")
+    above = MemoryStore(site.server, site.names[0])
+    before = above.meta()
+    site.server.remember = 100
+    site.wrote(site.store, ["x", "instance", T0, None])
+    down(second)
+    assert site.is_at(site.server) == [False, False]
+    site.server.fail_over(1)
+    assert site.is_at(site.server) == [True, True]
+    assert (above.meta().uid, above.meta().version, above.come()) == (before.uid, before.version, "")
