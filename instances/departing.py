@@ -173,8 +173,11 @@ class Departing:
                 return f"{one} has lost history, and nobody has adopted what is left"
         around, _, word = name.rpartition("/")
         with closing(beside(self.store, around or "/")) as other:
-            if any(child.name == word for child in other.children()):
+            rows = [child for child in other.children() if child.name == word]
+            if any(not child.over for child in rows):
                 return f"another job is to go on with {name}"
+            if rows:
+                return f"a keeper of {around or '/'} has not looked at the end of {name} yet"
         return ""
 
     # -- one ------------------------------------------------------------------------------------------------------

@@ -188,11 +188,12 @@ def find_uri(uri: str | None = None) -> str:
 
 def open_instance(uri: str | None = None) -> tuple[Store, str]:
     """The store of the instance that `find_uri` finds, and its URI. A server that is just being brought back is waited for. One
-    that ended and left that server is opened where it is."""
+    that ended and left that server is opened where it is; only a child may have, so no other instance's server is asked here."""
     from ..kvs.redis_store import open_store
+    from ..kvs.uri import parse_uri
 
     found = find_uri(uri)
-    if "#/" not in found or found.endswith("#/"):
+    if not parse_uri(found).namespace.rpartition("/")[2].startswith("ƒ"):
         return open_store(found, expected=partial(_comes_back, found)), found
     from .child_store import ChildStore
 

@@ -369,7 +369,7 @@ def jobs_and_nodes(known: Known, typed: str) -> Values:
 nothing = _words()
 file, folder = _shell(FILE), _shell(DIR)
 BY_METAVAR: dict[str, Kind] = {
-    "ID": job_ids, "QUEUE": queues, "NODE": nodes, "NODES": nodes, "TARGETS": nodes, "HOSTS": nodes, "RANKS": nodes,
+    "ID": job_ids, "JOB": job_ids, "QUEUE": queues, "NODE": nodes, "NODES": nodes, "TARGETS": nodes, "HOSTS": nodes, "RANKS": nodes,
     "USER": users, "URI": instances, "FILE": file, "DIR": folder, "STATE": states, "FORMAT": formats, "SIG": signals,
     "[SIG][@TIME]": signals, "EVENT": events, "FIELD": fields, "[-]FIELD": fields, "FLAG": flags, "ROLE": roles,
     "LEVEL": levels, "KEY": keys, "CONSTRAINT": constraints, "COMMAND": programs, "SCRIPT": file, "FILE.svg": file, "TARGET": nodes,

@@ -139,7 +139,7 @@ def test_a_command_that_dies_before_and_after_its_commit(tmp_path: Path) -> None
 
 def test_every_place_is_tried() -> None:
     said = [spec for case in SPARED for spec in case.values()] + LAUNCHER
-    elsewhere = {name for name in POINTS if name.startswith("handover.")}  # live/test_own_server.py
+    elsewhere = {name for name in POINTS if name.startswith(("handover.", "handdown."))}  # live/test_own_server.py
     elsewhere |= {name for name in POINTS if name.startswith("away.")}  # live/test_away_live.py
     elsewhere.add("fork.unmarked")  # live/test_forked_tasks.py
     assert {spec.partition(":")[0] for spec in said if spec.endswith("kill")} | elsewhere == set(POINTS)

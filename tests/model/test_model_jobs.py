@@ -31,6 +31,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "epilog-start": {"description": "x"}, "epilog-finish": {"description": "x", "status": 0}, "debug.x": {},
     "quarantine": {"version": 1, "event": "start", "reason": "r"}, "resize": {"nodes": 1},
     "grow": {"claims": [[1, "0", "", 0, 1]]}, "shrink": {"ranks": "1", "until": 5.0, "force": 6.0, "jobs": "finish"},
+    "node-script-start": {"kind": "epilog", "ranks": "1"}, "node-script-finish": {"kind": "epilog", "ranks": "1", "status": 0},
 }  # fmt: skip
 # RFC 21's diagram, written out once more.
 DIAGRAM = {
@@ -56,6 +57,7 @@ class Reference:
         self.state: str | None = "NEW"
         self.holds = self.granted = False
         self.grown = self.gone = False  # whether it has a second node, and is known to be over there
+        self.looked_after = False  # whether an epilog of that node alone goes on; that it ends is not said here
         self.attempt = 1
         self.once: set[str] = set()
 
@@ -70,6 +72,10 @@ class Reference:
             return self.holds and not self.grown
         if name == "shrink":
             return self.holds and self.grown
+        if name == "node-script-start":
+            return self.holds and self.grown and self.gone and not self.looked_after
+        if name == "node-script-finish":
+            return False
         if name in ("start", "finish", "release", "free", "resize"):
             return self.holds
         return name not in ("clean", "requeue") or not self.holds
@@ -89,7 +95,9 @@ class Reference:
         if name == "alloc":
             self.holds = True
         if name == "grow":
-            self.grown, self.gone = True, False
+            self.grown, self.gone, self.looked_after = True, False, False
+        if name == "node-script-start":
+            self.looked_after = True
         if name == "free":
             self.holds = self.grown = False
         if name == "requeue" and self.state == "CLEANUP" and self.attempt == 1:
@@ -137,7 +145,7 @@ class JobMachine(RuleBasedStateMachine):
     def free_some(self) -> None:
         """Its second node goes back while it goes on."""
         reference = self.reference
-        possible = reference.grown and reference.gone and reference.state in ("RUN", "CLEANUP")
+        possible = reference.grown and reference.gone and not reference.looked_after and reference.state in ("RUN", "CLEANUP")
         self.judged("free", {"ranks": "1"}, possible or reference.state is None)
         reference.grown = reference.grown and not possible
 
