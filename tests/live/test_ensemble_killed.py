@@ -56,7 +56,7 @@ def test_whoever_is_killed_each_member_has_one_result(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     script = f"sleep 0.01; echo $FLUX_JOB_CC >> {diary}; exit $(( $FLUX_JOB_CC == 7 ? 3 : 0 ))"
     with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
-        command = site.popen("ensemble", "run", f"--uri={site.uri}", "--per-node=2", "--cc=1-600", "sh", "-c", script,
+        command = site.popen("ensemble", "run", f"--uri={site.uri}", "--per-node=2", "--cc=1-900", "sh", "-c", script,
                              stderr=subprocess.DEVNULL)  # fmt: skip
         site.until(lambda state: any(job.memo.get("uri") for job in state.jobs.values()), "the ensemble is an instance")
         id = site.run("job", "last").stdout.strip()
@@ -73,11 +73,11 @@ def test_whoever_is_killed_each_member_has_one_result(tmp_path: Path) -> None:
         kill([*daemons(site, "worker", 1), *daemons(site, "keeper", 1)])
         assert site.run("ensemble", "watch", id).returncode == 3
         found = rows(site, id)
-        assert [row["index"] for row in found] == list(range(1, 601))
+        assert [row["index"] for row in found] == list(range(1, 901))
         assert {row["index"] for row in found if row["result"] != "CD"} == {7}
-        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 601)))
+        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 901)))
         status = json.loads(site.run("ensemble", "status", "--json", id).stdout)
-        assert (status["done"], status["failed"], status["left"], status["returncode"]) == (600, 1, 0, 3)
+        assert (status["done"], status["failed"], status["left"], status["returncode"]) == (900, 1, 0, 3)
         view.close()
 
 

@@ -159,14 +159,14 @@ def test_a_lead_that_is_killed_is_started_again(tmp_path: Path) -> None:
     """The whole ensemble failed with it, its members left as they were."""
     diary = tmp_path / "diary"
     with live.site(tmp_path, "-s", "1", "--cores", "2") as site:
-        id = submitted(site, "--cc=1-80", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
+        id = submitted(site, "--cc=1-200", "sh", "-c", f"sleep 0.03; echo $FLUX_JOB_CC >> {diary}")
         view = EnsembleView(site.client, parse_id(id))
         told(site, view, 10)
         found = of_child(site, "fluxkv ensemble lead")
         os.kill(next(pid for pid in found if parent_of(pid) in found), signal.SIGKILL)
         assert site.run("ensemble", "watch", id).returncode == 0
-        assert [row["index"] for row in rows(site, id)] == list(range(1, 81))
-        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 81)))
+        assert [row["index"] for row in rows(site, id)] == list(range(1, 201))
+        assert Counter(diary.read_text().split()) == Counter(map(str, range(1, 201)))
         assert "is started again" in site.run("job", "attach", id).stderr
         view.close()
 

@@ -18,7 +18,7 @@ from fluxkv.instances.child import child_uri
 from fluxkv.tools.screening import Plan, divide, generate, lowest
 
 pytestmark = pytest.mark.live
-COUNT, BEST = 120, 6
+COUNT, BEST = 480, 6
 
 
 def driver(site: Site, folder: Path) -> subprocess.Popen[str]:
