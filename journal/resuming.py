@@ -46,13 +46,16 @@ def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] =
     """
     if not is_child(state):
         return
+    said: dict[int, list[dict[str, Any]]] = {}  # exceptions of the group by job: one look at it, however long a chain of seats is
+    for name, id, _, context in group.events:
+        if name == "exception":
+            said.setdefault(id, []).append(context)
     for at, (name, id, _, context) in enumerate(group.events):
         job = state.jobs.get(id) if name == "clean" or (name == REQUEUE and "retry" in context) else None
         if job is None:
             continue
-        said = [told for what, whose, _, told in group.events if what == "exception" and whose == id]
         fatal = [(one[0], one[1]) for one in job.exceptions if one[1] == 0]
-        fatal += [(one["type"], 0) for one in said if one["severity"] == 0]
+        fatal += [(one["type"], 0) for one in said.get(id, ()) if one["severity"] == 0]
         why = job.exception[0] if job.exception is not None else fatal[0][0] if fatal else ""
         if not why and any(one[2] == f"ended:{SHUTDOWN}" for one in job.over.values()):
             why = SHUTDOWN  # its launcher was told to go, by whoever ends what the instance is made of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from fluxkv.instances.whereabouts import Door, beside, leave_door
 from fluxkv.instances.wire import pack
 from fluxkv.journal import decide, snapshot
 from fluxkv.journal.decide import Decision
+from fluxkv.journal.derive import Group
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, PENDING, PRIORITY, RUN, SCHED, Job, Result
 from fluxkv.journal.log import Journal
 from fluxkv.journal.resizing import START_FLAGS, start_option
-from fluxkv.journal.resuming import CAUSE, take_up
+from fluxkv.journal.resuming import CAUSE, back_in_line, take_up
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
@@ -138,6 +140,29 @@ def test_what_an_instance_s_end_ends_is_not_over_in_one_that_is_a_job(child: boo
         assert rig.job(after).state != INACTIVE
     else:
         assert rig.job(running).state == rig.job(after).state == INACTIVE
+
+
+def test_a_long_chain_of_seats_is_looked_at_as_a_whole() -> None:
+    """And not once for each of its jobs: in a flood a group has hundreds."""
+
+    class Looked(list[Any]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.looks += 1
+            return super().__iter__()
+
+    state, events = State(), Looked()
+    state.instance = PARENT
+    for id in range(1, 301):
+        state.jobs[id] = Job(id)
+        if id % 3 == 0:
+            events.append(["exception", id, T0, {"type": "shutdown", "severity": 0, "note": ""}])
+        events += [["finish", id, T0, {"status": 15}], ["free", id, T0, None], ["clean", id, T0, None]]
+    back_in_line(state, Group(events), T0)
+    ends = {event[1]: event[0] for event in list.__iter__(events) if event[0] in ("clean", "requeue")}
+    assert ends == {id: "clean" if id % 3 else "requeue" for id in range(1, 301)}
+    assert events.looks <= 2
 
 
 def test_a_time_limit_of_its_own_is_a_job_s_end_and_its_instance_s_is_not() -> None:
