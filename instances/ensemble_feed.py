@@ -70,6 +70,7 @@ class Feeder:
             self._tell(part, list(part))
         for share in self._record.shares(self._record.kvs.view(), self._me):
             self._put([position for position in self._record.positions(share) if not done[position]])
+        self._ended, self._rated_at = self.count.done, time.monotonic()  # how fast *these* ended says nothing of how fast we are
 
     def run(self) -> None:
         """Until no member is left. Raises `Stopped` when told to end; what had ended is told before."""

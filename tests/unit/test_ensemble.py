@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fluxkv.instances import ensemble_feed
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.ensemble_feed import Feeder, Stopped
 from fluxkv.instances.ensemble_job import numbered, on_fewer
@@ -339,6 +341,25 @@ def test_a_child_that_is_told_to_end_tells_what_had_ended_and_takes_no_more(inst
     assert record.counts()[7].done == 1
     (share,) = record.shares(record.kvs.view(), 7)
     assert len(instance.state().jobs) == share.size, "of what it had begun to submit nothing is unknown"
+
+
+def test_a_later_attempt_of_a_slow_child_takes_no_more_than_the_first(
+    instance: Instance, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What earlier attempts had come to is not what ended in its first half second."""
+    jobspec, env = prepare(["true"], {}, {})
+    request = numbered(jobspec, range(3), env, 1)
+    record.begin(Info(3, 1, 1), Indices(request.ranges))
+    feeder = Feeder(instance, record, request, cutter(request), me=7, attempt=2, outer=1, slots=4)
+    salvaged = Part((1, 7, 1), [row(0), row(1)])
+    feeder.resume(bytearray(3), iter([salvaged]), Count(100_000))
+    assert feeder.count.done == 100_002
+    began = feeder._rated_at
+    monkeypatch.setattr(ensemble_feed, "time", SimpleNamespace(monotonic=lambda: began + 1.0))
+    feeder._rows.append(row(2))
+    feeder._rate_now()
+    assert feeder._rate == 1.0
+    assert (enough(4, feeder._rate), feeder._size(10_000)) == (8, 5_000)
 
 
 def test_another_round_hands_out_what_is_left(record: Record) -> None:
