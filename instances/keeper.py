@@ -174,7 +174,8 @@ class Keeper(ServerCare):
             if not self.joined:
                 self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
                 duties.add("archive", ARCHIVE_LOOK_S, self._archive)
-            duties.add("children", LOOK_S, sealing.duty(self.store, self.settings, lambda: self.daemon.stopping))
+            look = sealing.duty(self.store, self.settings, lambda: self.daemon.stopping, self.log.say)
+            duties.add("children", LOOK_S, look)
             if self.settings.get("parent"):
                 from .parent_limit import duty
 

@@ -8,11 +8,11 @@ may be done twice, by several keepers, and after a crash between any two steps: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any
 
 from ..kvs.children import Child
-from ..kvs.errors import FluxkvError
+from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.port import Store
 from . import at_rest
 
@@ -20,19 +20,39 @@ from . import at_rest
 NOT_THERE = ("no-instance", "gone", "server-away")
 
 
-def duty(store: Store, settings: Mapping[str, Any], is_stopping: Callable[[], bool] = lambda: False) -> Callable[[], None]:
+def duty(
+    store: Store, settings: Mapping[str, Any], is_stopping: Callable[[], bool] = lambda: False,
+    say: Callable[[str, str], None] = lambda level, text: None,
+) -> Callable[[], None]:  # fmt: skip
     """A keeper's look: a server that is away is asked again the next time. is_stopping: somebody waits for the keeper's end, and
-    what is left is sealed there, or by who seals this instance."""
+    what is left is sealed there, or by who seals this instance. say: its log, which hears of what else stands in the way, once."""
     from .sealing_led import Led
 
-    led = Led()
+    led, told = Led(), set[str]()
+
+    @contextmanager
+    def saying() -> Iterator[None]:
+        try:
+            yield
+        except Unavailable:
+            pass
+        except FluxkvError as error:
+            if (text := str(error)) not in told:
+                told.add(text)
+                say("warning", f"a child that is over can not be sealed: {text}")
 
     def look() -> None:
-        with suppress(FluxkvError):
-            if rows := store.children():
-                seal_over(store, settings, is_stopping)
-                if not is_stopping():
-                    led.look(store, settings, rows)
+        rows = list[Child]()
+        with saying():
+            rows = store.children()
+        if not rows:
+            told.clear()
+            return
+        with saying():
+            seal_over(store, settings, is_stopping)
+        if not is_stopping():
+            with saying():
+                led.look(store, settings, rows)
 
     return look
 

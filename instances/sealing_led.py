@@ -17,12 +17,14 @@ from ..journal.job import Job
 from ..journal.log import Journal
 from ..journal.wire import well_formed
 from ..kvs.children import Child
-from ..kvs.port import Store
+from ..kvs.errors import Corrupt
+from ..kvs.port import Store, id_pair
 from . import sealing
 
 LED_S = 5.0  # after the end of the leading part: as long as others may take to say how theirs ended
 PAUSE_S, LONGEST_S = 1.0, 30.0
-# What is said of the job of a child that goes on. (An exception may be followed by something else within a second.)
+FAR = 500  # commits; above that a fold is cheaper than reading them
+# What is said of the job of a child that goes on, and may be said of one that ends, too: an end that is followed by it counts.
 HARMLESS = frozenset(
     ("submit", "validate", "depend", "priority", "alloc", "start", "memo", "annotations", "resource-update", "jobspec-update",
      "urgency", "resize", "grow", "shrink", "release", "free")
@@ -34,6 +36,7 @@ class Led:
 
     def __init__(self) -> None:
         self._seen: dict[Child, int] = {}  # the last version that says something of its job
+        self._tip = 0  # up to which all that is said of those is known
         self._ending: dict[Child, tuple[float, float]] = {}  # when it is looked at again (monotonic), and how long after that
         self._sealed: set[Child] = set()
 
@@ -44,14 +47,23 @@ class Led:
             for row in table.keys() - alive:
                 del table[row]
         self._sealed &= set(rows)
-        bumps = store.bumps([f"job/{row.job}" for row in alive]) if alive else []
-        for row, bump in zip(alive, bumps, strict=True):
-            if bump != self._seen.get(row):
-                if _is_ending(store, row.job, bump):
-                    self._ending.setdefault(row, (0.0, PAUSE_S))
-                self._seen[row] = bump
+        if alive:
+            self._learn(store, alive)
         due = [row for row, (at, _) in self._ending.items() if at <= time.monotonic()]
         return self._seal(store, settings, rows, due) if due else []
+
+    def _learn(self, store: Store, alive: Sequence[Child]) -> None:
+        """Whose jobs may be ending, by what was said since the last look; of one that is new in the table, since it began."""
+        tip = store.meta().version  # before the bumps: what is said later is another bump
+        bumps = zip(alive, store.bumps([f"job/{row.job}" for row in alive]), strict=True)
+        fresh = {row: bump for row, bump in bumps if bump != self._seen.get(row)}
+        after = min((self._tip if row in self._seen else id_pair(row.entry)[0] for row in fresh), default=tip)
+        ending = _ending(store, {row.job: bump for row, bump in fresh.items()}, after)
+        for row in fresh:
+            if row.job in ending:
+                self._ending.setdefault(row, (0.0, PAUSE_S))
+        self._seen.update(fresh)
+        self._tip = tip
 
     def _seal(self, store: Store, settings: Mapping[str, Any], rows: Sequence[Child], due: Sequence[Child]) -> list[str]:
         found = []
@@ -77,10 +89,19 @@ def _led_until(job: Job) -> float:
     return float(job.over[leading][1]) if leading in job.over else 0.0
 
 
-def _is_ending(store: Store, job: int, version: int) -> bool:
-    """Whether a commit says something of a job that may be its end; where it cannot be read, it may."""
-    entries = store.entries([version]) if version else []
-    if not entries:
-        return True
-    commit = history.reader(store).commit(entries[0])
-    return any(subject == job and name not in HARMLESS for name, subject, *_ in well_formed(commit.events))
+def _ending(store: Store, bumps: Mapping[int, int], after: int) -> set[int]:
+    """Those jobs of which something is said, behind a version, that may be their end; where it cannot be read, it may. bumps: by
+    job, the last version that says something."""
+    until = max(bumps.values(), default=0)
+    found = {job for job, bump in bumps.items() if bump < after or until > after + FAR}  # its guard is gone; too much to read
+    if found.issuperset(bumps):
+        return found
+    try:
+        for commit in history.reader(store).commits(after, until):
+            found.update(
+                subject for name, subject, *_ in well_formed(commit.events)
+                if isinstance(subject, int) and subject in bumps and name not in HARMLESS
+            )  # fmt: skip
+    except Corrupt:
+        return set(bumps)
+    return found

@@ -107,6 +107,60 @@ def test_a_cut_off_node_s_part_is_waited_for_by_nobody_inside(monkeypatch: pytes
     assert seal_over(family.store, SETTINGS) == [store.namespace]
 
 
+def cut_off(family: Family, id: int) -> None:
+    """It is cancelled; its first node has ended, the other one says nothing."""
+    family.do(decide.together(decide.cancel_each([family.job(id)], "", 1, family.now)))
+    family.turn()
+    family.over(id, status=15, rank=family.job(id).ranks[0])
+    family.turn(seconds=sealing_led.LED_S + 1.0)
+
+
+@pytest.mark.parametrize("far", [500, 3])
+def test_what_is_said_behind_an_end_does_not_hide_it(monkeypatch: pytest.MonkeyPatch, far: int) -> None:
+    """A child that was cancelled as it started says all the same what its address is, before anybody has looked."""
+    monkeypatch.setattr(sealing_led, "FAR", far)
+    family = Family()
+    id = family.submit(jobspec(cores=1, nodes=2))
+    store = family.begin(id)
+    led, rows = sealing_led.Led(), family.store.children()
+    assert led.look(family.store, SETTINGS, rows) == []
+    family.do(decide.together(decide.cancel_each([family.job(id)], "", 1, family.now)))
+    family.turn()
+    here = child.Place("memory:family", id, family.job(id).attempt, 0, 2, 0, "", 1, family.job(id).attempt_id)
+    child.tell_parent(here, f"memory:family#{store.namespace}")
+    assert led.look(family.store, SETTINGS, rows) == []
+    cut_off(family, id)
+    led._ending = {row: (0.0, pause) for row, (_, pause) in led._ending.items()}
+    assert led.look(family.store, SETTINGS, rows) == [store.namespace]
+
+
+def test_a_child_that_goes_on_has_its_parent_folded_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Family()
+    ids = [family.submit(jobspec(cores=1)) for _ in range(2)]
+    led = sealing_led.Led()
+    monkeypatch.setattr(sealing_led.Led, "_seal", lambda *_: pytest.fail("the parent is folded"))
+    for id in ids:
+        family.begin(id)
+        for _ in range(2):
+            assert led.look(family.store, SETTINGS, family.store.children()) == []
+
+
+def test_what_is_wrong_with_one_keeps_nobody_from_those_that_nobody_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Family(nodes=3)
+    bad, id = family.submit(jobspec(cores=2)), family.submit(jobspec(cores=1, nodes=2))
+    broken, store = family.begin(bad).namespace, family.begin(id)
+    family.server.tables.instances.pop(broken)
+    beside(family.store, broken).push(Keys(broken).door, [b"what is no door"])
+    family.ends(bad)
+    cut_off(family, id)
+    said: list[str] = []
+    look = duty(family.store, SETTINGS, say=lambda level, text: said.append(text))
+    look()
+    look()
+    assert write(store) == "ended"
+    assert [text.partition(": ")[0] for text in said] == ["a child that is over can not be sealed"]
+
+
 def test_the_attempt_counts_and_not_the_job() -> None:
     """A job that is to be tried again may wait for long: its first attempt's child is over all the same."""
     family = Family()
