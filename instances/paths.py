@@ -199,16 +199,27 @@ def open_instance(uri: str | None = None) -> tuple[Store, str]:
 
     store = open_store(found, kind=ChildStore, expected=partial(_comes_back, found))
     try:
+        elsewhere = _elsewhere(store, found)
+    except BaseException:
+        store.close()
+        raise
+    if elsewhere:
+        store.close()
+        return open_store(elsewhere), elsewhere
+    return store, found
+
+
+def _elsewhere(store: Store, uri: str) -> str:
+    """The URI by which a child that is not at this one is read now, "" if it is there, or nowhere."""
+    try:
         store.meta()
+        return ""
     except Unavailable as error:
         if error.code != "no-instance":
             raise
-        from .whereabouts import moved
+    from .whereabouts import moved
 
-        if elsewhere := moved(store, found):
-            store.close()
-            return open_store(elsewhere), elsewhere
-    return store, found
+    return moved(store, uri)
 
 
 def _comes_back(uri: str) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from fluxkv.instances.paths import StateDir, open_instance
-from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.kvs.keys import Keys
+from fluxkv.kvs.redis_store import open_store
 from fluxkv.kvs.server import ServerHandle, start_server
 
 
@@ -74,3 +78,17 @@ def test_a_server_that_is_being_brought_back_is_waited_for(tmp_path: Path, held:
         keeper.join()
         late.close()
         again[0].stop()
+
+
+def test_a_child_that_cannot_be_opened_leaves_no_connection(tmp_path: Path) -> None:
+    """One that is left to the collector is warned of, and warnings are errors."""
+    server = start_server(str(tmp_path))
+    try:
+        with closing(open_store(uri(tmp_path))) as root:
+            root.create(durability="strict", origin_ms=1, created=1.0)
+            root.push(Keys("/ƒA").door, [b"what is no door"])
+        with pytest.raises(Corrupt):
+            open_instance(f"{uri(tmp_path)}#/ƒA")
+        gc.collect()
+    finally:
+        server.stop()
