@@ -76,7 +76,7 @@ def wanted(job: Job, asked: Resize) -> int:
 def resize(state: State, job: Job, asked: Resize, terms: Terms, userid: int, now: float, *, at_once: bool = False) -> Decision:
     """The events; none where it is as asked already. at_once: more nodes now, or not at all. Raises `Rejected`.
 
-    Whether more can be had at all on this inventory, within the queue's limits, whoever asks looks (`resizing.fits` of instances).
+    Whether more can be had at all on this inventory, within the queue's limits, whoever asks looks (`instances.growing.check`).
     """
     _must_run(job)
     here, growth = staying(job), growth_of(job)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .fold_resize import later_nodes
 from .idset import ids_of_mask, mask_of
 from .job import RUN, Job
 from .quarantine import Impossible
-from .resizing import first_parts, lead_of, script_on, times_left
+from .resizing import first_parts, script_on, times_left
 from .scripts import LETTERS, PROLOG
 from .values import integer
 
@@ -30,13 +31,10 @@ START, FINISH = "node-script-start", "node-script-finish"
 
 def start(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     """A script is ordered on these nodes."""
-    kind, ranks = context["kind"], ids_of_mask(mask_of(context["ranks"]))
-    if kind not in LETTERS or not ranks:
-        raise ValueError("no script, or no nodes")
-    if not job.holds or not set(ranks) <= set(job.ranks):
-        raise Impossible("holds-nothing")
-    if lead_of(job) in ranks:
-        raise Impossible("lead")
+    kind = context["kind"]
+    if kind not in LETTERS:
+        raise ValueError("no script")
+    ranks = later_nodes(job, context["ranks"])
     growth, leaving, parts, *rest = job.resized or first_parts(job)
     made = dict(parts)
     for rank in ranks:

@@ -65,17 +65,25 @@ def grow(state: State, job: Job, ts: float, context: Context, version: int) -> N
 
 def shrink(state: State, job: Job, ts: float, context: Context, version: int) -> None:
     """Nodes are asked back: not its first, nor any that is not its."""
-    ranks = ids_of_mask(mask_of(context["ranks"]))
     until, force, policy = end_time(context["until"]), end_time(context["force"]), context["jobs"]
-    if policy not in WAYS or not ranks:
-        raise ValueError("no way to end jobs, or no nodes")
+    if policy not in WAYS:
+        raise ValueError("no way to end jobs")
+    ranks = later_nodes(job, context["ranks"])
+    growth, leaving, *rest = job.resized or first_parts(job)
+    asked = {rank: [until, force, policy, False] for rank in ranks if rank not in leaving}
+    job.resized = [growth, {**leaving, **asked}, *rest]
+
+
+def later_nodes(job: Job, idset: str) -> list[int]:
+    """Ranks of nodes that a job has, of which none is its first."""
+    ranks = ids_of_mask(mask_of(idset))
+    if not ranks:
+        raise ValueError("no nodes")
     if not job.holds or not set(ranks) <= set(job.ranks):
         raise Impossible("holds-nothing")
     if lead_of(job) in ranks:
         raise Impossible("lead")
-    growth, leaving, *rest = job.resized or first_parts(job)
-    asked = {rank: [until, force, policy, False] for rank in ranks if rank not in leaving}
-    job.resized = [growth, {**leaving, **asked}, *rest]
+    return ranks
 
 
 def forced(job: Job, ranks: str) -> None:
