@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..journal import history
 from ..journal.ids import parse_id
 from ..journal.log import Journal
+from ..journal.values import end_time
 from ..journal.wire import well_formed
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Meta, Store
@@ -96,7 +98,8 @@ class ParentLimit:
                 if subject != self._job:
                     continue
                 if name == "resource-update":
-                    found = float(context["expiration"])
+                    with suppress(KeyError, TypeError, ValueError):  # written badly by hand: passed over, as the fold does
+                        found = end_time(context["expiration"])
                 self.is_plain = self.is_plain and name in PLAIN and "adopted" not in (context or ())
         return found
 

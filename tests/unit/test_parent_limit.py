@@ -185,3 +185,12 @@ def test_jobs_that_end_with_the_instance_move_with_it() -> None:
     rig.worker = rig.new_worker()
     rig.turn(Lead(True))
     assert rig.store.meta().version == count  # nothing is left to say
+
+
+@pytest.mark.parametrize("context", [None, {}, {"expiration": "soon"}, {"expiration": float("nan")}, {"expiration": -1.0}])
+def test_an_end_that_makes_no_sense_is_passed_over_as_the_fold_does(child: Child, context: Any) -> None:
+    """Somebody wrote it by hand; a keeper that fell over it would do so for ever."""
+    end = child.update(500.0)
+    child.rig.do(Decision([["resource-update", child.id, T0, context]], bumps=[f"job/{child.id}"]))
+    child.limit.look()
+    assert child.ends == [end]
