@@ -78,15 +78,15 @@ class ParentClaims:
 
 def _granted(parent: State, job: Job) -> tuple[dict[int, NodeRecord], dict[int, Any], dict[int, Any]]:
     """By rank in the child: nodes where its tree is not over, those that are asked back, claims."""
-    from ..journal.resizing import index_of, leaving_of, script_on
+    from ..journal.resizing import indices_of, leaving_of, script_on
 
-    asked = leaving_of(job)
+    asked, indices = leaving_of(job), indices_of(job)
     nodes, leaving, claims = dict[int, NodeRecord](), dict[int, Any](), dict[int, Any]()
     for claim in job.claims:
         node = parent.nodes.get(claim.rank)
         if node is None or claim.rank in job.over or script_on(job, claim.rank):
             continue  # a prolog is still to say whether its tasks begin there, or they are over
-        index = index_of(job, claim.rank)
+        index = indices[claim.rank]
         kept = tuple(name for name in node.properties if not name.startswith("+"))
         nodes[index] = NodeRecord(index, node.host, claim.cores, claim.gpus, claim.memory_mb, kept)
         claims[index] = claim

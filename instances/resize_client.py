@@ -18,7 +18,7 @@ from ..journal.duration import parse_duration
 from ..journal.ids import f58, parse_id
 from ..journal.job import RUN
 from ..journal.node import named
-from ..journal.resizing import growth_of, index_of, is_instance, leaving_of
+from ..journal.resizing import growth_of, indices_of, is_instance, leaving_of
 from ..journal.scripts import PROLOG
 from ..kvs.errors import FluxkvError, Rejected
 from .changing import change_jobs
@@ -180,7 +180,7 @@ class Resizing:
             return named(self.state.nodes, nodes)
         if not self.inside:
             return wanted
-        own = {index_of(job, rank): rank for rank in job.ranks}
+        own = {index: rank for rank, index in indices_of(job).items()}
         for index in wanted:
             if index not in own:
                 raise Rejected(f"rank {index}: no such node in this instance", code="no-such-node",
@@ -295,7 +295,7 @@ class Resizing:
     def _until_used(self, job: Job, left: Callable[[], float], tail_of: Callable[..., Tail]) -> Generator[None, None, None]:
         """An instance that has got nodes may use them when their agents have spoken in it."""
         claims = job.claims_wire
-        ours = {index_of(job, rank) for rank in job.ranks}
+        ours = set(indices_of(job).values())
         try:
             store = self._child(job)
         except FluxkvError:  # it has not begun yet, and begins with what it has

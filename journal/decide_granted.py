@@ -100,6 +100,7 @@ def _drain(nodes: Sequence[Node], decision: Decision, now: float) -> None:
 def _end(state: State, leaving: Mapping[int, Leaving], decision: Decision, now: float) -> None:
     """What becomes of jobs on these nodes."""
     ranks: dict[int, list[int]] = {}
+    ended: list[str] = []
     for rank in sorted(leaving):
         for id in sorted(state.nodes[rank].jobs):
             ranks.setdefault(id, []).append(rank)
@@ -115,14 +116,15 @@ def _end(state: State, leaving: Mapping[int, Leaving], decision: Decision, now: 
             event = ["exception", id, now, {"type": kind, "severity": 0, "note": note}]
         if event is not None:
             decision.events.append(event)
-            _guard(decision, [f"job/{id}"])
+            ended.append(f"job/{id}")
+    _guard(decision, ended)
 
 
 def _handed_on(job: Job, ranks: Sequence[int], leaving: Leaving, now: float) -> list[Any] | None:
     """A job that can do without these nodes gives them back itself: an instance is asked in its turn, and has as long, less what
     is left to take it there by force."""
     asked = [rank for rank in ranks if rank not in leaving_of(job)]
-    if not asked or not all(spared(job, rank) for rank in ranks):
+    if not asked or not spared(job).issuperset(ranks):
         return None
     nested = is_instance(job)
     if not nested and leaving.jobs == "finish" and now < leaving.until:
@@ -157,4 +159,4 @@ def _tree(state: State, grant: Grant, records: Sequence[NodeRecord], out: set[in
 
 def _guard(decision: Decision, things: Sequence[str]) -> None:
     for found in (decision.since, decision.bumps):
-        found.extend(thing for thing in things if thing not in found)
+        found[:] = dict.fromkeys([*found, *things])

@@ -6,7 +6,7 @@ what makes no sense. A `Group` goes into the journal whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -149,10 +149,10 @@ def _resized(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
     return derive_resize.give_back(job, now, group, scripts)
 
 
-def _spared(job: Job, rank: int) -> bool:
+def _spared(job: Job) -> Collection[int]:
     from .resizing import spared
 
-    return len(job.claims) > 1 and spared(job, rank)
+    return spared(job) if len(job.claims) > 1 else ()
 
 
 def _begun(job: Job, now: float) -> float:
@@ -165,11 +165,14 @@ def fatal(job: Job) -> dict[str, Any] | None:
     under exit-on-error; None if there is no such thing, or it has one (or its time is up) already."""
     if job.exception is not None or job.timed_out:
         return None
+    spared: Collection[int] | None = None
     for rank in sorted(job.over):
         cause = job.over[rank][2]
         what = cause.partition(":")[0]
-        if what in ("spawn", "lost") and _spared(job, rank):
-            continue
+        if what in ("spawn", "lost"):
+            spared = _spared(job) if spared is None else spared
+            if rank in spared:
+                continue
         if what == "spawn":
             return {"type": "exec", "severity": 0, "note": cause.partition(":")[2].strip()}
         if what == "lost":
@@ -193,7 +196,8 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
     over, exception = job.over, job.exception
     if not job.t_run and any(job.started.values()):
         events.append(["start", id, _begun(job, now), None])
-    status = max((one[0] for rank, one in over.items() if not (one[0] and _spared(job, rank))), default=0)
+    spared = _spared(job) if any(one[0] for one in over.values()) else ()
+    status = max((one[0] for rank, one in over.items() if rank not in spared), default=0)
     ended = max((one[1] for one in over.values()), default=now)  # none: allocated by hand, and nothing
     named = job.exception_status
     if job.exception is None and not job.timed_out:

@@ -20,6 +20,7 @@ def owed(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
     told = len(group.events)
     ends = _answer(job, now, group)
     goes_on = job.state == RUN and job.exception is None and not job.timed_out and lead_of(job) not in job.over
+    asked = leaving_of(job)
     free: list[int] = []
     follow: dict[str, list[int]] = {}
     for rank, (kind, row) in ends.items():
@@ -30,32 +31,32 @@ def owed(job: Job, now: float, group: Group, scripts: Scripts) -> bool:
         if kind == PROLOG and why:
             note = f"prolog on rank {rank}: {why}; the job goes on without it"
             group.events.append(["exception", job.id, now, {"type": PROLOG, "severity": 2, "note": note}])
-        if kind == PROLOG and not why and rank not in leaving_of(job):
+        if kind == PROLOG and not why and rank not in asked:
             follow.setdefault("launch", []).append(rank)
         else:
             _next(rank, "" if kind == PROLOG else kind, lost, scripts, follow, free)
     leaves = [rank for rank in (gone(job) if goes_on else ()) if not script_on(job, rank)]
-    asked = leaving_of(job)
-    lost_ones = [rank for rank in leaves if job.over[rank][2].startswith("lost") and scripts.after_on_each and rank not in asked]
-    leaves = [rank for rank in leaves if rank not in lost_ones]  # nobody can look after it now: it stays the job's until its end
+    if scripts.after_on_each:  # nobody can look after a lost one now: it stays the job's until its end
+        leaves = [rank for rank in leaves if rank in asked or not job.over[rank][2].startswith("lost")]
     for rank in leaves:
-        if rank not in leaving_of(job):
+        if rank not in asked:
             note = f"rank {rank}: {job.over[rank][2] or 'its task failed'}; the job goes on without it"
             group.events.append(["exception", job.id, now, {"type": "node-failure", "severity": 2, "note": note}])
         _next(rank, "", False, scripts, follow, free)
-    behind = [rank for rank in ends if ends[rank][0] == PROLOG and (rank in free or rank not in follow.get("launch", ()))]
+    begin, back = set(follow.pop("launch", ())), set(free)
+    behind = [rank for rank, (kind, _) in ends.items() if kind == PROLOG and (rank in back or rank not in begin)]
     released = sorted({*leaves, *(rank for rank in behind if goes_on)})
     if released:
         at = max(job.over[rank][1] for rank in released)
         group.events.append(["release", job.id, at, {"ranks": format_ids(released), "final": False}])
-    _finish(job, ends, follow.pop("launch", []), now, group)
+    _finish(job, ends, begin, now, group)
     for kind, ranks in follow.items():
         group.events.append([START, job.id, now, {"kind": kind, "ranks": format_ids(ranks)}])
         group.parts.append((kind, ranks))
     if free:
         group.events.append(["free", job.id, now, {"ranks": format_ids(free)}])
         group.partly = True
-        group.frees += words_of(claim for claim in job.claims if claim.rank in free)
+        group.frees += words_of(claim for claim in job.claims if claim.rank in back)
     return len(group.events) > told
 
 
@@ -82,7 +83,7 @@ def _next(rank: int, done: str, lost: bool, scripts: Scripts, follow: dict[str, 
         free.append(rank)
 
 
-def _finish(job: Job, ends: dict[int, tuple[str, list[Any]]], launch: list[int], now: float, group: Group) -> None:
+def _finish(job: Job, ends: dict[int, tuple[str, list[Any]]], launch: set[int], now: float, group: Group) -> None:
     by_kind: dict[tuple[str, bool], list[int]] = {}
     for rank, (kind, _) in ends.items():
         by_kind.setdefault((kind, rank in launch), []).append(rank)

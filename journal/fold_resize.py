@@ -74,7 +74,7 @@ def shrink(state: State, job: Job, ts: float, context: Context, version: int) ->
     job.resized = [growth, {**leaving, **asked}, *rest]
 
 
-def later_nodes(job: Job, idset: str) -> list[int]:
+def later_nodes(job: Job, idset: str) -> tuple[int, ...]:
     """Ranks of nodes that a job has, of which none is its first."""
     ranks = ids_of_mask(mask_of(idset))
     if not ranks:

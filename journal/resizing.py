@@ -80,6 +80,13 @@ def index_of(job: Job, rank: int) -> int:
     return int(job.resized[_PARTS][rank][0]) if job.resized is not None else job.ranks.index(rank)
 
 
+def indices_of(job: Job) -> dict[int, int]:
+    """The same of all nodes that it has, by rank."""
+    if job.resized is None:
+        return {claim.rank: index for index, claim in enumerate(job.claims)}
+    return {claim.rank: int(job.resized[_PARTS][claim.rank][0]) for claim in job.claims}
+
+
 def next_index(job: Job) -> int:
     """What the next node that it gets will be."""
     return int(job.resized[_NEXT]) if job.resized is not None else len(job.claims)
@@ -203,12 +210,14 @@ def critical(job: Job) -> int:
         return -1
 
 
-def spared(job: Job, rank: int) -> bool:
-    """Whether the job goes on, or has ended well, however its tasks on this node end."""
-    if job.claims and rank == job.claims[0].rank:
-        return False
-    leaves = job.resized is not None and rank in job.resized[_LEAVING]
-    return leaves or (rank in job.ranks and not critical(job) >> index_of(job, rank) & 1)
+def spared(job: Job) -> set[int]:
+    """The ranks of those of its nodes, however whose tasks end, the job goes on, or has ended well."""
+    found = set(job.resized[_LEAVING]) if job.resized is not None else set[int]()
+    if (mask := critical(job)) >= 0:
+        found.update(rank for rank, index in indices_of(job).items() if not mask >> index & 1)
+    if job.claims:
+        found.discard(lead_of(job))
+    return found
 
 
 def gone(job: Job) -> list[int]:
@@ -217,8 +226,11 @@ def gone(job: Job) -> list[int]:
     if len(ranks) < 2 or ranks[0] in job.over or job.timed_out:
         return []
     over = [rank for rank in ranks[1:] if rank in job.over]
-    leaving = leaving_of(job) if over else {}
-    return [rank for rank in over if rank in leaving or (job.over[rank][0] and spared(job, rank))]
+    if not over:
+        return []
+    leaving = leaving_of(job)
+    lost = spared(job) if any(job.over[rank][0] for rank in over) else set[int]()
+    return [rank for rank in over if rank in leaving or (job.over[rank][0] and rank in lost)]
 
 
 def to_force(job: Job, now: float) -> list[int]:

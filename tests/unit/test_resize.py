@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,12 +12,16 @@ import pytest
 from fluxkv.instances import sealing_led
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide, decide_hosts, decide_resize
+from fluxkv.journal.claims import Claim
 from fluxkv.journal.decide_resize import Terms, parse_resize
-from fluxkv.journal.job import INACTIVE, RUN
-from fluxkv.journal.resizing import growth_of, index_of, leaving_of
+from fluxkv.journal.derive import Group
+from fluxkv.journal.derive_resize import give_back
+from fluxkv.journal.job import INACTIVE, RUN, Job
+from fluxkv.journal.resizing import first_parts, growth_of, index_of, leaving_of
+from fluxkv.journal.scripts import NO_SCRIPTS
 from fluxkv.kvs.errors import Rejected
 from tests.support.resize_rig import Site, instance
-from tests.support.worker_rig import jobspec
+from tests.support.worker_rig import T0, jobspec
 
 
 @pytest.mark.parametrize(
@@ -400,3 +407,39 @@ def test_when_the_part_of_a_job_that_leads_ended_is_known_whatever_came_and_went
     site.turn()
     assert site.job(id).state == INACTIVE
     assert sealing_led._led_until(site.job(id)) == 0.0
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions are called in it."""
+    count = 0
+
+    def seen(frame: object, event: str, arg: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def shrunk(nodes: int, status: int) -> Job:
+    """An instance whose nodes but the first are over. status: of what ran there; if 0, they were asked back."""
+    job = Job(1)
+    job.state, job.attempt, job.jobspec = RUN, 5, instance(1)
+    job.claims = tuple(Claim(rank, 3, 0, 0, 1) for rank in range(nodes))
+    job.over = {rank: [status, T0, ""] for rank in range(1, nodes)}
+    job.resized = first_parts(job)
+    job.resized[1] = {rank: [T0, T0, "finish", False] for rank in range(1, nodes) if not status}
+    return job
+
+
+@pytest.mark.parametrize("status", [0, 256])
+def test_thousands_of_nodes_go_back_in_one_look_at_each(status: int) -> None:
+    made = {nodes: Group() for nodes in (100, 400)}
+    few, many = (calls(partial(give_back, shrunk(nodes, status), T0, made[nodes], NO_SCRIPTS)) for nodes in made)
+    assert [event[0] for event in made[400].events][-2:] == ["release", "free"]
+    assert made[400].events[-1][3] == {"ranks": "1-399"}
+    assert many < 5 * few
