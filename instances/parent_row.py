@@ -1,14 +1,16 @@
-"""A child's row in its parent's table, the door of its server, and its memo, written again where the parent's history lost them.
+"""A child's row in its parent's table, the door of its server, and its memo, written again where the parent does not have them.
 
 All are written after the `alloc` of the child's job, so a fail-over that takes that back, or a little less, takes them, too; the
 child, on a server of its own or in another part of a cluster, lives on, and is adopted. Without a row nobody would ever seal it,
 without a memo nobody would know that the job is an instance.
-The leading keeper of a child looks when its parent has opened another epoch. A row is written only while the attempt stands by
+The leading keeper of a child looks when its parent has opened another epoch, and as long as its `start` could not say the memo (the
+parent's server was away in that moment; the mark `UNTOLD` is there). A row is written only while the attempt stands by
 the parent's word: one that is not adopted yet would be taken for over.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -22,6 +24,9 @@ from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, with_namespace
 from . import forks
 from .paths import StateDir
+from .supervised import remove
+
+UNTOLD = "untold"  # in run/
 
 
 class ParentRow:
@@ -33,7 +38,10 @@ class ParentRow:
 
     def look(self, meta: Meta | None) -> None:
         """meta: the parent's, None if it has not answered yet. What cannot be done now is tried again the next time."""
-        if meta is None or meta.epoch == self._epoch or not self._settings.get("entry"):
+        untold = self._state_dir.join("run", UNTOLD) if self._state_dir is not None else ""
+        if untold and not os.path.exists(untold):
+            untold = ""
+        if meta is None or (meta.epoch == self._epoch and not untold) or not self._settings.get("entry"):
             return
         try:
             with closing(open_store(as_parent(self._settings), patience_s=0.0)) as parent:
@@ -41,9 +49,11 @@ class ParentRow:
                     return
                 if self._settings.get("kvs") == "own" and self._state_dir is not None:
                     self._leave_door(parent, self._state_dir)
-                if lost_since(meta.epochs, self._epoch):
+                if untold or lost_since(meta.epochs, self._epoch):
                     self._tell_again(parent)
             self._epoch = meta.epoch
+            if untold:
+                remove(untold)
         except FluxkvError:
             return
 

@@ -87,7 +87,10 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         if error.code == "gone":  # nothing has begun in it yet, and nothing is to
             starting.stop(directory)
             raise
-        click.echo(f"fluxkv: the parent does not know that this instance is ready: {error}", err=True)
+        from ..instances import parent_row, supervised
+
+        supervised.write_word(directory.join("run", parent_row.UNTOLD), "")
+        click.echo(f"fluxkv: the parent does not know yet that this instance is ready, its keeper will say it: {error}", err=True)
     for name in OUTER:
         os.environ.pop(name, None)
     extra = {"FLUXKV_STATE_DIR": directory.path, "FLUX_ENCLOSING_ID": settings["job"]}

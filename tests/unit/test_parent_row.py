@@ -10,7 +10,7 @@ import pytest
 from worker_rig import Rig
 
 from fluxkv.instances import access, child, forks, server_care
-from fluxkv.instances.parent_row import ParentRow
+from fluxkv.instances.parent_row import UNTOLD, ParentRow
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.sealing import seal_over
 from fluxkv.instances.server_care import ServerCare
@@ -95,6 +95,24 @@ def test_nothing_is_written_where_the_parent_s_epoch_is_the_one_of_the_start(mon
     family = Family({})
     monkeypatch.setattr("fluxkv.instances.parent_row.open_store", lambda *_, **__: pytest.fail("it need not look"))
     ParentRow(family.settings).look(family.store.meta())
+
+
+def test_what_its_start_could_not_say_its_keeper_says(tmp_path: Path) -> None:
+    """The parent's server was away in that moment; its history has lost nothing."""
+    family = Family({})
+    beside(family.store, child.child_namespace("/", family.id)).create(durability="strict", origin_ms=0, created=family.now)
+    state_dir = StateDir(str(tmp_path))
+    (tmp_path / "run").mkdir()
+    mark = tmp_path / "run" / UNTOLD
+    mark.touch()
+    keeper = ParentRow(family.settings, state_dir)
+    keeper.look(None)
+    assert mark.exists()
+    for _ in range(2):
+        keeper.look(family.store.meta())
+    assert family.names(family.id).count("memo") == 1
+    assert family.journal.look().jobs[family.id].memo == {"uri": f"{URI}#/{f58(family.id)}"}
+    assert not mark.exists()
 
 
 def test_the_door_of_a_server_of_its_own_is_left_again(tmp_path: Path) -> None:
