@@ -7,7 +7,7 @@ may be done twice, by several keepers, and after a crash between any two steps: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -69,10 +69,11 @@ def seal_over(store: Store, settings: Mapping[str, Any], is_enough: Callable[[],
     """
     failed: list[FluxkvError] = []
     over = dict[Child, str]()
-    for child in store.children():
-        if child.over:
-            with _noting(failed):
-                over[child] = _uid(store, child)
+    rows = [child for child in store.children() if child.over]
+    ask_at_once(store, rows)
+    for child in rows:
+        with _noting(failed):
+            over[child] = _uid(store, child)
     if not over:
         _raise(failed)
         return []
@@ -94,7 +95,9 @@ def seal_over(store: Store, settings: Mapping[str, Any], is_enough: Callable[[],
 def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
     """Seal all children of an instance that is sealed itself, and theirs: none of its jobs goes on."""
     failed: list[FluxkvError] = []
-    for child in store.children():
+    rows = store.children()
+    ask_at_once(store, rows)
+    for child in rows:
         with _noting(failed):
             _seal(store, child, _uid(store, child), settings)
             _forget(store, child, settings)
@@ -104,6 +107,13 @@ def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
 def seal_child(store: Store, child: Child, settings: Mapping[str, Any]) -> None:
     """Seal one child, and what is inside it, whatever its job is about."""
     _seal(store, child, _uid(store, child), settings)
+
+
+def ask_at_once(store: Store, children: Iterable[Child]) -> None:
+    """Before these are looked at one after the other: a keeper waits once for all whose own servers say nothing."""
+    from .whereabouts import ask_at_once as ask
+
+    ask(store, [namespace_of(store.namespace, child) for child in children])
 
 
 @contextmanager

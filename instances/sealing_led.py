@@ -67,6 +67,7 @@ class Led:
 
     def _seal(self, store: Store, settings: Mapping[str, Any], rows: Sequence[Child], due: Sequence[Child]) -> list[str]:
         found = []
+        sealing.ask_at_once(store, due)
         state = Journal(store).look()
         for row in due:
             job = state.jobs.get(row.job)

@@ -281,22 +281,32 @@ _waited: list[tuple[float, float]] = []  # when, and how long
 def ask_ahead(store: Store, namespaces: Iterable[str]) -> None:
     """Before many children are looked into: ask the servers of those that have one at the same time. Whoever says nothing is not
     waited for any more, so a listing takes a few seconds at most, however many are out of reach. store: of the instance around."""
-    if not isinstance(getattr(store, "server", None), str) or len(names := list(namespaces)) < 2:
+    if len(names := list(namespaces)) < 2:
         return
-    from ..kvs.probe import silent
+    now = time.monotonic()
+    _waited[:] = [one for one in _waited if one[0] > now - SILENT_S]
+    left = LISTING_S - sum(took for _, took in _waited)
+    ask_at_once(store, names, min(PROBE_S, max(LEAST_S, left)))
+    _waited.append((now, time.monotonic() - now))
 
+
+def ask_at_once(store: Store, namespaces: Iterable[str], within_s: float | None = None) -> None:
+    """The same for who has other things to do: all are waited for together, for so many seconds (`PROBE_S`)."""
+    if not isinstance(getattr(store, "server", None), str):
+        return
     urls: list[str] = []
-    for namespace in names:
+    for namespace in namespaces:
         try:
             door = read_door(store, namespace)
         except FluxkvError:
             continue  # said by who looks into it
         urls += _addresses(door) if door is not None else ()
-    now = time.monotonic()
-    _waited[:] = [one for one in _waited if one[0] > now - SILENT_S]
-    left = LISTING_S - sum(took for _, took in _waited)
-    _silent.update(dict.fromkeys(silent(urls, min(PROBE_S, max(LEAST_S, left))), time.monotonic()))
-    _waited.append((now, time.monotonic() - now))
+    from ..kvs.probe import silent
+
+    found, now = silent(urls, PROBE_S if within_s is None else within_s), time.monotonic()
+    for url in [url for url, at in _silent.items() if at <= now - SILENT_S]:
+        del _silent[url]
+    _silent.update(dict.fromkeys(found, now))
 
 
 def _addresses(door: Door) -> list[str]:

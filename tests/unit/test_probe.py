@@ -15,11 +15,13 @@ from worker_rig import T0, jobspec
 
 from fluxkv.instances import whereabouts
 from fluxkv.instances.census import Census
+from fluxkv.instances.sealing import seal_over
 from fluxkv.journal import decide
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import ACTIVE, NEW
 from fluxkv.journal.log import Journal
+from fluxkv.kvs.children import Child
 from fluxkv.kvs.port import Appended
 from fluxkv.kvs.probe import silent
 from fluxkv.kvs.redis_store import open_store
@@ -59,6 +61,23 @@ def test_who_is_silent(server: str, hung: str, tmp_path: Path) -> None:
         ends.join()
     assert silent([], 60.0) == set()
     assert silent([server], 60.0) == set()
+
+
+def test_a_keeper_waits_once_for_all_whom_it_cannot_seal(server: str, hung: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that were stopped in the middle, of children whose jobs are over: meanwhile it has daemons to look after."""
+    monkeypatch.setattr(whereabouts, "PROBE_S", 0.3)
+    monkeypatch.setattr(whereabouts, "_silent", {"redis://long.ago": time.monotonic() - whereabouts.SILENT_S})
+    with closing(open_store(f"{server}#/kept")) as store:
+        store.create(durability="local", origin_ms=0, created=T0)
+        for id in range(1, CHILDREN + 1):
+            store.note_child(Child(f58(id), id, "1-1"))
+            with closing(whereabouts.beside(store, f"/kept/{f58(id)}")) as child:
+                whereabouts.leave_door(child, whereabouts.Door("unix:/nowhere", hung, "/nowhere", "far", "another boot"))
+        began = time.monotonic()
+        assert len(seal_over(store, {"uri": f"{server}#/kept"})) == CHILDREN
+        assert time.monotonic() - began < 5.0, "each would be waited for alone, ten seconds"
+        assert store.children() == []
+        assert list(whereabouts._silent) == [hung]
 
 
 def test_a_listing_waits_once_for_all_who_are_out_of_reach(server: str, hung: str, monkeypatch: pytest.MonkeyPatch) -> None:
