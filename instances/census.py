@@ -1,12 +1,13 @@
 """A census of an instance and of those inside it: which jobs there are, and totals that are summed up over the levels. Reads only.
 
-Bounded: so many jobs of each instance, so many instances in all. Totals do not depend on which jobs are shown: an instance
-that is not among them is opened for what is in it, the latest first, as long as there is room; else it counts as one job.
+Bounded: so many jobs of each instance, so many instances in all. Totals do not depend on which jobs are shown: of an instance
+that is not among them its job says what it had come to (`final_totals`); where it does not, it is opened for what is in it, the
+latest first, as long as there is room; else it counts as one job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,7 @@ from ..journal.columns import Sieve
 from ..journal.job import INACTIVE, NEW, PENDING, Job, Result
 from ..kvs.errors import Corrupt, Unavailable
 from .child import child_space
+from .final_totals import told_of
 from .nested import Totals, gone, is_instance, is_owner, journal_inside, look_ahead, totals_of
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class Census:
         namespace = journal.store.namespace
         deeper = self.levels is None or depth < self.levels
         shown = [one for one in jobs if deeper and is_instance(one, namespace)]
-        unseen = self._unseen(state, namespace, {one.id for one in jobs}) if deeper else []
+        said, unseen = self._unseen(state, namespace, {one.id for one in jobs}) if deeper else ([], [])
         first, room = shown[: max(0, self.room)], max(0, self.room_unseen)
         self.left_out += len(shown) - len(first)
         self.uncounted += len(unseen) - len(unseen[:room])
@@ -89,7 +91,7 @@ class Census:
         look_ahead(journal.store, [*first, *unseen[:room]])
         inside = {one.id: branch for one in first if (branch := self._branch(journal, one, now, depth, over, seen=True))}
         others = [branch for one in unseen[:room] if (branch := self._branch(journal, one, now, depth, over, seen=False))]
-        totals = summed(own, [*inside.values(), *others], over=over)
+        totals = summed(own, [*inside.values(), *others, *said], over=over)
         left = len(unseen) - len(unseen[:room])
         return Branch(job, namespace, now, depth, own, totals, jobs, inside, len(found) > len(jobs), over, left)
 
@@ -108,18 +110,16 @@ class Census:
             journal.warn(f"{child_space(one, journal.store.namespace)}: {error}")
         return None
 
-    def _unseen(self, state: State, namespace: str, shown: set[int]) -> list[Job]:
-        """Instances among the live state's jobs that are not shown: active ones, then those that ended last. Jobs that a
-        snapshot has packed are looked through up to a number, in all: there may be millions in an ensemble."""
-        jobs = state.jobs
-        found = list(jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values())
-        for block in sorted(jobs.blocks, key=lambda one: -one.t_last) if isinstance(jobs, LazyJobs) else ():
-            self.room_packed -= len(block.ended)
-            if self.room_packed < 0:
-                break
-            found += block.jobs(_SAID)
-        found = [one for one in found if one.memo and one.id not in shown and is_instance(one, namespace)]
-        return sorted(found, key=lambda one: -(one.t_inactive or inf))
+    def _unseen(self, state: State, namespace: str, shown: set[int]) -> tuple[list[Branch], list[Job]]:
+        """Instances among the live state's jobs that are not shown: what is known of them, and those of which it is not: active
+        ones, then those that ended last. Jobs that a snapshot has packed are looked through up to a number, in all: there may be
+        millions in an ensemble."""
+        found, self.room_packed = _instances_in(state, namespace, self.room_packed)
+        known = _told(found, namespace)
+        said = [branch for branch in known if branch.job is not None and branch.job.id not in shown]
+        passed = shown.union(branch.job.id for branch in known if branch.job is not None)
+        unseen = [one for one in found if one.id not in passed]
+        return said, sorted(unseen, key=lambda one: -(one.t_inactive or inf))
 
     def _jobs(self, journal: Journal, state: State) -> list[Job]:
         """Those to show, one more than may be: running ones as they came, then pending ones in line, then those that ended."""
@@ -158,3 +158,32 @@ def summed(own: Totals, inside: Iterable[Branch], *, over: bool = False) -> Tota
             busy_gpus=totals.busy_gpus + below.busy_gpus - (branch.own.gpus if holds else 0),
         )  # fmt: skip
     return totals
+
+
+def told_inside(state: State, namespace: str) -> list[Branch]:
+    """What is known of the instances that ended inside one without opening them."""
+    return _told(_instances_in(state, namespace, MOST_PACKED)[0], namespace)
+
+
+def _told(jobs: Sequence[Job], namespace: str) -> list[Branch]:
+    """Of those of these instances whose jobs say it. Where several jobs had one after the other, it is the last one's."""
+    last: dict[str, Job] = {}
+    for job in sorted(jobs, key=lambda one: one.t_run):
+        last[child_space(job, namespace)] = job
+    found = []
+    for space, job in last.items():
+        if (final := told_of(job)) is not None:
+            found.append(Branch(job, space, 0.0, 0, Totals(), Totals(**final._asdict()), [], {}, False, True))
+    return found
+
+
+def _instances_in(state: State, namespace: str, room: int) -> tuple[list[Job], int]:
+    """The jobs of the live state that are instances. room: how many packed ones are looked through, and what is left of it."""
+    jobs = state.jobs
+    found = list(jobs.unpacked() if isinstance(jobs, LazyJobs) else jobs.values())
+    for block in sorted(jobs.blocks, key=lambda one: -one.t_last) if isinstance(jobs, LazyJobs) else ():
+        room -= len(block.ended)
+        if room < 0:
+            break
+        found += block.jobs(_SAID)
+    return [one for one in found if one.memo and is_instance(one, namespace)], room

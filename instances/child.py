@@ -284,27 +284,27 @@ def above(here: Place) -> list[str]:
 
 
 def tell_parent(here: Place, uri: str) -> None:
-    """Say in the parent's journal that the child can be used: a memo of its job, as Flux has it, guarded by the attempt.
+    """Say in the parent's journal that the child can be used. Raises as `note_in_parent`."""
+    told: dict[str, Any] = {"uri": public(uri)}
+    if parse_uri(uri).namespace.rpartition("/")[2].partition(".")[0] == f58(here.job) and here.number > 1:
+        told[ATTEMPT] = here.number
+    with closing(open_store(here.parent)) as store:
+        note_in_parent(store, here.job, here.entry, told)
 
-    Nothing is folded for it. Raises `Rejected` if the job is in another attempt by now.
-    """
-    store = open_store(here.parent)
-    try:
-        journal = Journal(store, by="child")
-        told: dict[str, Any] = {"uri": public(uri)}
-        if parse_uri(uri).namespace.rpartition("/")[2].partition(".")[0] == f58(here.job) and here.number > 1:
-            told[ATTEMPT] = here.number
-        memo = ["memo", here.job, time.time(), told]
-        decision = Decision([memo], exact=[(f"attempt/{here.job}", here.entry)], bumps=[f"job/{here.job}"])
-        for _ in range(MEMO_TRIES):
-            answer = journal.append(decision, 0)
-            if isinstance(answer, Appended):
-                return
-            if isinstance(answer, Conflicted):
-                raise Rejected(f"job {f58(here.job)} is in another attempt by now", code="gone")
-            journal.cope(answer)
-    finally:
-        store.close()
+
+def note_in_parent(parent: Store, job: int, entry: str, notes: dict[str, Any]) -> None:
+    """A memo of a child's job, as Flux has it, guarded by the attempt that the entry began: nothing is folded for it. Raises
+    `Rejected` if the job is in another attempt by now."""
+    journal = Journal(parent, by="child")
+    decision = Decision([["memo", job, time.time(), notes]], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
+    for _ in range(MEMO_TRIES):
+        answer = journal.append(decision, 0)
+        if isinstance(answer, Appended):
+            return
+        if isinstance(answer, Conflicted):
+            raise Rejected(f"job {f58(job)} is in another attempt by now", code="gone")
+        journal.cope(answer)
+    raise Unavailable(f"job {f58(job)}: its instance has other epochs all the time", code="epoch")
 
 
 def folder_names(job: int, entry: str, node: int) -> tuple[str, str]:

@@ -302,7 +302,8 @@ class Keeper(ServerCare):
                 leaving.end_here(self.settings, self.log, self._end_roles)
         elif self.settings.get("lead", True) and not self.over:
             try:
-                KEPT.append(end_jobs(self.settings["uri"], self.log, self._notice))
+                self._say_totals(state := end_jobs(self.settings["uri"], self.log, self._notice))
+                KEPT.append(state)
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
         self._end_roles("agent", "worker", "launcher")

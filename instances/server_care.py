@@ -9,7 +9,7 @@ import os
 import selectors
 import time
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..journal.schema import SCHEMA
 from ..kvs.appending import refusal
@@ -24,6 +24,9 @@ from .handover_duty import HandoverDuty
 from .paths import StateDir, lock_held
 from .supervised import remove, write_word
 from .whereabouts import has_own
+
+if TYPE_CHECKING:
+    from ..journal.state import State
 
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 UNDECIDED_S, UNDECIDED_LOOK_S = 35.0, 0.5  # nodes are waited for after an adoption, a little longer
@@ -101,6 +104,13 @@ class ServerCare:
             journals = hand_down(self.server.url, self.settings, door_of(self.settings, self.state_dir))
             self.log.say("info", f"{journals} journals handed down from {public(str(self.settings['parent']))}")
         return boot.ensure_instance(self.settings, self.state_dir)
+
+    def _say_totals(self, state: State) -> None:
+        """What a child had come to, which its parent's listings sum up."""
+        if self.store is not None and self.settings.get("parent") and self.settings.get("entry"):
+            from . import final_totals
+
+            final_totals.say(self.store, self.settings, state)
 
     def _hand_up(self) -> None:
         """Before the server ends: what our children left here is handed up, then, if it is a child's own server, all that it holds.

@@ -21,6 +21,7 @@ import pytest
 
 from fluxkv.instances.child import child_uri
 from fluxkv.instances.client import connect
+from fluxkv.instances.final_totals import MEMO, Final, told_of
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.kvs.uri import same_instance
 
@@ -96,7 +97,7 @@ def test_a_batch_script_from_anywhere(tmp_path: Path) -> None:
         assert lines[:2] + lines[3:6] == ["got a b c", "inside", site.uri, "4294967295", "1"]
         assert same_instance(lines[2], child)
         job = site.client.job(id)
-        assert (job.name, job.memo) == ("sims", {"uri": child})
+        assert (job.name, job.memo) == ("sims", {"uri": child, MEMO: [1, 1, 0, 0, 0, 0]})
         assert not left_inside(site)
         with contextlib.closing(connect(child)) as inside:  # it answers after its end
             state = inside.state()
@@ -149,6 +150,7 @@ def test_five_levels_and_the_lowest_has_one_core(tmp_path: Path) -> None:
         assert (done.returncode, lines[:2]) == (0, ["deep", site.uri]), (done, site.logs())
         assert lines[2:] == ["1", "0", "0"]
         assert not left_inside(site)
+        assert [told_of(job) for job in site.client.state().jobs.values()] == [Final(1)], "an instance counts by what is in it"
 
 
 def test_a_shell_on_a_terminal(tmp_path: Path) -> None:

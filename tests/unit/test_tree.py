@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances.census import Branch, Census, summed
+from fluxkv.instances.census import Branch, Census, summed, told_inside
+from fluxkv.instances.final_totals import MEMO, Final, at_end, told_of
 from fluxkv.instances.nested import Totals, part, totals_of
 from fluxkv.journal.ids import f58
-from fluxkv.journal.job import ACTIVE, INACTIVE, Job
+from fluxkv.journal.job import ACTIVE, INACTIVE, RESULT_ORDER, RUN, Job, Result
 from fluxkv.journal.log import Journal
+from fluxkv.journal.state import State
 from fluxkv.kvs.errors import Corrupt
 from fluxkv.kvs.memory_server import share
 from fluxkv.tools import tree_cmd
@@ -133,12 +135,59 @@ def test_instances_that_count_as_one_job_stand_where_they_are_and_are_no_warning
     rig.submit(jobspec(cores=1))
     monkeypatch.setattr(tree_cmd, "MOST_UNSEEN", 0)
     monkeypatch.setattr("fluxkv.instances.census.is_instance", lambda *_: True)
-    monkeypatch.setattr(Census, "_unseen", lambda self, *_: [job(1, "a", INACTIVE, 0)])
+    monkeypatch.setattr(Census, "_unseen", lambda self, *_: ([], [job(1, "a", INACTIVE, 0)]))
     monkeypatch.setattr(Census, "_branch", lambda self, *_, **__: None)
     said = [CliRunner().invoke(cli, ["tree", *more, "--uri", "memory:tree-of-many"]) for more in ([], ["-l"])]
     assert [one.exit_code for one in said] == [0, 0]
     assert ["1 ended instance as one job each" in one.stdout for one in said] == [True, False]
     assert ["count as one job each" in one.stderr for one in said] == [False, True]
+
+
+def ended(id: int, memo: dict[str, Any], result: Result = Result.COMPLETED, t_run: float = 1.0) -> Job:
+    """A job that was an instance."""
+    job = Job(id)
+    job.state, job.memo, job.t_run, job.t_inactive = INACTIVE, memo, t_run, t_run + 1.0
+    job.status = 0 if result == Result.COMPLETED else 256
+    assert job.result == result
+    return job
+
+
+def test_what_an_instance_had_come_to_its_job_says_however_many_there_are(monkeypatch: Any) -> None:
+    """Two thousand children are summed up without opening one."""
+    rig = Rig()
+    journal = Journal(rig.store)
+    state = journal.look()
+    for id in range(1, 2001):
+        uri = f"memory:x#/{f58(id)}"
+        bad = id % 2 == 0
+        state.jobs[id] = ended(id, {"uri": uri, MEMO: [1, 3, int(bad), 0, 0, 0]}, Result.FAILED if bad else Result.COMPLETED)
+    state.results[""] = [0] * len(RESULT_ORDER)
+    state.results[""][RESULT_ORDER.index(Result.COMPLETED)] = 1000 + 7
+    state.results[""][RESULT_ORDER.index(Result.FAILED)] = 1000
+    monkeypatch.setattr("fluxkv.instances.census.journal_inside", lambda *_: pytest.fail("one is opened"))
+    census = Census((ACTIVE, 0), 10, None, 10, 100)
+    found = census.of(journal, state, 0.0)
+    assert (found.totals.successful, found.totals.failed, census.uncounted) == (6007, 1000, 0)
+    assert at_end(state, "/", alone=True) == Final(1007, 1000)
+    assert at_end(state, "/", alone=False) == Final(6007, 1000)
+
+
+def test_of_an_instance_that_several_jobs_had_the_last_one_s_word_counts() -> None:
+    told = {"uri": f"memory:x#/{f58(5)}", MEMO: [1, 10, 0, 0, 0, 0]}
+    before, after = ended(5, told), ended(6, {**told, MEMO: [1, 15, 0, 0, 0, 0]}, t_run=10.0)
+    state = State()
+    state.jobs.update({5: before, 6: after})
+    assert [(one.job, one.totals.successful) for one in told_inside(state, "/")] == [(after, 15)]
+    after.state, after.status = RUN, None
+    assert told_inside(state, "/") == [], "somebody goes on with it"
+
+
+@pytest.mark.parametrize(
+    "row", [None, 3, [], [1, 2], [1, 2, 3, 4, 5, -6], [1, 2, 3, 4, 5, "6"], [1, 2, 3, 4, 5, True], [2, 1, 1, 1, 1, 1]]
+)
+def test_what_does_not_speak_of_the_last_attempt_is_no_word_of_it(row: Any) -> None:
+    assert told_of(ended(5, {MEMO: row})) is None
+    assert told_of(ended(5, {MEMO: [1, 5, 4, 3, 2, 1]})) == Final(5, 4, 3, 2, 1)
 
 
 def test_an_instance_that_cannot_be_read_hides_no_other(monkeypatch: Any) -> None:
