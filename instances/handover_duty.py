@@ -24,6 +24,7 @@ from .supervised import remove, write_word
 from .whereabouts import OWN
 
 AGAIN_S, LONGEST_S = 10.0, 60.0  # between two tries of one child, longer each time
+AT_ONCE = 4  # each is a process, and a server that it starts: of many children that were killed together the others wait
 FINISH_S = 20.0  # how long an instance that stops waits for what its children left
 SWEEP_S = 3600.0
 KEPT_S = 7 * 86400.0  # what a child that is over left: its spool, which who goes on with it may need, and logs
@@ -128,7 +129,10 @@ class HandoverDuty:
         self.look()
         while self._at_work and time.monotonic() < deadline:
             time.sleep(0.02)
+            before = len(self._at_work)
             self._reap()
+            if len(self._at_work) < before == AT_ONCE:
+                self.look()  # others may wait for their turn
 
     def _settings(self, directory: StateDir) -> Mapping[str, Any] | None:
         """None while it is being made."""
@@ -141,7 +145,7 @@ class HandoverDuty:
 
     def _begin(self, directory: StateDir) -> None:
         path, now = directory.path, time.monotonic()
-        if path in self._at_work.values() or now < self._again.get(path, 0.0):
+        if path in self._at_work.values() or len(self._at_work) >= AT_ONCE or now < self._again.get(path, 0.0):
             return
         pause = self._pause.get(path, AGAIN_S)
         self._again[path], self._pause[path] = now + pause, min(LONGEST_S, 2 * pause)

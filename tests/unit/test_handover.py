@@ -423,6 +423,30 @@ def test_what_does_not_come_up_is_said_by_status_until_it_has(monkeypatch: pytes
     assert status_children.children_not_up(around) == []
 
 
+def test_of_many_that_were_killed_together_a_few_are_handed_up_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each is a process and a server; an instance that ends has them all come up all the same."""
+    around = StateDir(str(tmp_path))
+    around.create()
+    for number in range(10):
+        child = StateDir(str(tmp_path / "ns" / f"f{number + 2}-7-0"))
+        child.create()
+        child.write({"job": f58(number + 2), "since": 7, "kvs": "own", "lead": True})
+    alive: list[int] = []
+    most: list[int] = []
+
+    def spawn(directory: StateDir, role: str) -> int:
+        pid = os.posix_spawn("/bin/sleep", ["sleep", "0.05"], {})
+        alive.append(pid)
+        handover.mark(directory, "memory:x")
+        most.append(len(duty._at_work) + 1)
+        return pid
+
+    monkeypatch.setattr(handover_duty, "spawn_role", spawn)
+    duty = handover_duty.HandoverDuty(Nobody(1), around, lambda level, text: None)  # type: ignore[arg-type]
+    duty.finish()
+    assert (len(alive), max(most)) == (10, handover_duty.AT_ONCE)
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_a_server_that_is_being_started_to_hand_up_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, held: bool
