@@ -16,7 +16,7 @@ from ..journal.rset import parse_R
 from ..journal.schema import SCHEMA, check_schema
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
-from ..kvs.listening import Listen
+from ..kvs.listening import Listen, with_port
 from ..kvs.port import Appended, Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle, start_server
@@ -26,13 +26,26 @@ from .access import lasting
 from .memory_line import set_line
 from .paths import StateDir, write_json
 
+PORTS = 5  # of a child's own server, that are tried
 PATIENCE_S = 1.0  # how long the keeper's own calls wait for a server that is away: it is the one to bring it back
 
 
 def start_or_attach_server(state_dir: StateDir, settings: dict[str, Any]) -> ServerHandle:
     """The embedded server of this state directory, started if it is not running; its run file is written."""
-    where = settings.get("listen")
-    handle = start_server(state_dir.path, settings.get("durability", "strict"), listen=Listen(*where) if where else None)
+    tried = 0
+    while True:
+        where = Listen(*settings["listen"]) if settings.get("listen") else None
+        try:
+            handle = start_server(state_dir.path, settings.get("durability", "strict"), listen=where)
+            break
+        except Unavailable as error:
+            tried += 1
+            known = not settings.get("parent") or settings.get("uid")  # somebody asked for that port, or has been told of it
+            if error.code != "address-in-use" or where is None or known or tried == PORTS:
+                raise
+            # It was free a moment ago; by now it is another's, perhaps that of a child that begins in the same moment.
+            settings["listen"] = list(with_port(where._replace(port=0)))
+            state_dir.write(settings)
     write_json(state_dir.run_file("server"), {"pid": handle.pid, "role": "server", "started": time.time()})
     return handle
 

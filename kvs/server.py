@@ -28,6 +28,7 @@ from .uri import parse_server, unix_url
 _BACK = "state"  # a link in the folder of a socket that lies elsewhere
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
 _COPY = "fluxkv-read-"  # begins the name of a throw-away server's folder
+_IN_USE = "Address already in use"
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 
 
@@ -115,7 +116,7 @@ def start_server(
     listen: where it is to listen for other hosts, who need a password; else it has its socket file only.
 
     A server that runs there already is returned (`started` False). A torn file is copied aside and cut
-    (`repaired` says so). Raises Unavailable: "no-server", "server-died" with the reason, "timeout", "locked".
+    (`repaired` says so). Raises Unavailable: "no-server", "server-died" with the reason, "address-in-use", "timeout", "locked".
     """
     state_dir = os.path.abspath(state_dir)
     private_dir(state_dir)
@@ -389,10 +390,10 @@ def _died(state_dir: str, log: str, begin: int) -> Unavailable:
     telling = [line for line in lines if " # " in line or "FATAL" in line or "***" in line or ">>>" in line]
     telling = [line for line in telling if "vm.overcommit_memory" not in line and "Transparent Huge Pages" not in line]
     why = " / ".join(line.partition(" # ")[2] or line for line in (telling or lines)[-3:]) or "it said nothing"
-    hint = f"see {log}"
+    hint, code = f"see {log}", "server-died"
     for sign, advice in (
         ("No space left", "the disk is full: free some space"),
-        ("Address already in use", "another program listens there: start --listen=ADDR:PORT takes another port"),
+        (_IN_USE, "another program listens there: start --listen=ADDR:PORT takes another port"),
         ("Permission denied", "check who owns the state directory"),
         (
             "Bad file format",
@@ -400,8 +401,8 @@ def _died(state_dir: str, log: str, begin: int) -> Unavailable:
         ),
     ):
         if sign in "\n".join(lines):
-            hint = f"{advice}; see {log}"
-    return Unavailable(f"the server on {state_dir} ended while starting: {why}", code="server-died", hint=hint)
+            hint, code = f"{advice}; see {log}", "address-in-use" if sign == _IN_USE else code
+    return Unavailable(f"the server on {state_dir} ended while starting: {why}", code=code, hint=hint)
 
 
 def _copy_aside(state_dir: str) -> str:

@@ -79,7 +79,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
     if settings.get("kvs") == OWN:
         from ..instances.own_server import open_door
 
-        open_door(settings, directory)
+        open_door(directory.read(), directory)  # the keeper may have chosen another port
     starting.wait_for_nodes(settings["uri"])
     try:
         child.tell_parent(here, access.lasting(settings["uri"], settings))

@@ -1,7 +1,8 @@
-"""An instance that is set to go on with whatever is left, and whose server has nothing left of it."""
+"""What a keeper begins with: a server on a port that is free still, an instance of which its server has nothing left."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,28 @@ def test_who_dies_while_it_is_made_anew_makes_it_the_next_time(tmp_path: Path, m
     assert (new, store.meta().version) == (True, 1)
     settings["uid"] = store.meta().uid
     assert boot.ensure_instance(settings, state_dir)[1] is False
+
+
+@pytest.mark.parametrize("child", [True, False])
+def test_a_port_that_is_another_s_by_now_is_left_to_him(tmp_path: Path, child: bool) -> None:
+    """Of a child's own server nobody has chosen it, or been told of it."""
+    state_dir = StateDir(str(tmp_path / "state"))
+    state_dir.create()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        settings = {"listen": ["127.0.0.1", port], "durability": "local", **({"parent": "memory:x#/"} if child else {})}
+        if not child:
+            with pytest.raises(Unavailable, match="Address already in use") as caught:
+                boot.start_or_attach_server(state_dir, settings)
+            assert caught.value.code == "address-in-use"
+            return
+        handle = boot.start_or_attach_server(state_dir, settings)
+        try:
+            assert settings["listen"][1] != port
+            assert state_dir.read()["listen"] == settings["listen"]
+            with socket.create_connection(tuple(settings["listen"]), 5.0):
+                pass
+        finally:
+            handle.stop()
