@@ -52,12 +52,10 @@ def grow(state: State, job: Job, ts: float, context: Context, version: int) -> N
     if held is not None:
         raise Impossible("not-free", held, ranks, job.attempt_id)
     growth, leaving, parts, index, left = job.resized or first_parts(job)
-    for rank in ranks:
-        parts = {**parts, rank: [index, version]}
-        index += 1
+    parts = {**parts, **{rank: [number, version] for number, rank in enumerate(ranks, index)}}
     if growth is not None:
         growth = [growth[0] - len(ranks), *growth[1:]] if growth[0] > len(ranks) else None
-    job.resized = [growth, leaving, parts, index, left]
+    job.resized = [growth, leaving, parts, index + len(ranks), left]
     job.claims, job.claims_wire = (*job.claims, *claims), [*job.claims_wire, *wire]
     count(job, len(claims))
     job.reason = ["", ""]
