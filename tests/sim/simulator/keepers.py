@@ -59,6 +59,7 @@ class KeeperProcess(Process):
         self.care.selector.close()
         self.care.store = self.store
         self.cron = Cron(world.client_store(), Timers(), lambda level, text: world.complaints.append(text))
+        self.seal = sealing.duty(self.store, settings, say=Said(world).say)
         self.limit = getattr(world, "limit", None)
         self.claims = world.new_claims()
         self.hands = Hands(self) if world.root.site.owns else None
@@ -84,7 +85,7 @@ class KeeperProcess(Process):
             news = self.limit.look()
             if self.claims is not None:
                 self.claims.look(news, plain=self.limit.is_plain)
-        sealing.duty(self.store, self.care.settings)()
+        self.seal()
         try:
             self.cron.step(self.clock())
         except FluxkvError as error:

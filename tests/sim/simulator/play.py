@@ -11,7 +11,7 @@ from typing import Any
 
 from journal_rules import story
 
-from fluxkv.instances import adopting, boot, child, ending, parent_limit, resume, submission, witness
+from fluxkv.instances import adopting, boot, child, ending, parent_limit, resume, sealing_led, submission, witness
 from fluxkv.instances import agent as agent_module
 from fluxkv.instances import worker as worker_module
 from fluxkv.journal import decide, decide_config
@@ -64,6 +64,7 @@ def small(world: World) -> Iterator[None]:
         (agent_module, "ROWS", rng.choice((1, 3, 2000))),
         *[(module, "time", _Time(world)) for module in (boot, witness, adopting, child, ending, resume)],
         (parent_limit, "time", _Time(world, virtual=True)),
+        (sealing_led, "time", _Time(world, virtual=True)),
         (child, "Tail", NoTail),
         (resume, "HANDED_S", -1.0),
         (resume, "PAUSE_S", 0.0),
