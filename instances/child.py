@@ -380,23 +380,23 @@ def _wait(
     is_over: Callable[[], bool] = lambda: False,
 ) -> bool:  # fmt: skip
     """Until it is so (True), or the instance has stopped, or it will never be so (asked when nothing has come for a while)."""
-    store = open_store(uri)
-    while True:
-        try:
-            state = Journal(store).look()
-            if state.instance.get("stopped"):
-                return False
-            if done(state):
-                return True
-            with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=AWAY_S)) as tail:
-                if _quiet(tail, never):
+    with closing(open_store(uri)) as store:
+        while True:
+            try:
+                state = Journal(store).look()
+                if state.instance.get("stopped"):
                     return False
-        except Corrupt:  # history was lost, and adopted without: what is there now decides
-            time.sleep(1.0)
-        except Unavailable:
-            if is_over():
-                return False
-            time.sleep(1.0)
+                if done(state):
+                    return True
+                with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=AWAY_S)) as tail:
+                    if _quiet(tail, never):
+                        return False
+            except Corrupt:  # history was lost, and adopted without: what is there now decides
+                time.sleep(1.0)
+            except Unavailable:
+                if is_over():
+                    return False
+                time.sleep(1.0)
 
 
 def _quiet(tail: Tail, never: Callable[[], bool]) -> bool:

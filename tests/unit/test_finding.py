@@ -12,7 +12,10 @@ from typing import IO
 
 import pytest
 
+from fluxkv.instances.child import wait_until_stopped
 from fluxkv.instances.paths import StateDir, open_instance
+from fluxkv.journal.decide import Decision
+from fluxkv.journal.log import Journal
 from fluxkv.kvs.errors import Corrupt, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.redis_store import open_store
@@ -89,6 +92,18 @@ def test_a_child_that_cannot_be_opened_leaves_no_connection(tmp_path: Path) -> N
             root.push(Keys("/ƒA").door, [b"what is no door"])
         with pytest.raises(Corrupt):
             open_instance(f"{uri(tmp_path)}#/ƒA")
+        gc.collect()
+    finally:
+        server.stop()
+
+
+def test_who_has_waited_for_an_instance_s_end_leaves_no_connection(tmp_path: Path) -> None:
+    server = start_server(str(tmp_path))
+    try:
+        with closing(open_store(uri(tmp_path))) as root:
+            root.create(durability="strict", origin_ms=1, created=1.0)
+            Journal(root).append(Decision([["instance-stop", "instance", 1.0, {"reason": "stop"}]]), 0)
+        wait_until_stopped(uri(tmp_path))
         gc.collect()
     finally:
         server.stop()
