@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from ..kvs import bundle
@@ -69,6 +69,7 @@ class Departing:
         self._inside: dict[str, Inside] = {}
         self._below: dict[str, list[str]] = {}
         self._size = 0
+        self._away = False  # the place to which they go; that in which a child has its own history may be another
 
     def run(self) -> Done:
         """One round. Raises `Unavailable` (busy) while another process does this, and what the store does; what is wrong with one
@@ -83,8 +84,8 @@ class Departing:
                     self._one(namespace)
                 except FluxkvError as error:
                     self.done.failed[namespace] = str(error)
-                    if error.code in ("archive", "bad-archive") and isinstance(error, Unavailable):
-                        break  # the place is away: it is for the others, too
+                    if self._away:
+                        break  # it is for the others, too
         finally:
             if not self.dry_run:
                 self.store.lease(self._owner, 0, LEASE)
@@ -204,8 +205,10 @@ class Departing:
         file = away.file_of(around.meta(), name.rpartition("/")[2])
         spaces += self._known_before(file, spaces)
         data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
-        self.depot.put(file, data)
-        if self.depot.get(file) != data:
+        with self._using():
+            self.depot.put(file, data)
+            kept = self.depot.get(file)
+        if kept != data:
             raise Corrupt(
                 f"the archive {self.depot.url} has not kept {file} as it was written: nothing was removed", code="bad-archive"
             )
@@ -224,6 +227,15 @@ class Departing:
         if ARMED:
             reach("away.marked", Unavailable)
         self.done.waiting.append(name)
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Note that the place does not do what it should."""
+        try:
+            yield
+        except Unavailable:
+            self._away = True
+            raise
 
     def _changed(self, name: str) -> str:
         """What became of those that were read since we looked, "" if nothing: another process may have taken them out of the server
@@ -251,7 +263,8 @@ class Departing:
     def _known_before(self, file: str, spaces: list[Space]) -> list[Space]:
         """What the archive has under this name and the server has no more. A file that is no earlier part of the same history stays
         under another name (HAZARD 19)."""
-        before = self.depot.get(file)
+        with self._using():
+            before = self.depot.get(file)
         if before is None:
             return []
         try:
@@ -262,7 +275,8 @@ class Departing:
         gone = [one for one in known if one.namespace not in now]
         if known and all(_continues(now[one.namespace], one) for one in known if one.namespace in now):
             return gone
-        self.depot.put(f"{file}.aside-{bundle.name_of(before)}", before)
+        with self._using():
+            self.depot.put(f"{file}.aside-{bundle.name_of(before)}", before)
         return []
 
     def _read(self, name: str) -> Space:
@@ -342,7 +356,9 @@ class Departing:
         file = away.file_of(around.meta(), name.rpartition("/")[2])
         for url in away.places(around):
             depot: Depot = around.depot(url)
-            if (data := depot.get(file)) is not None:
+            with self._using():
+                data = depot.get(file)
+            if data is not None:
                 where = f"{depot.url}/{file}"
                 return bundle.from_bytes(data, where)[0], where
         self._stay([name, *self._below[name]])

@@ -545,6 +545,25 @@ def test_what_a_child_archived_in_its_own_folder_goes_along(tmp_path: Path) -> N
     assert Journal(there).history.read(0, 100) == entries
 
 
+def test_what_one_had_archived_and_cannot_be_reached_keeps_nobody_else_in_the_server(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    child, later = site.made("/ƒ1"), site.made("/ƒz")
+    for _ in range(30):
+        write(child)
+    own = tmp_path / "own"
+    rules = ArchiveRules(True, True, str(own), 0.0, 1.0, 0.0, 5)
+    assert run(Archiver(Journal(child), str(own)), rules, site.now + 1.0, trim=True).trimmed is not None
+    for one in (child, later):
+        one.seal(one.meta().uid)
+    (folder,) = own.iterdir()
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)  # a file system that does not answer as it should
+    site.now += HOUR
+    done = site.round()
+    assert list(done.failed) == ["/ƒ1"]
+    assert sorted(done.written) == sorted([site.top, "/ƒz"])
+
+
 def test_the_keeper_looks_only_where_there_is_something_and_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path)
     begun: list[str] = []
