@@ -2,20 +2,23 @@
 
 The launcher ends a job at its limit on the node's boot-time clock. A job whose allocation has expired well before, in
 server time, and whose node has said nothing (cut off, its launcher stopped), gets its timeout exception from here. So does
-a job under exit-timeout whose first task ended that long ago.
+a job under exit-timeout whose first task ended that long ago, and an instance on several nodes that nobody leads any more.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any
 
 from ..journal.derive import Group, fatal
 from ..journal.job import RUN, Job
+from ..journal.resizing import is_instance, lead_of
 from ..journal.state import State
 from ..journal.task_exits import deadline, overdue
 
 BACKSTOP_S = 30.0
+UNLED_S = 60.0  # how long an instance's other nodes may take to end after the first, as they do where it ends in order
 FEW = 4096
 
 
@@ -27,7 +30,7 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int]] = []
         self._known: dict[int, float] = {}
-        self._exits: dict[int, float] = {}  # job -> when exit-timeout ends it
+        self._exits: dict[int, float] = {}  # job -> when exit-timeout, or its first node's end, ends it
         self._instance_end = 0.0  # that running jobs are in step with
 
     def note(self, job: Job) -> None:
@@ -37,9 +40,9 @@ class Deadlines:
         if job.expiration and self._known.get(job.id) != job.expiration:
             self._known[job.id] = job.expiration
             heappush(self._heap, (job.expiration + BACKSTOP_S, job.id))
-        if job.exits and job.id not in self._exits:
-            at = deadline(job)
-            if at and _runs(job):
+        if job.exits or (job.over and len(job.claims) > 1):
+            at = min(filter(None, (deadline(job), _unled(job))), default=0.0)
+            if at and at < self._exits.get(job.id, inf) and _runs(job):
                 self._exits[job.id] = at
                 heappush(self._heap, (at, job.id))
 
@@ -76,7 +79,7 @@ class Deadlines:
             if at == self._exits.get(id):
                 del self._exits[id]
                 if fatal(job) is None and job.exception is None and not job.timed_out and _runs(job):
-                    groups.append(_ended(job, overdue(job), now))
+                    groups.append(_ended(job, overdue(job) if at == deadline(job) else _without_lead(job), now))
                 continue
             if at != job.expiration + BACKSTOP_S:
                 continue  # its limit has been changed since
@@ -85,7 +88,6 @@ class Deadlines:
                 context = {"type": "timeout", "severity": 0, "note": "resource allocation expired (its node is silent)"}
                 groups.append(_ended(job, context, now))
         return groups
-
 
     def _in_step(self, state: State, now: float) -> list[Group]:
         """The instance's own end has moved: so do those of jobs that end with it. Asked again until there is nothing to say."""
@@ -107,6 +109,19 @@ class Deadlines:
 def _runs(job: Job) -> bool:
     """Whether any of its nodes has not said that it is over."""
     return any(rank not in job.over for rank in job.ranks)
+
+
+def _unled(job: Job) -> float:
+    """When an instance is ended whose first node's part, which leads, was killed: the others would wait for it for ever. 0.0 for
+    never: one that has ended by itself has told them."""
+    row = job.over.get(lead_of(job)) if job.over and len(job.claims) > 1 else None
+    return float(row[1]) + UNLED_S if row is not None and row[0] & 0x7F and is_instance(job) else 0.0
+
+
+def _without_lead(job: Job) -> dict[str, Any]:
+    rank = lead_of(job)
+    note = f"what leads the instance, on rank {rank}, was killed by signal {job.over[rank][0] & 0x7F}"
+    return {"type": "exec", "severity": 0, "note": note}
 
 
 def _ended(job: Job, context: dict[str, Any], now: float) -> Group:

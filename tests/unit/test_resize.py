@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances import sealing_led
+from fluxkv.instances import deadlines, sealing_led
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide, decide_hosts, decide_resize
 from fluxkv.journal.claims import Claim
@@ -407,6 +407,38 @@ def test_when_the_part_of_a_job_that_leads_ended_is_known_whatever_came_and_went
     site.turn()
     assert site.job(id).state == INACTIVE
     assert sealing_led._led_until(site.job(id)) == 0.0
+
+
+@pytest.mark.parametrize(("status", "killed"), [(9, True), (0, False), (256, False)])
+def test_an_instance_whose_first_node_s_part_was_killed_ends(status: int, killed: bool) -> None:
+    """The others' parts wait for its word. One that ended by itself has told them, and they may be long in ending."""
+    site = Site(nodes=3)
+    id = site.running(3)
+    first, *others = site.job(id).ranks
+    site.over(id, status=status, rank=first)
+    site.turn()
+    site.turn(seconds=deadlines.UNLED_S - 1.0)
+    assert site.job(id).exception is None
+    site.worker = site.new_worker("another")
+    site.lead()
+    site.turn(seconds=2.0)
+    told = site.job(id).exception
+    assert told == (["exec", f"what leads the instance, on rank {first}, was killed by signal 9"] if killed else None)
+    assert site.names(id).count("end") == int(killed)
+    for rank in others:
+        site.over(id, status=15 if killed else 0, rank=rank)
+    site.turn()
+    assert (site.job(id).state, site.job(id).status) == (INACTIVE, status)
+    site.sound()
+
+
+def test_other_jobs_on_several_nodes_go_on_without_the_first() -> None:
+    site = Site(nodes=2)
+    id = site.submit(jobspec(cores=2, nodes=2))
+    site.started(id)
+    site.over(id, status=9, rank=site.job(id).ranks[0])
+    site.turn(seconds=2 * deadlines.UNLED_S)
+    assert site.job(id).exception is None
 
 
 def calls(work: Callable[[], object]) -> int:
