@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ OUTER = (
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by every Python; what we run has them as from a shell
 STOPPED_LOOK_S = 1.0
+KEEPER_LOOK_S = 5.0
 ENSEMBLE = ["fluxkv", "ensemble"]
 LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
 LEADS = 4  # how often it is started
@@ -166,7 +168,7 @@ def run_inside(
 
     os.environ["PATH"] = with_program(os.environ)["PATH"]  # where the command itself is looked for, too
     environment = {**os.environ, "FLUXKV_URI": uri, "FLUX_URI": uri, **(extra or {})}
-    run = _Program(drain_command(drain) if drain else command, environment)
+    run = _Program(drain_command(drain) if drain else command, environment, directory)
     for signum in WARNINGS if drain and is_task else ():
         signal.signal(signum, signal.SIG_IGN)  # nobody is there to be warned
     try:
@@ -200,10 +202,11 @@ def _dump(directory: Any, uri: str, path: str) -> None:
 
 
 class _Program:
-    """The command inside. Signals that are to end us go on to it."""
+    """The command inside. Signals that are to end us go on to it. directory: the instance's."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str], directory: Any) -> None:
         self._on_terminal = sys.stdin.isatty()
+        self._directory = directory
         if not command:
             shell = os.environ.get("SHELL") or "/bin/sh"
             command = [shell] if self._on_terminal else [shell, "-s"]
@@ -234,6 +237,25 @@ class _Program:
         default = (signal.SIGINT, *IGNORED)
         return os.posix_spawnp(self.command[0], self.command, self.environment, setsigmask=(), setsigdef=default)
 
+    def _look_after(self) -> None:
+        """Until it ends: where all daemons were killed at once, nobody else is left who would start them again."""
+        import select
+
+        from ..instances.daemon import revive_keeper
+
+        try:
+            ends = os.pidfd_open(self.pid)
+        except OSError:  # no descriptor is left
+            return
+        try:
+            poller = select.poll()
+            poller.register(ends, select.POLLIN)
+            while not poller.poll(KEEPER_LOOK_S * 1000):
+                with suppress(OSError):  # no process, or no room: tried again
+                    revive_keeper(self._directory)
+        finally:
+            os.close(ends)
+
     def wait(self) -> int:
         """Run it; its code."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
@@ -249,6 +271,7 @@ class _Program:
                 return 127 if isinstance(error, FileNotFoundError) else 126
             for early in self.asked:  # it came before there was anybody to send it on to
                 self._send(early)
+            self._look_after()
             _, status = os.waitpid(self.pid, 0)
             self.pid = 0
             code = os.waitstatus_to_exitcode(status)
@@ -334,6 +357,7 @@ def _until_stopped(directory: Any, run: _Program) -> int:
     import select
 
     from ..instances import start as starting
+    from ..instances.daemon import revive_keeper
 
     wake, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGINT, run.forward)
@@ -344,6 +368,9 @@ def _until_stopped(directory: Any, run: _Program) -> int:
         keeper = starting.keeper_pid(directory)
         if not keeper and os.path.exists(directory.join("run", "stopping")):
             return 0
+        if not keeper:
+            with suppress(OSError):
+                revive_keeper(directory)
         watched = -1
         try:
             if keeper:

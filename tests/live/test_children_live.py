@@ -244,6 +244,22 @@ def test_ctrl_c_cancels_an_alloc_that_waits_off_a_terminal_too(tmp_path: Path) -
 
 
 
+def test_daemons_that_were_all_killed_at_once_are_started_again(tmp_path: Path) -> None:
+    """Nobody of them is left who would: whoever runs the instance's program does it."""
+    with live.site(tmp_path, "--cores", "2") as site:
+        script = tmp_path / "waits"
+        script.write_text("#!/bin/sh\necho up >up; while [ ! -e go ]; do sleep 0.05; done; fluxkv run echo after\n")
+        id = parse_id(site.run("batch", "-n1", f"--cwd={tmp_path}", "--output=out", str(script)).stdout.strip())
+        site.written(tmp_path / "up")
+        (folder,) = (tmp_path / "i" / "ns").iterdir()
+        pids = [json.loads(file.read_text())["pid"] for file in (folder / "run").glob("*.json")]
+        assert len(pids) == 4
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert (site.results([id]), (tmp_path / "out").read_text()) == ([0], "after\n")
+
+
 @pytest.mark.parametrize("how", ["end", "keepers"])
 def test_children_of_children_end_in_one_go(how: str, tmp_path: Path) -> None:
     """Whatever of them is left, and whoever of their keepers is: no process, no core held, no scratch folder of theirs."""
