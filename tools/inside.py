@@ -206,7 +206,7 @@ class _Program:
 
     def __init__(self, command: list[str], environment: dict[str, str], directory: Any) -> None:
         self._on_terminal = sys.stdin.isatty()
-        self._directory = directory
+        self.directory = directory
         if not command:
             shell = os.environ.get("SHELL") or "/bin/sh"
             command = [shell] if self._on_terminal else [shell, "-s"]
@@ -241,8 +241,6 @@ class _Program:
         """Until it ends: where all daemons were killed at once, nobody else is left who would start them again."""
         import select
 
-        from ..instances.daemon import revive_keeper
-
         try:
             ends = os.pidfd_open(self.pid)
         except OSError:  # no descriptor is left
@@ -251,8 +249,7 @@ class _Program:
             poller = select.poll()
             poller.register(ends, select.POLLIN)
             while not poller.poll(KEEPER_LOOK_S * 1000):
-                with suppress(OSError):  # no process, or no room: tried again
-                    revive_keeper(self._directory)
+                _revive(self.directory)
         finally:
             os.close(ends)
 
@@ -329,12 +326,44 @@ def _forked(words: list[str], environment: dict[str, str]) -> int:
         os._exit(70)
 
 
+class _Looking:
+    """The same as `_Program._look_after` does, beside what this process runs itself."""
+
+    def __init__(self, directory: Any) -> None:
+        import threading
+
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, args=(directory,), daemon=True)
+
+    def _look(self, directory: Any) -> None:
+        while not self._over.wait(KEEPER_LOOK_S):
+            _revive(directory)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The instance is about to be ended."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+def _revive(directory: Any) -> None:
+    """Start a keeper if there is none, and the instance is not being ended."""
+    from ..instances.daemon import revive_keeper
+
+    with suppress(OSError):  # no process, or no room: tried again
+        revive_keeper(directory)
+
+
 def _in_place(words: list[str], environment: dict[str, str], program: _Program) -> int:
     """Run a command of ours in this process, which only waited for it otherwise; its code. What ends it ends us, as a task that
     fails; our keeper ends the instance then. It takes the signals that are to end it, and hands them on (`forward`)."""
     from .main import run
 
     told = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    looking = _Looking(program.directory)
     signal.pthread_sigmask(signal.SIG_BLOCK, told)  # it takes them as soon as it listens to them
     ours = dict(os.environ)
     try:
@@ -342,8 +371,10 @@ def _in_place(words: list[str], environment: dict[str, str], program: _Program) 
             return 128 + program.asked[0]
         os.environ.clear()
         os.environ.update(environment)
+        looking.start()
         return run(words)
     finally:
+        looking.stop()
         os.environ.clear()
         os.environ.update(ours)
         for signum in told[:2]:
@@ -357,7 +388,6 @@ def _until_stopped(directory: Any, run: _Program) -> int:
     import select
 
     from ..instances import start as starting
-    from ..instances.daemon import revive_keeper
 
     wake, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGINT, run.forward)
@@ -369,8 +399,7 @@ def _until_stopped(directory: Any, run: _Program) -> int:
         if not keeper and os.path.exists(directory.join("run", "stopping")):
             return 0
         if not keeper:
-            with suppress(OSError):
-                revive_keeper(directory)
+            _revive(directory)
         watched = -1
         try:
             if keeper:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from fluxkv.instances.keeper import Keeper
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.supervised import DEATHS, WITHIN_S, Role
+from fluxkv.tools import inside
 
 
 def ended(role: Role, path: Path, code: str) -> None:
@@ -67,3 +71,15 @@ def test_a_restart_brings_back_what_was_given_up_for_good(tmp_path: Path) -> Non
     word.write_text(role.failed)
     keeper._restart()
     assert (spawned, role.failed, role.deaths, word.exists()) == (["worker-0"], "", [], False)
+
+
+def test_who_runs_a_program_itself_looks_after_its_keeper_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    monkeypatch.setattr(inside, "KEEPER_LOOK_S", 0.01)
+    inside._Looking(StateDir(str(tmp_path))).stop()
+    looking = inside._Looking(StateDir(str(tmp_path)))
+    monkeypatch.setattr("fluxkv.instances.daemon.revive_keeper", lambda directory: looked.set())
+    looking.start()
+    assert looked.wait(30.0)
+    looking.stop()
+    assert not looking._thread.is_alive()
