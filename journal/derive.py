@@ -196,7 +196,7 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
     over, exception = job.over, job.exception
     if not job.t_run and any(job.started.values()):
         events.append(["start", id, _begun(job, now), None])
-    spared = _spared(job) if any(one[0] for one in over.values()) else ()
+    spared = _spared(job) if len(over) > 1 and any(one[0] for one in over.values()) else ()
     status = max((one[0] for rank, one in over.items() if rank not in spared), default=0)
     ended = max((one[1] for one in over.values()), default=now)  # none: allocated by hand, and nothing
     named = job.exception_status
