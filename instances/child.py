@@ -354,25 +354,29 @@ def wait_until_member(uri: str, here: Place) -> bool:
     """Block until a follower's node is in the instance's inventory; False if it is not to be: the instance has stopped, or the
     node is asked back before it was used. Of the nodes that its job began with that is so from the first event on; of one that
     came later its leading keeper says so."""
-
-    def asked_back() -> bool:
-        from ..journal.resizing import index_of, leaving_of
-
-        with closing(open_store(here.parent)) as store:
-            job = Journal(store).look().jobs.get(here.job)
-        leaving = leaving_of(job) if job is not None and job.holds else {}
-        return job is None or not job.holds or here.node in {index_of(job, rank) for rank in leaving}
-
-    return _wait(uri, lambda state: here.node in state.nodes, asked_back)
+    return _wait(uri, lambda state: here.node in state.nodes, lambda: is_asked_back(here))
 
 
-def wait_until_stopped(uri: str, rank: int = -1, is_over: Callable[[], bool] = lambda: False) -> None:
+def is_asked_back(here: Place) -> bool:
+    """Whether this node of its job is to leave it, or all of them."""
+    from ..journal.resizing import index_of, leaving_of
+
+    with closing(open_store(here.parent)) as store:
+        job = Journal(store).look().jobs.get(here.job)
+    leaving = leaving_of(job) if job is not None and job.holds else {}
+    return job is None or not job.holds or here.node in {index_of(job, rank) for rank in leaving}
+
+
+def wait_until_stopped(
+    uri: str, rank: int = -1, is_over: Callable[[], bool] = lambda: False, never: Callable[[], bool] = lambda: False
+) -> None:
     """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody), or
     the node `rank` is in its inventory no more.
 
-    is_over: asked while the server is away, which may be the instance's own, and gone with it.
+    is_over: asked while the server is away, which may be the instance's own, and gone with it. never: whether it is not worth
+    waiting for, asked when nothing has come for a while.
     """
-    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes, is_over=is_over)
+    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes, never, is_over)
 
 
 def _wait(

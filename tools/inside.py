@@ -119,8 +119,14 @@ def _follow(here: Any, settings: dict[str, Any], directory: Any) -> int:
     child.wait_until_started(settings["uri"], resumed=here.entry if "resume" in settings else "")
     if not child.wait_until_member(settings["uri"], here):
         return 0
+    told: list[int] = []
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # to end the instance is for its leading node, which needs this one for that
+        signal.signal(signum, lambda signum, frame: told.append(signum))
     starting.start_keeper(directory, os.getpid())
-    child.wait_until_stopped(settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False)
+    child.wait_until_stopped(
+        settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False,
+        lambda: bool(told) and child.is_asked_back(here),
+    )  # fmt: skip
     starting.stop(directory)
     return 0
 

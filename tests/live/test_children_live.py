@@ -315,3 +315,23 @@ def test_a_child_on_four_nodes_with_its_own_config(tmp_path: Path) -> None:
         assert not left_inside(site)
         assert len(claims) == 2
         site.sound()
+
+
+def test_a_child_on_several_nodes_that_is_cancelled_hears_of_the_ends_on_all_of_them(tmp_path: Path) -> None:
+    """Each of its nodes is told to end at once, and the others stay until the leading one has what is to be known."""
+    with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
+        script = tmp_path / "wide"
+        script.write_text(
+            "#!/bin/sh\nfor job in $(fluxkv submit --cc=1-3 sleep 1000); do fluxkv job wait-event $job start; done\n"
+            f"echo all run >{tmp_path}/up; sleep 1000\n"
+        )
+        id = parse_id(site.run("batch", "-N3", "--output=none", str(script)).stdout.strip())
+        site.written(tmp_path / "up")
+        site.client.cancel([id])
+        state = site.until(lambda s: bool(s.jobs[id].t_inactive), "it is over")
+        assert state.jobs[id].status == signal.SIGTERM, "it has ended by itself"
+        assert not left_inside(site)
+        with connect(child_uri(site.uri, id)) as inside:
+            jobs = inside.state().jobs.values()
+            assert [(job.number, job.holds) for job in jobs] == [(2, False)] * 3, "all are to be begun again"
+        site.sound()
