@@ -15,7 +15,7 @@ from ..journal.job import INACTIVE
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from .child import child_namespace, child_number
 from .ensemble_record import RESULTS, Record, keys_in
-from .follow import Follower, Tail, timed_out
+from .follow import Follower, Tail
 from .whereabouts import store_of
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class EnsembleView:
             while follower.waiting:
                 left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
                 if left <= 0:
-                    raise timed_out(f"ensemble {f58(self.id)} still active")
+                    raise patience.late(f"ensemble {f58(self.id)} still active")
                 ended: list[JobResult] = []
                 before = tail.version
                 for commit in tail.each(left):

@@ -52,7 +52,7 @@ def event_batches(
         while not ended:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
-                raise timed_out("no more events came")
+                raise patience.late("no more events came") if id is not None else timed_out("no more events came")
             batch = [event for commit in tail.poll(left)[0] for event in _of(commit, id)]
             ended = id is not None and any(event.name in ("clean", "invalidate") for event in batch)
             yield batch

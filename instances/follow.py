@@ -265,7 +265,7 @@ def follow_results(tail: Tail, follower: Follower, deadline: float | None) -> It
         left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
         if left <= 0:
             count = len(follower.waiting)
-            raise timed_out(f"{count} job{'s' if count > 1 else ''} still active")
+            raise patience.late(f"{count} job{'s' if count > 1 else ''} still active")
         ended: list[JobResult] = []
         before = tail.version
         for commit in tail.each(left):

@@ -80,12 +80,24 @@ class Patience:
         if self._store.namespace == "/" or time.monotonic() - self._asked < ASK_S:
             return
         self._asked = time.monotonic()
-        try:
-            sealed = bool(self._store.meta().sealed)
-        except Unavailable:  # whose patience with the server is another's
-            return
+        sealed = self._is_sealed()
         if sealed and self._sealed:
-            raise Unavailable(
-                f"the instance {self._store.namespace} has ended before what is waited for", code="ended", hint=way_on(self._store)
-            )
+            raise self._ended()
         self._sealed = sealed
+
+    def late(self, what: str) -> Unavailable:
+        """The error of a wait whose time is up, while `what` is so: that it is for nothing, where it is."""
+        from .follow import timed_out
+
+        return self._ended() if self._store.namespace != "/" and self._is_sealed() else timed_out(what)
+
+    def _is_sealed(self) -> bool:
+        try:
+            return bool(self._store.meta().sealed)
+        except Unavailable:  # whose patience with the server is another's
+            return False
+
+    def _ended(self) -> Unavailable:
+        return Unavailable(
+            f"the instance {self._store.namespace} has ended before what is waited for", code="ended", hint=way_on(self._store)
+        )

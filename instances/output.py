@@ -16,7 +16,7 @@ from ..journal.job import Job
 from ..journal.wire import Commit, pack, unpack, well_formed
 from ..kvs.keys import Keys
 from ..kvs.port import Message, Store
-from .follow import Follower, JobResult, Tail, result_of, timed_out
+from .follow import Follower, JobResult, Tail, result_of
 
 READ = 65536
 LOOK_S = 0.05  # how often output that goes on in a file is looked for
@@ -235,7 +235,7 @@ class Attachment:
                         return self._ended(result)
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
-                    raise timed_out(f"job {f58(self.id)} is still active")
+                    raise patience.late(f"job {f58(self.id)} is still active")
                 if commits or messages:
                     patience.something()
                 else:
@@ -298,7 +298,8 @@ def watch(
         while follower.waiting:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
-                raise timed_out(f"{len(follower.waiting)} jobs still active")
+                count = len(follower.waiting)
+                raise patience.late(f"{count} job{'s' if count > 1 else ''} still active")
             commits, messages = tail.poll(left)
             for key, items in messages:
                 writer = writers.setdefault(ids[key], writer_of(ids[key]))

@@ -240,6 +240,19 @@ def _comes_back(uri: str) -> bool:
 def state_dir_of(uri: str) -> StateDir | None:
     """The state directory on this host of the instance with this URI, or None. Of several that had it, one after the other (see
     resume), the one that lives, or the last."""
+    last: tuple[tuple[int, bool], StateDir] | None = None
+    for directory, settings in state_dirs_of(uri):
+        if not settings.get("parent") or directory.running():
+            return directory
+        since = settings.get("since")
+        rank = since if isinstance(since, int) else 0, bool(settings.get("lead"))
+        if last is None or rank > last[0]:
+            last = rank, directory
+    return last[1] if last is not None else None
+
+
+def state_dirs_of(uri: str) -> Iterator[tuple[StateDir, dict[str, Any]]]:
+    """All of them on this host, with their settings: a child has one for each of its nodes here, and those of earlier lives."""
     from ..kvs.uri import parse_server, parse_uri, same_instance
 
     candidates = list(known())
@@ -254,19 +267,16 @@ def state_dir_of(uri: str) -> StateDir | None:
         candidates.append(StateDir(state_dir_behind(address.path)))
     for directory in list(candidates):
         candidates.extend(_children(directory, named.namespace))
-    last: tuple[tuple[int, bool], StateDir] | None = None
+    seen: set[str] = set()
     for directory in candidates:
+        if directory.path in seen:
+            continue
+        seen.add(directory.path)
         try:
-            if not os.path.exists(directory.instance_file) or not same_instance(str((settings := directory.read())["uri"]), uri):
-                continue
-            if not settings.get("parent") or directory.running():
-                return directory
-            rank = int(settings.get("since") or 0), bool(settings.get("lead"))
+            if os.path.exists(directory.instance_file) and same_instance(str((settings := directory.read())["uri"]), uri):
+                yield directory, settings
         except (Rejected, Unavailable, KeyError, ValueError):
             continue
-        if last is None or rank > last[0]:
-            last = rank, directory
-    return last[1] if last is not None else None
 
 
 def _children(root: StateDir, namespace: str) -> Iterator[StateDir]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .paths import state_dir_of
+from .paths import state_dirs_of
 
 if TYPE_CHECKING:
     from ..journal.job import Job
@@ -19,10 +19,8 @@ def task_pids(uri: str, job: Job) -> dict[int, list[int]]:
     from .attempts import split_key
     from .spool import Record
 
-    directory = state_dir_of(uri)
-    if directory is None:
-        return {}
-    begun = Record(directory.spool).lost
-    ranks = set(job.ranks)
-    found = {split_key(key)[2]: one.pids for key, one in begun.items() if key.startswith(f"{job.key}.")}
-    return {rank: found[rank] for rank in sorted(ranks.intersection(found))}
+    found: dict[int, list[int]] = {}
+    for directory, _ in state_dirs_of(uri):
+        begun = Record(directory.spool).lost
+        found.update((split_key(key)[2], one.pids) for key, one in begun.items() if key.startswith(f"{job.key}."))
+    return {rank: found[rank] for rank in sorted(found.keys() & set(job.ranks))}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
-from .named_jobs import choose, counted, job_options, names_jobs, parse_ids
+from ..kvs.errors import FluxkvError, Rejected
+from .named_jobs import choose, counted, job_options, names_jobs, parse_ids, tell_refused
 from .render import out, say
 
 if TYPE_CHECKING:
@@ -42,34 +43,35 @@ def cancel(
     with connect(uri) as instance:
         instance.by = "cli"
         state = instance.state()
-        refused = 0
+        refused: dict[int, FluxkvError] = {}
         if not named:
             wanted = choose(state, chosen, ACTIVE | NEW)
         else:
             wanted = []
             for id in parse_ids(ids):
                 why = _why_not(instance, state, id)
-                if why:
-                    say(f"fluxkv: job {f58(id)}: {why}")
-                    refused += 1
+                if why is not None:
+                    refused[id] = why
                 else:
                     wanted.append(id)
+            tell_refused(refused)
         if dry_run:
             for id in wanted:
                 out(f58(id))
             if not quiet:
                 say(f"fluxkv: would cancel {counted(len(wanted))}")
-            return int(refused > 0)
+            return int(bool(refused))
         done = instance.cancel(wanted, message, state=state)
         if not quiet and not named:
             say(f"fluxkv: cancelled {counted(len(done))}")
-        return int(refused > 0)
+        return int(bool(refused))
 
 
-def _why_not(instance: Any, state: State, id: int) -> str:
+def _why_not(instance: Any, state: State, id: int) -> FluxkvError | None:
     from ..journal.job import INACTIVE
 
-    job = instance.journal.find_jobs(state, [id]).get(id)
-    if job is None:
-        return "no such job"
-    return "is inactive and can not be cancelled" if job.state == INACTIVE else ""
+    try:
+        job = instance.journal.find_job(state, id)
+    except Rejected as error:
+        return error
+    return Rejected("is inactive and can not be cancelled", code="inactive") if job.state == INACTIVE else None

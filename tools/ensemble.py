@@ -201,7 +201,7 @@ def follow(
 
 def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | None) -> int:
     """Wait until each of these fresh jobs has had an event; 1 if one ended without it."""
-    from ..instances.follow import Tail, timed_out
+    from ..instances.follow import Tail
     from ..journal.wire import well_formed
 
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -225,7 +225,7 @@ def wait_event(instance: Instance, ids: list[int], event: str, timeout: float | 
         while waiting:
             left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
             if left <= 0:
-                raise timed_out(f"{len(waiting)} job{'s' if len(waiting) > 1 else ''} had no event {event}")
+                raise patience.late(f"{len(waiting)} job{'s' if len(waiting) > 1 else ''} had no event {event}")
             before = tail.version
             for commit in tail.each(left):
                 for name, subject, _, _ in well_formed(commit.events):

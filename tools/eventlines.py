@@ -81,13 +81,14 @@ def show_jobspec(instance: Instance, id: int, original: bool) -> None:
 def show_R(instance: Instance, id: int, base: bool = False) -> None:
     """The resources a job holds or held; base: as they were allocated, before its time limit, or its nodes, were changed."""
     from ..journal.claims import from_wire
+    from ..journal.ids import f58
 
     state = instance.state()
     record = instance.journal.find_job(state, id)
     claims, expiration, begin = record.claims, record.expiration, record.t_alloc
     if not claims:
         raise Unavailable(
-            "it has no resources (yet)", code="no-R", hint="fluxkv job eventlog shows how far it came"
+            f"job {f58(id)}: has no resources (yet)", code="no-R", hint=f"fluxkv job eventlog {f58(id)} shows how far it came"
         )
     if base:
         for _, event in instance.journal.story(record.commits, id):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..journal.ids import f58, parse_id
-from ..kvs.errors import Rejected
-from .named_jobs import counted, parse_ids, userid_of
+from ..kvs.errors import FluxkvError, Rejected
+from .named_jobs import counted, parse_ids, tell_refused, userid_of
 from .options import urgency_of
 from .render import say
 from .target import open_journal
@@ -51,7 +51,7 @@ def _instance(uri: str | None) -> Iterator[Instance]:
 
 def _each(ids: list[int], uri: str | None, decide: Callable[[State, int], Decision]) -> int:
     """Decide about each job, on one state; say what went wrong with which; 1 if anything did."""
-    failed = 0
+    refused: dict[int, FluxkvError] = {}
     with _instance(uri) as instance:
         journal = instance.journal
         state = journal.look()
@@ -61,9 +61,9 @@ def _each(ids: list[int], uri: str | None, decide: Callable[[State, int], Decisi
                     raise Rejected(f"job {f58(id)}: is inactive", code="inactive")
                 journal.settle(partial(_about, decide, id), state)
             except Rejected as error:
-                say(f"fluxkv: {error}")
-                failed += 1
-    return int(failed > 0)
+                refused[id] = error
+    tell_refused(refused)
+    return int(bool(refused))
 
 
 def _about(decide: Callable[[State, int], Decision], id: int, state: State) -> Decision:

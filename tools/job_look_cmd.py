@@ -71,7 +71,8 @@ def map_of(journal: Journal, state: State, job: Job) -> tuple[TaskMap, list[str]
     from .jobview import View
 
     if not job.claims:
-        raise Unavailable(f"job {f58(job.id)}: has no resources (yet)", code="no-R", hint="fluxkv job wait-event ID start")
+        id = f58(job.id)
+        raise Unavailable(f"job {id}: has no resources (yet)", code="no-R", hint=f"fluxkv job wait-event {id} start waits for them")
     view = View(state, 0.0, journal)
     jobspec = view.jobspec(job)
     if not jobspec:

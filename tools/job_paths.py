@@ -33,9 +33,23 @@ class ActingContext(click.Context):
     def invoke(self, callback: Any, /, *args: Any, **kwargs: Any) -> Any:
         if callback is self.command.callback and not args and not isinstance(self.command, click.Group):
             named = any(_has_slash(kwargs.get(str(param.name))) for param in self.command.params)
+            refuse_empty(self, kwargs)
             if named or PATH in self.meta:
                 kwargs = aimed(self, kwargs)
         return super().invoke(callback, *args, **kwargs)
+
+
+def refuse_empty(context: click.Context, given: dict[str, Any]) -> None:
+    """An empty word where a job or an instance is named is a script's empty variable; it does not mean all. Raises `Rejected`."""
+    for param in context.command.params:
+        if isinstance(param, click.Argument) and given.get(str(param.name)) in ("", ("",)):
+            from ..instances.job_path import parse_path
+            from ..journal.ids import parse_id
+            from .params import child_instances, job_ids, jobs_and_nodes, kind_of
+
+            kind = kind_of(context.command_path.partition(" ")[2], param)
+            if kind in (job_ids, jobs_and_nodes, child_instances):
+                (parse_path if kind is child_instances else parse_id)("")
 
 
 def _has_slash(value: Any) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..journal.ids import parse_id
+from ..journal.ids import f58, parse_id
 from ..journal.job import INACTIVE
 from ..journal.job_constraint import state_mask
-from ..kvs.errors import Rejected
+from ..kvs.errors import FluxkvError, Rejected
+from .render import say
 
 if TYPE_CHECKING:
     from ..journal.job import Job
@@ -102,16 +103,31 @@ def parse_ids(texts: tuple[str, ...] | list[str]) -> list[int]:
     """Job ids in any form of RFC 19, in lists with commas and decimal ranges ("[10-12,ƒ3kQ]"), once each."""
     found: dict[int, None] = {}
     for text in texts:
-        for part in text.strip().removeprefix("[").removesuffix("]").split(","):
-            first, dash, last = part.strip().partition("-")
+        parts = [part.strip() for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+        if not any(parts):
+            parse_id("")  # an empty variable of a script names no job, and not none of them
+        for part in parts:
+            first, dash, last = part.partition("-")
             if dash and first.isdecimal() and last.isdecimal():
                 low, high = parse_id(first), parse_id(last)
                 if not 0 <= high - low < MAX_LISTED:
                     raise Rejected(f"bad range of job ids {part!r}", code="bad-jobid", hint="write LOW-HIGH")
                 found.update(dict.fromkeys(range(low, high + 1)))
-            elif part.strip():
-                found[parse_id(part.strip())] = None
+            elif part:
+                found[parse_id(part)] = None
     return list(found)
+
+
+def tell_refused(refused: Mapping[int, FluxkvError]) -> None:
+    """Say what stood in the way of which jobs, and what to do where that is the same of all of them."""
+    for id, error in refused.items():
+        text = str(error)
+        say(f"fluxkv: {text}" if f58(id) in text else f"fluxkv: job {f58(id)}: {text}")
+    hints = {error.hint for error in refused.values()}
+    if len(hints) == 1 and (hint := hints.pop()):
+        from .job_paths import from_here
+
+        say(f"  {from_here(hint)}")
 
 
 def counted(count: int) -> str:

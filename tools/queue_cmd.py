@@ -44,11 +44,9 @@ def _named(state: State, name: str | None, every: bool, *, default_all: bool = F
     """The queues meant: the one named, all, or the only one."""
     if name:
         if name not in state.queues:
-            raise Rejected(
-                f"queue {name!r}: no such queue",
-                code="no-such-queue",
-                hint=f"there are {', '.join(state.queues)}",
-            )
+            from ..journal.config import no_such_queue
+
+            raise no_such_queue(name, state.queues)
         return [state.queues[name]]
     if every or default_all or len(state.queues) == 1:
         return list(state.queues.values())

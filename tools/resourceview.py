@@ -158,7 +158,9 @@ def chosen(state: State, include: str | None, queue: str | None) -> list[Node]:
         names = queue.split(",")
         for name in names:
             if name not in state.queues:
-                raise Rejected(f"queue {name!r}: no such queue", code="no-such-queue", hint=f"there are {', '.join(state.queues)}")
+                from ..journal.config import no_such_queue
+
+                raise no_such_queue(name, state.queues)
         queues = queues_of(state)
         nodes = [node for node in nodes if set(names).intersection(queues[node.rank] or state.queues)]
     return nodes

@@ -20,7 +20,7 @@ COUNT = 40
 
 
 @click.command()
-@click.argument("id", required=False, metavar="[ID]")
+@click.argument("path", required=False, metavar="[JOB|PATH]")
 @click.option("-q", "--queue", metavar="QUEUE", default="", help="Only jobs of this queue.")
 @click.option("--sort", metavar="KEY", type=click.Choice(SORT_NAMES), default="default",
               help="Order of running and pending jobs: default (began last; the line), left, time, size, user, name.")  # fmt: skip
@@ -31,7 +31,7 @@ COUNT = 40
               help="Of one picture: at most N jobs.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One picture as JSON.")
 @target_options
-def top(id: str | None, queue: str, sort: str, interval: float, once: bool, count: int, as_json: bool, uri: str | None,
+def top(path: str | None, queue: str, sort: str, interval: float, once: bool, count: int, as_json: bool, uri: str | None,
         state_dir: str | None) -> None:  # fmt: skip
     """Show an instance, or the one that a job is, as it goes on: nodes, cores, jobs, throughput. Needs the extra `top`
     (the package textual); one picture needs nothing.
@@ -47,21 +47,18 @@ def top(id: str | None, queue: str, sort: str, interval: float, once: bool, coun
       fluxkv top --once | head                        one picture, as text
       fluxkv top --json | jq .throughput
     """
+    from ..journal.config import no_such_queue
     from . import render
     from .toprows import Wishes
 
-    with open_journal(uri, state_dir) as journal:
-        address, opened = _inside(journal, uri, id) if id else (_address(journal, uri), journal)
-        try:
-            if queue and queue not in (known := opened.look().queues):
-                raise Rejected(f"queue {queue!r}: no such queue", code="no-such-queue", hint=f"there are {', '.join(known)}")
-            wishes = Wishes(queue=queue, sort=sort, limit=count)
-            if as_json or once or not render.is_terminal():
-                _print(opened, address, wishes, as_json=as_json)
-                return
-        finally:
-            if opened is not journal:
-                opened.store.close()
+    with open_journal(uri, state_dir, path=path) as journal:
+        address = _address(journal, uri)
+        if queue and queue not in (known := journal.look().queues):
+            raise no_such_queue(queue, known)
+        wishes = Wishes(queue=queue, sort=sort, limit=count)
+        if as_json or once or not render.is_terminal():
+            _print(journal, address, wishes, as_json=as_json)
+            return
         _live(address, _opener(address, journal), wishes._replace(limit=20), interval)
 
 
@@ -104,30 +101,6 @@ def _address(journal: Journal, uri: str | None) -> str:
 
     server = getattr(journal.store, "server", "")
     return str(StoreUri(server, journal.store.namespace)) if isinstance(server, str) and server else find_uri(uri)
-
-
-def _inside(journal: Journal, uri: str | None, path: str) -> tuple[str, Journal]:
-    """(URI, journal) of the instance that a job is, or a job of that one, and so on ("ƒA/ƒB"). Raises `Rejected`."""
-    from ..journal.ids import parse_id
-    from ..kvs.errors import FluxkvError
-    from .topfeed import way_in
-
-    address, opened = _address(journal, uri), journal
-    for word in path.strip("/").split("/"):
-        job = opened.find_job(opened.look(), parse_id(word))
-        if opened is not journal:
-            opened.store.close()
-        address = way_in(address, job.id, job.number, str(job.memo.get("uri") or ""))
-        try:
-            opened = _opener(address, journal)()
-            opened.store.meta()
-        except FluxkvError as error:
-            if error.code != "no-instance":
-                raise
-            raise Rejected(
-                f"job {word} is no instance, or not yet", code="no-instance", hint="fluxkv batch and alloc make such jobs"
-            ) from None
-    return address, opened
 
 
 def _opener(address: str, like: Journal) -> Callable[[], Journal]:

@@ -10,7 +10,7 @@ import click
 
 from ..journal.ids import f58
 from ..kvs.errors import FluxkvError, Rejected
-from .named_jobs import choose, counted, job_options, names_jobs, parse_ids
+from .named_jobs import choose, counted, job_options, names_jobs, parse_ids, tell_refused
 from .reading import uri_option
 from .render import print_json, say
 from .target import open_journal
@@ -155,11 +155,7 @@ def _change(
             tell(id)
     if not named and not dry_run:
         say(f"fluxkv: {word} {counted(len(changed))}")
-    for id, error in refused.items():
-        text = str(error)
-        say(f"fluxkv: {text}" if f58(id) in text else f"fluxkv: job {f58(id)}: {text}")
-        if error.hint and len(refused) == 1:
-            say(f"  {error.hint}")
+    tell_refused(refused)
     return int(bool(refused))
 
 

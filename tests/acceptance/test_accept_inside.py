@@ -86,6 +86,7 @@ def test_commands_that_take_a_job_take_a_path(nest: Nest) -> None:
     assert json.loads(shell.ok("jobs", "--json", ended))["id"] == nest.over_inner
     assert shell.ok("job", "memo", plain, "note=a/b") == ""
     assert shell.ok("jobs", "-n", "-o", "{user.note}", runs) == "a/b\n"
+    assert f"#/{ended}  " in shell.ok("top", "--once", f"{ended}/")
     assert "sound" in shell.ok("replay", "--json", ended)
     assert json.loads(shell.ok("replay", "--json", ended))["results"] == {"COMPLETED": 3}
 
@@ -211,6 +212,16 @@ def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
         (["--instance", "{over}", "restart"], "fluxkv batch --resume {over} goes on"),
         (["--instance", "{live}/{live_inner}", "resize", "+1N"], "fluxkv --instance {live} resource list"),
         (["proxy", "{live}/{live_inner}", "fluxkv", "resize", "+1N"], "fluxkv --parent resource list"),
+        (["cancel", "{over}/ƒ1"], "fluxkv --instance {over} jobs -a lists them"),
+        (["job", "kill", "{over}/ƒ1"], "fluxkv --instance {over} jobs -a lists them"),
+        (["job", "raise", "{over}/ƒ1", "{over}/ƒ2"], "fluxkv --instance {over} jobs -a lists them"),
+        (["requeue", "{over}/{over_inner}"], "fluxkv --instance {over} resubmit {over_inner} submits it once more"),
+        (["top", "--once", "{over}/{over_inner}/ƒ1"], "no such job"),
+        (["top", "--once", "{plain}/"], "is no instance"),
+        (["cancel", ""], "it is empty"),
+        (["tree", ""], "names no instance"),
+        (["top", "--once", ""], "names no instance"),
+        (["explain", ""], "it is empty"),
     ],
 )
 def test_what_is_wrong_with_a_path_is_said(nest: Nest, words: list[str], said: str) -> None:

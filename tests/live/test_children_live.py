@@ -322,7 +322,9 @@ def test_a_child_on_several_nodes_that_is_cancelled_hears_of_the_ends_on_all_of_
     with live.site(tmp_path, "-s", "3", "--cores", "1") as site:
         script = tmp_path / "wide"
         script.write_text(
-            "#!/bin/sh\nfor job in $(fluxkv submit --cc=1-3 sleep 1000); do fluxkv job wait-event $job start; done\n"
+            "#!/bin/sh\nfor job in $(fluxkv submit --cc=1-3 sleep 1000); do\n"
+            "  fluxkv job wait-event $job start && fluxkv job hostpids $job || exit\n"
+            "done\n"
             f"echo all run >{tmp_path}/up; sleep 1000\n"
         )
         id = parse_id(site.run("batch", "-N3", "--output=none", str(script)).stdout.strip())

@@ -178,6 +178,7 @@ def test_who_looks_or_waits_where_nothing_runs_any_more_is_told(tmp_path: Path) 
             assert (found.value.code, found.value.hint) == ("ended", way_on)
         site.results([child])
         for words in (("job", "wait", path), ("job", "attach", path), ("job", "wait-event", path, "clean"),
+                      ("job", "wait", "-t", "10ms", path), ("job", "attach", "-t", "10ms", path), ("watch", "--timeout=10ms", path),
                       ("--instance", f58(child), "queue", "drain")):  # fmt: skip
             done = site.run(*words)
             assert (done.returncode, done.stderr.splitlines()[-1].strip()) == (3, way_on), done

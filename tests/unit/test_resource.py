@@ -51,7 +51,7 @@ def test_filters_by_target_and_queue(shell: Any) -> None:
     assert out("list", "-n", "-s", "all", "-o", "{nodelist}") == "node[0-2]\n"
     assert out("drain", "-n", "-q", "batch") == ""
     assert out("status", "-n", "-q", "batch", "-o", "{state} {nnodes}") == "avail 2\n"
-    assert shell("resource", "list", "-q", "nosuch")[2] == "queue 'nosuch': no such queue"
+    assert shell("resource", "list", "-q", "nosuch")[2] == "queue nosuch is not defined"
     assert json.loads(out("R", "-q", "batch"))["execution"]["nodelist"] == ["node[0-1]"]
 
 

@@ -88,7 +88,7 @@ def test_queue(shell: Any) -> None:
     shell.out("queue", "start")
     shell.out("queue", "enable", "default")
     assert shell.out("queue", "status") == both
-    assert shell("queue", "stop", "-q", "other")[2] == "queue 'other': no such queue"
+    assert shell("queue", "stop", "-q", "other")[2] == "queue other is not defined"
 
 
 def test_waiting_gives_up_in_time(shell: Any) -> None:
