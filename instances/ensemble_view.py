@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, decode, part_of, total_of
+from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, Rows, decode, part_of, total_of
 from ..journal.file_archive import read_archive
 from ..journal.history import History
 from ..journal.ids import f58
@@ -55,6 +55,7 @@ class EnsembleView:
         self.request = _request_of(instance, self.job)
         self.indices = Indices(self.request.ranges)
         self.total = len(self.indices)
+        self._rows = Rows(self.request.rows)
         self._record: tuple[int, Record] | None = None
         self._told: set[str] = set()
         self._last: dict[int, int] = {}
@@ -124,6 +125,10 @@ class EnsembleView:
                 if row.position < self.total and keep(row):
                     done[row.position] = 1
         return done
+
+    def inputs(self, index: int) -> tuple[str, ...]:
+        """What a member got for its command, () where members have numbers alone. Those of neighbours are quick to read."""
+        return self._rows[index] if self.request.rows else ()
 
     def path(self, part: Part, row: Ended) -> str:
         """The path of a member's job, as other commands take it."""

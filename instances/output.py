@@ -41,7 +41,7 @@ class OutputWriter:
         self._partial: dict[tuple[str, str], bytes] = {}
         self._rests: list[_Rest] = []
         self._attempt = 1
-        self.redirects: list[tuple[str, str]] = []
+        self.redirected: Callable[[str, str], None] | None = None  # hears which stream goes to which file
         self.said: set[str] = set()  # our own lines in the job's output: why a task could not start
 
     def take(self, data: bytes) -> None:
@@ -53,8 +53,8 @@ class OutputWriter:
             self._rests.append(rest)
         elif name == "log":
             self._emit("stderr", f"fluxkv: {self._prefix}{context.get('message', '')}\n".encode())
-        elif name == "redirect":
-            self.redirects.append((str(context.get("stream", "")), str(context.get("path", ""))))
+        elif name == "redirect" and self.redirected is not None:
+            self.redirected(str(context.get("stream", "")), str(context.get("path", "")))
 
     def follow_files(self) -> bool:
         """Write what has come in files that hold what the stream does not; whether there are such files."""

@@ -21,38 +21,69 @@ if TYPE_CHECKING:
     from ..instances.output import Attachment, OutputWriter
     from .terminal import Session
 
-SIGINT = 2  # the module costs more than it
+SIGINT, SIGALRM = 2, 14  # the module costs more than they
+PENDING_S = 1.5  # after which it is said on a terminal that the job waits, and for what
+MOST_FILES = 8  # that are named of those with a job's output
 
 
 def attach_job(
     instance: Instance, id: int, input_fd: int | None, *, ranks: str | None = None, label: bool = False, verbose: bool = False,
     show_exceptions: bool = True, timeout: float | None = None, until: str | None = None, terminal: str = "", ours: bool = False,
+    looks_in: bool = False,
 ) -> int:  # fmt: skip
     """Follow a job to its end, its output on ours; its exit code as a shell gives it.
 
     ranks: the tasks our input is for, None for all. until: an event that is enough. terminal: "own" if the job has our terminal
     for its own, "shared" if it has one that we look at and type into. ours: the job is for us alone: before it runs, one Ctrl-C
-    cancels it.
+    cancels it. looks_in: somebody has submitted it at some time; which files its output goes to, and how it ended, is said.
     """
     telling = _Telling(id, writers(label, False)(id), verbose, show_exceptions, until)
+    if looks_in:
+        telling.writer.redirected = lambda stream, path: telling.elsewhere(stream, path, instance)
     attachment = instance.attach(id, telling.writer, telling.hear)
-    handlers: Mapping[int, Callable[[], None]] = {}
+    handlers: dict[int, Callable[[], None]] = {}
+    if sys.stderr.isatty():
+        handlers[SIGALRM] = lambda: telling.waits(instance, "Ctrl-C cancels it" if ours else f"fluxkv explain {f58(id)} says more")
     if terminal:
         from .terminal import Session
 
         telling.session = Session(instance, id, attachment, ours=terminal == "own")
-        handlers = telling.session.handlers()
+        handlers.update(telling.session.handlers())
     if input_fd is not None:
         attachment.forward_input(input_fd, ranks, telling.session.no_input if telling.session is not None else None)
-    with Interrupts(instance, id, attachment, handlers, ours=ours), telling.session or nullcontext():
+    with Interrupts(instance, id, attachment, handlers, ours=ours) as interrupts, telling.session or nullcontext():
         try:
             telling.begin()
+            if not telling.started:
+                interrupts.alarm(PENDING_S)
             result = attachment.run(timeout)
         except Detached as detached:
             return 128 + detached.signum
         except Reached:
             return 0
+    if looks_in and not result.ok and result.status is not None and not telling.exception:
+        from .eventview import status_text
+
+        say(f"fluxkv: {f58(id)}: {status_text(result.status)}")
     return result.returncode
+
+
+def why_it_waits(instance: Instance, id: int) -> str:
+    """What keeps a job from running, and when it is expected to, in one line; "" if nobody can say, or it does not wait."""
+    from ..journal.job import NEW, PENDING
+    from .foresight import foresee
+    from .jobview import View, info
+
+    try:
+        state = instance.state()
+        job = state.jobs.get(id)
+        if job is None or not job.state & (PENDING | NEW):
+            return ""
+        view = View(state, instance.store.now(), instance.journal)
+        foresee(view, [job], ("info",))
+        return info(job, view)
+    except FluxkvError:  # it is asked once more by whoever follows the job
+        return ""
 
 
 class _Telling:
@@ -63,6 +94,9 @@ class _Telling:
 
         self.writer = writer
         self.session: Session | None = None
+        self.started = False
+        self.exception = False  # whether one was told
+        self._files: set[str] = set()
         self._id, self._verbose, self._exceptions, self._until = id, verbose, exceptions, until
         self._lines = EventLines("text", "offset")
         self._past: list[tuple[str, float, dict[str, Any]]] | None = []
@@ -78,13 +112,38 @@ class _Telling:
             self._past.append((name, timestamp, context))
             return
         if text := self._text(name, timestamp, context):
-            (self.session.tell if self.session is not None else say)(text)
+            self._say(text)
+        if name == "start":
+            self.started = True
+        elif name == "requeue":
+            self.exception = False  # of the attempt before
         if self.session is not None and name in ("start", "finish"):
             (self.session.begin if name == "start" else self.session.end)()
         if name == self._until:
             raise Reached
 
+    def _say(self, text: str) -> None:
+        (self.session.tell if self.session is not None else say)(text)
+
+    def elsewhere(self, stream: str, path: str, instance: Instance) -> None:
+        """One of its streams goes to a file, whose path may begin at its working directory."""
+        if path in self._files or len(self._files) > MOST_FILES:
+            return
+        self._files.add(path)
+        if len(self._files) > MOST_FILES:
+            text = "more of its output goes to other files"
+        else:
+            text = f"{stream} goes to {os.path.join(_directory_of(instance, self._id), path)}"
+        self._say(f"fluxkv: {f58(self._id)}: {text}")
+
+    def waits(self, instance: Instance, what_now: str) -> None:
+        """It does not run yet."""
+        if not self.started:
+            why = why_it_waits(instance, self._id)
+            self._say(f"fluxkv: job {f58(self._id)} waits{f': {why}' if why else ''}; {what_now}")
+
     def _text(self, name: str, timestamp: float, context: dict[str, Any]) -> str:
+        self.exception = self.exception or (name == "exception" and not context["severity"])
         if name == "exception" and self._exceptions:
             if context["note"] in self.writer.said and not self._verbose:
                 return ""  # it could not start, and its output says why
@@ -92,6 +151,16 @@ class _Telling:
         if name == "requeue" and not self._verbose:
             return requeue_line(self._id, context)
         return self._lines.text(name, timestamp, context) if self._verbose else ""
+
+
+def _directory_of(instance: Instance, id: int) -> str:
+    """The working directory of a job, "" where nobody knows."""
+    from ..instances.job_path import jobspec_of
+
+    try:
+        return str(jobspec_of(instance.job(id), instance.journal)["attributes"]["system"].get("cwd") or "")
+    except (FluxkvError, KeyError):
+        return ""
 
 
 class Reached(Exception):
@@ -139,11 +208,19 @@ class Interrupts:
         import signal
 
         if self._pipe is not None:
+            self.alarm(0.0)
             signal.set_wakeup_fd(self._wakeup)
             for signum, before in self._before.items():
                 signal.signal(signum, before)
             for descriptor in self._pipe:
                 os.close(descriptor)
+
+    def alarm(self, after_s: float) -> None:
+        """SIGALRM then, if anybody here takes it; 0: none any more."""
+        import signal
+
+        if self._pipe is not None and SIGALRM in self._handlers:
+            signal.setitimer(signal.ITIMER_REAL, after_s)
 
     def _told(self) -> None:
         assert self._pipe is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import Indices, gaps
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
+from .attaching import PENDING_S, why_it_waits
 from .ensemble import TOLD
 from .render import duration_text, out, print_json, progress, say, table
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from ..journal.ensemble import Ended, Part
 
 _WIDTHS = (10, 2, 6, 10)
+_INPUT = 60  # characters of a member's input that are shown with how it failed
 
 
 def why(row: Ended) -> str:
@@ -29,6 +34,13 @@ def why(row: Ended) -> str:
     return clean(row.why) if row.why else "never ran" if row.status < 0 else status_text(row.status)
 
 
+def _input(view: EnsembleView, index: int) -> str:
+    """What a member got, for a line of text."""
+    from .formats import clean
+
+    return clean(" ".join(view.inputs(index)))
+
+
 def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ()) -> int:
     """Stay with it until it ends; the exit code. asked: signals that came; raises KeyboardInterrupt where there are some."""
     told = 0
@@ -38,20 +50,26 @@ def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ())
         for part, row in seen.failed:
             told += 1
             if told <= TOLD:
-                say(f"{f58(view.id)}: index {view.indices[row.position]}: {why(row)} ({view.path(part, row)})")
+                index = view.indices[row.position]
+                input = _input(view, index)
+                which = f" ({input[:_INPUT]}{'...' * (len(input) > _INPUT)})" if input else ""
+                say(f"{f58(view.id)}: index {index}{which}: {why(row)} ({view.path(part, row)})")
 
     seen: Seen | None = None
     before = view.count()
+    asks_at = time.monotonic() + PENDING_S if sys.stderr.isatty() and not before.done else math.inf
     with progress(view.total, done=before.done, failed=before.failed) as drawn:
         for seen in view.follow(timeout):
             if asked:
                 raise KeyboardInterrupt
             tell(seen)
+            if time.monotonic() >= asks_at:
+                asks_at = math.inf
+                if text := why_it_waits(view.instance, view.id):
+                    say(f"{f58(view.id)} waits: {text}")
             drawn.update(seen.counts.done, seen.counts.failed)
     if seen is None or seen.result is None:
         return 1
-    if told > TOLD:
-        say(f"fluxkv: {told - TOLD:,} more failed; fluxkv ensemble results --failed {f58(view.id)} lists them")
     return _judged(view, seen)
 
 
@@ -60,6 +78,10 @@ def _judged(view: EnsembleView, seen: Seen) -> int:
     result, name = seen.result, f58(view.id)
     if result is not None and result.exception is not None:
         say(f"{name}: exception: type={result.exception[0]} note={result.exception[1]}")
+    if failed := seen.counts.failed:
+        many, them = (f"{failed:,} members", "them") if failed > 1 else ("1 member", "it")
+        say(f"{name}: {many} failed; fluxkv ensemble results --failed {name} lists {them}, fluxkv ensemble rerun --failed {name} "
+            f"submits {them} again")  # fmt: skip
     if missing := view.total - seen.counts.done:
         many = f"{missing:,} members" if missing > 1 else "1 member"
         say(f"{name}: {many} did not run to an end; fluxkv ensemble rerun {name} submits them again")
@@ -100,7 +122,7 @@ def show_results(view: EnsembleView, *, failed: bool, header: bool, as_json: boo
     """A line for each member that has ended, as they are read: there may be very many."""
     wide = max(5, len(str(view.indices[view.total - 1])))
     if header and not as_json:
-        out(f"{'INDEX':>{wide}} ST  EXIT    RUNTIME JOB")
+        out(f"{'INDEX':>{wide}} ST  EXIT    RUNTIME JOB{' INPUT' * bool(view.request.rows)}")
     lines: list[str] = []
     for index, part, row in view.rows(_failed if failed else None):
         lines.append(_json_line(view, index, part, row) if as_json else _line(view, index, part, row, wide))
@@ -116,8 +138,7 @@ def _failed(row: Ended) -> bool:
 
 
 def _line(view: EnsembleView, index: int, part: Part, row: Ended, wide: int) -> str:
-    text = why(row)
-    said = f" {text}" if text else ""
+    said = "".join(f" {text}" for text in (_input(view, index), why(row)) if text)
     return f"{index:>{wide}} {row.letters:<2} {row.returncode:>5} {duration_text(row.runtime):>10} {view.path(part, row)}{said}"
 
 
@@ -128,6 +149,8 @@ def _json_line(view: EnsembleView, index: int, part: Part, row: Ended) -> str:
         "index": index, "result": row.letters, "returncode": row.returncode, "status": row.status if row.status >= 0 else None,
         "attempt": row.attempt, "t_run": row.t_run, "runtime": round(row.runtime, 6), "job": view.path(part, row),
     }  # fmt: skip
+    if inputs := view.inputs(index):
+        found["inputs"] = list(inputs)
     if not row.ok:
         found["why"] = why(row)
     return json_text(found)

@@ -122,7 +122,7 @@ def attach(
         terminal = terminal_for(jobs[number].jobspec, "shared") if number in jobs else ""
         return attach_job(
             instance, number, 0 if stdin or stdin_ranks or terminal else None, ranks=ranks, label=label_io, verbose=show_events,
-            show_exceptions=shows, timeout=limit, terminal=terminal,
+            show_exceptions=shows, timeout=limit, terminal=terminal, looks_in=shows,
         )  # fmt: skip
 
 

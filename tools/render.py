@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
+LOG_S = 60.0  # between two lines about progress, where no bar is
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
@@ -204,7 +206,7 @@ def duration_text(seconds: float) -> str:
 
 
 class Progress:
-    """A live bar on stderr; off a terminal one line at the end. Use as a context manager.
+    """A live bar on stderr; off a terminal a line each minute, and one at the end. Use as a context manager.
 
     Call `update(done, failed)` with totals, as often as you like. rate: show how many a second, on the bar too.
     done, failed: how many were before it began; they count, but not for the rate.
@@ -217,6 +219,7 @@ class Progress:
         self._before = done
         self._shows_rate = rate
         self._began = time.monotonic()
+        self._tells_at = self._began + LOG_S
         self._bar: RichProgress | None = None
         self._task: Any = None
 
@@ -240,6 +243,9 @@ class Progress:
         if self._bar is not None:
             rate = self._rate() if self._shows_rate else ""
             self._bar.update(self._task, completed=done, description=self._text(), rate=rate, left=self._left())
+        elif done < self.total and time.monotonic() >= self._tells_at:
+            self._tells_at += LOG_S
+            say(", ".join(filter(None, (self._line(), self._left()))))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -247,7 +253,10 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         else:
-            say(f"{self.label}: {self.done}/{self.total} done, {self.failed} failed, {self._rate()}")
+            say(self._line())
+
+    def _line(self) -> str:
+        return f"{self.label}: {self.done}/{self.total} done, {self.failed} failed, {self._rate()}"
 
     def _text(self) -> str:
         return f"{self.label}" + (f", {self.failed} failed" if self.failed else "")

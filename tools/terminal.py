@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..instances.client import Instance
     from ..instances.output import Attachment
 
-PENDING_S = 1.5  # after which it is said that the job waits
-
 
 class Session:
     """One job on our terminal. ours: it is there for us, so it ends with our terminal; else we merely look in."""
@@ -37,7 +35,7 @@ class Session:
     def handlers(self) -> Mapping[int, Callable[[], None]]:
         """What signals mean, for `attaching.Interrupts`."""
         found: dict[int, Callable[[], None]] = {
-            signal.SIGWINCH: self.resized, signal.SIGCONT: self._again, signal.SIGALRM: self._waits,
+            signal.SIGWINCH: self.resized, signal.SIGCONT: self._again,
             signal.SIGHUP: lambda: self._closed(signal.SIGHUP), signal.SIGTERM: lambda: self._closed(signal.SIGTERM),
         }  # fmt: skip
         if self._ours:
@@ -47,17 +45,14 @@ class Session:
 
     def __enter__(self) -> Session:
         self.resized()
-        signal.setitimer(signal.ITIMER_REAL, PENDING_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
         self.end()
 
     def begin(self) -> None:
         """The job runs: what is typed goes to it as it is."""
         self.began = True
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
         try:
             before = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSADRAIN)
@@ -100,11 +95,6 @@ class Session:
         """We were stopped and go on: a shell has had the terminal meanwhile."""
         if self._before is not None:
             self.begin()
-
-    def _waits(self) -> None:
-        if not self.began:
-            end = "Ctrl-C cancels it" if self._ours else "fluxkv jobs says for what"
-            say(f"fluxkv: job {f58(self._id)} waits; {end}")
 
     def _interrupted(self) -> None:
         if self._before is None:

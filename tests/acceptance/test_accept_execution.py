@@ -62,6 +62,17 @@ def test_a_file_is_emptied_before_it_is_written(site: Any, nodes: str) -> None:
     assert (site.folder / "same").read_text() == "second\n" * 2 + "third\n" * 2
 
 
+def test_who_looks_in_hears_where_the_output_is_and_how_it_ended(site: Any) -> None:
+    id = site.submit("--output=told.{{taskid}}", "-n12", "sh", "-c", "exit 3")
+    done = site("job", "attach", id)
+    assert (done.code, done.out) == (3, "")
+    *files, ended = done.err.splitlines()
+    assert f"fluxkv: {id}: stdout goes to {site.folder}/told.0" in files
+    assert (len(files), ended) == (9, f"fluxkv: {id}: exit code 3"), "more than eight are not named one by one"
+    assert site("job", "attach", "-q", id).err == ""
+    assert site("job", "attach", site.submit("true")).err == ""
+
+
 def test_labels(site: Any) -> None:
     done = site("run", "-n3", "-l", "sh", "-c", "echo a; echo b; printf c >&2")
     assert sorted(done.lines) == sorted(f"{rank}: {word}" for rank in range(3) for word in "ab")

@@ -209,9 +209,15 @@ def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
         screen.until("up")
         for key, signum in (("\x03", signal.SIGINT), ("\x1c", signal.SIGQUIT)):
             waiting = Screen(site, "alloc", "-n1")
-            waiting.until("Ctrl-C cancels it")
+            waiting.until("waits: needs 1 core on one node; none is free; Ctrl-C cancels it")
             waiting.type(key)
             assert waiting.code() == 128 + signum
+        waiting = Screen(site, "run", "true")
+        waiting.until(" says more")
+        waiting.type("\x03")
+        waiting.until("ctrl-C again within 2 s cancels it")
+        waiting.type("\x03")
+        assert waiting.code() == 128 + signal.SIGINT
         waiting = Screen(site, "alloc", "-n1")
         waiting.until("Ctrl-C cancels it")
         for one in (waiting, screen):
@@ -221,7 +227,8 @@ def test_a_closed_terminal_gives_everything_back(tmp_path: Path) -> None:
         closed = ["cancel", "its terminal was closed"]
         ends = [list(job.exception) for _, job in sorted(state.jobs.items())]
         quitted = ["cancel", "its terminal's program was ended"]
-        assert ends == [closed, ["cancel", "interrupted by ctrl-C"], quitted, closed]
+        interrupted = ["cancel", "interrupted by ctrl-C"]
+        assert ends == [closed, interrupted, quitted, interrupted, closed]
         assert not left_inside(site)
         assert not [key for key in site.ask("KEYS", "*") if b":input:" in key]
 

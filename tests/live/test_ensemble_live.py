@@ -80,7 +80,9 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
             assert line.startswith(f"{id}: index {index}: exit code 3 ({id}/ƒ")
             path = line.rpartition("(")[2].rstrip(")")
             assert site.run("job", "status", path).returncode == 3
-        assert lines[-1].startswith("jobs: 120/120 done, 3 failed")
+        assert lines[-2].startswith("jobs: 120/120 done, 3 failed")
+        assert lines[-1] == (f"{id}: 3 members failed; fluxkv ensemble results --failed {id} lists them, "
+                             f"fluxkv ensemble rerun --failed {id} submits them again")  # fmt: skip
 
         found = rows(site, id)
         assert [row["index"] for row in found] == list(range(1, 121))
@@ -102,6 +104,14 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         assert "no member" in site.run("ensemble", "rerun", again).stderr
         assert "is no ensemble" in site.run("ensemble", "status", f58(site.submit("true"))).stderr
         assert site.run("ensemble", "submit", "-c3", "--cc=1-9", "true").returncode == 1  # no node has three cores
+
+        done = site.run("ensemble", "run", "-N1", "test", "{}", "=", "{1}", ":::", "a b", "c", ":::", "a b")
+        id = site.run("job", "last").stdout.strip()
+        assert f"{id}: index 1 (c a b): exit code 1 ({id}/" in done.stderr
+        told = site.run("ensemble", "results", id).stdout.splitlines()
+        assert told[0].endswith(" JOB INPUT")
+        assert [line.split("/")[-1].partition(" ")[2] for line in told[1:]] == ["a b a b", "c a b exit code 1"]
+        assert [row["inputs"] for row in rows(site, id)] == [["a b", "a b"], ["c", "a b"]]
 
 
 @pytest.mark.parametrize(("signum", "kvs"), [(signal.SIGKILL, "own"), (signal.SIGTERM, "parent"), (signal.SIGKILL, "parent")])

@@ -45,6 +45,22 @@ def test_tables_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "A   B\nx?y 1\n漢  2\n"
 
 
+def test_off_a_terminal_progress_is_told_once_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("fluxkv.tools.render.time.monotonic", lambda: now[0])
+    with render.progress(240) as bar:
+        for at in range(0, 180, 3):
+            now[0] = 1000.0 + at
+            bar.update(at, at // 100)
+        bar.update(240, 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "jobs: 60/240 done, 0 failed, 1.0/s, 3m left", "jobs: 120/240 done, 1 failed, 1.0/s, 2m left",
+        "jobs: 240/240 done, 1 failed, 1.4/s",
+    ]  # fmt: skip
+
+
 def test_an_export_is_never_put_in_a_devices_place(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
