@@ -17,6 +17,7 @@ from ..kvs.errors import Rejected, Unavailable
 if TYPE_CHECKING:
     from ..kvs.port import Store
 
+NAMED = 3  # instances in one message
 ROLES = ("keeper", "worker", "agent", "launcher")
 
 
@@ -177,13 +178,42 @@ def find_uri(uri: str | None = None) -> str:
     if len(running) == 1:
         return str(running[0].read()["uri"])
     if not running:
+        there = running_elsewhere()
+        named = f", such as to {' or '.join(there[:NAMED])}, which runs elsewhere" if there else ""
         raise Unavailable(
-            "no instance is running", code="no-instance", hint="fluxkv start gives you one; or set FLUXKV_URI"
+            "no instance is running", code="no-instance", hint=f"fluxkv start gives you one; or set FLUXKV_URI{named}"
         )
     found = ", ".join(str(directory.read()["uri"]) for directory in running)
     raise Rejected(
         f"{len(running)} instances are running: {found}", code="which-instance", hint="set FLUXKV_URI to one of them"
     )
+
+
+def running_elsewhere() -> list[str]:
+    """URIs of this user's instances on this host that run with a state directory where `known` does not look; no children's."""
+    found = set[str]()
+    for path in set(named_by_daemons()):
+        try:
+            settings = StateDir(path).read()
+            if not settings.get("parent") and StateDir(path).running():
+                found.add(str(settings["uri"]))
+        except (Rejected, Unavailable, KeyError):  # it has just gone
+            continue
+    return sorted(found)
+
+
+def named_by_daemons() -> Iterator[str]:
+    """State directories that this user's running daemons name on their command lines, some of them several times."""
+    for name in os.listdir("/proc"):
+        try:
+            if os.stat(f"/proc/{int(name)}").st_uid != os.getuid():
+                continue
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except (OSError, ValueError):
+            continue
+        if b"fluxkv.instances.main" in words and b"--state-dir" in words[:-1]:
+            yield os.fsdecode(words[words.index(b"--state-dir") + 1])
 
 
 def open_instance(uri: str | None = None) -> tuple[Store, str]:

@@ -20,13 +20,13 @@ NAMED = 8  # hosts that are named one by one
 def directory_here(address: str) -> StateDir | None:
     """A state directory that lies where nobody looks, such as a container's, or a joined host's: the one that has the address's
     password, else one that a running daemon of this instance names on its command line."""
-    from ..instances.paths import StateDir
+    from ..instances.paths import StateDir, named_by_daemons
     from ..kvs.errors import FluxkvError
     from ..kvs.uri import parse_server, parse_uri, same_instance
 
     def candidates() -> Iterator[str]:
         yield os.path.dirname(parse_server(parse_uri(address).server).password_file)
-        yield from _named_by_daemons()
+        yield from named_by_daemons()
 
     seen = {""}
     for path in candidates():
@@ -39,17 +39,6 @@ def directory_here(address: str) -> StateDir | None:
         except (FluxkvError, KeyError):  # none, another user's, or just gone
             continue
     return None
-
-
-def _named_by_daemons() -> Iterator[str]:
-    for name in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{int(name)}/cmdline", "rb") as file:
-                words = file.read().split(b"\0")
-        except (OSError, ValueError):
-            continue
-        if b"fluxkv.instances.main" in words and b"--state-dir" in words[:-1]:
-            yield os.fsdecode(words[words.index(b"--state-dir") + 1])
 
 
 def heard(journal: Journal, address: str, hosts: dict[int, str]) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances.paths import running_elsewhere
+
 pytestmark = pytest.mark.live
 ROLES = {"server", "worker", "agent", "launcher", "keeper"}
 
@@ -86,6 +88,8 @@ def test_start_on_a_terminal_gives_a_shell(user: Any) -> None:
 def test_detach_prints_the_uri_and_again_brings_up_what_is_dead(user: Any, place: Path) -> None:
     uri = user.ok("start", "--detach", "--state-dir", place, "--cores", "2").splitlines()[-1]
     assert uri.startswith("unix:")
+    assert uri in running_elsewhere()
+    assert "or set FLUXKV_URI, such as to " in user("jobs").err
     here = user.at(user.folder, uri)
     document = json.loads(here.ok("status", "--json"))
     assert {one["role"] for one in document["processes"]} == ROLES
