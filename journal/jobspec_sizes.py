@@ -32,7 +32,7 @@ def per_task(
     if total < 1 or cores < 1 or gpus < 0 or memory_mb < 0:
         raise usage("task and core counts must be at least 1, and no amount below 0")
     if nodes is not None and nodes > total:
-        raise usage(f"{nodes} nodes for {total} tasks: the node count must not exceed the task count")
+        raise usage(f"{nodes} nodes for {total} task{'s' * (total != 1)}: the node count must not exceed the task count")
     if exclusive and nodes is None:
         raise usage("exclusive needs a node count", hint="add -N")
     held: list[dict[str, Any]] = [{"type": "core", "count": cores}]

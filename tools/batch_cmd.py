@@ -133,6 +133,7 @@ def wrapped(words: tuple[str, ...]) -> tuple[str, bytes]:
         import shlex
 
         text = words[0] if len(words) == 1 else shlex.join(words)
+        _check("--wrap", text.encode(errors="surrogateescape"))
         return "--wrap", f"#!/bin/sh\n{text}\n".encode(errors="surrogateescape")
     script = sys.stdin.buffer.read(MAX_SCRIPT + 1)
     _check(STDIN, script)

@@ -34,6 +34,15 @@ def test_start_a_command(user: Any, words: list[str], code: int, out: str) -> No
     assert user.alive(str(user.home / "fluxkv")) == []
 
 
+def test_a_script_whose_interpreter_is_missing_is_not_said_to_be_missing(user: Any) -> None:
+    script = user.folder / "script"
+    script.write_text("#!/no/such/sh -e\necho\n")
+    script.chmod(0o755)
+    done = user("start", "--cores", "1", script)
+    assert done.code == 127
+    assert f"fluxkv: {script}: there is no /no/such/sh -e, which its first line names\n" in done.err
+
+
 def test_start_finds_fluxkv_for_what_runs_inside(user: Any) -> None:
     words = ["fluxkv", "run", "fluxkv", "start", "sh", "-c", "fluxkv jobs -a; command -v fluxkv"]
     done = user("start", *words, PATH="/usr/bin:/bin")

@@ -120,6 +120,7 @@ def test_alloc() -> None:
     [
         (["missing.sh"], "missing.sh: No such file"),
         (["--wrap"], "there is nothing in it"),
+        (["--wrap", ""], "--wrap: there is nothing in it"),
         (["-n0", "SCRIPT"], "0 is less than 1"),
         (["-c", "x", "SCRIPT"], "cores-per-slot"),
         (["--conf=queue.policy=nosuch", "SCRIPT"], "queue.policy: no queue policy is called"),
