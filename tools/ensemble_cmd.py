@@ -18,6 +18,7 @@ from .lazy_group import LazyCommands
 from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
 from .render import out, say
 from .submit_cmd import SETTINGS, connected, print_jobspec
+from .target import open_journal, target_options
 
 if TYPE_CHECKING:
     from ..instances.client import Instance
@@ -77,7 +78,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
     return 0
 
 
-@ensemble.command("run", cls=SubmissionCommand, context_settings=SETTINGS)
+@ensemble.command("run", short_help="Submit an ensemble, and follow it until it ends.", cls=SubmissionCommand, context_settings=SETTINGS)
 @ensemble_request_options
 @click.option("--timeout", metavar="FSD", help="How long to stay at most; the ensemble goes on.")
 def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | None, **values: Any) -> int:
@@ -145,6 +146,16 @@ def opened(instance: Instance, id: int) -> Iterator[EnsembleView]:
         view.close()
 
 
+@contextmanager
+def looked_at(id: str, uri: str | None, state_dir: str | None) -> Iterator[EnsembleView]:
+    """An ensemble of an instance that may be down."""
+    from ..instances.client import Instance
+    from ..journal.ids import parse_id
+
+    with open_journal(uri, state_dir) as journal, opened(Instance(journal.store, by="cli"), parse_id(id)) as view:
+        yield view
+
+
 def stay(instance: Instance, id: int, timeout: float | None) -> int:
     """Follow it until it ends; the exit code. Ctrl-C leaves it alone, and says so, however early it comes."""
     asked: list[int] = []
@@ -172,7 +183,7 @@ def _one(command: Any) -> Any:
     return click.argument("id", metavar="ID")(command)
 
 
-@ensemble.command("watch")
+@ensemble.command("watch", short_help="Follow an ensemble until it ends.")
 @_one
 @click.option("--timeout", metavar="FSD", help="How long to watch at most.")
 def watch(id: str, timeout: str | None, uri: str | None) -> int:
@@ -190,9 +201,10 @@ def watch(id: str, timeout: str | None, uri: str | None) -> int:
 
 
 @ensemble.command("status")
-@_one
+@click.argument("id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(id: str, as_json: bool, uri: str | None) -> None:
+@target_options
+def status(id: str, as_json: bool, uri: str | None, state_dir: str | None) -> None:
     """Say how far an ensemble is, all of it and each child.
 
     \b
@@ -200,36 +212,35 @@ def status(id: str, as_json: bool, uri: str | None) -> None:
       fluxkv ensemble status ƒ3kQ
       fluxkv ensemble status --json ƒ3kQ
     """
-    from ..journal.ids import parse_id
     from .ensemble_show import show_status
 
-    with connected(uri) as instance, opened(instance, parse_id(id)) as view:
+    with looked_at(id, uri, state_dir) as view:
         show_status(view, as_json)
 
 
-@ensemble.command("results")
-@_one
+@ensemble.command("results", short_help="List what became of members: exit codes, run times, jobs.")
+@click.argument("id")
 @click.option("--failed", is_flag=True, help="Only members that did not succeed.")
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-def results(id: str, failed: bool, no_header: bool, as_json: bool, uri: str | None) -> None:
+@target_options
+def results(id: str, failed: bool, no_header: bool, as_json: bool, uri: str | None, state_dir: str | None) -> None:
     """List what became of an ensemble's members, in the order of their indices; those that have not ended are left out.
 
-    JOB is a path that other commands take: fluxkv job attach PATH shows what it printed.
+    JOB is a path that other commands take: fluxkv job attach PATH shows what it printed. INPUT is what stood for {}.
 
     \b
     Examples:
       fluxkv ensemble results ƒ3kQ
       fluxkv ensemble results --failed --json ƒ3kQ
     """
-    from ..journal.ids import parse_id
     from .ensemble_show import show_results
 
-    with connected(uri) as instance, opened(instance, parse_id(id)) as view:
+    with looked_at(id, uri, state_dir) as view:
         show_results(view, failed=failed, header=not no_header, as_json=as_json)
 
 
-@ensemble.command("rerun")
+@ensemble.command("rerun", short_help="Submit members that failed, or were cut off, once more.")
 @_one
 @click.option("--failed", is_flag=True, help="Members that ended and did not succeed.")
 @click.option("--unfinished", is_flag=True, help="Members that did not run to an end, since the ensemble ended first.")

@@ -112,6 +112,10 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         assert told[0].endswith(" JOB INPUT")
         assert [line.split("/")[-1].partition(" ")[2] for line in told[1:]] == ["a b a b", "c a b exit code 1"]
         assert [row["inputs"] for row in rows(site, id)] == [["a b", "a b"], ["c", "a b"]]
+        looks = [["ensemble", "results", "--failed", id], ["ensemble", "status", id]]
+        before = [site.run(*words).stdout for words in looks]
+        site.stop()
+        assert [site.run(*words, "--state-dir", site.dir.path).stdout for words in looks] == before, "it is down"
 
 
 @pytest.mark.parametrize(("signum", "kvs"), [(signal.SIGKILL, "own"), (signal.SIGTERM, "parent"), (signal.SIGKILL, "parent")])
