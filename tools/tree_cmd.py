@@ -111,12 +111,12 @@ def draw(root: Branch, options: dict[str, Any]) -> None:
         render.out("\n".join(render.fit(lines_out)))
 
 
-def _instance(branch: Branch, options: dict[str, Any], first: str, rest: str) -> list[Line]:
-    """Lines of an instance. first: what stands in front of its own, rest: in front of what is in it."""
+def _instance(branch: Branch, options: dict[str, Any], first: str, rest: str, number: int = 1) -> list[Line]:
+    """Lines of an instance. first: what stands in front of its own, rest: in front of what is in it. number: of equal ones."""
     found: list[Line] = []
     root = branch.job is None
     if not (options["skip_root"] and branch.depth == 0):
-        found.append(Line(_cells(branch.job, branch, branch.now, options, 1), first + label(branch, options)))
+        found.append(Line(_cells(branch.job, branch, branch.now, options, 1), first + _times(number, label(branch, options))))
     else:
         rest = ""
     below = _below(branch, options)
@@ -125,7 +125,7 @@ def _instance(branch: Branch, options: dict[str, Any], first: str, rest: str) ->
         last = at == len(below) - 1
         front, under = (rest, rest) if top else (rest + ("└── " if last else "├── "), rest + ("    " if last else "│   "))
         if inside is not None:
-            found += _instance(inside, options, front, under)
+            found += _instance(inside, options, front, under, number)
         else:
             found.append(Line(_cells(job, None, branch.now, options, number), front + leaf(job, number, options)))
     if branch.more:
@@ -134,17 +134,19 @@ def _instance(branch: Branch, options: dict[str, Any], first: str, rest: str) ->
 
 
 def _below(branch: Branch, options: dict[str, Any]) -> list[tuple[int, Job, Branch | None]]:
-    """(how many, one of them, the instance it is) of what is in an instance; equal leaves are one."""
+    """(how many, one of them, the instance it is) of what is in an instance; equal leaves are one, and so are equal instances of
+    which no more is shown."""
     from .jobview import status_abbrev
 
     found: list[tuple[int, Job, Branch | None]] = []
     places: dict[tuple[Any, ...], int] = {}
     for job in branch.jobs:
         inside = branch.inside.get(job.id)
-        key = (job.name, status_abbrev(job), job.id if inside or _single(options) else 0)
+        alone = _single(options) or (inside is not None and bool(inside.jobs or inside.more or options["totals"]))
+        key = (job.name, status_abbrev(job), job.id if alone else 0, label(inside, options) if inside is not None else "")
         if key in places:
-            number, one, _ = found[places[key]]
-            found[places[key]] = number + 1, one, None
+            number, one, same = found[places[key]]
+            found[places[key]] = number + 1, one, same
         else:
             places[key] = len(found)
             found.append((1, job, inside))
@@ -164,6 +166,10 @@ def leaf(job: Job, number: int, options: dict[str, Any]) -> str:
     text = f"{clean(job.name)}:{status_abbrev(job)}"
     if options["parent_ids"]:
         text = f"{f58(job.id)}:{text}"
+    return _times(number, text)
+
+
+def _times(number: int, text: str) -> str:
     return f"{number}*[{text}]" if number > 1 else text
 
 

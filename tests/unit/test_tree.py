@@ -81,6 +81,24 @@ def test_equal_leaves_are_one_line(capsys: Any) -> None:
     assert [one["name"] for one in document["jobs"] if "jobs" in one] == ["inner"]
 
 
+def test_equal_instances_of_which_no_more_is_shown_are_one_line(capsys: Any) -> None:
+    def inside(number: int, done: int, shown: bool = False) -> Branch:
+        return branch(job(number, "share"), Totals(successful=done, cores=1), [job(99, "deep")] if shown else [])
+
+    parts = [inside(1, 2), inside(2, 3), inside(3, 2), inside(4, 2, shown=True), inside(5, 2)]
+    root = branch(None, Totals(running=5, cores=8), [one.job for one in parts if one.job], parts)
+    tree_cmd.draw(root, PLAIN)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "├── 3*[share:R (2/2 done, 0/1 cores)]",
+        "├── share:R (3/3 done, 0/1 cores)",
+        "└── share:R (2/2 done, 0/1 cores)",
+        "    └── deep:R",
+    ]
+    for single in ("no_combine", "totals", "parent_ids"):
+        tree_cmd.draw(root, {**PLAIN, single: True, "no_header": True})
+        assert capsys.readouterr().out.count("share:R") == 5
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [("stats.failed", 2), ("stats.total", 6), ("progress", 0.5), ("utilization", 0.25), ("gpu_utilization", 0.0),
