@@ -36,11 +36,19 @@ def way_on(store: Store) -> str:
         except FluxkvError:  # it has another server, or is none of ours to look at
             continue
     *outer, job = steps
-    where = f"--instance /{'/'.join(outer)} " if outer else ""
-    return f"fluxkv {where}batch --resume {job.partition('.')[0]} goes on with {what}"
+    try:
+        from ..journal.log import Journal
+        from .job_path import parse_step
+
+        with closing(beside(store, "/" + "/".join(outer))) as around:
+            journal = Journal(around)
+            return way_on_with(journal.find_job(journal.look(), parse_step(job).job), journal, what)
+    except FluxkvError:
+        where = f"--instance /{'/'.join(outer)} " if outer else ""
+        return f"fluxkv {where}batch --resume {job.partition('.')[0]} goes on with {what}"
 
 
-def way_on_with(job: Job, journal: Journal) -> str:
+def way_on_with(job: Job, journal: Journal, what: str = "it") -> str:
     """The same of a job that was an instance, and is over: an ensemble's members are submitted again. journal: that has the job."""
     from ..journal.ids import f58
     from .job_path import command_of, typed_at
@@ -48,7 +56,7 @@ def way_on_with(job: Job, journal: Journal) -> str:
     where = typed_at(journal.store.namespace)
     if command_of(job, journal)[2:4] == ["fluxkv", "ensemble"]:
         return f"fluxkv {where}ensemble rerun {f58(job.id)} submits again what did not run to an end"
-    return f"fluxkv {where}batch --resume {f58(job.id)} goes on with it"
+    return f"fluxkv {where}batch --resume {f58(job.id)} goes on with {what}"
 
 
 def remark(journal: Journal, state: State) -> str:

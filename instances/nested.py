@@ -119,7 +119,7 @@ class Totals(NamedTuple):
     @property
     def progress(self) -> float:
         """The share of the jobs submitted so far that have ended, from 0 to 1; 0 without any."""
-        return (self.inactive + self.lost) / self.total if self.total else 0.0
+        return self.inactive / self.total if self.total else 0.0
 
     @property
     def utilization(self) -> float:

@@ -78,7 +78,8 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
     return 0
 
 
-@ensemble.command("run", short_help="Submit an ensemble, and follow it until it ends.", cls=SubmissionCommand, context_settings=SETTINGS)
+@ensemble.command("run", cls=SubmissionCommand, context_settings=SETTINGS,
+                  short_help="Submit an ensemble, and follow it until it ends.")  # fmt: skip
 @ensemble_request_options
 @click.option("--timeout", metavar="FSD", help="How long to stay at most; the ensemble goes on.")
 def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | None, **values: Any) -> int:

@@ -187,7 +187,7 @@ def label(branch: Branch, options: dict[str, Any]) -> str:
     if options["totals"]:
         return name
     totals = branch.totals
-    told = [f"{totals.inactive + totals.lost}/{totals.total} done" if totals.total else "no jobs"]
+    told = [f"{totals.inactive}/{totals.total} done" if totals.total else "no jobs"]
     told += [f"{totals.failed} failed"] if totals.failed else []
     told += [f"{totals.lost} lost"] if totals.lost else []
     told += [f"{totals.busy_cores}/{branch.own.cores} cores"] if not branch.over else []
@@ -211,7 +211,7 @@ def _cells(job: Job | None, branch: Branch | None, now: float, options: dict[str
     if options["totals"]:
         totals = branch.totals if branch is not None else None
         cells += [str(number), "", "", "", ""] if totals is None or branch is None else [
-            str(totals.total), str(totals.inactive + totals.lost), str(totals.failed + totals.lost),
+            str(totals.total), str(totals.inactive), str(totals.failed + totals.lost),
             f"{totals.busy_cores}/{branch.own.cores}", f"{totals.progress:.0%}",
         ]  # fmt: skip
     return tuple(cells)

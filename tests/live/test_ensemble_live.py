@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -194,6 +195,10 @@ def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
         done = site.run("ensemble", "watch", id)
         assert done.returncode != 0
         assert "did not run to an end" in done.stderr
+        told_of = site.run("tree", "-a", id)
+        assert f"fluxkv ensemble rerun {id} submits again what did not run" in told_of.stderr
+        done, all_of_it = re.match(rf"/{id} \((\d+)/(\d+) done, ", told_of.stdout).groups()
+        assert int(done) < int(all_of_it), "what was lost is not done"
         site.until(lambda state: state.jobs[view.id].state == INACTIVE, "the ensemble is over")
         assert of_child(site, "sleep 0.1") == []
         assert of_child(site, FEED) == []

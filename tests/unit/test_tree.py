@@ -54,6 +54,7 @@ def test_what_was_lost_with_an_instance_is_counted_once() -> None:
     outer = Totals(lost=2, cores=2)  # inner, and another one
     found = summed(outer, [inner], over=True)
     assert (found.lost, found.successful, found.running, found.busy_cores) == (4, 1, 0, 0)
+    assert found.progress == 0.2, "what was lost has not been done"
 
 
 def test_equal_leaves_are_one_line(capsys: Any) -> None:
