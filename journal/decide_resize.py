@@ -47,10 +47,10 @@ def parse_resize(text: str) -> Resize:
     """+2N, -1N, =4N (4N is =4N). Raises `Rejected` (code bad-resize)."""
     found = _ASKED.fullmatch(text.strip())
     if found is None:
-        cores = "write +2N, -1N or =4N"
-        if text[-1:] in "cC":
-            cores = "a job grows by whole nodes of the kind it has; cores are for another beside it: fluxkv alloc -n4"
-        raise Rejected(f"{text[:20]!r} is no change of a job's nodes", code="bad-resize", hint=cores)
+        hint = "write +2N, -1N or =4N"
+        if re.search(r"\dc$", text.strip(), re.IGNORECASE):
+            hint = "a job grows by whole nodes of the kind it has; cores are for another beside it: fluxkv alloc -n4"
+        raise Rejected(f"{text[:20]!r} is no change of a job's nodes", code="bad-resize", hint=hint)
     sign, nodes = found[1] or "=", int(found[2])
     if not nodes:
         raise Rejected(f"{text!r} changes nothing, or leaves nothing", code="bad-resize", hint="write +2N, -1N or =4N")

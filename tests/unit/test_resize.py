@@ -36,6 +36,7 @@ def test_what_may_not(text: str) -> None:
     with pytest.raises(Rejected) as caught:
         parse_resize(text)
     assert caught.value.code == "bad-resize"
+    assert ("cores are for another" in caught.value.hint) == (text == "+8c")
     assert caught.value.hint
 
 
