@@ -4,6 +4,7 @@ bulksubmit, resubmit and watch print, and their exit status.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ import click
 
 from ..journal.ids import f58
 from ..kvs.errors import FluxkvError
-from .attaching import exception_line
+from .attaching import PENDING_S, exception_line, why_it_waits
 from .options import bad
 from .render import out, progress, say
 
@@ -109,7 +110,20 @@ class Ensemble:
             batches = self._instance.watch(self.ids, self._writers(), timeout)
         else:
             batches = self._instance.batches(self.ids, timeout)
-        return follow(batches, len(self.ids), bar=bool(values.get("show_progress")), jps=bool(values.get("jps")))
+        bar, jps = bool(values.get("show_progress")), bool(values.get("jps"))
+        return follow(self._impatiently(batches), len(self.ids), bar=bar, jps=jps)
+
+    def _impatiently(self, batches: Iterable[list[JobResult]]) -> Iterator[list[JobResult]]:
+        """The same; on a terminal it is said once why the first of the jobs waits, while none has ended."""
+        asks_at = time.monotonic() + PENDING_S if sys.stderr.isatty() else math.inf
+        for batch in batches:
+            if batch:
+                asks_at = math.inf
+            elif time.monotonic() >= asks_at:
+                asks_at = math.inf
+                if text := why_it_waits(self._instance, self.ids[0]):
+                    say(f"fluxkv: job {f58(self.ids[0])} waits: {text}")
+            yield batch
 
     def _writers(self) -> Callable[[int], OutputWriter]:
         from ..instances.output import OutputWriter
