@@ -108,6 +108,8 @@ class Column:
         self.spec = self.spec.removesuffix("h")
         self.plus = self.plus or self.spec.endswith("+")
         self.spec = self.spec.removesuffix("+")
+        if wide := re.search(r"\d{5,}", self.spec):
+            raise _bad(name, f"{wide[0][:20]} is no width or precision, which go up to 9999")
         found = _SIMPLE.fullmatch(self.spec)
         self.align = found["align"] if found else None
         self.width = int(found["width"] or 0) if found else 0

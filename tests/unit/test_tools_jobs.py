@@ -135,6 +135,8 @@ def test_stats(shell: Any) -> None:
 
 
 def test_errors_name_the_mend(shell: Any) -> None:
+    for spec in ("99999999999", ".99999999999f", "<10000"):
+        assert "is no width or precision" in shell("jobs", "-o", f"{{id:{spec}}}")[2]
     assert shell("jobs", "-o", "{nam}")[2] == "bad output format: no field is called 'nam'"
     assert shell("jobs", "-o", "{name")[0] == 1
     assert "no conversion" in shell("jobs", "-o", "{name!x}")[2]
