@@ -69,9 +69,14 @@ def _forked(state_dir: StateDir) -> list[str] | None:
 
 
 def called(name: str, state_dir: StateDir) -> str:
-    """What a daemon is called in the log that all hosts share: on one that has joined, with its host."""
+    """What a daemon is called in the log that all nodes share: on a host that has joined, with that; in a child with its rank, but
+    on the first, which leads."""
     settings = state_dir.read()
-    return f"{name}@{settings['host']['name']}" if settings.get("join") and "@" not in name else name
+    if "@" in name:
+        return name
+    if settings.get("join"):
+        return f"{name}@{settings['host']['name']}"
+    return name if settings.get("lead", True) else f"{name}@rank{settings['ranks'][0]}"
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def dmesg(
     uri: str | None,
     state_dir: str | None,
 ) -> None:  # fmt: skip
-    """Print what the daemons said: time, role (with its host, if that has joined), level, text.
+    """Print what the daemons said: time, role (with its host, if that has joined, or its rank in an instance that is a job), level,
+    text.
 
     \b
     Examples:

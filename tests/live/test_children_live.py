@@ -348,4 +348,6 @@ def test_a_child_on_several_nodes_that_is_cancelled_hears_of_the_ends_on_all_of_
         with connect(child_uri(site.uri, id)) as inside:
             jobs = inside.state().jobs.values()
             assert [(job.number, job.holds) for job in jobs] == [(2, False)] * 3, "all are to be begun again"
+        who = {line.split()[2].partition(".")[0] for line in site.run("--instance", f58(id), "dmesg").stdout.splitlines()}
+        assert {"keeper", "keeper@rank1", "keeper@rank2"} <= who
         site.sound()
