@@ -91,10 +91,11 @@ class Departing:
                 self.store.lease(self._owner, 0, LEASE)
         return self.done
 
-    def finish(self) -> Done:
-        """The same, and once more when what was marked now may go."""
+    def finish(self, pausing: Callable[[Done, float], None] = lambda done, pause_s: None) -> Done:
+        """The same, and once more when what was marked now may go. pausing: hears what was done before it waits, how long."""
         done = self.run()
         if done.waiting and not self.dry_run:
+            pausing(done, self.grace_s + 1.0)
             time.sleep(self.grace_s + 1.0)
             more = Departing(self.store, self.depot.url, self.around, self.keep_s, only=self.only, grace_s=self.grace_s)
             try:

@@ -122,13 +122,19 @@ def _archive(journal: Journal, uri: str | None, url: str | None, all_of_them: bo
             hint="name a place that stays: --url, or [archive] url in its config; the root's keeper moves what ended here",
         )  # fmt: skip
     keep_s = 0.0 if all_of_them else rules.keep_children_s
-    done = Departing(journal.store, place, find_uri(uri), keep_s, dry_run=dry_run).finish()
+    done = Departing(journal.store, place, find_uri(uri), keep_s, dry_run=dry_run).finish(_pausing)
     if not dry_run and (directory := state_dir_of(find_uri(uri))) is not None:
         error = next(iter(done.failed.values()), "")
         write_children_note(directory, journal.store.now(), done.url, error, len(done.written), done.size)
     _told(done, as_json)
     if done.failed:
         raise SystemExit(1)
+
+
+def _pausing(done: Done, pause_s: float) -> None:
+    """Whoever sits there hears what is waited for; what is broken off now, the next run goes on with."""
+    click.echo(f"fluxkv: {len(done.waiting)} ended children are in the archive, and leave the server in {pause_s:.0f} s, since "
+               "somebody may be reading them", err=True)  # fmt: skip
 
 
 def _told(done: Done, as_json: bool) -> None:

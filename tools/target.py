@@ -38,6 +38,17 @@ def open_journal(
     """The journal of a running instance, or, with `state_dir`, of one that may be down (appends are lost).
 
     path: of a child instance of that one (`job_path`).
+    """
+    with open_at(uri, state_dir, by=by, path=path) as (journal, _):
+        yield journal
+
+
+@contextmanager
+def open_at(
+    uri: str | None = None, state_dir: str | None = None, *, by: str = "cli", path: str | None = None
+) -> Iterator[tuple[Journal, str]]:
+    """The same, and the URI where it was found: with `state_dir` perhaps of a server on a copy of its files.
+
     Raises `Unavailable` when there is nothing to talk to, `Rejected` when `state_dir` holds no instance.
     """
     from ..journal.cron import on_behalf_of
@@ -47,9 +58,9 @@ def open_journal(
     if not state_dir or uri:
         from ..instances.paths import find_uri, open_instance
 
-        store, _ = open_instance(_below(find_uri(uri), path) if path else uri)
+        store, address = open_instance(_below(find_uri(uri), path) if path else uri)
         try:
-            yield _told(Journal(store, by, on_behalf_of(os.environ)))
+            yield _told(Journal(store, by, on_behalf_of(os.environ))), address
         finally:
             store.close()
         return
@@ -60,7 +71,7 @@ def open_journal(
         if isinstance(store, RedisStore):
             store.state_dir = os.path.abspath(os.path.expanduser(state_dir))
         try:
-            yield _told(Journal(store, by, on_behalf_of(os.environ)))
+            yield _told(Journal(store, by, on_behalf_of(os.environ))), address
         finally:
             store.close()
     finally:

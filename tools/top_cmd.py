@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..kvs.errors import Rejected, Unavailable
-from .target import open_journal, target_options
+from .target import open_at, target_options
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
@@ -51,8 +51,7 @@ def top(path: str | None, queue: str, sort: str, interval: float, once: bool, co
     from . import render
     from .toprows import Wishes
 
-    with open_journal(uri, state_dir, path=path) as journal:
-        address = _address(journal, uri)
+    with open_at(uri, state_dir, path=path) as (journal, address):
         if queue and queue not in (known := journal.look().queues):
             raise no_such_queue(queue, known)
         wishes = Wishes(queue=queue, sort=sort, limit=count)
@@ -92,15 +91,6 @@ def _live(address: str, open: Callable[[], Journal], wishes: Wishes, interval: f
     fault = Top(Start(address, open, wishes, interval)).run()
     if fault:
         raise Unavailable(fault, code="top", hint="fluxkv status says more")
-
-
-def _address(journal: Journal, uri: str | None) -> str:
-    """The URI of an open journal: of a copy's server, where an instance that is down is read."""
-    from ..instances.paths import find_uri
-    from ..kvs.uri import StoreUri
-
-    server = getattr(journal.store, "server", "")
-    return str(StoreUri(server, journal.store.namespace)) if isinstance(server, str) and server else find_uri(uri)
 
 
 def _opener(address: str, like: Journal) -> Callable[[], Journal]:

@@ -85,6 +85,7 @@ def test_what_left_the_server_answers_as_before_and_is_gone_on_with(site: live.S
             with contextlib.suppress(Unavailable):  # it is at work
                 assert not Departing(store, site.dir.join("archive"), site.uri, 0.0, grace_s=0.0).run().failed
         assert [said(site, *line) for line in lines] == before
+        assert f"#/{deep} " in site.run("top", "--once", deep).stdout.splitlines()[0]
         refused = site.run("--instance", top, "journal", "children", "--archive", "--now")
         assert refused.returncode == 1
         assert "is read from the archive itself" in refused.stderr

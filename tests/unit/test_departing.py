@@ -423,7 +423,10 @@ def test_another_that_comes_between_the_mark_and_the_end_goes_on_with_it(
     site.now += HOUR
     other = Departing(site.store, site.url, "memory:family", HOUR)
     monkeypatch.setattr(departing.time, "sleep", lambda wait_s: other._hold())
-    done = Departing(site.store, site.url, "memory:family", HOUR).finish()
+    heard: list[tuple[list[str], float]] = []
+    pausing = lambda done, pause_s: heard.append(([*done.waiting], pause_s))  # noqa: E731
+    done = Departing(site.store, site.url, "memory:family", HOUR).finish(pausing)
+    assert heard == [([site.top], departing.GRACE_S + 1)]
     assert (done.written, done.waiting, done.gone) == ([site.top], [site.top], [])
     site.now += 100
     assert other.run().gone == [site.top]
