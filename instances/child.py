@@ -358,13 +358,14 @@ def wait_until_member(uri: str, here: Place) -> bool:
 
 
 def is_asked_back(here: Place) -> bool:
-    """Whether this node of its job is to leave it, or all of them."""
-    from ..journal.resizing import index_of, leaving_of
+    """Whether this node of its job is to leave it, or all of them, or nobody leads the instance any more."""
+    from ..journal.resizing import index_of, lead_of, leaving_of
 
     with closing(open_store(here.parent)) as store:
         job = Journal(store).look().jobs.get(here.job)
-    leaving = leaving_of(job) if job is not None and job.holds else {}
-    return job is None or not job.holds or here.node in {index_of(job, rank) for rank in leaving}
+    if job is None or not job.holds or lead_of(job) in job.over:
+        return True
+    return here.node in {index_of(job, rank) for rank in leaving_of(job)}
 
 
 def wait_until_stopped(

@@ -264,14 +264,14 @@ class _Program:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command too
         if self.command[:3] == FEED:
             return _in_place(self.command[1:], self.environment, self)
-        name = self.command[0]
         again = LEADS - 1 if self.command[:3] == LEAD else 0
         while True:
             try:
                 self.pid = self._begin()
             except OSError as error:
-                click.echo(f"fluxkv: {name}: {_why_not_begun(name, error)}", err=True)
-                return 127 if isinstance(error, FileNotFoundError) else 126
+                from .exec_errors import tell_not_begun
+
+                return tell_not_begun(self.command[0], error)
             for early in self.asked:  # it came before there was anybody to send it on to
                 self._send(early)
             self._look_after()
@@ -282,19 +282,6 @@ class _Program:
                 return 128 - code if code < 0 else code
             again -= 1
             click.echo(f"fluxkv: what leads the ensemble was ended by signal {-code}: it is started again", err=True)
-
-
-def _why_not_begun(name: str, error: OSError) -> str:
-    """Of a file that is there the kernel says that it is not where the interpreter in its first line is missing."""
-    if isinstance(error, FileNotFoundError):
-        try:
-            with open(name, "rb") as file:
-                first = file.readline(256).decode(errors="replace")
-        except OSError:
-            first = ""
-        if first.startswith("#!"):
-            return f"there is no {first[2:].strip()}, which its first line names"
-    return str(error.strerror)
 
 
 def _import_ensemble() -> None:

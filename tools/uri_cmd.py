@@ -149,5 +149,6 @@ def proxy(target: str, words: tuple[str, ...], wait: bool, uri: str | None) -> i
             signal.signal(signum, signal.SIG_DFL)
         os.execvpe(command[0], command, environment)
     except OSError as error:
-        click.echo(f"fluxkv: {command[0]}: {error.strerror}", err=True)
-        return 127 if isinstance(error, FileNotFoundError) else 126
+        from .exec_errors import tell_not_begun
+
+        return tell_not_begun(command[0], error)
