@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import Count, Ended, Indices, Part, Request, enough, share_size, telling_gap
 from ..journal.job import Result
+from ..journal.retry import WITH_INSTANCE
 from ..kvs.errors import Unavailable
 from .ensemble_record import Record, mark
 from .follow import Follower, JobResult, Tail, bare_job
 
 if TYPE_CHECKING:
+    from ..journal.job import Job
     from .client import Instance
 
 Cut = Callable[[int], dict[str, Any]]  # index -> jobspec
@@ -29,6 +31,7 @@ TOGETHER = 2000  # results that are told at once at the latest
 RATE_S = 0.5  # how fast members end is looked at so often
 LOOK_S = 0.2
 FULL_S = 1.0
+BY_SIGNAL = (9, 15)
 
 
 class Stopped(Exception):
@@ -52,6 +55,7 @@ class Feeder:
         self._children = max(1, record.info().children)
         self._todo: deque[list[int]] = deque()  # positions that we have taken and not submitted, a commit each
         self._dry = False  # there is nothing left to take
+        self._stopping = False  # our own instance ends
         self._place: dict[int, int] = {}  # job -> position, of those that have not ended
         self._follower = Follower(())
         self._rows: list[Ended] = []
@@ -81,17 +85,25 @@ class Feeder:
                 self._fill()
                 if not self._place and not self._todo and self._dry:
                     break
-                for commit in tail.each(LOOK_S):
-                    self._look_up()
-                    if len(commit.events) < 3 and any(str(event[0]).startswith("instance-stop") for event in commit.events):
-                        raise Stopped  # what ends from here on has not ended by itself
-                    self._take(self._follower.take(commit))
+                self._hear(tail, LOOK_S)
                 self._rate_now()
                 if self._is_due():
                     self._tell_rows()
+        except Stopped:
+            if not self._stopping:  # what is in the journal by now is told, or it runs again
+                self._hear(tail, 0.0)
+            raise
         finally:
             tail.close()
             self._tell_rows(last=True)
+
+    def _hear(self, tail: Tail, wait_s: float) -> None:
+        """Take what has ended. Raises `Stopped` where the instance ends: what ends from there on has not ended by itself."""
+        for commit in tail.each(wait_s):
+            if len(commit.events) < 3 and any(str(event[0]).startswith("instance-stop") for event in commit.events):
+                self._stopping = True
+                raise Stopped
+            self._take(self._follower.take(commit))
 
     def _look_up(self) -> None:
         if self._is_told_to_end():
@@ -136,8 +148,11 @@ class Feeder:
             del positions[: len(ids)]
 
     def _take(self, results: list[JobResult]) -> None:
+        ending = self._is_told_to_end()  # so may they be, by whoever tells us
         for one in results:
-            self._rows.append(row_of(one, self._place.pop(one.id)))
+            position = self._place.pop(one.id)
+            if not (ending and interrupted(one)):
+                self._rows.append(row_of(one, position))
 
     def _rate_now(self) -> None:
         now = time.monotonic()
@@ -165,6 +180,13 @@ class Feeder:
         self._record.report(part, self._me, self._path[2] << 20 | self._told, self.count)
         self._told += 1
         self._told_at = time.monotonic()
+
+
+def interrupted(job: Job | JobResult) -> bool:
+    """Whether a job ended because its instance did."""
+    if job.exception:
+        return job.exception[0] in WITH_INSTANCE
+    return job.status is not None and job.status & 0x7F in BY_SIGNAL
 
 
 def row_of(one: JobResult, position: int) -> Ended:

@@ -9,19 +9,16 @@ A later attempt of the ensemble is another instance: it first takes over what is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import FILE, Count, Indices, Part, Request, gaps
-from ..journal.ids import f58
-from ..kvs.errors import Rejected, Unavailable
-from .child import child_namespace
 from .ensemble_job import request_file
-from .ensemble_record import RESULTS, Info, Record, keys_in, mark
-from .ensemble_salvage import salvage
+from .ensemble_record import RESULTS, Info, Record, fresh, keys_in
+from .ensemble_salvage import Salvage, say_given_up
 from .submission import build_jobspec
-from .whereabouts import parent_of, store_of
+from .whereabouts import parent_of
 
 if TYPE_CHECKING:
     from .client import Instance
@@ -77,15 +74,10 @@ def _run(
     indices = Indices(request.ranges)
     late = _Late(record, len(indices))
     if not all(late.done):
-        jobs = here.state().jobs
-        for child, number in ((id, one) for id in ids if id in jobs for one in range(1, jobs[id].number + 1)):
-            try:
-                for part in salvage(here.store, child, (number,), indices, late.done, attempt):
-                    late.keep(part)
-            except Unavailable as error:
-                if error.code != "server-away":
-                    raise
-                sys.stderr.write(f"fluxkv: what has ended in {f58(child)}.{number} and was not told runs again: {error}\n")
+        jobs, there = here.state().jobs, Salvage(indices, late.done, say_given_up)
+        for child in (id for id in ids if id in jobs):
+            for part in there.of_child(here.store, child, range(1, jobs[child].number + 1), attempt):
+                late.keep(part)
     return late.done
 
 
@@ -100,13 +92,10 @@ class _Late:
 
     def keep(self, part: Part) -> None:
         """What is new in it."""
-        rows = [row for row in part if row.position < len(self.done) and not self.done[row.position]]
-        if not rows:
-            return
-        mark(self.done, (row.position for row in rows))
-        self._count = self._count.plus(rows)
-        self._record.report(Part(part.path, rows), 0, self._number, self._count)
-        self._number += 1
+        if len(news := fresh(part, self.done)):
+            self._count = self._count.plus(news)
+            self._record.report(news, 0, self._number, self._count)
+            self._number += 1
 
 
 def child_of(here: Instance, request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -137,26 +126,10 @@ def take_over(here: Instance, record: Record, outer: int, attempt: int, request:
     """Put what is known of the ensemble's earlier attempts into this one's record: what they told, and what their children had come
     to and had not told. A byte for each position: 1 where the member has ended."""
     from ..kvs.redis_store import open_store
-    from .client import Instance as Client
 
     indices = Indices(request.ranges)
     late = _Late(record, len(indices))
-    above = open_store(parent_of(here.uri))
-    for earlier in range(attempt - 1, 0, -1):
-        store = store_of(above, child_namespace(above.namespace, outer, earlier), over=True)
-        if store is None:
-            continue
-        try:
-            there = Client(store)
-            for _, part in Record(there.kvs).parts():
-                late.keep(part)
-            for job in there.state().jobs.values():
-                for part in salvage(store, job.id, range(1, job.number + 1), indices, late.done, earlier):
-                    late.keep(part)
-        except (Rejected, Unavailable) as error:
-            if error.code not in ("no-instance", "gone"):
-                raise  # it died before it was an instance
-        finally:
-            store.close()
-    above.close()
+    with closing(open_store(parent_of(here.uri))) as above:
+        for part in Salvage(indices, late.done, say_given_up).of_ensemble(above, outer, range(attempt - 1, 0, -1)):
+            late.keep(part)
     return late.done

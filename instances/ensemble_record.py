@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.ensemble import Count, Ended, Indices, Part, part_of, total_of
@@ -125,20 +126,23 @@ class Record:
         for key in keys_in(view, RESULTS):
             yield key, part_of(view.get(key))
 
-    def finished(self, total: int) -> bytearray:
+    def finished(self, total: int, view: View | None = None) -> bytearray:
         """A byte for each position: 1 where the member has ended."""
         done = bytearray(total)
-        for _, part in self.parts():
+        for _, part in self.parts(view):
             mark(done, part.positions)
         return done
 
-    def rows(self, total: int, keep: Callable[[Ended], bool] | None = None) -> Iterator[tuple[Part, Ended]]:
-        """Results in the order of positions. Never more than some parts are unpacked: 8 bytes a member are kept."""
+    def rows(
+        self, total: int, keep: Callable[[Ended], bool] | None = None, more: Iterable[Part] = ()
+    ) -> Iterator[tuple[Part, Ended]]:
+        """Results in the order of positions. Never more than some parts are unpacked: 8 bytes a member are kept. more: that are
+        not in the record."""
         view = self.kvs.view()
-        keys: list[str] = []
+        keys: list[str | Part] = []
         where = array("Q", bytes(8 * total))
-        for key, part in self.parts(view):
-            keys.append(key)
+        for key, part in chain(self.parts(view), zip(repeat(""), more)):
+            keys.append(key or part)
             base = len(keys) << 20
             for number, position in enumerate(part.positions):
                 if position < total and (keep is None or keep(part[number])):
@@ -152,7 +156,7 @@ class Record:
             if found is None:
                 if len(opened) >= PARTS_OPEN:
                     del opened[next(iter(opened))]
-                found = part_of(view.get(keys[number]))
+                found = at if isinstance(at := keys[number], Part) else part_of(view.get(at))
             opened[number] = found  # the last used is the last to go
             yield found, found[place & 0xFFFFF]
 
@@ -173,6 +177,13 @@ def mark(done: bytearray, positions: Iterable[int]) -> None:
     for position in positions:
         if position < most:
             done[position] = 1
+
+
+def fresh(part: Part, done: bytearray) -> Part:
+    """What is in it of members that had not ended; they have then."""
+    news = [number for number, at in enumerate(part.positions) if at < len(done) and not done[at]]
+    mark(done, (part.positions[number] for number in news))
+    return Part(part.path, (part[number] for number in news))
 
 
 def value(view: View, key: str) -> bytes | None:

@@ -1,65 +1,105 @@
 """What children that are gone had come to and had not told their ensemble: their journals say it.
 
 Decides which of their jobs count as ended: those that ended by themselves. What was ended with its child (its instance was
-stopped, or its processes were) is run again. Only reads.
+stopped, or its processes were) is run again, and so is what ended in a journal that nobody reaches: that is said. Only reads.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ..journal.ensemble import Ended, Indices, Part
-from ..journal.job import INACTIVE, Job
+from ..journal.ids import f58
+from ..journal.job import INACTIVE
 from ..journal.log import Journal
-from ..journal.retry import WITH_INSTANCE
-from ..kvs.errors import Rejected, Unavailable
+from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from .child import child_namespace
-from .ensemble_feed import row_of
+from .ensemble_feed import interrupted, row_of
 from .ensemble_job import VARIABLE
+from .ensemble_record import Record
 from .follow import result_of
 from .whereabouts import store_of
 
 if TYPE_CHECKING:
     from ..kvs.port import Store
 
-BY_SIGNAL = (9, 15)
 PART = 2000
+NEVER = ("no-instance", "gone")  # it died before it was an instance
+AWAY = ("server-away", "archive")
 AWAY_S, LOOK_S = 60.0, 0.5
 
 
-def salvage(
-    ensemble: Store, child: int, attempts: Iterable[int], indices: Indices, done: bytearray, outer: int
-) -> Iterator[Part]:
-    """Results of a child's attempts that are not in `done` (a byte a position). ensemble: the store of the ensemble's instance, in
-    its attempt `outer`."""
-    for attempt in attempts:
-        other = _opened(ensemble, child_namespace(ensemble.namespace, child, attempt))
+class Salvage:
+    """indices: of the ensemble. done: a byte a position, 1 where a result is known; whoever takes what we find marks it. away_s:
+    how long journals on servers of their own are waited for, all together. given_up: is told of each that did not come."""
+
+    def __init__(
+        self, indices: Indices, done: bytearray, given_up: Callable[[str], None], away_s: float = AWAY_S
+    ) -> None:
+        self._indices, self._done, self._given_up = indices, done, given_up
+        self._until = time.monotonic() + away_s
+
+    def of_ensemble(self, above: Store, id: int, attempts: Iterable[int]) -> Iterator[Part]:
+        """What attempts of an ensemble have come to: what was told there, and what was not. above: the store of the instance whose
+        job `id` it is."""
+        from .client import Instance
+
+        for outer in attempts:
+            store = store_of(above, child_namespace(above.namespace, id, outer), over=True)
+            if store is None:
+                continue
+            try:
+                there = Instance(store)
+                for _, part in Record(there.kvs).parts():
+                    yield part
+                for job in there.state().jobs.values():
+                    yield from self.of_child(store, job.id, range(1, job.number + 1), outer)
+            except (Rejected, Unavailable) as error:
+                if error.code not in NEVER:
+                    raise
+            finally:
+                store.close()
+
+    def of_child(self, ensemble: Store, child: int, attempts: Iterable[int], outer: int) -> Iterator[Part]:
+        """Results of a child's attempts that are not done. ensemble: the store of the ensemble's instance, its attempt `outer`."""
+        for attempt in attempts:
+            try:
+                rows = self._untold(ensemble, child_namespace(ensemble.namespace, child, attempt))
+            except FluxkvError as error:
+                if error.code in NEVER:
+                    continue
+                if error.code not in AWAY and not isinstance(error, Corrupt):
+                    raise
+                self._given_up(f"what ended in child {f58(child)}.{attempt} and was not told runs again, being unknown: {error}")
+                continue
+            for at in range(0, len(rows), PART):
+                yield Part((outer, child, attempt), rows[at : at + PART])
+
+    def _untold(self, ensemble: Store, namespace: str) -> list[Ended]:
+        other = self._opened(ensemble, namespace)
         if other is None:
-            continue
-        try:
-            rows = [row for row in _ended(Journal(other, "ensemble"), indices) if not done[row.position]]
-        except (Rejected, Unavailable) as error:
-            if error.code not in ("no-instance", "gone"):
-                raise
-            continue  # it died before it was an instance
-        finally:
-            other.close()
-        for at in range(0, len(rows), PART):
-            yield Part((outer, child, attempt), rows[at : at + PART])
+            return []
+        with closing(other):
+            return [row for row in _ended(Journal(other, "ensemble"), self._indices) if not self._done[row.position]]
+
+    def _opened(self, ensemble: Store, namespace: str) -> Store | None:
+        """A child's journal. One that was on a server of its own, on another host, is handed up within a moment."""
+        while True:
+            try:
+                return store_of(ensemble, namespace, over=True)
+            except Unavailable as error:
+                if error.code != "server-away" or time.monotonic() > self._until:
+                    raise
+            time.sleep(LOOK_S)
 
 
-def _opened(ensemble: Store, namespace: str) -> Store | None:
-    """A child's journal. One that was on a server of its own, on another host, is handed up within a moment."""
-    deadline = time.monotonic() + AWAY_S
-    while True:
-        try:
-            return store_of(ensemble, namespace, over=True)
-        except Unavailable as error:
-            if error.code != "server-away" or time.monotonic() > deadline:
-                raise
-        time.sleep(LOOK_S)
+def say_given_up(text: str) -> None:
+    """Into the output of the job that we are: a journal that could not be read."""
+    sys.stderr.write(f"fluxkv: {text}\n")
 
 
 def _ended(journal: Journal, indices: Indices) -> Iterator[Ended]:
@@ -74,13 +114,6 @@ def _ended(journal: Journal, indices: Indices) -> Iterator[Ended]:
         position = indices.position_of(index.get(job.id, -1))
         if position >= 0:
             yield row_of(result_of(job), position)
-
-
-def interrupted(job: Job) -> bool:
-    """Whether a job ended because its instance did."""
-    if job.exception:
-        return job.exception[0] in WITH_INSTANCE
-    return job.status is not None and job.status & 0x7F in BY_SIGNAL
 
 
 def _indices_in(journal: Journal, version: int) -> dict[int, int]:

@@ -1,10 +1,15 @@
-"""An ensemble as it is looked at from the instance whose job it is. Only reads; a job that is none is refused."""
+"""An ensemble as it is looked at from the instance whose job it is. Only reads; a job that is none is refused.
+
+Of one that is over, what its children had come to and had not told counts, too: cancelled, it has no time for that, and what it
+does not know would run again.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, Rows, decode, part_of, total_of
@@ -14,7 +19,7 @@ from ..journal.ids import f58
 from ..journal.job import INACTIVE
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from .child import child_namespace, child_number
-from .ensemble_record import RESULTS, Record, keys_in
+from .ensemble_record import RESULTS, Record, fresh, keys_in, mark
 from .follow import Follower, Tail
 from .whereabouts import store_of
 
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
     from ..journal.job import Job
     from .client import Instance
     from .follow import JobResult
+    from .kvs_view import View
 
 LOOK_S = 0.25
+AWAY_S = 5.0  # children's own servers are waited for in the end, while they hand up
 
 
 class Seen(NamedTuple):
@@ -36,7 +43,8 @@ class Seen(NamedTuple):
 
 
 class EnsembleView:
-    """instance: the one whose job `id` the ensemble is. Raises `Rejected` (code no-ensemble, no-such-job).
+    """instance: the one whose job `id` the ensemble is. Raises `Rejected` (code no-ensemble, no-such-job). unread: what could not
+    be read of one that is over, and so counts as not ended, a sentence each.
 
         import fluxkv
 
@@ -59,6 +67,8 @@ class EnsembleView:
         self._record: tuple[int, Record] | None = None
         self._told: set[str] = set()
         self._last: dict[int, int] = {}
+        self._late: tuple[int, list[Part]] | None = None  # how many were told, what was not
+        self.unread: list[str] = []
 
     def __enter__(self) -> EnsembleView:
         return self
@@ -81,7 +91,7 @@ class EnsembleView:
         """What it knows of itself; None before it is an instance."""
         from .client import Instance
 
-        number = child_number(self.job, self.instance.store.namespace)
+        number = self._number()
         if not number:
             return None
         if self._record is None or self._record[0] != number:
@@ -96,7 +106,7 @@ class EnsembleView:
                 if error.code not in ("no-instance", "gone"):
                     raise
                 return None
-            self._told = set()
+            self._told, self._late = set(), None
         return self._record[1]
 
     def close(self) -> None:
@@ -106,24 +116,52 @@ class EnsembleView:
 
     def count(self) -> Count:
         """What has ended so far, all children together."""
+        return total_of(self.counts().values())
+
+    def counts(self) -> dict[int, Count]:
+        """What has ended so far under each child, by its job; under 0 what had in earlier attempts of the ensemble."""
         record = self.record()
-        return Count() if record is None else total_of(record.counts().values())
+        return {} if record is None else self._counts(record, record.kvs.view())
+
+    def _counts(self, record: Record, view: View) -> dict[int, Count]:
+        found, here = record.counts(view), self._number()
+        for part in self._untold(record, view):
+            child = part.path[1] if part.path[0] == here else 0
+            found[child] = found.get(child, Count()).plus(part)
+        return found
+
+    def _untold(self, record: Record, view: View) -> list[Part]:
+        """What children of one that is over had come to and had not told, read once unless more is told."""
+        from .ensemble_salvage import Salvage
+
+        told = total_of(record.counts(view).values()).done
+        if not self.over or told >= self.total:
+            return []
+        if self._late is None or self._late[0] != told:
+            done, self.unread = record.finished(self.total, view), []
+            there = Salvage(self.indices, done, self.unread.append, AWAY_S)
+            parts = there.of_ensemble(self.instance.store, self.id, range(self._number(), 0, -1))
+            self._late = told, [news for part in parts if len(news := fresh(part, done))]
+        return self._late[1]
+
+    def _number(self) -> int:
+        """Its last attempt that is an instance, 0 if there is none."""
+        return child_number(self.job, self.instance.store.namespace)
 
     def rows(self, keep: Callable[[Ended], bool] | None = None) -> Iterator[tuple[int, Part, Ended]]:
         """(index, part, result) of members that have ended, in the order of their indices."""
         record = self.record()
         if record is not None:
-            for part, row in record.rows(self.total, keep):
+            for part, row in record.rows(self.total, keep, self._untold(record, record.kvs.view())):
                 yield self.indices[row.position], part, row
 
     def finished(self, keep: Callable[[Ended], bool]) -> bytearray:
         """A byte for each position, 1 where a member has ended so."""
         done = bytearray(self.total)
-        record = self.record()
-        for _, part in record.parts() if record is not None else ():
-            for row in part:
-                if row.position < self.total and keep(row):
-                    done[row.position] = 1
+        if (record := self.record()) is not None:
+            view = record.kvs.view()
+            for part in chain(self._untold(record, view), (part for _, part in record.parts(view))):
+                mark(done, (row.position for row in part if keep(row)))
         return done
 
     def inputs(self, index: int) -> tuple[str, ...]:
@@ -133,7 +171,7 @@ class EnsembleView:
     def path(self, part: Part, row: Ended) -> str:
         """The path of a member's job, as other commands take it."""
         outer, child, attempt = part.path
-        here = child_number(self.job, self.instance.store.namespace)
+        here = self._number()
         first = f58(self.id) + (f".{outer}" if outer != here else "")
         last = attempt if outer != here else self._last_attempt(child, attempt)
         return f"{first}/{f58(child)}" + (f".{attempt}" if last != attempt or outer != here else "") + f"/{f58(row.id)}"
@@ -192,7 +230,9 @@ class EnsembleView:
                 part = part_of(view.get(key))
                 if part.failed:
                     failed += [(part, row) for row in part if not row.ok]
-        return Seen(total_of(record.counts(view).values()), failed, result)
+        if result is not None:
+            failed += [(part, row) for part in self._untold(record, view) for row in part if not row.ok]
+        return Seen(total_of(self._counts(record, view).values()), failed, result)
 
 
 def _request_of(instance: Instance, job: Job) -> Request:

@@ -99,10 +99,11 @@ def _attempt_of(uri: str) -> int:
 
 def _resume(feeder: Any, record: Any, ensemble: Any, me: int, attempt: int, request: Request, outer: int) -> None:
     """What earlier attempts of this child have come to."""
-    from ..instances.ensemble_salvage import salvage
+    from ..instances.ensemble_salvage import Salvage, say_given_up
     from ..journal.ensemble import Count, Indices
 
     indices = Indices(request.ranges)
     done = record.finished(len(indices))
     told = record.counts().get(me, Count())
-    feeder.resume(done, salvage(ensemble.store, me, range(1, attempt), indices, done, outer), told)
+    there = Salvage(indices, done, say_given_up)
+    feeder.resume(done, there.of_child(ensemble.store, me, range(1, attempt), outer), told)

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..journal.ensemble import Indices, gaps
+from ..journal.ensemble import Indices, gaps, total_of
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
 from .attaching import PENDING_S, why_it_waits
@@ -76,6 +76,7 @@ def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ())
 def _judged(view: EnsembleView, seen: Seen) -> int:
     """The exit code of an ensemble that has ended; what ended it, if members did not, is said."""
     result, name = seen.result, f58(view.id)
+    tell_unread(view)
     if result is not None and result.exception is not None:
         say(f"{name}: exception: type={result.exception[0]} note={result.exception[1]}")
     if failed := seen.counts.failed:
@@ -89,13 +90,19 @@ def _judged(view: EnsembleView, seen: Seen) -> int:
     return code or (1 if missing else 0)
 
 
+def tell_unread(view: EnsembleView) -> None:
+    """What of one that is over could not be read."""
+    for text in view.unread:
+        say(f"fluxkv: {text}")
+
+
 def show_status(view: EnsembleView, as_json: bool) -> None:
     """One picture of it."""
     from .jobview import inactive_reason, status_abbrev
 
-    record = view.record()
-    counts = record.counts() if record is not None else {}
-    total = view.count()
+    counts = view.counts()
+    total = total_of(counts.values())
+    tell_unread(view)
     job, name = view.job, f58(view.id)
     if as_json:
         print_json({
@@ -131,6 +138,7 @@ def show_results(view: EnsembleView, *, failed: bool, header: bool, as_json: boo
             lines = []
     if lines:
         out("\n".join(lines))
+    tell_unread(view)
 
 
 def _failed(row: Ended) -> bool:
@@ -167,6 +175,7 @@ def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
     if not view.over:
         raise not_over(view)
     not_again = view.finished(lambda row: row.ok or not failed)
+    tell_unread(view)
     if not unfinished:
         ended = view.finished(lambda row: True)
         for position in (at for at, one in enumerate(ended) if not one):

@@ -16,7 +16,7 @@ import pytest
 
 from fluxkv.instances.child import child_namespace, child_uri
 from fluxkv.instances.client import connect
-from fluxkv.instances.ensemble_salvage import interrupted
+from fluxkv.instances.ensemble_feed import interrupted
 from fluxkv.instances.ensemble_view import EnsembleView
 from fluxkv.instances.whereabouts import uri_of
 from fluxkv.journal.ids import f58, parse_id
@@ -186,9 +186,11 @@ def test_a_lead_that_is_killed_is_started_again(tmp_path: Path) -> None:
         view.close()
 
 
-def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
+def test_cancelling_an_ensemble_ends_all_of_it_and_forgets_no_end(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
     with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
-        id = submitted(site, "--per-node=2", "--urgency=20", "--cc=1-1000", "--output=none", "sleep", "0.1")
+        id = submitted(site, "--per-node=2", "--urgency=20", "--cc=1-1000", "--output=none",
+                       "sh", "-c", f"sleep 0.02; echo $FLUX_JOB_CC >> {diary}")  # fmt: skip
         view = EnsembleView(site.client, parse_id(id))
         told(site, view, 4)
         assert site.run("cancel", id).returncode == 0
@@ -200,10 +202,15 @@ def test_cancelling_an_ensemble_ends_all_of_it(tmp_path: Path) -> None:
         done, all_of_it = re.match(rf"/{id} \((\d+)/(\d+) done, ", told_of.stdout).groups()
         assert int(done) < int(all_of_it), "what was lost is not done"
         site.until(lambda state: state.jobs[view.id].state == INACTIVE, "the ensemble is over")
-        assert of_child(site, "sleep 0.1") == []
+        assert of_child(site, "sleep 0.02") == []
         assert of_child(site, FEED) == []
-        left = json.loads(site.run("ensemble", "status", "--json", id).stdout)["left"]
+        status = json.loads(site.run("ensemble", "status", "--json", id).stdout)
+        left = status["left"]
         assert 0 < left < 1000
+        ended, known = set(map(int, diary.read_text().split())), {row["index"] for row in rows(site, id)}
+        assert known <= ended
+        assert len(ended - known) <= 4, "more than were in its four cores when they were told to end"
+        assert (len(known), sum(child["done"] for child in status["children"].values())) == (1000 - left, 1000 - left)
         done = site.run("ensemble", "rerun", "--unfinished", id)
         assert f"fluxkv: {left} members of {id}" in done.stderr
         again = done.stdout.strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ensemble_world import World, outcome
 
@@ -42,3 +44,39 @@ def test_whoever_dies_each_member_has_one_result(monkeypatch: pytest.MonkeyPatch
         check(world, world.run())
     finally:
         world.close()
+
+
+def test_journals_that_never_come_back_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ended in them and was not told runs again, and nothing else."""
+    unknown = given_up = 0
+    for seed in range(8):
+        world = World(monkeypatch, seed, members=60, deaths=6, goes=True)
+        told: list[str] = []
+        monkeypatch.setattr("sys.stderr", SimpleNamespace(write=told.append))
+        try:
+            check(world, world.run())
+        finally:
+            world.close()
+        unknown += world.unknown
+        given_up += len(told)
+    assert unknown
+    assert given_up
+
+
+def test_what_ended_before_a_cancel_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = late = 0
+    for seed in range(9):
+        world = World(monkeypatch, seed, members=100, deaths=seed % 3)
+        try:
+            parts = world.cancel(400 + 60 * seed)
+        finally:
+            world.close()
+        indices = Indices(world.request.ranges)
+        told = [row.position for _, row in world.record().rows(len(indices))]
+        untold = [row.position for part in parts for row in part]
+        assert len({*told, *untold}) == len(told) + len(untold), "a member has two results"
+        assert not set(world.settled).difference(indices[at] for at in (*told, *untold)), "it ended, and would run again"
+        ended += len(world.settled)
+        late += len(untold)
+    assert ended > 100
+    assert late > 10

@@ -7,6 +7,7 @@ was journalled as ended by itself is kept as the truth that results are compared
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from types import SimpleNamespace
@@ -28,9 +29,11 @@ from fluxkv.instances.child import child_namespace
 from fluxkv.instances.client import Instance
 from fluxkv.instances.ensemble_feed import Feeder, Stopped
 from fluxkv.instances.ensemble_job import VARIABLE, numbered
-from fluxkv.instances.ensemble_record import Record
+from fluxkv.instances.ensemble_record import Record, fresh
+from fluxkv.instances.ensemble_salvage import Salvage
 from fluxkv.instances.submission import prepare
 from fluxkv.journal.decide import Decision
+from fluxkv.journal.ensemble import Indices, Part
 from fluxkv.journal.ids import parse_id
 from fluxkv.journal.job import INACTIVE
 from fluxkv.journal.log import Journal
@@ -247,15 +250,20 @@ class Ensemble(Place):
 
 
 class World:
-    """seed: of all that happens. members: how many. deaths: how many there are at most."""
+    """seed: of all that happens. members: how many. deaths: how many there are at most. goes: some children's own servers never
+    come back."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seed: int, members: int, deaths: int) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, seed: int, members: int, deaths: int, *, goes: bool = False
+    ) -> None:
+        self.goes = goes
         self.rng = random.Random(seed)
         self.now, self.deaths = 1e9, deaths
         self.local = threading.local()
         self.server = MemoryServer(lambda: self.now, self.rng)
         self.server.world = self  # type: ignore[attr-defined]
         self.away: dict[str, float] = {}  # namespace -> until when its server does not answer
+        self.unknown = 0  # ended, and ran again since nobody can know
         self.settled: dict[int, tuple[str, int]] = {}  # index -> (namespace, job) of its end by itself
         self.happened: list[str] = []
         self.job = parse_id("ƒ2q")
@@ -297,10 +305,15 @@ class World:
     def hide(self, namespace: str) -> None:
         if self.rng.random() < 0.3:
             self.away[namespace] = self.now + self.rng.uniform(0.0, 20.0)
+        if self.goes and self.rng.random() < 0.4:
+            self.away[namespace] = math.inf
 
     # -- what must be
 
     def submitted(self, child: Child, index: int) -> None:
+        if index in self.settled and self.away.get(self.settled[index][0]) == math.inf:
+            del self.settled[index]  # nobody can know
+            self.unknown += 1
         assert index not in self.settled, f"{child.namespace} runs {index} again, which ended at {self.settled[index]}"
         live = [other.namespace for other in self.ensemble.children.values()
                 for id in (*other.waiting, *other.running) if other.index[id] == index]  # fmt: skip
@@ -323,6 +336,33 @@ class World:
                     return self.ensemble.lead.code
                 self._begin_again()
         raise AssertionError(f"it never ends: {self.happened}")
+
+    def cancel(self, after: int) -> list[Part]:
+        """Have it run so long, then end in order; what its children had come to and had not told."""
+        for _ in range(after):
+            self.now += self.rng.uniform(0.0, 0.05)
+            self._step()
+        ensemble = self.ensemble
+        ensemble.lead.kill()
+        children = list(ensemble.children.values())
+        for child in children:
+            if not child.stopping:
+                child.work()
+                child.told_to_end = True
+            while not child.actor.over:
+                self.now += 0.01
+                child.actor.turn()
+            if not child.stopping:
+                told, where = self.record().finished(len(Indices(self.request.ranges))), Indices(self.request.ranges).position_of
+                late = [index for index, (space, _) in self.settled.items() if space == child.namespace and not told[where(index)]]
+                assert child.actor.code != 143 or not late, f"{late} had ended when its child was told to end, and is not told"
+                child.work()  # what ends from now on is told by nobody
+                child.stop()
+            child.end_all()
+        done = self.record().finished(len(Indices(self.request.ranges)))
+        there = Salvage(Indices(self.request.ranges), done, self.happened.append)
+        parts = there.of_ensemble(MemoryStore(self.server, "/"), self.job, range(ensemble.attempt, 0, -1))
+        return [news for part in parts if len(news := fresh(part, done))]
 
     def _step(self) -> None:
         ensemble, luck = self.ensemble, self.rng.random()

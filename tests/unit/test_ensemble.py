@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from fluxkv.instances import ensemble_feed
 from fluxkv.instances.client import Instance, connect
-from fluxkv.instances.ensemble_feed import Feeder, Stopped
+from fluxkv.instances.ensemble_feed import Feeder, Stopped, interrupted
 from fluxkv.instances.ensemble_job import numbered, on_fewer
 from fluxkv.instances.ensemble_record import Info, Record, Share
-from fluxkv.instances.ensemble_salvage import interrupted
 from fluxkv.instances.submission import prepare
 from fluxkv.journal.ensemble import (
     MOST,
