@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..kvs.port import Store
@@ -148,31 +148,25 @@ class Instance(Changes):
 
     def submit_ensemble(
         self, command: Command, indices: Iterable[int], *, env: Environment | None = None, nodes: int | None = None,
-        per_node: int = 1, urgency: int = 16, key: str = "", **options: Any,
+        per_node: int = 1, total_time: float | str = 0.0, conf: Mapping[str, Any] | None = None, kvs: str = "parent",
+        urgency: int = 16, flags: int = 0, key: str = "", **options: Any,
     ) -> JobHandle:  # fmt: skip
         """Submit an ensemble (`fluxkv ensemble`): one job, with a member for each index, whose number stands wherever the command
         or a text among its options has {cc}.
 
-        options: each member's, as `submit` has them; it runs on one node. nodes: how many it is spread over (None: all that are
-        up).
+        options: as `submit` has them. queue, bank, constraint, dependencies and begin_time are the ensemble's, the others each
+        member's; a member runs on one node. nodes: how many it is spread over (None: all that are up and can run a member).
+        per_node: children on each. total_time: limit of all of it, as duration is each member's. conf: of the children, such as
+        {"queue": {"policy": "easy"}}. kvs: "own" gives each child a server of its own. Raises `Rejected`, as `submit`.
         """
-        from .ensemble_job import COMMAND, RETRY, SHELL, nodes_for, numbered, with_request
-        from .own_program import with_program
-        from .submission import build_jobspec, prepare
+        from .ensemble_job import as_job
 
         shared = {name: value for name, value in (os.environ if env is None else env).items() if value is not None}
-        member, _ = prepare(command, options, shared)
-        request = numbered(member, indices, with_program(shared), per_node)
-        size = nodes_for(self.state(), request, nodes)
-        blobs: dict[str, bytes] = {}
-        whole = build_jobspec(
-            COMMAND, nodes=size, ntasks=size, cores_per_task=request.cores, gpus_per_task=request.gpus, exclusive=True,
-            name=options.get("name") or "ensemble", shell_options=SHELL, attributes={"system.retry": RETRY},
+        jobspec, environment = as_job(
+            self.state(), command, indices, shared, options, nodes=nodes, per_node=per_node, total_time=total_time, conf=conf or {},
+            kvs=kvs, put=self.store.put_blobs,
         )  # fmt: skip
-        jobspec = with_request(whole, request, blobs)
-        for name, data in blobs.items():
-            self.store.put_blobs({name: data})
-        return JobHandle(self, self.submitter.submit([(jobspec, request.env)], urgency, 0, [key])[0])
+        return JobHandle(self, self.submitter.submit([(jobspec, environment)], urgency, flags, [key])[0])
 
     def ensemble(self, job: int | str | JobHandle) -> EnsembleView:
         """What becomes of an ensemble's members: how many have ended, each one's result. Use it as a context manager."""

@@ -39,6 +39,14 @@ def checked(document: dict[str, Any], path: str = "") -> dict[str, Any]:
     return document
 
 
+def checked_child(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, if a child instance can have it. Raises `Rejected` (bad-config, child)."""
+    checked(document)
+    if "resource" in document:
+        raise Rejected("config: [resource] does not go with a child instance: its resources are its job's", code="child")
+    return document
+
+
 def _check_plugins(document: dict[str, Any]) -> None:
     """Whoever submits would meet a plug-in that cannot be used."""
     from .ingest import Ingest

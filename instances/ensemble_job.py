@@ -4,7 +4,7 @@ asks for; what a member is, whoever makes the request has decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..journal.constraint import compile, parse_requires
@@ -16,12 +16,48 @@ from .template import texts_in
 if TYPE_CHECKING:
     from ..journal.node import Node
     from ..journal.state import State
+    from .submission import Command
 
 COMMAND = ("fluxkv", "start", "fluxkv", "ensemble", "lead", f"{{{{tmpdir}}}}/{FILE}")
 SHELL = {"per-resource.type": "node", "mpi": "none"}  # one task on each node
 # What has ended is not run again (`ensemble_salvage`). Its exit code is its members', so that is no reason.
 RETRY = {"limit": 3, "on": ["node-failure", "launcher-lost", "signal", "oom"]}
 VARIABLE = "FLUX_JOB_CC"  # of each member: its index
+WHOLE = ("queue", "bank", "constraint", "dependencies", "begin_time")  # options of `Instance.submit` that are not its members'
+
+
+def as_job(
+    state: State, command: Command, indices: Iterable[int], env: Mapping[str, str], options: Mapping[str, Any], *,
+    nodes: int | None, per_node: int, total_time: float | str, conf: Mapping[str, Any], kvs: str,
+    put: Callable[[dict[str, bytes]], object],
+) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
+    """(Jobspec, environment) of an ensemble, from what `Instance.submit_ensemble` takes. put: stores the contents that it names."""
+    from .config_file import checked_child
+    from .own_program import with_program
+    from .submission import build_jobspec, prepare
+    from .whereabouts import OWN
+
+    if kvs not in ("parent", OWN):
+        raise Rejected(f"kvs={kvs!r}: there are parent and own", code="bad-ensemble")
+    if per_node < 1:
+        raise Rejected(f"per_node={per_node}: at least 1 child is on each node", code="bad-ensemble")
+    whole = {name: value for name, value in options.items() if name in WHOLE and value is not None}
+    member = {name: value for name, value in options.items() if name not in WHOLE}
+    jobspec, _ = prepare(command, dict(member), env)
+    request = numbered(jobspec, indices, with_program(env), per_node)
+    request = request._replace(conf=checked_child(dict(conf)), kvs=kvs if kvs == OWN else "")
+    size = nodes_for(state, request, nodes, whole.get("constraint") or "", whole.get("queue") or "")
+    made = build_jobspec(
+        COMMAND, nodes=size, ntasks=size, cores_per_task=request.cores, gpus_per_task=request.gpus, exclusive=True,
+        memory_mb_per_task=(member.get("memory_mb_per_task") or 0) * (member.get("ntasks") or 1), duration=total_time,
+        name=member.get("name") or "ensemble", shell_options=SHELL, attributes={"system.retry": RETRY},
+        **({"cwd": member["cwd"]} if member.get("cwd") else {}), **whole,
+    )  # fmt: skip
+    blobs: dict[str, bytes] = {}
+    made = with_request(made, request, blobs)
+    for name, data in blobs.items():
+        put({name: data})
+    return made, request.env
 
 
 def with_request(jobspec: dict[str, Any], request: Request, blobs: dict[str, bytes] | None) -> dict[str, Any]:
@@ -36,9 +72,11 @@ def request_file(data: bytes, blobs: dict[str, bytes] | None) -> dict[str, Any]:
     return {name: value for name, value in made.items() if name not in ("mtime", "ctime")}
 
 
-def nodes_for(state: State, request: Request, asked: int | None, requires: str = "", queue: str = "") -> int:
+def nodes_for(
+    state: State, request: Request, asked: int | None, requires: str | Mapping[str, Any] = "", queue: str = ""
+) -> int:
     """On how many nodes it runs: as many as asked for, else all that are up and can run a member, but no more than it has members
-    for. requires, queue: of the ensemble. Raises `Rejected` where no node can."""
+    for. requires (query text, or a constraint), queue: of the ensemble. Raises `Rejected` where no node can."""
     fit = _fit(state, request)
     if not fit:
         needs = ", ".join(
@@ -53,7 +91,8 @@ def nodes_for(state: State, request: Request, asked: int | None, requires: str =
     if asked is not None:
         return asked
     named = state.rules.queue_of({"attributes": {"system": {"queue": queue} if queue else {}}}).name
-    allowed = compile(state.rules.constraint(named, parse_requires(requires) if requires else None) or {})
+    wanted = parse_requires(requires) if isinstance(requires, str) and requires else requires or None
+    allowed = compile(state.rules.constraint(named, wanted) or {})
     up = [node for node in fit if node.usable and allowed(node.rank, node.host, node.properties)]
     if not up:
         raise Rejected("no node that could run a member is up", code="no-nodes",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..journal.job import Job
     from .client import Instance
     from .follow import JobResult
+    from .handle import JobHandle
     from .kvs_view import View
 
 LOOK_S = 0.25
@@ -167,6 +168,16 @@ class EnsembleView:
     def inputs(self, index: int) -> tuple[str, ...]:
         """What a member got for its command, () where members have numbers alone. Those of neighbours are quick to read."""
         return self._rows[index] if self.request.rows else ()
+
+    def rerun(self, *, failed: bool = True, unfinished: bool = True) -> JobHandle | None:
+        """Submit members of one that is over once more, as an ensemble of their own: those that ended and did not succeed, and
+        those that did not run to an end. None where there are none. Raises `Rejected` (code active) while some of them run."""
+        from .ensemble_rerun import rerun
+        from .handle import JobHandle
+
+        self.job = self.instance.job(self.id)
+        made = rerun(self, failed=failed, unfinished=unfinished)
+        return JobHandle(self.instance, made.id) if made.id else None
 
     def path(self, part: Part, row: Ended) -> str:
         """The path of a member's job, as other commands take it."""

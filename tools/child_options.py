@@ -153,9 +153,7 @@ def conf_document(texts: Iterable[str]) -> dict[str, Any]:
                 config_file.set_value(document, text)
             else:
                 _merge(document, config_file.read_file(_named(text)))
-        config_file.checked(document)
-        if "resource" in document:
-            raise Rejected("config: [resource] does not go with a child instance: its resources are its job's", code="child")
+        config_file.checked_child(document)
     except Rejected as error:
         raise bad("--conf", error) from None
     return document

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..journal.ids import f58
-from ..kvs.errors import Rejected
 from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, request_of, size_of
 from .lazy_group import LazyCommands
 from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
@@ -266,10 +265,3 @@ def rerun(id: str, failed: bool, unfinished: bool, stays: bool, uri: str | None)
             return 0
         out(f58(new))
         return stay(instance, new, None) if stays else 0
-
-
-def not_over(view: EnsembleView) -> Rejected:
-    """The error of an ensemble that has not ended."""
-    return Rejected(f"ensemble {f58(view.id)} is not over", code="active", hint=f"fluxkv ensemble watch {f58(view.id)}")
-
-

@@ -7,15 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..journal.ensemble import Indices, gaps, total_of
+from ..journal.ensemble import total_of
 from ..journal.ids import f58
-from ..kvs.errors import Rejected
 from .attaching import PENDING_S, why_it_waits
 from .ensemble import TOLD
 from .render import duration_text, out, print_json, progress, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ..instances.ensemble_view import EnsembleView, Seen
     from ..journal.ensemble import Ended, Part
@@ -165,77 +164,15 @@ def _json_line(view: EnsembleView, index: int, part: Part, row: Ended) -> str:
 
 
 def again(view: EnsembleView, *, failed: bool, unfinished: bool) -> int:
-    """Submit members anew; the new ensemble's id, 0 if there are none. Raises `Rejected` (code active) where it is not over, or
-    some of them run again already. Of two who ask for the same in the same moment both get the one ensemble."""
-    from ..instances.ensemble_job import on_fewer, with_request
-    from .ensemble import put_blobs
-    from .ensemble_cmd import not_over
-    from .kept import kept_jobspec
+    """Submit members anew; the new ensemble's id, 0 if there are none. Raises `Rejected`."""
+    from ..instances.ensemble_rerun import rerun
 
-    if not view.over:
-        raise not_over(view)
-    not_again = view.finished(lambda row: row.ok or not failed)
+    made = rerun(view, failed=failed, unfinished=unfinished)
     tell_unread(view)
-    if not unfinished:
-        ended = view.finished(lambda row: True)
-        for position in (at for at, one in enumerate(ended) if not one):
-            not_again[position] = 1
-    indices = _runs(view.indices, gaps(not_again))
-    if not indices:
-        left = "" if unfinished or all(ended) else f"; those that did not run to an end: fluxkv ensemble rerun {f58(view.id)}"
-        say(f"fluxkv: no member of {f58(view.id)} is to be run again{left}")
-        return 0
-    key = _key_of_next(view, indices)
-    blobs: dict[str, bytes] = {}
-    request = view.request._replace(ranges=tuple(indices))
-    jobspec = kept_jobspec(view.instance, view.job, original=True)
-    made = on_fewer(with_request(jobspec, request, blobs), view.instance.state(), request)
-    made["attributes"]["system"].pop("dependencies", None)
-    put_blobs(view.instance, blobs)
-    urgency = view.job.urgency or view.job.urgency_before  # of one that was held when it was cancelled
-    (id,) = view.instance.submitter.submit([(made, request.env)], urgency, 0, [key])
-    number = len(Indices(indices))
-    say(f"fluxkv: {number:,} member{'s' if number > 1 else ''} of {f58(view.id)}")
-    return id
-
-
-def _key_of_next(view: EnsembleView, wanted: list[tuple[int, int]]) -> str:
-    """The key of the next ensemble of members of this one: they are counted, so that of two of the same number there is one. Raises
-    `Rejected` where an earlier one is not over, and has some of these members."""
-    import os
-
-    from ..instances.ensemble_view import EnsembleView
-    from ..instances.submit_keys import job_with
-
-    number = 1
-    while id := job_with(view.instance.store, key := f"ensemble rerun {f58(view.id)} {number}", os.getuid()):
-        with EnsembleView(view.instance, id) as other:
-            if not other.over and _overlap(other.indices.ranges, wanted):
-                raise Rejected(
-                    f"ensemble {f58(id)} runs members of {f58(view.id)} again, and is not over", code="active",
-                    hint=f"fluxkv ensemble watch {f58(id)}; what fails in it, fluxkv ensemble rerun {f58(id)} runs again",
-                )  # fmt: skip
-        number += 1
-    return key
-
-
-def _overlap(some: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> bool:
-    """Whether two lists of ranges, each in order, have an index in common."""
-    left, right = list(some), list(others)
-    while left and right:
-        if left[-1][0] <= right[-1][1] and right[-1][0] <= left[-1][1]:
-            return True
-        (left if left[-1][1] > right[-1][1] else right).pop()
-    return False
-
-
-def _runs(indices: Indices, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges of indices at ranges of positions."""
-    found: list[tuple[int, int]] = []
-    for first, last in places:
-        for index in indices.part(first, last - first + 1):
-            if found and found[-1][1] == index - 1:
-                found[-1] = found[-1][0], index
-            else:
-                found.append((index, index))
-    return found
+    name = f58(view.id)
+    if made.id:
+        say(f"fluxkv: {made.members:,} member{'s' if made.members > 1 else ''} of {name}")
+    else:
+        left = f"; those that did not run to an end: fluxkv ensemble rerun {name}" if made.left else ""
+        say(f"fluxkv: no member of {name} is to be run again{left}")
+    return made.id

@@ -70,8 +70,8 @@ def matches(context: dict[str, Any] | None, wanted: str | None) -> bool:
 
 def show_jobspec(instance: Instance, id: int, original: bool) -> None:
     """A job's jobspec with what was changed in it and its environment; or as it was submitted."""
+    from ..instances.kept import kept_environment, kept_jobspec
     from ..instances.submission import complete
-    from .kept import kept_environment, kept_jobspec
 
     record = instance.job(id)
     jobspec = kept_jobspec(instance, record, original=original)

@@ -112,8 +112,8 @@ def _failed(instance: Instance, since: str | None) -> list[Job]:
 
 def _pieces(instance: Instance, jobs: list[Job], values: Mapping[str, Any]) -> Iterator[Piece]:
     """The jobs as they were, changed as asked. Jobs with the same environment share it."""
+    from ..instances.kept import kept_environment, kept_jobspec
     from .environment import changed
-    from .kept import kept_environment, kept_jobspec
 
     urgency = urgency_of(values["urgency"]) if values["urgency"] else None
     environments: dict[str, dict[str, str]] = {}

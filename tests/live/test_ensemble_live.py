@@ -21,6 +21,7 @@ from fluxkv.instances.ensemble_view import EnsembleView
 from fluxkv.instances.whereabouts import uri_of
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE
+from fluxkv.kvs.errors import Rejected
 
 pytestmark = pytest.mark.live
 
@@ -103,6 +104,14 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         again = site.run("job", "last").stdout.strip()
         assert [row["index"] for row in rows(site, again)] == [7, 57, 107]
         assert "no member" in site.run("ensemble", "rerun", again).stderr
+        with site.client.ensemble(id) as view:
+            handle = view.rerun(unfinished=False)
+            assert handle is not None
+            with pytest.raises(Rejected, match="is not over"):
+                view.rerun()
+            with site.client.ensemble(handle) as third:
+                assert third.wait(live.PATIENCE_S) == (3, 0, 0, 0)
+                assert third.rerun() is None
         assert "is no ensemble" in site.run("ensemble", "status", f58(site.submit("true"))).stderr
         assert site.run("ensemble", "submit", "-c3", "--cc=1-9", "true").returncode == 1  # no node has three cores
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from fluxkv.instances import ensemble_feed
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.ensemble_feed import Feeder, Stopped, interrupted
-from fluxkv.instances.ensemble_job import numbered, on_fewer
+from fluxkv.instances.ensemble_job import as_job, nodes_for, numbered, on_fewer
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.submission import prepare
+from fluxkv.journal.config import parse_rules
 from fluxkv.journal.ensemble import (
     MOST,
     Count,
@@ -36,6 +37,7 @@ from fluxkv.journal.ensemble import (
     telling_gap,
     total_of,
 )  # fmt: skip
+from fluxkv.journal.file_archive import read_archive
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import Job
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
@@ -43,7 +45,7 @@ from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.tools.ensemble_cmd import ensemble, submit
-from fluxkv.tools.ensemble_request import cutter, request_of
+from fluxkv.tools.ensemble_request import cutter, job_of, request_of
 
 # -- members --------------------------------------------------------------------------------------------------------
 
@@ -227,11 +229,55 @@ def test_from_python_a_member_has_its_number_too() -> None:
             numbered(bad_spec, indices, {}, 1)
 
 
-def test_few_that_run_again_ask_for_few_nodes() -> None:
+def eight_nodes(config: dict[str, Any] | None = None) -> State:
     state = State()
-    records = tuple(NodeRecord(rank, f"n{rank}", 15, 0, 0, ()) for rank in range(8))
+    records = tuple(NodeRecord(rank, f"n{rank}", 15, 0, 8 << 10, ("big",) if rank < 6 else ()) for rank in range(8))
     inventory = {"method": "configuration", "R": render_set(ResourceSet(records))}
     state.apply(Commit(1, 5, "p", 1, 0, 1.0, [["resource-define", "resource", 1.0, inventory]], {}))
+    for node in state.nodes.values():
+        node.online = True
+    if config:
+        state.rules = parse_rules(config)
+    return state
+
+
+def test_from_python_an_ensemble_is_what_the_command_makes() -> None:
+    state = eight_nodes({"queues": {"batch": {"requires": ["big"]}}})
+    words = ("-c2", "-t5m", "--memory-per-task=100", "--output=out.{cc}", "--cwd=/tmp", "--per-node=2", "--cc=1-500", "--kvs=own",
+             "-qbatch", "--bank=b", "--requires=host:n1 or host:n2 or host:n7", "--dependency=afterok:ƒ2q", "--total-time=2h",
+             "--retry=2", "--conf=queue.policy=easy", "--job-name=sims", "--env=-*", "./simulate", "{cc}")  # fmt: skip
+    context = submit.make_context("submit", list(words))
+    values = context.params
+    typed = request_of({name: one for name, one in values.items() if name not in ("uri", "dry_run", "words")}, values["words"])
+    constraint = " ".join(values["requires"])
+    size = nodes_for(state, typed, None, constraint, "batch")
+    assert size == 2, "n1 and n2, of the queue's six"
+    made, env = as_job(
+        state, ["./simulate", "{cc}"], range(1, 501), {},
+        {"cores_per_task": 2, "duration": "5m", "memory_mb_per_task": 100, "output": "out.{cc}", "cwd": "/tmp", "queue": "batch",
+         "bank": "b", "constraint": constraint, "dependencies": "afterok:ƒ2q", "retry": 2, "name": "sims"},
+        nodes=None, per_node=2, total_time="2h", conf={"queue": {"policy": "easy"}}, kvs="own", put=print,
+    )  # fmt: skip
+    whole = job_of(typed, values, size, None)
+    asked_for, got = (decode(next(read_archive(one["attributes"]["system"].pop("files"))).data) for one in (whole, made))
+    assert made == whole
+    assert got._replace(env={}) == asked_for._replace(env={})
+    assert env == got.env
+
+
+@pytest.mark.parametrize("wrong", [
+    {"kvs": "mine"}, {"per_node": 0}, {"conf": {"resource": {"a": 1}}}, {"conf": {"queue": {"policy": "none-such"}}},
+    {"options": {"queue": "none-such"}}, {"options": {"nodes": 2}}, {"options": {"cores_per_task": 3}, "per_node": 2},
+])  # fmt: skip
+def test_from_python_what_cannot_be_is_said_before_there_is_a_job(wrong: dict[str, Any]) -> None:
+    rest: dict[str, Any] = {"options": {}, "nodes": None, "per_node": 1, "total_time": 0.0, "conf": {}, "kvs": "parent", **wrong}
+    with pytest.raises(Rejected):
+        as_job(eight_nodes({"queues": {"batch": {}}, "policy": {"jobspec": {"defaults": {"system": {"queue": "batch"}}}}}),
+               ["true"], range(5), {}, put=print, **rest)  # fmt: skip
+
+
+def test_few_that_run_again_ask_for_few_nodes() -> None:
+    state = eight_nodes()
     request = asked("--cc=1-100", "-c2", "true")
     spec = {"resources": [{"type": "node", "count": 8, "with": []}], "attributes": {}}
     for members, nodes in ((100, 8), (16, 8), (5, 3), (1, 1)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fluxkv.tools.ensemble_show import _overlap
+from fluxkv.instances.ensemble_rerun import _overlap
 
 
 def test_whether_ranges_overlap() -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..kvs.errors import Rejected
 
 if TYPE_CHECKING:
-    from ..instances.client import Instance
     from ..journal.job import Job
+    from .client import Instance
 
 
 def kept_jobspec(instance: Instance, record: Job, *, original: bool = False) -> dict[str, Any]:
