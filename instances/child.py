@@ -293,10 +293,15 @@ def tell_parent(here: Place, uri: str) -> None:
 
 
 def note_in_parent(parent: Store, job: int, entry: str, notes: dict[str, Any]) -> None:
-    """A memo of a child's job, as Flux has it, guarded by the attempt that the entry began: nothing is folded for it. Raises
-    `Rejected` if the job is in another attempt by now."""
+    """A memo of a child's job, as Flux has it. Raises as `say_of_attempt`."""
+    say_of_attempt(parent, job, entry, ["memo", job, time.time(), notes])
+
+
+def say_of_attempt(parent: Store, job: int, entry: str, event: list[Any]) -> None:
+    """Say something of a child's job in its parent's journal, guarded by the attempt that the entry began: nothing is folded for it.
+    Raises `Rejected` (gone) if the job is in another attempt by now."""
     journal = Journal(parent, by="child")
-    decision = Decision([["memo", job, time.time(), notes]], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
+    decision = Decision([event], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
     for _ in range(MEMO_TRIES):
         answer = journal.append(decision, 0)
         if isinstance(answer, Appended):

@@ -11,6 +11,7 @@ the parent's word: one that is not adopted yet would be taken for over.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -27,6 +28,7 @@ from .paths import StateDir
 from .supervised import remove
 
 UNTOLD = "untold"  # in run/
+NOTHING_LEFT = "the server has lost all of its journal (fluxkv start --on-fork=adopt begins such instances anew)"
 
 
 class ParentRow:
@@ -106,6 +108,23 @@ def stands(settings: Mapping[str, Any]) -> bool:
     """Whether a child's attempt does; its row is in the table then. Raises what the store does."""
     with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
         return note_again(parent, settings)
+
+
+def fail_job(settings: Mapping[str, Any]) -> bool:
+    """End the job of a child of whose journal nothing is left, where its parent's history lost some, too, and somebody has adopted
+    the rest: nobody will bring it back. Whether that was so. Raises what the store does."""
+    from .child import say_of_attempt
+    from .whereabouts import is_made
+
+    with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
+        if not lost_since(parent.meta().epochs, int(settings.get("parent_epoch") or 0)) or not note_again(parent, settings):
+            return False
+        if is_made(parent, parse_uri(settings["uri"]).namespace):
+            return False  # somebody else's
+        job = parse_id(settings["job"])
+        context = {"type": "lost", "severity": 0, "note": NOTHING_LEFT}
+        say_of_attempt(parent, job, str(settings["entry"]), ["exception", job, time.time(), context])
+    return True
 
 
 def is_undecided(parent: Store, settings: Mapping[str, Any]) -> bool:

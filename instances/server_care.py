@@ -35,7 +35,8 @@ UNDECIDED_S, UNDECIDED_LOOK_S = 35.0, 0.5  # nodes are waited for after an adopt
 class ServerCare:
     """The half of a keeper that knows the server. lost: it came back without acknowledged history; nothing is taken up.
 
-    over: this is a child, and its job has ended: somebody has sealed it, and nothing is left to be done but to end.
+    over: this is a child, and its job has ended: somebody has sealed it, and nothing is left to be done but to end. given_up:
+    nothing is left of its journal, and its job has been told to end.
     child: the server is not this keeper's business: a parent instance's, that of the child's first node, or (joined) that of the
     instance this host has joined.
     """
@@ -53,7 +54,7 @@ class ServerCare:
         self.server_fd = -1
         self.server_started = 0.0  # when it was last started again
         self.server_failed = ""
-        self.lost = self.over = False
+        self.lost = self.over = self.given_up = False
         self.handing: HandoverDuty | None = None
 
     def _server_up(self) -> None:
@@ -202,6 +203,7 @@ class ServerCare:
                 return
             if error.code in ("no-instance", "gone") and self.settings.get("uid"):
                 self._lost_history(witness.all_lost(self.state_dir, self.store.namespace))
+                self._fail_job()
             elif not self.child:
                 self._server_fails(f"the server does not take writes: {error}")
 
@@ -227,6 +229,15 @@ class ServerCare:
         self.lost = False
         self.log.say("warning", "the server had nothing left of this instance: it is made anew")
         return True
+
+    def _fail_job(self) -> None:
+        """Where nothing is left of a child on its parent's server, and it is not to be made anew, its job is told to end."""
+        if self.given_up or not self.child or self.joined or not self.settings.get("parent"):
+            return
+        with suppress(FluxkvError):  # asked again
+            self.given_up = parent_row.fail_job(self.settings)
+        if self.given_up:
+            self.log.say("error", "nothing is left of this instance's journal: its job ends")
 
     def _say_started(self, store: Store) -> None:
         context = {"pid": os.getpid(), "host": os.uname().nodename, "schema": SCHEMA}

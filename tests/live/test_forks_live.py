@@ -8,6 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from fluxkv.instances.child import child_uri
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import SCHED
@@ -95,10 +97,11 @@ def test_a_server_with_nothing_left_is_refused_and_begun_anew_by_an_operator(tmp
         site.sound()
 
 
-def test_a_child_of_which_nothing_is_left_begins_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_fork", ["adopt", "refuse"])
+def test_a_child_of_which_nothing_is_left_begins_anew_or_fails(tmp_path: Path, on_fork: str) -> None:
     """The files are put back as before its job began, and both go on with what is left. The job is adopted; its commands were
     told for ever that there is no instance."""
-    with live.site(tmp_path, "--cores", "2", "--on-fork", "adopt") as site:
+    with live.site(tmp_path, "--cores", "2", "--on-fork", on_fork) as site:
         assert site.run("queue", "stop").returncode == 0
         out, old = tmp_path / "out", tmp_path / "old"
         script = "while :; do fluxkv run echo told; sleep 0.1; done"
@@ -111,6 +114,17 @@ def test_a_child_of_which_nothing_is_left_begins_anew(tmp_path: Path) -> None:
         with site.server_dead():
             shutil.rmtree(site.dir.join("appendonlydir"))
             shutil.copytree(old, site.dir.join("appendonlydir"))
+        if on_fork == "refuse":
+            site.said("server.failed", "are lost")
+            assert site.run("ops", "adopt", "--force", "--state-dir", site.dir.path).returncode == 0
+            site.until(lambda state: state.jobs[id].t_inactive > 0, "it is over")
+            told = site.run("jobs", "-an", "-o", "{result} {exception.type} {exception.note}", f58(id)).stdout
+            assert told.startswith("FAILED lost the server has lost all of its journal"), told
+            assert not [pid for pid in site.processes() if live.inside(pid)]
+            assert site.run("queue", "start").returncode == 0  # that it had been was lost, too
+            assert site.run("run", "echo", "goes on").stdout == "goes on\n"
+            site.sound()
+            return
         site.until(lambda state: bool(state.jobs[id].holds and state.jobs[id].memo), "adopted, and an instance again")
         done = site.run("--instance", f58(id), "run", "echo", "again")
         assert (done.returncode, done.stdout) == (0, "again\n"), done.stderr
