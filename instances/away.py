@@ -133,10 +133,11 @@ def _is_there(depot: Depot, file: str) -> bool:
     """Whether a place that has had files of an instance has any: a directory that is not mounted has none, and says nothing."""
     import os
 
+    from ..kvs.bounded import is_dir
     from ..kvs.depot import local_path
 
     path = local_path(depot.url)
-    return not path or os.path.isdir(os.path.join(path, *file.split("/")[:2]))
+    return not path or is_dir(depot.url, os.path.join(path, *file.split("/")[:2]))
 
 
 def bring_back(store: Store, namespace: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from .depot import open_depot
+from .depot import to_be_read
 from .errors import Corrupt, Unavailable
 from .hashes import blake2b
 from .memory_server import MemoryServer
@@ -181,7 +181,7 @@ def opened(path: str, depot: Depot | None = None) -> tuple[Head, MemoryServer] |
         _opened.move_to_end(path)
         return known.head, known.server
     place, *words = path.rsplit("/", DEPTH)
-    data = (depot or open_depot(place)).get("/".join(words))
+    data = (depot or to_be_read(place)).get("/".join(words))
     if data is None:
         _opened.pop(path, None)
         return None

@@ -8,32 +8,44 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .bounded import is_dir, read_file, within
 from .errors import Rejected, Unavailable
 from .port import Depot
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::|://)")
 _SCRATCH = ".new-"
+SCRATCH_S = 3600.0  # no file takes so long to be written
 
 
 def open_depot(url: str, *, to_read: bool = False, beside: str = "") -> Depot:
     """The place that a path or URL names. Touches nothing yet. Raises `Rejected(code="bad-archive")`.
 
-    to_read: or where that place is now, if it has moved: FLUXKV_ARCHIVE, or (for a directory) `beside`.
+    to_read: or where that place is now, if it has moved: FLUXKV_ARCHIVE, or (for a directory) `beside`. A directory that hangs is
+    not waited for then (see `bounded`).
     """
     if to_read:
         path = local_path(url)
-        moved = beside and path and not os.path.isdir(path) and os.path.isdir(beside)
+        moved = beside and path and not is_dir(path, path) and os.path.isdir(beside)
         url = os.environ.get("FLUXKV_ARCHIVE", "") or (beside if moved else url)
     if not url or "\0" in url or "\n" in url:
         raise Rejected(f"bad archive address {url!r}", code="bad-archive", hint="give a directory, or a URL fsspec knows")
+    directory = HastyDepot if to_read else LocalDepot
     if url.startswith("file://"):
-        return LocalDepot(url.removeprefix("file://"))
+        return directory(url.removeprefix("file://"))
     if not _SCHEME.match(url):
-        return ZipDepot(url) if url.endswith(".zip") else LocalDepot(url)
+        return ZipDepot(url) if url.endswith(".zip") else directory(url)
     return FsspecDepot(url)
+
+
+def to_be_read(url: str) -> Depot:
+    """The place that an address of our own names, as it stands there, for who only reads."""
+    depot = open_depot(url)
+    return HastyDepot(depot.path) if isinstance(depot, LocalDepot) else depot
 
 
 def local_path(url: str) -> str:
@@ -55,13 +67,15 @@ class LocalDepot:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(os.path.expanduser(path))
         self.url = self.path
+        self._swept: set[str] = set()
 
     def put(self, name: str, data: bytes) -> None:
         path = os.path.join(self.path, _check(name))
         folder = os.path.dirname(path)
-        scratch = os.path.join(folder, f"{_SCRATCH}{os.getpid()}-{os.path.basename(path)}")
+        scratch = os.path.join(folder, f"{_SCRATCH}{os.getpid()}@{_host()}-{os.path.basename(path)}")
         try:
             self._make(folder)
+            self._sweep(folder)
             fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 with memoryview(data) as view:
@@ -78,6 +92,17 @@ class LocalDepot:
                 os.unlink(scratch)
             raise failed(self.url, f"{name} can not be written: {error.strerror}") from None
 
+    def _sweep(self, folder: str) -> None:
+        """Remove what writers left that were killed: once a folder, when it is first written to."""
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        with os.scandir(folder) as files:
+            for file in files:
+                if file.name.startswith(_SCRATCH) and _is_left(file):
+                    with suppress(FileNotFoundError):
+                        os.unlink(file.path)
+
     def _make(self, folder: str) -> None:
         """A folder with its parents, each durably in its own."""
         if os.path.isdir(folder):
@@ -90,14 +115,20 @@ class LocalDepot:
 
     def get(self, name: str) -> bytes | None:
         try:
-            with open(os.path.join(self.path, _check(name)), "rb") as file:
-                return file.read()
+            return self._read(os.path.join(self.path, _check(name)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise failed(self.url, f"{name} can not be read: {error.strerror}") from None
 
+    def _read(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
     def names(self, folder: str = "") -> list[str]:
+        return self._names(folder, lambda: None)
+
+    def _names(self, folder: str, move: Callable[[], None]) -> list[str]:
         found: list[str] = []
 
         def complain(error: OSError) -> None:
@@ -106,6 +137,7 @@ class LocalDepot:
 
         for at, _, files in os.walk(os.path.join(self.path, _check(folder)), onerror=complain):
             inside = os.path.relpath(at, self.path)
+            move()
             found += [os.path.normpath(os.path.join(inside, name)) for name in files if not name.startswith(_SCRATCH)]
         return sorted(found)
 
@@ -119,6 +151,33 @@ class LocalDepot:
             pass
         except OSError as error:
             raise failed(self.url, f"{name} can not be removed: {error.strerror}") from None
+
+
+class HastyDepot(LocalDepot):
+    """The same, read by who does not wait for one that hangs."""
+
+    def _read(self, path: str) -> bytes:
+        return read_file(self.url, path)
+
+    def names(self, folder: str = "") -> list[str]:
+        return within(self.url, lambda move: self._names(folder, move))
+
+    def has(self, name: str) -> bool:
+        return within(self.url, lambda move: LocalDepot.has(self, name))
+
+
+def _host() -> str:
+    """This host in a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", os.uname().nodename)
+
+
+def _is_left(file: os.DirEntry[str]) -> bool:
+    """Whether nobody writes a scratch file any more: its process was on this host, and is gone, or it is old."""
+    with suppress(FileNotFoundError):
+        if file.stat(follow_symlinks=False).st_mtime < time.time() - SCRATCH_S:
+            return True
+    writer, _, rest = file.name.removeprefix(_SCRATCH).partition("@")
+    return writer.isdecimal() and rest.startswith(f"{_host()}-") and not os.path.exists(f"/proc/{writer}")
 
 
 def _sync(folder: str) -> None:

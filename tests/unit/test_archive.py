@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fluxkv.journal.blob_refs import names_in
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
 from fluxkv.journal.segment import check_whole, decode, encode, link_of
+from fluxkv.kvs import bounded
 from fluxkv.kvs.blobs import blob_name
 from fluxkv.kvs.depot import FsspecDepot, LocalDepot, ZipDepot, open_depot
 from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
@@ -451,6 +453,53 @@ def test_a_depot_keeps_files(depot: Any) -> None:
     assert depot.has("a/b")
     depot.delete("a/b")
     assert depot.names() == ["c"]
+
+
+def test_a_place_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named pipe that nobody writes to stands for a file of a network file system whose server is away."""
+    monkeypatch.setattr(bounded, "STILL_S", 0.05)
+    monkeypatch.setattr(bounded, "_silent", {})
+    LocalDepot(str(tmp_path)).put("a/sound", b"one")
+    os.mkfifo(tmp_path / "a/hangs")
+    depot = open_depot(str(tmp_path), to_read=True)
+    assert (depot.get("a/sound"), depot.get("a/none"), depot.has("a/sound")) == (b"one", None, True)
+    assert depot.names() == ["a/hangs", "a/sound"]
+    for name in ("a/hangs", "a/sound"):  # the place is asked no more
+        with pytest.raises(Unavailable, match="does not answer"):
+            depot.get(name)
+    assert open_depot(str(tmp_path)).get("a/sound") == b"one", "who writes waits"
+    reader = next(one for one in threading.enumerate() if one.name == f"read {tmp_path}")
+    with open(tmp_path / "a/hangs", "wb", buffering=0) as pipe:
+        pipe.write(b"x")
+    reader.join(10.0)
+    monkeypatch.setattr(bounded, "SILENT_S", 0.0)
+    assert depot.get("a/sound") == b"one", "after a while it is"
+
+
+def test_a_file_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So one that is large, or slow to come, is none that hangs."""
+    monkeypatch.setattr(bounded, "CHUNK", 100)
+    LocalDepot(str(tmp_path)).put("large", bytes(range(250)) * 4)
+    moves: list[bytes] = []
+    monkeypatch.setattr(bounded, "within", lambda place, work: work(lambda: moves.append(b"")))
+    assert bounded.read_file("x", str(tmp_path / "large")) == bytes(range(250)) * 4
+    assert len(moves) == 10
+    with pytest.raises(IsADirectoryError):
+        bounded.read_file("x", str(tmp_path))
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    host, dead = os.uname().nodename, 2**22 + 1  # no kernel gives it
+    old, ours, theirs, gone, stranger = (
+        tmp_path / "a" / name for name in
+        (".new-17-x", f".new-{os.getpid()}@{host}-x", f".new-{dead}@elsewhere-x", f".new-{dead}@{host}-x", "x.new-1")
+    )  # fmt: skip
+    (tmp_path / "a").mkdir()
+    for file in (old, ours, theirs, gone, stranger):
+        file.write_bytes(b"half")
+    os.utime(old, (1.0, 1.0))
+    LocalDepot(str(tmp_path)).put("a/b", b"whole")
+    assert sorted(tmp_path.glob("a/*")) == sorted([ours, theirs, stranger, tmp_path / "a/b"])
 
 
 def test_an_archive_anywhere(shell: Any, depot: Any) -> None:
