@@ -9,10 +9,13 @@ the digest covers must not change with a wording.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .ids import f58
 from .job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED, STATE_NAMES
+
+if TYPE_CHECKING:
+    from .state import State
 
 # Where an event may come that moves a job (RFC 21, and ours); what is not here may come in any state.
 PLACE = {
@@ -213,3 +216,13 @@ def subject_of(name: str) -> int | str:
 def listed(table: Mapping[int | str, Aside]) -> list[Aside]:
     """In the order of the journal."""
     return sorted(table.values(), key=lambda aside: (aside.version, aside.index))
+
+
+def passed_over(state: State) -> tuple[str, str]:
+    """(What is said of events that the fold has skipped, what to do). An edit of a graph that rests on one which was lost is
+    skipped with its inventory, so both agree, and are as before."""
+    text = f"{state.skipped} events are passed over: a newer fluxkv wrote them, or somebody by hand"
+    if state.graph is None:
+        return text, "fluxkv journal show lists them all"
+    more = "or they change what others had made of the resource graph, and those are lost"
+    return f"{text}, {more}", "fluxkv resource reload FILE declares all of it anew"

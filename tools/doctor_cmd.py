@@ -371,11 +371,13 @@ def _journal(uri: str | None, state_dir: str | None, directory: StateDir | None)
         yield Check("fail", "journal", str(error), error.hint or "fluxkv journal verify names every fault")
         return
     yield memory(journal.meta.room, used, maxmemory)
-    from ..journal.quarantine import listed
+    from ..journal.quarantine import listed, passed_over
 
     for aside in listed(state.quarantine.table):
         mend = "fluxkv journal verify lists what contradicts; fluxkv resource drain says which nodes are in doubt"
         yield Check("warn", "set aside", f"{aside.what}: {aside.why}", mend)
+    if state.skipped:
+        yield Check("warn", "passed over", *passed_over(state))
     yield Check(
         "ok",
         "journal",

@@ -203,7 +203,7 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
     from ..journal.hostlist import compress
     from ..journal.ids import f58
     from ..journal.job import SCHED
-    from ..journal.quarantine import listed
+    from ..journal.quarantine import listed, passed_over
     from ..schedulers.policy import Code
 
     problems = document["problems"]
@@ -237,7 +237,7 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
     if len(state.quarantine.table) > ASIDE_SHOWN:
         problems.append(f"{len(state.quarantine.table) - ASIDE_SHOWN} more are set aside (fluxkv journal verify names them)")
     if state.skipped:
-        problems.append(f"{state.skipped} events are passed over: a newer fluxkv wrote them, or somebody by hand")
+        problems.append("{} ({})".format(*passed_over(state)))
 
 
 def _daemon_part(directory: StateDir, address: str, document: dict[str, Any]) -> None:

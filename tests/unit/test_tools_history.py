@@ -263,6 +263,10 @@ def test_doctor(shell: Any) -> None:
     assert {checks["python"], checks["packages"], checks["store"], checks["journal"]} == {"ok"}
     shell.sample.clock.now = time.time()
     assert "ok   clock" in shell("doctor")[1]
+    nothing = Decision([["none-such", "instance", shell.sample.clock.now, None]])
+    shell.sample.journal.append(nothing, shell.sample.state.version)
+    for command in ("doctor", "status"):
+        assert "events are passed over: a newer fluxkv" in shell(command)[1], command
 
 
 def test_doctor_compares_the_clocks_of_hosts(shell: Any) -> None:
