@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..kvs import bundle
 from ..kvs.bundle import Space
+from ..kvs.bundle_parts import Far, Kept, PartReader, PartWriter
 from ..kvs.epochs import belongs
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
-from ..kvs.port import Depot, Message, Meta, Store
+from ..kvs.port import Depot, Meta, Store
 from ..kvs.port_arrival import Inside
 from ..kvs.uri import public, with_namespace
 from . import away
@@ -33,8 +35,9 @@ LEASE = "children"
 LEASE_MS = 60_000  # renewed before each child
 GRACE_S = 30.0  # between the mark and the end: as long as somebody may read who has not seen it
 PRESSED_S = 60.0  # how old what goes is at least where the server is past its memory line
-READ = 500
+READ, BLOBS = 500, 100
 LARGEST = 100_000_000  # bytes in a file, not compressed: the archiver holds four times that, and who reads it once
+FAR = 100  # bytes that are counted for what is in a part
 NAME = re.compile(r"ƒ[0-9A-Za-z]+(\.[0-9]+)?")  # of a child; files are named so
 
 
@@ -199,14 +202,16 @@ class Departing:
             self.done.written.append(name)
             return
         self._size = 0
-        spaces = [self._read(one) for one in (name, *self._below[name])]
+        file = away.file_of(around.meta(), name.rpartition("/")[2])
+        parts = PartWriter(self.depot, file)
+        spaces = [self._read(one, parts) for one in (name, *self._below[name])]
         if why := self._changed(name):
             self.done.held[name] = why
             return
-        file = away.file_of(around.meta(), name.rpartition("/")[2])
-        spaces += self._known_before(file, spaces)
-        data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces)
+        spaces += self._known_before(file, spaces, parts)
         with self._using():
+            parts.flush()
+            data = bundle.to_bytes(public(with_namespace(self.around, around.namespace)), spaces, parts.names)
             self.depot.put(file, data)
             kept = self.depot.get(file)
         if kept != data:
@@ -214,9 +219,11 @@ class Departing:
                 f"the archive {self.depot.url} has not kept {file} as it was written: nothing was removed", code="bad-archive"
             )
         self.done.written.append(name)
-        self.done.size += len(data)
+        self.done.size += len(data) + parts.written
         if ARMED:
             reach("away.written", Unavailable)
+        with self._using():
+            parts.forget_others()
         away.note_place(around, self.depot.url)
         if ARMED:
             reach("away.noted", Unavailable)
@@ -257,11 +264,18 @@ class Departing:
         self._size += size
         if self._size > LARGEST:
             raise Rejected(
-                f"it has more than {LARGEST // 1_000_000} MB of output and contents, too much for a file of the archive",
+                f"it has more than {LARGEST // 1_000_000} MB of entries and small pieces of output, too much for a file",
                 code="too-large", hint="fluxkv journal export writes it to a file of its own",
             )  # fmt: skip
 
-    def _known_before(self, file: str, spaces: list[Space]) -> list[Space]:
+    def _keep(self, parts: PartWriter, data: bytes) -> Kept:
+        """In the file, or in a part of it."""
+        with self._using():
+            kept = parts.keep(data)
+        self._holds(FAR if isinstance(kept, Far) else len(kept))
+        return kept
+
+    def _known_before(self, file: str, spaces: list[Space], parts: PartWriter) -> list[Space]:
         """What the archive has under this name and the server has no more. A file that is no earlier part of the same history stays
         under another name (HAZARD 19)."""
         with self._using():
@@ -269,18 +283,19 @@ class Departing:
         if before is None:
             return []
         try:
-            _, known = bundle.from_bytes(before, file)
+            head, known = bundle.from_bytes(before, file)
         except Corrupt:
-            known = []
+            head, known = None, []
         now = {one.namespace: one for one in spaces}
         gone = [one for one in known if one.namespace not in now]
-        if known and all(_continues(now[one.namespace], one) for one in known if one.namespace in now):
-            return gone
+        if head is not None and all(_continues(now[one.namespace], one) for one in known if one.namespace in now):
+            there = PartReader(self.depot, file, head.parts)
+            return [bundle.moved(one, there.get, partial(self._keep, parts)) for one in gone] if head.parts else gone
         with self._using():
             self.depot.put(f"{file}.aside-{bundle.name_of(before)}", before)
         return []
 
-    def _read(self, name: str) -> Space:
+    def _read(self, name: str, parts: PartWriter) -> Space:
         """All that the server has of one, but for the beginning of what is long. Raises `Corrupt` where it is not whole."""
         keys = Keys(name)
         with closing(beside(self.store, name)) as there:
@@ -295,22 +310,21 @@ class Departing:
                 raise Corrupt(f"{name}: entries are missing between versions {meta.first} and {meta.version}", code="version-gap")
             there.idle_blobs(float("inf"))  # notes those of a program that did not
             names = there.idle_blobs(float("inf"))
-            blobs = {}
-            for at in range(0, len(names), 100):
-                some_names = names[at : at + 100]
-                blobs.update({one: data for one, data in zip(some_names, there.get_blobs(some_names), strict=True) if data})
-                self._holds(sum(len(blobs.get(one, b"")) for one in some_names))
+            blobs = dict[str, Kept]()
+            for at in range(0, len(names), BLOBS):
+                some_names = names[at : at + BLOBS]
+                found = zip(some_names, there.get_blobs(some_names), strict=True)
+                blobs.update({one: self._keep(parts, data) for one, data in found if data})
             streams = [key for key in self._inside[name].keys if keys.job_of_stream(key) >= 0 or key in (keys.log, keys.away)]
             guards = dict[str, str]()
             for rows in there.guards():
                 guards.update(rows)
-            return Space(name, meta, entries, blobs, {key: self._messages(there, key) for key in streams}, guards, snapshot)
+            return Space(name, meta, entries, blobs, {key: self._rows(there, key, parts) for key in streams}, guards, snapshot)
 
-    def _messages(self, there: Store, key: str) -> list[Message]:
-        found: list[Message] = []
-        while some := there.messages(key, found[-1].id if found else "0", READ):
-            found += some
-            self._holds(sum(len(one.data) for one in some))
+    def _rows(self, there: Store, key: str, parts: PartWriter) -> list[tuple[str, Kept]]:
+        found: list[tuple[str, Kept]] = []
+        while some := there.messages(key, found[-1][0] if found else "0", READ):
+            found += [(one.id, self._keep(parts, one.data)) for one in some]
         return found
 
     def _without_beginning(self, there: Store, keys: Keys, meta: Meta) -> tuple[Meta, tuple[int, bytes, list[bytes]] | None]:
@@ -361,7 +375,13 @@ class Departing:
                 data = depot.get(file)
             if data is not None:
                 where = f"{depot.url}/{file}"
-                return bundle.from_bytes(data, where)[0], where
+                head = bundle.from_bytes(data, where)[0]
+                try:
+                    PartReader(depot, file, head.parts).check()
+                except FluxkvError:
+                    self._stay([name, *self._below[name]])  # and it is written anew
+                    raise
+                return head, where
         self._stay([name, *self._below[name]])
         raise Unavailable(f"the archive has no {file} any more: nothing was removed", code="archive")
 

@@ -2,7 +2,8 @@
 
     FLUXKV-ENDED 1\\n   <length, 4 bytes>   head (msgpack)   body (msgpack, compressed)
 
-The head says what is in it, and has the body's checksum; it ends with its own. A file is read into a `MemoryServer`, so whoever has
+The head says what is in it, and has the body's checksum; it ends with its own. One with parts beside it (`bundle_parts`) begins
+with 2, so that no older program takes it for whole. A file is read into a `MemoryServer`, so whoever has
 a store of an instance that ended need not know where it lies. Decides no place (`instances/away.py`) and never writes.
 """
 
@@ -12,20 +13,21 @@ import struct
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
+from .bundle_parts import FarBlobs, FarStream, Kept, PartReader, kept_of
 from .depot import to_be_read
 from .errors import Corrupt, Unavailable
 from .hashes import blake2b
 from .memory_server import MemoryServer
 from .memory_store import MemoryStore
-from .port import Depot, Entry, Message, Meta
+from .port import Depot, Entry, Meta, id_pair
 from .uri import quote
 
-MAGIC = b"FLUXKV-ENDED 1\n"
+MAGIC, MAGIC_PARTS = b"FLUXKV-ENDED 1\n", b"FLUXKV-ENDED 2\n"
 DEPTH = 4  # words of a file's name below its place
 KEPT, KEPT_BYTES = 16, 64_000_000  # files held by a process, and what is in them; the longest unused go first
 FRESH_S = 2.0  # as long as a file that was read is not looked at again
@@ -33,13 +35,14 @@ _LENGTH = struct.Struct(">I")
 
 
 class Space(NamedTuple):
-    """One namespace. streams: by key. snapshot: (version, head, chunks)."""
+    """One namespace. blobs: by name; streams: by key, rows of (id, data); of both some may be in parts. snapshot: (version, head,
+    chunks)."""
 
     namespace: str
     meta: Meta
     entries: Sequence[Entry]
-    blobs: dict[str, bytes]
-    streams: dict[str, Sequence[Message]]
+    blobs: dict[str, Kept]
+    streams: dict[str, Sequence[tuple[str, Kept]]]
     guards: dict[str, str]
     snapshot: tuple[int, bytes, list[bytes]] | None
 
@@ -51,27 +54,28 @@ class Space(NamedTuple):
 
 class Head(NamedTuple):
     """What is in a file. around: address of the instance around it, as it was; spaces: namespace -> (uid, id of the last entry),
-    the outermost first."""
+    the outermost first; parts: their hashes."""
 
     around: str
     spaces: dict[str, tuple[str, str]]
     check: bytes
+    parts: tuple[str, ...] = ()
 
     @property
     def namespace(self) -> str:
         return next(iter(self.spaces))
 
 
-def to_bytes(around: str, spaces: Sequence[Space]) -> bytes:
-    """The file of these, the outermost first."""
+def to_bytes(around: str, spaces: Sequence[Space], parts: Sequence[str] = ()) -> bytes:
+    """The file of these, the outermost first. parts: the hashes of those that are beside it."""
     body = msgpack.packb([
         [one.namespace, one.meta._asdict(), [list(entry) for entry in one.entries], one.blobs,
-         {key: [list(message) for message in messages] for key, messages in one.streams.items()}, one.guards, one.snapshot]
+         {key: [list(row) for row in rows] for key, rows in one.streams.items()}, one.guards, one.snapshot]
         for one in spaces
     ])  # fmt: skip
     named = [[one.namespace, one.meta.uid, one.tip] for one in spaces]
-    head = msgpack.packb({"around": around, "spaces": named, "check": _check(body)})
-    return b"".join([MAGIC, _LENGTH.pack(len(head)), head, _check(head), zlib.compress(body, 6)])
+    head = msgpack.packb({"around": around, "spaces": named, "check": _check(body), **({"parts": list(parts)} if parts else {})})
+    return b"".join([MAGIC_PARTS if parts else MAGIC, _LENGTH.pack(len(head)), head, _check(head), zlib.compress(body, 6)])
 
 
 def _check(data: bytes) -> bytes:
@@ -85,7 +89,7 @@ def read_head(data: bytes, where: str) -> Head:
 
 def _split(data: bytes, where: str) -> tuple[Head, bytes]:
     try:
-        if not data.startswith(MAGIC):
+        if not data.startswith((MAGIC, MAGIC_PARTS)):
             newer = data.startswith(MAGIC[:-2])
             raise ValueError("a newer fluxkv has written it" if newer else "it does not begin as one does")
         begin = len(MAGIC) + _LENGTH.size
@@ -95,7 +99,8 @@ def _split(data: bytes, where: str) -> tuple[Head, bytes]:
             raise ValueError("its head does not match its checksum")
         known = msgpack.unpackb(head)
         spaces = {str(name): (str(uid), str(tip)) for name, uid, tip in known["spaces"]}
-        return Head(str(known["around"]), spaces, bytes(known["check"])), data[end + 16 :]
+        parts = tuple(map(str, known.get("parts", ())))
+        return Head(str(known["around"]), spaces, bytes(known["check"]), parts), data[end + 16 :]
     except (ValueError, KeyError, TypeError, struct.error, msgpack.UnpackException) as error:
         raise _bad(where, error) from None
 
@@ -115,9 +120,11 @@ def from_bytes(data: bytes, where: str) -> tuple[Head, list[Space]]:
 def _space(row: Any) -> Space:
     namespace, meta, entries, blobs, streams, guards, snapshot = row
     known = Meta(**{name: value for name, value in meta.items() if name in Meta._fields})
-    messages: dict[str, Sequence[Message]] = {key: [Message(*one) for one in some] for key, some in streams.items()}
+    rows: dict[str, Sequence[tuple[str, Kept]]] = {
+        key: [(str(id), kept_of(data)) for id, data in some] for key, some in streams.items()
+    }
     return Space(
-        namespace, known, [Entry(*one) for one in entries], blobs, messages, guards,
+        namespace, known, [Entry(*one) for one in entries], {name: kept_of(data) for name, data in blobs.items()}, rows, guards,
         (int(snapshot[0]), snapshot[1], list(snapshot[2])) if snapshot else None,
     )  # fmt: skip
 
@@ -127,10 +134,18 @@ def _bad(where: str, why: object) -> Corrupt:
                    hint="restore it from a copy of the archive")  # fmt: skip
 
 
+def moved(space: Space, get: Callable[[Kept], bytes], keep: Callable[[bytes], Kept]) -> Space:
+    """The same in another file. get: reads what is in parts of the old one; keep: gives what stands for it in the new one."""
+    streams: dict[str, Sequence[tuple[str, Kept]]] = {
+        key: [(id, keep(get(kept))) for id, kept in rows] for key, rows in space.streams.items()
+    }
+    return space._replace(blobs={name: keep(get(kept)) for name, kept in space.blobs.items()}, streams=streams)
+
+
 def weight(space: Space) -> int:
-    """How many bytes it holds, not compressed."""
+    """How many bytes it holds, not compressed, without those in parts."""
     rows = [len(entry.header) + len(entry.payload) for entry in space.entries]
-    rows += [len(message.data) for messages in space.streams.values() for message in messages]
+    rows += [len(data) for some in space.streams.values() for _, data in some]
     rows += [*map(len, space.blobs.values()), *(map(len, space.snapshot[2]) if space.snapshot else ())]
     return sum(rows)
 
@@ -143,16 +158,17 @@ def name_of(data: bytes) -> str:
 # -- as a store -------------------------------------------------------------------------------------------------------
 
 
-def serve(spaces: Sequence[Space]) -> MemoryServer:
-    """A server in this process that has all of them."""
+def serve(spaces: Sequence[Space], get: Callable[[Kept], bytes]) -> MemoryServer:
+    """A server in this process that has all of them. get: reads what is in parts, as `PartReader`."""
     server = MemoryServer()
     for one in spaces:
         store, word = MemoryStore(server, one.namespace), one.meta.uid
         store.arriving(word, one.meta.trimmed)
-        store.put_blobs(one.blobs)
+        server.tables.blobs[one.namespace] = FarBlobs(get, one.blobs)
+        store.touch_blobs([*one.blobs])
         store.arrive(word, one.entries)
-        for key, messages in one.streams.items():
-            store.arrive_messages(word, key, messages)
+        for key, rows in one.streams.items():
+            server.tables.streams[key] = FarStream(get, [(id_pair(id), data) for id, data in rows])
         store.arrive_tables(word, one.guards, one.snapshot)
         store.arrived(word, one.meta)
     return server
@@ -181,14 +197,16 @@ def opened(path: str, depot: Depot | None = None) -> tuple[Head, MemoryServer] |
         _opened.move_to_end(path)
         return known.head, known.server
     place, *words = path.rsplit("/", DEPTH)
-    data = (depot or to_be_read(place)).get("/".join(words))
+    there = depot or to_be_read(place)
+    data = there.get("/".join(words))
     if data is None:
         _opened.pop(path, None)
         return None
     digest = _check(data)
     if known is None or known.digest != digest:
         head, spaces = from_bytes(data, path)
-        known = _Opened(head, serve(spaces), max(len(data), sum(map(weight, spaces))), digest, 0.0)
+        parts = PartReader(there, "/".join(words), head.parts)
+        known = _Opened(head, serve(spaces, parts.get), max(len(data), sum(map(weight, spaces))), digest, 0.0)
     _opened[path] = known._replace(looked=time.monotonic())
     _opened.move_to_end(path)
     while len(_opened) > 1 and (len(_opened) > KEPT or sum(one.size for one in _opened.values()) > KEPT_BYTES):

@@ -57,6 +57,7 @@ def overview(journal: Journal, uri: str | None) -> dict[str, Any]:
     """alive, ended: children in the server; bytes: what the ended ones take there (None: it does not say); keep_s: how long they
     stay; places: [{url, files, bytes (None: elsewhere), error}]."""
     from ..instances import away
+    from ..kvs.bundle_parts import is_part
     from ..kvs.depot import local_path
 
     rules, place = _rules(journal, uri)
@@ -68,7 +69,7 @@ def overview(journal: Journal, uri: str | None) -> dict[str, Any]:
         try:
             depot = journal.store.depot(url, to_read=True)
             names = depot.names(f"{away.FOLDER}/{journal.meta.archive_uid}")
-            found["files"] = len(names)
+            found["files"] = sum(not is_part(name) for name in names)
             if local_path(depot.url):
                 found["bytes"] = _sizes(depot.url, names)
         except FluxkvError as error:

@@ -21,7 +21,7 @@ from fluxkv.instances.whereabouts import beside, server_of, store_of
 from fluxkv.journal.archive_config import ArchiveRules
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
-from fluxkv.kvs import bundle
+from fluxkv.kvs import bundle, bundle_parts
 from fluxkv.kvs.depot import LocalDepot
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
@@ -34,6 +34,15 @@ HOUR = 3600.0
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was read is read again the next time."""
     monkeypatch.setattr(bundle, "FRESH_S", 0.0)
+
+
+@pytest.fixture(params=["whole", "parts"])
+def parted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether contents and output are in parts, each of a piece or two."""
+    if request.param == "parts":
+        for name, value in (("NEAR_BYTES", 5), ("PART_BYTES", 8), ("LEAST", 1), ("OPEN", 1)):
+            monkeypatch.setattr(bundle_parts, name, value)
+    return bool(request.param == "parts")
 
 
 class Site(Family):
@@ -76,6 +85,7 @@ class Site(Family):
         return found
 
 
+@pytest.mark.usefixtures("parted")
 def test_what_ended_long_ago_leaves_with_all_inside_and_is_read_as_before(tmp_path: Path) -> None:
     site = Site(tmp_path)
     before = site.everything()
@@ -116,6 +126,7 @@ class Lost:
         return self.left <= 0
 
 
+@pytest.mark.usefixtures("parted")
 def test_whatever_request_is_lost_it_is_found_and_the_next_round_ends_it(tmp_path: Path) -> None:
     for nth in range(1, 1000):
         site = Site(tmp_path / str(nth))
@@ -230,6 +241,7 @@ def test_a_server_that_lost_history_between_archive_and_end_keeps_what_it_has(tm
     assert [one.entries for one in spaces] == [row[1] for row in before.values()]
 
 
+@pytest.mark.usefixtures("parted")
 def test_it_comes_back_for_who_goes_on_with_it_and_leaves_again(tmp_path: Path) -> None:
     site = Site(tmp_path)
     before = site.everything()
@@ -306,27 +318,75 @@ def test_what_another_takes_out_while_it_is_read_is_not_written_over_with_less(
             assert there.leave(meta.uid, there.read(0)[-1].id, step)
 
     each("stay")
-    messages = Departing._messages
+    rows = Departing._rows
 
-    def slow(self: Departing, there: Store, key: str) -> Any:
+    def slow(self: Departing, there: Store, key: str, parts: Any) -> Any:
         if there.namespace.endswith("/ƒ7") and site.store.inside():
             each("mark")
             each("go")
-        return messages(self, there, key)
+        return rows(self, there, key, parts)
 
-    monkeypatch.setattr(Departing, "_messages", slow)
+    monkeypatch.setattr(Departing, "_rows", slow)
     done = site.round()
     assert (done.written, done.failed) == ([], {})
     assert "changed while it was read" in done.held[site.top]
     assert site.everything() == before
 
 
-def test_one_with_more_output_than_a_file_takes_stays_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_with_more_output_than_a_file_takes_has_it_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads something else opens none of them; each is read and compared before anything is removed."""
+    site = Site(tmp_path)
+    for name, value in (("NEAR_BYTES", 4_000), ("PART_BYTES", 7_000)):
+        monkeypatch.setattr(bundle_parts, name, value)
+    monkeypatch.setattr(departing, "LARGEST", 10_000)
+    other, output = site.made("/ƒ9"), Keys("/ƒ9").output(7)
+    wanted = [bytes([65 + at]) * 3_000 for at in range(6)]
+    other.push(output, wanted)
+    other.put_blobs({"cd" * 20: b"y" * 3_000})
+    other.seal(other.meta().uid)
+    before = other.messages(output)
+    site.now += HOUR
+    orphan = tmp_path / "archive" / f"{away.file_of(site.store.meta(), 'ƒ9')}.part-00"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_bytes(b"of a try that was broken off")
+    done = site.round()
+    assert (sorted(done.written), done.failed) == (sorted([site.top, "/ƒ9"]), {})
+    parts = sorted(tmp_path.rglob("f9.part-*"))
+    assert len(parts) == 3, "two pieces in each, one is in the file"
+    data = parts[0].read_bytes()
+    for wrong in (data[:-1] + b"!", None):
+        if wrong is None:
+            parts[0].unlink()
+        else:
+            parts[0].write_bytes(wrong)
+        failed = site.round().failed["/ƒ9"]
+        assert ("can not be read" if wrong else "has no file") in failed
+        assert server_of(site.store, "/ƒ9") == "", "it is read from the server again"
+        assert "/ƒ9" in site.round().written
+        assert parts[0].read_bytes() == data
+    assert site.round().gone == ["/ƒ9"]
+    found = store_of(site.store, "/ƒ9")
+    assert found is not None
+    assert found.messages(output) == before
+    assert [one.data for one in found.messages(output, before[3].id)] == wanted[4:]
+    with contextlib.closing(found.subscribe({output: before[4].id})) as watch:
+        assert watch.poll() == [(output, before[5:])]
+    assert found.get_blobs(["cd" * 20, "ef" * 20]) == [b"y" * 3_000, None]
+    assert found.outputs() == {7: pytest.approx(site.now, abs=2 * HOUR)}
+    for part in parts:
+        part.unlink()
+    found = store_of(site.store, "/ƒ9")
+    assert found is not None
+    assert found.read(0), "what is in no part is there"
+    with pytest.raises(Unavailable, match="has no file"):
+        found.messages(output)
+
+
+def test_one_with_more_than_a_file_takes_though_in_parts_stays_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path)
     monkeypatch.setattr(departing, "LARGEST", 10_000)
     other = site.made("/ƒ9")
-    other.push(Keys("/ƒ9").output(7), [b"x" * 3_000] * 3)
-    other.put_blobs({"cd" * 20: b"y" * 3_000})
+    other.push(Keys("/ƒ9").output(7), [b"x" * 50] * 300)
     other.seal(other.meta().uid)
     site.now += HOUR
     done = site.round()
@@ -480,6 +540,7 @@ def test_nothing_is_appended_by_all_this(tmp_path: Path) -> None:
     assert Journal(site.store).append(Decision([["x", "instance", T0, None]]), version)
 
 
+@pytest.mark.usefixtures("parted")
 def test_what_the_server_has_no_more_stays_in_the_file(tmp_path: Path) -> None:
     """Broken off between two inside: what went first is in the archive only, when the rest is written once more."""
     site = Site(tmp_path)

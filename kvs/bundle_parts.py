@@ -1,0 +1,176 @@
+"""Contents and output of an instance that ended, where there is too much of them for one file: in parts beside it, each read when
+somebody asks for something in it.
+
+    <file>.part-<hash>      zlib(msgpack([bytes, ...]))
+
+The hash is of the part's own bytes; the file names its parts in their order (`bundle.Head`), and has a `Far` where bytes would
+stand. A part is written, and read back, before the file that names it, so whoever finds a file finds its parts.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgpack
+
+from .errors import Corrupt, Unavailable
+from .hashes import blake2b
+from .memory_streams import Id, MemoryStream
+from .port import Depot, Message
+
+NEAR_BYTES = 32_000_000  # of one child are in its file; what comes beyond that is in parts
+PART_BYTES = 32_000_000  # not compressed
+LEAST = 64  # bytes; what is smaller stays in the file: it takes little more than a `Far`
+OPEN = 2  # parts that a reader holds
+_MARK = ".part-"
+
+
+class Far(NamedTuple):
+    """Bytes in a part: in which one, and which of its rows. As plain data a list of two."""
+
+    part: int
+    row: int
+
+
+Kept = bytes | Far
+
+
+def is_part(name: str) -> bool:
+    """Whether a file in an archive is a part of another."""
+    return _MARK in name
+
+
+def part_name(file: str, word: str) -> str:
+    return f"{file}{_MARK}{word}"
+
+
+def kept_of(value: Any) -> Kept:
+    """As it was before it was plain data."""
+    return Far(int(value[0]), int(value[1])) if isinstance(value, list) else value
+
+
+class PartWriter:
+    """file: whose parts these are. names: the hashes of those that are written, in their order; written: their bytes."""
+
+    def __init__(self, depot: Depot, file: str) -> None:
+        self.names: list[str] = []
+        self.written = 0
+        self._depot, self._file = depot, file
+        self._rows: list[bytes] = []
+        self._near = self._size = 0
+
+    def keep(self, data: bytes) -> Kept:
+        """What stands for these bytes in the file: themselves, as long as there is room. Raises as `flush`."""
+        if len(data) < LEAST or self._near + len(data) <= NEAR_BYTES:
+            self._near += len(data)
+            return data
+        if self._rows and self._size + len(data) > PART_BYTES:
+            self.flush()
+        self._rows.append(data)
+        self._size += len(data)
+        return Far(len(self.names), len(self._rows) - 1)
+
+    def flush(self) -> None:
+        """Have all of them written. Raises `Corrupt` where they are not read back as they were, `Unavailable`."""
+        if not self._rows:
+            return
+        data = zlib.compress(msgpack.packb(self._rows), 6)
+        self.names.append(_word(data))
+        self.written += len(data)
+        name = part_name(self._file, self.names[-1])
+        if self._depot.get(name) != data:  # an earlier try may have written it
+            self._depot.put(name, data)
+            if self._depot.get(name) != data:
+                raise Corrupt(f"the archive {self._depot.url} has not kept {name} as it was written: nothing was removed",
+                              code="bad-archive")  # fmt: skip
+        self._rows, self._size = [], 0
+
+
+    def forget_others(self) -> None:
+        """Once the file is written: remove the parts of an earlier file of this name, and of tries that were broken off. A file that
+        was set aside keeps its own."""
+        if not self.names:
+            return
+        beside = [name for name in self._depot.names(self._file.rpartition("/")[0]) if name.startswith(f"{self._file}.")]
+        if all(map(is_part, beside)):
+            for name in set(beside).difference(part_name(self._file, word) for word in self.names):
+                self._depot.delete(name)
+
+
+class PartReader:
+    """names: as the file has them. Holds the parts that were read last."""
+
+    def __init__(self, depot: Depot, file: str, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._depot, self._file = depot, file
+        self._open: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def get(self, kept: Kept) -> bytes:
+        """The bytes. Raises `Unavailable` where the part is not, `Corrupt` where it is damaged."""
+        if not isinstance(kept, Far):
+            return kept
+        rows = self._open.pop(kept.part, None)
+        if rows is None:
+            rows = self._read(kept.part)
+        self._open[kept.part] = rows
+        while len(self._open) > OPEN:
+            self._open.popitem(last=False)
+        try:
+            return rows[kept.row]
+        except IndexError:
+            raise self._bad(kept.part, f"it has no row {kept.row}") from None
+
+    def check(self) -> None:
+        """Read each of them once. Raises as `get`."""
+        for part in range(len(self.names)):
+            self._read(part)
+
+    def _read(self, part: int) -> list[bytes]:
+        if not 0 <= part < len(self.names):
+            raise self._bad(part, "the file names no such part")
+        name = part_name(self._file, self.names[part])
+        data = self._depot.get(name)
+        if data is None:
+            raise Unavailable(f"the archive has no file {self._depot.url}/{name}", code="archive",
+                              hint="restore that file from a copy of the archive")  # fmt: skip
+        if _word(data) != self.names[part]:
+            raise self._bad(part, "it does not match its checksum")
+        try:
+            return [bytes(row) for row in msgpack.unpackb(zlib.decompress(data))]
+        except (ValueError, TypeError, zlib.error, msgpack.UnpackException) as error:
+            raise self._bad(part, error) from None
+
+    def _bad(self, part: int, why: object) -> Corrupt:
+        return Corrupt(
+            f"part {part + 1} of the file {self._depot.url}/{self._file} of an instance that ended can not be read: {why}",
+            code="bad-archive", hint="restore it from a copy of the archive",
+        )  # fmt: skip
+
+
+def _word(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+class FarStream(MemoryStream):
+    """A stream some of whose messages are in parts."""
+
+    def __init__(self, get: Callable[[Kept], bytes], rows: Sequence[tuple[Id, Kept]]) -> None:
+        super().__init__([(name, cast("bytes", kept)) for name, kept in rows], rows[-1][0] if rows else (0, 0))
+        self._get = get
+
+    def after(self, position: Id, limit: int) -> list[Message]:
+        return [message._replace(data=self._get(message.data)) for message in super().after(position, limit)]
+
+
+class FarBlobs(dict[str, bytes]):
+    """Contents by name, some of them in parts: those are read by `get`."""
+
+    def __init__(self, get: Callable[[Kept], bytes], blobs: dict[str, Kept]) -> None:
+        super().__init__(cast("dict[str, bytes]", blobs))
+        self._get = get
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._get(self[name]) if name in self else default
