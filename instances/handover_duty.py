@@ -2,7 +2,8 @@
 
 Decides when a child is over and nobody of it is there any more: then a process of its own finishes what its keeper did not
 (`run_handover`). What is inside a child that is over, with a server or without, is looked at in the same way: nobody else is left
-who would. A host's keeper looks after its own folders only.
+who would. One that shares this instance's server and is in its table no more, though nobody has sealed it, is put there again.
+A host's keeper looks after its own folders only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from ..journal.ids import parse_id
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
-from . import door_folders, handover
+from . import door_folders, handover, parent_row
 from .daemon import spawn_role
 from .paths import ROLES, StateDir, lock_held
 from .supervised import remove, write_word
@@ -61,7 +62,9 @@ class HandoverDuty:
             return  # the server is away: said by others
         for (path, one), bump in zip(settings.items(), bumps, strict=True):
             if bump != int(one["since"]):  # its attempt is over, by this instance's word
-                self._look_at(StateDir(path), one)
+                with suppress(FluxkvError):  # looked at again
+                    parent_row.note_unsealed(self._store, one)
+                    self._look_at(StateDir(path), one)
         self._tell()
 
     def _tell(self) -> None:

@@ -26,6 +26,7 @@ from ..kvs.uri import parse_uri, with_namespace
 from . import forks
 from .paths import StateDir
 from .supervised import remove
+from .whereabouts import beside
 
 UNTOLD = "untold"  # in run/
 NOTHING_LEFT = "the server has lost all of its journal (fluxkv start --on-fork=adopt begins such instances anew)"
@@ -74,8 +75,8 @@ class ParentRow:
     def _leave_door(self, parent: Store, state_dir: StateDir) -> None:
         from . import own_server, whereabouts
 
-        with closing(whereabouts.beside(parent, parse_uri(self._settings["uri"]).namespace)) as beside:
-            there = whereabouts.read_door(beside)
+        with closing(beside(parent, parse_uri(self._settings["uri"]).namespace)) as around:
+            there = whereabouts.read_door(around)
         if there is None or there.folder != state_dir.path:
             own_server.open_door(self._settings, state_dir)
 
@@ -102,6 +103,26 @@ def note_again(parent: Store, settings: Mapping[str, Any]) -> bool:
     name = parse_uri(settings["uri"]).namespace.rpartition("/")[2]
     parent.note_child(Child(name, job, entry, str(settings.get("user") or "")))
     return True
+
+
+def note_unsealed(parent: Store, settings: Mapping[str, Any]) -> None:
+    """Put the row of a child whose attempt is over into the table once more, if a fail-over took it and the child died before it
+    had written it again (its journal may be in a part of a cluster that lost nothing): it is sealed then. parent: whose it is."""
+    if not settings.get("lead") or settings.get("kvs") == "own" or not (entry := str(settings.get("entry") or "")):
+        return
+    if not lost_since(parent.meta().epochs, int(settings.get("parent_epoch") or 0)):
+        return
+    namespace = parse_uri(settings["uri"]).namespace
+    with closing(beside(parent, namespace)) as child:
+        try:
+            meta = child.meta()
+        except Unavailable as error:
+            if error.code != "no-instance":
+                raise
+            return
+    if meta.uid == settings.get("uid") and not meta.sealed:
+        name = namespace.rpartition("/")[2]
+        parent.note_child(Child(name, parse_id(settings["job"]), entry, str(settings.get("user") or "")))
 
 
 def stands(settings: Mapping[str, Any]) -> bool:

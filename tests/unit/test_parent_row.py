@@ -10,6 +10,7 @@ import pytest
 from worker_rig import Rig
 
 from fluxkv.instances import access, child, forks, server_care
+from fluxkv.instances.handover_duty import HandoverDuty
 from fluxkv.instances.parent_row import UNTOLD, ParentRow
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.sealing import seal_over
@@ -89,6 +90,31 @@ def test_a_child_that_is_adopted_is_sealed_when_it_is_over() -> None:
     assert space.meta().sealed
     keeper.look(family.store.meta()._replace(epoch=1))
     assert family.store.children() == [], "its time is over"
+
+
+def test_one_that_is_killed_before_it_has_written_its_row_again_is_sealed(tmp_path: Path) -> None:
+    """By who looks after what it has left: nobody else knows that it was there. Its journal is in a part of a cluster that has lost
+    nothing."""
+    family = Family({})
+    (row,) = family.store.children()
+    family.lose_the_alloc()
+    space = beside(family.store, child.child_namespace("/", family.id))
+    space.create(durability="strict", origin_ms=0, created=family.now)
+    folder = StateDir(str(tmp_path / "ns" / "f2-7-0"))
+    folder.create()
+    folder.write({**family.settings, "uid": space.meta().uid})
+    duty = HandoverDuty(family.store, StateDir(str(tmp_path)), lambda level, text: None)
+    family.hears_of_the_attempt()
+    duty.look()
+    assert family.store.children() == [], "it would write it itself"
+    family.over(family.id)
+    family.turn()
+    duty.look()
+    assert family.store.children() == [row._replace(over=True)]
+    assert seal_over(family.store, {"uri": URI}) == [space.namespace]
+    assert space.meta().sealed
+    HandoverDuty(family.store, StateDir(str(tmp_path)), lambda level, text: None).look()
+    assert family.store.children() == [], "it is sealed"
 
 
 def test_nothing_is_written_where_the_parent_s_epoch_is_the_one_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
