@@ -298,8 +298,8 @@ def note_in_parent(parent: Store, job: int, entry: str, notes: dict[str, Any]) -
 
 
 def say_of_attempt(parent: Store, job: int, entry: str, event: list[Any]) -> None:
-    """Say something of a child's job in its parent's journal, guarded by the attempt that the entry began: nothing is folded for it.
-    Raises `Rejected` (gone) if the job is in another attempt by now."""
+    """Say something of a child's job in its parent's journal, guarded by the attempt that the entry began: nothing is folded for
+    it. Raises `Rejected` (gone) if the job is in another attempt by now."""
     journal = Journal(parent, by="child")
     decision = Decision([event], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
     for _ in range(MEMO_TRIES):

@@ -69,7 +69,7 @@ class Feeder:
         come to and not told. counts: what they had told."""
         self.count = counts
         for part in salvaged:
-            self._look_up()
+            self.look_up()
             mark(done, part.positions)
             self._tell(part, list(part))
         for share in self._record.shares(self._record.kvs.view(), self._me):
@@ -81,7 +81,7 @@ class Feeder:
         tail = Tail(self._here.store, self._here.store.meta().version)
         try:
             while True:
-                self._look_up()
+                self.look_up()
                 self._fill()
                 if not self._place and not self._todo and self._dry:
                     break
@@ -105,7 +105,8 @@ class Feeder:
                 raise Stopped
             self._take(self._follower.take(commit))
 
-    def _look_up(self) -> None:
+    def look_up(self) -> None:
+        """Raises `Stopped` when told to end."""
         if self._is_told_to_end():
             raise Stopped
 
@@ -114,7 +115,7 @@ class Feeder:
     def _fill(self) -> None:
         """Have enough members here."""
         while len(self._place) < enough(self._slots, self._rate):
-            self._look_up()
+            self.look_up()
             if not self._todo:
                 if self._dry or (taken := self._record.take(self._me, self._size)) is None:
                     self._dry = True

@@ -35,12 +35,14 @@ AWAY_S, LOOK_S = 60.0, 0.5
 
 class Salvage:
     """indices: of the ensemble. done: a byte a position, 1 where a result is known; whoever takes what we find marks it. away_s:
-    how long journals on servers of their own are waited for, all together. given_up: is told of each that did not come."""
+    how long journals on servers of their own are waited for, all together. given_up: is told of each that did not come. waits:
+    called while one is waited for."""
 
     def __init__(
-        self, indices: Indices, done: bytearray, given_up: Callable[[str], None], away_s: float = AWAY_S
-    ) -> None:
-        self._indices, self._done, self._given_up = indices, done, given_up
+        self, indices: Indices, done: bytearray, given_up: Callable[[str], None], away_s: float = AWAY_S,
+        waits: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._indices, self._done, self._given_up, self._waits = indices, done, given_up, waits
         self._until = time.monotonic() + away_s
 
     def of_ensemble(self, above: Store, id: int, attempts: Iterable[int]) -> Iterator[Part]:
@@ -94,6 +96,7 @@ class Salvage:
             except Unavailable as error:
                 if error.code != "server-away" or time.monotonic() > self._until:
                     raise
+            self._waits()
             time.sleep(LOOK_S)
 
 

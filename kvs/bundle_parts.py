@@ -90,8 +90,8 @@ class PartWriter:
 
 
     def forget_others(self) -> None:
-        """Once the file is written: remove the parts of an earlier file of this name, and of tries that were broken off. A file that
-        was set aside keeps its own."""
+        """Once the file is written: remove the parts of an earlier file of this name, and of tries that were broken off. A file
+        that was set aside keeps its own."""
         if not self.names:
             return
         beside = [name for name in self._depot.names(self._file.rpartition("/")[0]) if name.startswith(f"{self._file}.")]

@@ -105,5 +105,5 @@ def _resume(feeder: Any, record: Any, ensemble: Any, me: int, attempt: int, requ
     indices = Indices(request.ranges)
     done = record.finished(len(indices))
     told = record.counts().get(me, Count())
-    there = Salvage(indices, done, say_given_up)
+    there = Salvage(indices, done, say_given_up, waits=feeder.look_up)
     feeder.resume(done, there.of_child(ensemble.store, me, range(1, attempt), outer), told)

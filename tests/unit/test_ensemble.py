@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluxkv.instances import ensemble_feed
+from fluxkv.instances import ensemble_feed, ensemble_salvage
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.ensemble_feed import Feeder, Stopped, interrupted
 from fluxkv.instances.ensemble_job import as_job, nodes_for, numbered, on_fewer
 from fluxkv.instances.ensemble_record import Info, Record, Share
+from fluxkv.instances.ensemble_salvage import Salvage
 from fluxkv.instances.submission import prepare
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.ensemble import (
@@ -43,7 +44,7 @@ from fluxkv.journal.job import Job
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
-from fluxkv.kvs.errors import Corrupt, Rejected
+from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.tools.ensemble_cmd import ensemble, submit
 from fluxkv.tools.ensemble_request import cutter, job_of, request_of
 
@@ -430,6 +431,28 @@ def test_what_ended_with_its_child_is_run_again(exception: Any, status: int | No
     job = Job(1)
     job.exception, job.status = exception, status
     assert interrupted(job) == again
+
+
+@pytest.mark.parametrize("error", [
+    Unavailable("its server is away", code="server-away"), Unavailable("no file", code="archive"), Corrupt("an entry is damaged"),
+])  # fmt: skip
+def test_a_journal_that_can_not_be_read_is_said_and_holds_up_nobody(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def opened(store: object, namespace: str, *, over: bool) -> None:
+        raise error
+
+    def stopped() -> None:
+        raise Stopped
+
+    monkeypatch.setattr(ensemble_salvage, "store_of", opened)
+    told: list[str] = []
+    there = Salvage(Indices([(0, 9)]), bytearray(10), told.append, 0.0)
+    assert list(there.of_child(instance.store, 7, (1, 2), 1)) == []
+    assert ["child ƒ8.1" in told[0], "child ƒ8.2" in told[1], len(told)] == [True, True, 2]
+    if error.args == ("its server is away",):  # who is told to end while he waits does not wait on
+        with pytest.raises(Stopped):
+            list(Salvage(Indices([(0, 9)]), bytearray(10), told.append, waits=stopped).of_child(instance.store, 7, (1,), 1))
 
 
 def test_names_of_children_are_job_ids(record: Record) -> None:
