@@ -284,24 +284,19 @@ def above(here: Place) -> list[str]:
 
 
 def tell_parent(here: Place, uri: str) -> None:
-    """Say in the parent's journal that the child can be used. Raises as `note_in_parent`."""
+    """Say in the parent's journal that the child can be used. Raises as `say_of_attempt`."""
     told: dict[str, Any] = {"uri": public(uri)}
     if parse_uri(uri).namespace.rpartition("/")[2].partition(".")[0] == f58(here.job) and here.number > 1:
         told[ATTEMPT] = here.number
     with closing(open_store(here.parent)) as store:
-        note_in_parent(store, here.job, here.entry, told)
+        say_of_attempt(store, here.job, here.entry, "memo", told)
 
 
-def note_in_parent(parent: Store, job: int, entry: str, notes: dict[str, Any]) -> None:
-    """A memo of a child's job, as Flux has it. Raises as `say_of_attempt`."""
-    say_of_attempt(parent, job, entry, ["memo", job, time.time(), notes])
-
-
-def say_of_attempt(parent: Store, job: int, entry: str, event: list[Any]) -> None:
-    """Say something of a child's job in its parent's journal, guarded by the attempt that the entry began: nothing is folded for
-    it. Raises `Rejected` (gone) if the job is in another attempt by now."""
+def say_of_attempt(parent: Store, job: int, entry: str, name: str, context: dict[str, Any]) -> None:
+    """An event about a child's job (a memo, as Flux has it, an exception), guarded by the attempt that the entry began: nothing is
+    folded for it. Raises `Rejected` (gone) if the job is in another attempt by now."""
     journal = Journal(parent, by="child")
-    decision = Decision([event], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
+    decision = Decision([[name, job, time.time(), context]], exact=[(f"attempt/{job}", entry)], bumps=[f"job/{job}"])
     for _ in range(MEMO_TRIES):
         answer = journal.append(decision, 0)
         if isinstance(answer, Appended):

@@ -56,13 +56,13 @@ def at_end(state: State, namespace: str, *, alone: bool) -> Final:
 def say(store: Store, settings: Mapping[str, Any], state: State) -> None:
     """Have it in the parent's journal. store, settings, state: the child's. Where that cannot be now nobody waits for it."""
     from ..kvs.redis_store import open_store
-    from .child import note_in_parent
+    from .child import say_of_attempt
     from .parent_row import as_parent
 
     try:
         final = at_end(state, store.namespace, alone=not store.may_have_inside())
         with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
             notes = {MEMO: [int(settings.get("number") or 1), *final]}
-            note_in_parent(parent, parse_id(settings["job"]), str(settings["entry"]), notes)
+            say_of_attempt(parent, parse_id(settings["job"]), str(settings["entry"]), "memo", notes)
     except FluxkvError:
         pass

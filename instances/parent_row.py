@@ -11,7 +11,6 @@ the parent's word: one that is not adopted yet would be taken for over.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -144,7 +143,7 @@ def fail_job(settings: Mapping[str, Any]) -> bool:
             return False  # somebody else's
         job = parse_id(settings["job"])
         context = {"type": "lost", "severity": 0, "note": NOTHING_LEFT}
-        say_of_attempt(parent, job, str(settings["entry"]), ["exception", job, time.time(), context])
+        say_of_attempt(parent, job, str(settings["entry"]), "exception", context)
     return True
 
 
