@@ -317,14 +317,25 @@ def info(id: str, key: str, original: bool, base: bool, uri: str | None, state_d
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @click.option("--to", "form", type=click.Choice(FORMS), default="dec", help="Form to write (default dec).")
 def id_(ids: tuple[str, ...], form: str) -> int:
-    """Write job ids in another form (RFC 19); without arguments those on standard input.
+    """Write job ids in another form (RFC 19), also those in a path; without arguments those on standard input.
 
     \b
     Examples:
       fluxkv job id --to=dec ƒ3kQ
+      fluxkv job id --to=f58plain ƒ3kQ/ƒ2oS1Ab
       fluxkv submit true | fluxkv job id --to=hex
     """
     for text in ids or (line.strip() for line in sys.stdin):
         if text:
-            out(encode(parse_id(text), form))
+            out("/".join(_in_form(word, form) for word in text.split("/")))
     return 0
+
+
+def _in_form(word: str, form: str) -> str:
+    """A step of a path; nothing stands in front of a slash at its beginning, and behind one at its end."""
+    from ..instances.job_path import parse_step
+
+    if not word:
+        return ""
+    step = parse_step(word)
+    return encode(step.job, form) + (f".{step.number}" if step.number else "")

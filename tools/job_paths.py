@@ -20,6 +20,8 @@ PATH = "fluxkv.path"  # in the context's meta: the way from the instance that wo
 # They look at a state directory themselves, which is one instance's.
 _DIRECTORY = ("stop", "restart", "uri", "status", "doctor", "dmesg", "ops adopt", "agent", "worker", "start")
 
+_OF_WORDS = ("job id",)  # it writes paths in another form, and speaks to no instance
+
 _OF_JOBS = "jobs|job|explain|cancel|resubmit|requeue|update|queue|resource list|inspect"  # commands that hints name
 _way: list[str] = []  # where this command line has led
 
@@ -34,7 +36,7 @@ class ActingContext(click.Context):
         if callback is self.command.callback and not args and not isinstance(self.command, click.Group):
             named = any(_has_slash(kwargs.get(str(param.name))) for param in self.command.params)
             refuse_empty(self, kwargs)
-            if named or PATH in self.meta:
+            if PATH in self.meta or (named and self.command_path.partition(" ")[2] not in _OF_WORDS):
                 kwargs = aimed(self, kwargs)
         return super().invoke(callback, *args, **kwargs)
 

@@ -166,7 +166,11 @@ def test_uri_and_proxy(nest: Nest) -> None:
     done = nest.shell("proxy", nest.over, "fluxkv", "jobs", "-an", "-o", "{name}")
     assert done.lines == ["inner", "sh"]
     assert "runs nothing any more" in done.err
-    assert "nor a job path" in nest.shell("job", "id", f"{nest.live}/{nest.over}").err
+    path = f"/{nest.live}/{nest.over}.2/{nest.plain}"
+    (decimal,) = nest.shell.ok("job", "id", path).split()
+    assert decimal.replace("/", "").replace(".", "").isdecimal()
+    assert nest.shell.ok("job", "id", "--to=f58", decimal) == f"{path}\n"
+    assert "speaks to no instance" in nest.shell("--instance", nest.live, "job", "id", nest.over).err
     assert nest.shell("proxy", nest.live, "no-such-program").code == 127
     assert "there is no instance at /ƒ1" in nest.shell("proxy", f"{nest.shell.uri}#/ƒ1", "true").err
 
