@@ -21,6 +21,23 @@ _DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 _STATUS_NOT_EXECUTABLE, _STATUS_NOT_FOUND = 126 << 8, 127 << 8
 
 
+def _to_default() -> list[int]:
+    """The signals that a spawn names as those that a task is to have by default: what is ignored here, at least.
+
+    A C library that cannot have the kernel take handlers away (glibc before 2.38) asks for the action of each signal and then sets
+    it, 120 system calls a task; that of one that is named it only sets. A later one would do for each name what it need not.
+    """
+    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    try:
+        library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        if library == "glibc" and tuple(map(int, version.split(".")[:2])) < (2, 38):
+            return sorted(every)
+    except (OSError, ValueError):  # another library, or no release
+        pass
+    ignored = {each for each in every if signal.getsignal(each) is signal.SIG_IGN}
+    return sorted(ignored | {signal.SIGPIPE, signal.SIGXFSZ})
+
+
 class Programs:
     """limits: this process's, which tasks inherit."""
 
@@ -29,8 +46,7 @@ class Programs:
     def __init__(self) -> None:
         self.limits = Limits()
         self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
-        ignored = {s for s in signal.valid_signals() if signal.getsignal(s) is signal.SIG_IGN}
-        self._default_signals = sorted(ignored | {signal.SIGPIPE, signal.SIGXFSZ})
+        self._default_signals = _to_default()
 
     def spawn(
         self,
