@@ -260,7 +260,7 @@ class Agent(Branches):
             row = [placed.job, placed.version, placed.letter, t_start, t_end, status, cause]
             self.rows[placed.rank].script.append(row)
             return
-        self.rows[placed.rank].exit += placed.untold(*event[11:])
+        self.rows[placed.rank].exit += placed.untold(*event[11:12])
         next_job = split_key(following)[0] if following else 0
         self.rows[placed.rank].over.append([placed.job, placed.version, t_start, t_end, status, cause, next_job])
 

@@ -60,7 +60,6 @@ class AttemptTable:
             heapify(self.timers)
 
     def write_down(self) -> None:
-        self.spawner.outputs.settle()
         try:
             said = bool(ARMED) and self.spool.pending
             if said:
@@ -79,11 +78,8 @@ class AttemptTable:
             out += lost.records()
         for a in self.held.values():
             if a.t_start:
-                out.append(
-                    pack(
-                        ["i", a.key, a.job, a.t_start, a.start_boot, self.ranks(a), a.spec.get("tmpdir", "")]
-                    )
-                )
+                tmpdir = a.spec.get("tmpdir", "")
+                out.append(pack(["i", a.key, a.job, a.t_start, a.start_boot, self.ranks(a), tmpdir, a.lent]))
                 out.append(pack(["p", a.key, a.start_boot, a.pids]))
         return out
 
@@ -98,6 +94,7 @@ class AttemptTable:
         attempt.t_start = time.time()
         attempt.start_boot = boot_time()
         try:
+            self.spawner.lend(attempt)
             self.spool.intent(
                 attempt.key,
                 attempt.job,
@@ -105,6 +102,7 @@ class AttemptTable:
                 attempt.start_boot,
                 self.ranks(attempt),
                 attempt.spec.get("tmpdir", ""),
+                attempt.lent,
             )
             self.spawner.start(attempt, self.seats.seat(attempt.key), self.trees.owner)
             if ARMED:
@@ -200,7 +198,7 @@ class AttemptTable:
         """The tree is gone: tell it, and let the head of the line take the seat, without asking anybody."""
         while True:
             key = attempt.key
-            self.spawner.release(attempt)
+            wrote = self.spawner.release(attempt)
             tmpdir = attempt.spec.get("tmpdir")
             if tmpdir and not self.spawner.scratch.give(tmpdir):
                 self.trees.remove_tree(tmpdir)
@@ -231,7 +229,7 @@ class AttemptTable:
                     attempt.max_rss_kib,
                     round(attempt.cpu_s, 6),
                     attempt.job,
-                    *([attempt.exits] if attempt.exits else ()),
+                    *([attempt.exits] if wrote and attempt.exits else () if wrote else (attempt.exits or [], True)),
                 ]
             )
             attempt.event = self.over[key]

@@ -184,12 +184,16 @@ class Forwarder:
         self.collect([])
         self.collect([key for key, watched in self.watched.items() if watched.pty])
 
-    def finish(self, key: str) -> bool:
-        """The attempt is over: forward the rest and forget it. True if it had written anything."""
+    def finish(self, key: str, *, quiet: bool = False) -> bool:
+        """The attempt is over: forward the rest and forget it. True if it had written anything. quiet: it has not, its launcher
+        says."""
         attempt = self.fresh.get(key)
         self.young.pop(key, None)
         if attempt is not None:
             self._redirects(attempt)
+            if quiet and attempt.get("number", 1) == 1 and not attempt.get("pty"):  # else a note of it is to be removed
+                del self.fresh[key]
+                return False
             watched = self._watch(attempt)
             del self.fresh[key]
         else:
@@ -222,8 +226,10 @@ class Forwarder:
 
     def _redirects(self, attempt: dict[str, Any]) -> None:
         """`redirect` events for output that goes to users' files (RFC 24), once; by the job's first node if it is for all."""
+        if attempt.get("said"):
+            return
         files = attempt.get("task_files") or attempt.get("label") or {"": [attempt["stdout"], attempt["stderr"]]}
-        if attempt.get("said") or ("" in files and attempt["index"]):
+        if "" in files and attempt["index"]:
             return
         events = []
         for rank, paths in files.items():

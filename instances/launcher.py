@@ -20,7 +20,9 @@ in answer to `list` (state "queued", "running" or "over"; over: the over event o
                                                              `first_exits`; told again after a `list`
     ["timeout", key, t]                                      TERM went out for the limit
     ["over", key, worst_wait_status, t_start, t_end, statuses or None, cause, next_key,
-             max_rss_kib, cpu_s, job]                        and with `first_exits` a list of [task_rank, wait_status, t]
+             max_rss_kib, cpu_s, job]                        then, where there are any, a list of [task_rank, wait_status, t] with
+                                                             `first_exits`; and where nothing is in its spool files, that list
+                                                             (maybe empty) and True
     ["unstarted", [keys]]                                    queued ones, never started, now forgotten
 
 Queued attempts are not on disk: after a launcher's death the agent sees from `held` that they are unknown.
@@ -127,6 +129,8 @@ class Launcher(AttemptTable):
             wait = min(wait, self.leave_at - now)
         if self.spawner.away:
             wait = min(wait, _SETTLE_S)
+        if (due := self.spawner.outputs.due()) is not None:
+            wait = min(wait, due - now)
         if self.leftovers.active:
             wait = min(wait, _SWEEP_S)
         if self.fence.held:
@@ -139,6 +143,7 @@ class Launcher(AttemptTable):
         if late:
             self.give_back(late)
         self.oom.look(now)
+        self.spawner.outputs.name(now)
         if self.leftovers.active:
             self.sweep()
         for attempt in self.fence.due(now):
@@ -264,6 +269,7 @@ class Launcher(AttemptTable):
             rows.append([event[1], event[10], "over", event[3], [], event])
         if len(message) > 1:
             rows += [[event[1], event[10], "past", event[3], [], event] for event in self.recent.values()]
+        self.spawner.outputs.name_all()  # whoever asks looks for what they have put out
         self.write_down()
         self.door.offer(self.events)
         self.door.send(["held", rows])

@@ -220,7 +220,7 @@ class AgentRunner(Runner):
                 if event[0] == "over":
                     tell(self.reactor.host, self.spool, event, self.log.say)
             elif event[0] == "over":
-                self.insist(partial(forwarder.finish, event[1]))
+                self.insist(partial(forwarder.finish, event[1], quiet=len(event) > 12 and bool(event[12])))
                 for stream in self.input.leave(event[1], self.subscription, failed=event[2] != 0):
                     self.insist(partial(self.store.delete, stream))
             elif event[0] == "unstarted":

@@ -50,10 +50,12 @@ class Attempt:
         "job",
         "key",
         "kill_at",
+        "lent",
         "limit_at",
         "limit_s",
         "max_rss_kib",
         "orphans",
+        "own_files",
         "pids",
         "spec",
         "spool_files",
@@ -90,7 +92,9 @@ class Attempt:
         self.max_rss_kib = 0
         self.cpu_s = 0.0
         self.fifos: list[tuple[str, int]] = []  # path, our write end (-1: closed)
-        self.spool_files: list[str] = []  # output files of ours, to remove when they stay empty
+        self.spool_files: list[str] = []  # output files of ours, to go when they stay empty
+        self.lent: list[int] = []  # the numbers of those that were lent, see `OutputFiles.lend`
+        self.own_files: tuple[str, str] | None = None  # of those, where all tasks share them
         self.event: list[Any] | None = None  # the over event, once over
 
 
@@ -138,6 +142,23 @@ class Spawner:
 
     def mark(self, key: str) -> str:
         return key + self._suffix
+
+    def lend(self, attempt: Attempt) -> None:
+        """Have empty files of ours ready for what it will put out, where it adds to none and nobody looks on from the beginning."""
+        spec = attempt.spec
+        if spec.get("append") or spec.get("pty") or "task_files" in spec:
+            return
+        users = bool(spec.get("stdout")), bool(spec.get("stderr"))
+        if users == (True, True):
+            return
+        if spec.get("per_task_output"):
+            files = [output_paths(self._spool, attempt.job, attempt.key, task[0]) for task in attempt.tasks]
+        else:
+            files = [output_paths(self._spool, attempt.job, attempt.key)]
+            attempt.own_files = files[0]
+        paths = ["" if theirs else path for own in files for path, theirs in zip(own, users, strict=True)]
+        attempt.spool_files = [path for path in paths if path]
+        attempt.lent = self.outputs.lend(paths, attempt.start_boot)
 
     def start(self, attempt: Attempt, seat: dict[str, Any], alive: dict[int, Attempt]) -> None:
         """Spawn all tasks; each goes into `attempt.alive` and `alive` at once.
@@ -199,15 +220,17 @@ class Spawner:
         """Whether we still have the affinity of the last task."""
         return self._affinity is not self._start_affinity
 
-    def release(self, attempt: Attempt) -> None:
-        """After the end: close and remove its pipes, remove its spool files that stayed empty."""
+    def release(self, attempt: Attempt) -> bool:
+        """After the end: close and remove its pipes, let go of its spool files that stayed empty. Whether any did not."""
         for path, fd in attempt.fifos:
             if fd >= 0:
                 os.close(fd)
             _unlink(path)
         attempt.fifos.clear()
+        wrote = False
         for path in attempt.spool_files:
-            self.outputs.done(path)
+            wrote |= self.outputs.done(path)
+        return wrote
 
     def settle(self) -> None:
         """Back to our own affinity, so that we do not compete for the last task's core; and out of its directory."""
@@ -279,7 +302,7 @@ class Spawner:
             out_path, err_path = spec["task_files"].get(str(rank), (out_path, err_path))
         out_own = err_own = ""
         if not (out_path and err_path):
-            out_own, err_own = output_paths(
+            out_own, err_own = attempt.own_files or output_paths(
                 self._spool, attempt.job, attempt.key, rank if spec.get("per_task_output") else None
             )
         source = self._null
@@ -297,7 +320,8 @@ class Spawner:
                 out_fd = open_users("stdout", out_path, how, opened, spec)
             else:
                 opened.append(out_fd := self.outputs.open(out_own, append=append))
-                attempt.spool_files.append(out_own)
+                if not attempt.lent:
+                    attempt.spool_files.append(out_own)
             if err_path:
                 err_fd = out_fd
                 if err_path != out_path:
@@ -305,7 +329,8 @@ class Spawner:
                     err_fd = open_users("stderr", err_path, how, opened, spec)
             else:
                 opened.append(err_fd := self.outputs.open(err_own, append=append))
-                attempt.spool_files.append(err_own)
+                if not attempt.lent:
+                    attempt.spool_files.append(err_own)
         except OSError as error:
             raise SpawnError(f"spool file {error.filename}: {error.strerror}") from None
         return [(_DUP2, source, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]

@@ -4,7 +4,8 @@ The record is an append-only file of msgpack arrays, written and never fsynced: 
 no task survives a boot. Decides what is remembered; never signals a process (the launcher does).
 
     ["head", format, boot id, tag]         first
-    ["i", key, job, t_unix, t_boot, ranks or None, tmpdir]   intent, before the first spawn
+    ["i", key, job, t_unix, t_boot, ranks or None, tmpdir, files]   intent, before the first spawn. files: numbers of what is lent
+                                           for output and error (of each rank), see `spool_files`; 0: nothing
     ["p", key, t_boot, pids]               after the spawns, t_boot taken then
     ["x", over event]                      the attempt is over; the event as the agent gets it
     ["a", keys]                            the agent has it: forgotten
@@ -23,6 +24,7 @@ import msgpack
 from ..kvs.errors import Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.hashes import blake2b
+from .spool_files import give_names
 from .wire import pack
 
 FORMAT = 1
@@ -136,7 +138,7 @@ class Lost:
     nobody knows how its tasks ended.
     """
 
-    __slots__ = ("job", "key", "pids", "ranks", "spawned_boot", "t_boot", "t_start", "tmpdir")
+    __slots__ = ("files", "job", "key", "pids", "ranks", "spawned_boot", "t_boot", "t_start", "tmpdir")
 
     def __init__(self, record: list[Any]) -> None:
         self.key: str = record[1]
@@ -145,11 +147,19 @@ class Lost:
         self.t_boot: float = record[4]
         self.ranks: list[int] | None = record[5]
         self.tmpdir: str = record[6]
+        self.files: list[int] = record[7] if len(record) > 7 else []
         self.pids: list[int] = []
         self.spawned_boot = self.t_boot
 
+    def lent(self, spool: str) -> list[tuple[int, str]]:
+        """(number, path) of the files that it was lent for its output."""
+        each = self.ranks is not None and len(self.files) == 2 * len(self.ranks)
+        ranks: list[int | None] = [*(self.ranks or ())] if each else [None]
+        paths = [path for rank in ranks for path in output_paths(spool, self.job, self.key, rank)]
+        return [(number, path) for number, path in zip(self.files, paths, strict=False) if number]
+
     def records(self) -> list[bytes]:
-        """As read, packed."""
+        """As read, packed; its files have its name by now."""
         intent = ("i", self.key, self.job, self.t_start, self.t_boot, self.ranks, self.tmpdir)
         return [pack(intent), pack(("p", self.key, self.spawned_boot, self.pids))]
 
@@ -213,6 +223,7 @@ class Spool(Record):
         for name in ("out", "in"):
             os.makedirs(f"{folder}/{name}", 0o700, exist_ok=True)
         super().__init__(folder)
+        give_names(folder, [one for lost in self.lost.values() for one in lost.lent(folder)])
         self._buffer: list[bytes] = []
         self._fd = -1
         self._size = self._floor = 0
@@ -224,12 +235,12 @@ class Spool(Record):
         self._buffer.append(packed)
 
     def intent(
-        self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str
+        self, key: str, job: int, t_unix: float, t_boot: float, ranks: list[int] | None, tmpdir: str, files: list[int]
     ) -> None:
         """On disk when this returns, with all that was added before: a spawn may follow."""
         if ARMED:
             reach("intent.before")
-        self._buffer.append(pack(("i", key, job, t_unix, t_boot, ranks, tmpdir)))
+        self._buffer.append(pack(("i", key, job, t_unix, t_boot, ranks, tmpdir, files)))
         self.flush()
         if ARMED:
             reach("intent.after")

@@ -1,96 +1,169 @@
-"""Spool files of task output: made at the start, gone at the end when nothing was written.
+"""Spool files of task output: one that nothing was written to never has a name of its attempt's, and serves the next attempt.
 
-Most short jobs print nothing, and making a file costs four times what renaming one does, so empty files are
-used again: by whoever starts in the same turn as another ends, at once, else after a rest under another name.
-A file is reused only when the kernel grants a lease on it: that is its word that nobody else has it open, so
-nobody who still reads (or writes) one attempt's file ever meets another's bytes. Decides nothing else; knows
-no attempt.
+Most short jobs print nothing, and making or renaming a file is an operation that the file system journals. So a file is lent
+under a name of ours, which the launcher's record has before anything is written to it (`spool`: after a launcher's death its
+attempt's name comes from there). It has its attempt's when somebody may look for it: when the attempt has run for `NAME_S`, when
+it is over and has written something, or when the launcher is asked what it holds (`name_all`).
+
+A file is lent again only when the kernel grants a lease on it: that is its word that nobody else has it open, so nobody who still
+reads (or writes) one attempt's file ever meets another's bytes. Decides nothing else; knows no attempt.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections import deque
+import sys
+from collections.abc import Iterable, Sequence
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-_REUSE = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-_MIN_REST, _MAX_REST = 6, 32  # how many blanks rest before the oldest is reused, and at most
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+_CREATE = _APPEND | os.O_CREAT
+_KEPT = 32  # blanks at hand, at most
+NAME_S = 0.025  # an agent looks at the files of what it has heard begin after twice that (`forward.LOOK_S`)
+_AGAIN_S = 1.0  # what cannot be renamed, on a full disk say
+
+
+def blank_path(spool: str, number: int) -> str:
+    """The name of a file while it has no attempt's."""
+    return f"{spool}/out/.blank-{number}"
+
+
+def give_names(spool: str, lent: Iterable[tuple[int, str]]) -> None:
+    """What a launcher that died had lent: (number, whose path), in the order in which it was."""
+    for number, path in dict(lent).items():  # the last one has it
+        try:
+            os.rename(blank_path(spool, number), path)
+        except FileNotFoundError:
+            pass  # it has its name
+        except OSError as error:
+            _complain(blank_path(spool, number), path, error)
+
+
+class _Lent:
+    __slots__ = ("due", "number", "opened", "used")
+
+    def __init__(self, number: int, due: float, used: bool) -> None:
+        self.number = number
+        self.due = due  # when it is to have its attempt's name
+        self.used = used  # whether it is there, of another attempt
+        self.opened = False
 
 
 class OutputFiles:
-    """The files below `<spool>/out`, made and removed by their full paths."""
+    """The files below `<spool>/out`, by the full paths that their attempts know them by. Times: any clock's, the caller's."""
 
-    __slots__ = ("_blank", "_blanks", "_count", "_leases", "_left")
+    __slots__ = ("_blanks", "_count", "_leases", "_lent", "_spool")
 
     def __init__(self, spool: str) -> None:
-        folder = f"{spool}/out"
-        self._blank = f"{folder}/.blank-"
+        self._spool = spool
         self._count = 0
-        self._blanks: deque[str] = deque()
-        self._left: list[str] = []  # of attempts that ended in this turn
+        self._blanks: list[int] = []  # empty, in nobody's hands
+        self._lent: dict[str, _Lent] = {}  # without their names yet, the longest lent first
         self._leases = True
-        for name in os.listdir(folder):
+        for name in os.listdir(f"{spool}/out"):
             if name.startswith(".blank-"):
-                os.unlink(f"{folder}/{name}")
+                path = f"{spool}/out/{name}"
+                if os.stat(path).st_size:  # it could not be given its name
+                    self._count = max(self._count, int(name[7:]) if name[7:].isdigit() else 0)
+                else:
+                    os.unlink(path)
+
+    def lend(self, paths: Sequence[str], now: float) -> list[int]:
+        """An empty file for each of these ("": none), to be opened by that path: their numbers (0: none), for the record."""
+        numbers = []
+        for path in paths:
+            if not path:
+                numbers.append(0)
+                continue
+            used = bool(self._blanks) and self._leases
+            if used:
+                number = self._blanks.pop()
+            else:
+                self._count += 1
+                number = self._count
+            self._lent[path] = _Lent(number, now + NAME_S, used)
+            numbers.append(number)
+        return numbers
 
     def open(self, path: str, *, append: bool) -> int:
-        """A new empty file (or the old one, longer by what is appended), for writing at its end.
+        """For writing at its end: what was lent, else the file of that name (longer by what is appended, or emptied).
 
         Raises OSError.
         """
-        if not append:
-            while self._left and self._leases:
-                fd = self._hand_on(self._left.pop(), path)
-                if fd >= 0:
-                    return fd
-            if len(self._blanks) > _MIN_REST:
-                fd = self._hand_on(blank := self._blanks.popleft(), path)
-                if fd >= 0:
-                    return fd
-                _unlink(blank)
-        return os.open(path, _CREATE if append else _CREATE | os.O_TRUNC, 0o600)
+        lent = self._lent.get(path)
+        if lent is None:
+            return os.open(path, _CREATE if append else _CREATE | os.O_TRUNC, 0o600)
+        blank = blank_path(self._spool, lent.number)
+        if lent.opened:
+            return os.open(blank, _APPEND)
+        lent.opened = True
+        if lent.used:
+            fd = self._again(blank)
+            if fd >= 0:
+                return fd
+        return os.open(blank, _CREATE | os.O_EXCL, 0o600)
 
-    def done(self, path: str) -> None:
-        """The attempt is over: an empty file goes away, by the next `settle` at the latest, any other stays."""
-        self._left.append(path)
-
-    def settle(self) -> None:
-        """The end of a turn."""
-        for path in self._left:
-            self._lay_aside(path)
-        self._left.clear()
-
-    def _lay_aside(self, path: str) -> None:
+    def done(self, path: str) -> bool:
+        """The attempt is over: whether it has written something, which has its name then. An empty file is nobody's any more."""
+        lent = self._lent.pop(path, None)
+        there = path if lent is None else blank_path(self._spool, lent.number)
         try:
-            if os.stat(path).st_size:
-                return
-            if self._leases and len(self._blanks) < _MAX_REST:
-                self._count += 1
-                blank = f"{self._blank}{self._count}"
-                os.rename(path, blank)
-                self._blanks.append(blank)
-            else:
-                os.unlink(path)
+            written = bool(os.stat(there).st_size)
         except OSError:
-            pass  # the user removed it
+            return False  # the user removed it
+        if lent is not None and written:
+            self._rename(there, path)
+        elif not written:
+            self._lay_aside(there, lent.number if lent is not None else 0)
+        return written
+
+    def due(self) -> float | None:
+        """When `name` has something to do next."""
+        for lent in self._lent.values():
+            return lent.due
+        return None
+
+    def name(self, now: float) -> None:
+        """Whatever was lent long enough ago gets its name."""
+        lent = self._lent
+        while lent:
+            path = next(iter(lent))
+            if lent[path].due > now:
+                return
+            one = lent.pop(path)
+            if not (one.opened and self._rename(blank_path(self._spool, one.number), path)):
+                one.due = now + _AGAIN_S
+                lent[path] = one
+
+    def name_all(self) -> None:
+        """Whatever was lent gets its name: somebody may look now."""
+        for path, one in list(self._lent.items()):
+            if one.opened and self._rename(blank_path(self._spool, one.number), path):
+                del self._lent[path]
 
     def close(self) -> None:
         """Remove the blanks."""
-        self.settle()
         while self._blanks:
-            _unlink(self._blanks.popleft())
+            _unlink(blank_path(self._spool, self._blanks.pop()))
 
-    def _hand_on(self, old: str, path: str) -> int:
-        """An empty file under another name, open; -1 if it is not to be had. One that is not empty stays where it is.
+    def _lay_aside(self, path: str, number: int) -> None:
+        """An empty file, to serve again. number: of its name, if that is ours."""
+        if not self._leases or len(self._blanks) >= _KEPT:
+            _unlink(path)
+            return
+        if not number:
+            self._count += 1
+            number = self._count
+            try:
+                os.rename(path, blank_path(self._spool, number))
+            except OSError:
+                return  # it stays, empty
+        self._blanks.append(number)
 
-        It is renamed first: whoever has it by its old name came before, and then it is not used, or finds it no more.
-        """
+    def _again(self, blank: str) -> int:
+        """A blank that has served before, open; -1, and it is there no more, if it is not to be had."""
         try:
-            if os.stat(old).st_size:
-                return -1
-            os.rename(old, path)
-            fd = os.open(path, _REUSE)
+            fd = os.open(blank, _APPEND)
         except OSError:
             return -1  # the user removed it
         try:
@@ -103,8 +176,22 @@ class OutputFiles:
         except OSError:
             self._leases = False  # this file system has none
         os.close(fd)
-        _unlink(path)
+        _unlink(blank)
         return -1
+
+    def _rename(self, blank: str, path: str) -> bool:
+        try:
+            os.rename(blank, path)
+        except FileNotFoundError:
+            pass  # the user removed it
+        except OSError as error:
+            _complain(blank, path, error)
+            return False
+        return True
+
+
+def _complain(blank: str, path: str, error: OSError) -> None:
+    print(f"launcher: output for {path} stays in {blank}: {error.strerror}", file=sys.stderr, flush=True)
 
 
 def _unlink(path: str) -> None:

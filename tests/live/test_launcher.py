@@ -34,8 +34,10 @@ class Rig:
         self.log = str(folder / "launcher.log")
         self.boot()
 
-    def boot(self) -> None:
-        self.pid = start_launcher(self.spool, log=self.log, linger_s=self.linger_s, batch_s=self.batch_s)
+    def boot(self, fail: str = "") -> None:
+        """fail: where it dies."""
+        env = {**os.environ, "FLUXKV_FAILPOINT": fail} if fail else None
+        self.pid = start_launcher(self.spool, env=env, log=self.log, linger_s=self.linger_s, batch_s=self.batch_s)
         self.connect()
 
     def connect(self) -> None:
@@ -312,6 +314,7 @@ def test_tmpdir_is_private_and_its_tree_goes_away(rig: Rig) -> None:
 def test_empty_output_files_are_reused_but_never_while_somebody_reads_them(rig: Rig) -> None:
     rig.shell("first", "read x", stdin="fifo")
     rig.event("start", "first")
+    rig.held()  # who asks finds the files by their names
     with open(output_paths(rig.spool, 1, "first")[0]) as reader:
         rig.client.send(["eof", "first"])
         rig.over("first")
@@ -325,6 +328,37 @@ def test_empty_output_files_are_reused_but_never_while_somebody_reads_them(rig: 
     assert all(rig.out(f"n{n}") == f"{n}\n" for n in range(0, 60, 3))
     rig.leave()
     assert not [name for name in os.listdir(f"{rig.spool}/out") if name.startswith(".")]
+
+
+def test_output_has_its_name_while_a_task_runs_on_and_a_quiet_one_none(rig: Rig) -> None:
+    rig.shell("said", "echo early; touch began; read x", stdin="fifo")
+    rig.launch(rig.attempt("quiet", "true"), rig.attempt("asked", "sh", "-c", "read x", stdin="fifo"))
+    assert rig.over("quiet")[11:] == [[], True]
+    path = Path(output_paths(rig.spool, 1, "said")[0])
+    deadline = time.monotonic() + PATIENCE_S
+    while not (path.exists() and path.read_text() == "early\n"):
+        assert time.monotonic() < deadline, "it has no name"
+        rig.events += rig.client.wait(0.01)
+    for key in ("said", "asked"):
+        rig.client.send(["eof", key])
+    assert rig.over("said")[11:] == [], "it wrote"
+    assert rig.over("asked")[11:] == [[], True]
+    assert [name for name in os.listdir(f"{rig.spool}/out") if not name.startswith(".")] == [path.name]
+
+
+def test_what_was_put_out_before_a_launcher_s_death_has_its_name(rig: Rig) -> None:
+    rig.leave()
+    rig.boot("spawn.after:kill")
+    for key in "ab":  # b is not begun
+        rig.shell(key, f"echo of {key}; touch {key}")
+    os.waitpid(rig.pid, 0)
+    rig.client.close()
+    while not (Path(rig.work) / "a").exists():  # its launcher is gone, and nobody has ended it
+        os.sched_yield()
+    rig.boot()
+    assert (rig.held()["a"][5] or rig.over("a"))[6] == "lost"
+    assert rig.out("a") == "of a\n"
+    assert not Path(output_paths(rig.spool, 1, "b")[0]).exists()
 
 
 # ---- trees
@@ -536,11 +570,11 @@ def test_first_exits_are_told_at_once_again_and_with_the_end(rig: Rig) -> None:
     assert [e[2] for e in rig.events if e[0] == "first-exit"] == [0, 1]
     (Path(rig.work) / "last").touch()
     assert rig.over("a")[11] == [[0, 0, rig.event("first-exit", "a")[4]], again[2:]]
-    assert len(rig.held()["b"][5]) == 11
+    assert rig.held()["b"][5][11:] == [[], True], "it asked for none, and wrote nothing"
     rig.launch(rig.attempt("c", "sleep", "600", first_exits=True))
     rig.event("start", "c")
     rig.client.send(["end", "c", "cancel"])
-    assert len(rig.over("c")) == 11  # what we end ourselves is nobody's failure
+    assert rig.over("c")[11:] == [[], True]  # what we end ourselves is nobody's failure
 
 
 def test_a_newer_agent_replaces_the_older(rig: Rig) -> None:
@@ -679,7 +713,7 @@ def test_nested_launchers_die_with_the_outer_attempt(rig: Rig, tmp_path: Path) -
         ]
     )
     pid = int(rig.wait_file("child"))
-    said = Path(output_paths(inner, 1, "inner")[0]).read_text()
+    said = rig.wait_file(os.path.relpath(output_paths(inner, 1, "inner")[0], rig.work))
     assert said.split() == [attempt_mark(rig.spool, "outer"), attempt_mark(inner, "inner")]
     rig.client.send(["end", "outer", "cancel"])
     assert rig.over("outer")[2] == signal.SIGKILL

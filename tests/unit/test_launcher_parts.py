@@ -86,9 +86,9 @@ def test_the_worst_status_is_the_shells_greatest() -> None:
 def test_the_record_is_read_back_and_rewritten(tmp_path: Path) -> None:
     folder = str(tmp_path)
     spool = Spool(folder)
-    spool.intent("a", 1, 10.0, 5.0, None, "/t")
+    spool.intent("a", 1, 10.0, 5.0, None, "/t", [])
     spool.add(pack(["p", "a", 5.5, [77]]))
-    spool.intent("b", 2, 11.0, 6.0, [0, 1], "")
+    spool.intent("b", 2, 11.0, 6.0, [0, 1], "", [])
     event = ["over", "b", 0, 11.0, 12.0, None, "", "", 0, 0.0, 2]
     spool.add(pack(["x", event]))
     spool.add(pack(["x", ["over", "c", 0, 1.0, 1.0, None, "", "", 0, 0.0, 3]]))

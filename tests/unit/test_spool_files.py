@@ -1,13 +1,16 @@
-"""Spool files of output: empty ones are used again, and nobody ever meets another attempt's bytes."""
+"""Spool files of output: empty ones are used again, nobody ever meets another attempt's bytes, and what is written has its name."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fluxkv.instances.spool_files import OutputFiles
+from fluxkv.instances.spool import Record, Spool, output_paths
+from fluxkv.instances.spool_files import NAME_S, OutputFiles, blank_path
+from fluxkv.instances.wire import pack
 
 
 @pytest.fixture
@@ -21,8 +24,10 @@ def files(out: Path) -> OutputFiles:
     return OutputFiles(str(out.parent))
 
 
-def made(files: OutputFiles, path: Path, text: bytes = b"") -> int:
+def made(files: OutputFiles, path: Path, text: bytes = b"", now: float = 0.0) -> int:
     """A task's file, written and closed; its inode."""
+    (number,) = files.lend([str(path)], now)
+    assert number
     fd = files.open(str(path), append=False)
     os.write(fd, text)
     found = os.fstat(fd).st_ino
@@ -34,32 +39,65 @@ def names(out: Path) -> list[str]:
     return sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
 
 
-def test_an_empty_file_goes_to_whoever_starts_in_the_same_turn(files: OutputFiles, out: Path) -> None:
+def test_an_empty_file_serves_the_next_and_never_has_a_name(files: OutputFiles, out: Path) -> None:
     first = made(files, out / "1.out")
-    files.done(str(out / "1.out"))
-    assert made(files, out / "2.out") == first
-    assert names(out) == ["2.out"]
-    files.done(str(out / "2.out"))
-    files.settle()
     assert names(out) == []
+    assert not files.done(str(out / "1.out"))
+    assert made(files, out / "2.out") == first
+    assert not files.done(str(out / "2.out"))
+    assert len(list(out.iterdir())) == 1
+    files.close()
+    assert list(out.iterdir()) == []
 
 
 def test_what_has_bytes_stays_its_attempt_s(files: OutputFiles, out: Path) -> None:
     first = made(files, out / "1.out", b"said")
-    files.done(str(out / "1.out"))
+    assert files.done(str(out / "1.out"))
     assert made(files, out / "2.out") != first
-    files.settle()
+    assert not files.done(str(out / "2.out"))
     assert (out / "1.out").read_bytes() == b"said"
-    assert (out / "2.out").read_bytes() == b""
+    assert names(out) == ["1.out"]
 
 
-def test_a_file_that_somebody_reads_is_not_handed_on(files: OutputFiles, out: Path) -> None:
+def test_who_runs_on_has_files_of_its_name(files: OutputFiles, out: Path) -> None:
+    made(files, out / "1.out")
+    made(files, out / "2.out", now=1.0)
+    assert files.due() == pytest.approx(NAME_S)
+    files.name(NAME_S / 2)
+    assert names(out) == []
+    files.name(NAME_S)
+    assert names(out) == ["1.out"]
+    assert files.due() == pytest.approx(1.0 + NAME_S)
+    files.name_all()
+    assert names(out) == ["1.out", "2.out"]
+    assert files.due() is None
+    with open(out / "1.out", "ab") as task:
+        task.write(b"later")
+    assert files.done(str(out / "1.out"))
+    assert not files.done(str(out / "2.out"))
+    assert names(out) == ["1.out"]
+
+
+def test_a_file_that_somebody_has_open_is_not_lent_again(files: OutputFiles, out: Path) -> None:
     first = made(files, out / "1.out")
+    files.name_all()
     with open(out / "1.out", "rb") as reader:
         files.done(str(out / "1.out"))
         assert made(files, out / "2.out", b"another's") != first
         assert reader.read() == b""
+    assert files.done(str(out / "2.out"))
     assert names(out) == ["2.out"]
+
+
+def test_bytes_that_come_after_the_end_are_nobody_else_s(files: OutputFiles, out: Path) -> None:
+    files.lend([str(out / "1.out")], 0.0)
+    late = files.open(str(out / "1.out"), append=False)
+    files.done(str(out / "1.out"))
+    os.write(late, b"late")
+    os.close(late)
+    made(files, out / "2.out")
+    files.name_all()
+    assert (out / "2.out").read_bytes() == b""
 
 
 def test_appending_takes_the_old_file(files: OutputFiles, out: Path) -> None:
@@ -70,16 +108,66 @@ def test_appending_takes_the_old_file(files: OutputFiles, out: Path) -> None:
     os.write(fd, b"after")
     os.close(fd)
     assert (out / "2.out").read_bytes() == b"before after"
+    assert files.done(str(out / "2.out"))
 
 
-def test_blanks_rest_are_used_again_and_go_at_the_end(files: OutputFiles, out: Path) -> None:
-    before = {made(files, out / f"{number}.out") for number in range(10)}
-    for number in range(10):
-        files.done(str(out / f"{number}.out"))
-    files.settle()
-    assert names(out) == []
-    assert made(files, out / "next.out") in before
-    (out / "next.out").unlink()  # the user's doing
-    files.done(str(out / "next.out"))
+def test_what_is_opened_twice_is_one_file(files: OutputFiles, out: Path) -> None:
+    """A task that cannot go to its directory is told so in its own output first."""
+    made(files, out / "1.out", b"a word ")
+    fd = files.open(str(out / "1.out"), append=True)
+    os.write(fd, b"and more")
+    os.close(fd)
+    assert files.done(str(out / "1.out"))
+    assert (out / "1.out").read_bytes() == b"a word and more"
+
+
+def test_a_file_that_cannot_be_given_its_name_is_kept(
+    files: OutputFiles, out: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    made(files, out / "1.out", b"said")
+
+    def full(old: str, new: str) -> None:
+        raise OSError(28, "No space left on device", old)
+
+    with monkeypatch.context() as there:
+        there.setattr(os, "rename", full)
+        files.name(NAME_S)
+        files.done(str(out / "1.out"))
+    assert "stays in" in capfd.readouterr().err
+    again = OutputFiles(str(out.parent))
+    assert [path.read_bytes() for path in out.iterdir()] == [b"said"]
+    made(again, out / "2.out")
+    assert sorted(path.read_bytes() for path in out.iterdir()) == [b"", b"said"]
+
+
+def test_blanks_are_bounded_and_go_at_the_end(files: OutputFiles, out: Path) -> None:
+    paths = [out / f"{number}.out" for number in range(100)]
+    for path in paths:
+        made(files, path)
+    for path in paths:
+        files.done(str(path))
+    assert len(list(out.iterdir())) == 32
     files.close()
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("ranks", [None, [4, 7]])
+def test_after_a_launcher_s_death_what_it_lent_has_its_name(tmp_path: Path, ranks: list[int] | None) -> None:
+    spool = Spool(str(tmp_path))
+    spool.intent("1-a.0", 5, 1.0, 1.0, None, "", [1, 2])
+    spool.add(pack(("x", ["over", "1-a.0"])))
+    files = [2, 3, 1, 0][: 2 * len(ranks or [0])]
+    spool.intent("2-b.0", 6, 1.0, 1.0, ranks, "", files)
+    for number in files:
+        if number:
+            Path(blank_path(str(tmp_path), number)).write_text(f"number {number}")
+    spool.close()
+    assert Record(str(tmp_path)).lost["2-b.0"].files == files, "who only reads gives no names"
+    assert all(Path(blank_path(str(tmp_path), number)).exists() for number in files if number)
+    again = Spool(str(tmp_path))
+    paths = [path for rank in ranks or [None] for path in output_paths(str(tmp_path), 6, "2-b.0", rank)]
+    said = {number: Path(path).read_text() for number, path in zip(files, paths, strict=True) if number}
+    assert said == {number: f"number {number}" for number in files if number}
+    assert not Path(output_paths(str(tmp_path), 5, "1-a.0")[0]).exists()
+    again.close()
+    assert Record(str(tmp_path)).lost["2-b.0"].files == []
