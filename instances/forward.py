@@ -271,7 +271,7 @@ class Forwarder:
         if tail.fd < 0:
             try:
                 tail.fd = os.open(tail.path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
+            except OSError:  # it is empty and gone, or has no name yet (`spool_files`): it may be there when we look again
                 return
         while not tail.truncated:
             data = os.pread(tail.fd, CHUNK, tail.taken)

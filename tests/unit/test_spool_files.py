@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_rig import Rig
 
+from fluxkv.instances.forward import Forwarder
 from fluxkv.instances.spool import Record, Spool, output_paths
 from fluxkv.instances.spool_files import NAME_S, OutputFiles, blank_path
 from fluxkv.instances.wire import pack
+from fluxkv.journal.wire import unpack
 
 
 @pytest.fixture
@@ -171,3 +174,41 @@ def test_after_a_launcher_s_death_what_it_lent_has_its_name(tmp_path: Path, rank
     assert not Path(output_paths(str(tmp_path), 5, "1-a.0")[0]).exists()
     again.close()
     assert Record(str(tmp_path)).lost["2-b.0"].files == []
+
+
+def test_an_agent_that_looks_before_a_file_has_its_name_looks_again(tmp_path: Path, files: OutputFiles) -> None:
+    """Its launcher may be late, on a busy machine."""
+    rig = Rig()
+    forwarder = Forwarder(rig.store, rig.store.keys, str(tmp_path), "h")
+    path = Path(output_paths(str(tmp_path), 1, "1.2-3.0")[0])
+    made(files, path, b"said")
+    forwarder.add({
+        "key": "1.2-3.0", "job": 1, "stdin": "", "tasks": [[0]], "stdout": "", "stderr": "", "per_task_output": False, "index": 0,
+        "total": 1,
+    })  # fmt: skip
+    forwarder.young["1.2-3.0"] = 0.0
+    forwarder.collect()
+    assert list(forwarder.watched) == ["1.2-3.0"]
+    files.name_all()
+    forwarder.collect()
+    told = [unpack(message.data) for message in rig.store.messages(rig.store.keys.output(1))]
+    assert [context.get("data") for name, context in told if name == "data"] == ["said"]
+
+
+@pytest.mark.parametrize("more", [{}, {"number": 2}])
+def test_of_what_its_launcher_calls_quiet_no_file_is_looked_at(tmp_path: Path, out: Path, more: dict[str, Any]) -> None:
+    rig = Rig()
+    forwarder = Forwarder(rig.store, rig.store.keys, str(tmp_path), "h")
+    path = Path(output_paths(str(tmp_path), 1, "1.2-3.0")[0])
+    path.write_bytes(b"another's, by the same name")
+    forwarder.add({
+        "key": "1.2-3.0", "job": 1, "stdin": "", "tasks": [[0]], "stdout": "", "stderr": "/users", "per_task_output": False,
+        "index": 0, "total": 1, **more,
+    })  # fmt: skip
+    forwarder.finish("1.2-3.0", quiet=True)
+    names = [unpack(message.data)[0] for message in rig.store.messages(rig.store.keys.output(1))]
+    assert names[0] == "redirect"
+    assert ("data" in names) == bool(more), "what is noted for another agent is to be taken away"
+    assert not forwarder.fresh
+    assert not forwarder.watched
+    assert not list((tmp_path / "watch").iterdir() if more else [])
