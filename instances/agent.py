@@ -14,7 +14,8 @@ from msgpack.exceptions import UnpackException
 from ..journal.wire import pack, pack_events, unpack
 from ..kvs.errors import Rejected
 from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
-from .attempts import Host, Placed, build_attempt, hello, split_key
+from .alike import Alike
+from .attempts import Host, Placed, hello, split_key
 from .branches import Branches, living_parts
 from .facts import Bucket, Rows, cut, rest
 from .reactor import (
@@ -50,6 +51,7 @@ class Agent(Branches):
         self.meta = meta
         self.host = host
         self.cursors = cursors
+        self.alike = Alike()
         self.placed: dict[str, Placed] = {}
         self.names: dict[tuple[int, int, int, str], str] = {}  # (job, version, rank, letter) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
@@ -162,7 +164,7 @@ class Agent(Branches):
         if self.ran_before(placed):
             return
         try:
-            attempt = (build_script if placed.letter else build_attempt)(self.host, rank, order, key)
+            attempt = (build_script if placed.letter else self.alike.build)(self.host, rank, order, key)
         except (LookupError, TypeError, ValueError, AttributeError, Rejected) as error:
             if placed.letter:
                 self.rows[rank].script.append([job, version, placed.letter, 0.0, self.now, 1 << 8, f"spawn: bad order: {error}"])

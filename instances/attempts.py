@@ -130,7 +130,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "job": id,
         "tasks": tasks,
         "env": order["env"],
-        "env_set": {**_overlay(system), **_environment(host, rank, order, key, tmpdir)},
+        "env_set": {**_overlay(system), **environment(host, rank, order, key, tmpdir)},
         "cwd": system.get("cwd") or "",
         "stdin": _input(options, terminals, words),
         "append": options.append or order["nodes"] > 1,
@@ -256,18 +256,26 @@ def f58_ascii(id: int) -> str:
     return "f" + f58(id)[1:]
 
 
-def _environment(host: Host, rank: int, order: dict[str, Any], key: str, tmpdir: str) -> dict[str, str]:
-    attempt = key.rpartition(".")[0]
+def own_environment(order: Mapping[str, Any], key: str, tmpdir: str) -> dict[str, str]:
+    """Of the variables that a job's tasks get from us those that no other job's have."""
+    id = order["job"]
     return {
-        "FLUX_JOB_ID": f58(order["job"]),
+        "FLUX_JOB_ID": f58(id),
+        "FLUX_JOB_TMPDIR": tmpdir,
+        "FLUX_KVS_NAMESPACE": f"job-{id}",
+        "FLUXKV_JOB_ATTEMPT": key.rpartition(".")[0],
+    }
+
+
+def environment(host: Host, rank: int, order: Mapping[str, Any], key: str, tmpdir: str) -> dict[str, str]:
+    """All of them, but for the task's own."""
+    return {
+        **own_environment(order, key, tmpdir),
         "FLUX_JOB_ATTEMPT": str(order.get("number", 1)),
         "FLUX_JOB_SIZE": str(order["total"]),
         "FLUX_JOB_NNODES": str(order["nodes"]),
-        "FLUX_JOB_TMPDIR": tmpdir,
         "FLUX_URI": host.uri,
-        "FLUX_KVS_NAMESPACE": f"job-{order['job']}",
         "FLUXKV_URI": host.uri,
-        "FLUXKV_JOB_ATTEMPT": attempt,
         "FLUXKV_JOB_NODE": str(order["index"]),
         "FLUXKV_NODE_RANK": str(rank),
         "FLUXKV_NODE_TASKS": str(order["count"]),

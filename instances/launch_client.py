@@ -16,7 +16,7 @@ from typing import Any
 
 from ..kvs.errors import Corrupt, Unavailable
 from .spool import socket_path
-from .wire import Decoder, Message, encode
+from .wire import LIKE, Decoder, Message, differs, encode
 
 Event = list[Any]
 
@@ -27,7 +27,7 @@ _REMEMBERED_ENVIRONMENTS = 512  # half of what the launcher keeps
 class LaunchClient:
     """One connection at a time to the launcher of one spool."""
 
-    __slots__ = ("_backlog", "_decoder", "_refs", "_socket", "spool")
+    __slots__ = ("_backlog", "_common", "_decoder", "_refs", "_socket", "spool")
 
     def __init__(self, spool: str) -> None:
         self.spool = os.path.abspath(spool)
@@ -35,6 +35,7 @@ class LaunchClient:
         self._decoder = Decoder()
         self._backlog = bytearray()
         self._refs: set[str] = set()
+        self._common: dict[str, Any] | None = None  # what attempts that are alike share, as the launcher knows it
 
     @property
     def connected(self) -> bool:
@@ -81,6 +82,7 @@ class LaunchClient:
         self._decoder = Decoder()
         self._backlog.clear()
         self._refs.clear()
+        self._common = None
 
     def environment(self, ref: str, variables: dict[str, str]) -> None:
         """Make sure the launcher has this base environment; sent once per connection."""
@@ -89,6 +91,21 @@ class LaunchClient:
                 self._refs.clear()
             self._refs.add(ref)
             self.send(["env", ref, variables])
+
+    def launch(self, attempts: list[dict[str, Any]]) -> None:
+        """Have attempts started; what those that are alike share (`alike`) is sent once."""
+        messages: list[Message] = []
+        told: list[dict[str, Any]] = []
+        for attempt in attempts:
+            if LIKE in attempt:
+                if attempt[LIKE] is not self._common:
+                    self._common = attempt[LIKE]
+                    messages += [["launch", told]] if told else []
+                    messages.append(["like", self._common])
+                    told = []
+                attempt = differs(attempt)
+            told.append(attempt)
+        self.send(*messages, ["launch", told])
 
     def send(self, *messages: Message) -> None:
         """Hand messages to the kernel, or keep what it does not take now.

@@ -6,7 +6,8 @@ Decides when an attempt is over: when its whole tree of processes is gone, and n
 on a seat is `seats`' word, how a task starts `spawning`'s, what is remembered `spool`'s. Knows nothing of
 journals, jobs' meaning or retries. Messages are framed by `wire`.
 
-Agent -> launcher: `["env", ref, {name: value}]`, `["launch", [attempt, ...]]`, `["signal", key, signum]`,
+Agent -> launcher: `["env", ref, {name: value}]`, `["launch", [attempt, ...]]`, `["like", {name: value}]` (what attempts from now on
+have that say `like`, but for what they say themselves; see `alike`), `["signal", key, signum]`,
 `["end", key, cause]`, `["limit", key, limit_s]`, `["recall", [keys]]`, `["ack", [keys]]`,
 `["list"]`, `["list", "recent"]` (also what was acked a short while ago, state "past"),
 `["eof", key]`, `["alive", t_boot, fence_s, tip]` (see `fence`), `["shutdown", kill]`.
@@ -42,7 +43,7 @@ from .launcher_door import Door
 from .pace import USUAL
 from .spawning import Attempt
 from .spool import boot_time
-from .wire import Message, pack
+from .wire import LIKE, Message, pack
 
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_AGAIN_S = 0.1
@@ -60,10 +61,12 @@ class Launcher(AttemptTable):
         """Raises `Unavailable` when another launcher serves this spool."""
         super().__init__(folder, linger_s)
         self.recent: dict[str, list[Any]] = {}  # acked a short while ago: a launch resent late must not run again
+        self.common: dict[str, Any] = {}  # what attempts that say `like` have
         self.leaving = False
         self.leave_at = 0.0
         self.handlers = {
             "env": self.on_env,
+            "like": self.on_like,
             "launch": self.on_launch,
             "signal": self.on_signal,
             "end": self.on_end,
@@ -170,12 +173,15 @@ class Launcher(AttemptTable):
     def on_env(self, message: Message) -> None:
         self.spawner.remember(message[1], message[2])
 
+    def on_like(self, message: Message) -> None:
+        self.common = dict(message[1])
+
     def on_launch(self, message: Message) -> None:
         back: list[str] = []
         for spec in message[1]:
             try:
-                attempt = Attempt(spec)
-            except (KeyError, TypeError, ValueError) as error:
+                attempt = Attempt({**self.common, **spec} if spec.get(LIKE) else spec)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if (
                     isinstance(spec, dict)
                     and isinstance(spec.get("key"), str)

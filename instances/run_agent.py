@@ -340,7 +340,7 @@ class AgentRunner(Runner):
         if real:
             if ARMED:
                 reach("launch.before")
-            self.client.send(["launch", real])
+            self.client.launch(real)
             if ARMED:
                 self.client.flush()
                 reach("launch.after")

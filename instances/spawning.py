@@ -105,6 +105,7 @@ class Spawner:
         "_affinity",
         "_environments",
         "_limits",
+        "_made",
         "_null",
         "_outer",
         "_programs",
@@ -125,6 +126,8 @@ class Spawner:
         outer = os.environ.get(ATTEMPT_VARIABLE, "")
         self._outer = outer + " " if outer else ""
         self._environments: OrderedDict[str, dict[bytes, bytes]] = OrderedDict()
+        # What attempts that are alike have: variables over those of an environment, and both together.
+        self._made: tuple[dict[str, str], dict[bytes, bytes], dict[bytes, bytes]] = ({}, {}, {})
         self._start_affinity = frozenset(os.sched_getaffinity(0))
         self._affinity = self._start_affinity
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -194,8 +197,10 @@ class Spawner:
                     for remark in above:
                         self._tell(files[2][1], remark)
                 env = environment
-                if extra:
+                if extra and many:
                     env = {**environment, **_encoded(extra)}
+                elif extra:
+                    environment.update(_encoded(extra))
                 self._pin(None if late else cpus or seat.get("cpus"))
                 try:
                     if rank in terminals:
@@ -251,8 +256,11 @@ class Spawner:
             base = {}
         else:
             self._environments.move_to_end(ref)
-        env = dict(base)
-        for changes in (spec.get("env_set"), seat.get("env")):
+        common = spec.get("env_set") or {}
+        if self._made[0] is not common or self._made[1] is not base:
+            self._made = common, base, {**base, **_encoded(common)}
+        env = dict(self._made[2])
+        for changes in (spec.get("env_own"), seat.get("env")):
             if changes:
                 env.update(_encoded(changes))
         if "tmpdir_env" in spec:

@@ -15,8 +15,11 @@ from ..kvs.errors import Corrupt
 
 Message = list[Any]
 
+LIKE = "like"  # in an attempt: what it has in common with others (see `alike`); in one that is sent: that it is to have that
+
 MAX_FRAME = 64 * 1024 * 1024  # bytes; a longer frame is a torn or foreign stream
 
+_ABSENT = object()
 _pack_length = struct.Struct(">I").pack
 _unpack_length = struct.Struct(">I").unpack_from
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
@@ -26,6 +29,14 @@ def pack(value: object) -> bytes:
     """One msgpack value, without a frame."""
     packed: bytes = _packer.pack(value)
     return packed
+
+
+def differs(attempt: dict[str, Any]) -> dict[str, Any]:
+    """What there is to send of an attempt that has `LIKE`, behind what it has in common."""
+    common = attempt[LIKE]
+    found = {name: value for name, value in attempt.items() if common.get(name, _ABSENT) is not value}
+    found[LIKE] = True
+    return found
 
 
 def unpack(data: bytes | memoryview) -> Any:

@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from fluxkv.instances import proctree
+from fluxkv.instances.alike import Alike
+from fluxkv.instances.attempts import Host
 from fluxkv.instances.launch_client import LaunchClient, start_launcher
 from fluxkv.instances.spool import attempt_mark, input_path, output_paths, socket_path
+from fluxkv.instances.wire import LIKE
+from fluxkv.journal.ids import f58
 from fluxkv.kvs.errors import Unavailable
 
 pytestmark = pytest.mark.live
@@ -195,6 +199,31 @@ def test_many_tasks_own_environment_and_worst_status(rig: Rig) -> None:
     assert over[2] == signal.SIGTERM
     assert [rig.out("a", rank) for rank in (4, 5)] == ["4 x s\n", "5 x s\n"]
     assert sorted(e[2] for e in rig.events if e[0] == "exit") == [4, 5, 6]
+
+
+def test_attempts_that_are_alike_are_told_by_what_differs(rig: Rig) -> None:
+    host, alike = Host({0: "n"}, "b", "s", "memory:", f"{rig.work}/tmp", {}), Alike()
+    show = ["sh", "-c", "echo $FLUX_JOB_ID $FLUXKV_JOB_ATTEMPT $FLUX_JOB_TMPDIR $FLUX_TASK_RANK $N $HOME"]
+    order = {
+        "user": 1, "name": "x", "command": show, "env": "base", "claim": [0, "0", "", 0, 1], "index": 0, "nodes": 1, "total": 1,
+        "first": 0, "count": 1, "shape": "s", "queued": False,
+    }  # fmt: skip
+    made = {}
+    for job in range(1, 7):
+        if job == 6:
+            rig.client.close()
+            rig.connect()  # what was said before is not known to be remembered
+        more = {"env": ""} if job == 4 else {}
+        key = f"{job}.{job}-7.0"
+        made[key] = alike.build(host, 0, {**order, "job": job, "system": {"environment": {"N": str(job * 11)}}, **more}, key)
+        rig.client.launch([made[key]])
+        rig.over(key)
+        said = Path(output_paths(rig.spool, job, key)[0]).read_text().split()
+        tmpdir = f"{rig.work}/tmp/job-{f58(job).replace('ƒ', 'f')}-0"
+        assert said[:2] == [f58(job), f"{job}.{job}-7"]
+        assert said[3:] == ["0", str(job * 11), *(["/"] if job != 4 else [])]
+        assert os.path.dirname(said[2]) == os.path.dirname(tmpdir)
+    assert [LIKE in one for one in made.values()] == [False, True, True, False, False, True]
 
 
 def test_marks_process_group_signals_and_descriptors_of_a_task(rig: Rig) -> None:

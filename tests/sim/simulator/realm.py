@@ -161,7 +161,7 @@ class Realm:
             handover.begins(self, key)
         if letter_of(key) or job not in self.nested:
             return
-        here = child.place({**self.orders[key]["env_set"], "FLUX_TASK_LOCAL_ID": "0"})
+        here = child.place({**self.orders[key]["env_set"], **self.orders[key].get("env_own", {}), "FLUX_TASK_LOCAL_ID": "0"})
         assert here is not None
         found = next((one for one in self.children if one.place.entry == here.entry and one.place.job == job), None)
         if found is None:
