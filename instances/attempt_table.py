@@ -60,6 +60,8 @@ class AttemptTable:
             heapify(self.timers)
 
     def write_down(self) -> None:
+        """The end of a turn."""
+        self.spawner.scratch.fresh = ""
         try:
             said = bool(ARMED) and self.spool.pending
             if said:
@@ -227,7 +229,7 @@ class AttemptTable:
                     attempt.cause,
                     heir,
                     attempt.max_rss_kib,
-                    round(attempt.cpu_s, 6),
+                    attempt.cpu_s,
                     attempt.job,
                     *([attempt.exits] if wrote and attempt.exits else () if wrote else (attempt.exits or [], True)),
                 ]

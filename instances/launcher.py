@@ -51,6 +51,7 @@ _SWEEP_S = 0.02
 _FAREWELL_S = 1.0
 _SETTLE_S = 0.01  # idle so long, we leave the last task's core; at once would cost a migration per spawn
 _LONGEST_SLEEP_S = 30.0  # poll's clock stands still while the machine sleeps, limits do not
+_TICK_S = 0.5  # so often we look though nothing is due
 _RECENT = 1024
 
 
@@ -64,6 +65,7 @@ class Launcher(AttemptTable):
         self.common: dict[str, Any] = {}  # what attempts that say `like` have
         self.leaving = False
         self.leave_at = 0.0
+        self.due_at = self.ticked = 0.0  # when `tick` has something to do, and when it last looked
         self.handlers = {
             "env": self.on_env,
             "like": self.on_like,
@@ -138,10 +140,14 @@ class Launcher(AttemptTable):
             wait = min(wait, _SWEEP_S)
         if self.fence.held:
             wait = min(wait, self.fence.at() - now)
+        self.due_at = now + wait
         return max(wait, 0.0)
 
     def tick(self) -> None:
         now = boot_time()
+        if now < self.due_at and now - self.ticked < _TICK_S:
+            return  # in a flood, nearly each time
+        self.ticked = now
         late = self.seats.expired(now)
         if late:
             self.give_back(late)

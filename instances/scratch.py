@@ -19,9 +19,10 @@ TICK_S = 0.1  # ten times the longest of any kernel
 class Scratch:
     """Directories at hand, by the folder they are in."""
 
-    __slots__ = ("_empty", "_seen")
+    __slots__ = ("_empty", "_seen", "fresh")
 
     def __init__(self) -> None:
+        self.fresh = ""  # one that was seen empty in this turn; whoever has turns ends it
         self._empty: dict[str, list[str]] = {}
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}  # path -> (inode, ctime) when empty, since when; 0: believed
 
@@ -33,7 +34,8 @@ class Scratch:
         kept = self._empty.get(wanted.rpartition("/")[0])
         while kept and not exact:
             path = kept.pop()
-            if os.path.isdir(path):
+            if path == self.fresh or os.path.isdir(path):
+                self.fresh = ""
                 return path
             self._seen.pop(path, None)
         if exact and os.path.lexists(wanted) and os.listdir(wanted):  # of an earlier attempt, and not removed yet
@@ -49,6 +51,7 @@ class Scratch:
         kept = self._empty.setdefault(path.rpartition("/")[0], [])
         if len(kept) < KEPT and self._is_empty(path):
             kept.append(path)
+            self.fresh = path
             return True
         self._seen.pop(path, None)
         return False

@@ -5,8 +5,8 @@ under a name of ours, which the launcher's record has before anything is written
 attempt's name comes from there). It has its attempt's when somebody may look for it: when the attempt has run for `NAME_S`, when
 it is over and has written something, or when the launcher is asked what it holds (`name_all`).
 
-A file is lent again only when the kernel grants a lease on it: that is its word that nobody else has it open, so nobody who still
-reads (or writes) one attempt's file ever meets another's bytes. Decides nothing else; knows no attempt.
+A file is lent again only when the kernel has granted a lease on it at its attempt's end: that is its word that nobody else has it
+open, so nobody who still reads (or writes) one attempt's file ever meets another's bytes. Decides nothing else; knows no attempt.
 """
 
 from __future__ import annotations
@@ -40,26 +40,25 @@ def give_names(spool: str, lent: Iterable[tuple[int, str]]) -> None:
 
 
 class _Lent:
-    __slots__ = ("due", "number", "opened", "used")
+    __slots__ = ("due", "fd", "number", "opened")
 
-    def __init__(self, number: int, due: float, used: bool) -> None:
+    def __init__(self, number: int, due: float, fd: int) -> None:
         self.number = number
         self.due = due  # when it is to have its attempt's name
-        self.used = used  # whether it is there, of another attempt
+        self.fd = fd  # -1: it is yet to be made, or opened once more
         self.opened = False
 
 
 class OutputFiles:
     """The files below `<spool>/out`, by the full paths that their attempts know them by. Times: any clock's, the caller's."""
 
-    __slots__ = ("_blanks", "_count", "_leases", "_lent", "_spool")
+    __slots__ = ("_blanks", "_count", "_lent", "_spool")
 
     def __init__(self, spool: str) -> None:
         self._spool = spool
         self._count = 0
-        self._blanks: list[int] = []  # empty, in nobody's hands
+        self._blanks: list[tuple[int, int]] = []  # (number, descriptor) of empty files that nobody else has open
         self._lent: dict[str, _Lent] = {}  # without their names yet, the longest lent first
-        self._leases = True
         for name in os.listdir(f"{spool}/out"):
             if name.startswith(".blank-"):
                 path = f"{spool}/out/{name}"
@@ -75,13 +74,8 @@ class OutputFiles:
             if not path:
                 numbers.append(0)
                 continue
-            used = bool(self._blanks) and self._leases
-            if used:
-                number = self._blanks.pop()
-            else:
-                self._count += 1
-                number = self._count
-            self._lent[path] = _Lent(number, now + NAME_S, used)
+            number, fd = self._blanks.pop() if self._blanks else (self._next(), -1)
+            self._lent[path] = _Lent(number, now + NAME_S, fd)
             numbers.append(number)
         return numbers
 
@@ -93,29 +87,36 @@ class OutputFiles:
         lent = self._lent.get(path)
         if lent is None:
             return os.open(path, _CREATE if append else _CREATE | os.O_TRUNC, 0o600)
-        blank = blank_path(self._spool, lent.number)
-        if lent.opened:
-            return os.open(blank, _APPEND)
+        fd, lent.fd = lent.fd, -1
+        if fd < 0:
+            fd = os.open(blank_path(self._spool, lent.number), _APPEND if lent.opened else _CREATE | os.O_EXCL, 0o600)
         lent.opened = True
-        if lent.used:
-            fd = self._again(blank)
-            if fd >= 0:
-                return fd
-        return os.open(blank, _CREATE | os.O_EXCL, 0o600)
+        return fd
 
     def done(self, path: str) -> bool:
         """The attempt is over: whether it has written something, which has its name then. An empty file is nobody's any more."""
         lent = self._lent.pop(path, None)
+        if lent is not None and lent.fd >= 0:
+            self._blanks.append((lent.number, lent.fd))
+            return False
         there = path if lent is None else blank_path(self._spool, lent.number)
         try:
-            written = bool(os.stat(there).st_size)
+            fd = os.open(there, _APPEND)
         except OSError:
             return False  # the user removed it
-        if lent is not None and written:
-            self._rename(there, path)
-        elif not written:
-            self._lay_aside(there, lent.number if lent is not None else 0)
-        return written
+        if os.fstat(fd).st_size:
+            os.close(fd)
+            if lent is not None:
+                self._rename(there, path)
+            return True
+        if len(self._blanks) < _KEPT and self._is_ours_alone(fd):
+            number = lent.number if lent is not None else self._next()
+            if lent is not None or self._rename(there, blank_path(self._spool, number)):
+                self._blanks.append((number, fd))
+                return False
+        os.close(fd)
+        _unlink(there)
+        return False
 
     def due(self) -> float | None:
         """When `name` has something to do next."""
@@ -144,40 +145,22 @@ class OutputFiles:
     def close(self) -> None:
         """Remove the blanks."""
         while self._blanks:
-            _unlink(blank_path(self._spool, self._blanks.pop()))
+            number, fd = self._blanks.pop()
+            os.close(fd)
+            _unlink(blank_path(self._spool, number))
 
-    def _lay_aside(self, path: str, number: int) -> None:
-        """An empty file, to serve again. number: of its name, if that is ours."""
-        if not self._leases or len(self._blanks) >= _KEPT:
-            _unlink(path)
-            return
-        if not number:
-            self._count += 1
-            number = self._count
-            try:
-                os.rename(path, blank_path(self._spool, number))
-            except OSError:
-                return  # it stays, empty
-        self._blanks.append(number)
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
 
-    def _again(self, blank: str) -> int:
-        """A blank that has served before, open; -1, and it is there no more, if it is not to be had."""
-        try:
-            fd = os.open(blank, _APPEND)
-        except OSError:
-            return -1  # the user removed it
+    def _is_ours_alone(self, fd: int) -> bool:
+        """Whether nobody else has it open: the kernel grants a lease on it, then."""
         try:
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            if os.fstat(fd).st_size == 0:
-                return fd
-        except BlockingIOError:
-            pass  # somebody still has it open
-        except OSError:
-            self._leases = False  # this file system has none
-        os.close(fd)
-        _unlink(blank)
-        return -1
+        except OSError:  # or this file system has none
+            return False
+        return True
 
     def _rename(self, blank: str, path: str) -> bool:
         try:

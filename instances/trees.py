@@ -52,6 +52,8 @@ class Trees:
             attempt.cpu_s += usage.ru_utime + usage.ru_stime
             attempt.max_rss_kib = max(attempt.max_rss_kib, usage.ru_maxrss)
             reaped.append((attempt, rank, status))
+            if not (self.owner or self._strays or self._helpers):
+                return reaped  # what else may have come to us is looked for now that a tree may be gone, see `gone`
 
     def gone(self, attempt: Attempt, held: Collection[Attempt]) -> bool:
         """Whether nothing is left of an attempt whose tasks are all reaped; what is left is told to end.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -198,6 +199,8 @@ def said(rig: Rig, key: str, **more: Any) -> dict[str, Any]:
         found["above"][1] = found["above"][1].replace("LC_OTHER=x\0", "")
     for name in found.keys() & {"environ", "fds", "env", "above"}:
         found[name] = json.loads(json.dumps(found[name]).replace(key, "KEY"))
+    for number, end in (("1", "out"), ("2", "err")):  # which have the attempt's name only when it has run for a while
+        found["fds"][number] = re.sub(r"/out/\.blank-\d+$", f"/out/1.KEY.{end}", found["fds"][number])
     return found
 
 

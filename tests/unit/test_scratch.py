@@ -106,3 +106,12 @@ def test_one_that_was_believed_empty_and_has_changed_is_not_the_next_job_s(tmp_p
 def test_variables_are_encoded_as_the_system_s_are() -> None:
     odd = {"A": "\udc80é", "FLUX_JOB_ID": "ƒ2", "": "="}
     assert spawning._encoded(odd) == {os.fsencode(name): os.fsencode(value) for name, value in odd.items()}
+
+
+def test_one_that_somebody_removed_since_is_not_handed_out(tmp_path: Path) -> None:
+    at_hand, path = scratch.Scratch(), str(tmp_path / "a")
+    assert at_hand.give(at_hand.take(path))
+    at_hand.fresh = ""  # the turn is over
+    os.rmdir(path)
+    assert at_hand.take(str(tmp_path / "b")) == str(tmp_path / "b")
+    assert os.path.isdir(tmp_path / "b")
