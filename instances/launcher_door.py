@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -24,8 +25,25 @@ _MANY = 200  # events, two a job: so many wait for no others
 _MAX_BACKLOG = 32 * 1024 * 1024  # bytes an agent may leave unread before it is dropped; it asks `list` again
 
 
-def _noop(signum: int, frame: object) -> None:
-    """The wake-up fd does the work; without a handler the signal would not be noticed at all."""
+_HEARD = (signal.SIGCHLD, signal.SIGTERM)
+_INFO = 128  # bytes of a signal, as it is read; its number is the first four
+_FIRST = 0 if sys.byteorder == "little" else 3
+
+
+def _signals() -> int:
+    """A descriptor to read `_HEARD` from. They are blocked, so that no handler runs: each would break off the wait, have a frame,
+    fill a pipe, and the wait begin again, at the end of each task of a launcher with one seat."""
+    import ctypes
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    for signum in _HEARD:
+        signal.signal(signum, signal.SIG_DFL)  # one that is ignored would have the kernel reap children
+    libc = ctypes.CDLL(None, use_errno=True)
+    wanted = sum(1 << (signum - 1) for signum in _HEARD)
+    fd: int = libc.signalfd(-1, wanted.to_bytes(8, sys.byteorder).ljust(_INFO, b"\0"), os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return fd
 
 
 class Door:
@@ -43,7 +61,6 @@ class Door:
         "_path",
         "_poll",
         "_wake",
-        "_wake_end",
         "_writing",
     )
 
@@ -55,10 +72,7 @@ class Door:
             private_folder(os.path.dirname(path))
             with open(f"{folder}/launcher.addr", "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(path)
-        self._wake, self._wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _noop)
-        signal.signal(signal.SIGTERM, _noop)
+        self._wake = _signals()
         try:
             os.unlink(path)  # the lock says that nobody serves it
         except FileNotFoundError:
@@ -120,7 +134,7 @@ class Door:
         wake, listener = self._wake, self._listener.fileno()
         for fd, _ in self._poll.poll(timeout_s):
             if fd == wake:
-                signals = os.read(wake, 4096)
+                signals = os.read(wake, 32 * _INFO)[_FIRST::_INFO]
             elif fd == listener:
                 self._accept()
             elif self._agent is not None and fd == self._agent.fileno():

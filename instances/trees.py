@@ -118,7 +118,7 @@ class Trees:
             pass
         except OSError:
             try:
-                self._helpers.add(os.posix_spawn("/bin/rm", ["rm", "-rf", "--", path], {}, setpgroup=0))
+                self._helpers.add(os.posix_spawn("/bin/rm", ["rm", "-rf", "--", path], {}, setpgroup=0, setsigmask=()))
             except OSError as error:
                 print(f"launcher: cannot remove {path}: {error}", file=sys.stderr, flush=True)
 
