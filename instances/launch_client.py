@@ -16,7 +16,7 @@ from typing import Any
 
 from ..kvs.errors import Corrupt, Unavailable
 from .spool import socket_path
-from .wire import LIKE, Decoder, Message, differs, encode
+from .wire import LIKE, Decoder, Message, differs, encode, whole
 
 Event = list[Any]
 
@@ -27,7 +27,7 @@ _REMEMBERED_ENVIRONMENTS = 512  # half of what the launcher keeps
 class LaunchClient:
     """One connection at a time to the launcher of one spool."""
 
-    __slots__ = ("_backlog", "_common", "_decoder", "_refs", "_socket", "spool")
+    __slots__ = ("_backlog", "_common", "_decoder", "_refs", "_socket", "_takes", "spool")
 
     def __init__(self, spool: str) -> None:
         self.spool = os.path.abspath(spool)
@@ -36,6 +36,7 @@ class LaunchClient:
         self._backlog = bytearray()
         self._refs: set[str] = set()
         self._common: dict[str, Any] | None = None  # what attempts that are alike share, as the launcher knows it
+        self._takes: list[str] = []  # what it has said that it takes; one of an older version, nothing
 
     @property
     def connected(self) -> bool:
@@ -82,7 +83,7 @@ class LaunchClient:
         self._decoder = Decoder()
         self._backlog.clear()
         self._refs.clear()
-        self._common = None
+        self._common, self._takes = None, []
 
     def environment(self, ref: str, variables: dict[str, str]) -> None:
         """Make sure the launcher has this base environment; sent once per connection."""
@@ -97,7 +98,9 @@ class LaunchClient:
         messages: list[Message] = []
         told: list[dict[str, Any]] = []
         for attempt in attempts:
-            if LIKE in attempt:
+            if LIKE in attempt and LIKE not in self._takes:
+                attempt = whole(attempt)
+            elif LIKE in attempt:
                 if attempt[LIKE] is not self._common:
                     self._common = attempt[LIKE]
                     messages += [["launch", told]] if told else []
@@ -144,6 +147,8 @@ class LaunchClient:
             except (OSError, Corrupt):
                 data, messages = b"", []
             for message in messages:
+                if message[0] == "held":
+                    self._takes = message[2] if len(message) > 2 else []
                 if message[0] == "events":
                     events += message[1]
                 else:

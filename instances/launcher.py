@@ -12,8 +12,9 @@ have that say `like`, but for what they say themselves; see `alike`), `["signal"
 `["list"]`, `["list", "recent"]` (also what was acked a short while ago, state "past"),
 `["eof", key]`, `["alive", t_boot, fence_s, tip]` (see `fence`), `["shutdown", kill]`.
 
-Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over, held], ...]]`
-in answer to `list` (state "queued", "running" or "over"; over: the over event or None; held: as the attempt had it). Events:
+Launcher -> agent: `["events", [event, ...]]`, and `["held", [[key, job, state, t_start, pids, over, held], ...], ["like"]]`
+in answer to `list` (state "queued", "running" or "over"; over: the over event or None; held: as the attempt had it; then come
+messages that an older launcher does not take). Events:
 
     ["start", key, t_unix, pids]
     ["exit", key, task_rank, wait_status, t]                 attempts of several tasks only
@@ -284,7 +285,7 @@ class Launcher(AttemptTable):
         self.spawner.outputs.name_all()  # whoever asks looks for what they have put out
         self.write_down()
         self.door.offer(self.events)
-        self.door.send(["held", rows])
+        self.door.send(["held", rows, [LIKE]])
         for a in self.held.values():  # whoever asks may not have heard of them
             self.events.extend(["first-exit", a.key, *one] for one in a.exits or ())
 

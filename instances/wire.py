@@ -39,6 +39,13 @@ def differs(attempt: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def whole(attempt: dict[str, Any]) -> dict[str, Any]:
+    """An attempt that has `LIKE`, for a launcher that knows nothing of that."""
+    found = {name: value for name, value in attempt.items() if name not in (LIKE, "env_own")}
+    found["env_set"] = {**attempt["env_set"], **attempt["env_own"]}
+    return found
+
+
 def unpack(data: bytes | memoryview) -> Any:
     """The value `pack` was given (tuples come back as lists)."""
     return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")

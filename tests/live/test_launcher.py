@@ -214,6 +214,8 @@ def test_attempts_that_are_alike_are_told_by_what_differs(rig: Rig) -> None:
             rig.client.close()
             rig.connect()  # what was said before is not known to be remembered
         more = {"env": ""} if job == 4 else {}
+        if job == 3:
+            rig.client._takes.clear()  # as one of an older version has it
         key = f"{job}.{job}-7.0"
         made[key] = alike.build(host, 0, {**order, "job": job, "system": {"environment": {"N": str(job * 11)}}, **more}, key)
         rig.client.launch([made[key]])

@@ -9,7 +9,7 @@ import pytest
 
 from fluxkv.instances.alike import Alike
 from fluxkv.instances.attempts import Host, build_attempt
-from fluxkv.instances.wire import LIKE, differs, pack, unpack
+from fluxkv.instances.wire import LIKE, differs, pack, unpack, whole
 
 HOST = Host({0: "n0", 1: "n1"}, "b", "s", "memory:", "/t", {0: [4], 1: [5]}, "/state")
 ORDER = {
@@ -31,6 +31,7 @@ def as_sent(alike: Alike, order: dict[str, Any], key: str) -> tuple[dict[str, An
     if halves:
         common, own = unpack(pack(attempt[LIKE])), unpack(pack(differs(attempt)))
         assert own.pop(LIKE) is True
+        assert whole(attempt) == build_attempt(HOST, 0, order, key)
         assert set(own) <= {"key", "job", "tmpdir", "env_own", "held"}
         attempt = {**common, **own}
     attempt["env_set"] = {**attempt["env_set"], **attempt.pop("env_own", {})}
