@@ -51,7 +51,6 @@ class Agent(Branches):
         self.meta = meta
         self.host = host
         self.cursors = cursors
-        self.alike = Alike()
         self.placed: dict[str, Placed] = {}
         self.names: dict[tuple[int, int, int, str], str] = {}  # (job, version, rank, letter) -> key
         self.rows: dict[int, Rows] = {rank: Rows() for rank in host.ranks}
@@ -61,9 +60,8 @@ class Agent(Branches):
         self.freed = False
         self.inflight: Append | None = None
         self.sent: dict[int, Rows] = {}
-        self.sent_hello = False
-        self.hello_due = True
-        self.pace = Bucket()
+        self.sent_hello, self.hello_due = False, True
+        self.pace, self.alike = Bucket(), Alike()
         self.trims: dict[int, str] = {}
         self.now = 0.0  # of this step
         self.seq = PROBE
