@@ -82,7 +82,7 @@ class Feeder:
         try:
             while True:
                 self.look_up()
-                self._fill()
+                self._fill(tail.ours)
                 if not self._place and not self._todo and self._dry:
                     break
                 self._hear(tail, LOOK_S)
@@ -112,8 +112,8 @@ class Feeder:
 
     # -- members
 
-    def _fill(self) -> None:
-        """Have enough members here."""
+    def _fill(self, ours: set[str]) -> None:
+        """Have enough members here. ours: takes the entries that say so."""
         while len(self._place) < enough(self._slots, self._rate):
             self.look_up()
             if not self._todo:
@@ -122,7 +122,7 @@ class Feeder:
                     return
                 self._put(list(self._record.positions(taken[0])))
             try:
-                self._submit(self._todo[0])
+                self._submit(self._todo[0], ours)
             except Unavailable as error:
                 if error.code != "full":
                     raise
@@ -136,12 +136,13 @@ class Feeder:
     def _put(self, positions: list[int]) -> None:
         self._todo.extend(positions[at : at + AT_ONCE] for at in range(0, len(positions), AT_ONCE))
 
-    def _submit(self, positions: list[int]) -> None:
+    def _submit(self, positions: list[int], ours: set[str]) -> None:
         """All of them; those of commits that were taken leave the list, should a later one be refused."""
         every = tuple(positions)
         jobs = ((self._cut(self._indices[position]), self._env, 16, "") for position in every)
         at = 0
         for ids in self._here.submitter.stream(jobs, 0):
+            ours.add(self._here.submitter.last)
             for id, position in zip(ids, every[at:], strict=False):
                 self._place[id] = position
                 self._follower.waiting[id] = bare_job(id)

@@ -98,7 +98,8 @@ class Tail:
     """Commits after a version as they come, and messages of further streams beside them.
 
     position: the entry id of that version if it is known (then a forked history is noticed at once). streams:
-    key -> last message id seen ("0": all). patience_s: how long a server that is away is asked again.
+    key -> last message id seen ("0": all). patience_s: how long a server that is away is asked again. ours: ids of entries that
+    whoever reads has written, and need not be handed: each is passed over once, unread.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Tail:
         self._reader = history.reader(store)
         self._lost_at = 0.0
         self._left: list[Entry] = []  # came, and could not be read
+        self.ours: set[str] = set()
         self.subscription: Subscription = store.subscribe(
             {self._journal: self.position, **(streams or {})}
         )
@@ -161,6 +163,10 @@ class Tail:
                         self.version, self.position = commit.version, str(commit.version)
                         yield commit
                 if entry.version > self.version:
+                    if self.ours and entry.id in self.ours:
+                        self.ours.discard(entry.id)
+                        self.version, self.position = entry.version, entry.id
+                        continue
                     commit = self._reader.commit(entry)
                     self.version, self.position = entry.version, entry.id
                     yield commit

@@ -46,13 +46,15 @@ class Submitter:
     """Submits jobs to one instance. by: who the journal says did it. patience_s: for a server whose history nobody has
     taken up yet.
 
-    submitted: id -> the version before its submit, of the newest, for waiting without a fold.
+    submitted: id -> the version before its submit, of the newest, for waiting without a fold. last: the id of the entry that it
+    has written last, "" for none.
     """
 
     def __init__(self, store: Store, by: str = "client", *, patience_s: float = PATIENCE_S) -> None:
         self.by = by
         self.patience_s = patience_s
         self.submitted: dict[int, int] = {}
+        self.last = ""
         self._extra: dict[str, Any] = {"by": by}
         if cron := on_behalf_of(os.environ):
             self._extra["cron"] = cron
@@ -144,6 +146,7 @@ class Submitter:
             answer = self._store.append(decide.make_append(meta, decision, meta.version, extra=self._extra))
             if isinstance(answer, Appended):
                 self._remember([id for id, _ in jobs], answer.version - 1)
+                self.last = answer.id
                 return ids
             if isinstance(answer, Conflicted):
                 if keys is not None and keys.look():  # somebody was quicker, or it was we, and the answer was lost

@@ -285,9 +285,9 @@ class _Program:
 
 
 def _import_ensemble() -> None:
-    """What both programs of an ensemble run on, and the keepers of its children, before our keeper is forked: its launcher's
-    children share it then."""
+    """What an ensemble's programs and its children's keepers run on, before our keeper is forked: its launcher's forks share it."""
     from ..instances import (  # noqa: F401
+        child_store,
         client,
         ensemble_feed,
         ensemble_lead,

@@ -3,6 +3,7 @@ they go on behind it."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -48,3 +49,17 @@ def test_a_follower_goes_on_behind_what_was_set_aside(bench: Any) -> None:
         seen += [commit.version for commit in tail.poll(1.0)[0]]
     assert seen == [version, version + 1, version + 2]
     tail.close()
+
+
+def test_a_follower_does_not_read_what_it_has_written_itself(bench: Any) -> None:
+    journal = Journal(bench.store)
+    journal.append(Decision([["lively", "resource", 1.0, {"idset": "0"}]]), 0)
+    version = damaged(bench)  # who read it would fail
+    journal.append(Decision([["lively", "resource", 1.0, {"idset": "0"}]]), 0)
+    with closing(Tail(bench.store, 0)) as tail:
+        tail.ours.update((f"{version}-{journal.meta.epoch}", f"{version + 1}-{journal.meta.epoch + 1}"))
+        seen: list[int] = []
+        while version + 1 not in seen:
+            seen += [commit.version for commit in tail.poll(1.0)[0]]
+        assert version not in seen
+        assert tail.ours == {f"{version + 1}-{journal.meta.epoch + 1}"}, "another history's entry is not ours"

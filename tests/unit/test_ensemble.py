@@ -43,7 +43,7 @@ from fluxkv.journal.ids import f58
 from fluxkv.journal.job import Job
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit
+from fluxkv.journal.wire import Commit, read_commit
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.tools.ensemble_cmd import ensemble, submit
 from fluxkv.tools.ensemble_request import cutter, job_of, request_of
@@ -406,6 +406,17 @@ def test_a_later_attempt_of_a_slow_child_takes_no_more_than_the_first(
     feeder._rate_now()
     assert feeder._rate == 1.0
     assert (enough(4, feeder._rate), feeder._size(10_000)) == (8, 5_000)
+
+
+def test_what_a_child_submits_it_does_not_read_again(instance: Instance, record: Record) -> None:
+    jobspec, env = prepare(["true"], {}, {})
+    request = numbered(jobspec, range(3), env, 1)
+    record.begin(Info(3, 1, 1), Indices(request.ranges))
+    feeder = Feeder(instance, record, request, cutter(request), me=7, attempt=1, outer=1, slots=1)
+    ours: set[str] = set()
+    feeder._submit([0, 1, 2], ours)
+    (entry,) = [entry for entry in instance.store.read(0, 100) if entry.id in ours]
+    assert [event[0] for event in read_commit(entry).events] == ["submit"] * 3
 
 
 def test_another_round_hands_out_what_is_left(record: Record) -> None:
