@@ -120,7 +120,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
     tmpdir = f"{host.tmp}/job-{f58_ascii(id)}-{rank}"
     argv = order["command"]
     texts = [*argv, options.stdin.path, options.stdout.path, options.stderr.path]
-    words = job_words(order, rank, host.names[rank], tmpdir) if any(map(has_template, texts)) else {}
+    words = job_words(order, rank, host.names[rank], tmpdir, texts) if any(map(has_template, texts)) else {}
     slots = [(ids_of_mask(mask_of(one)), ids_of_mask(mask_of(other))) for one, other in order.get("slots", ())]
     tasks = _tasks(host, options, ranks, argv, words, slots or [(cores, gpu_ids)])
     terminals = options.pty.among(ranks) if options.pty is not None else []

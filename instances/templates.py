@@ -10,15 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..journal.ids import FORMS, encode, f58
+from ..journal.ids import FORMS, LOADED, encode, f58
 
 _TEMPLATE = re.compile(r"\{\{\s*([a-z0-9._]+)\s*\}\}")
 _TASK_TAGS = frozenset(("taskid", "task.id", "task.rank", "task.index", "task.localid"))
 _CLAIM_TAGS = frozenset(("node.cores", "node.gpus", "node.ncores", "node.ngpus"))
 
 
-def job_words(order: Mapping[str, Any], rank: int, host: str, tmpdir: str) -> dict[str, str]:
-    """What tags stand for on one node of a job, but for the task's own. order: see `orders.launch_orders`."""
+def job_words(
+    order: Mapping[str, Any], rank: int, host: str, tmpdir: str, texts: Sequence[str] | None = None
+) -> dict[str, str]:
+    """What tags stand for on one node of a job, but for the task's own. order: see `orders.launch_orders`. texts: what they are put
+    into; None: whatever."""
     id, total = order["job"], str(order["total"])
     _, cores, gpus, *_ = order["claim"]
     words = {
@@ -28,6 +31,8 @@ def job_words(order: Mapping[str, Any], rank: int, host: str, tmpdir: str) -> di
         "attempt": str(order.get("number", 1)),
     }  # fmt: skip
     for form in FORMS:
+        if texts is not None and form in LOADED and not any(form in text for text in texts):
+            continue  # a package would be loaded for it
         words[f"id.{form}"] = words[f"jobid.{form}"] = encode(id, form)
     return words
 

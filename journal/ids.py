@@ -15,6 +15,7 @@ from .shown import shown
 
 MAX_JOB_ID = (1 << 64) - 1
 FORMS = ("dec", "hex", "dothex", "kvs", "f58", "f58plain", "words", "emoji")
+LOADED = ("words", "emoji")  # those of `id_words`
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _VALUE = {digit: value for value, digit in enumerate(_ALPHABET)}
@@ -59,7 +60,7 @@ def encode(job: int, form: str = "f58") -> str:
         digits = f"{job:016x}"
         dotted = f"{digits[:4]}.{digits[4:8]}.{digits[8:12]}.{digits[12:]}"
         return dotted if form == "dothex" else "job." + dotted
-    if form in ("words", "emoji"):
+    if form in LOADED:
         from . import id_words
 
         return id_words.to_words(job) if form == "words" else id_words.to_emoji(job)

@@ -20,6 +20,7 @@ from fluxkv.instances.shell_options import check_system
 from fluxkv.instances.template import fill
 from fluxkv.journal import file_archive
 from fluxkv.journal.claims import Claim
+from fluxkv.journal.ids import encode
 from fluxkv.journal.job import Job
 from fluxkv.journal.jobspec import from_options, parse_jobspec
 from fluxkv.journal.node import Node
@@ -216,6 +217,13 @@ def test_templates() -> None:
     assert templates.names_task("x.{{ task.rank }}")
     assert not templates.names_task("x.{{id}}")
     assert templates.names_tag("a/{{tmpdir}}", "tmpdir")
+    needed = templates.job_words(order, 7, "host7", "/t", ["{{id.words}}"])
+    assert needed == templates.job_words(order, 7, "host7", "/t", ["{{ jobid.words }}"])
+    assert templates.expand("{{id.words}}", needed) == encode(123456, "words")
+    spared = templates.job_words(order, 7, "host7", "/t", ["{{tmpdir}}/x", "{{id}}"])  # words would have a package loaded
+    assert set(words) - set(spared) - set(templates.task_words(3, 1)) == {
+        "id.words", "id.emoji", "jobid.words", "jobid.emoji"
+    }  # fmt: skip
 
 
 # -- files
