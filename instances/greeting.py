@@ -141,7 +141,7 @@ def recall_unusable(state: State, ranks: Iterable[int], now: float) -> list[Grou
     stopped = not all(state.may_start(name) for name in state.queues)
     for rank in ranks if not stopped else list(state.nodes):
         node = state.nodes.get(rank)
-        if node is None or not node.grants:
+        if node is None or not node.grants or not (stopped or node.drain is not None):
             continue
         for id in sorted(node.grants):
             job = state.jobs[id]

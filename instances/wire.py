@@ -23,11 +23,16 @@ _ABSENT = object()
 _pack_length = struct.Struct(">I").pack
 _unpack_length = struct.Struct(">I").unpack_from
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
+_strict = msgpack.Packer(use_bin_type=True)  # one that looks for no escapes is half as quick again
 
 
 def pack(value: object) -> bytes:
     """One msgpack value, without a frame."""
-    packed: bytes = _packer.pack(value)
+    packed: bytes
+    try:
+        packed = _strict.pack(value)
+    except UnicodeEncodeError:
+        packed = _packer.pack(value)
     return packed
 
 
@@ -53,7 +58,7 @@ def unpack(data: bytes | memoryview) -> Any:
 
 def encode(message: object) -> bytes:
     """One frame. Raises `Corrupt` when the message is longer than `MAX_FRAME`."""
-    body: bytes = _packer.pack(message)
+    body = pack(message)
     if len(body) > MAX_FRAME:
         raise Corrupt(
             f"launcher message of {len(body)} bytes, at most {MAX_FRAME} fit", code="frame-too-long"

@@ -398,9 +398,10 @@ class Worker:
 
     def _maybe_snapshot(self, outputs: list[Output]) -> None:
         """Taking one costs time for each active job, and some bytes on disk for each inactive one."""
-        inactive = self.state.count(INACTIVE)
-        if self._tail > max(SNAPSHOT_EVENTS, 4 * (len(self.state.jobs) - inactive), 2 * inactive):
-            self._snapshot(outputs)
+        if (tail := self._tail) > SNAPSHOT_EVENTS:
+            inactive = self.state.count(INACTIVE)
+            if tail > max(4 * (len(self.state.jobs) - inactive), 2 * inactive):
+                self._snapshot(outputs)
 
     def _when_quiet(self, now: float, outputs: list[Output]) -> None:
         """Nothing happens for a while: a snapshot now spares every reader a long tail."""
