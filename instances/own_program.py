@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import NamedTuple, NoReturn
 
 CommandLine = Callable[[list[str]], int]  # words behind `fluxkv` -> exit status
@@ -15,13 +16,15 @@ Identity = tuple[int, int, int, int]  # of a file in one version: device, inode,
 class Began(NamedTuple):
     """How this process began, as `fluxkv`, or one that it is a fork of. script: its file. words: what stood before its path: the
     interpreter, and its option. run: its command lines, in this process;
-    leave: the end of it. code: the files of all modules of ours that it has, of all others' packages, and the interpreter."""
+    leave: the end of it. code: the files of all modules of ours that it has, of all others' packages, and the interpreter. modules:
+    how many modules it has."""
 
     script: Identity
     words: list[str]
     run: CommandLine
     leave: Leave
     code: dict[str, Identity | None]
+    modules: int
 
     def is_current(self) -> bool:
         """Whether who is started as a program now would find the same code."""
@@ -62,10 +65,14 @@ def began(before: Began | None = None) -> Began | None:
     script = identity(sys.argv[0])
     if script is None or not first.startswith(b"#!") or os.fsdecode(first[2:].strip()).split(None, 1) != sys.orig_argv[:count]:
         return None
-    modules = [one for name, one in list(sys.modules.items()) if name.startswith("fluxkv") or "." not in name]
-    code = [sys.executable, *(getattr(one, "__file__", None) or "" for one in modules)]
-    known = before.code if before else {}
-    return Began(script, sys.orig_argv[:count], *_run, {path: known.get(path) or identity(path) for path in code if path})
+    had, code = (before.modules, before.code) if before else (0, {sys.executable: identity(sys.executable)})
+    have = len(sys.modules)
+    # Those that came since stand at the end. To look at each would have all their pages copied, in every fork of a fork.
+    fresh = list(islice(reversed(sys.modules), have - had)) if have >= had else list(sys.modules)
+    paths = [getattr(sys.modules[name], "__file__", None) for name in fresh if name.startswith("fluxkv") or "." not in name]
+    if new := [path for path in paths if path and path not in code]:
+        code = {**code, **{path: identity(path) for path in new}}
+    return Began(script, sys.orig_argv[:count], *_run, code, have)
 
 
 def identity(path: str | bytes) -> Identity | None:

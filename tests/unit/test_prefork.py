@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fluxkv.instances import own_program
 from fluxkv.instances.paths import StateDir
 
 KEEPER = """
@@ -146,3 +148,41 @@ def test_start_forks_its_keeper_where_nothing_would_be_shared(tmp_path: Path, ho
     said = repr((words, args, [], True, "k", how != "hidden"))  # what was taken out of the environment is not shown
     assert done.stdout.splitlines() == [said, "7"], done.stderr
     assert (tmp_path / log).read_text() == "said\n"
+
+
+def test_a_fork_of_a_fork_looks_only_at_modules_that_came_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "fluxkv"
+    script.write_text("#!/usr/bin/python3\n")
+    monkeypatch.setattr(own_program, "_run", (len, os._exit))
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", str(script)])
+    monkeypatch.setattr(sys, "__stdin__", sys.__stdout__)
+    first = own_program.began()
+    assert first is not None
+    assert own_program.__file__ in first.code
+    assert sys.executable in first.code
+    assert first.is_current()
+
+    class Untouched:
+        def __getattr__(self, name: str) -> str:
+            raise AssertionError("it was there before")
+
+    monkeypatch.setitem(sys.modules, "json", Untouched())
+    second = own_program.began(first)
+    assert second is not None
+    assert second == first
+
+    path = tmp_path / "late.py"
+    path.write_text("late = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("late")
+    try:
+        third = own_program.began(second)
+    finally:
+        del sys.modules["late"]
+    assert third is not None
+    assert {*third.code} - {*second.code} == {str(path)}
+    assert third.is_current()
+    path.write_text("late = 22\n")
+    assert second.is_current()
+    assert not third.is_current(), "who is started as a program would find other code"
