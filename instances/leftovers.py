@@ -18,12 +18,13 @@ from .spool import Lost
 class LeftOvers:
     """`sweep` until `active` is False."""
 
-    __slots__ = ("_suffix", "active", "lost")
+    __slots__ = ("_dying", "_suffix", "active", "lost")
 
     def __init__(self, lost: dict[str, Lost], suffix: str) -> None:
         """lost: key -> attempts nobody has seen the end of. suffix: what this spool's marks end with."""
         self.lost = dict(lost)
         self.active = True
+        self._dying: dict[tuple[int, float], str] = {}  # (pid, start time) -> key, of what has been killed
         self._suffix = suffix
 
     def sweep(self) -> list[Lost]:
@@ -42,10 +43,21 @@ class LeftOvers:
                         found.setdefault(pid, found[root])
         for pid in found:
             send(pid, signal.SIGKILL)
-        busy = {key for pid, key in found.items() if proctree.alive(pid)}
+        # One that ends shows no mark as soon as it has given its memory back, and holds files, locks and its number still.
+        self._dying = {one: key for one, key in self._dying.items() if self._lives(one)}
+        for pid, key in found.items():
+            process = proctree.stat(pid)
+            if process is not None and not process.dead:
+                self._dying[pid, process.start_s] = key
+        busy = {*self._dying.values()}
         gone = [self.lost.pop(key) for key in list(self.lost) if key not in busy]
         self.active = bool(busy)
         return gone
+
+    @staticmethod
+    def _lives(one: tuple[int, float]) -> bool:
+        process = proctree.stat(one[0])
+        return process is not None and not process.dead and process.start_s == one[1]
 
     def _key(self, pid: int) -> str:
         for mark in reversed(proctree.marks(pid)):

@@ -32,6 +32,7 @@ RECORD_FILE = "launcher.record"
 COMPACT_BYTES = 1 << 20
 MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 SOCKET = "launcher.sock"
+LOCK_PATIENCE_S = 5.0
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -121,15 +122,23 @@ def private_folder(path: str) -> None:
             ) from None
 
 
-def take_lock(spool: str) -> int:
-    """An fd that holds the launcher's lock of `spool`. Raises `Unavailable` when another launcher has it."""
+def take_lock(spool: str, patience_s: float = LOCK_PATIENCE_S) -> int:
+    """An fd that holds the launcher's lock of `spool`. Raises `Unavailable` when another launcher has it, and keeps it.
+
+    A dead launcher's lock may be held a moment longer: by what it had forked, or spawned, that has not let go of its descriptors
+    yet; and whoever looks whether it is held (`paths.lock_held`) has it for as long.
+    """
     fd = os.open(f"{spool}/launcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise Unavailable(f"another launcher serves {spool}", code="launcher-runs") from None
-    return fd
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise Unavailable(f"another launcher serves {spool}", code="launcher-runs") from None
+            time.sleep(0.01)
 
 
 class Lost:

@@ -22,6 +22,7 @@ from live import Site
 
 from fluxkv.instances import proctree, shown
 from fluxkv.instances.launch_client import LaunchClient
+from fluxkv.instances.paths import lock_held
 from fluxkv.instances.spool import attempt_mark, output_paths
 from fluxkv.kvs.failpoints import VARIABLE
 
@@ -86,6 +87,9 @@ if sys.argv[1] == "launcher":
     if sys.argv[3] == "stuck":
         sys.stdout = open("/dev/full", "w")
         sys.stdout.write("what nobody takes")
+    if sys.argv[3] == "slow":
+        close_but = forked_tasks.close_but
+        forked_tasks.close_but = lambda kept: (time.sleep(0.5), close_but(kept))
     if sys.argv[3] == "ends":
         proctree.ends = lambda pid: pid == os.getppid()
     if sys.argv[3] == "grown":
@@ -121,7 +125,12 @@ class Rig:
                 env={**self.env(), **self.more, **env},
             )  # fmt: skip
         self.client = LaunchClient(self.spool)
-        self.client.connect(PATIENCE_S)
+        deadline, answered = time.monotonic() + PATIENCE_S, False
+        while not answered:
+            assert time.monotonic() < deadline, f"no launcher answers; log: {self.log.read_text()}"
+            if not self.client.connected:  # or was, to the socket of one that is dead, which a fork of it had yet
+                self.client.connect(PATIENCE_S)
+            answered = "held" in self.hear()
 
     @staticmethod
     def env(**more: str) -> dict[str, str]:
@@ -142,9 +151,15 @@ class Rig:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := [event for event in self.events if event[:2] == [name, key]]):
             assert time.monotonic() < deadline, f"no {name} {key} among {self.events}; log: {self.log.read_text()}"
-            for event in self.client.wait(0.5):  # what was over before we came stands in the list only
-                self.events += [event] if event[0] != "held" else [row[5] for row in event[1] if row[5]]
+            self.hear()
         return found[0]
+
+    def hear(self) -> list[str]:
+        """Take what has come; the events' names."""
+        heard = self.client.wait(0.5)
+        for event in heard:  # what was over before we came stands in the list only
+            self.events += [event] if event[0] != "held" else [row[5] for row in event[1] if row[5]]
+        return [event[0] for event in heard]
 
     def out(self, key: str) -> str:
         return Path(output_paths(self.spool, 1, key)[0]).read_text()
@@ -313,6 +328,19 @@ def test_a_launcher_that_dies_before_it_notes_its_fork_finds_it_by_its_mark(rig:
         assert (over[2], over[6]) == (signal.SIGKILL, "lost")
     for pid in pids:
         assert not proctree.alive(pid)
+
+
+def test_a_dead_launcher_s_lock_that_its_fork_still_has_is_waited_for(rig: Rig) -> None:
+    rig.up("slow", **{VARIABLE: "spawn.after:kill"})
+    rig.start("a", "stay", "a.pid")
+    assert rig.process is not None
+    rig.process.wait(PATIENCE_S)
+    rig.client.close()
+    assert lock_held(f"{rig.spool}/launcher.lock")
+    rig.up()
+    over = rig.event("over", "a")
+    assert (over[2], over[6]) == (signal.SIGKILL, "lost")
+    assert not (rig.folder / "a.pid").exists()
 
 
 def test_one_that_dies_at_once_is_reported(rig: Rig) -> None:
