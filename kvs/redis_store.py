@@ -257,7 +257,13 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
     def subscribe(self, positions: dict[str, str]) -> Subscription:
         from .subscription import RedisSubscription
 
-        return RedisSubscription(self._connect, positions)
+        waits = self._waits()
+        while True:
+            try:
+                return RedisSubscription(self._connect, positions)
+            except Unavailable:  # a server that goes between a look and this comes back as for any other question
+                if not next(waits):
+                    raise
 
     # -- snapshots and pruning -----------------------------------------------------------------------------
 

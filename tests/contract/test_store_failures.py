@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -26,9 +27,13 @@ class Flaky:
         self.plan: list[str] = []
         self.connects = 0
         self.between: Any = None  # called after a lost answer
+        self.away = 0  # so many connects find nobody
 
     def __call__(self) -> Any:
         self.connects += 1
+        if self.away:
+            self.away -= 1
+            raise Unavailable("no server answers", code="unreachable")
         return _FlakyConnection(self)
 
 
@@ -146,6 +151,24 @@ def test_patience_ends(flaky: Any) -> None:
         impatient.append(bench.request(1, b"0x", producer="p", seq=1))
     assert caught.value.code == "outcome-unknown"
     impatient.close()
+
+
+def test_who_begins_to_follow_while_the_server_comes_back_waits_for_it(flaky: Any) -> None:
+    connect, bench = flaky
+    tip = bench.store.read(0)[-1].id
+    connect.away = 2
+    with contextlib.closing(bench.store.subscribe({bench.keys.journal: tip})) as subscription:
+        bench.plain.append(bench.request(1, b"0x"))
+        ((_, (entry,)),) = subscription.poll(5.0)
+    assert (connect.away, entry.payload) == (0, b"0x")
+    connects = connect.connects
+    with pytest.raises(Corrupt) as caught:
+        bench.store.subscribe({bench.keys.journal: "9-9"})
+    assert (caught.value.code, connect.connects - connects) == ("tail-behind", 1), "waiting mends no history"
+    impatient = RedisStore(connect, bench.namespace, patience_s=0.0)
+    connect.away = 1
+    with pytest.raises(Unavailable, match="no server answers"):
+        impatient.subscribe({bench.keys.journal: "0"})
 
 
 def test_another_instance_after_a_reconnect(flaky: Any) -> None:

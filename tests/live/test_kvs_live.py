@@ -20,9 +20,13 @@ def test_watchers_and_writers_outlive_the_server_and_the_worker(tmp_path: Path) 
         kvs.journal.store.patience_s = kvs.journal.patience_s = live.PATIENCE_S
         kvs.create_namespace("results")
         kvs.put({"run.step": "0"})
-        watcher = site.popen("kvs", "watch", "-c", "4", "--uri", site.uri, "run", stdout=PIPE)
+        kvs.append_event("run.log", "begun")
+        watcher = site.popen("kvs", "watch", "-c", "5", "--uri", site.uri, "run", stdout=PIPE)
+        assert "run.log = " in watcher.stdout.readline()
         assert watcher.stdout.readline().endswith("run.step = 0\n")
-        logs = site.popen("kvs", "eventlog", "wait-event", "-t", "40s", "--uri", site.uri, "run.log", "done", stdout=PIPE)
+        words = ["kvs", "eventlog", "wait-event", "-v", "--uri", site.uri, "run.log", "done"]
+        logs = site.popen(*words, stdout=PIPE, stderr=PIPE)
+        assert logs.stdout.readline().split()[1:] == ["begun"]  # it follows by now
         counted: list[int] = []
 
         def count() -> None:
@@ -43,10 +47,10 @@ def test_watchers_and_writers_outlive_the_server_and_the_worker(tmp_path: Path) 
         kvs.put("run.step", "2")  # waits for the keeper to bring the server back
         kvs.append_event("run.log", "done")
         out, _ = watcher.communicate(timeout=live.PATIENCE_S)
-        assert [line.partition(" ")[2] for line in out.splitlines()][:2] == ["run.step = 1", "run.step = 2"]
-        assert "run.log = " in out
-        out, _ = logs.communicate(timeout=live.PATIENCE_S)
-        assert (logs.returncode, out.split()[1]) == (0, "done")
+        assert [line.partition(" ")[2] for line in out.splitlines()][:2] == ["run.step = 1", "run.step = 2"], out
+        assert "run.log = " in out, out
+        out, error = logs.communicate(timeout=live.PATIENCE_S)
+        assert (logs.returncode, out.split()[1:2]) == (0, ["done"]), (out, error)
         assert counted == [1, 1]
         assert kvs.get("count") == b"40"
         site.results([site.submit("true")])  # a worker's commit carries the digest of all this
