@@ -121,9 +121,9 @@ class Departing:
 
     def _sweep(self) -> None:
         """What is left of one that was gone, all but its jobs' streams, when whoever dropped it died."""
-        for name, (meta, there) in [*self._inside.items()]:
+        for name, (meta, there, damage) in [*self._inside.items()]:
             keys = Keys(name)
-            if meta is None and all(keys.job_of_stream(key) >= 0 for key in there):
+            if meta is None and not damage and all(keys.job_of_stream(key) >= 0 for key in there):
                 del self._inside[name]
                 if not self.dry_run:
                     with closing(beside(self.store, name)) as left:
@@ -141,7 +141,9 @@ class Departing:
             if within and name.startswith(within + "/"):
                 self._below[within].append(name)
                 continue
-            meta, around = self._inside[name].meta, name.rpartition("/")[0] or "/"
+            (meta, _, damage), around = self._inside[name], name.rpartition("/")[0] or "/"
+            if damage and self.only in ("", name):
+                self.done.failed[name] = damage  # it stays, and what is inside it, until somebody has looked at it
             there = self._inside[around].meta if around in self._inside else None
             if meta is None or not meta.sealed or (around != own and there is None) or not NAME.fullmatch(name.rpartition("/")[2]):
                 continue
@@ -169,6 +171,8 @@ class Departing:
         """Why one that ended can not go now, "" if it can."""
         for one in (name, *self._below[name]):
             meta, keys = self._inside[one].meta, Keys(one)
+            if damage := self._inside[one].damage:
+                raise Corrupt(damage, code="wrong-type")
             if meta is None:
                 coming = keys.door in self._inside[one].keys
                 return f"{one} has not been handed up yet" if coming else f"{one} has no journal"

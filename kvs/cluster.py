@@ -6,10 +6,11 @@ run: the store connects again, which finds the new node. ASK (a slot on its way)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
+from .asking import Asks, Command, answers
 from .errors import Unavailable
 from .keys import Keys
 from .reach import plain
@@ -129,7 +130,7 @@ class ClusterConnection:
             self._other = None
 
 
-def primaries(server: str, slots: Sequence[Any]) -> Iterator[Callable[[list[tuple[Any, ...]]], list[Any]]]:
+def primaries(server: str, slots: Sequence[Any]) -> Iterator[Asks]:
     """What asks each node that has slots, one after the other: several commands at once, about keys of that node. slots: what
     CLUSTER SLOTS says. Raises `Unavailable` where one does not answer, or has handed over meanwhile what it is asked about."""
     address = parse_server(server)
@@ -137,12 +138,11 @@ def primaries(server: str, slots: Sequence[Any]) -> Iterator[Callable[[list[tupl
     for host in sorted({(_text(first[0]) or asked, int(first[1])) for _, _, first, *_ in slots}):
         with closing(ClusterConnection(address, host, plain(at_host(address, *host)))) as node:
 
-            def ask(commands: list[tuple[Any, ...]], node: ClusterConnection = node) -> list[Any]:
-                replies = node.pipeline(commands)
-                for reply in replies:
-                    if isinstance(reply, ReplyError):
-                        raise reply_failure(reply, node.address)
-                return replies
+            def ask(commands: Sequence[Command], *, each: bool = False, node: ClusterConnection = node) -> list[Any]:
+                try:
+                    return answers(node, commands, each=each)
+                except ReplyError as error:
+                    raise reply_failure(error, node.address) from None
 
             yield ask
 

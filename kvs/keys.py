@@ -102,7 +102,10 @@ def keys_of(key: str) -> Keys | None:
     head, mark, _ = key.partition("}:")
     if not mark or not head.startswith("{fluxkv:"):
         return None
-    return Keys(head[len("{fluxkv:") :])
+    try:
+        return Keys(head[len("{fluxkv:") :])
+    except Rejected:
+        return None
 
 
 def escaped(text: str) -> str:

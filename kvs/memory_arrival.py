@@ -13,6 +13,7 @@ from .memory_streams import MemoryStream
 from .port import Entry, Message, Meta, id_pair
 from .port_arrival import Inside
 from .redis_arrival import exists
+from .replies import wrong_type
 
 
 def _take_back(coming: Arriving, tip: str, journal: list[Entry]) -> None:
@@ -150,7 +151,7 @@ class MemoryArrival:
 
     def spaces(self) -> list[str]:
         tables, inside = self.server.tables, self.namespace.rstrip("/") + "/"
-        named = {keys.namespace for key in tables.streams if (keys := keys_of(key)) is not None}
+        named = {keys.namespace for key in (*tables.streams, *tables.aliens) if (keys := keys_of(key)) is not None}
         named |= {*tables.instances, *tables.arriving}
         return sorted(name for name in named if name == self.namespace or name.startswith(inside))
 
@@ -160,8 +161,10 @@ class MemoryArrival:
             if name != self.namespace:
                 there, keys = tables.instances.get(name), Keys(name)
                 more = [keys.meta] if there is not None else [keys.arriving] if name in tables.arriving else []
-                streams = [key for key in tables.streams if key.startswith(keys.prefix)]
-                found[name] = Inside(there.meta() if there is not None else None, tuple(sorted([*more, *streams])))
+                more += [key for key in (*tables.streams, *tables.aliens) if key.startswith(keys.prefix)]
+                damage = str(wrong_type(keys.meta)) if keys.meta in tables.aliens else ""
+                meta = there.meta() if there is not None and not damage else None
+                found[name] = Inside(meta, tuple(sorted({*more})), damage)
         return found
 
     def may_have_inside(self) -> bool:
@@ -175,6 +178,8 @@ class MemoryArrival:
             self.server.check(f"leave.{step}")
             tables = self.server.tables
             found = tables.instances.get(self.namespace)
+            if self.keys.meta in tables.aliens:
+                raise wrong_type(self.keys.meta)
             if step == "rest":
                 if found is not None or self.namespace in tables.arriving:
                     return False

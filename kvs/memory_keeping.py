@@ -88,7 +88,7 @@ class MemoryKeeping:
         found: dict[int, float] = {}
         for key, stream in self.server.tables.streams.items():
             job = self.keys.job_of_stream(key)
-            if job >= 0:
+            if job >= 0 and key not in self.server.tables.aliens:
                 last = stream.items[-1][0][0] / 1000 if stream.items else 0.0
                 found[job] = max(last, found.get(job, 0.0))
         return found

@@ -41,6 +41,7 @@ from .port import (
     id_pair,
 )  # fmt: skip
 from .replicated import check
+from .replies import wrong_type
 
 __all__ = ["MemoryServer", "MemoryStore", "shared_server"]
 
@@ -74,6 +75,8 @@ class MemoryStore(MemoryEpochs, MemoryKeeping, MemoryArrival):
 
     def meta(self) -> Meta:
         self.server.check("meta")
+        if self.keys.meta in self.server.tables.aliens:
+            raise wrong_type(self.keys.meta)
         return self._instance().meta()
 
     def _instance(self) -> Instance:

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 
 class Inside(NamedTuple):
-    """A namespace inside an instance's. meta: None where no journal is; keys: all that the server has there."""
+    """A namespace inside an instance's. meta: None where no journal is, or its table is damaged; keys: all that the server has
+    there; damage: which key it is, and what is wrong with it, or ""."""
 
     meta: Meta | None
     keys: tuple[str, ...]
+    damage: str = ""
 
 
 class Arrivals(Protocol):
@@ -70,7 +72,8 @@ class Arrivals(Protocol):
         ...
 
     def inside(self) -> dict[str, Inside]:
-        """The namespaces of instances inside this one that this server, or cluster, has something of."""
+        """The namespaces of instances inside this one that this server, or cluster, has something of. One that is damaged is among
+        them, and hides no other."""
         ...
 
     def may_have_inside(self) -> bool:

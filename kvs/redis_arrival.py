@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .appending import not_restored
-from .errors import FluxkvError, Rejected
+from .asking import STEP, Asks, Command, scanned
+from .errors import Corrupt, FluxkvError, Rejected
 from .keys import Keys, keys_of, patterns
 from .port import Entry, Message, Meta
 from .port_arrival import Inside
 from .replies import META_FIELDS, as_meta
 from .uri import parse_server
 
-STEP = 1_000  # rows in one command
 DROPPED = 500  # streams in one step, some milliseconds: everybody else's requests wait meanwhile
 LOOKS = 50  # commands of a look that is to be short
-Asks = Callable[[list[tuple[Any, ...]]], list[Any]]
-
 
 class ArrivalScripts:
     """Calls the script, each step of which may be sent again."""
@@ -30,7 +28,7 @@ class ArrivalScripts:
     def _ask(self, *command: Any) -> Any:
         raise NotImplementedError
 
-    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
+    def _ask_many(self, commands: Sequence[Command], *, resend: bool = True, each: bool = False) -> list[Any]:
         raise NotImplementedError
 
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
@@ -113,15 +111,15 @@ class ArrivalScripts:
         found = set[str]()
         for ask in self._nodes():
             for pattern in patterns(self.namespace):
-                for names in _scanned(ask, pattern):
+                for names in scanned(ask, pattern):
                     found.update(keys.namespace for name in names if (keys := keys_of(name)) is not None)
         return sorted(found)
 
     def inside(self) -> dict[str, Inside]:
-        found, metas = dict[str, set[str]](), dict[str, Meta | None]()
+        found, metas, damage = dict[str, set[str]](), dict[str, Meta](), dict[str, str]()
         for ask in self._nodes():
             here = set[str]()
-            for names in _scanned(ask, patterns(self.namespace)[1]):
+            for names in scanned(ask, patterns(self.namespace)[1]):
                 for name in names:
                     keys = keys_of(name)
                     if keys is not None and keys.namespace != self.namespace:  # which the root's pattern has, too
@@ -130,15 +128,21 @@ class ArrivalScripts:
             spaces = sorted(here)
             for at in range(0, len(spaces), STEP):
                 some = spaces[at : at + STEP]
-                replies = ask([("HMGET", Keys(name).meta, *META_FIELDS) for name in some])
+                replies = ask([("HMGET", Keys(name).meta, *META_FIELDS) for name in some], each=True)
                 for name, reply in zip(some, replies, strict=True):
-                    metas[name] = as_meta(reply, name) or metas.get(name)
-        return {name: Inside(metas[name], tuple(sorted(found[name]))) for name in sorted(found)}
+                    try:
+                        if isinstance(reply, Corrupt):
+                            raise reply
+                        if (meta := as_meta(reply, name)) is not None:
+                            metas[name] = meta
+                    except Corrupt as error:  # of one: all others can be told
+                        damage[name] = str(error)
+        return {name: Inside(metas.get(name), tuple(sorted(found[name])), damage.get(name, "")) for name in sorted(found)}
 
     def may_have_inside(self) -> bool:
         own, looks = self.keys.prefix, LOOKS
         for ask in self._nodes():
-            for names in _scanned(ask, patterns(self.namespace)[1]):
+            for names in scanned(ask, patterns(self.namespace)[1]):
                 looks -= 1
                 if looks < 0 or any(not name.startswith(own) for name in names):
                     return True
@@ -174,16 +178,6 @@ class ArrivalScripts:
             if self._script("leave", named, ["", "", "rest"], resend=True)[0] != b"OK":
                 return step == "go"  # it is here again, and these are what has come of it
         return True
-
-
-def _scanned(ask: Asks, pattern: str) -> Iterator[list[str]]:
-    """The keys of a server that a pattern matches, some at a time; one may come twice."""
-    cursor = b"0"
-    while True:
-        ((cursor, names),) = ask([("SCAN", cursor, "MATCH", pattern, "COUNT", STEP)])
-        yield [name.decode() for name in names]
-        if cursor == b"0":
-            return
 
 
 def exists(namespace: str) -> Rejected:

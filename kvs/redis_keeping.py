@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .appending import not_restored, refusal, tip_moved, trim_refusal
+from .asking import Command, scanned
+from .errors import Corrupt
 from .keys import Keys
 from .port import Depot, Entry, Meta, id_pair, next_id
 from .uri import parse_server
@@ -31,7 +33,7 @@ class KeepingScripts:
     def _ask(self, *command: Any) -> Any:
         raise NotImplementedError
 
-    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
+    def _ask_many(self, commands: Sequence[Command], *, resend: bool = True, each: bool = False) -> list[Any]:
         raise NotImplementedError
 
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
@@ -82,16 +84,12 @@ class KeepingScripts:
 
     def outputs(self) -> dict[int, float]:
         pattern = "".join(f"\\{one}" if one in "*?[]\\^" else one for one in self.keys.prefix) + "*put:*"
-        cursor, keys = b"0", list[str]()
-        while True:
-            cursor, some = self._ask("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            keys += [key.decode() for key in some]
-            if cursor == b"0":
-                break
-        keys = sorted({key for key in keys if self.keys.job_of_stream(key) >= 0})
+        keys = sorted({key for some in scanned(self._ask_many, pattern) for key in some if self.keys.job_of_stream(key) >= 0})
         found: dict[int, float] = {}
-        replies = self._ask_many([("XREVRANGE", key, "+", "-", "COUNT", 1) for key in keys])
+        replies = self._ask_many([("XREVRANGE", key, "+", "-", "COUNT", 1) for key in keys], each=True)
         for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, Corrupt):
+                continue  # what is there was not printed by a job
             last = id_pair(reply[0][0].decode())[0] / 1000 if reply else 0.0
             job = self.keys.job_of_stream(key)
             found[job] = max(last, found.get(job, 0.0))

@@ -21,6 +21,7 @@ from .appending import (
     safe_to_resend,
     script_keys,
 )
+from .asking import Command, answer, answers
 from .errors import Conflict, Corrupt, FluxkvError, Rejected, Unavailable
 from .failpoints import ARMED, reach
 from .keys import Keys
@@ -347,20 +348,10 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
     # -- asking --------------------------------------------------------------------------------------------
 
     def _ask(self, *command: Any) -> Any:
-        return self._run(lambda connection: connection.call(*command))
+        return self._run(lambda connection: answer(connection, command))
 
-    def _ask_many(self, commands: list[tuple[Any, ...]], *, resend: bool = True) -> list[Any]:
-        if not commands:
-            return []
-
-        def run(connection: Connection) -> list[Any]:
-            replies = connection.pipeline(commands)
-            for reply in replies:
-                if isinstance(reply, ReplyError):
-                    raise reply
-            return replies
-
-        return self._run(run, resend=resend)
+    def _ask_many(self, commands: Sequence[Command], *, resend: bool = True, each: bool = False) -> list[Any]:
+        return self._run(lambda connection: answers(connection, commands, each=each), resend=resend) if commands else []
 
     def _script(self, name: str, keys: list[str], values: list[Any], *, resend: bool) -> Any:
         return self._run(lambda connection: script(name).call(connection, keys, values), resend=resend)

@@ -10,6 +10,7 @@ from .resp import ReplyError
 
 # Replies that mean "not now": the command has not run and may be sent again.
 PASSING = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "UNBLOCKED", "MOVED", "ASK")
+WRONG_TYPE = "WRONGTYPE"  # a key holds something else than it should
 _MEANS = {  # what to do about each of them when it does not pass
     "LOADING": "the server reads its files: wait",
     "READONLY": "this server is a replica now: name the primary, or its sentinels (redis+sentinel://)",
@@ -25,8 +26,8 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
     """What a server's error reply means to us."""
     text = str(error)
     word = text.partition(" ")[0]
-    if word == "WRONGTYPE":
-        return Corrupt(f"{where}: {text}", code="wrong-type")
+    if word == WRONG_TYPE:
+        return wrong_type(where, text)
     if word == "OOM":
         return Unavailable(f"{where}: the server's memory is full", code="full",
                            hint="fluxkv journal archive --now --trim, or raise the server's maxmemory")  # fmt: skip
@@ -42,6 +43,14 @@ def reply_failure(error: ReplyError, where: str) -> FluxkvError:
     if word in PASSING:
         return Unavailable(f"{where}: {text}", code="not-now", hint=_MEANS.get(word, "wait until the server is ready"))
     return Unavailable(f"{where}: unexpected reply: {text}", code="bad-reply")
+
+
+def wrong_type(key: str, text: str = f"{WRONG_TYPE} Operation against a key holding the wrong kind of value") -> Corrupt:
+    """The error of a key that holds something else than it should: whoever wrote that, it was none of us."""
+    return Corrupt(
+        f"{key}: {text}", code="wrong-type",
+        hint="redis-cli TYPE KEY says what it is; fluxkv journal salvage makes an instance of what can be had of its journal",
+    )  # fmt: skip
 
 
 def as_entry(raw: Any) -> Entry:

@@ -55,7 +55,7 @@ def children(
 
 def overview(journal: Journal, uri: str | None) -> dict[str, Any]:
     """alive, ended: children in the server; bytes: what the ended ones take there (None: it does not say); keep_s: how long they
-    stay; places: [{url, files, bytes (None: elsewhere), error}]."""
+    stay; places: [{url, files, bytes (None: elsewhere), error}]; damaged: {namespace: what is wrong}, not among the others."""
     from ..instances import away
     from ..kvs.bundle_parts import is_part
     from ..kvs.depot import local_path
@@ -79,6 +79,7 @@ def overview(journal: Journal, uri: str | None) -> dict[str, Any]:
         "alive": sum(1 for one in inside.values() if one.meta is not None and not one.meta.sealed), "ended": len(ended),
         "leaving": sum(1 for one in ended if one.meta is not None and one.meta.leaving),
         "bytes": journal.store.weigh([key for one in ended for key in one.keys]), "keep_s": rules.keep_children_s, "places": places,
+        "damaged": {name: one.damage for name, one in inside.items() if one.damage},
     }  # fmt: skip
 
 
@@ -200,6 +201,8 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     size = f" ({megabytes(found['bytes'])})" if found["bytes"] is not None and found["ended"] else ""
     keep = "for ever" if found["keep_s"] == float("inf") else f"{render.duration_text(found['keep_s'])} after their end"
     render.out(f"in the server   {found['alive']} that run, {found['ended']} that ended{size}; these stay {keep}")
+    for name, why in found["damaged"].items():
+        click.echo(f"fluxkv: warning: {name} is damaged: {why}", err=True)
     for one in found["places"]:
         size = f" ({megabytes(one['bytes'])})" if one["bytes"] is not None else ""
         what = one["error"] or f"{one['files']} that ended{size}"

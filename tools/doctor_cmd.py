@@ -284,12 +284,16 @@ def _children(directory: StateDir) -> Iterator[Check]:
 def _ended_children(directory: StateDir | None, journal: Journal) -> Iterator[Check]:
     """Those that ended, in the server and out of it."""
     from ..instances.archive_note import read_children_note
+    from ..kvs.replies import wrong_type
     from .daemons import megabytes
 
     note = read_children_note(directory) if directory is not None else {}
     inside = journal.store.inside()
     ended = [one for one in inside.values() if one.meta is not None and one.meta.sealed]
     yield from _places(journal)
+    for name, one in inside.items():
+        if one.damage:
+            yield Check("fail", "children", f"{name} is damaged: {one.damage}", wrong_type(one.keys[0]).hint)
     if not note and not ended:
         return
     size = journal.store.weigh([key for one in ended for key in one.keys])

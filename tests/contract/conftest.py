@@ -8,6 +8,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from fluxkv.kvs.resp import RespConnection
 from fluxkv.kvs.server import start_server
 
 _numbers = itertools.count(1)
+_shared: list[Callable[[], RespConnection]] = []  # connections to the servers of this session that tests have been given
 
 
 @dataclass
@@ -43,8 +45,18 @@ class Backend:
 def server_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="fluxkv-t-") as folder:
         handle = start_server(folder, "local")
+        _shared.append(lambda: RespConnection(handle.url))
         yield handle.url
         handle.stop()
+
+
+@pytest.fixture(autouse=True)
+def leavings() -> Iterator[None]:
+    """What a test leaves on a server that others use is seen by none of them."""
+    yield
+    for reach in _shared:
+        with contextlib.closing(reach()) as connection:
+            connection.call("FLUSHALL")
 
 
 def memory_backend() -> Backend:
@@ -147,6 +159,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         served = stack.enter_context(Served(folder / "s", *users(folder / "users"), user=ADMIN))
         front = TlsFront(served.port, files)
         stack.callback(front.close)
+        _shared.append(lambda: RespConnection(served.url))
         password = folder / "password"
         password.write_text(PASSWORDS["fluxkv"] + "\n")
         words = f"password_file={password}&cacert={files['ca.crt']}&cert={files['client.crt']}&key={files['client.key']}"
@@ -166,6 +179,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         (config.parent / "server.conf").write_text((DOCKER / "server.conf").read_text())
         with Served(folder / "s", "--tls-port", str(port), config=config, program=redis_server()) as served:
             words = f"cacert={files['ca.crt']}&cert={files['client.crt']}&key={files['client.key']}"
+            _shared.append(lambda: RespConnection(served.url))
             yield outside_backend("redis", f"rediss://localhost:{port}?{words}", lambda: RespConnection(served.url))
 
 
@@ -174,6 +188,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     """Three nodes; namespaces are spread over them."""
     nodes = make_cluster(tmp_path_factory.mktemp("cluster"))
     uri = "redis+cluster://" + ",".join(node.place for node in nodes)
+    _shared.extend(partial(RespConnection, node.url) for node in nodes)
 
     class Anywhere:
         """Each command goes to the node that has its key."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 import pytest
 
-from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.port import Append
 
@@ -165,6 +166,37 @@ def test_children_are_found_on_every_node(bench: Any) -> None:
     assert bench.store.may_have_inside()
     assert {name: one.meta for name, one in bench.store.inside().items()} == metas
     assert bench.store.spaces() == [bench.namespace, *names]
+
+
+def test_a_damaged_child_hides_no_other(bench: Any) -> None:
+    names = [f"{bench.namespace}/ƒ{letter}" for letter in "1234"]
+    metas = {}
+    for name in names:
+        with contextlib.closing(bench.backend.open(name)) as child:
+            child.create(durability="local", origin_ms=1, created=1.0)
+            child.push(Keys(name).output(7), [b"said"])
+            metas[name] = child.meta()
+    damaged = Keys(names[1])
+    bench.backend.alien(damaged.meta)
+    bench.backend.alien(Keys(names[2]).output(7))
+    if bench.backend.name != "cluster":  # where such a key is nobody's, and has no slot of an instance's
+        bench.backend.alien(f"{{fluxkv:{bench.namespace}/no one}}:meta")
+    found = bench.store.inside()
+    assert [*found] == names == bench.store.spaces()[1:]
+    assert {name: one.meta for name, one in found.items()} == {**metas, names[1]: None}
+    assert {damaged.meta, damaged.output(7)} <= set(found[names[1]].keys), "nothing of it is forgotten"
+    assert [name for name, one in found.items() if one.damage] == [names[1]]
+    assert found[names[1]].damage.startswith(f"{damaged.meta}: WRONGTYPE")
+    with contextlib.closing(bench.backend.open(names[1])) as child:
+        with pytest.raises(Corrupt, match=f"^{re.escape(damaged.meta)}: WRONGTYPE"):
+            child.meta()
+        for step in ("mark", "stay", "back", "go", "rest"):
+            with pytest.raises(Corrupt):
+                child.leave(metas[names[1]].uid, "0-0", step, found[names[1]].keys)
+        assert len(child.messages(damaged.output(7))) == 1
+    with contextlib.closing(bench.backend.open(names[2])) as child:
+        child.push(Keys(names[2]).output(8), [b"said"])
+        assert [*child.outputs()] == [8]
 
 
 def test_one_that_ended_leaves_a_while_after_it_was_marked(bench: Any) -> None:

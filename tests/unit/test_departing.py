@@ -26,6 +26,7 @@ from fluxkv.kvs.depot import LocalDepot
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.port import Store
+from fluxkv.tools import children_cmd, doctor_cmd
 
 HOUR = 3600.0
 
@@ -626,6 +627,46 @@ def test_what_one_had_archived_and_cannot_be_reached_keeps_nobody_else_in_the_se
     done = site.round()
     assert list(done.failed) == ["/ƒ1"]
     assert sorted(done.written) == sorted([site.top, "/ƒz"])
+
+
+@pytest.mark.parametrize("where", ["top", "below"])
+def test_one_that_is_damaged_holds_up_no_other_and_stays(tmp_path: Path, where: str) -> None:
+    site = Site(tmp_path)
+    before = site.everything()
+    second = site.submit()
+    other = site.begin(second).namespace
+    site.ends(second)
+    seal_over(site.store, SETTINGS)
+    damaged = Keys(site.top if where == "top" else f"{site.top}/ƒ7").meta
+    aliens = site.server.tables.aliens
+    site.now += HOUR
+    aliens.add(damaged)
+    for done in (site.round(dry_run=True), site.round(), site.round()):
+        assert [*done.failed] == [site.top]
+        assert damaged in done.failed[site.top]
+        assert done.written + done.gone == [other]
+    assert site.store.inside().keys() == {site.top, f"{site.top}/ƒ7"}
+    aliens.clear()
+    assert site.everything() == before
+    assert site.round().written == [site.top]
+    aliens.add(damaged)  # after the mark
+    assert (site.round().gone, site.store.inside().keys()) == ([], {site.top, f"{site.top}/ƒ7"})
+    aliens.clear()
+    assert site.round().gone == [site.top]
+    assert site.everything() == before
+
+
+def test_a_damaged_child_is_named_where_children_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path)
+    key = Keys(site.top).meta
+    site.server.tables.aliens.add(key)
+    found = children_cmd.overview(Journal(site.store), "memory:family")
+    assert (found["alive"], found["ended"], [*found["damaged"]]) == (0, 1, [site.top])
+    children_cmd._show(found, False)
+    assert f"{site.top} is damaged: {key}: WRONGTYPE" in capsys.readouterr().err
+    check = next(one for one in doctor_cmd._ended_children(None, Journal(site.store)) if one.result == "fail")
+    assert key in check.text
+    assert "salvage" in check.mend
 
 
 def test_the_keeper_looks_only_where_there_is_something_and_it_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
