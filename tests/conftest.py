@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the settings of whoever runs the tests are not what is tested
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What a test that failed had no time to close is closed behind it: an unclosed thing would fail any test that comes later
+    in this process, too."""
+    result = yield
+    if item.stash.get(_failed, False):
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            sys.__dict__.pop(name, None)  # they hold its frames
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+    return result
 
 
 def _load(name: str) -> ModuleType:

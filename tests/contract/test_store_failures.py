@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fluxkv.instances.paths import open_instance
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.memory_store import MemoryServer, MemoryStore
 from fluxkv.kvs.port import Append, Appended, Conflicted, Gap, StaleEpoch
@@ -169,6 +170,15 @@ def test_who_begins_to_follow_while_the_server_comes_back_waits_for_it(flaky: An
     connect.away = 1
     with pytest.raises(Unavailable, match="no server answers"):
         impatient.subscribe({bench.keys.journal: "0"})
+
+
+def test_a_child_that_cannot_be_opened_leaves_no_connection(flaky: Any, server_url: str) -> None:
+    _, bench = flaky
+    bench.backend.alien(bench.keys.meta)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Corrupt) as caught:
+        open_instance(f"{server_url}#{bench.namespace}")
+    assert len(os.listdir("/proc/self/fd")) == len(before), caught.traceback
 
 
 def test_another_instance_after_a_reconnect(flaky: Any) -> None:
