@@ -7,7 +7,7 @@ in the middle, and would take what he is not given for history that was lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TypeVar
 
 from ..kvs.errors import Rejected, Unavailable
@@ -83,8 +83,10 @@ class ChildStore(RedisStore):
             url = away.find(around, self.namespace)
         if url is None:
             return False
-        there = open_store(str(StoreUri(url, self.namespace)))
-        if there.meta().uid != self._uid:
-            return False
-        self._there = there
-        return True
+        with ExitStack() as kept:
+            there = kept.enter_context(closing(open_store(str(StoreUri(url, self.namespace)))))
+            if there.meta().uid != self._uid:
+                return False
+            kept.pop_all()
+            self._there = there
+            return True
