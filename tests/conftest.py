@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import signal
 import sys
 import time
 import warnings
@@ -15,6 +16,8 @@ from types import ModuleType
 import pytest
 
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the settings of whoever runs the tests are not what is tested
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: commands that are interrupted would be deaf
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _failed = pytest.StashKey[bool]()
