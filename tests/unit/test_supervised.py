@@ -38,7 +38,7 @@ def test_what_ends_by_itself_is_given_up_and_what_is_killed_is_not(tmp_path: Pat
 def test_of_a_daemon_that_is_not_our_child_its_run_file_tells(tmp_path: Path) -> None:
     path = tmp_path / "agent.json"
     stranger = os.getppid()
-    for text, killed in ((f'{{"pid": {stranger}}}', True), ('{"pid": 1}', False), ("", False), (None, False)):
+    for text, killed in ((f'{{"pid": {stranger}}}', True), (f'{{"pid": {os.getpid()}}}', False), ("", False), (None, False)):
         path.unlink(missing_ok=True)
         if text is not None:
             path.write_text(text)
