@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fluxkv.instances.child import child_uri
+from fluxkv.instances.paths import StateDir
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import SCHED
 from fluxkv.kvs.redis_store import open_store
@@ -111,6 +112,8 @@ def test_a_child_of_which_nothing_is_left_begins_anew_or_fails(tmp_path: Path, o
         assert site.run("queue", "start").returncode == 0
         site.wrote(out, "told")
         site.witnessed(site.client.state().version)
+        (folder,) = Path(site.dir.join("ns")).iterdir()
+        site.witnessed(3, of=StateDir(str(folder)))
         with site.server_dead():
             shutil.rmtree(site.dir.join("appendonlydir"))
             shutil.copytree(old, site.dir.join("appendonlydir"))

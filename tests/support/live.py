@@ -234,10 +234,10 @@ class Site:
             assert time.monotonic() < deadline, f"{path} never said {text!r}: {self.logs()}"
             time.sleep(0.01)
 
-    def witnessed(self, version: int, patience_s: float = PATIENCE_S) -> None:
-        """Waits until the keeper has noted a version outside the server."""
+    def witnessed(self, version: int, patience_s: float = PATIENCE_S, of: StateDir | None = None) -> None:
+        """Waits until the keeper has noted a version outside the server; that of a child in this folder."""
         deadline = time.monotonic() + patience_s
-        while (tip := read_tip(self.dir)) is None or tip.version < version:
+        while (tip := read_tip(of or self.dir)) is None or tip.version < version:
             assert time.monotonic() < deadline, "the tip is not noted"
             time.sleep(0.02)
 
