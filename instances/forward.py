@@ -10,6 +10,7 @@ import base64
 import errno
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..journal import stdio
@@ -21,8 +22,8 @@ from ..kvs.port import Store
 from .paths import write_json
 from .spool import input_path, output_paths
 from .terminals import write_frames
+from .watched import Tail, Watched, copied, has_grown, may_grow, size_of, unlink
 from .watched import LIMIT as LIMIT
-from .watched import Tail, Watched, copied, size_of, unlink
 
 LOOK_S = 0.05
 DEAF = 4  # looks after which a pipe without a reader is given up
@@ -169,6 +170,32 @@ class Forwarder:
                 self._begin(key)
         for watched in list(self.watched.values()) if keys is None else [self.watched[k] for k in keys if k in self.watched]:
             self._forward(watched, last=False)
+
+    def looks_on(self) -> bool:
+        """Whether there are files that may grow."""
+        return bool(self.young) or any(watched.unsure or any(map(may_grow, watched.tails)) for watched in self.watched.values())
+
+    def has_news(self) -> bool:
+        """Whether `collect` would find something, by the sizes of the files alone."""
+        now = time.monotonic()
+        if any(now - begun >= LOOK_S for begun in self.young.values()):
+            return True
+        return any(watched.unsure or any(map(has_grown, watched.tails)) for watched in self.watched.values())
+
+    def sleep(self, hears: Callable[[float], bool], timeout_s: float) -> bool:
+        """Wait until a file has news (True: `collect` is due), something else has, or the time is over.
+
+        hears: waits so many seconds, and says whether there was something. While tasks are silent their agent's loop has no turn:
+        that is many times the work of a look.
+        """
+        until = time.monotonic() + timeout_s
+        while (left := until - time.monotonic()) > LOOK_S and self.looks_on():
+            if hears(LOOK_S):
+                return False
+            if self.has_news():
+                return True
+        hears(max(0.0, left))
+        return False
 
     def _begin(self, key: str) -> Watched:
         """Watch an attempt from now on, and write down what an agent after us would have to know."""

@@ -81,6 +81,10 @@ class JobInput:
         if terminals and messages:
             self._passed(stream, messages[-1].id)
 
+    def waits(self) -> bool:
+        """Whether `go_on` may have something to do soon."""
+        return bool(self._ending) or any(one.pending for one in self._forwarder.watched.values())
+
     def go_on(self) -> None:
         """Input that its tasks have not read yet; its end is said behind the last byte."""
         watched = self._forwarder.watched

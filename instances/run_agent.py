@@ -181,13 +181,17 @@ class AgentRunner(Runner):
             self.wake_at = time.time()
 
     def wait(self, busy: bool) -> list[Input]:
-        """Look every `LOOK_S` only while there is something to look at: a host at rest is let sleep."""
+        """Soon, where tasks have not read their input, or the launcher is away. A host at rest is let sleep."""
         soon = time.monotonic() + LOOK_S
-        if self.forwarder.young or self.forwarder.watched:
+        if self.input.waits():
             self.looking[1] = min(self.looking[1], soon)
         if not self.fake_nodes and not self.client.connected:
             self.connecting[1] = min(self.connecting[1], soon)
         return super().wait(busy)
+
+    def _sleep(self, timeout_s: float) -> None:
+        if self.forwarder.sleep(partial(self._hears, self._poller()), timeout_s):
+            self.looking[1] = 0.0
 
     def gather(self) -> list[Input]:
         inputs, self.ready = self.ready, []
@@ -301,8 +305,12 @@ class AgentRunner(Runner):
                 self.client.flush()
                 reach("ack.after")
             return []
+        if what == "list" and self.fake_nodes:  # all that the launcher has; on nodes that only pretend it is in this process
+            self.fake.handle(message, time.time())
+            return [Launched(self.fake.advance(time.time()))]
         if what == "list":
-            return self._list(message)
+            self.client.send(message)
+            return []
         keys = message[1] if what == "recall" else [message[1]]
         fake = [key for key in keys if key in self.fake_keys]
         if fake:
@@ -310,14 +318,6 @@ class AgentRunner(Runner):
             return []
         self.client.send(message)
         return []
-
-    def _list(self, message: list[Any]) -> list[Input]:
-        """All that the launcher has; on nodes that only pretend it is in this process."""
-        if not self.fake_nodes:
-            self.client.send(message)
-            return []
-        self.fake.handle(message, time.time())
-        return [Launched(self.fake.advance(time.time()))]
 
     def _launch(self, attempts: list[dict[str, Any]]) -> list[Input]:
         real, fake = [], []

@@ -102,17 +102,24 @@ class Runner:
         return [*self.poll(), *self.gather()]
 
     def _sleep(self, timeout_s: float) -> None:
-        """Until a signal, a source with news, or the time is over.
+        """Until a signal, a source with news, or the time is over."""
+        self._hears(self._poller(), timeout_s)
 
-        The descriptors are asked for each time: one that was closed may have its number in another's hands by now.
-        """
+    def _poller(self) -> select.poll:
+        """Of all that can wake us; made for each sleep: one that was closed may have its number in another's hands by now."""
         poller = select.poll()
         poller.register(self.daemon.wake_read, select.POLLIN)
         for source in self.sources:
             if (fd := source()) >= 0:
                 poller.register(fd, select.POLLIN)
-        if any(fd == self.daemon.wake_read for fd, _ in poller.poll(math.ceil(timeout_s * 1000))):
+        return poller
+
+    def _hears(self, poller: select.poll, timeout_s: float) -> bool:
+        """Wait; whether there was something before the time was over."""
+        heard = poller.poll(math.ceil(timeout_s * 1000))
+        if any(fd == self.daemon.wake_read for fd, _ in heard):
             self.daemon.drain_wakeups()
+        return bool(heard)
 
     def _subscribed(self) -> int:
         """The subscription's descriptor, which changes when it reconnects; -1 while it is away."""

@@ -56,6 +56,21 @@ class Watched:
         self.unsure = number > 1  # whether the last push may have arrived, or what attempts before it wrote is not known
 
 
+def may_grow(tail: Tail) -> bool:
+    """Whether more of it may come."""
+    return not tail.truncated
+
+
+def has_grown(tail: Tail) -> bool:
+    """Whether there is something to read that is wanted."""
+    if not may_grow(tail):
+        return False
+    try:
+        return (os.fstat(tail.fd) if tail.fd >= 0 else os.stat(tail.path)).st_size > tail.taken
+    except OSError:
+        return False
+
+
 def copied(tail: Tail) -> int:
     """How much of a file is in the user's file already, line by line under its task's label."""
     label = tail.ranks.encode() + b": "
