@@ -1,4 +1,6 @@
-"""Heartbeats: what agents, and a planning worker, put into the telemetry stream about themselves. Pure; decides nothing."""
+"""Heartbeats: what agents, and a planning worker, put into the telemetry stream about themselves; and a worker's word to whoever
+stops the instance. Pure; decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from msgpack.exceptions import UnpackException
 
 from ..journal.wire import pack, unpack
 from .attempts import Placed
+from .reactor import Stops
 
+STOPS = "stops"  # what its word begins with
 PULSE: tuple[int, ...] = ()  # the ranks of a worker's own beat
 
 
@@ -39,6 +43,19 @@ def read_beat(data: bytes) -> Beat | None:
         beat = Beat(tuple(ranks), *rest[:4], *(tuple(one) for one in rest[4:5]))
         return beat if all(rank.__class__ is int for rank in ranks) and beat.fence_s >= 0 else None
     except (ValueError, TypeError, LookupError, UnpackException):
+        return None
+
+
+def pack_stops(word: Stops) -> bytes:
+    return pack([STOPS, *word])
+
+
+def read_stops(data: bytes) -> Stops | None:
+    """None for what is no such word."""
+    try:
+        name, version, epoch, busy = unpack(data)
+        return Stops(int(version), int(epoch), bool(busy)) if name == STOPS else None
+    except (ValueError, TypeError, UnpackException):
         return None
 
 

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 
 from ..journal.config import parse_rules
 from ..journal.decide import Decision
-from ..journal.job import CLEANUP, RUN, Job
+from ..journal.job import RUN, Job
 from ..journal.log import Journal
 from ..journal.state import State
-from ..kvs.errors import Unavailable
+from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
-from ..kvs.port import Appended
+from ..kvs.port import Appended, Message, Store, Subscription
 from ..kvs.redis_store import open_store
+from .attention import is_busy
+from .beats import read_stops
 from .daemon import RETRY_S, Log
 from .submit_rules import SubmitRules
 
 GRACE_S = 30.0
 LOOK_S = 0.25
+WORD_S = 0.25  # how long a worker's word is waited for
 
 
 def stopping(queues: Iterable[str]) -> Decision:
@@ -48,61 +52,79 @@ def _running(state: State) -> list[Job]:
     return [job for job in map(state.jobs.__getitem__, ids) if job.state == RUN and job.exception is None]
 
 
-def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State:
+def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State | None:
     """Stop allocation, raise an exception on each running job, and wait until all are over, `GRACE_S` at most.
 
     look: called every `LOOK_S`; brings back daemons that are still needed. Raises what the first write meets. The state at the
-    end: who keeps it need not take hundreds of thousands of records apart before it goes on.
+    end, if it was read: who keeps it need not take hundreds of thousands of records apart before it goes on.
     """
     store = open_store(uri, patience_s=1.0)
     journal = Journal(store, by="keeper")
     journal.patience_s = 0.0
     try:
-        _announce(journal)  # reading the state may take a while, and meanwhile others would go on
-        state = journal.look()
-        journal.settle(ending, state)
-        journal.catch_up(state)
-        if not _busy(state):
-            return state
-        subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
-        try:
-            deadline = time.monotonic() + GRACE_S
-            complained = False
-            while _busy(state):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    log.say("warning", "some jobs did not end in time; their processes are killed")
-                    return state
-                look()
-                try:
-                    subscription.poll(min(left, LOOK_S))
-                    journal.catch_up(state)
-                    if _running(state):
-                        journal.settle(ending, state)  # allocated in the same moment
-                except Unavailable as error:
-                    if not complained:
-                        log.say("warning", f"while stopping: {error}")
-                    complained = True
-                    time.sleep(RETRY_S)
-            return state
-        finally:
-            subscription.close()
+        with closing(store.subscribe({Keys(store.namespace).telemetry: "$"})) as words:
+            with suppress(FluxkvError):  # it is one way to learn what a fold says, too
+                words.poll()  # from here on
+            stop = _announce(journal)  # reading the state may take a while, and meanwhile others would go on
+            if _is_at_rest(words, stop):
+                return None
+        return _end(store, journal, log, look)
     finally:
         store.close()
 
 
-def _announce(journal: Journal) -> None:
+def _is_at_rest(words: Subscription, stop: Appended) -> bool:
+    """Whether a worker, which has the state, says in time that nothing is left to end. Nothing begins behind a stop, so what it
+    says of a later version is as good."""
+    deadline = time.monotonic() + WORD_S
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            for _, messages in words.poll(left):
+                for one in messages:
+                    word = read_stops(one.data) if isinstance(one, Message) else None
+                    if word is not None and word.version >= stop.version and word.epoch == stop.epoch:
+                        return not word.busy
+    except FluxkvError:
+        pass
+    return False
+
+
+def _end(store: Store, journal: Journal, log: Log, look: Callable[[], None]) -> State:
+    """End what runs."""
+    state = journal.look()
+    journal.settle(ending, state)
+    journal.catch_up(state)
+    if not is_busy(state):
+        return state
+    subscription = store.subscribe({Keys(store.namespace).journal: f"{state.version}-{state.epoch}"})
+    try:
+        deadline = time.monotonic() + GRACE_S
+        complained = False
+        while is_busy(state):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                log.say("warning", "some jobs did not end in time; their processes are killed")
+                return state
+            look()
+            try:
+                subscription.poll(min(left, LOOK_S))
+                journal.catch_up(state)
+                if _running(state):
+                    journal.settle(ending, state)  # allocated in the same moment
+            except Unavailable as error:
+                if not complained:
+                    log.say("warning", f"while stopping: {error}")
+                complained = True
+                time.sleep(RETRY_S)
+        return state
+    finally:
+        subscription.close()
+
+
+def _announce(journal: Journal) -> Appended:
     rules = SubmitRules(journal.store)
     rules.learn()
     decision = stopping(parse_rules(rules.document).names)
     while not isinstance(answer := journal.append(decision, journal.meta.version), Appended):
         journal.cope(answer)
-
-
-def _busy(state: State) -> bool:
-    """Whether something is still to end. What is on hosts out of reach is not waited for: it ends when they are heard again."""
-    away = {id for node in state.nodes.values() if node.joined and not node.online for id in node.jobs}
-    if state.count(RUN | CLEANUP) > len(away):
-        return True
-    there = (node for node in state.nodes.values() if node.online or not node.joined)
-    return any(node.jobs - away or node.keeping or node.grants for node in there)
+    return answer

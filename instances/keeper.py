@@ -11,6 +11,7 @@ import select
 import selectors
 import signal
 import time
+from contextlib import suppress
 
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
@@ -276,19 +277,11 @@ class Keeper(ServerCare):
                 self._spawn(role)
 
     def _end(self, role: Role, signum: int, timeout_s: float = 10.0) -> None:
-        pid, fd = role.pid, role.pidfd
-        if not pid or fd < 0:
+        if not _tell_to_end(role, signum):
             return
-        try:
-            signal.pidfd_send_signal(fd, signum)
-        except ProcessLookupError:
-            pass
-        if not _ended_within(fd, timeout_s):
-            try:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            _ended_within(fd, 5.0)
+        if not _ended_within(role.pidfd, timeout_s):
+            _tell_to_end(role, signal.SIGKILL)
+            _ended_within(role.pidfd, 5.0)
         self._unwatch(role)
 
     # -- down -----------------------------------------------------------------------------------------------------
@@ -328,15 +321,16 @@ class Keeper(ServerCare):
             self.selector.unregister(self.server_fd)
             stop_server(self.server.url, self.server.pid)
             wait_ended(self.server.pid, 10.0)
-        remove(self.state_dir.run_file("server"))
-        remove(self.state_dir.run_file("launcher"))
-        remove(owner_file(self.state_dir))
+        for path in (self.state_dir.run_file("server"), self.state_dir.run_file("launcher"), owner_file(self.state_dir)):
+            remove(path)
 
     def _end_roles(self, *names: str) -> None:
-        for name in names:
-            for role in self.roles:
-                if role.name.startswith(name):
-                    self._end(role, signal.SIGTERM, STOP_GRACE_S if name == "launcher" else 10.0)
+        """Together; but the launcher is the agent's to the last."""
+        roles = sorted((role for role in self.roles if role.name.startswith(names)), key=lambda role: role.name == "launcher")
+        for role in (role for role in roles if role.name != "launcher"):
+            _tell_to_end(role, signal.SIGTERM)
+        for role in roles:
+            self._end(role, signal.SIGTERM, STOP_GRACE_S if role.name == "launcher" else 10.0)
 
     def _notice(self) -> None:
         """While stopping: whoever dies is still needed until the last job is over."""
@@ -348,6 +342,15 @@ class Keeper(ServerCare):
         if self.embedded and self.server_fd < 0 and time.monotonic() - self.server_started >= SERVER_AGAIN_S:
             self._server_back()
         self._missing()
+
+
+def _tell_to_end(role: Role, signum: int) -> bool:
+    """Whether there is such a process, or was until somebody asks for its end."""
+    if not role.pid or role.pidfd < 0:
+        return False
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(role.pidfd, signum)
+    return True
 
 
 def _ended_within(pidfd: int, timeout_s: float) -> bool:

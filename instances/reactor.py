@@ -98,6 +98,14 @@ class Snapshot(NamedTuple):
     floor: int
 
 
+class Stops(NamedTuple):
+    """Tell whoever ends the instance whether, at this version and from there on, something is still to end."""
+
+    version: int
+    epoch: int
+    busy: bool
+
+
 class Lookup(NamedTuple):
     """Ask the journal about jobs that have left the state; the answer comes as `Found`."""
 
@@ -117,7 +125,7 @@ class Note(NamedTuple):
     text: str
 
 
-Output = Write | ToLauncher | Trim | Follow | Snapshot | Lookup | WakeAt | Note
+Output = Write | ToLauncher | Trim | Follow | Snapshot | Stops | Lookup | WakeAt | Note
 
 
 class Reactor(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 
 from ..journal.agreement import load_agreed
@@ -19,10 +20,10 @@ from ..kvs.port import Meta
 from ..kvs.redis_store import open_store
 from ..schedulers.policy import load_policy
 from . import forks
-from .beats import PULSE, Beat, pack_beat
+from .beats import PULSE, Beat, pack_beat, pack_stops
 from .daemon import KEPT, Daemon, Log
 from .paths import StateDir
-from .reactor import Found, Input, Lead, Lookup, Output, Snapshot
+from .reactor import Found, Input, Lead, Lookup, Output, Snapshot, Stops
 from .runner import Runner
 from .worker import Worker
 
@@ -122,6 +123,10 @@ class WorkerRunner(Runner):
             return []
         if isinstance(output, Lookup):
             return self._look_up(output.ids)
+        if isinstance(output, Stops):
+            with suppress(Unavailable):  # who stops the instance does not wait for long
+                self.store.push(self.keys.telemetry, [pack_stops(output)], limit=TELEMETRY_LIMIT)
+            return []
         return super().perform(output)
 
     def _look_up(self, ids: tuple[int, ...]) -> list[Input]:

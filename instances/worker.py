@@ -22,7 +22,7 @@ from ..kvs.port import Append, Appended, Conflicted, Gap, Meta, StaleEpoch
 from ..schedulers.policy import Policy
 from .admission import Validators, admit, refusal
 from .aside import set_aside
-from .attention import is_stopping, take_touched
+from .attention import is_stopping, stop_word, take_touched
 from .commits import assemble, look_again, without_losers
 from .deadlines import Deadlines
 from .foreign import wait_until
@@ -118,8 +118,7 @@ class Worker:
             self.wait_for = 0  # a version of the branch that is lost may never come
             self._take_over()  # what was decided, and acknowledged, may be on that branch, too
         if self.due and now >= self.due:
-            self.due = 0.0
-            self.again = True
+            self.due, self.again = 0.0, True
         if self.leading and self.inflight is None:
             self._maybe_snapshot(outputs)  # others' commits alone may have made the tail long
         if self.leading and self.inflight is None and self.again and self.state.version >= self.wait_for:
@@ -188,11 +187,12 @@ class Worker:
     # -- one pass -------------------------------------------------------------------------------------------------
 
     def _pass(self, now: float, outputs: list[Output]) -> None:
-        state = self.state
-        self.again = False
-        if self.stopping and not is_stopping(state):  # brought up again before it was down: what was left out is due
+        state, self.again = self.state, False
+        before, self.stopping = self.stopping, is_stopping(state)
+        if before and not self.stopping:  # brought up again before it was down: what was left out is due
             self._take_over()
-        self.stopping = is_stopping(state)
+        elif self.stopping and not before:
+            outputs.append(stop_word(state))
         touched = state.changed_nodes()
         if self.planner.sync(touched):
             self._look_again()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from fluxkv.instances import ending as stop_of
 from fluxkv.instances.attention import take_touched
+from fluxkv.instances.beats import Beat, pack_beat, pack_stops, read_beat, read_stops
+from fluxkv.instances.daemon import Log
 from fluxkv.instances.ending import ending, stopping
-from fluxkv.instances.reactor import Entries, Lead, Write
+from fluxkv.instances.reactor import Entries, Lead, Stops, Write
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, RUN, SCHED
 from fluxkv.journal.wire import unpack_events
 from tests.support.worker_rig import Rig, jobspec
@@ -73,3 +78,83 @@ def test_only_those_without_an_end_are_told(rig: Rig) -> None:
     found = ending(rig.journal.load())
     assert [event[1] for event in found.events] == [ids[1]]
     assert found.since == [f"job/{ids[1]}"]
+
+
+def words_of(rig: Rig) -> list[Stops]:
+    """What the worker has to say about a stop after it has read on."""
+    outputs = rig.worker.step(rig.now, [Entries(rig.store.read(rig.state.version))])
+    return [output for output in outputs if isinstance(output, Stops)]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_worker_says_once_whether_a_stop_has_anything_to_wait_for(rig: Rig, busy: bool) -> None:
+    rig.submit(turn=False)
+    if busy:
+        rig.turn()
+    rig.do(stopping(rig.journal.load().queues))
+    tip = rig.store.meta()
+    assert words_of(rig) == [Stops(tip.version, tip.epoch, busy)]
+    rig.submit(turn=False)
+    assert words_of(rig) == []
+
+
+def test_its_word_is_no_heartbeat() -> None:
+    word = Stops(7, 1 << 47, True)
+    assert read_stops(pack_stops(word)) == word
+    assert read_beat(pack_stops(word)) is None
+    for data in (pack_beat(Beat((0,), 1.0)), pack_beat(Beat(())), b"", b"\xc1", b"\x95\xa5stops"):
+        assert read_stops(data) is None
+
+
+def end_jobs(rig: Rig, monkeypatch: pytest.MonkeyPatch, says: Callable[[], object]) -> list[str]:
+    """What is read for a stop: "look" for the state. says: what is done when the stop has been announced."""
+    read: list[str] = []
+    announce, look = stop_of._announce, stop_of.Journal.look
+
+    def announced(journal: stop_of.Journal) -> object:
+        answer = announce(journal)
+        says()
+        return answer
+
+    def looked(journal: stop_of.Journal) -> object:
+        read.append("look")
+        return look(journal)
+
+    monkeypatch.setattr(stop_of, "open_store", lambda uri, patience_s: rig.store)
+    monkeypatch.setattr(stop_of, "_announce", announced)
+    monkeypatch.setattr(stop_of.Journal, "look", looked)
+    monkeypatch.setattr(stop_of, "WORD_S", 0.05)
+    found = stop_of.end_jobs("memory:", Log("keeper", None, None), rig.turn)
+    assert (found is not None) == (read == ["look"])
+    return read
+
+
+def tell(rig: Rig, word: Stops) -> None:
+    rig.store.push(rig.store.keys.telemetry, [pack_beat(Beat((0,), 1.0)), pack_stops(word)])
+
+
+def test_a_stop_with_nothing_to_end_reads_no_state(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(rig, Stops(0, 0, True))  # of a stop before
+    assert end_jobs(rig, monkeypatch, lambda: [tell(rig, word) for word in words_of(rig)]) == []
+    assert rig.state.instance["stopping"]
+
+
+@pytest.mark.parametrize("what", ["nobody speaks", "of another branch", "of before", "jobs run"])
+def test_else_it_does(rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    running = rig.submit()
+    rig.started(running)
+
+    def says() -> None:
+        tip = rig.store.meta()
+        if what == "of another branch":
+            tell(rig, Stops(tip.version, tip.epoch + 1, False))
+        elif what == "of before":
+            tell(rig, Stops(tip.version - 1, tip.epoch, False))
+        elif what == "jobs run":
+            for word in words_of(rig):
+                assert word.busy
+                tell(rig, word)
+        rig.over(running, 15, "ended:shutdown")
+
+    assert end_jobs(rig, monkeypatch, says) == ["look"]
+    assert rig.job(running).state == INACTIVE

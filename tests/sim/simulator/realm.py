@@ -344,7 +344,7 @@ class Child(GoesOn, Own, Realm):
                 self._announced = True
             state = journal.look()
             journal.settle(ending.ending, state)
-            if ending._busy(journal.look()) and self.root.now < self._deadline:
+            if ending.is_busy(journal.look()) and self.root.now < self._deadline:
                 return
             boot.say(store, [["instance-stop", "instance", self.root.now, {"reason": "stop"}]])
         except (Unavailable, Corrupt, Conflict, Rejected):
