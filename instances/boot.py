@@ -94,7 +94,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
             _refuse_others(store, settings)  # somebody else was quicker
         if settings.get("parent"):
             _refuse_another_attempt(store, settings)
-    return store, True
+    return store, isinstance(answer, Appended)
 
 
 def _first_events(store: Store, meta: Meta, settings: dict[str, Any]) -> Decision:

@@ -54,8 +54,9 @@ def lead(here: Instance, outer: int, attempt: int, request: Request, env: Mappin
 
 
 def _children(here: Instance, request: Request, left: int) -> int:
-    """As many as there are nodes, but not more than members."""
-    nodes = sum(1 for node in here.state().nodes.values() if node.usable)
+    """As many as there are nodes, but not more than members. One that has not spoken yet counts: its child waits for it, and takes
+    the place of another that has ended where it never does."""
+    nodes = sum(1 for node in here.state().nodes.values() if node.usable or (node.hello is None and node.drain is None))
     return max(1, min(left, max(1, nodes) * request.per_node))
 
 

@@ -66,14 +66,12 @@ class Keeper(ServerCare):
         if launcher is not None and not lock_held(launcher.lock):
             self._spawn(launcher)  # needs no store: starts beside the server
         self._server_up()
+        known = "uid" in self.settings
         store, new = self._store()
         self.store = store
         self.log.store, self.log.keys = open_store(self.settings["uri"], patience_s=0.0), Keys(store.namespace)
-        if not self.joined and self.settings.get("uid") != (uid := store.meta().uid):
-            self.settings["uid"] = uid
-            self.state_dir.write(self.settings)
-        if self.settings.get("lead", True) and (done := self._taken_up("server started")):
-            self.log.say("info", done)
+        if self.settings.get("lead", True) and (known or not new) and (done := self._taken_up("server started")):
+            self.log.say("info", done)  # (of one that has just been made nobody knows anything)
         for name in ("keeper", "server"):
             remove(self.state_dir.join("run", f"{name}.failed"))
         if self.settings.get("lead", True) and not self.joined:

@@ -67,8 +67,6 @@ class ServerCare:
         elif not self.child:
             for problem in outside.check(self.settings, alive=lock_held(self.state_dir.lock_file("agent"))):
                 self.log.say("warning", f"the server: {problem}")
-        elif self.settings.get("user"):
-            self._let_in()
 
     def _let_in(self) -> None:
         """See to it that the server knows a child's user. Raises `Rejected` (code ended) if its time is over."""
@@ -104,7 +102,17 @@ class ServerCare:
 
             journals = hand_down(self.server.url, self.settings, door_of(self.settings, self.state_dir))
             self.log.say("info", f"{journals} journals handed down from {public(str(self.settings['parent']))}")
-        return boot.ensure_instance(self.settings, self.state_dir)
+        try:
+            store, new = boot.ensure_instance(self.settings, self.state_dir)
+        except Unavailable as error:
+            if not access.is_refused(error, self.settings):
+                raise
+            self._let_in()
+            store, new = boot.ensure_instance(self.settings, self.state_dir)
+        if self.settings.get("uid") != (uid := store.meta().uid):
+            self.settings["uid"] = uid
+            self.state_dir.write(self.settings)
+        return store, new
 
     def _say_totals(self, state: State) -> None:
         """What a child had come to, which its parent's listings sum up."""

@@ -82,7 +82,8 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         from ..instances.own_server import open_door
 
         open_door(directory.read(), directory)  # the keeper may have chosen another port
-    starting.wait_for_nodes(settings["uri"])
+    if command[:2] != ENSEMBLE:  # which submits only, and need not find nodes up
+        starting.wait_for_nodes(settings["uri"])
     try:
         child.tell_parent(here, access.lasting(settings["uri"], settings))
     except FluxkvError as error:
