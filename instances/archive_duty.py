@@ -17,8 +17,6 @@ from .paths import StateDir
 from .submit_rules import config_at
 from .whereabouts import has_own
 
-LOOK_S = 1.0
-
 
 def moves_children(settings: Mapping[str, Any], rules: ArchiveRules) -> bool:
     """Whether an instance's keeper moves what ended inside it: that of one with a server to care for. A job's only where its
@@ -40,11 +38,11 @@ class ArchiveDuty:
         self._version = -1  # of the config that `rules` are of
         self._due = 0.0
 
-    def look(self) -> None:
-        """Start the archiver if it is due and not at work."""
+    def look(self, config: int | None = None) -> None:
+        """Start the archiver if it is due and not at work. config: the version of the config, where it has just been read."""
         self._reap()
         try:
-            self._learn()
+            self._learn(self.store.bumps([LOAD])[0] if config is None else config)
         except FluxkvError:
             return  # the server is away, or the config is none: said by others
         now = time.monotonic()
@@ -65,8 +63,7 @@ class ArchiveDuty:
         except FluxkvError:
             return False
 
-    def _learn(self) -> None:
-        (version,) = self.store.bumps([LOAD])
+    def _learn(self, version: int) -> None:
         if version != self._version:
             self.rules = archive_rules(config_at(self.store, version)) if version else ArchiveRules()
             self._version = version

@@ -23,6 +23,7 @@ from .submit_rules import MARK, SubmitRules
 if TYPE_CHECKING:
     from ..journal.ids import IdSource
 
+CRON = "cron"  # what events about entries bump
 LOOK_S = 1.0  # how often the journal is looked at: for new entries, and for what others do to them
 EVENT_LOOK_S = 0.25  # the same while an entry waits for events
 TRIES = 20
@@ -61,8 +62,11 @@ class Cron:
         journal.patience_s = 0.0  # the keeper is the one who takes a restarted server up
         return journal
 
-    def look(self) -> None:
-        """Follow the journal, fire what is due, set the timers. A server that is away is asked again at the next look."""
+    def look(self, mark: int | None = None) -> None:
+        """Follow the journal, fire what is due, set the timers. A server that is away is asked again at the next look. mark: the
+        version of the last word about entries, where it has just been read."""
+        if mark == 0 and self.table is None:
+            return  # there has never been an entry
         try:
             self.step(time.time())
             self.failed = ""
@@ -80,7 +84,7 @@ class Cron:
     def step(self, now: float) -> None:
         """One look at this time. Raises what the store and the journal meet."""
         if self.table is None:
-            if not self.store.bumps(["cron"])[0]:
+            if not self.store.bumps([CRON])[0]:
                 return  # there has never been an entry
             self.table = self.journal.load_cron()
         else:

@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import suppress
 
+from ..journal.decide_config import LOAD
 from ..journal.log import Journal
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.keys import Keys
@@ -20,9 +21,8 @@ from ..kvs.redis_store import open_store
 from ..kvs.server import stop_server, wait_ended
 from ..kvs.uri import public
 from . import boot, leaving, prefork, sealing, witness
-from .archive_duty import LOOK_S as ARCHIVE_LOOK_S
 from .archive_duty import ArchiveDuty
-from .cron import LOOK_S, Cron
+from .cron import CRON, LOOK_S, Cron
 from .daemon import KEPT, RUNNING, Daemon, Log, spawn_role
 from .duties import Duties
 from .ending import end_jobs
@@ -32,8 +32,6 @@ from .server_care import SERVER_AGAIN_S, ServerCare
 from .spool import spool_id
 from .supervised import WITHIN_S, Role, forgive, keep_owner, owner_file, remove, roles_of, write_word
 
-WITNESS_S = 1.0
-CHECK_S = 1.0
 SETTLE_S = 0.5
 LONGEST_WAIT_S = 5.0
 STOP_GRACE_S = 30.0
@@ -162,17 +160,15 @@ class Keeper(ServerCare):
 
     def _begin_duties(self) -> Duties:
         duties = Duties()
-        duties.add("witness", WITNESS_S, self._witness)
-        duties.add("check", CHECK_S, self._check)
+        duties.add("look", LOOK_S, self._look)
         if self.store is not None:
             self.handing = HandoverDuty(self.store, self.state_dir, self.log.say)
             duties.add("handover", self.handing.look_s, self.handing.look)
         if self.store is not None and self.settings.get("lead", True):
             self.cron = Cron(self.store, duties, self.log.say)
-            duties.add("cron", LOOK_S, self._cron)
             if not self.joined:
                 self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
-                duties.add("archive", ARCHIVE_LOOK_S, self._archive)
+            duties.add("agenda", LOOK_S, self._agenda)
             look = sealing.duty(self.store, self.settings, lambda: self.daemon.stopping, self.log.say)
             duties.add("children", LOOK_S, look)
             if self.settings.get("parent"):
@@ -180,16 +176,18 @@ class Keeper(ServerCare):
 
                 duties.add("parent", LOOK_S, duty(self.store, self.settings, self.state_dir))
         self.selector.register(duties, selectors.EVENT_READ, "duties")
-        self._cron()  # what fell due while nobody was there
+        self._agenda()  # what fell due while nobody was there
         return duties
 
-    def _cron(self) -> None:
-        if self.cron is not None and not self.lost:
-            self.cron.look()
-
-    def _archive(self) -> None:
-        if self.archiving is not None and not self.lost:
-            self.archiving.look()
+    def _agenda(self) -> None:
+        """What the journal has cron and the archiver do, if it does; where it cannot be asked, others say so."""
+        if self.cron is None or self.lost or self.store is None:
+            return
+        with suppress(FluxkvError):
+            cron, config = self.store.bumps([CRON, LOAD])
+            self.cron.look(cron)
+            if self.archiving is not None:
+                self.archiving.look(config)
 
     def _restart_told(self, signum: int, frame: object) -> None:
         self.restart_asked = True
@@ -246,13 +244,16 @@ class Keeper(ServerCare):
         except OSError:
             return "it said nothing"
 
-    def _check(self) -> None:
-        """Whatever was missed: a server that did not come back, roles whose death left no trace (found by their locks)."""
+    def _look(self) -> None:
+        """The history, and whatever was missed: a server that did not come back, roles whose death left no trace (found by their
+        locks)."""
+        if (meta := self._seen()) is not None:
+            self._witness(meta)
         if self.embedded and self.server_fd < 0:
             if time.monotonic() - self.server_started >= SERVER_AGAIN_S:
                 self._server_back()
         else:
-            self._take_up()
+            self._take_up(meta)
         self._missing()
 
     def _missing(self) -> None:

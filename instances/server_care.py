@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..journal.schema import SCHEMA
 from ..kvs.appending import refusal
 from ..kvs.errors import Corrupt, FluxkvError, Unavailable
-from ..kvs.port import Store
+from ..kvs.port import Meta, Store
 from ..kvs.redis_store import open_store
 from ..kvs.server import ServerHandle
 from ..kvs.uri import public
@@ -166,11 +166,18 @@ class ServerCare:
             self.log.say("warning", self.server.repaired)
         self._take_up()
 
-    def _is_over(self) -> bool:
+    def _seen(self) -> Meta | None:
+        """The meta table for all that look at it in one round; None where it cannot be read."""
+        try:
+            return self.store.meta() if self.store is not None else None
+        except FluxkvError:
+            return None
+
+    def _is_over(self, meta: Meta | None = None) -> bool:
         """Whether this is a child whose job is over by its parent's word: what its own agents still run here is to end."""
         if self.settings.get("parent") and self.store is not None and not self.over:
             with suppress(FluxkvError):
-                self.over = self._is_sealed(self.store)
+                self.over = bool(meta.sealed) if meta is not None else self._is_sealed(self.store)
             if self.over:
                 self.log.say("warning", "the job that this instance is has ended: so does this")
         return self.over
@@ -184,17 +191,18 @@ class ServerCare:
                 raise
             return not access.renew(self.settings)
 
-    def _take_up(self) -> None:
-        """Open a new epoch if the server has been restarted since the last one was, and its history is whole.
+    def _take_up(self, meta: Meta | None = None) -> None:
+        """Open a new epoch if the server has been restarted since the last one was, and its history is whole. meta: as it has just
+        been read.
 
         If it is not: adopt what is left where the instance is set so, else say it, and wait for an operator who does.
         """
-        if self._is_over() or self.store is None or not self.settings.get("lead", True):
+        if self._is_over(meta) or self.store is None or not self.settings.get("lead", True):
             return
         try:
             if self.lost and self.settings.get("on_fork") != witness.ADOPT and forks.is_fenced(self.store):
                 return  # until somebody adopts
-            done = "" if witness.is_current(self.store) else self._taken_up("server restarted")
+            done = "" if witness.is_current(self.store, meta) else self._taken_up("server restarted")
             if self.lost:
                 self.lost = False
                 witness.write_tip(self.state_dir, self.store, self.store.meta())
@@ -267,11 +275,11 @@ class ServerCare:
         write_word(self.state_dir.join("run", "server.failed"), text)
         self.log.say("error", text)
 
-    def _witness(self) -> None:
+    def _witness(self, meta: Meta) -> None:
         if self.store is None or self.lost or not self.settings.get("lead", True):
             return
         try:
-            witness.watch(self.store, self.state_dir)
+            witness.watch(self.store, self.state_dir, meta)
         except Corrupt as error:
             if self.settings.get("on_fork") == witness.ADOPT:
                 self._take_up()

@@ -179,16 +179,17 @@ def take_up(store: Store, state_dir: StateDir, on_fork: str = REFUSE) -> Appende
     raise Conflict(f"{store.namespace}: others keep fencing and opening epochs there", hint="try again")
 
 
-def watch(store: Store, state_dir: StateDir) -> None:
-    """A keeper's look, every second: is the entry that it saw last still there? Then note the present tip.
+def watch(store: Store, state_dir: StateDir, meta: Meta | None = None) -> None:
+    """A keeper's look, every second: is the entry that it saw last still there? Then note the present tip, if it is another.
 
-    Raises `Corrupt` as `take_up` does.
+    meta: as it has just been read. Raises `Corrupt` as `take_up` does.
     """
-    meta = store.meta()
+    meta = meta or store.meta()
     tip = read_tip(state_dir)
     loss = find_loss(store, meta, [tip] if tip else [])
     if loss is not None:
         if not forks.fence(store, meta, loss.witnesses[0].known):
             return  # the next look will find it
         raise forks.history_lost(meta.version, (loss.first, loss.last), loss.witnesses[0].who)
-    write_tip(state_dir, store, meta)
+    if tip is None or tip.version != meta.version:
+        write_tip(state_dir, store, meta)
