@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .handle import JobHandle
     from .kvs_view import View
 
-LOOK_S = 0.25
+LOOK_S, REST_S = 0.25, 1.0  # between two looks: of who draws a bar, and where nobody looks on
 AWAY_S = 5.0  # children's own servers are waited for in the end, while they hand up
 
 
@@ -80,7 +80,7 @@ class EnsembleView:
     def wait(self, timeout: float | None = None) -> Count:
         """What all members have come to, when it is over. timeout: seconds; raises `Unavailable(code="timeout")`."""
         count = Count()
-        for seen in self.follow(timeout):
+        for seen in self.follow(timeout, REST_S):
             count = seen.counts
         return count
 
@@ -195,8 +195,8 @@ class EnsembleView:
             self._last[child] = max(attempt, child_number(job, journal.store.namespace) if job is not None else 0)
         return self._last.get(child, attempt)
 
-    def follow(self, timeout: float | None = None) -> Iterator[Seen]:
-        """What has changed, a few times a second, until its job is over. timeout: seconds; raises Unavailable (code timeout)."""
+    def follow(self, timeout: float | None = None, every_s: float = LOOK_S) -> Iterator[Seen]:
+        """What has changed, every so often, until its job is over. timeout: seconds; raises Unavailable (code timeout)."""
         deadline = None if timeout is None else time.monotonic() + timeout
         known, at = self.instance.known([self.id])
         self.job = known[0]
@@ -204,7 +204,7 @@ class EnsembleView:
         with closing(Tail(self.instance.store, *at)) as tail:
             patience = tail.patience()
             while follower.waiting:
-                left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
+                left = every_s if deadline is None else min(every_s, deadline - time.monotonic())
                 if left <= 0:
                     raise patience.late(f"ensemble {f58(self.id)} still active")
                 ended: list[JobResult] = []

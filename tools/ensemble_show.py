@@ -42,6 +42,8 @@ def _input(view: EnsembleView, index: int) -> str:
 
 def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ()) -> int:
     """Stay with it until it ends; the exit code. asked: signals that came; raises KeyboardInterrupt where there are some."""
+    from ..instances.ensemble_view import LOOK_S, REST_S
+
     told = 0
 
     def tell(seen: Seen) -> None:
@@ -58,7 +60,7 @@ def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ())
     before = view.count()
     asks_at = time.monotonic() + PENDING_S if sys.stderr.isatty() and not before.done else math.inf
     with progress(view.total, done=before.done, failed=before.failed) as drawn:
-        for seen in view.follow(timeout):
+        for seen in view.follow(timeout, LOOK_S if drawn.is_live else REST_S):
             if asked:
                 raise KeyboardInterrupt
             tell(seen)

@@ -237,6 +237,11 @@ class Progress:
             self._bar.start()
         return self
 
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody may see it move."""
+        return self._bar is not None
+
     def update(self, done: int, failed: int = 0) -> None:
         """So many are done, of which so many failed."""
         self.done, self.failed = done, failed
