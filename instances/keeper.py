@@ -169,7 +169,7 @@ class Keeper(ServerCare):
             if not self.joined:
                 self.archiving = ArchiveDuty(self.store, self.state_dir, self.log.say)
             duties.add("agenda", LOOK_S, self._agenda)
-            look = sealing.duty(self.store, self.settings, lambda: self.daemon.stopping, self.log.say)
+            look = sealing.duty(self.store, self.settings, lambda: self.daemon.stopping, self.log.say, sealing.Left())
             duties.add("children", LOOK_S, look)
             if self.settings.get("parent"):
                 from .parent_limit import duty

@@ -7,7 +7,8 @@ may be done twice, by several keepers, and after a crash between any two steps: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -16,16 +17,40 @@ from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.port import Store
 from . import at_rest
 
+LEFT_S = 1.0  # how long one that sealed itself is left as it is
 # It was never made; somebody goes on with it under another identity; its own server is out of reach, so it has nothing of ours.
 NOT_THERE = ("no-instance", "gone", "server-away")
 
 
+class Left:
+    """Children that ended in order, and so have sealed themselves: nothing is urgent about them, and whatever else runs here, or
+    ends with them, wants the processor now. They are left as they are for a moment."""
+
+    def __init__(self) -> None:
+        self._until: dict[Child, float] = {}
+
+    def look(self, rows: Sequence[Child]) -> set[Child]:
+        """Those of a table that are left as they are now."""
+        for row in self._until.keys() - set(rows):
+            del self._until[row]
+        now = time.monotonic()
+        return {row for row, until in self._until.items() if until > now}
+
+    def leave(self, child: Child) -> bool:
+        """Whether one that has sealed itself is left: once."""
+        if child in self._until:
+            return False
+        self._until[child] = time.monotonic() + LEFT_S
+        return True
+
+
 def duty(
     store: Store, settings: Mapping[str, Any], is_stopping: Callable[[], bool] = lambda: False,
-    say: Callable[[str, str], None] = lambda level, text: None,
+    say: Callable[[str, str], None] = lambda level, text: None, left: Left | None = None,
 ) -> Callable[[], None]:  # fmt: skip
     """A keeper's look: a server that is away is asked again the next time. is_stopping: somebody waits for the keeper's end, and
-    what is left is sealed there, or by who seals this instance. say: its log, which hears of what else stands in the way, once."""
+    what is left is sealed there, or by who seals this instance. say: its log, which hears of what else stands in the way, once.
+    left: what it remembers of those that have sealed themselves; None: none is left as it is."""
     from .sealing_led import Led
 
     led, told = Led(), set[str]()
@@ -49,7 +74,7 @@ def duty(
             told.clear()
             return
         with saying():
-            seal_over(store, settings, is_stopping)
+            seal_over(store, settings, is_stopping, left)
         if not is_stopping():
             with saying():
                 led.look(store, settings, rows)
@@ -61,19 +86,25 @@ def namespace_of(parent: str, child: Child) -> str:
     return f"{parent.rstrip('/')}/{child.name}"
 
 
-def seal_over(store: Store, settings: Mapping[str, Any], is_enough: Callable[[], bool] = lambda: False) -> list[str]:
+def seal_over(
+    store: Store, settings: Mapping[str, Any], is_enough: Callable[[], bool] = lambda: False, left: Left | None = None
+) -> list[str]:
     """Seal each child of this instance whose job is over, take its user away, and strike it out. Their namespaces. Raises what the
     store does; what is wrong with one child keeps nobody from the others, and is raised after them.
 
-    settings: of a keeper of this instance. is_enough: asked before each; the others are left as they are.
+    settings: of a keeper of this instance. is_enough: asked before each; the others are left as they are. left: knows which of them
+    may be for a moment.
     """
     failed: list[FluxkvError] = []
-    over = dict[Child, str]()
-    rows = [child for child in store.children() if child.over]
+    over, table = dict[Child, str](), store.children()
+    resting = left.look(table) if left is not None else set[Child]()
+    rows = [child for child in table if child.over and child not in resting]
     ask_at_once(store, rows)
     for child in rows:
         with _noting(failed):
-            over[child] = _uid(store, child)
+            uid, is_sealed = _identity(store, child)
+            if left is None or not is_sealed or not left.leave(child):
+                over[child] = uid
     if not over:
         _raise(failed)
         return []
@@ -99,14 +130,14 @@ def seal_below(store: Store, settings: Mapping[str, Any]) -> None:
     ask_at_once(store, rows)
     for child in rows:
         with _noting(failed):
-            _seal(store, child, _uid(store, child), settings)
+            _seal(store, child, _identity(store, child)[0], settings)
             _forget(store, child, settings)
     _raise(failed)
 
 
 def seal_child(store: Store, child: Child, settings: Mapping[str, Any]) -> None:
     """Seal one child, and what is inside it, whatever its job is about."""
-    _seal(store, child, _uid(store, child), settings)
+    _seal(store, child, _identity(store, child)[0], settings)
 
 
 def ask_at_once(store: Store, children: Iterable[Child]) -> None:
@@ -137,13 +168,14 @@ def _forget(store: Store, child: Child, settings: Mapping[str, Any]) -> None:
     store.forget_child(child)
 
 
-def _uid(store: Store, child: Child) -> str:
-    """Which instance a child is now, "" if there is none."""
-    found = ""
+def _identity(store: Store, child: Child) -> tuple[str, bool]:
+    """(Which instance a child is now, "" if there is none; whether it is sealed)."""
+    found = "", False
 
     def look(other: Store) -> None:
         nonlocal found
-        found = other.meta().uid
+        meta = other.meta()
+        found = meta.uid, bool(meta.sealed)
 
     _with(store, child, look)
     return found

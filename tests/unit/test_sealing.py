@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from family import SETTINGS, Family, write
 from worker_rig import T0, jobspec
 
-from fluxkv.instances import child, sealing_led
+from fluxkv.instances import child, sealing, sealing_led
 from fluxkv.instances.at_rest import shrink
-from fluxkv.instances.sealing import duty, seal_over
+from fluxkv.instances.sealing import Left, duty, seal_over
 from fluxkv.instances.whereabouts import beside
 from fluxkv.journal import decide
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
@@ -58,6 +60,28 @@ def test_a_keeper_that_is_to_stop_leaves_the_rest_as_it_is() -> None:
     duty(family.store, SETTINGS)()
     assert [write(store) for store in stores] == ["ended"] * 3
     assert family.store.children() == []
+
+
+def test_one_that_sealed_itself_is_left_for_a_moment_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = Family(nodes=3)
+    orderly, killed = (family.submit(jobspec(cores=2)) for _ in range(2))
+    first, second = family.begin(orderly), family.begin(killed)
+    first.seal(first.meta().uid)
+    for id in (orderly, killed):
+        family.ends(id)
+    left = Left()
+    look = duty(family.store, SETTINGS, left=left)
+    look()
+    assert write(second) == "ended"
+    assert [row.job for row in family.store.children()] == [orderly]
+    look()
+    assert [row.job for row in family.store.children()] == [orderly], "its time is not over"
+    now = time.monotonic()
+    monkeypatch.setattr("fluxkv.instances.sealing.time.monotonic", lambda: now + sealing.LEFT_S)
+    look()
+    assert family.store.children() == []
+    assert left.look([]) == set()
+    assert not left._until, "nothing is kept of it"
 
 
 def test_one_that_was_never_made_is_struck_out() -> None:
