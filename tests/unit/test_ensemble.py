@@ -16,6 +16,7 @@ from fluxkv.instances import ensemble_feed, ensemble_salvage
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.ensemble_feed import Feeder, Stopped, interrupted
 from fluxkv.instances.ensemble_job import as_job, nodes_for, numbered, on_fewer
+from fluxkv.instances.ensemble_lead import _children as children_of
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.ensemble_salvage import Salvage
 from fluxkv.instances.submission import prepare
@@ -41,6 +42,7 @@ from fluxkv.journal.ensemble import (
 from fluxkv.journal.file_archive import read_archive
 from fluxkv.journal.ids import f58
 from fluxkv.journal.job import Job
+from fluxkv.journal.node import Node
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, read_commit
@@ -473,3 +475,19 @@ def test_names_of_children_are_job_ids(record: Record) -> None:
     assert any(f58(child)[1:] in entry.key for entry in record.kvs.ls("count"))
 
 
+
+
+def test_a_node_that_has_not_spoken_yet_has_a_child_and_one_that_is_down_has_none() -> None:
+    names = ("fresh", "up", "gone", "drained")
+    nodes = {rank: Node(rank, name, 1, 0, 0, ()) for rank, name in enumerate(names)}
+    for rank in (1, 2):
+        nodes[rank].hello = ["b", "s", 1, "1-1", []]
+    nodes[1].online = True
+    nodes[3].drain = [1.0, "why"]
+    here: Any = SimpleNamespace(state=lambda: SimpleNamespace(nodes=nodes))
+    request = Request({}, (), ((0, 99),), {})
+    assert children_of(here, request, 100) == 2
+    assert children_of(here, request._replace(per_node=3), 100) == 6
+    assert children_of(here, request, 1) == 1
+    nodes.clear()
+    assert children_of(here, request, 100) == 1

@@ -75,8 +75,9 @@ class KeeperProcess(Process):
             return
         if self.hands is not None:
             self.hands.look()
-        self.care._take_up()
-        self.care._witness()
+        if (meta := self.care._seen()) is not None:
+            self.care._witness(meta)
+        self.care._take_up(meta)
         if self.care.lost:
             world.detections.append((world.now, self.name, "history-lost"))
             world.after(world.pause(), self._adopt, owner=self)
