@@ -11,6 +11,7 @@ from itertools import islice
 
 from ..journal.job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED
 from ..journal.state import State
+from .final_totals import own
 from .reactor import Stops
 
 
@@ -36,7 +37,7 @@ def is_stopping(state: State) -> bool:
 
 def stop_word(state: State) -> Stops:
     """What whoever stops the instance waits for."""
-    return Stops(state.version, state.epoch, is_busy(state))
+    return Stops(state.version, state.epoch, is_busy(state), tuple(own(state)))
 
 
 def is_busy(state: State) -> bool:

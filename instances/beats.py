@@ -53,8 +53,8 @@ def pack_stops(word: Stops) -> bytes:
 def read_stops(data: bytes) -> Stops | None:
     """None for what is no such word."""
     try:
-        name, version, epoch, busy = unpack(data)
-        return Stops(int(version), int(epoch), bool(busy)) if name == STOPS else None
+        name, version, epoch, busy, ended = unpack(data)
+        return Stops(int(version), int(epoch), bool(busy), tuple(map(int, ended))) if name == STOPS else None
     except (ValueError, TypeError, UnpackException):
         return None
 

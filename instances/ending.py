@@ -21,6 +21,7 @@ from ..kvs.redis_store import open_store
 from .attention import is_busy
 from .beats import read_stops
 from .daemon import RETRY_S, Log
+from .reactor import Stops
 from .submit_rules import SubmitRules
 
 GRACE_S = 30.0
@@ -52,11 +53,11 @@ def _running(state: State) -> list[Job]:
     return [job for job in map(state.jobs.__getitem__, ids) if job.state == RUN and job.exception is None]
 
 
-def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State | None:
+def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State | Stops:
     """Stop allocation, raise an exception on each running job, and wait until all are over, `GRACE_S` at most.
 
     look: called every `LOOK_S`; brings back daemons that are still needed. Raises what the first write meets. The state at the
-    end, if it was read: who keeps it need not take hundreds of thousands of records apart before it goes on.
+    end (who keeps it need not take hundreds of thousands of records apart before it goes on), or the word that spared reading it.
     """
     store = open_store(uri, patience_s=1.0)
     journal = Journal(store, by="keeper")
@@ -66,16 +67,16 @@ def end_jobs(uri: str, log: Log, look: Callable[[], None]) -> State | None:
             with suppress(FluxkvError):  # it is one way to learn what a fold says, too
                 words.poll()  # from here on
             stop = _announce(journal)  # reading the state may take a while, and meanwhile others would go on
-            if _is_at_rest(words, stop):
-                return None
+            if (word := _word(words, stop)) is not None and not word.busy:
+                return word
         return _end(store, journal, log, look)
     finally:
         store.close()
 
 
-def _is_at_rest(words: Subscription, stop: Appended) -> bool:
-    """Whether a worker, which has the state, says in time that nothing is left to end. Nothing begins behind a stop, so what it
-    says of a later version is as good."""
+def _word(words: Subscription, stop: Appended) -> Stops | None:
+    """What a worker, which has the state, says in time of what is left to end. Nothing begins behind a stop, so what it says of a
+    later version is as good."""
     deadline = time.monotonic() + WORD_S
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -83,10 +84,10 @@ def _is_at_rest(words: Subscription, stop: Appended) -> bool:
                 for one in messages:
                     word = read_stops(one.data) if isinstance(one, Message) else None
                     if word is not None and word.version >= stop.version and word.epoch == stop.epoch:
-                        return not word.busy
+                        return word
     except FluxkvError:
         pass
-    return False
+    return None
 
 
 def _end(store: Store, journal: Journal, log: Log, look: Callable[[], None]) -> State:

@@ -15,6 +15,7 @@ from ..journal.job import ACTIVE, INACTIVE, NEW, Job, Result
 from ..journal.state import State
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
+from .reactor import Stops
 
 MEMO = "instance-totals"
 
@@ -37,30 +38,41 @@ def told_of(job: Job) -> Final | None:
     return Final(*row[1:]) if row[0] == job.number else None
 
 
-def at_end(state: State, namespace: str, *, alone: bool) -> Final:
-    """Of an instance that ends. alone: nothing was ever inside it."""
+def own(state: State) -> Final:
+    """Of an instance's own jobs, if it ends now."""
     ended = state.ended()
     good = ended[Result.COMPLETED]
-    own = Final(
+    return Final(
         good, sum(ended.values()) - good, ended[Result.CANCELED], ended[Result.TIMEOUT], state.count(ACTIVE | NEW)
     )
+
+
+def at_end(state: State, namespace: str, *, alone: bool) -> Final:
+    """Of an instance that ends. alone: nothing was ever inside it."""
+    found = own(state)
     if alone:
-        return own
+        return found
     from .census import summed, told_inside
     from .nested import Totals
 
-    totals = summed(Totals(**own._asdict()), told_inside(state, namespace), over=True)
+    totals = summed(Totals(**found._asdict()), told_inside(state, namespace), over=True)
     return Final(*(getattr(totals, name) for name in Final._fields))
 
 
-def say(store: Store, settings: Mapping[str, Any], state: State) -> None:
-    """Have it in the parent's journal. store, settings, state: the child's. Where that cannot be now nobody waits for it."""
+def say(store: Store, settings: Mapping[str, Any], known: State | Stops) -> None:
+    """Have it in the parent's journal. store, settings: the child's. known: its state, or a worker's word, which is enough where
+    nothing was ever inside it. Where that cannot be now nobody waits for it."""
+    from ..journal.log import Journal
     from ..kvs.redis_store import open_store
     from .child import say_of_attempt
     from .parent_row import as_parent
 
     try:
-        final = at_end(state, store.namespace, alone=not store.may_have_inside())
+        alone = not store.may_have_inside()
+        if isinstance(known, Stops):
+            final = Final(*known.ended) if alone else at_end(Journal(store).look(), store.namespace, alone=False)
+        else:
+            final = at_end(known, store.namespace, alone=alone)
         with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
             notes = {MEMO: [int(settings.get("number") or 1), *final]}
             say_of_attempt(parent, parse_id(settings["job"]), str(settings["entry"]), "memo", notes)

@@ -294,8 +294,8 @@ class Keeper(ServerCare):
                 leaving.end_here(self.settings, self.log, self._end_roles)
         elif self.settings.get("lead", True) and not self.over:
             try:
-                self._say_totals(state := end_jobs(self.settings["uri"], self.log, self._notice))
-                KEPT.append(state)
+                KEPT.append(known := end_jobs(self.settings["uri"], self.log, self._notice))
+                self._say_totals(known)
             except FluxkvError as error:
                 self.log.say("error", f"jobs could not be ended in order: {error}")
         self._end_roles("agent", "worker", "launcher")
@@ -320,11 +320,10 @@ class Keeper(ServerCare):
             self.selector.unregister(self.server_fd)
             stop_server(self.server.url, self.server.pid)
             wait_ended(self.server.pid, 10.0)
-        for path in (self.state_dir.run_file("server"), self.state_dir.run_file("launcher"), owner_file(self.state_dir)):
+        for path in (*map(self.state_dir.run_file, ("server", "launcher")), owner_file(self.state_dir)):
             remove(path)
 
-    def _end_roles(self, *names: str) -> None:
-        """Together; but the launcher is the agent's to the last."""
+    def _end_roles(self, *names: str) -> None:  # together; but the launcher is the agent's to the last
         roles = sorted((role for role in self.roles if role.name.startswith(names)), key=lambda role: role.name == "launcher")
         for role in (role for role in roles if role.name != "launcher"):
             _tell_to_end(role, signal.SIGTERM)

@@ -99,11 +99,13 @@ class Snapshot(NamedTuple):
 
 
 class Stops(NamedTuple):
-    """Tell whoever ends the instance whether, at this version and from there on, something is still to end."""
+    """Tell whoever ends the instance whether, at this version and from there on, something is still to end. ended: what its jobs
+    had come to by then (`final_totals.Final`)."""
 
     version: int
     epoch: int
     busy: bool
+    ended: tuple[int, ...] = ()
 
 
 class Lookup(NamedTuple):

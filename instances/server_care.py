@@ -27,6 +27,7 @@ from .whereabouts import has_own
 
 if TYPE_CHECKING:
     from ..journal.state import State
+    from .reactor import Stops
 
 SERVER_AGAIN_S = 2.0  # a server that died again so soon is not started at once
 UNDECIDED_S, UNDECIDED_LOOK_S = 35.0, 0.5  # nodes are waited for after an adoption, a little longer
@@ -114,12 +115,12 @@ class ServerCare:
             self.state_dir.write(self.settings)
         return store, new
 
-    def _say_totals(self, state: State) -> None:
+    def _say_totals(self, known: State | Stops) -> None:
         """What a child had come to, which its parent's listings sum up."""
         if self.store is not None and self.settings.get("parent") and self.settings.get("entry"):
             from . import final_totals
 
-            final_totals.say(self.store, self.settings, state)
+            final_totals.say(self.store, self.settings, known)
 
     def _hand_up(self) -> None:
         """Before the server ends: what our children left here is handed up, then, if it is a child's own server, all that it holds.
