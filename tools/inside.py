@@ -64,9 +64,8 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         document = config_file.read_document(options["config"] or "", options["conf"])
     if "resource" in document:
         raise Rejected("[resource] does not go with a child instance: its resources are its job's", code="child")
-    policy = name_policy(document, options["policy"], options["policy_is_default"])
-    if options["resume"] and not document and not options["policy"]:
-        policy = ""  # as it was
+    as_it_was = options["resume"] and not document and not options["policy"]
+    policy = "" if as_it_was else name_policy(document, options["policy"], options["policy_is_default"])
     goes_on = command[:2] != ["fluxkv", "ensemble"]  # that takes over by itself what its earlier attempts have come to
     settings = child.make_settings(here, {**options, "policy": policy, "goes_on": goes_on})
     again = "resume" in settings and not options["resume"]  # what an earlier attempt of ours was
