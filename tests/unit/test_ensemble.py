@@ -475,8 +475,6 @@ def test_names_of_children_are_job_ids(record: Record) -> None:
     assert any(f58(child)[1:] in entry.key for entry in record.kvs.ls("count"))
 
 
-
-
 def test_a_node_that_has_not_spoken_yet_has_a_child_and_one_that_is_down_has_none() -> None:
     names = ("fresh", "up", "gone", "drained")
     nodes = {rank: Node(rank, name, 1, 0, 0, ()) for rank, name in enumerate(names)}

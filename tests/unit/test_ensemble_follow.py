@@ -23,7 +23,7 @@ def test_rarely_where_no_bar_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: py
         yield Seen(Count(done=2), [], None)
         yield Seen(Count(done=3), [], SimpleNamespace(exception=None, returncode=0))  # type: ignore[arg-type]
 
-    view: Any = SimpleNamespace(id=1, total=3, count=Count, follow=looks)
+    view: Any = SimpleNamespace(id=1, total=3, count=Count, follow=looks, unread=[])
     monkeypatch.setattr(render, "is_terminal", lambda stream=None: terminal)
     assert follow(view, None) == 0
     assert asked == [LOOK_S if terminal else REST_S]
