@@ -22,8 +22,8 @@ from ..kvs.port import Store
 from .paths import write_json
 from .spool import input_path, output_paths
 from .terminals import write_frames
-from .watched import Tail, Watched, copied, has_grown, may_grow, size_of, unlink
 from .watched import LIMIT as LIMIT
+from .watched import Tail, Watched, copied, has_grown, may_grow, size_of, unlink
 
 LOOK_S = 0.05
 DEAF = 4  # looks after which a pipe without a reader is given up
@@ -172,7 +172,7 @@ class Forwarder:
             self._forward(watched, last=False)
 
     def looks_on(self) -> bool:
-        """Whether there are files that may grow."""
+        """Whether there are files of which more is wanted."""
         return bool(self.young) or any(watched.unsure or any(map(may_grow, watched.tails)) for watched in self.watched.values())
 
     def has_news(self) -> bool:
