@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -97,24 +98,25 @@ class Ensemble:
             sys.stdout.flush()
             if self._event:
                 return wait_event(self._instance, self.ids, self._event, timeout)
-            return self._follow(timeout)
+            with noted_interrupts() as asked:
+                return self._follow(timeout, asked)
         except KeyboardInterrupt:
             say("fluxkv: the jobs go on; fluxkv watch follows them again, fluxkv cancel ends them")
             return 130
         finally:
             self._logs.close()
 
-    def _follow(self, timeout: float | None) -> int:
+    def _follow(self, timeout: float | None, asked: Sequence[int]) -> int:
         values = self._values
         if values.get("watch"):
             batches = self._instance.watch(self.ids, self._writers(), timeout)
         else:
             batches = self._instance.batches(self.ids, timeout)
         bar, jps = bool(values.get("show_progress")), bool(values.get("jps"))
-        return follow(self._impatiently(batches), len(self.ids), bar=bar, jps=jps)
+        return follow(self._impatiently(batches, asked), len(self.ids), bar=bar, jps=jps)
 
-    def _impatiently(self, batches: Iterable[list[JobResult]]) -> Iterator[list[JobResult]]:
-        """The same; on a terminal it is said once why the first of the jobs waits, while none has ended."""
+    def _impatiently(self, batches: Iterable[list[JobResult]], asked: Sequence[int]) -> Iterator[list[JobResult]]:
+        """The same; on a terminal it is said once why the first of the jobs waits, while none has ended. asked: of Ctrl-C."""
         asks_at = time.monotonic() + PENDING_S if sys.stderr.isatty() else math.inf
         for batch in batches:
             if batch:
@@ -123,6 +125,8 @@ class Ensemble:
                 asks_at = math.inf
                 if text := why_it_waits(self._instance, self.ids[0]):
                     say(f"fluxkv: job {f58(self.ids[0])} waits: {text}")
+            if asked:
+                raise KeyboardInterrupt
             yield batch
 
     def _writers(self) -> Callable[[int], OutputWriter]:
@@ -136,6 +140,26 @@ class Ensemble:
             return OutputWriter(self._logs.stdout(log), self._logs.stderr(log), label=label, prefix=prefix)
 
         return writer
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is noted: in the middle of an import, or of an object's end, that is lost."""
+    import signal
+
+    asked: list[int] = []
+
+    def noted(signum: int, frame: object) -> None:
+        asked.append(signum)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as it is in the background of a script
+        signal.signal(signal.SIGINT, noted)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def event_name(text: str | None) -> str:

@@ -4,7 +4,6 @@ runs where, `instances.ensemble_lead` and `ensemble_feed` decide.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -158,24 +157,18 @@ def looked_at(id: str, uri: str | None, state_dir: str | None) -> Iterator[Ensem
 
 def stay(instance: Instance, id: int, timeout: float | None) -> int:
     """Follow it until it ends; the exit code. Ctrl-C leaves it alone, and says so, however early it comes."""
-    asked: list[int] = []
+    from .ensemble import noted_interrupts
 
-    def noted(signum: int, frame: object) -> None:
-        asked.append(signum)  # in the middle of an import the exception may be lost
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, noted)
     try:
-        from .ensemble_show import follow
+        with noted_interrupts() as asked:
+            from .ensemble_show import follow
 
-        with opened(instance, id) as view:
-            return follow(view, timeout, asked)
+            with opened(instance, id) as view:
+                return follow(view, timeout, asked)
     except KeyboardInterrupt:
         name = f58(id)
         say(f"fluxkv: the ensemble goes on; fluxkv ensemble watch {name} follows it again, fluxkv cancel {name} ends it")
         return 130
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _one(command: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.redis_store import open_store
 from fluxkv.kvs.server import start_server
 from fluxkv.tools.cancel_cmd import cancel
+from fluxkv.tools.ensemble import Ensemble
 from fluxkv.tools.environment import environment, overlay_of
 from fluxkv.tools.eventlines import EventLines, matches
 from fluxkv.tools.job_cmd import job
@@ -33,6 +35,23 @@ from fluxkv.tools.target import Moment, open_journal, parse_moment
 
 def call(command: click.Command, *args: str, **env: str) -> Result:
     return CliRunner().invoke(command, list(args), standalone_mode=False, env=env)
+
+
+def test_a_ctrl_c_whose_exception_was_lost_is_heard_with_the_next_look(capsys: pytest.CaptureFixture[str]) -> None:
+    class Instance:
+        def batches(self, ids: list[int], timeout: float | None) -> Iterator[list[Any]]:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass  # as in the middle of an import
+            while True:
+                yield []
+
+    jobs = Ensemble(Instance(), {"wait": True})  # type: ignore[arg-type]
+    jobs.ids = [1]
+    assert jobs.finish(None) == 130
+    assert "the jobs go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def specs(*args: str) -> list[dict[str, Any]]:
