@@ -113,7 +113,7 @@ def from_bytes(data: bytes, where: str) -> tuple[Head, list[Space]]:
         if _check(body) != head.check:
             raise ValueError("it does not match its checksum")
         return head, [_space(row) for row in msgpack.unpackb(body, strict_map_key=False)]
-    except (ValueError, KeyError, TypeError, zlib.error, msgpack.UnpackException) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, zlib.error, msgpack.UnpackException) as error:
         raise _bad(where, error) from None
 
 

@@ -48,8 +48,12 @@ def part_name(file: str, word: str) -> str:
 
 
 def kept_of(value: Any) -> Kept:
-    """As it was before it was plain data."""
-    return Far(int(value[0]), int(value[1])) if isinstance(value, list) else value
+    """As it was before it was plain data. Raises ValueError for what it never was."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, list) or len(value) != 2 or any(type(one) is not int or one < 0 for one in value):
+        raise ValueError("contents are neither bytes nor in a part")
+    return Far(*value)
 
 
 class PartWriter:

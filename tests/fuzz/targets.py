@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
@@ -39,7 +40,7 @@ from fluxkv.journal import (
     wire,
 )
 from fluxkv.journal.state import State
-from fluxkv.kvs import epochs, tree, uri
+from fluxkv.kvs import bundle, bundle_parts, epochs, tree, uri
 from fluxkv.kvs.blobs import payload_hash
 from fluxkv.kvs.errors import Corrupt, Rejected
 from fluxkv.kvs.port import Entry
@@ -239,6 +240,32 @@ STORED = (Corrupt,)
 TYPED = (Rejected, click.UsageError)  # of what is typed
 HEADERS = (*BOMBS, b"\x99" * 3_000, _bumping(b"x" * (40 << 20)), _bumping(b"ab\n" * 2_500_000), _bumping(b"\n" * (8 << 20)))
 
+ENDED_META = {"uid": "u", "epoch": 5, "version": 1, "floor": 0, "origin_ms": 0, "durability": "strict", "schema": 1, "created": 1.0}
+
+
+def _body() -> bytes:
+    """Of the file of an instance that ended; some of what it had is in parts."""
+    snapshot = [1, b"head", [b"chunk"]]
+    return wire.pack([["/\u01921", ENDED_META, [[1, 5, b"header", b"payload"]], {"ab" * 20: [0, 1]},
+                       {"key": [["1-0", b"said"], ["2-0", [0, 0]]]}, {"job/1": "1"}, snapshot]])  # fmt: skip
+
+
+def ended(body: bytes) -> bytes:
+    """The file that has this body, with checksums that hold."""
+    (made,) = [bundle.to_bytes("x", [], ["ab"])]
+    begin = len(bundle.MAGIC) + 4
+    size = int.from_bytes(made[begin - 4 : begin], "big")
+    head = wire.pack({**wire.unpack(made[begin : begin + size]), "check": bundle._check(body)})
+    return b"".join([bundle.MAGIC_PARTS, len(head).to_bytes(4, "big"), head, bundle._check(head), zlib.compress(body)])
+
+
+def part_of(data: bytes) -> bytes:
+    """The first row of a part."""
+    files = {bundle_parts.part_name("f", bundle_parts._word(data)): data}
+    depot = SimpleNamespace(url="here", get=files.get)
+    return bundle_parts.PartReader(depot, "f", [bundle_parts._word(data)]).get(bundle_parts.Far(0, 0))  # type: ignore[arg-type]
+
+
 TARGETS: dict[str, Target] = {
     "idset": Target(
         idset.parse, ("0-3,5", "[1,3-4]"), ("0-99999999999", "0-2147483647", "0-4000000000,7", *TEXTS), back=idset.format_ids
@@ -397,6 +424,8 @@ TARGETS: dict[str, Target] = {
     "fold": Target(folded, (GOOD_PAYLOAD, ALLOC), BOMBS[2:6], STORED),
     "snapshot": Target(a_snapshot, (_snapshot(),), (b"", b"\xff\xff", b"\x00\x03\x81\xa1a"), STORED),
     "segment": Target(lambda data: segment.decode("1-2.x", data), (b"",), BOMBS, (Corrupt,)),
+    "ended child": Target(lambda data: bundle.from_bytes(ended(data), "here"), (_body(),), BOMBS[2:6], (Corrupt,)),
+    "part": Target(part_of, (zlib.compress(wire.pack([b"said", b"more"])),), BOMBS, (Corrupt,)),
     "manifest": Target(
         lambda data: manifest.from_bytes(data, "here"), (b"{}",), (DEEP_JSON.encode(), b"\xff" * 100, *BOMBS[2:]), (Corrupt,)
     ),
