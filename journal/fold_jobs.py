@@ -298,7 +298,7 @@ def lost(state: State, job: Job, ts: float, context: Context, version: int) -> N
     if job.granted is not None and not job.holds and not job.seat_of:
         return_grant(state, job)  # it was placed ahead there, and nobody heard of a start
         return
-    if is_stale(job, rank, 0.0):
+    if is_stale(job, rank, 0.0, state.nodes.get(rank)):
         return
     job.started.setdefault(rank, ts)
     job.over.setdefault(rank, [9, ts, f"lost: {context['cause']}"])

@@ -214,13 +214,13 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
     rank = context["rank"]
     if rank.__class__ is not int:
         raise ValueError("rank is an integer")
-    jobs = state.jobs
+    jobs, node = state.jobs, state.nodes.get(rank)
     for id, attempt, t_start in context.get("start", ()):
         if not 0 <= t_start <= LATEST:
             raise ValueError("no time")
         job = jobs.get(id)
         if job is not None and job.attempt == attempt and rank not in job.started and job.state != INACTIVE:
-            if job.resized is None or not is_stale(job, rank, t_start):
+            if not is_stale(job, rank, t_start, node):
                 job.started[rank] = t_start
             state.touch(job, version)
     for id, attempt, task, status, t_end in context.get("exit", ()):
@@ -235,7 +235,7 @@ def report(state: State, subject: str, ts: float, context: Context, version: int
         if following.__class__ is not int:
             raise ValueError("a job's id is an integer")
         job = jobs.get(id)
-        if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE or is_stale(job, rank, t_start):
+        if job is None or job.attempt != attempt or rank in job.over or job.state == INACTIVE or is_stale(job, rank, t_start, node):
             continue  # a late or repeated report of an attempt, or a part of one, that is settled (HAZARD 9)
         if t_start:
             job.started.setdefault(rank, t_start)

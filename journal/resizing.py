@@ -21,6 +21,7 @@ from ..kvs.errors import Rejected
 from .ids import f58
 from .idset import mask_of
 from .job import RUN, SCHED, Job
+from .node import Node
 from .scripts import LETTERS, PROLOG
 
 CRITICAL = "critical-ranks"  # the shell option
@@ -106,10 +107,12 @@ def ranks_left(job: Job) -> list[int]:
     return list(job.resized[_LEFT]) if job.resized is not None else []
 
 
-def is_stale(job: Job, rank: int, t_start: float) -> bool:
-    """Whether a word about tasks on a node is about ones that it has given back."""
-    if job.resized is None or not job.holds:
+def is_stale(job: Job, rank: int, t_start: float, node: Node | None) -> bool:
+    """Whether a word about tasks on a node is about ones that it has given back, or has had on a branch alone that is lost."""
+    if not job.holds:
         return False
+    if job.resized is None:
+        return node is not None and job.id not in node.jobs
     return rank not in job.resized[_PARTS] or (bool(t_start) and t_start in times_left(job, rank))
 
 

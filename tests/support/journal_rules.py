@@ -108,6 +108,8 @@ class Rules:
                     self._job(name, subject, context or {})
                 elif name in ("hello", "online", "offline", "epoch", "adopt"):
                     self._presence(name, context)
+                    if name == "adopt":  # on the branch that is lost they may have gone on
+                        self.unready.clear()
                 elif name == "report":
                     if self.strict:
                         self._report(context)
@@ -357,7 +359,7 @@ class Rules:
             return True if True in parts else None if None in parts else False
         other = one.job
         seen = self.seen.get(other)
-        if seen is None or other >= job or self.user[other] != self.user[job]:  # ids grow
+        if seen is None or self.place[other] >= self.place[job] or self.user[other] != self.user[job]:
             return False
         before = self.before.get(other, set())
         if one.scheme == "after" and ("start" in seen or "start" in before):

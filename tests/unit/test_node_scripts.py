@@ -329,3 +329,21 @@ def test_events_that_contradict_it_are_set_aside() -> None:
     for total, (name, context) in enumerate(bad, 1):
         site.say([name, site.id, site.now, context])
         assert site.journal.load().quarantine.total == total
+
+
+@pytest.mark.parametrize("scripts", [ALL, {}])
+def test_a_word_of_a_node_that_it_had_on_a_lost_branch_alone_is_nothing(scripts: dict[str, Any]) -> None:
+    """Its agent told it before it knew; the node may come in earnest later."""
+    site = Scripted(3, scripts, first=1)
+    site.over(site.id, status=9, rank=2)
+    site.say(["lost", site.id, site.now, {"rank": 2, "cause": "node fenced"}])
+    site.turn()
+    job = site.job(site.id)
+    assert (job.state, job.over, [*job.started], job.resized) == (RUN, {}, [0], None)
+    site.ask(site.id, "=3N")
+    assert site.job(site.id).ranks == [0, 1, 2]
+    assert site.job(site.id).over == {}
+    for rank in (1, 2) if scripts else ():
+        site.well(rank, "p")
+    site.started(site.id)
+    site.ends()

@@ -35,6 +35,7 @@ def audit(world: Realm) -> None:
     whole = folds(world, commits)
     acknowledged(world, commits)
     physical(world, commits)
+    given_back(world, commits)
     fenced(world, commits)
     no_leak(world, whole)
     if world is world.root:
@@ -239,6 +240,29 @@ def physical(world: Realm, commits: list[Commit]) -> None:
                 ends = bounded or world.ends_at()  # with its instance, sooner
                 if not (silent or ends) and not world.faults.on("jump") and at < run.begun + run.limit_s - SLACK_S:
                     raise Broken(f"job {job} is ended by its limit of {run.limit_s} s after {at - run.begun:.3f} s", job)
+
+
+def given_back(world: Realm, commits: list[Commit]) -> None:
+    """What an attempt has given back on a node, or lost there, it does not begin on any more, whatever it reads late."""
+    entry: dict[int, str] = {}  # job -> its attempt
+    over: dict[str, list[tuple[float, float, set[int] | None]]] = {}  # attempt -> (since, until, on which nodes)
+    for commit in commits:
+        at = world.times[commit.id]
+        for name, job, _, context in commit.events:
+            if name in ("grant", "alloc") and "attempt" not in context:
+                entry[job] = f"{job}.{context.get('adopted') or commit.id}"
+            elif name == "grow":
+                back, rows = {claim[0] for claim in context["claims"]}, over.get(entry[job], [])
+                rows[:] = [(row[0], min(row[1], at), row[2]) if row[2] is None or row[2] & back else row for row in rows]
+            elif name == "free" or (name == "lost" and "script" not in context):
+                ranks = {context["rank"]} if name == "lost" else None
+                if context and "ranks" in context:
+                    ranks = set(ids(context["ranks"]))
+                over.setdefault(entry.get(job, ""), []).append((at, float("inf"), ranks))
+    for run in world.diary.runs.values():
+        for since, until, ranks in over.get(run.key.rpartition(".")[0], ()):
+            if since + SLACK_S < run.begun < until and (ranks is None or run.rank in ranks):
+                raise Broken(f"{run.key} begins though its attempt has given back what it had there", run.job)
 
 
 def confessed(world: Realm, run: Run, commits: list[Commit]) -> bool:
