@@ -2,7 +2,8 @@
 
 Each is adopted, by an `alloc` under its own name, if its job is pending and what it holds is free, or it is ended, with a
 `fence` event. A node is used only when none of these is left on it, and nothing is placed anywhere before all nodes that
-were up when the history was adopted have spoken (at most `WAIT_S`): one of them may hold the very job that is next in line.
+had been up when the history was adopted have spoken (at most `WAIT_S`): one of them may hold the very job that is next in line. Of
+one that this history has never heard nobody knows whether the lost branch had.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ def adopted_at(state: State) -> float:
 
 
 def wait_until(state: State, now: float) -> float:
-    """Until when nothing is placed, at most: after an adoption, as long as a node that was up then has not spoken, or one still
-    ends what the journal does not know, or has a part of something that waits for other parts. 0.0: planning goes on."""
+    """Until when nothing is placed, at most: after an adoption, as long as a node that may have been up has not spoken, or one
+    still ends what the journal does not know, or has a part of something that waits for other parts. 0.0: planning goes on."""
     since = adopted_at(state)
     if not since or now >= since + WAIT_S:
         return 0.0
-    ranks = state.instance["adopted"][3]
-    if not state.said_hello and all(rank not in state.nodes or state.nodes[rank].online for rank in ranks):
+    heard = set(state.instance["adopted"][3])
+    if not state.said_hello and all(one.online or not (one.hello is None or one.rank in heard) for one in state.nodes.values()):
         return 0.0
     return since + WAIT_S
 

@@ -63,16 +63,16 @@ class AgentRunner(Runner):
         store = open_store(uri, patience_s=PATIENCE_S)
         self.keys = Keys(store.namespace)
         log.store, log.keys = open_store(uri, patience_s=0.0), self.keys
-        meta = store.meta()
+        begun, meta = boot_time(), store.meta()
         check_schema(meta)
         spool = self.spool = daemon.state_dir.spool
         self.fake_nodes = bool(settings.get("fake"))
         self.settings = settings
         self.inventory = store.bumps(INVENTORY)
         self.spool_id = spool_id(spool)
-        self.offline_after_s = 0.0
-        self.contact = Contact()
         names, cpus = self._nodes(store, begins=True)
+        self.contact = Contact()
+        self.contact.answered(begun, self.offline_after_s, meta.version)  # else what begins before a beat never ends by itself
         host = Host(names, boot_id(), self.spool_id, uri, settings.get("tmp") or spool + "/tmp", cpus, daemon.state_dir.path,
                     meta.origin_ms, bool(settings.get("join")), pace_of(settings).report_s)  # fmt: skip
         self.cursor_file = os.path.join(spool, "cursors.json")

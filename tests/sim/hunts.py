@@ -10,7 +10,7 @@ from functools import cache
 
 from mutants import Mutant, planted
 from simulator.play import Failed, play
-from simulator.sites import DEEP, GRAPHS, OWN, RESIZED, RESUMED, SCRIPTED
+from simulator.sites import DEEP, GRAPHS, LATE, OWN, RESIZED, RESUMED, SCRIPTED, SILENT
 from simulator.truth import Broken
 
 from fluxkv.kvs.errors import FluxkvError
@@ -21,12 +21,13 @@ INVARIANTS = {
     "fenced": "fences, losses", "physical": "diaries", "_start": "diaries", "_scripts": "diaries", "no_leak": "no leak",
     "settle": "each job ends or can say why", "surely": "each job ends or can say why", "noticed": "history is whole",
     "nested": "children", "weigh": "hand-over", "inside": "hand-over: I3", "apart": "hand-over: I4", "begins": "hand-over: tasks",
+    "given_back": "diaries", "strayed": "handed up is what may be",
 }  # fmt: skip
 
 # Kinds of worlds -> (their first seed, how far they are apart): where a planted fault is looked for.
 KINDS = {
-    "first": (0, 1), "nested": (10, 12), "graph": (GRAPHS, 1), "deep": (DEEP, 1), "resized": (RESIZED, 1),
-    "scripted": (SCRIPTED, 1), "resumed": (RESUMED, 1), "own": (OWN + 1, 1),
+    "first": (0, 1), "silent": (SILENT, 1), "late": (LATE, 1), "nested": (10, 12), "graph": (GRAPHS, 1), "deep": (DEEP, 1),
+    "resized": (RESIZED, 1), "scripted": (SCRIPTED, 1), "resumed": (RESUMED, 1), "own": (OWN + 1, 1),
 }  # fmt: skip
 
 

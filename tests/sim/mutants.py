@@ -218,7 +218,7 @@ def acked_before_appended(patch: Patch) -> None:
     patch(agent.Agent, "_send", send)
 
 
-@mutant("what comes again from an inbox is done again", kind="deep")
+@mutant("what comes again from an inbox is done again", kind="late")
 def redelivery_not_noticed(patch: Patch) -> None:
     honest = agent.Agent._messages
 
@@ -305,7 +305,7 @@ def recall_not_awaited(patch: Patch) -> None:
     patch(derive, "_cleaning", cleaning)
 
 
-@mutant("a report about an attempt is believed whatever attempt is current", kind="deep")
+@mutant("a report about an attempt is believed whatever attempt is current", kind="late")
 def late_report_believed(patch: Patch) -> None:
     honest = fold_words.report
 
@@ -369,7 +369,7 @@ def silence_counts_double(patch: Patch) -> None:
     patch(NodeWatch, "silent_s", lambda self, rank: 2 * honest(self, rank))
 
 
-@mutant("a launcher begins what was ordered before a silence, once the store has answered again", kind="deep")
+@mutant("a launcher begins what was ordered before a silence, once the store has answered again", kind="silent")
 def silence_forgotten(patch: Patch) -> None:
     patch(fence.Fence, "bars", lambda self, key, now: self.cut_off(now))
 

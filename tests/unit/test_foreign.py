@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import forks
+from fluxkv.instances import foreign, forks
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.claims import to_wire
 from fluxkv.journal.decide import Decision
@@ -66,6 +66,19 @@ def test_an_attempt_of_the_lost_branch_is_adopted(rig: Forked) -> None:
     rig.turn()
     assert (rig.job(id).state, rig.job(id).key) == (RUN, name)
     assert not rig.state.quarantine
+
+
+def test_a_node_that_only_the_lost_branch_may_have_heard_is_waited_for(rig: Forked) -> None:
+    state = rig.state
+    state.said_hello.clear()
+    state.instance = {**state.instance, "adopted": [rig.now, 5, 6, [0]]}
+    node = state.nodes[1]
+    assert foreign.wait_until(state, rig.now) == 0.0
+    node.online = False
+    assert foreign.wait_until(state, rig.now) == 0.0  # it was away then, and is
+    node.hello = None
+    assert foreign.wait_until(state, rig.now) == rig.now + foreign.WAIT_S
+    assert foreign.wait_until(state, rig.now + foreign.WAIT_S) == 0.0
 
 
 def test_what_is_adopted_is_placed_nowhere_else_in_the_same_pass(rig: Forked) -> None:

@@ -232,12 +232,23 @@ class Clients:
     def resume(self) -> None:
         resumed.resume(self)
 
-    def submit_fenced(self) -> None:
-        """A job that begins again elsewhere when its node is lost: its launcher ends it when nobody is heard."""
+    def submit_fenced(self, host: str = "") -> None:
+        """A job that begins again (elsewhere, unless a host is named) when its node is lost: its launcher ends it when nobody is
+        heard."""
+        cores, nodes = self.rng.choice((1, 2)), self.rng.choice((0, 2)) if len(self.world.hardware()) > 1 else 0
+        self._submit_again(cores, nodes if not host else 0, "node-failure", self.rng.choice((0.7, 6.0, 30.0)), 0, host)
+
+    def submit_failing(self) -> None:
+        """A job that fails, and is tried again."""
+        self._submit_again(1, 0, "any", self.rng.choice((0.7, 3.0)), 256)
+
+    def _submit_again(self, cores: int, nodes: int, on: str, run_s: float, status: int, host: str = "") -> None:
         id, now = self._new_id(), self.world.now
-        spec = jobspec(self.rng.choice((1, 2)), self.rng.choice((0, 2)) if len(self.world.hardware()) > 1 else 0)
-        spec["attributes"]["system"]["retry"] = {"limit": 3, "on": ["node-failure"], "delay": 0.0}
-        self.world.runs[id] = (self.rng.choice((0.7, 6.0, 30.0)), 0)
+        spec = jobspec(cores, nodes)
+        if host:
+            spec["attributes"]["system"]["constraints"] = {"hostlist": [host]}
+        spec["attributes"]["system"]["retry"] = {"limit": 3, "on": [on], "delay": 0.0}
+        self.world.runs[id] = (run_s, status)
         self.say(lambda state: decide.submit([(id, spec)], "", 31, 1, 0, now), (id,))
 
     def resize(self) -> None:
@@ -307,6 +318,25 @@ class Clients:
             return
         self.world.poisoned += 1
         self.say(lambda state: Decision([[event[0], event[1], now, event[3]]]), fresh=True)
+
+    def say_again(self) -> None:
+        """Somebody writes once more, and asks nobody, how an earlier attempt of a job ended where it is in a later one."""
+        world, jobs = self.world, self.view.jobs
+        if world.root.calm:
+            return
+        world.root.after(self.rng.uniform(0.0, 0.3), self.say_again)
+        if world.server.down:
+            return
+        self.begin_anew()
+        for commit in reversed([read_commit(entry) for entry in world.store.read(0, 1_000_000)]):
+            for name, subject, _, context in commit.events:
+                for row in context.get("over", ()) if name == "report" else ():
+                    job = jobs.get(row[0])
+                    if job is not None and job.attempt != row[1] and context["rank"] in job.ranks and job.holds and not job.over:
+                        world.poisoned += 1
+                        world.root.happened["said again"] += 1
+                        self.say(lambda state, event=[name, subject, world.root.now, context]: Decision([event]))
+                        return
 
     def _some_job(self) -> int:
         granted = [job.id for job in self.view.active() if job.granted is not None]

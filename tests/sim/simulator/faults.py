@@ -58,6 +58,11 @@ class Faults:
         self.deep = world.site.kind == "deep"
         if self.deep:
             self.chosen.discard("poison")  # what is written by hand keeps no rules
+        if world.site.kind == "silent":
+            self.chosen -= {"poison", "nonsense"}
+        if world.site.kind == "late":
+            self.chosen |= {"launcher", "poison" if world.seed % 2 else "again"}
+            self.chosen -= {"again" if world.seed % 2 else "poison"}
         self.blows = [name for name in BLOWS if name in self.chosen]
 
     def on(self, name: str) -> bool:
@@ -93,11 +98,21 @@ class Faults:
         if not found:
             world.after(0.5, self._silence)
             return
-        machine = world.rng.choice(found)
+        self._cut_for_long(world.rng.choice(found))
+
+    def silence(self) -> None:
+        """The same of any node, for which there are such jobs: their orders wait for it until nobody wants them any more."""
+        if not self.world.calm:
+            machine = self.world.rng.choice(self.world.machines)
+            self._cut_for_long(machine, f"n{machine.ranks[-1]}")
+            machine.agent.deaf_until = machine.agent.cut_until + self.world.rng.uniform(0.0, 3.0)
+
+    def _cut_for_long(self, machine: Machine, host: str = "") -> None:
+        world = self.world
         machine.agent.cut_until = world.now + world.rng.choice((12.0, 25.0))
         world.happened["silences"] += 1
         for _ in range(3):
-            world.after(world.rng.uniform(0.0, 2.0), machine.world.clients.submit_fenced)
+            world.after(world.rng.uniform(0.0, 2.0), machine.world.clients.submit_fenced, host)
 
     def _kill(self, role: str, depth: int) -> None:
         world = self.world
@@ -251,7 +266,7 @@ class Faults:
         for machine in self.machines():
             machine.agent.mute_until = 0.0
         for process in self.world.everybody():
-            process.cut_until = 0.0
+            process.cut_until = process.deaf_until = 0.0
             process.frozen_until = min(process.frozen_until, self.world.now)
         for reader in [one for one in self.world.everybody() if isinstance(one, ReactorProcess)]:
             reader.polling = False  # what it waits for may be a minute away

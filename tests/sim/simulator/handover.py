@@ -206,7 +206,7 @@ def inside(one: Child) -> None:
             raise Broken(f"{one.namespace} has {more}, which its job has not", place.job)
     elif one.over:
         happened["words of a child that is over"] += 1  # a request that was long on its way; nobody is left to act on it
-    elif _is_lost(one):
+    elif is_lost(one):
         happened["versions of a child whose job's attempt was lost"] += 1  # until its node is told to end it
     else:
         raise Broken(f"{one.namespace} lives, and attempt {place.entry} of its job has given back what it had", place.job)
@@ -216,7 +216,7 @@ def apart(parent: Realm, living: list[Child]) -> None:
     """I4: what living children have, nobody beside them has."""
     happened, book = parent.root.happened, parent.book
     others = {job: held for job, held in book.held.items() if not any(_is_of(one, job, held) for one in living)}
-    lost = [one for one in living if _is_lost(one)]
+    lost = [one for one in living if is_lost(one)]
     for at, one in enumerate(living):
         mine = alive(one)
         for other in living[at + 1 :]:
@@ -238,7 +238,7 @@ def apart(parent: Realm, living: list[Child]) -> None:
                 raise Broken(f"of {path} {units} are sold in {parent.namespace}, which has {book.has.pools[path][0]}")
 
 
-def _is_lost(one: Child) -> bool:
+def is_lost(one: Child) -> bool:
     """Whether its parent's history has lost what began its job's attempt."""
     book = one.parent.book
     return book.lost and (one.place.job, one.place.entry) not in book.begun
@@ -283,7 +283,7 @@ def begins(one: Child, key: str) -> None:
     while level.depth:
         place, parent = level.place, level.parent
         for other, held in parent.book.held.items() if not parent.poisoned else ():
-            if _is_lost(level) and held.since <= parent.book.kept:
+            if is_lost(level) and held.since <= parent.book.kept:
                 continue  # it had that before, and its giving it back is lost, too
             if mask & held.goods.cores.get(host, 0) and (other, held.entry) != (place.job, place.entry):
                 raise Broken(f"{one.namespace}: {key} begins on cores of {host} that job {other} of {parent.namespace} holds", job)

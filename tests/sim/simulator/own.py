@@ -29,6 +29,7 @@ from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Store
 from fluxkv.kvs.uri import parse_uri
 
+from .handover import is_lost
 from .process import Process
 from .truth import Broken
 
@@ -182,6 +183,8 @@ def _over_the_net(name: str) -> Callable[..., Any]:
         if world.now < who.cut_until or world.strikes("lost"):
             raise Unavailable("no answer", code="unreachable")
         answer = honest(self, *args, **options)
+        if name == "arrived" and not world.calm and world.faults.on("failover") and world.rng.random() < 0.2:
+            world.happened["torn while it came"] += world.faults.tear(self.server, 1)
         if world.rng.random() < 0.1:
             look_in(world)
         who.pause(world.latency())
@@ -537,6 +540,8 @@ def come_home(world: World) -> None:
     """In the end all of it is on the first server; from now on it is looked at there."""
     for one in everybody(world):
         one.server.down = one.server.private = False
+        if one.own and one.ready and is_lost(one):
+            strayed(one)
         if one.server is world.server or not one.ready or lost(one):
             continue
         at_home = MemoryStore(one.server, one.namespace)
@@ -546,6 +551,16 @@ def come_home(world: World) -> None:
         if one.namespace in one.server.tables.instances:
             whole(one, at_home, found)
         one.store, one.journal = found, Journal(found, "audit")
+
+
+def strayed(one: Any) -> None:
+    """What was begun on a history that is lost, and was not adopted, is nowhere but where it was."""
+    world, mine = one.root, one.server.tables.journals.get(one.namespace)
+    for server in (world.server, *world.own_servers):
+        there = server.tables.journals.get(one.namespace) if one.namespace in server.tables.instances else None
+        if server is not one.server and mine and there and mine[0].id == there[0].id:
+            raise Broken(f"{one.namespace} was begun on a history that is lost, and was handed up all the same", one.place.job)
+    world.happened["left where it was"] += 1
 
 
 def whole(one: Any, source: MemoryStore, found: Store) -> None:

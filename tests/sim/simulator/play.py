@@ -122,6 +122,12 @@ def storm(world: World) -> None:
         del moves["cron"]
     if world.faults.on("poison"):
         moves["poison"] = 0.5
+    if world.site.kind == "late":
+        late(world, length)
+    if world.site.kind == "silent":
+        length = 40.0
+        for at in (1.0, 12.0, 23.0):
+            world.after(at + world.rng.uniform(0.0, 5.0), world.faults.silence)
     deep = world.site.kind == "deep"
     if deep:
         length = rng.choice((15.0, 40.0))
@@ -139,6 +145,16 @@ def storm(world: World) -> None:
     if deep:
         world.faults.plan_deep(length)
     world.run_until(world.now + length)
+
+
+def late(world: World, length: float) -> None:
+    """Old reports are written again; or launchers die, and orders are read again."""
+    written = world.faults.on("poison")
+    if written:
+        world.after(0.0, world.clients.say_again)
+    for _ in range(6):
+        at = world.rng.random() * length
+        world.after(at, world.clients.submit_failing) if written else world.after(at, world.faults.strike, "launcher")
 
 
 def calm(world: World) -> None:

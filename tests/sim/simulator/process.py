@@ -26,14 +26,15 @@ TICK = 1e-6  # what a float of Unix seconds can still tell apart
 
 
 class Process:
-    """life: counts deaths; what was scheduled for an earlier one does not happen. skew: its clock's error, seconds."""
+    """life: counts deaths; what was scheduled for an earlier one does not happen. skew: its clock's error, seconds. deaf_until:
+    when its reader has found its way to the server again, later than the rest of it."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.life = 0
         self.up = False
         self.skew = world.draw_skew()
-        self.frozen_until = self.cut_until = 0.0
+        self.frozen_until = self.cut_until = self.deaf_until = 0.0
         self.deaths = 0
         self.forgotten = False  # idle for so long that the store has dropped its sequence
         self.ended = False
@@ -300,9 +301,9 @@ class ReactorProcess(Process):
             self.world.after(self.world.latency("stale"), self._poll, owner=self)
 
     def _poll(self) -> None:
-        world = self.world
-        if world.now < self.cut_until:
-            world.after(self.cut_until - world.now, self._poll, owner=self)
+        world, until = self.world, max(self.cut_until, self.deaf_until)
+        if world.now < until:
+            world.after(until - world.now, self._poll, owner=self)
             return
         self.polling = False
         try:

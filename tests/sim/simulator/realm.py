@@ -77,6 +77,7 @@ class Realm:
         self.runs: dict[int, tuple[float, int]] = {}
         self.diary = Diary()
         self.diary.single = self.root.site.resizes
+        self.diary.prolog = self.site.config.get("job-manager", {}).get("prolog", {}) if self.site.kind != "changing" else {}
         self.diary.begins, self.diary.ends = self._begins, self._ends
         self.workers: list[WorkerProcess] = []
         self.machines: list[Machine] = []

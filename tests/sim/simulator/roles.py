@@ -20,6 +20,7 @@ from fluxkv.instances.reactor import (
     LauncherLost,
     Lead,
     Lookup,
+    Messages,
     Output,
     Snapshot,
     ToLauncher,
@@ -202,6 +203,7 @@ class Machine:
             self.launcher_up = True
             if self.agent.up:
                 self.agent.connect()
+                self.agent.read_again()
 
     def reboot(self, wipe: bool) -> None:
         """The whole host goes down and comes back. wipe: with an empty disk."""
@@ -235,6 +237,7 @@ class AgentProcess(ReactorProcess):
         self.offline_after_s = 0.0
         self.unheard = False
         self.mute_until = 0.0
+        self.read: list[Messages] = []  # orders that it has been given in this life
 
     def _nodes(self) -> dict[int, str]:
         """The nodes of the inventory that are this machine's."""
@@ -246,12 +249,13 @@ class AgentProcess(ReactorProcess):
 
     def begin(self) -> None:
         machine, store = self.machine, self.store
-        self.contact = Contact()
+        self.contact, begun = Contact(), self.world.now - machine.launcher.booted
         meta = store.meta()
         self.inventory = store.bumps(INVENTORY)
         here = self._nodes()
         if not here:
             raise Unavailable("no node of this host is in the inventory")
+        self.contact.answered(begun, self.offline_after_s, meta.version)
         tip = f"{meta.version}-{meta.epoch}"
         cursors = {rank: machine.saved.get(rank, tip) for rank in here}
         for cursor in set(cursors.values()):
@@ -259,6 +263,7 @@ class AgentProcess(ReactorProcess):
         if (meta := store.meta()).fork:
             raise Unavailable("not adopted yet")
         cursors = {rank: settle(meta.epochs, meta.version, cursor) for rank, cursor in cursors.items()}
+        self.read = []
         cpus = {core: [core] for core in range(self.world.cores)}
         host = Host(here, f"boot{machine.boots}", f"spool{machine.number}.{machine.spools}", self.world.uri, "/t", cpus)
         self.names = {store.keys.inbox(f"node/{rank}"): f"node/{rank}" for rank in here}
@@ -275,6 +280,15 @@ class AgentProcess(ReactorProcess):
         self.mail.append(LauncherLost(False))
         self._tell(self.contact.again())
         self.machine.tell(["list"])
+
+    def _deliver(self, inputs: list[Any]) -> None:
+        super()._deliver(inputs)
+        self.read += [one for one in inputs if isinstance(one, Messages)]
+
+    def read_again(self) -> None:
+        """What took its launcher took its way to the server, too: its reader begins a while before where it was."""
+        if self.world.site.kind == "late" and self.world.strikes("again", 0.5):
+            self.world.after(self.world.rng.uniform(0.0, 1.0), self._redeliver, self.read[-20:], owner=self)
 
     def _tell(self, messages: list[list[Any]]) -> None:
         for message in messages:

@@ -1,5 +1,6 @@
 """What kinds of site the simulator plays: plain, with queues and limits, with scripts around jobs, always changing, with a graph of
-resources, with instances in jobs, and with four levels of these."""
+resources, with instances in jobs, and with four levels of these; and plain ones in which
+nodes say nothing for long, or what is old comes once more."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from typing import Any
 from fluxkv.schedulers.tree.vertices import Tree, Vertex
 
 CORES = 4
+SILENT = 800_000  # seeds from here on have nodes that say nothing for long, for which there are orders meanwhile
+LATE = 900_000  # and from here on old orders and old reports that come once more
 GRAPHS = 1_000_000  # seeds from here on have a graph of resources
 DEEP = 2_000_000  # and from here on instances to the deepest level
 RESIZED = 3_000_000  # and from here on these get more nodes and give some back while they run
@@ -52,9 +55,9 @@ SILENCE = ("30s", "4s", "30s", "5s", "10s", "0", "3s")  # how long a node may sa
 
 
 class Site:
-    """kind: "plain", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it begins with, and ends with.
-    graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more nodes and give some back.
-    resumes: whether jobs go on with instances. owns: whether instances may have servers of their own."""
+    """kind: "plain", "silent", "late", "queues", "scripts", "changing", "graph", "nested" or "deep". config: what it
+    begins with, and ends with. graph: whether there are power, licences and NVMe in it. resizes: whether its instances get more
+    nodes and give some back. resumes: whether jobs go on with instances. owns: whether instances may have servers of their own."""
 
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
@@ -63,7 +66,7 @@ class Site:
         self.resizes = kind == "deep" and RESUMED - DEEP > number >= RESIZED - DEEP
         self.follows = self.resizes or self.resumes  # whether an instance may have other nodes than it began with
         self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes and not self.owns)
-        silence = SHORT if kind == "deep" else SILENCE
+        silence = SHORT if kind == "deep" else SHORT[:2] if kind == "silent" else SILENCE
         self.resource = {"resource": {"offline-after": silence[number % len(silence)]}}
         self.config: dict[str, Any] = {}
         self.queues: tuple[str, ...] = ("default",)

@@ -132,7 +132,7 @@ class Run:
 
 class Diary:
     """Every run by its key. started, handed: how many began, how many of them on another's seat. single: whether scripts may run
-    on a node of a job while its tasks go on on others."""
+    on a node of a job while its tasks go on on others. prolog: the site's, where that never changes."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -143,6 +143,7 @@ class Diary:
         self.later: dict[str, str] = {}  # attempt -> what has begun after its tasks
         self.handed = 0
         self.single = False
+        self.prolog: dict[str, Any] = {}
         self.begins: Callable[[str], None] = lambda key: None
         self.ends: Callable[[str], None] = lambda key: None
         self.forked = 0.0  # when history last lost something
@@ -201,7 +202,7 @@ class Diary:
         self.begins(key)
 
     def _scripts(self, key: str, rank: int, letter: str) -> None:
-        """A script stands alone: no task of its job runs beside it; tasks begin after prologs and before all else."""
+        """A script stands alone: no task of its job runs beside it; tasks begin after their prolog and before all else."""
         job = split_key(key)[0]
         attempt = key.rpartition(".")[0].rstrip("".join(KINDS))
         stay = f"{attempt}.{rank}{PART}{key.partition(PART)[2]}" if self.single else attempt
@@ -215,5 +216,7 @@ class Diary:
                 raise Broken(f"{KINDS[letter]} of {job} starts while {other.key} runs", job)
         if letter == "" and self.later.get(stay):
             raise Broken(f"a task of {job} starts after {self.later[stay]}", job)
+        if letter == "" and self.prolog.get("per-rank") and f"{attempt}p{key[len(attempt) :]}" not in self.runs:
+            raise Broken(f"{key} starts where no prolog ran", job)
         if letter in ("e", "h"):
             self.later[stay] = KINDS[letter]

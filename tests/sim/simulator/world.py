@@ -34,7 +34,7 @@ from .own import Courier, Server
 from .process import Process
 from .realm import Realm
 from .roles import BEAT_S, TELEMETRY_LIMIT, Machine, WorkerProcess
-from .sites import CORES, DEEP, GRAPHS, MACHINES, Site
+from .sites import CORES, DEEP, GRAPHS, LATE, MACHINES, SILENT, Site
 from .truth import Broken
 
 T0 = 1_700_000_000.0
@@ -66,7 +66,9 @@ class World(Realm):
         if seed >= DEEP:
             self.site = Site("deep", seed - DEEP)
         else:
-            self.site = Site("graph" if seed >= GRAPHS else kind, seed // len(KINDS))
+            for name, first in (("silent", SILENT), ("late", LATE), ("graph", GRAPHS)):
+                kind = name if seed >= first else kind
+            self.site = Site(kind, seed // len(KINDS))
         self.faults = Faults(self)
         self.server_skew = self.draw_skew()
         self.server = Server(lambda: self.now + self.server_skew, random.Random(seed + 1))
@@ -151,9 +153,9 @@ class World(Realm):
             return 0.0
         return self.rng.choice((0.0, 0.0, 0.3, -0.3, SKEW_S, -SKEW_S))
 
-    def strikes(self, what: str) -> bool:
-        """Whether this goes wrong now."""
-        return not self.calm and self.faults.on(what) and self.rng.random() < CHANCES[what]
+    def strikes(self, what: str, odds: float = 0.0) -> bool:
+        """Whether this goes wrong now. odds: others than usual."""
+        return not self.calm and self.faults.on(what) and self.rng.random() < (odds or CHANCES[what])
 
     def latency(self, slow: str = "slow") -> float:
         """Seconds on the net. slow: the fault that makes it up to a minute."""
