@@ -66,7 +66,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
         check_schema(meta)
         if meta.version:
             if not settings.get("uid") and settings.get("resume") and settings.get("lead", True):
-                _resume(store, settings, state_dir)
+                make_ours(store, settings, state_dir)
                 meta = store.meta()
             elif not settings.get("uid") and settings.get("parent") and settings.get("lead", True):
                 _refuse_another_attempt(store, settings)
@@ -124,7 +124,7 @@ def _first_events(store: Store, meta: Meta, settings: dict[str, Any]) -> Decisio
     )
 
 
-def _resume(store: Store, settings: dict[str, Any], state_dir: StateDir | None) -> None:
+def make_ours(store: Store, settings: dict[str, Any], state_dir: StateDir | None) -> None:
     """Make another job's instance ours, which plans as before unless it is told otherwise. Raises as `resume.take_up`."""
     from .resume import left_by
     from .resume import take_up as taken

@@ -1,6 +1,7 @@
 """A journal that is on its parent's server goes down to that of a child with its own (`--kvs=own`) that goes on with an instance.
 
-The reverse of `handover`, by the same steps, and with it all that is inside. Each journal is at every moment in one place: on the
+The reverse of `handover`, by the same steps, and with it all that is inside. First it is made this job's where it is, so of two who
+come at once one is refused before anything has moved. Each journal is at every moment in one place: on the
 parent's server until all of it has arrived below, and from one step on, which is refused if anything has moved meanwhile, where a
 door leads (`Store.depart`). What the parent's server holds of it stays there, seen by nobody, as what has come of the hand-over at
 the end. Who dies on the way has done nothing, or left what is handed up from his files like any other.
@@ -22,12 +23,14 @@ from ..kvs.port import Store
 from ..kvs.redis_store import open_store
 from ..kvs.uri import StoreUri, parse_uri, with_namespace
 from . import handover, resume, whereabouts
+from .boot import make_ours
 from .nested import Owner, owner_of
+from .paths import StateDir
 
 
-def hand_down(server: str, settings: Mapping[str, Any], door: whereabouts.Door) -> int:
-    """Bring what the parent's server has of a child, and of those inside it, to the child's own; how many journals. settings: the
-    child's; door: by which its own server is found.
+def hand_down(server: str, settings: dict[str, Any], door: whereabouts.Door, state_dir: StateDir | None = None) -> int:
+    """Bring what the parent's server has of a child, and of those inside it, to the child's own; how many journals. settings,
+    state_dir: the child's; door: by which its own server is found.
 
     Raises `Rejected` (alive; history-lost; as `resume.take_up`), `Unavailable`, `Conflict` if others keep taking it up.
     """
@@ -37,8 +40,11 @@ def hand_down(server: str, settings: Mapping[str, Any], door: whereabouts.Door) 
         closing(open_store(str(settings["parent"]))) as parent, closing(open_store(target)) as above,
         closing(open_store(str(StoreUri(server, namespace)))) as own,
     ):  # fmt: skip
-        if _is_there(above):  # else it has gone down before, to here or to somebody else
-            _refuse_alive(above, parent, settings)  # before anything that is inside goes
+        try:
+            make_ours(above, settings, state_dir)  # before anything that is inside goes
+        except Unavailable as error:  # it has gone down before, to here or to somebody else
+            if error.code != "no-instance":
+                raise
         inside = [name for name in above.spaces() if name != namespace]
         _wait_for(above, inside)
         journals = 0
@@ -49,6 +55,25 @@ def hand_down(server: str, settings: Mapping[str, Any], door: whereabouts.Door) 
             resume.wait_until_handed_up(parent, namespace)
             raise Conflict(f"others keep taking up {namespace}", hint="try again")
         return journals
+
+
+def stay_down(settings: Mapping[str, Any], door: whereabouts.Door) -> int:
+    """Where a fail-over of the parent's server has put back what had gone down from there: it leaves once more, so that who looks
+    for it, or would go on with it, is led here; how many journals. Raises what the stores do; it can be done again."""
+    namespace, life, journals = parse_uri(str(settings["uri"])).namespace, handover.life_of(settings), 0
+    with closing(open_store(str(settings["uri"]))) as own:
+        inside = [name for name in own.spaces() if name != namespace]
+        for name in [*sorted(inside, reverse=True), namespace]:
+            with (
+                closing(whereabouts.beside(own, name)) as here,
+                closing(open_store(with_namespace(str(settings["parent"]), name))) as above,
+            ):
+                if not (_is_there(here) and _is_there(above)):
+                    continue
+                if whereabouts.read_door(above) != door:
+                    whereabouts.leave_door(above, door)
+                journals += handover.depart_behind(here, above, handover.word_of(here.meta(), life), even=name != namespace)
+    return journals
 
 
 def _wait_for(above: Store, names: Sequence[str]) -> None:

@@ -212,6 +212,8 @@ def _beside(source: Store, target: Store, meta: Meta, uid: str) -> str:
     Whoever has more than what has come has the journal; who has no more than that has had it. Raises `Up` for him.
     """
     tip = target.come()
+    if not tip and depart_behind(source, target, uid):
+        return target.arriving(uid, meta.trimmed)
     if not tip:
         return ""  # it is there
     version = min(id_pair(tip)[0], meta.version)
@@ -222,6 +224,19 @@ def _beside(source: Store, target: Store, meta: Meta, uid: str) -> str:
         raise Up
     target.arrive_over(uid, tip)
     return tip
+
+
+def depart_behind(source: Store, target: Store, word: str, *, even: bool = False) -> bool:
+    """Take out of a server the earlier state of a journal that had gone down from there, which a fail-over has put back: its end is
+    here, and what is there lies in it. even: the same state, too. Raises as `Store.depart`."""
+    meta, there = source.meta(), target.meta()
+    if (there.created, there.origin_ms) != (meta.created, meta.origin_ms) or there.version >= meta.version + even:
+        return False
+    here, above = source.entries([there.version]), target.entries([there.version])
+    if not (here and above and here[0].id == above[0].id):
+        return False
+    target.depart(there.uid, there.epoch, there.version, word)
+    return True
 
 
 def _check_same(source: Store, target: Store, meta: Meta) -> None:

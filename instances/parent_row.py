@@ -1,4 +1,5 @@
-"""A child's row in its parent's table, the door of its server, and its memo, written again where the parent does not have them.
+"""A child's row in its parent's table, the door of its server, and its memo, written again where the parent does not have them;
+and the journals that came down to its server, where the parent's has them again.
 
 All are written after the `alloc` of the child's job, so a fail-over that takes that back, or a little less, takes them, too; the
 child, on a server of its own or in another part of a cluster, lives on, and is adopted. Without a row nobody would ever seal it,
@@ -51,6 +52,8 @@ class ParentRow:
                     return
                 if self._settings.get("kvs") == "own" and self._state_dir is not None:
                     self._leave_door(parent, self._state_dir)
+                    if self._settings.get("resume"):
+                        self._stay_down(self._state_dir)
                 if untold or lost_since(meta.epochs, self._epoch):
                     self._tell_again(parent)
             self._epoch = meta.epoch
@@ -78,6 +81,12 @@ class ParentRow:
             there = whereabouts.read_door(around)
         if there is None or there.folder != state_dir.path:
             own_server.open_door(self._settings, state_dir)
+
+
+    def _stay_down(self, state_dir: StateDir) -> None:
+        from . import handing_down, own_server
+
+        handing_down.stay_down(self._settings, own_server.door_of(self._settings, state_dir))
 
 
 def lost_since(epochs: str, epoch: int) -> bool:

@@ -101,7 +101,7 @@ class ServerCare:
             from .handing_down import hand_down
             from .own_server import door_of
 
-            journals = hand_down(self.server.url, self.settings, door_of(self.settings, self.state_dir))
+            journals = hand_down(self.server.url, self.settings, door_of(self.settings, self.state_dir), self.state_dir)
             self.log.say("info", f"{journals} journals handed down from {public(str(self.settings['parent']))}")
         try:
             store, new = boot.ensure_instance(self.settings, self.state_dir)

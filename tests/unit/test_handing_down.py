@@ -99,13 +99,18 @@ def taken(site: Site, settings: dict[str, Any]) -> MemoryStore:
     return store
 
 
+def begins(now: list[list[Entry]], before: list[list[Entry]]) -> bool:
+    """Whether nothing of what was there is missing, and what is inside is what it was."""
+    return now[0][: len(before[0])] == before[0] and now[1:] == before[1:]
+
+
 def test_down_and_up_again_it_is_whole() -> None:
     site = Site()
     second = site.another("down-a")
     assert down(second) == 2
     own = server_of(second)
     assert (site.is_at(site.server), site.is_at(own)) == ([False, False], [True, True])
-    assert site.entries(own) == site.was
+    assert begins(site.entries(own), site.was)
     assert [whereabouts.read_door(MemoryStore(site.server, name)) for name in site.names] == [DOOR, DOOR]
     assert MemoryStore(own, site.names[1]).get_blobs(["ab" * 20]) == [b"content"]
     assert MemoryStore(own, site.names[1]).messages(Keys(site.names[1]).output(7))[0].data == b"said"
@@ -160,7 +165,7 @@ def test_broken_off_at_any_write_it_is_in_one_place(again: bool) -> None:
             up(second)
         else:
             up(second)
-            assert site.entries(site.server) == site.was
+            assert begins(site.entries(site.server), site.was)
             site.over(parse_id(second["job"]))
             site.turn()
             third = site.another("down-b")
@@ -170,8 +175,7 @@ def test_broken_off_at_any_write_it_is_in_one_place(again: bool) -> None:
             taken(site, third)
             up(third)
         assert site.is_at(site.server) == [True, True]
-        for before, now in zip(site.was, site.entries(site.server), strict=True):
-            assert now[: len(before)] == before
+        assert begins(site.entries(site.server), site.was)
         if left > 0:
             break
     assert nth > 25
@@ -196,15 +200,16 @@ def test_who_comes_second_learns_who_was_quicker(monkeypatch: pytest.MonkeyPatch
     """It goes down to another's server between the look at it and the step that takes it there."""
     site = Site()
     second, third = site.another("down-a"), site.another("down-b")
-    waited = handing_down._wait_for
+    makes = handing_down.make_ours
 
-    def other(above: Any, names: Any) -> None:
-        monkeypatch.setattr(handing_down, "_wait_for", waited)
+    def other(*args: Any) -> None:
+        monkeypatch.setattr(handing_down, "make_ours", makes)
         down(third)
         store = taken(site, third)
         monkeypatch.setattr(whereabouts, "beside_own", lambda *_: MemoryStore(store.server, store.namespace))
+        makes(*args)
 
-    monkeypatch.setattr(handing_down, "_wait_for", other)
+    monkeypatch.setattr(handing_down, "make_ours", other)
     with pytest.raises(Rejected, match=f"job {third['job']} has this instance") as caught:
         down(second)
     assert caught.value.code == "alive"
@@ -214,7 +219,7 @@ def test_who_comes_second_learns_who_was_quicker(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("late", ["arrive.end", "depart"])
 def test_of_two_at_once_one_has_it(late: str) -> None:
-    """While one copies, another takes it up above."""
+    """While one copies whose job is over by then, another takes it up above."""
     site = Site()
     second, third = site.another("down-a"), site.another("down-b")
     done: list[str] = []
@@ -223,6 +228,8 @@ def test_of_two_at_once_one_has_it(late: str) -> None:
     def other(operation: str, when: str) -> None:
         if operation == late and when == "before" and not done and whereabouts.read_door(MemoryStore(site.server, site.names[1])):
             done.append(operation)
+            site.over(parse_id(second["job"]))
+            site.turn()
             resume.take_up(above, site.store, third)
 
     (server_of(second) if late == "arrive.end" else site.server).fault = other
@@ -235,6 +242,39 @@ def test_of_two_at_once_one_has_it(late: str) -> None:
     assert site.entries(server_of(second))[0][-1].id == above.come()
     assert len(site.entries(server_of(second))[0]) > len(site.was[0])
     assert site.is_at(site.server) == [False, False]
+
+
+def test_of_two_who_bring_it_down_at_once_one_has_all_of_it() -> None:
+    """Whenever the second comes: what is inside is where the winner has it."""
+    for nth in range(1, 1000):
+        site, left = Site(), nth
+        second, third = site.another("down-a"), site.another("down-b")
+        codes: dict[str, str] = {}
+
+        def goes_down(settings: dict[str, Any], door: str, codes: dict[str, str] = codes) -> None:
+            try:
+                handing_down.hand_down(settings["uri"].partition("#")[0], settings, DOOR._replace(folder=door))
+            except FluxkvError as error:
+                codes[door] = str(error.code)
+
+        def other(operation: str, when: str, settings: dict[str, Any] = third, goes_down: Any = goes_down) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                goes_down(settings, "/b")
+
+        server_of(second).fault = site.server.fault = other
+        goes_down(second, "/a")
+        server_of(second).fault = site.server.fault = None
+        found = {"/a": site.is_at(server_of(second)), "/b": site.is_at(server_of(third))}
+        won, lost = ("/a", "/b") if found["/a"][0] else ("/b", "/a")
+        assert found == {won: [True, True], lost: [False, False]}
+        assert site.is_at(site.server) == [False, False]
+        assert won not in codes
+        if left > 0:
+            break
+        assert codes[lost] in ("alive", "server-away")
+    assert nth > 25
 
 
 def test_who_asks_for_what_has_gone_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +314,32 @@ def test_a_fail_over_takes_back_that_a_journal_went_down() -> None:
     site.server.fail_over(1)
     assert site.is_at(site.server) == [True, True]
     assert (above.meta().uid, above.meta().version, above.come()) == (before.uid, before.version, "")
+
+
+def given_back() -> tuple[Site, dict[str, Any]]:
+    """It is below, with more than it had; above a fail-over has put it back as it was when it went."""
+    site = Site()
+    second = site.another("down-a")
+    site.server.remember = 100
+    down(second)
+    taken(site, second)
+    site.server.fail_over(1)
+    assert site.is_at(site.server) == [True, True]
+    return site, second
+
+
+def test_what_a_fail_over_put_back_does_not_keep_out_what_comes_up() -> None:
+    site, second = given_back()
+    assert up(second) == 2
+    assert site.entries(site.server) == site.entries(server_of(second))
+
+
+def test_what_a_fail_over_put_back_goes_once_more() -> None:
+    """Who looks for it finds what it is by now, and who would go on with it learns that somebody does."""
+    site, second = given_back()
+    assert handing_down.stay_down(second, DOOR) == 2
+    assert site.is_at(site.server) == [False, False]
+    assert [whereabouts.read_door(MemoryStore(site.server, name)) for name in site.names] == [DOOR, DOOR]
+    assert handing_down.stay_down(second, DOOR) == 0
+    assert up(second) == 2
+    assert site.entries(site.server) == site.entries(server_of(second))
