@@ -9,7 +9,7 @@ import pytest
 from simulator.clients import DEEPEST
 from simulator.faults import ROLES
 from simulator.play import Failed, play
-from simulator.sites import DEEP, GRAPHS, OWN, RESIZED, RESUMED, SCRIPTED
+from simulator.sites import DEEP, GRAPHS, LATE, OWN, RESIZED, RESUMED, SCRIPTED, SILENT
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "320"))
 SHARES = 2  # files, so that several workers of pytest may have one each
@@ -48,6 +48,8 @@ FOUND = (
 )  # fmt: skip
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
+# Of plain ones whose nodes are silent for long, and of those in which what is old comes once more.
+PLAIN_SEEDS = ((SILENT, 4), (LATE, 6))
 # And of those whose sites have instances at all levels.
 DEEP_SEEDS = tuple(range(DEEP, DEEP + max(16, SEEDS // 30), 4))
 # And of those whose instances get more nodes and give some back.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cron_rules import CronRules
 from journal_rules import Rules, ids
 
+from fluxkv.instances.attempts import PART
 from fluxkv.instances.script_orders import letter_of
 from fluxkv.journal.decide_granted import TAKEN
 from fluxkv.journal.job import CLEANUP, DEPEND, NEW, PRIORITY, RUN, SCHED, Job
@@ -260,6 +261,8 @@ def given_back(world: Realm, commits: list[Commit]) -> None:
                     ranks = set(ids(context["ranks"]))
                 over.setdefault(entry.get(job, ""), []).append((at, float("inf"), ranks))
     for run in world.diary.runs.values():
+        if world.forks and PART in run.key:
+            continue  # the branch that is lost may have given it the node again
         for since, until, ranks in over.get(run.key.rpartition(".")[0], ()):
             if since + SLACK_S < run.begun < until and (ranks is None or run.rank in ranks):
                 raise Broken(f"{run.key} begins though its attempt has given back what it had there", run.job)

@@ -288,6 +288,7 @@ class AgentProcess(ReactorProcess):
     def read_again(self) -> None:
         """What took its launcher took its way to the server, too: its reader begins a while before where it was."""
         if self.world.site.kind == "late" and self.world.strikes("again", 0.5):
+            self.world.root.happened["orders read again"] += 1
             self.world.after(self.world.rng.uniform(0.0, 1.0), self._redeliver, self.read[-20:], owner=self)
 
     def _tell(self, messages: list[list[Any]]) -> None:
