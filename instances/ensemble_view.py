@@ -135,8 +135,7 @@ class EnsembleView:
         """What children of one that is over had come to and had not told, read once unless more is told."""
         from .ensemble_salvage import Salvage
 
-        told = total_of(record.counts(view).values()).done
-        if not self.over or told >= self.total:
+        if not self.over or (told := total_of(record.counts(view).values()).done) >= self.total:
             return []
         if self._late is None or self._late[0] != told:
             done, self.unread = record.finished(self.total, view), []
