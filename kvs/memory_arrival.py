@@ -28,6 +28,7 @@ class MemoryArrival:
     server: MemoryServer
     namespace: str
     keys: Keys
+    _under = ""  # the replication id under which the journal began to come
 
     def _coming(self, uid: str, step: str) -> Arriving | None:
         """What has come of it; None once it is here."""
@@ -47,6 +48,7 @@ class MemoryArrival:
             tables, coming = self.server.tables, self._coming(uid, "begin")
             if coming is None:
                 return ""
+            self._under = self.server.replid
             if anew or not coming.tip:
                 before = [(self.namespace, tables.arriving.get(self.namespace))]
                 journal = [(self.namespace, tables.journals.get(self.namespace))]
@@ -95,6 +97,8 @@ class MemoryArrival:
             if coming is None:
                 return
             version = id_pair(coming.tip)[0]
+            if self._under != self.server.replid or version != meta.version:
+                raise not_restored(self.namespace, coming.tip)
             made = Instance(
                 meta.uid, meta.epoch, self.server.replid, meta.origin_ms, meta.durability, meta.created, version, coming.tip,
                 meta.floor, meta.schema, 0, version, meta.epochs, meta.fork, "", coming.guards, trimmed=meta.trimmed,

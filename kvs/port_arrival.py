@@ -43,7 +43,11 @@ class Arrivals(Protocol):
         ...
 
     def arrived(self, uid: str, meta: Meta) -> None:
-        """All has come: from now on it is there, as it was (but for the server that it lives on)."""
+        """All has come: from now on it is there, as it was (but for the server that it lives on).
+
+        Raises `Conflict(code="live")` where not all that was sent since `arriving` is here: it does not end with the version that
+        meta names, or this server is another by now (a fail-over, a restart). It is to be begun again.
+        """
         ...
 
     def come(self) -> str:

@@ -24,6 +24,7 @@ class ArrivalScripts:
     keys: Keys
     fenced: bool
     server: str  # its URL, "" where it is reached in another way
+    _under = ""  # the replication id under which the journal began to come
 
     def _ask(self, *command: Any) -> Any:
         raise NotImplementedError
@@ -41,7 +42,7 @@ class ArrivalScripts:
         raise NotImplementedError
 
     def arriving(self, uid: str, behind: str, *, anew: bool = False) -> str:
-        return self._arrive(uid, "anew" if anew else "begin", [behind])
+        return self._arrive(uid, "anew" if anew else "begin", [behind, "1" if self.fenced else "0"])
 
     def arrive(self, uid: str, entries: Sequence[Entry]) -> None:
         self._arrive(uid, "entries", [part for entry in entries for part in (entry.id, entry.header, entry.payload)])
@@ -72,7 +73,7 @@ class ArrivalScripts:
         if meta.trimmed != "0-0":
             kept.update(trimmed=meta.trimmed, archive=meta.archive)
         flat = [part for pair in kept.items() for part in pair]
-        self._arrive(uid, "end", ["1" if self.fenced else "0", *flat], self.keys.door)
+        self._arrive(uid, "end", ["1" if self.fenced else "0", self._under, meta.version, *flat], self.keys.door)
 
     def _arrive(self, uid: str, step: str, values: list[Any], about: str = "") -> str:
         keys = self.keys
@@ -82,6 +83,8 @@ class ArrivalScripts:
             raise exists(self.namespace)
         if answer[0] == b"AFTER":
             raise not_restored(self.namespace, answer[1].decode())
+        if len(answer) > 2:
+            self._under = answer[2].decode()
         return answer[1].decode() if answer[0] == b"OK" else ""
 
     def come(self) -> str:

@@ -1,16 +1,20 @@
 -- Take over a journal that another server held, piece by piece. Nobody sees anything of it before its meta, which comes last.
 -- KEYS  1 journal  2 meta  3 guards  4 arriving  5 what the step is about: snapshot, a stream, a door
 -- ARGV  1 the instance it is (a word that stays the same)  2 step:
---   "begin"     3 id of the entry behind which it begins
---   "anew"      3 the same: what has come so far was of another branch, and is dropped
+--   "begin"     3 id of the entry behind which it begins  4 read the replication id (0/1)
+--   "anew"      3, 4 the same: what has come so far was of another branch, and is dropped
 --   "over"      3 id of the last entry that has come under another word, which this is instead from now on
 --   "entries"   3.. id, header, payload, ...   those that have come are passed over
 --   "messages"  3.. id, data, ...              the same, of the stream KEYS[5]
 --   "guards"    3.. thing, bump, ...
 --   "snapshot"  3 version  4 head  5.. chunks
---   "end"       3 read the replication id (0/1)  4.. field, value of meta
--- Answers {'OK', id of the last entry that has come} | {'DONE'} (all of it is here) | {'EXISTS'} (somebody else is)
---         | {'AFTER', id} (not the next entries)
+--   "end"       3 read the replication id (0/1)  4 what it was at "begin"  5 the version that it ends with
+--               6.. field, value of meta
+-- Answers {'OK', id of the last entry that has come, replication id} | {'DONE'} (all of it is here) | {'EXISTS'} (somebody else is)
+--         | {'AFTER', id} (not the next entries; or not all that has been sent is here: this is another server by now)
+local function replication_id(read)
+  return read == '1' and string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
 local step = ARGV[2]
 local found = redis.call('HMGET', KEYS[2], 'uid', 'came')
 if found[1] then
@@ -28,7 +32,7 @@ if step == 'begin' or step == 'anew' then
   if not redis.call('HGET', KEYS[4], 'uid') then
     redis.call('HSET', KEYS[4], 'uid', ARGV[1], 'tip', ARGV[3])
   end
-  return {'OK', redis.call('HGET', KEYS[4], 'tip')}
+  return {'OK', redis.call('HGET', KEYS[4], 'tip'), replication_id(ARGV[4])}
 end
 if not who then return {'AFTER', '0-0'} end
 local tip = redis.call('HGET', KEYS[4], 'tip')
@@ -60,13 +64,10 @@ elseif step == 'snapshot' then
   redis.call('HSET', KEYS[5], 'head', ARGV[4], 'chunks', tostring(#ARGV - 4), 'version', ARGV[3])
   for i = 5, #ARGV do redis.call('HSET', KEYS[5], tostring(i - 5), ARGV[i]) end
 elseif step == 'end' then
-  local replid = ''
-  if ARGV[3] == '1' then
-    replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-  end
-  local version = string.match(tip, '^%d+')
+  local replid, version = replication_id(ARGV[3]), string.match(tip, '^%d+')
+  if replid ~= ARGV[4] or version ~= ARGV[5] then return {'AFTER', tip} end
   redis.call('HSET', KEYS[3], '!', version)
   redis.call('DEL', KEYS[4], KEYS[5])
-  redis.call('HSET', KEYS[2], 'replid', replid, 'version', version, 'tip', tip, 'came', ARGV[1], unpack(ARGV, 4))
+  redis.call('HSET', KEYS[2], 'replid', replid, 'version', version, 'tip', tip, 'came', ARGV[1], unpack(ARGV, 6))
 end
 return {'OK', tip}

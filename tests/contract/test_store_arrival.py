@@ -68,6 +68,23 @@ def test_it_is_as_it_was_and_may_be_broken_off_anywhere(bench: Any) -> None:
     there.close()
 
 
+def test_it_is_not_there_before_its_end_has_come(bench: Any) -> None:
+    """As after a fail-over that took it back."""
+    store, there = source(bench)
+    there.arriving(WORD, "0-0")
+    there.arrive(WORD, store.read(0)[:-1])
+    with pytest.raises(Conflict) as caught:
+        there.arrived(WORD, store.meta())
+    assert caught.value.code == "live"
+    with pytest.raises(Unavailable, match="no instance"):
+        there.meta()
+    there.arriving(WORD, "0-0")
+    bring(store, there)
+    there.arrived(WORD, store.meta())
+    assert there.read(0) == store.read(0)
+    there.close()
+
+
 def test_one_that_was_sealed_or_had_another_name_stays_so(bench: Any) -> None:
     store, there = source(bench)
     there.arriving(WORD, "0-0")

@@ -16,7 +16,7 @@ from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.journal.log import Journal
-from fluxkv.kvs.errors import Rejected, Unavailable
+from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
@@ -55,6 +55,42 @@ def same(source: MemoryStore, target: MemoryStore) -> None:
         assert target.messages(other) == source.messages(one)
     assert list(target.guards()) == list(source.guards())
     assert Journal(target).look().digest() == Journal(source).look().digest()
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+def test_what_a_fail_over_takes_back_while_it_comes_is_brought_again(commits: int) -> None:
+    """Whenever that is: it is whole, or not there."""
+    source = history()
+    for nth in range(1, 1000):
+        target = MemoryStore(MemoryServer(), PATH)
+        other = MemoryStore(target.server, "/")
+        meta = other.create(durability="strict", origin_ms=1, created=1.0)
+        target.server.remember = 100
+        left = nth
+
+        def fault(operation: str, when: str, target: MemoryStore = target, other: MemoryStore = other, uid: str = meta.uid) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0 or left == -1:
+                target.server.fault = None
+                Journal(other, "x").append(Decision([["x", "instance", 1.0, None]]), other.meta().version)
+                target.server.fault = fault
+            if left == -1:
+                target.server.fail_over(commits)
+
+        target.server.fault = fault
+        try:
+            handed(source, target)
+        except Conflict:
+            pass  # it is tried again
+        target.server.fault = None
+        if target.namespace in target.server.tables.instances:
+            same(source, target)
+        handed(source, target)
+        same(source, target)
+        if left >= 0:
+            break
+    assert nth > 8
 
 
 @pytest.mark.parametrize("size", [1, 200])
