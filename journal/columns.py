@@ -80,7 +80,7 @@ def from_columns(columns: Columns, wanted: Wanted = None) -> list[Job]:
             return values if only is None else list(map(values.__getitem__, only))
         value = same.get(name, _DEFAULTS.get(name))
         if value.__class__ is list or value.__class__ is dict:  # records change theirs in place
-            return [_own(value) for _ in ids]
+            return _copies(value, len(ids))
         return repeat(value, len(ids))
 
     if isinstance(wanted, Sieve):
@@ -100,6 +100,13 @@ def from_columns(columns: Columns, wanted: Wanted = None) -> list[Job]:
         for job, value in zip(jobs, column(name), strict=True):
             setattr(job, name, value)
     return jobs
+
+
+def _copies(value: Any, count: int) -> list[Any]:
+    """So many of a list or dict, none of which shares anything with another. Nearly all of them are empty, or plain inside."""
+    if any(one.__class__ is list or one.__class__ is dict for one in (value if value.__class__ is list else value.values())):
+        return [_own(value) for _ in range(count)]
+    return [value.copy() for _ in range(count)]
 
 
 def _own(value: Any) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
+from fluxkv.journal.columns import from_columns, to_columns
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.job import HASHED, INACTIVE, RUN, Job, job_value
 from fluxkv.journal.log import Journal
@@ -256,3 +258,30 @@ def test_commands_find_a_retired_job(shell: Any) -> None:
     assert "equal to the live state" in shell.out("replay", "--diff", "live")
     assert "2 jobs" in shell.out("journal", "show", "--after", str(shell.sample.state.version))
     assert '"same"' not in shell.out("journal", "show", "--json", "--after", str(shell.sample.state.version))
+
+
+def test_jobs_that_had_the_same_share_no_list_and_no_table() -> None:
+    """A snapshot has it once; each record changes its own in place."""
+    values: list[Any] = [[], {}, [1, "a"], {"a": 1}, [1, ["b"]], {"a": {"b": [2]}}]
+    for value in values:
+        before = deepcopy(value)
+        jobs = [Job(id) for id in (1, 2, 3)]
+        for job in jobs:
+            job.memo, job.commits, job.over = value, value, value
+        made = from_columns(to_columns(jobs, jobspecs=True))
+        for found in zip(*((job.memo, job.commits, job.over) for job in made), strict=True):
+            assert list(found) == [before] * 3
+            for at, one in enumerate(found):
+                changed(one)
+                assert [*found[at + 1 :]] == [before] * (2 - at), before
+
+
+def changed(value: Any) -> None:
+    """All of it, in place."""
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, list | dict):
+            changed(one)
+    if isinstance(value, dict):
+        value["new"] = 0
+    else:
+        value.append(0)
