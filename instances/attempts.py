@@ -16,7 +16,7 @@ from ..journal.idset import ids_of_mask, mask_of
 from ..journal.retry import parse_retry
 from ..kvs.errors import Rejected
 from .pace import USUAL
-from .shell_options import Pretended, ShellOptions, parse_pretended, parse_shell_options, shell_options_of
+from .shell_options import Pretended, ShellOptions, grace_of, parse_pretended, parse_shell_options, shell_options_of
 from .staging import Row, rows_of
 from .templates import expand, expand_all, has_template, job_words, names_tag, names_task, task_words
 
@@ -135,7 +135,7 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         "stdin": _input(options, terminals, words),
         "append": options.append or order["nodes"] > 1,
         "limit_s": duration,
-        "kill_grace_s": options.kill_grace_s,
+        "kill_grace_s": grace_of(options, argv),
         "group": f"{rank}:{order['shape']}",
         "queued": order["queued"],
         "tmpdir": tmpdir,

@@ -6,11 +6,12 @@ a job is submitted, so that a wrong one is refused there, and again by the agent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..journal.duration import parse_duration
+from ..journal.resizing import is_start
 from ..journal.task_exits import parse_exit_rules
 from ..journal.wire import pack, unpack
 from ..kvs.errors import Rejected
@@ -21,6 +22,7 @@ from .terminals import Pty, parse_pty
 WARN_SIGNAL = 10  # SIGUSR1
 WARN_LEFT_S = 60.0
 KILL_GRACE_S = 5.0
+INSTANCE_GRACE_S = 15.0  # of an instance: its own jobs have their five seconds first, and their ends are to be in its journal
 KNOWN = ("cpu-affinity", "gpu-affinity", "kill-timeout", "signal", "output", "input", "rlimit", "taskmap", "per-resource",
          "exit-timeout", "exit-on-error", "pty", "critical-ranks")  # fmt: skip
 PASSED_OVER = ("mpi", "pmi", "pmi-simple", "verbose", "hwloc", "userrc", "initrc",
@@ -36,14 +38,14 @@ class Stream(NamedTuple):
 
 
 class ShellOptions(NamedTuple):
-    """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL. warn: (seconds left, signal) or None.
+    """cpus, gpus: "on", "off" or "per-task". kill_grace_s: from TERM to KILL, None: as ever. warn: (seconds left, signal) or None.
 
     rlimits: soft limits by name, -1 for none. exits: whether it is to be said when its first tasks end.
     """
 
     cpus: str
     gpus: str
-    kill_grace_s: float
+    kill_grace_s: float | None
     warn: tuple[float, int] | None
     stdin: Stream
     stdout: Stream
@@ -73,10 +75,17 @@ def parse_shell_options(options: Any) -> ShellOptions:
     stdin = _stream("input.stdin", given.get("stdin"), ("file", "service"))
     return ShellOptions(
         _affinity(options, "cpu-affinity"), _affinity(options, "gpu-affinity"),
-        _seconds("kill-timeout", options.get("kill-timeout", KILL_GRACE_S)), _warning(options.get("signal")),
+        _seconds("kill-timeout", options["kill-timeout"]) if "kill-timeout" in options else None, _warning(options.get("signal")),
         stdin, out, err, output.get("mode") == "append", parse_rlimits(options), parse_exit_rules(options).any,
         parse_pty(options.get("pty")),
     )  # fmt: skip
+
+
+def grace_of(options: ShellOptions, command: Sequence[str]) -> float:
+    """Seconds from TERM to KILL."""
+    if options.kill_grace_s is not None:
+        return options.kill_grace_s
+    return INSTANCE_GRACE_S if is_start(command) else KILL_GRACE_S
 
 
 def shell_options_of(options: Any) -> ShellOptions:

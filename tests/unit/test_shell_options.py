@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 
 from fluxkv.instances.attempts import Host, build_attempt
-from fluxkv.instances.shell_options import check_system, parse_pretended, parse_shell_options, shell_options_of
+from fluxkv.instances.shell_options import (
+    check_system,
+    grace_of,
+    parse_pretended,
+    parse_shell_options,
+    shell_options_of,
+)
 from fluxkv.kvs.errors import Rejected
 
 
 def test_defaults_and_values() -> None:
     plain = parse_shell_options(None)
-    assert (plain.cpus, plain.gpus, plain.kill_grace_s, plain.warn, plain.append) == ("on", "on", 5.0, None, False)
+    assert (plain.cpus, plain.gpus, plain.kill_grace_s, plain.warn, plain.append) == ("on", "on", None, None, False)
+    said = parse_shell_options({"kill-timeout": 2})
+    assert [grace_of(one, ["/a/fluxkv", "start", "x"]) for one in (plain, said)] == [15.0, 2.0]
+    assert [grace_of(one, ["x", "start"]) for one in (plain, said)] == [5.0, 2.0]
     assert parse_shell_options({"cpu-affinity": 1}).cpus == "on"
     assert parse_shell_options({"signal": 1}).warn == (60.0, 10)
     assert parse_shell_options({"signal": {"signum": "USR2", "timeleft": "5m"}}).warn == (300.0, 12)
