@@ -141,6 +141,10 @@ def test_killed_with_their_servers_they_are_handed_up_all_the_same(tmp_path: Pat
             assert site.run("--instance", f"{path}/{inner}", "run", "echo", "was").returncode == 0
             names = ["jobs", "-an", "-o", "{name}", f"{path}/{inner}/"]
             below = StateDir(str(next(Path(folder.join("ns")).iterdir())))
+            starts = [pid for pid, line in site.processes().items() if " start " in line and "--stay" in line]
+            assert len(starts) == 2
+            for pid in starts:  # which would start keepers again
+                os.kill(pid, signal.SIGSTOP)
             everything_of(*([site.dir] if whole else []), folder, below)
             if whole:
                 assert site.run(*names, "--state-dir", site.dir.path).stdout == "echo\n"
@@ -153,6 +157,9 @@ def test_killed_with_their_servers_they_are_handed_up_all_the_same(tmp_path: Pat
                 assert site.run("tree").returncode == 0
                 assert "its journal is not handed up" in site.run("doctor").stdout
                 site.client.cancel([id])
+            for pid in starts:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
             site.until(lambda s, id=id: bool(s.jobs[id].t_inactive), "its job is over")
             assert site.run(*names).stdout == "echo\n", "from a copy of its files, or handed up"
             handed_up(site, id)
