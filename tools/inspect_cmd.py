@@ -214,6 +214,7 @@ def _show_job(
 ) -> None:
     from ..journal.ids import f58
     from ..journal.job import PENDING
+    from ..journal.shown import counted
     from . import render
     from .formats import clean, fsd
     from .jobview import info, status
@@ -226,8 +227,8 @@ def _show_job(
         + (f" ({ended})" if ended else "")
         + (f", ran {ran}" if ran else "")
     )
-    asked = [f"{found.ntasks} tasks", f"{found.ncores} cores"]
-    asked += [f"{found.nnodes} nodes"] if found.nnodes else []
+    asked = [counted(found.ntasks, "task"), counted(found.ncores, "core")]
+    asked += [counted(found.nnodes, "node")] if found.nnodes else []
     asked += [f"limit {fsd(found.duration)}"] if found.duration else []
     render.out(
         f"  user {user_name(found.userid)}, queue {found.queue}, urgency {found.urgency}, "

@@ -132,4 +132,6 @@ def tell_refused(refused: Mapping[int, FluxkvError]) -> None:
 
 def counted(count: int) -> str:
     """ "1 job", "2 jobs"."""
-    return f"{count} job{'' if count == 1 else 's'}"
+    from ..journal import shown
+
+    return shown.counted(count, "job")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..journal.shown import counted
 from ..kvs.errors import Rejected
 from .reading import bound
 from .target import open_journal, target_options
@@ -49,7 +50,7 @@ def import_(place: str, to: str | None, uid: str | None, dry_run: bool) -> None:
     if dry_run:
         state = fold(source)
         jobs = state.retired + len(state.jobs)
-        click.echo(f"{source.where}: {state.version} commits, {jobs} jobs, digest {state.digest().hex()}: sound")
+        click.echo(f"{source.where}: {state.version} commits, {counted(jobs, 'job')}, digest {state.digest().hex()}: sound")
         return
     show_made(rebuild(path, source, f"imported from {source.where}"))
 
@@ -96,7 +97,7 @@ def version_of(journal: Journal, moment: str | None) -> int:
 
 def show_made(made: Made) -> None:
     """Say what was made, and what to do with it."""
-    click.echo(f"{made.path}: instance {made.uid}, version {made.version}, {made.jobs} jobs, digest {made.digest}")
+    click.echo(f"{made.path}: instance {made.uid}, version {made.version}, {counted(made.jobs, 'job')}, digest {made.digest}")
     if made.lost_jobs:
         from ..journal.ids import f58
 

@@ -204,6 +204,7 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
     from ..journal.ids import f58
     from ..journal.job import SCHED
     from ..journal.quarantine import listed, passed_over
+    from ..journal.shown import counted
     from ..schedulers.policy import Code
 
     problems = document["problems"]
@@ -218,9 +219,8 @@ def _journal_problems(document: dict[str, Any], state: Any) -> None:
         some = f"{len(shut)} of {len(state.nodes)}"
         problems.append(f"{some} nodes are set down in the graph: {compress(shut)} (fluxkv resource show)")
     if drained:
-        problems.append(
-            f"{len(drained)} nodes are drained: {compress(drained)} (fluxkv resource drain shows why)"
-        )
+        are = f"{counted(len(drained), 'node')} {'is' if len(drained) == 1 else 'are'}"
+        problems.append(f"{are} drained: {compress(drained)} (fluxkv resource drain shows why)")
     for queue in state.queues.values():
         if not queue.enabled:
             problems.append(f"queue {queue.name} takes no jobs: {queue.disable_reason or 'no reason given'}")

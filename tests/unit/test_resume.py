@@ -219,7 +219,7 @@ def test_ends_that_nobody_could_report_any_more_count(tmp_path: Path) -> None:
     spool = Spool(str(folder))
     for id, status in ((ended, 3 << 8), (killed, 9)):
         key = f"{rig.job(id).key}.0"
-        spool.intent(key, id, T0, 1.0, None, "")
+        spool.intent(key, id, T0, 1.0, None, "", [])
         spool.add(pack(["x", ["over", key, status, T0, T0 + 1, None, "", "", 0, 0.0, id]]))
     spool.add(pack(["x", ["over", f"{rig.job(ended).id}.1-1.0", 0, T0, T0 + 1, None, "", "", 0, 0.0, ended]]))  # another attempt's
     spool.close()

@@ -221,7 +221,7 @@ def test_status(shell: Any) -> None:
     assert document["jobs"]["sched"] == 3
     assert document["nodes"] == {"total": 3, "up": 3, "down": 0, "drained": 1, "cores": 12, "used_cores": 6}
     assert document["processes"] == []
-    assert shell.out("status").startswith("! 1 nodes are drained: node2")
+    assert shell.out("status").startswith("! 1 node is drained: node2")
 
 
 def test_status_reads_the_run_files(shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,9 +114,9 @@ def test_hostpids_of_what_does_not_run(shell: Any) -> None:
 
 def test_the_launchers_record_is_read_without_its_lock(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
-    spool.intent("5.7-1.0", 5, 1.0, 1.0, None, "")
+    spool.intent("5.7-1.0", 5, 1.0, 1.0, None, "", [])
     spool.add(pack(("p", "5.7-1.0", 1.0, [41, 42])))
-    spool.intent("6.8-1.0", 6, 1.0, 1.0, None, "")
+    spool.intent("6.8-1.0", 6, 1.0, 1.0, None, "", [])
     spool.flush()
     record = Record(str(tmp_path))
     assert record.lost["5.7-1.0"].pids == [41, 42]
