@@ -76,8 +76,7 @@ class Agent(Branches):
         if any(isinstance(one, LauncherLost) for one in inputs):
             self.held = None  # orders that came just before wait for the list, too: it may have been made without them
         if self.freed and self.held is not None:  # in a step of its own: the launcher has forgotten what had the name
-            self.freed = False
-            self._read_on(outputs)
+            self._go_on(outputs)
         for one in inputs:
             if isinstance(one, Launched):
                 for event in one.events:
@@ -144,14 +143,6 @@ class Agent(Branches):
         if launches:
             outputs.append(ToLauncher(["launch", launches]))
 
-    def _read_on(self, outputs: list[Output]) -> None:
-        unread, self.unread = self.unread, []
-        for one in unread:
-            if self.unread:
-                self.unread.append(one)
-            else:
-                self._messages(self.of_this_history(one), outputs)
-
     def _launch(self, rank: int, order: dict[str, Any], id: str, launches: list[dict[str, Any]]) -> None:
         """Build the attempt; one that cannot be built is over before it began, and says why."""
         key = attempt_key(order, id, rank)
@@ -187,7 +178,7 @@ class Agent(Branches):
                 del self.names[name]
                 for other in self.named(name)[-1:] if name in self.doubles else ():
                     self.names[name] = other.key
-            self.freed = bool(self.unread)
+            self.freed = bool(self.unread) or self.behind
         return placed
 
     def _control(self, rank: int, order: list[Any], outputs: list[Output]) -> None:

@@ -7,7 +7,7 @@ forgotten is ended; when none of these is left, the agent says hello again, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -29,14 +29,25 @@ def adopted_lately(epochs: str) -> bool:
     return any(one.lost for one in spans(epochs)[-LATELY:])
 
 
-def living_parts(rows: list[list[Any]]) -> set[str]:
-    """Of a launcher's list what lives of attempts on nodes that came while their job ran: keys without the part's number."""
-    return {row[0].partition(PART)[0] for row in rows if PART in row[0] and row[2] not in ("over", "past")}
+def living_parts(rows: list[list[Any]]) -> dict[str, int]:
+    """Of a launcher's list what lives of attempts on nodes that came while their job ran: keys without the part -> its number."""
+    return {row[0].partition(PART)[0]: _part(row[0]) for row in rows if PART in row[0] and row[2] not in ("over", "past")}
+
+
+def _part(key: str) -> int:
+    """Which part of its attempt this is, -1 for what it began with."""
+    return int(key.partition(PART)[2] or -1)
+
+
+def _is_beside(key: str, name: str) -> bool:
+    """Whether both are of one attempt on one node; one of them at least is a script."""
+    return split_key(key) == split_key(name) and entry_of(key) == entry_of(name)
 
 
 class Branches:
-    """foreign: attempts the journal does not know -> their end, if they have one. fenced: those that are being ended.
-    recall: whether the launcher is still to list what ended a short while ago."""
+    """foreign: attempts the journal does not know -> their end, if they have one. fenced: those that are being ended. recall:
+    whether the launcher is still to list what ended a short while ago. behind: whether ends wait until what lives on their node is
+    over."""
 
     meta: Meta
     cursors: dict[int, str]
@@ -50,10 +61,14 @@ class Branches:
     sent: dict[int, Rows]
     _unplace: Callable[[str], Placed | None]
     _over: Callable[[list[Any]], None]
+    unread: list[Messages]
+    freed: bool
+    _messages: Callable[[Messages, list[Output]], None]
 
     def __init__(self) -> None:
         self.foreign: dict[str, list[Any] | None] = {}
         self.fenced: set[str] = set()
+        self.behind = False
         self.past: dict[str, list[Any]] = {}  # ends that the launcher listed since a branch was lost, the newest
         self.recall = adopted_lately(self.meta.epochs)
         self.doubles: set[tuple[int, int, int, str]] = set()  # names that more than one has had: a node that came twice
@@ -191,14 +206,36 @@ class Branches:
         """All that have a name, of which more than one has had it."""
         return [one for one in self.placed.values() if (one.job, one.version, one.rank, one.letter) == name]
 
-    def outlived(self, key: str, living: set[str], outputs: list[Output]) -> bool:
+    def outlived(self, key: str, living: Mapping[str, int], outputs: list[Output]) -> bool:
         """Whether the node came once more after this ended there, and lives: whichever of both parts the history knows, they have
-        one name, and only the later one's end is the node's. Nobody is told of this one's."""
-        if key in self.foreign or key in self.fenced or key.partition(PART)[0] not in living:
+        one name, and only the later one's end is the node's. Nobody is told of this one's. Where a script of the later part lives
+        the node is not free, but who knows of this part only has to hear of its end: when that is over it is listed again."""
+        if key in self.foreign or key in self.fenced:
             return False
+        if key.partition(PART)[0] not in living:
+            waits = any(_is_beside(key, name) and part > _part(key) for name, part in living.items())
+            self.behind |= waits
+            return waits
         self._unplace(key)
         outputs.append(ToLauncher(["ack", [key]]))
         return True
+
+    def _go_on(self, outputs: list[Output]) -> None:
+        """What has been unplaced was in the way of orders, or of ends."""
+        self.freed = False
+        if self.behind:
+            self.behind = False
+            self.ask_all(outputs)
+        else:
+            self._read_on(outputs)
+
+    def _read_on(self, outputs: list[Output]) -> None:
+        unread, self.unread = self.unread, []
+        for one in unread:
+            if self.unread:
+                self.unread.append(one)
+            else:
+                self._messages(self.of_this_history(one), outputs)
 
     def occupied(self, order: Any, id: str, rank: int) -> bool:
         """Whether an order starts a part of an attempt on a node where another part of it was, whose end is not settled yet."""

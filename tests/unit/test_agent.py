@@ -327,6 +327,26 @@ def test_the_end_of_a_node_s_first_part_is_not_the_second_one_s(late: bool) -> N
     assert said(outputs)[0][3] == {"rank": 0, "over": [[5, 9, 1.0, 2.0, 15, "", 0]]}
 
 
+def test_the_end_of_a_node_s_first_part_is_told_when_the_second_one_s_prolog_is_over() -> None:
+    """The same, and its tasks have not begun there yet: who knows of the first part only would take the node for free."""
+    rig = Rig()
+    rig.step(LauncherLost(False))
+    rows = [["5.9-7p.0~3", 5, "running", 3.0, [], None], ["5.9-7.0~2", 5, "past", 1.0, [], over("5.9-7.0~2")]]
+    outputs = rig.step(Launched([["held", rows]]))
+    assert said(outputs)[0][3]["held"] == ["5.9-7p", "5.9-7"]
+    outputs = rig.settle(outputs)
+    assert said(outputs) == []
+    outputs = rig.step(Launched([over("5.9-7p.0~3")]))
+    assert said(outputs)[0][3] == {"rank": 0, "script": [[5, 9, "p", 1.0, 2.0, 0, ""]]}
+    rig.settle(outputs)
+    assert ["list", "recent"] in told(rig.step())
+    outputs = rig.settle(rig.step(Launched([["held", rows[1:]]])))
+    assert said(outputs)[0][3] == {"rank": 0, "over": [[5, 9, 1.0, 2.0, 0, "", 0]]}
+    rig.settle(outputs)
+    assert not rig.agent.placed
+    assert told(rig.step()) == []
+
+
 def test_facts_about_an_older_attempt_do_not_take_the_newer_one_s_with_them(rig: Rig) -> None:
     rig.step(rig.launch(5, 12, queued=True))
     rig.step(rig.launch(6, 13))

@@ -208,6 +208,7 @@ def physical(world: Realm, commits: list[Commit]) -> None:
             limited.setdefault(run.job, run)
     allocated: dict[int, float] = {}
     attempt: dict[int, int] = {}  # job -> version of its attempt
+    has: dict[int, set[int]] = {}  # job -> its nodes
     bounded = any(event[:2] == ["resource-update", "resource"] for commit in commits for event in commit.events)
     changed = {event[1] for commit in commits for event in commit.events if event[0] in ("jobspec-update", "resource-update")}
     for commit in commits:
@@ -218,9 +219,15 @@ def physical(world: Realm, commits: list[Commit]) -> None:
                     late = run.begun > at + SLACK_S and not letter_of(run.key)
                     if late and not confessed(world, run, commits):
                         raise Broken(f"{run.key} begins though the job is over", job)
+            if name in ("alloc", "grow"):
+                has[job] = {claim[0] for claim in context["claims"]} | (has.get(job, set()) if name == "grow" else set())
             if name == "free":
                 ranks = ids(context["ranks"]) if context and "ranks" in context else None
+                lost = world.forks and ranks is None  # a branch that is lost may have given it more nodes, which are nobody's yet
+                has[job] = has.get(job, set()).difference(ranks or ())
                 for run in diary.by_job.get(job, ()):
+                    if lost and PART in run.key and run.rank not in has[job]:
+                        continue
                     if ranks is not None and run.rank not in ranks:
                         continue
                     if run.version == attempt.get(job) and letter_of(run.key) != "h" and run.begun <= at < run.over - SLACK_S:

@@ -86,7 +86,7 @@ def goods_of_R(document: dict[str, Any]) -> tuple[dict[int, str], Goods, set[str
 class Book:
     """An instance's journal, read as far as it says who holds what. has: its inventory. held: by job. begun: all attempts, (job,
     entry). taken: by job, hosts that it had and gave back while it went on. lost: whether there was another branch. kept: up to
-    which version they are the same."""
+    which version they are the same. left: by job that is over, the hosts that it had in the end."""
 
     def __init__(self, lost: bool = False) -> None:
         self.lost = lost
@@ -100,6 +100,7 @@ class Book:
         self.ahead: dict[int, str] = {}  # job placed ahead -> id of the entry that did
         self.begun: set[tuple[int, str]] = set()
         self.taken: dict[int, set[str]] = {}
+        self.left: dict[int, set[str]] = {}
 
     def take(self, commit: Commit) -> tuple[list[int], bool]:
         """(jobs that have got something, whether anything is another's than before)."""
@@ -124,7 +125,8 @@ class Book:
                 moved = self._resized(name, subject, context, got) or moved
             elif name in ("free", "clean"):
                 self.ahead.pop(subject, None)
-                moved = self.held.pop(subject, None) is not None or moved
+                if (held := self.held.pop(subject, None)) is not None:
+                    moved, self.left[subject] = True, set(held.goods.cores)
         self.tip, self.version = commit.id, commit.version
         return [job for job in got if job in self.held], moved
 
@@ -208,6 +210,8 @@ def inside(one: Child) -> None:
         happened["words of a child that is over"] += 1  # a request that was long on its way; nobody is left to act on it
     elif is_lost(one):
         happened["versions of a child whose job's attempt was lost"] += 1  # until its node is told to end it
+    elif parent.book.lost and not living_at(one) & parent.book.left.get(place.job, set()):
+        happened["versions of a child on nodes that a lost branch gave it"] += 1  # which are nobody's until it is ended there
     else:
         raise Broken(f"{one.namespace} lives, and attempt {place.entry} of its job has given back what it had", place.job)
 
@@ -259,6 +263,11 @@ def standing(one: Child) -> Goods:
 def living_on(one: Child) -> set[str]:
     """The hosts on which a task is that the child is."""
     return {one.book.hosts.get(node, "") for node, _ in one.parts.values()}
+
+
+def living_at(one: Child) -> set[str]:
+    """The same, by its parent's inventory."""
+    return {one.parent.book.hosts.get(split_key(part)[2], "") for part in one.parts}
 
 
 def alive(one: Child) -> Goods:
