@@ -55,7 +55,7 @@ def ensure_instance(settings: dict[str, Any], state_dir: StateDir | None = None)
 
     Raises `Corrupt(code="history-lost")` if there was one and the server has nothing of it any more.
     """
-    store = open_store(settings["uri"], patience_s=PATIENCE_S)
+    store = open_store(settings["uri"], patience_s=PATIENCE_S, makes_user=bool(settings.get("user")))
     try:
         meta = store.meta()
         if settings.get("uid") and settings["uid"] != meta.uid:

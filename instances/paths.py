@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..kvs.port import Store
 
 NAMED = 3  # instances in one message
+USER_S = 20.0  # how long a command waits for a child's user, which a keeper on a busy host makes again
 ROLES = ("keeper", "worker", "agent", "launcher")
 
 
@@ -227,7 +228,8 @@ def open_instance(uri: str | None = None) -> tuple[Store, str]:
         return open_store(found, expected=partial(_comes_back, found)), found
     from .child_store import ChildStore
 
-    store = open_store(found, kind=ChildStore, expected=partial(_comes_back, found))
+    patience = {"patience_s": USER_S} if _user_of(found) else {}
+    store = open_store(found, kind=ChildStore, expected=partial(_comes_back, found), **patience)
     try:
         elsewhere = _elsewhere(store, found)
     except BaseException:
@@ -255,16 +257,23 @@ def _elsewhere(store: Store, uri: str) -> str:
 def _comes_back(uri: str) -> bool:
     """Whether a server that does not answer has somebody who will start it again: daemons of its instance are alive."""
     from ..kvs.server import state_dir_behind
-    from ..kvs.uri import CHILD_USER, parse_server, parse_uri
+    from ..kvs.uri import parse_server, parse_uri
 
     address = parse_server(parse_uri(uri).server)
     if address.kind != "unix":
         return False
-    own = address.user.startswith(CHILD_USER)  # which the child's keeper makes again, if the server has forgotten it
-    directory = StateDir(os.path.dirname(address.password_file) if own else state_dir_behind(address.path))
+    directory = StateDir(os.path.dirname(address.password_file) if _user_of(uri) else state_dir_behind(address.path))
     if os.path.exists(directory.join("run", "stopping")):
         return False
     return directory.running() or lock_held(directory.lock_file("agent"))
+
+
+def _user_of(uri: str) -> str:
+    """The user of a child of its own, which its keeper makes again if the server has forgotten it; "" if it has none."""
+    from ..kvs.uri import CHILD_USER, parse_server, parse_uri
+
+    user = parse_server(parse_uri(uri).server).user
+    return user if user.startswith(CHILD_USER) else ""
 
 
 def state_dir_of(uri: str) -> StateDir | None:

@@ -69,13 +69,14 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
     server: a URL or a function that gives a new `Connection`. fenced: compare the server's replication id
     with the epoch's (off for servers without INFO). memory_limit: soft line in bytes for refusable appends,
     0 for none. expected: whether a server that does not answer at the first call will soon; without it that is not waited for.
-    hopeless: asked between tries; once it says so, a server that does not answer is waited for no longer.
+    hopeless: asked between tries; once it says so, a server that does not answer is waited for no longer. makes_user: whoever asks
+    makes the user again that the server has forgotten, so it is no use to wait for one.
     """
 
     def __init__(
         self, server: str | Connector, namespace: str = "/", *, patience_s: float = 5.0, fenced: bool = True,
         memory_limit: int = 0, expected: Callable[[], bool] = lambda: False,
-        hopeless: Callable[[], bool] = lambda: False,
+        hopeless: Callable[[], bool] = lambda: False, makes_user: bool = False,
     ) -> None:  # fmt: skip
         self.namespace, self.keys = namespace, Keys(namespace)
         self.patience_s = patience_s
@@ -85,7 +86,7 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
         self._connection: Connection | None = None
         self._pid = 0
         self._was_connected = False
-        self._expected, self._hopeless = expected, hopeless
+        self._expected, self._hopeless, self._makes_user = expected, hopeless, makes_user
         self._uid = self.state_dir = ""
         self.server = server if isinstance(server, str) else ""
 
@@ -369,9 +370,9 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
                 if not (str(error).startswith(PASSING) and next(waits)):
                     raise self._failure(error) from None
                 self.close()  # look again who answers there now
-            except Unavailable:
+            except Unavailable as error:
                 self.close()
-                if (sent and not resend) or not next(waits):
+                if (sent and not resend) or (self._makes_user and error.code == "refused") or not next(waits):
                     raise
 
     def _connected(self, *, check_uid: bool = False) -> Connection:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fluxkv.instances import access
+from fluxkv.instances import access, paths
 from fluxkv.instances.paths import StateDir
-from fluxkv.kvs import acl
+from fluxkv.instances.server_care import ServerCare
+from fluxkv.kvs import acl, redis_store
 from fluxkv.kvs.children import Child
 from fluxkv.kvs.errors import FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.port import Append, Store
@@ -170,6 +174,49 @@ def test_who_is_over_is_thrown_out_and_not_let_in_again(parent: Parent, server: 
     assert not access.renew(given)
     assert users(server) == ["default"]
     access.take_away(given["user"], {"uri": parent.uri})
+    store.close()
+
+
+def test_a_keeper_makes_its_user_again_as_soon_as_it_is_refused(
+    parent: Parent, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is who is waited for, so it does not wait itself."""
+    given = parent.give()
+    with closing(open_store(given["uri"], patience_s=0.0)) as made:
+        made.create(durability="local", origin_ms=0, created=1.0)
+        commit(made)
+        given["uid"] = made.meta().uid
+    log: Any = None
+    care = ServerCare(StateDir(str(parent.folder)), log, given)
+    care.store, _ = care._store()
+    acl.drop_user(server, given["user"])
+    slept: list[float] = []
+    monkeypatch.setattr(redis_store, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    assert care._seen() is None
+    assert not care._is_over()
+    assert care._seen() is not None
+    assert len(slept) <= 1, "for the connection that was closed"
+    care.store.close()
+
+
+def test_a_command_waits_for_a_user_as_long_as_a_busy_keeper_may_take(
+    parent: Parent, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = parent.give()
+    with closing(open_store(given["uri"], patience_s=0.0)) as made:
+        made.create(durability="local", origin_ms=0, created=1.0)
+    acl.drop_user(server, given["user"])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if 15 < sum(slept) < 15 + seconds:
+            assert access.renew(given)
+
+    monkeypatch.setattr(paths, "_comes_back", lambda uri: True)
+    monkeypatch.setattr(redis_store, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=sleep))
+    store, _ = paths.open_instance(given["uri"])
+    assert store.meta().version == 0
     store.close()
 
 
