@@ -29,7 +29,7 @@ STARVED = 75  # exit status of a daemon that found no room, memory or descriptor
 RUNNING = "running"  # the error code of a lock that somebody else holds
 KEPT: list[object] = []  # what is not taken apart before the process ends: where a state is large that takes many seconds
 KEEPER_AGAIN_S = 2.0  # a keeper that could not bring the instance up is not started again before
-
+_revived: list[int] = []  # keepers that this process started
 
 _T = TypeVar("_T")
 
@@ -188,6 +188,7 @@ def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:
 
 def revive_keeper(state_dir: StateDir) -> bool:
     """Start a new keeper if the old one is gone and the instance is not being stopped; True if one was started."""
+    _revived[:] = [pid for pid in _revived if _is_there(pid)]
     if os.path.exists(state_dir.join("run", "stopping")) or lock_held(state_dir.lock_file("keeper")):
         return False
     try:
@@ -195,5 +196,14 @@ def revive_keeper(state_dir: StateDir) -> bool:
             return False
     except OSError:
         pass
-    spawn_role(state_dir, "keeper")
+    _revived.append(spawn_role(state_dir, "keeper"))
     return True
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a keeper that we started has not ended; one that has is reaped, as nobody else does: where none can be brought up
+    there is another every few seconds, as long as we live."""
+    try:
+        return not os.waitpid(pid, os.WNOHANG)[0]
+    except ChildProcessError:
+        return False

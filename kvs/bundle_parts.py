@@ -92,16 +92,17 @@ class PartWriter:
                               code="bad-archive")  # fmt: skip
         self._rows, self._size = [], 0
 
-
     def forget_others(self) -> None:
         """Once the file is written: remove the parts of an earlier file of this name, and of tries that were broken off. A file
         that was set aside keeps its own."""
         if not self.names:
             return
-        beside = [name for name in self._depot.names(self._file.rpartition("/")[0]) if name.startswith(f"{self._file}.")]
-        if all(map(is_part, beside)):
-            for name in set(beside).difference(part_name(self._file, word) for word in self.names):
-                self._depot.delete(name)
+        beside = self._depot.names(self._file.rpartition("/")[0])  # where files of other attempts may be, fA.2 of fA
+        if any(name.startswith(f"{self._file}.aside-") for name in beside):
+            return
+        own = {name for name in beside if name.startswith(part_name(self._file, ""))}
+        for name in own.difference(part_name(self._file, word) for word in self.names):
+            self._depot.delete(name)
 
 
 class PartReader:

@@ -383,6 +383,31 @@ def test_one_with_more_output_than_a_file_takes_has_it_in_parts(tmp_path: Path, 
         found.messages(output)
 
 
+def test_parts_of_another_file_are_not_ours_to_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of attempts may lie in one folder: f9 and f9.2. Parts come before the file that names them."""
+    monkeypatch.setattr(bundle_parts, "NEAR_BYTES", 0)
+    depot = LocalDepot(str(tmp_path))
+    other = bundle_parts.PartWriter(depot, "a/f9.2")
+    other.keep(b"o" * 100)
+    other.flush()
+    for said in (b"x" * 100, b"y" * 100):
+        parts = bundle_parts.PartWriter(depot, "a/f9")
+        parts.keep(said)
+        parts.flush()
+        depot.put("a/f9", b"names them")
+        parts.forget_others()
+        ours = bundle_parts.part_name("a/f9", parts.names[0])
+        theirs = bundle_parts.part_name("a/f9.2", other.names[0])
+        assert set(depot.names("a")) == {"a/f9", ours, theirs} | ({"a/f9.2"} if said[:1] == b"y" else set())
+        depot.put("a/f9.2", b"names its own")
+    depot.put("a/f9.aside-00", b"may name any")
+    other = bundle_parts.PartWriter(depot, "a/f9")
+    other.keep(b"z" * 100)
+    other.flush()
+    other.forget_others()
+    assert ours in depot.names("a")
+
+
 def test_one_with_more_than_a_file_takes_though_in_parts_stays_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(tmp_path)
     monkeypatch.setattr(departing, "LARGEST", 10_000)

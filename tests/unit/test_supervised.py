@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fluxkv.instances import daemon
 from fluxkv.instances.keeper import Keeper
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.supervised import DEATHS, WITHIN_S, Role
@@ -83,3 +84,25 @@ def test_who_runs_a_program_itself_looks_after_its_keeper_meanwhile(tmp_path: Pa
     assert looked.wait(30.0)
     looking.stop()
     assert not looking._thread.is_alive()
+
+
+def test_keepers_that_end_again_and_again_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those a process started that has nothing else to wait for."""
+    pids: list[int] = []
+
+    def spawn(directory: StateDir, role: str) -> int:
+        pids.append(os.posix_spawn("/bin/true", ["true"], {}))
+        os.waitid(os.P_PID, pids[-1], os.WEXITED | os.WNOWAIT)
+        return pids[-1]
+
+    monkeypatch.setattr(daemon, "spawn_role", spawn)
+    directory = StateDir(str(tmp_path))
+    directory.create()
+    for _ in range(3):
+        assert daemon.revive_keeper(directory)
+    for pid in pids[:-1]:
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    assert os.waitpid(pids[-1], os.WNOHANG)[0] == pids[-1]
+    Path(directory.join("run", "stopping")).touch()
+    assert not daemon.revive_keeper(directory)
