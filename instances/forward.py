@@ -23,7 +23,7 @@ from .paths import write_json
 from .spool import input_path, output_paths
 from .terminals import write_frames
 from .watched import LIMIT as LIMIT
-from .watched import Tail, Watched, copied, has_grown, may_grow, size_of, unlink
+from .watched import Tail, Watched, copied, has_grown, may_grow, opened, size_of, unlink
 
 LOOK_S = 0.05
 DEAF = 4  # looks after which a pipe without a reader is given up
@@ -44,6 +44,7 @@ class Forwarder:
         self.full = False  # past the soft memory line: what tasks print stays in its files
         self.asking: list[tuple[int, str, bool]] = []
         self.young: dict[str, float] = {}  # started, and not looked at yet: when
+        self.looked = 0.0  # when all sizes were looked at
 
     def add(self, attempt: dict[str, Any]) -> None:
         """An attempt goes to the launcher. Costs nothing until it is looked at."""
@@ -177,7 +178,7 @@ class Forwarder:
 
     def has_news(self) -> bool:
         """Whether `collect` would find something, by the sizes of the files alone."""
-        now = time.monotonic()
+        now = self.looked = time.monotonic()
         if any(now - begun >= LOOK_S for begun in self.young.values()):
             return True
         return any(watched.unsure or any(map(has_grown, watched.tails)) for watched in self.watched.values())
@@ -186,16 +187,17 @@ class Forwarder:
         """Wait until a file has news (True: `collect` is due), something else has, or the time is over.
 
         hears: waits so many seconds, and says whether there was something. While tasks are silent their agent's loop has no turn:
-        that is many times the work of a look.
+        that is many times the work of a look. Where there is always something, they are looked at as often.
         """
         until = time.monotonic() + timeout_s
         while (left := until - time.monotonic()) > LOOK_S and self.looks_on():
             if hears(LOOK_S):
-                return False
+                break
             if self.has_news():
                 return True
-        hears(max(0.0, left))
-        return False
+        else:
+            hears(max(0.0, left))
+        return time.monotonic() - self.looked >= LOOK_S and self.has_news()
 
     def _begin(self, key: str) -> Watched:
         """Watch an attempt from now on, and write down what an agent after us would have to know."""
@@ -296,10 +298,9 @@ class Forwarder:
 
     def _read(self, tail: Tail, events: list[Any], last: bool, number: int) -> None:
         if tail.fd < 0:
-            try:
-                tail.fd = os.open(tail.path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # it is empty and gone, or has no name yet (`spool_files`): it may be there when we look again
-                return
+            tail.fd = opened(tail.path)
+        if tail.fd < 0:  # it is empty and gone, or has no name yet (`spool_files`): it may be there when we look again
+            return
         while not tail.truncated:
             data = os.pread(tail.fd, CHUNK, tail.taken)
             if not data:

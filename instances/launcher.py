@@ -358,12 +358,12 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare_process() -> None:
-    """A session of our own, no inherited descriptor passed on, orphans come to us."""
+    """A session of our own, no inherited descriptor passed on, orphans come to us; no word of a lease (`spool_files`) ends us."""
     try:
         os.setsid()
     except PermissionError:
         pass  # we lead one already
-    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXCPU):
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXCPU, signal.SIGIO):
         signal.signal(signum, signal.SIG_IGN)
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:

@@ -5,21 +5,25 @@ under a name of ours, which the launcher's record has before anything is written
 attempt's name comes from there). It has its attempt's when somebody may look for it: when the attempt has run for `NAME_S`, when
 it is over and has written something, or when the launcher is asked what it holds (`name_all`).
 
-A file is lent again only when the kernel has granted a lease on it at its attempt's end: that is its word that nobody else has it
-open, so nobody who still reads (or writes) one attempt's file ever meets another's bytes. Decides nothing else; knows no attempt.
+A file is lent again only when the kernel has granted a lease on it at its attempt's end, when it has that one's name no more and
+nothing in it: that is its word that nobody else has it open, so nobody who still reads (or writes) one attempt's file ever meets
+another's bytes. Decides nothing else; knows no attempt.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat as stat_module
 import sys
+import time
 from collections.abc import Iterable, Sequence
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = _APPEND | os.O_CREAT
 _KEPT = 32  # blanks at hand, at most
 NAME_S = 0.025  # an agent looks at the files of what it has heard begin after twice that (`forward.LOOK_S`)
+_OLD_S = 60.0  # a blank that lay so long may have been taken away by who cleans up what is old
 _AGAIN_S = 1.0  # what cannot be renamed, on a full disk say
 
 
@@ -57,7 +61,7 @@ class OutputFiles:
     def __init__(self, spool: str) -> None:
         self._spool = spool
         self._count = 0
-        self._blanks: list[tuple[int, int]] = []  # (number, descriptor) of empty files that nobody else has open
+        self._blanks: list[tuple[int, int, float]] = []  # (number, descriptor, since when) of empty files that nobody else has open
         self._lent: dict[str, _Lent] = {}  # without their names yet, the longest lent first
         for name in os.listdir(f"{spool}/out"):
             if name.startswith(".blank-"):
@@ -74,7 +78,7 @@ class OutputFiles:
             if not path:
                 numbers.append(0)
                 continue
-            number, fd = self._blanks.pop() if self._blanks else (self._next(), -1)
+            number, fd = self._blank()
             self._lent[path] = _Lent(number, now + NAME_S, fd)
             numbers.append(number)
         return numbers
@@ -96,27 +100,44 @@ class OutputFiles:
     def done(self, path: str) -> bool:
         """The attempt is over: whether it has written something, which has its name then. An empty file is nobody's any more."""
         lent = self._lent.pop(path, None)
+        number = lent.number if lent is not None else 0
+        there = blank_path(self._spool, number) if number else path
         if lent is not None and lent.fd >= 0:
-            self._blanks.append((lent.number, lent.fd))
+            self._blanks.append((number, lent.fd, time.monotonic()))
             return False
-        there = path if lent is None else blank_path(self._spool, lent.number)
         try:
             fd = os.open(there, _APPEND)
+        except FileNotFoundError:
+            return False  # the user removed it
+        except OSError:  # no descriptor is left, or its task has forbidden it
+            return self._left(there, path)
+        if not number and len(self._blanks) < _KEPT and not os.fstat(fd).st_size:
+            number = self._next()  # whoever opens it from now on, by its name, has none
+            blank = blank_path(self._spool, number)
+            try:
+                os.rename(there, blank)
+                there = blank
+            except OSError:
+                number = 0
+        ours = bool(number) and len(self._blanks) < _KEPT and self._is_ours_alone(fd)
+        found = os.fstat(fd)  # last: nobody writes any more
+        if ours and not found.st_size and found.st_nlink == 1 and stat_module.S_IMODE(found.st_mode) & 0o600 == 0o600:
+            self._blanks.append((number, fd, time.monotonic()))
+            return False
+        os.close(fd)
+        return self._left(there, path)
+
+    def _left(self, there: str, path: str) -> bool:
+        """A file that is not lent again has its name, or goes where it is empty: whether it has something."""
+        try:
+            if not os.stat(there).st_size:
+                os.unlink(there)
+                return False
         except OSError:
             return False  # the user removed it
-        if os.fstat(fd).st_size:
-            os.close(fd)
-            if lent is not None:
-                self._rename(there, path)
-            return True
-        if len(self._blanks) < _KEPT and self._is_ours_alone(fd):
-            number = lent.number if lent is not None else self._next()
-            if lent is not None or self._rename(there, blank_path(self._spool, number)):
-                self._blanks.append((number, fd))
-                return False
-        os.close(fd)
-        _unlink(there)
-        return False
+        if there != path:
+            self._rename(there, path)
+        return True
 
     def due(self) -> float | None:
         """When `name` has something to do next."""
@@ -145,9 +166,18 @@ class OutputFiles:
     def close(self) -> None:
         """Remove the blanks."""
         while self._blanks:
-            number, fd = self._blanks.pop()
+            number, fd, _ = self._blanks.pop()
             os.close(fd)
             _unlink(blank_path(self._spool, number))
+
+    def _blank(self) -> tuple[int, int]:
+        """(number, descriptor or -1) of a file to be lent."""
+        while self._blanks:
+            number, fd, since = self._blanks.pop()
+            if time.monotonic() - since < _OLD_S or os.fstat(fd).st_nlink:
+                return number, fd
+            os.close(fd)
+        return self._next(), -1
 
     def _next(self) -> int:
         self._count += 1

@@ -71,6 +71,21 @@ def has_grown(tail: Tail) -> bool:
         return False
 
 
+def opened(path: str) -> int:
+    """To read a file; -1: there is none of that name. One that loses its name in this moment may be lent to another attempt."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return -1
+
+
 def copied(tail: Tail) -> int:
     """How much of a file is in the user's file already, line by line under its task's label."""
     label = tail.ranks.encode() + b": "

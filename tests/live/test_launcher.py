@@ -248,6 +248,15 @@ def test_marks_process_group_signals_and_descriptors_of_a_task(rig: Rig) -> None
     assert int(masks["SigIgn"], 16) & ~own & ~internal == 0
 
 
+def test_a_file_that_is_opened_while_its_launcher_asks_for_it_is_no_death(rig: Rig) -> None:
+    """The kernel tells it so by a signal, which would end it, and all that runs there."""
+    os.kill(rig.pid, signal.SIGIO)
+    rig.shell("a", "grep -E '^Sig(Blk|Ign)' /proc/self/status")
+    assert rig.over("a")[2] == 0
+    masks = dict(line.split(":\t") for line in rig.out("a").splitlines())
+    assert not any(int(mask, 16) >> (signal.SIGIO - 1) & 1 for mask in masks.values())
+
+
 def test_affinity_follows_the_seat_and_strange_cpus_are_no_failure(rig: Rig) -> None:
     cpu = min(os.sched_getaffinity(0))
     show = [sys.executable, "-SE", "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]

@@ -60,6 +60,19 @@ def test_whatever_else_comes_ends_the_wait(forwarder: Forwarder) -> None:
     assert waited == [LOOK_S] * 2
 
 
+def test_where_something_always_comes_files_are_looked_at_as_often(forwarder: Forwarder, tmp_path: Path) -> None:
+    """A host in a flood of short jobs has long ones, too."""
+    forwarder.collect()
+    assert not forwarder.has_news()
+    (tmp_path / "out").write_text("ab")
+    _, hears = waits(lambda: True, lambda: True, lambda: True)
+    assert not forwarder.sleep(hears, 60.0), "they were looked at just now"
+    forwarder.looked -= LOOK_S
+    assert forwarder.sleep(hears, 60.0)
+    forwarder.looked -= LOOK_S
+    assert forwarder.sleep(hears, 0.0), "a busy loop waits for nothing"
+
+
 def test_what_was_there_before_the_first_look_is_news(forwarder: Forwarder) -> None:
     waited, hears = waits()
     assert forwarder.sleep(hears, 60.0)

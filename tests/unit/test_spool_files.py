@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from worker_rig import Rig
 from fluxkv.instances.forward import Forwarder
 from fluxkv.instances.spool import Record, Spool, output_paths
 from fluxkv.instances.spool_files import NAME_S, OutputFiles, blank_path
+from fluxkv.instances.watched import opened
 from fluxkv.instances.wire import pack
 from fluxkv.journal.wire import unpack
 
@@ -101,6 +103,108 @@ def test_bytes_that_come_after_the_end_are_nobody_else_s(files: OutputFiles, out
     made(files, out / "2.out")
     files.name_all()
     assert (out / "2.out").read_bytes() == b""
+
+
+def test_who_opens_a_file_by_its_name_at_the_end_never_has_what_is_lent_again(
+    files: OutputFiles, out: Path, monkeypatch: Any
+) -> None:
+    """Its name goes before the kernel is asked who has it open: an agent may look in between."""
+    path = out / "1.out"
+    first = made(files, path)
+    files.name_all()
+    asked = OutputFiles._is_ours_alone
+
+    def ask(self: OutputFiles, fd: int) -> bool:
+        found = asked(self, fd)
+        assert opened(str(path)) < 0
+        return found
+
+    monkeypatch.setattr(OutputFiles, "_is_ours_alone", ask)
+    assert not files.done(str(path))
+    assert made(files, out / "2.out") == first
+
+
+def test_an_agent_has_not_opened_what_loses_its_name_meanwhile(out: Path, monkeypatch: Any) -> None:
+    (out / "1.out").write_text("its own")
+    fd = opened(str(out / "1.out"))
+    assert os.read(fd, 9) == b"its own"
+    os.close(fd)
+    look, path = os.fstat, str(out / "1.out")
+
+    def late(fd: int) -> os.stat_result:
+        os.rename(path, out / ".blank-1")
+        return look(fd)
+
+    with monkeypatch.context() as there:
+        there.setattr(os, "fstat", late)
+        assert opened(path) == -1
+    assert not (out / "1.out").exists()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_bytes_that_come_while_the_kernel_is_asked_are_not_another_s(
+    files: OutputFiles, out: Path, monkeypatch: Any, named: bool
+) -> None:
+    files.lend([str(out / "1.out")], 0.0)
+    late = files.open(str(out / "1.out"), append=False)
+    if named:
+        files.name_all()
+    asked = OutputFiles._is_ours_alone
+
+    def ask(self: OutputFiles, fd: int) -> bool:
+        os.write(late, b"late")
+        os.close(late)
+        return asked(self, fd)
+
+    with monkeypatch.context() as there:
+        there.setattr(OutputFiles, "_is_ours_alone", ask)
+        assert files.done(str(out / "1.out"))
+    made(files, out / "2.out")
+    files.name_all()
+    assert (out / "1.out").read_bytes() == b"late"
+    assert (out / "2.out").read_bytes() == b""
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_where_no_descriptor_is_left_what_was_written_is_not_called_nothing(
+    files: OutputFiles, out: Path, monkeypatch: Any, named: bool
+) -> None:
+    made(files, out / "1.out", b"said")
+    made(files, out / "2.out")
+    if named:
+        files.name_all()
+
+    def none_left(*_: Any) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as there:
+        there.setattr(os, "open", none_left)
+        assert files.done(str(out / "1.out"))
+        assert not files.done(str(out / "2.out"))
+    assert [path.name for path in out.iterdir()] == ["1.out"]
+
+
+def test_a_file_that_its_task_has_changed_is_not_lent_again(files: OutputFiles, out: Path) -> None:
+    """It may be shown nobody, or everybody."""
+    made(files, out / "1.out")
+    os.chmod(blank_path(str(out.parent), 1), 0o400)
+    files.done(str(out / "1.out"))
+    second = made(files, out / "2.out")
+    assert stat.S_IMODE(os.stat(blank_path(str(out.parent), 2)).st_mode) == 0o600
+    os.link(blank_path(str(out.parent), 2), out / "theirs")
+    files.done(str(out / "2.out"))
+    assert made(files, out / "3.out") != second
+    assert (out / "theirs").read_bytes() == b""
+
+
+def test_a_blank_that_somebody_has_cleaned_away_is_not_lent(files: OutputFiles, out: Path, monkeypatch: Any) -> None:
+    made(files, out / "1.out")
+    files.done(str(out / "1.out"))
+    os.unlink(blank_path(str(out.parent), 1))
+    monkeypatch.setattr("fluxkv.instances.spool_files._OLD_S", 0.0)
+    made(files, out / "2.out", b"said")
+    assert files.done(str(out / "2.out"))
+    assert (out / "2.out").read_bytes() == b"said"
 
 
 def test_appending_takes_the_old_file(files: OutputFiles, out: Path) -> None:
