@@ -162,9 +162,11 @@ def refusal(word: str, why: str, namespace: str) -> Exception:
             hint="it was removed or created anew; start again",
         )  # fmt: skip
     if word == "ENDED":
+        around, _, name = namespace.rpartition("/")
+        way_on = f"fluxkv {f'--instance {around} ' if around else ''}batch --resume {name.partition('.')[0]} goes on with it"
         return Rejected(
             f"the instance at {namespace} has ended: nothing begins or changes there any more", code="ended",
-            hint="all of it can be read (fluxkv jobs -a); fluxkv batch --resume ID, of the job that has ended, goes on with it",
+            hint=f"all of it can be read (fluxkv jobs -a); {way_on}",
         )  # fmt: skip
     if word == "LOST":
         return Unavailable(

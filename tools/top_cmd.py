@@ -56,12 +56,14 @@ def top(path: str | None, queue: str, sort: str, interval: float, once: bool, co
             raise no_such_queue(queue, known)
         wishes = Wishes(queue=queue, sort=sort, limit=count)
         if as_json or once or not render.is_terminal():
-            _print(journal, address, wishes, as_json=as_json)
+            space = journal.store.namespace
+            down = f"{state_dir}{'' if space == '/' else f'#{space}'}" if state_dir and not uri else ""  # perhaps read from a copy
+            _print(journal, address, wishes, as_json=as_json, down=down)
             return
         _live(address, _opener(address, journal), wishes._replace(limit=20), interval)
 
 
-def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool) -> None:
+def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool, down: str) -> None:
     from ..kvs.uri import heading, public
     from . import render
     from .topfeed import one_picture
@@ -69,10 +71,10 @@ def _print(journal: Journal, address: str, wishes: Wishes, *, as_json: bool) -> 
 
     picture = one_picture(journal, wishes)
     if as_json:
-        render.print_json(document(picture, public(address)))
+        render.print_json(document(picture, down or public(address)))
     else:
         width = render.columns() or int(os.environ.get("COLUMNS") or 120)
-        render.out("\n".join(snapshot(picture, Frame(heading(address)), width)))
+        render.out("\n".join(snapshot(picture, Frame(down or heading(address)), width)))
 
 
 def _live(address: str, open: Callable[[], Journal], wishes: Wishes, interval: float) -> None:

@@ -244,6 +244,7 @@ def test_all_of_it_answers_from_the_directory_of_an_instance_that_is_down(nest: 
     assert names(done) == ["echo", "true", "true"]
     assert "succeeded" in shell.ok("explain", f"{nest.over}/{nest.over_inner}", "--state-dir", nest.state)
     assert json.loads(shell.ok("replay", "--json", "--state-dir", nest.state, nest.over))["results"]["FAILED"] == 1
+    assert shell.ok("top", "--once", "--state-dir", nest.state, nest.over).startswith(f"fluxkv top  {nest.state}#/{nest.over} ")
     assert shell.ok("tree", "--state-dir", nest.state, nest.over).startswith(f"/{nest.over} (4/4 done, 1 failed)")
     assert json.loads(shell.ok("--instance", nest.live, "jobs", "-a", "--json", "--state-dir", nest.state))["jobs"]
     done = shell("--instance", nest.live, "status", "--state-dir", nest.state)

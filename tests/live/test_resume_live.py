@@ -182,6 +182,7 @@ def test_who_looks_or_waits_where_nothing_runs_any_more_is_told(tmp_path: Path) 
                       ("--instance", f58(child), "queue", "drain")):  # fmt: skip
             done = site.run(*words)
             assert (done.returncode, done.stderr.splitlines()[-1].strip()) == (3, way_on), done
+        assert site.run("cancel", path).stderr.splitlines()[-1].endswith(f"({f'fluxkv --instance {f58(child)} jobs -a'}); {way_on}")
         told = site.run("explain", path).stdout
         assert "when its instance ended at" in told
         assert way_on in " ".join(told.split())
