@@ -191,5 +191,5 @@ def watch(store: Store, state_dir: StateDir, meta: Meta | None = None) -> None:
         if not forks.fence(store, meta, loss.witnesses[0].known):
             return  # the next look will find it
         raise forks.history_lost(meta.version, (loss.first, loss.last), loss.witnesses[0].who)
-    if tip is None or tip.version != meta.version:
+    if tip is None or tip.version != meta.version or given_up(meta.epochs, *id_pair(tip.known.partition(":")[0])):
         write_tip(state_dir, store, meta)

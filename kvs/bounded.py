@@ -1,7 +1,8 @@
 """Reads of files that may never end: a network file system whose server is away answers nothing, for as long as it likes.
 
 Decides how long such a read is waited for, and that who does not answer is not asked again for a while: of many files in one place
-a listing waits for one. Nothing can break such a read off, so it is left to a thread that ends with the process.
+a listing waits for one. Nothing can break such a read off, so it is left to a thread that ends with the process, some at most in a
+place: whoever lives for long would have one more every half minute.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from .errors import Unavailable
 T = TypeVar("T")
 STILL_S = 5.0  # without getting on
 SILENT_S = 30.0  # who did not answer is not asked for so long
+STUCK = 4  # reads of one place that are left to themselves; then nobody asks until one has come back
 CHUNK = 4 << 20  # bytes; whoever reads them has got on
 
 _silent: dict[str, float] = {}  # places that did not answer, and when (monotonic)
+_stuck: dict[str, list[threading.Thread]] = {}  # the reads there that have not come back
 
 
 def within(place: str, work: Callable[[Callable[[], None]], T]) -> T:
     """What `work` gives; it calls what it is handed whenever it has got on. place: where it reads, for the error and to know it
     again. Raises what it does, and `Unavailable` (code archive) when it has not got on for `STILL_S`."""
-    if place in _silent and time.monotonic() - _silent[place] < SILENT_S:
+    stuck = [one for one in _stuck.pop(place, ()) if one.is_alive()]
+    if stuck:
+        _stuck[place] = stuck
+    if len(stuck) >= STUCK or (place in _silent and time.monotonic() - _silent[place] < SILENT_S):
         raise _away(place)
     moved = [time.monotonic()]
     found: list[T] = []
@@ -42,10 +48,12 @@ def within(place: str, work: Callable[[Callable[[], None]], T]) -> T:
             failed.append(error)
         over.set()
 
-    threading.Thread(target=run, name=f"read {place}", daemon=True).start()
+    reader = threading.Thread(target=run, name=f"read {place}", daemon=True)
+    reader.start()
     while not over.wait(max(0.0, moved[0] + STILL_S - time.monotonic())):
         if time.monotonic() >= moved[0] + STILL_S:
             _silent[place] = time.monotonic()
+            _stuck.setdefault(place, []).append(reader)
             raise _away(place)
     _silent.pop(place, None)
     if failed:

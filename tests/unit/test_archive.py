@@ -476,6 +476,24 @@ def test_a_place_that_hangs_is_waited_for_once(tmp_path: Path, monkeypatch: pyte
     assert depot.get("a/sound") == b"one", "after a while it is"
 
 
+def test_reads_that_hang_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "STILL_S", 0.01)
+    monkeypatch.setattr(bounded, "SILENT_S", 0.0)
+    over, place = threading.Event(), str(tmp_path)
+    try:
+        for _ in range(2 * bounded.STUCK):
+            with pytest.raises(Unavailable, match="does not answer"):
+                bounded.within(place, lambda move: over.wait())
+        left = [one for one in threading.enumerate() if one.name == f"read {place}"]
+        assert len(left) == bounded.STUCK
+    finally:
+        over.set()
+    for one in left:
+        one.join(10.0)
+    monkeypatch.setattr(bounded, "STILL_S", 10.0)
+    assert bounded.is_dir(place, place), "they have come back"
+
+
 def test_a_file_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So one that is large, or slow to come, is none that hangs."""
     monkeypatch.setattr(bounded, "CHUNK", 100)

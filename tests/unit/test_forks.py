@@ -196,7 +196,7 @@ def test_what_is_begun_anew_may_be_written_to_whatever_the_launcher_s_record_kno
     directory = StateDir(str(tmp_path))
     directory.create()
     directory.write({"uri": "memory:begun-anew", "R": render_set(ResourceSet((NodeRecord(0, "n0", 1, 0, 0, ()),)))})
-    Spool(directory.spool).intent("1.12-777.0", 1, NOW, 1.0, None, "")
+    Spool(directory.spool).intent("1.12-777.0", 1, NOW, 1.0, None, "", [])
     loss = witness.Loss(1, 14, [witness.Witness("14-777", "the keeper's tip file"), witness.Witness("12-777", "the launcher")])
     (lost,) = [one for one in witness.witnesses(directory) if one.known == "12-777"]
     store = MemoryStore(shared_server("begun-anew"))
@@ -258,3 +258,18 @@ def test_an_operator_takes_such_a_fence_away(world: World) -> None:
     assert adopting.adopt(world.store, None, report, "cli") == 3
     world.say(1)
     assert adopting.examine(world.store, None).fenced == ""
+
+
+def test_a_tip_is_noted_anew_where_another_history_is_as_long(world: World, tmp_path: Path) -> None:
+    """What the keeper had seen was given up by somebody else between two looks; whoever goes by that notices no further loss."""
+    directory = StateDir(str(tmp_path))
+    directory.create()
+    world.say(5)
+    witness.watch(world.store, directory)
+    world.server.fail_over(2)
+    world.adopt(5)
+    world.say(1)
+    assert world.store.meta().version == 5
+    witness.watch(world.store, directory, world.store.meta())
+    world.server.fail_over(1)
+    assert _code(lambda: witness.watch(world.store, directory)) == "history-lost"
