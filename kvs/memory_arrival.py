@@ -127,6 +127,7 @@ class MemoryArrival:
                 self.server.took(False, partial(setattr, coming, "uid", coming.uid))
                 coming.uid = uid
             self._coming(uid, "over")
+            self._under = self.server.replid
 
     def depart(self, uid: str, epoch: int, tip: int, word: str) -> None:
         with self.server.changed:

@@ -92,7 +92,7 @@ class ArrivalScripts:
         return found.decode() if found is not None else ""
 
     def arrive_over(self, uid: str, tip: str) -> None:
-        self._arrive(uid, "over", [tip])
+        self._arrive(uid, "over", [tip, "1" if self.fenced else "0"])
 
     def depart(self, uid: str, epoch: int, tip: int, word: str) -> None:
         keys = self.keys

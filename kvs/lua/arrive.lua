@@ -3,12 +3,12 @@
 -- ARGV  1 the instance it is (a word that stays the same)  2 step:
 --   "begin"     3 id of the entry behind which it begins  4 read the replication id (0/1)
 --   "anew"      3, 4 the same: what has come so far was of another branch, and is dropped
---   "over"      3 id of the last entry that has come under another word, which this is instead from now on
+--   "over"      3 id of the last entry that has come under another word, which this is instead from now on  4 as of "begin"
 --   "entries"   3.. id, header, payload, ...   those that have come are passed over
 --   "messages"  3.. id, data, ...              the same, of the stream KEYS[5]
 --   "guards"    3.. thing, bump, ...
 --   "snapshot"  3 version  4 head  5.. chunks
---   "end"       3 read the replication id (0/1)  4 what it was at "begin"  5 the version that it ends with
+--   "end"       3 read the replication id (0/1)  4 what it was at "begin" or "over"  5 the version that it ends with
 --               6.. field, value of meta
 -- Answers {'OK', id of the last entry that has come, replication id} | {'DONE'} (all of it is here) | {'EXISTS'} (somebody else is)
 --         | {'AFTER', id} (not the next entries; or not all that has been sent is here: this is another server by now)
@@ -36,6 +36,7 @@ if step == 'begin' or step == 'anew' then
 end
 if not who then return {'AFTER', '0-0'} end
 local tip = redis.call('HGET', KEYS[4], 'tip')
+if step == 'over' then return {'OK', tip, replication_id(ARGV[4])} end
 if step == 'entries' then
   local version = tonumber(string.match(tip, '^%d+'))
   for i = 3, #ARGV, 3 do

@@ -144,13 +144,15 @@ def test_what_goes_down_is_what_has_come_when_it_comes_up_again(bench: Any) -> N
     assert store.arriving("life 2", "0-0") == entries[-1].id
     with pytest.raises(Rejected):
         store.arrive_over("life 3", "4-4")
-    store.arrive_over("life 3", entries[-1].id)
+    another = bench.backend.open(bench.namespace)  # of who has not begun it
+    another.arrive_over("life 3", entries[-1].id)
     with pytest.raises(Rejected):
         store.arriving("life 2", "0-0")
-    store.arrive("life 3", more)
+    another.arrive("life 3", more)
     for guards in below.guards():
-        store.arrive_tables("life 3", guards)
-    store.arrived("life 3", below.meta())
+        another.arrive_tables("life 3", guards)
+    another.arrived("life 3", below.meta())
+    another.close()
     assert (store.read(0), store.come()) == ([*entries, *more], "")
     assert store.meta()._replace(sealed=0) == below.meta()
     assert store.bumps(["job/9", "job/4"]) == [6, 5]
