@@ -71,6 +71,7 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     script = f"echo $FLUX_JOB_CC >> {diary}; test -e {tmp_path}/mended || exit $(( $FLUX_JOB_CC % 50 == 7 ? 3 : 0 ))"
     with live.site(tmp_path, "-s", "2", "--cores", "2") as site:
+        site.until(lambda state: all(node.usable for node in state.nodes.values()), "both nodes are up")
         version = site.client.store.meta().version
         done = site.run("ensemble", "run", "--cc=1-120", "sh", "-c", script)
         assert done.returncode == 3, done.stderr
