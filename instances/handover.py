@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -61,16 +61,16 @@ def target_of(settings: Mapping[str, Any]) -> str:
     raise Unavailable(f"the journal can not be handed up: {failed}", code="parent-away", hint=failed.hint)
 
 
-def hand_up(server: str, settings: Mapping[str, Any]) -> int:
-    """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. Raises `Unavailable`,
-    `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done."""
+def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = None) -> int:
+    """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. names: gets theirs.
+    Raises `Unavailable`, `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done."""
     namespace, life = parse_uri(str(settings["uri"])).namespace, life_of(settings)
     target = target_of(settings)
     with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
         line = parent.meta()
         _check_attempt(parent, line, settings)
         inside = [name for name in own.spaces() if name != namespace]
-        journals = set[str]()
+        journals = names if names is not None else set[str]()
         # Its own comes last: who finds it finds all. Then the others once more: a fail-over may have taken some back before.
         for name in [*sorted(inside, reverse=True), namespace, *sorted(inside)]:
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
@@ -306,9 +306,9 @@ def version_in(head: bytes) -> int:
 # -- from a state directory -------------------------------------------------------------------------------------------
 
 
-def mark(state_dir: StateDir, target: str) -> None:
-    """Note that it is done, after `hand_up`. target: "" for what goes nowhere."""
-    write_json(state_dir.join(MARK), {"to": target, "at": time.time()})
+def mark(state_dir: StateDir, target: str, names: Iterable[str] = ()) -> None:
+    """Note that it is done, after `hand_up`. target: "" for what goes nowhere. names: of the journals."""
+    write_json(state_dir.join(MARK), {"to": target, "at": time.time(), "names": sorted(names)})
 
 
 def is_marked(state_dir: StateDir) -> bool:
@@ -327,15 +327,16 @@ def refusal_in(state_dir: StateDir) -> str:
 def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     """Remove the server's files of a child whose journal is up, a while after that was done; whether nothing is left to do here.
 
-    That it is there, or in the archive, is looked up once more: a server may have lost what it had, and then these files are all
-    there is.
+    That it is there, or in the archive, with all that is inside, is looked up once more: a server may have lost what it had, and
+    then these files are all there is.
     """
     try:
         if time.time() - os.path.getmtime(state_dir.join(MARK)) < KEPT_S:
             return False
         with open(state_dir.join(MARK)) as file:
-            if not json.load(file)["to"]:
-                return True  # it goes nowhere: whoever sweeps the folder takes it
+            marked = json.load(file)
+        if not marked["to"]:
+            return True  # it goes nowhere: whoever sweeps the folder takes it
     except (OSError, ValueError, KeyError):
         return False
     namespace = parse_uri(str(settings["uri"])).namespace
@@ -345,19 +346,34 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
             door = whereabouts.read_door(there)
             # To somebody who goes on with it; his own door is back where the server has lost the step that took it away.
             gone_down = door is not None and os.path.realpath(door.folder) != os.path.realpath(state_dir.path)
-            there.meta()
+            if there.meta().leaving:
+                return False  # what is inside goes first
+            missing = [name for name in marked.get("names", ()) if not _is_safe(there, name, state_dir.path)]
     except FluxkvError as error:
         if error.code != "no-instance" or gone_down:
             return False
-        try:
-            left = _has_left(settings, namespace)
-        except FluxkvError:
-            return False  # an archive that is away, too: who knows
-        if not left:
-            os.unlink(state_dir.join(MARK))
-            return False
+        missing = [namespace]
+    try:
+        lost = [name for name in missing if not _has_left(settings, name)]
+    except FluxkvError:
+        return False  # an archive that is away, too: who knows
+    if lost:
+        os.unlink(state_dir.join(MARK))
+        return False
     shutil.rmtree(state_dir.join("appendonlydir"), ignore_errors=True)
     return True
+
+
+def _is_safe(store: Store, name: str, folder: str) -> bool:
+    """Whether this server has a journal, or it has gone down from there to somebody whose files are not in this folder."""
+    with closing(_at(store, name)) as one:
+        try:
+            return bool(one.meta())
+        except Unavailable as error:
+            if error.code != "no-instance":
+                raise
+        door = whereabouts.read_door(one)
+    return door is not None and not f"{os.path.realpath(door.folder)}/".startswith(f"{os.path.realpath(folder)}/")
 
 
 def _has_left(settings: Mapping[str, Any], namespace: str) -> bool:

@@ -39,7 +39,7 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
     """Hand it up, and before that what is left of children of its own on this host."""
     if handover.is_marked(state_dir):
         return
-    journals = 0
+    names = set[str]()
     if os.path.isdir(state_dir.join("appendonlydir")):  # else its server never came to be
         # Nobody is to come in from elsewhere; its passwords hold on the socket as before.
         listen = Listen("127.0.0.1", 0) if settings.get("listen") else None
@@ -49,7 +49,7 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
                 log.say("warning", handle.repaired)
             _notice(state_dir, settings, handle.url, log)
             _below(state_dir, handle.url, log)
-            journals = handover.hand_up(handle.url, settings)
+            handover.hand_up(handle.url, settings, names)
         except Rejected as error:
             if error.code != handover.LOST:
                 raise
@@ -58,8 +58,8 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
             return
         finally:
             handle.stop()
-    handover.mark(state_dir, handover.target_of(settings))
-    log.say("info", f"{journals} journals handed up")
+    handover.mark(state_dir, handover.target_of(settings), names)
+    log.say("info", f"{len(names)} journals handed up")
 
 
 def _notice(state_dir: StateDir, settings: dict[str, Any], server: str, log: Log) -> None:

@@ -132,8 +132,9 @@ class ServerCare:
         from . import handover
 
         try:
-            journals = handover.hand_up(self.server.url, self.settings)
-            handover.mark(self.state_dir, str(self.settings["parent"]))
+            names = set[str]()
+            journals = handover.hand_up(self.server.url, self.settings, names)
+            handover.mark(self.state_dir, str(self.settings["parent"]), names)
             self.log.say("info", f"{journals} journals handed up to {public(str(self.settings['parent']))}")
         except (FluxkvError, OSError) as error:
             self.log.say("warning", f"{error}; it stays in {self.state_dir.path} until it can be")

@@ -356,6 +356,27 @@ def test_files_are_handed_up_once_more_where_a_fail_over_took_the_last_step_back
     assert (tmp_path / "appendonlydir").exists()
 
 
+def test_files_are_handed_up_once_more_where_a_fail_over_took_back_what_was_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = MemoryServer()
+    share("handover-inside", server)
+    folder, given = StateDir(str(tmp_path)), settings("memory:handover-inside#/ƒA")
+    (tmp_path / "appendonlydir").mkdir()
+    names = ["/ƒA/ƒB", "/ƒA/ƒB/ƒC"]
+    for name in (PATH, names[0]):
+        MemoryStore(server, name).create(durability="local", origin_ms=1, created=1.0)
+    inside = MemoryStore(server, names[1])
+    monkeypatch.setattr(handover, "KEPT_S", -1.0)
+    for door, stays in (("", False), (str(tmp_path / "ns" / "C"), False), ("/nowhere/of-a-later-life", True)):
+        handover.mark(folder, "memory:handover-inside", names)
+        if door:
+            whereabouts.leave_door(inside, whereabouts.Door("unix:/nowhere/kv.sock", "", door, "far", "another boot"))
+        assert handover.remove_files(folder, given) == stays
+        assert handover.is_marked(folder) == stays
+    assert not (tmp_path / "appendonlydir").exists()
+
+
 def test_up_from_a_child_leads_to_another_server() -> None:
     root, own = MemoryServer(), MemoryServer()
     share("up-root", root)

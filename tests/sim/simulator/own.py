@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxkv.instances import (
@@ -328,8 +328,8 @@ def changes(world: World, clock: Any) -> list[tuple[Any, str, Any]]:
         found = opened(uri, **options)
         return CourierStore(found.server, found.namespace) if here() is not None else found  # type: ignore[attr-defined]
 
-    def mark(state_dir: StateDir, target: str) -> None:
-        marked(state_dir, target)
+    def mark(state_dir: StateDir, target: str, names: Iterable[str] = ()) -> None:
+        marked(state_dir, target, names)
         os.utime(state_dir.join(handover.MARK), (world.now, world.now))
 
     def start_server(path: str, durability: str, listen: Any = None) -> Handle:
