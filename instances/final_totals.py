@@ -47,6 +47,11 @@ def own(state: State) -> Final:
     )
 
 
+def of_word(word: Stops) -> Final | None:
+    """As a worker said it; None where it is of a version that says something else."""
+    return Final(*word.ended) if len(word.ended) == len(Final._fields) else None
+
+
 def at_end(state: State, namespace: str, *, alone: bool) -> Final:
     """Of an instance that ends. alone: nothing was ever inside it."""
     found = own(state)
@@ -69,10 +74,9 @@ def say(store: Store, settings: Mapping[str, Any], known: State | Stops) -> None
 
     try:
         alone = not store.may_have_inside()
-        if isinstance(known, Stops):
-            final = Final(*known.ended) if alone else at_end(Journal(store).look(), store.namespace, alone=False)
-        else:
-            final = at_end(known, store.namespace, alone=alone)
+        final = of_word(known) if alone and isinstance(known, Stops) else None
+        if final is None:
+            final = at_end(Journal(store).look() if isinstance(known, Stops) else known, store.namespace, alone=alone)
         with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
             notes = {MEMO: [int(settings.get("number") or 1), *final]}
             say_of_attempt(parent, parse_id(settings["job"]), str(settings["entry"]), "memo", notes)

@@ -11,6 +11,7 @@ from fluxkv.instances.attention import take_touched
 from fluxkv.instances.beats import Beat, pack_beat, pack_stops, read_beat, read_stops
 from fluxkv.instances.daemon import Log
 from fluxkv.instances.ending import ending, stopping
+from fluxkv.instances.final_totals import Final, of_word
 from fluxkv.instances.reactor import Entries, Lead, Stops, Write
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, RUN, SCHED
 from fluxkv.journal.wire import unpack_events
@@ -104,6 +105,13 @@ def test_its_word_is_no_heartbeat() -> None:
     assert read_beat(pack_stops(word)) is None
     for data in (pack_beat(Beat((0,), 1.0)), pack_beat(Beat(())), b"", b"\xc1", b"\x95\xa5stops"):
         assert read_stops(data) is None
+
+
+def test_a_word_of_another_version_says_no_totals() -> None:
+    """A worker may be older, or newer, than the keeper that ends it: that one reads the state."""
+    assert of_word(Stops(7, 1, False, (3, 2, 1, 0, 4))) == Final(3, 2, 1, 0, 4)
+    for ended in ((), (3, 2, 1, 0), (3, 2, 1, 0, 4, 5)):
+        assert of_word(Stops(7, 1, False, ended)) is None
 
 
 def end_jobs(rig: Rig, monkeypatch: pytest.MonkeyPatch, says: Callable[[], object]) -> list[str]:
