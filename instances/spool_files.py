@@ -19,6 +19,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
+from .watched import size_of
+
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 _CREATE = _APPEND | os.O_CREAT
 _KEPT = 32  # blanks at hand, at most
@@ -110,7 +112,7 @@ class OutputFiles:
         except FileNotFoundError:
             return False  # the user removed it
         except OSError:  # no descriptor is left, or its task has forbidden it
-            return self._left(there, path)
+            return self._left(there, path, size_of(there))
         if not number and len(self._blanks) < _KEPT and not os.fstat(fd).st_size:
             number = self._next()  # whoever opens it from now on, by its name, has none
             blank = blank_path(self._spool, number)
@@ -125,19 +127,15 @@ class OutputFiles:
             self._blanks.append((number, fd, time.monotonic()))
             return False
         os.close(fd)
-        return self._left(there, path)
+        return self._left(there, path, found.st_size)
 
-    def _left(self, there: str, path: str) -> bool:
+    def _left(self, there: str, path: str, size: int) -> bool:
         """A file that is not lent again has its name, or goes where it is empty: whether it has something."""
-        try:
-            if not os.stat(there).st_size:
-                os.unlink(there)
-                return False
-        except OSError:
-            return False  # the user removed it
-        if there != path:
+        if not size:
+            _unlink(there)
+        elif there != path:
             self._rename(there, path)
-        return True
+        return bool(size)
 
     def due(self) -> float | None:
         """When `name` has something to do next."""
