@@ -79,7 +79,7 @@ def test_canary(tmp_path: Path) -> None:
         assert [names.count(name) for name in ("alloc", "start", "finish", "clean", "requeue")] == [1, 1, 1, 1, 0]
         done = site.run("job", "attach", str(id))
         counted = [str(n) for n in range(len(beats.read_text().split()))]
-        assert (done.stdout.split(), done.stderr) == (counted, "the end\n")
+        assert (done.stdout.split(), done.stderr) == (counted, f"the end\nfluxkv: {f58(id)}: exit code 7\n")
         site.sound()
 
 

@@ -92,11 +92,15 @@ def test_killed_while_the_disk_is_full(tmp_path: Path) -> None:
         chaos.top_up()
         fill(small / "filler")
         chaos.strike(["agent", "worker-0"])
-        fill(small / "filler2")  # what those who died have left, and what ends of tasks give back
-        assert one.run("submit", "--quiet", "sh", "-c", "true " + "x" * 100_000).returncode != 0
+        for again in range(10):  # what those who died have left, and what ends of tasks give back, is room for one more
+            fill(small / f"filler{again}")
+            if one.run("submit", "--quiet", "sh", "-c", "true " + "x" * 100_000).returncode:
+                break
+        else:
+            pytest.fail("a full disk took ten large jobs")
         time.sleep(FULL_S)  # long enough for daemons to try, and fail, more often than a fault of theirs would be borne
-        (small / "filler").unlink()
-        (small / "filler2").unlink()
+        for filler in small.glob("filler*"):
+            filler.unlink()
         chaos.top_up()
         chaos.audit()
         assert "given up" not in one.run("status").stdout

@@ -151,7 +151,7 @@ def test_wrong_input_is_told_by_its_line() -> None:
         ('{"run": 1, "after": 7}', "line 1: after: no job here has the id 7"),
         ('{"run": 1, "core": 2}', "'core' is no key of a job"),
         ('{"run": 1, "id": "a"}\n{"run": 1, "id": "a"}', "line 2: id: 'a' is that of an earlier job"),
-        ('{"run": 1, "nodes": 2, "tasks": 1}', "line 1: 2 nodes for 1 tasks"), ('{"run": 1, "after": 1}', "it waits for itself"),
+        ('{"run": 1, "nodes": 2, "tasks": 1}', "line 1: 2 nodes for 1 task: "), ('{"run": 1, "after": 1}', "it waits for itself"),
         ('{"run": 1, "jobspec": {}, "cores": 1}', "jobspec and cores exclude each other"), ("", "holds no jobs"),
     ):  # fmt: skip
         Path("bad.jsonl").write_text(text)
