@@ -333,5 +333,5 @@ def test_a_big_update_is_not_quadratic(shell: Any, sample_journal: Any, tmp_path
     writer.seq = sum(1 for commit in shell.sample.journal.commits() if commit.producer)
     sample_journal.many(writer, 3000, active=3000)
     before = shell.sample.journal.store.meta().version
-    assert shell("update", "--all", "--name", "true", "name=new")[2] == "fluxkv: changed 3000 jobs\n"
+    assert shell("update", "--all", "--name", "true", "name=new")[2] == "fluxkv: changed 3,000 jobs\n"
     assert shell.sample.journal.store.meta().version == before + 6
