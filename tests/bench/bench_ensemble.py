@@ -21,7 +21,8 @@ WAIT_S = 600.0
 
 def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
     """members: `true` jobs, an eighth of them a child's part. submitted: members of an ensemble that is only submitted."""
-    flat: list[float] = []
+    flat: list[float] = []  # by a client that is there already
+    typed: list[float] = []  # by a command, as the ensemble is
     work: list[tuple[float, float]] = []  # processor seconds: the flat instance's, the ensemble's; with clients and tasks
     whole: list[float] = []
     inside: list[float] = []
@@ -41,15 +42,12 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
             of_flat = spent.seconds()
             between = yardsticks(0.7)
             flat[-1] /= (before[0] + between[0]) / 2
+            typed.append(members / _timed(rig, "submit", "--wait", "--quiet", f"--cc=1-{members}", "true"))
+            before, between = between, yardsticks(0.7)
+            typed[-1] /= (before[0] + between[0]) / 2
             spent = Spent()
-            version, start = client.store.meta().version, time.perf_counter()
-            done = subprocess.run(
-                [PROGRAM, "ensemble", "run", f"--per-node={SLOTS}", f"--cc=1-{members}", "true"], env=rig.environment(),
-                capture_output=True, text=True, timeout=WAIT_S,
-            )  # fmt: skip
-            seconds = time.perf_counter() - start
-            if done.returncode:
-                raise RuntimeError(done.stderr[-500:])
+            version = client.store.meta().version
+            seconds = _timed(rig, "ensemble", "run", f"--per-node={SLOTS}", f"--cc=1-{members}", "true")
             work.append((of_flat, spent.seconds()))
             after = yardsticks(0.7)
             busy.append(meter.note() or "others idle")
@@ -68,7 +66,10 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
                better="higher", note="two " + ", ".join(f"{one:,.0f}/s" for one in two)),
         figure(f"{text}: in turn, from its first member's start to the last one's end",
                [one / other for one, other in zip(inside, bare, strict=True)], "x", better="higher"),
-        figure(f"{text}: beside the flat instance (equal is 1)",
+        figure(f"{text}: beside the flat instance, both as commands from start to end (equal is 1)",
+               [one / other / ratio for one, other, ratio in zip(whole, bare, typed, strict=True)], "x", better="higher",
+               note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in typed)),
+        figure(f"{text}: the command beside a Python client that is connected to the flat instance (equal is 1)",
                [one / other / ratio for one, other, ratio in zip(whole, bare, flat, strict=True)], "x", 1.0, better="higher",
                note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in flat)),
         figure(f"{text}: processor time beside the flat instance's (equal is 1)", [one / other for other, one in work], "x", WORK,
@@ -77,6 +78,16 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
         figure(f"{text}: members that failed", failed, "jobs", 0),
         memory, *_submitted(submitted),
     ]  # fmt: skip
+
+
+def _timed(rig: Rig, *words: str) -> float:
+    """Seconds that a command takes."""
+    start = time.perf_counter()
+    done = subprocess.run([PROGRAM, *words], env=rig.environment(), capture_output=True, text=True, timeout=WAIT_S)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(done.stderr[-500:])
+    return seconds
 
 
 def _span(client: fluxkv.Instance) -> float:
