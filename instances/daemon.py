@@ -6,7 +6,6 @@ A daemon is whoever holds its role's lock: the kernel lets go of it however the 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import NoReturn, TypeVar
 from ..journal.wire import pack
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
+from ..kvs.locks import lock_within
 from ..kvs.port import Store
 from . import prefork
 from .paths import StateDir, lock_held, write_json
@@ -96,17 +96,10 @@ class Daemon:
 
 def take_lock(path: str, patience_s: float) -> int:
     """An exclusive lock on a file, as a descriptor to keep. Raises `Unavailable` (code "running")."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except OSError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                raise Unavailable(f"{path} is held by another process", code=RUNNING) from None
-            time.sleep(0.01)
+    fd = lock_within(path, patience_s)
+    if fd is None:
+        raise Unavailable(f"{path} is held by another process", code=RUNNING)
+    return fd
 
 
 class Log:

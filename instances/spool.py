@@ -13,7 +13,6 @@ no task survives a boot. Decides what is remembered; never signals a process (th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat as stat_module
 import time
@@ -24,6 +23,7 @@ import msgpack
 from ..kvs.errors import Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.hashes import blake2b
+from ..kvs.locks import lock_within
 from .spool_files import give_names
 from .wire import pack
 
@@ -128,17 +128,10 @@ def take_lock(spool: str, patience_s: float = LOCK_PATIENCE_S) -> int:
     A dead launcher's lock may be held a moment longer: by what it had forked, or spawned, that has not let go of its descriptors
     yet; and whoever looks whether it is held (`paths.lock_held`) has it for as long.
     """
-    fd = os.open(f"{spool}/launcher.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                raise Unavailable(f"another launcher serves {spool}", code="launcher-runs") from None
-            time.sleep(0.01)
+    fd = lock_within(f"{spool}/launcher.lock", patience_s)
+    if fd is None:
+        raise Unavailable(f"another launcher serves {spool}", code="launcher-runs")
+    return fd
 
 
 class Lost:

@@ -8,7 +8,6 @@ The directory's lock is a flock whose descriptor the server inherits: it lives e
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import stat
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from . import listening
 from .errors import Unavailable
+from .locks import lock_within
 from .resp import Connection, ReplyError, RespConnection
 from .server_choice import check_server as check_server
 from .server_choice import find_server as find_server
@@ -276,17 +276,8 @@ def _ended(pid: int) -> bool:
 
 def _lock(state_dir: str, wait_s: float) -> int | None:
     """The directory's lock, or None if a server that answers has it (or keeps it for `wait_s`)."""
-    descriptor = os.open(os.path.join(state_dir, "server.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if attach_server(state_dir) is not None or time.monotonic() > deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(0.01)  # it may be on its way out, or somebody else's is on its way up
+    path = os.path.join(state_dir, "server.lock")
+    return lock_within(path, wait_s, lambda: attach_server(state_dir) is not None)  # else it may be on its way out, or up
 
 
 def _spawn_and_wait(
