@@ -437,32 +437,35 @@ def shrunk_by_a_time_out(patch: Patch) -> None:
     patch(derive_resize, "give_back", give_back)
 
 
-@mutant("a node that comes while its job runs has its tasks ordered beside its prolog", kind="scripted")
-def tasks_beside_their_prolog(patch: Patch) -> None:
+def _spoil_prologs(patch: Patch, spoil: Callable[[Any, list[Any]], None]) -> None:
+    """Where a node that comes while its job runs has a prolog, do this to what is decided; given the orders of its tasks."""
     honest = planner.grown
 
     def grown(state: Any, job: Any, claims: Any, now: float) -> Any:
         group = honest(state, job, claims, now)
         if any(order[0] == "script" for _, order in group.to_nodes):
-            index = growing.next_index(job)
-            group.to_nodes += growing._orders(job, claims, state.nodes, index, len(job.claims) + len(claims))
+            size = len(job.claims) + len(claims)
+            spoil(group, growing._orders(job, claims, state.nodes, growing.next_index(job), size))
         return group
 
     patch(planner, "grown", grown)
+
+
+@mutant("a node that comes while its job runs has its tasks ordered beside its prolog", kind="scripted")
+def tasks_beside_their_prolog(patch: Patch) -> None:
+    def spoil(group: Any, orders: list[Any]) -> None:
+        group.to_nodes += orders
+
+    _spoil_prologs(patch, spoil)
 
 
 @mutant("a node that comes while its job runs has its tasks ordered without a prolog", kind="scripted")
 def prolog_skipped(patch: Patch) -> None:
-    honest = planner.grown
+    def spoil(group: Any, orders: list[Any]) -> None:
+        group.events = group.events[:1]
+        group.to_nodes = orders
 
-    def grown(state: Any, job: Any, claims: Any, now: float) -> Any:
-        group = honest(state, job, claims, now)
-        if any(order[0] == "script" for _, order in group.to_nodes):
-            group.events = group.events[:1]
-            group.to_nodes = growing._orders(job, claims, state.nodes, growing.next_index(job), len(job.claims) + len(claims))
-        return group
-
-    patch(planner, "grown", grown)
+    _spoil_prologs(patch, spoil)
 
 
 @mutant("a job goes on with an instance whose job holds it still", kind="resumed")
