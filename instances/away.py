@@ -83,16 +83,14 @@ def _find_below(around: Store, namespace: str, name: str) -> str | None:
     """The same, if the file is that of a child of this very instance."""
     from ..kvs import bundle
     from ..kvs.memory_store import MemoryStore
+    from .whereabouts import meta_of
 
     urls = places(around)
     if not urls:
         return None
-    try:
-        file = file_of(around.meta(), name)
-    except Unavailable as error:
-        if error.code != "no-instance":
-            raise
+    if (meta := meta_of(around)) is None:
         return None
+    file = file_of(meta, name)
     failed: FluxkvError | None = None
     for url in urls:
         depot = around.depot(url, to_read=True)
@@ -150,15 +148,11 @@ def bring_back(store: Store, namespace: str) -> bool:
     from ..kvs.memory_store import MemoryStore
     from ..kvs.uri import parse_server
     from . import at_rest, handover
-    from .whereabouts import beside, read_door
+    from .whereabouts import beside, meta_of, read_door
 
     with closing(beside(store, namespace)) as there:
         for _ in range(2):
-            try:
-                meta = there.meta()
-            except Unavailable as error:
-                if error.code != "no-instance":
-                    raise
+            if (meta := meta_of(there)) is None:
                 break
             if not meta.leaving or there.leave(meta.uid, tip_of(there, meta), "back"):  # else it went in this moment
                 return False

@@ -87,12 +87,7 @@ def _wait_for(above: Store, names: Sequence[str]) -> None:
 
 
 def _is_there(store: Store) -> bool:
-    try:
-        return bool(store.meta())
-    except Unavailable as error:
-        if error.code != "no-instance":
-            raise
-        return False
+    return whereabouts.meta_of(store) is not None
 
 
 def _bring(source: Store, target: Store, settings: Mapping[str, Any], door: whereabouts.Door, parent: Store | None) -> bool:

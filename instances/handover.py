@@ -123,14 +123,9 @@ def check_room(parent: Store, meta: Meta) -> None:
 def bring(source: Store, target: Store, look: Callable[[], None], life: str = "") -> bool:
     """One namespace; whether it had a journal. One that is on its way from elsewhere leaves its door here: that goes up. look:
     raises where there is no room. life: of which life of the child it is (`life_of`)."""
-    meta = None
     for _ in range(2):  # what arrives in this very moment has no door any more, and is there by now
-        try:
-            meta = source.meta()
+        if (meta := whereabouts.meta_of(source)) is not None:
             break
-        except Unavailable as error:
-            if error.code != "no-instance":
-                raise
         door = whereabouts.read_door(source)
         if door is not None:
             if whereabouts.read_door(target) != door:
@@ -367,11 +362,8 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
 def _is_safe(store: Store, name: str, folder: str) -> bool:
     """Whether this server has a journal, or it has gone down from there to somebody whose files are not in this folder."""
     with closing(_at(store, name)) as one:
-        try:
-            return bool(one.meta())
-        except Unavailable as error:
-            if error.code != "no-instance":
-                raise
+        if whereabouts.meta_of(one) is not None:
+            return True
         door = whereabouts.read_door(one)
     return door is not None and not f"{os.path.realpath(door.folder)}/".startswith(f"{os.path.realpath(folder)}/")
 

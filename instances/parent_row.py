@@ -26,7 +26,7 @@ from ..kvs.uri import parse_uri, with_namespace
 from . import forks
 from .paths import StateDir
 from .supervised import remove
-from .whereabouts import beside
+from .whereabouts import beside, meta_of
 
 UNTOLD = "untold"  # in run/
 NOTHING_LEFT = "the server has lost all of its journal (fluxkv start --on-fork=adopt begins such instances anew)"
@@ -122,13 +122,8 @@ def note_unsealed(parent: Store, settings: Mapping[str, Any]) -> None:
         return
     namespace = parse_uri(settings["uri"]).namespace
     with closing(beside(parent, namespace)) as child:
-        try:
-            meta = child.meta()
-        except Unavailable as error:
-            if error.code != "no-instance":
-                raise
-            return
-    if meta.uid == settings.get("uid") and not meta.sealed:
+        meta = meta_of(child)
+    if meta is not None and meta.uid == settings.get("uid") and not meta.sealed:
         name = namespace.rpartition("/")[2]
         parent.note_child(Child(name, parse_id(settings["job"]), entry, str(settings.get("user") or "")))
 

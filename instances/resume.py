@@ -124,12 +124,8 @@ def wait_until_handed_up(parent: Store, space: str) -> None:
     other = whereabouts.beside(parent, space)
     try:
         while True:
-            try:
-                other.meta()
+            if whereabouts.meta_of(other) is not None:
                 return
-            except Unavailable as error:
-                if error.code != "no-instance":
-                    raise
             door = whereabouts.read_door(other)
             if door is not None:
                 with suppress(Unavailable), closing(whereabouts.beside_own(parent, space)) as own:

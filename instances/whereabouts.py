@@ -175,7 +175,7 @@ def _beside(store: Store, namespace: str, archived: bool = True) -> Store | Door
     other = beside(store, namespace, kind=ChildStore)
     door: Door | None = None
     try:
-        meta = _meta(other)
+        meta = meta_of(other)
         if meta is not None and not (archived and meta.leaving and _is_away(store, namespace)):
             return other
         door = read_door(other) if meta is None else None
@@ -202,7 +202,8 @@ def _is_copied(store: Store) -> bool:
     return isinstance(server, str) and is_copy(server)
 
 
-def _meta(store: Store) -> Meta | None:
+def meta_of(store: Store) -> Meta | None:
+    """What is there, or None where no instance is. Raises `Unavailable` otherwise."""
     try:
         return store.meta()
     except Unavailable as error:
@@ -371,7 +372,7 @@ def parent_of(uri: str) -> str:
     above = str(StoreUri(server, namespace.rpartition("/")[0] or "/"))
     store = open_store(above)
     try:
-        if _meta(store) is not None:
+        if meta_of(store) is not None:
             return above
     finally:
         store.close()
