@@ -19,7 +19,7 @@ from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
 from ..kvs.locks import lock_within
 from ..kvs.port import Store
-from . import prefork
+from . import prefork, yielding
 from .paths import StateDir, lock_held, write_json
 
 LOG_LIMIT = 5000
@@ -176,7 +176,9 @@ def spawn_role(state_dir: StateDir, role: str, *options: str) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     environment = {key: value for key, value in os.environ.items() if key != "FLUXKV_URI"}
-    return os.posix_spawn(sys.executable, argv, environment, file_actions=actions, setsid=True, setsigmask=())
+    return os.posix_spawn(
+        sys.executable, argv, environment, file_actions=actions, setsid=True, setsigmask=(), **yielding.as_before()
+    )  # fmt: skip
 
 
 def revive_keeper(state_dir: StateDir) -> bool:

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ..kvs.failpoints import ARMED, arm, reach
-from . import own_program, proctree, pty_host, shown
+from . import own_program, proctree, pty_host, shown, yielding
 from .terminals import HOST
 
 # Read by the interpreter, the loader and the libraries before anything of ours runs.
@@ -150,6 +150,7 @@ def _resident() -> int:
 def _enter(words: list[str], env: Mapping[bytes, bytes]) -> None:
     """What an exec does: let go of what is another's, and be seen as what we are; where that fails it is done by an exec."""
     close_but(-1)
+    yielding.end()
     signal.set_wakeup_fd(-1)
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_DFL)

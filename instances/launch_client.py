@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from ..kvs.errors import Corrupt, Unavailable
+from . import yielding
 from .spool import socket_path
 from .wire import LIKE, Decoder, Message, differs, encode, whole
 
@@ -206,8 +207,9 @@ def start_launcher(
     ]
     try:
         pid = os.posix_spawn(
-            sys.executable, argv, os.environ if env is None else env, file_actions=actions, setsigmask=()
-        )
+            sys.executable, argv, os.environ if env is None else env, file_actions=actions, setsigmask=(),
+            **yielding.as_before(),
+        )  # fmt: skip
     finally:
         os.close(write)
     try:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from ..kvs import failpoints
 from ..kvs.errors import FluxkvError
+from . import yielding
 from .daemon import Log, guarded, leave
 from .frame_room import with_room
 from .pace import pace_of
 from .paths import StateDir
+
+MOVERS = ("worker", "agent", "launcher")  # what jobs pass through
 
 
 def main(argv: list[str]) -> int:
@@ -20,14 +25,17 @@ def main(argv: list[str]) -> int:
     if role == "keeper" and int(options.get("--ready-fd", "-1")) >= 0 and (words := _forked(state_dir)) is not None:
         return main(words)
     failpoints.arm(options.get("--role", role))
+    settings = state_dir.read()
+    pace = pace_of(settings)
+    if pace.yields and role in MOVERS:
+        yielding.begin()
     if role == "launcher":
         from .launcher import main as run_launcher
 
-        pace = pace_of(state_dir.read())
         words = ["--spool", state_dir.spool, "--linger", str(pace.linger_s), "--batch", str(pace.batch_s)]
         return with_room(partial(run_launcher, words))
     name = options.get("--role", role)
-    log = Log(called(name, state_dir), None, None)
+    log = Log(called(name, settings), None, None)
 
     def body() -> None:
         if role == "keeper":
@@ -68,10 +76,9 @@ def _forked(state_dir: StateDir) -> list[str] | None:
     return prefork.prepare(names, state_dir)
 
 
-def called(name: str, state_dir: StateDir) -> str:
+def called(name: str, settings: Mapping[str, Any]) -> str:
     """What a daemon is called in the log that all nodes share: on a host that has joined, with that; in a child with its rank, but
     on the first, which leads."""
-    settings = state_dir.read()
     if "@" in name:
         return name
     if settings.get("join"):

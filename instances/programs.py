@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from . import forked_tasks
+from . import forked_tasks, yielding
 from .rlimits import Limits, by_shell
 from .user_files import SpawnError
 
@@ -41,12 +41,13 @@ def _to_default() -> list[int]:
 class Programs:
     """limits: this process's, which tasks inherit."""
 
-    __slots__ = ("_default_signals", "_found", "limits")
+    __slots__ = ("_class", "_default_signals", "_found", "limits")
 
     def __init__(self) -> None:
         self.limits = Limits()
         self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
         self._default_signals = _to_default()
+        self._class = yielding.as_before()
 
     def spawn(
         self,
@@ -77,6 +78,7 @@ class Programs:
                     setpgroup=0,
                     setsigmask=(),
                     setsigdef=self._default_signals,
+                    **self._class,
                 )
             except OSError as error:
                 if (

@@ -32,7 +32,7 @@ PROGRAM = """
 import atexit, json, os, random, resource, signal, sys, tempfile, time
 if sys.argv[1] == "launcher":
     import fluxkv_part, other_package
-from fluxkv.instances import forked_tasks, launcher, own_program, proctree, shown
+from fluxkv.instances import forked_tasks, launcher, own_program, proctree, shown, yielding
 from fluxkv.kvs import failpoints
 
 def run(words):
@@ -64,6 +64,7 @@ def said():
         "group": os.getpgrp() == os.getpid(), "session": os.getsid(0) == above, "status": signs("self"),
         "handlers": [str(signal.getsignal(s)) for s in signal.valid_signals()], "timer": signal.getitimer(signal.ITIMER_REAL),
         "limits": [resource.getrlimit(n) for n in range(16)], "nice": os.nice(0), "zone": time.tzname,
+        "class": os.sched_getscheduler(0),
         "exe": os.readlink("/proc/self/exe"), "armed": list(failpoints.ARMED), "main": sys.stdout is sys.__stdout__,
         "buffers": [(s.line_buffering, s.write_through, s.encoding, s.errors) for s in (sys.stdin, sys.stdout, sys.stderr)],
         "names": [s.name for s in (sys.stdin, sys.stdout, sys.stderr)], "in": sys.stdin.isatty() or sys.stdin.read(),
@@ -76,6 +77,7 @@ if sys.argv[1] == "launcher":
     own_program.launched = True
     assert tempfile.gettempdir() and random.random()
     held = open(sys.argv[0])
+    yielding.begin()
     if sys.argv[3] == "unknown":
         shown.show = lambda *_: False
     if sys.argv[3] == "closed":

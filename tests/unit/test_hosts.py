@@ -11,7 +11,6 @@ import pytest
 
 from fluxkv.instances import main
 from fluxkv.instances.discover import make_R
-from fluxkv.instances.paths import StateDir
 from fluxkv.journal import decide_hosts
 from fluxkv.journal.catalogue import check_context
 from fluxkv.journal.node import Node
@@ -49,15 +48,13 @@ def settled(state: State, new: decide_hosts.Newcomer) -> int:
     return rank
 
 
-def test_daemons_of_joined_hosts_are_told_apart_in_the_log_that_all_share(tmp_path: Path) -> None:
+def test_daemons_of_joined_hosts_are_told_apart_in_the_log_that_all_share() -> None:
     for settings, name, called in (
         ({"lead": True}, "agent", "agent"),
         ({"join": True, "host": {"name": "n7"}}, "agent", "agent@n7"),
         ({"join": True, "host": {"name": "n7"}}, "worker-0@n7", "worker-0@n7"),
     ):
-        directory = StateDir(str(tmp_path))
-        directory.write(settings)
-        assert main.called(name, directory) == called
+        assert main.called(name, settings) == called
     lines = [
         Message(str(number), pack([1.0, said, "warning", "hm"]))
         for number, said in enumerate(("agent", "agent@n7", "worker-0@n7", "keeper@n7"))
