@@ -19,8 +19,9 @@ from ..journal.ids import encode, f58, parse_id
 from ..journal.log import Journal
 from ..journal.wire import Commit, well_formed
 from ..kvs.children import Child
+from ..kvs.epochs import settle
 from ..kvs.errors import Corrupt, Rejected, Unavailable
-from ..kvs.port import Appended, Conflicted, Meta, Store
+from ..kvs.port import Appended, Conflicted, Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
 from . import whereabouts
@@ -172,13 +173,14 @@ def granted(store: Store, here: Place) -> tuple[tuple[Claim, ...], float]:
     Only of this very attempt: where the branch on which it began was lost, an alloc of its job is another attempt's, elsewhere,
     unless it says that it adopts this one.
     """
-    entries = store.entries([here.version])
+    meta, entries = store.meta(), store.entries([here.version])
     ours = bool(entries) and entries[0].id == here.entry
     found = _alloc_in(history.reader(store).commit(entries[0]), here, ours) if ours else None
     if found is not None:
         return found
     deadline = time.monotonic() + ALLOC_WAIT_S
-    with closing(Tail(store, here.version, entries[0].id if entries else "")) as tail:
+    begin = here.entry if ours else settle(meta.epochs, meta.version, here.entry)  # it may be adopted at a lower version
+    with closing(Tail(store, id_pair(begin)[0], begin)) as tail:
         while time.monotonic() < deadline:
             for commit in tail.poll(1.0)[0]:
                 found = _alloc_in(commit, here, ours)

@@ -43,8 +43,8 @@ RARE_OWN: dict[str, float] = {
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (
     525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246, DEEP + 1060, RESIZED + 60, RESIZED + 74, RESIZED + 114,
-    RESIZED + 122, RESIZED + 183, RESIZED + 214, RESIZED + 1006, RESUMED + 55, RESUMED + 77, RESUMED + 230, OWN, OWN + 13,
-    SCRIPTED + 10_008, SCRIPTED + 10_071, DEEP + 10_053,
+    RESIZED + 122, RESIZED + 183, RESIZED + 214, RESIZED + 1006, RESIZED + 10_198, RESUMED + 55, RESUMED + 77, RESUMED + 230, OWN,
+    OWN + 13, SCRIPTED + 10_008, SCRIPTED + 10_071, SCRIPTED + 10_101, DEEP + 10_053,
 )  # fmt: skip
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import boot, child
+from fluxkv.instances import boot, child, forks
 from fluxkv.instances.daemon import take_lock
 from fluxkv.instances.paths import StateDir, state_dir_of
 from fluxkv.journal import decide_graph
@@ -105,6 +105,31 @@ def test_another_attempt_s_alloc_is_not_taken_for_one_s_own(monkeypatch: pytest.
     adopted = [["alloc", id, rig.now, {"claims": [[1, "0", "", 0, 1]], "adopted": lost.entry}]]
     rig.journal.append(Decision(adopted), rig.journal.meta.version)
     assert [claim.rank for claim in child.granted(store, lost)[0]] == [1]
+
+
+def test_an_attempt_adopted_at_a_lower_version_than_it_began_at_finds_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fail-over took back more than its alloc: what adopts it may come well before the version that it knows."""
+    monkeypatch.setattr(child, "ALLOC_WAIT_S", 0.05)
+    rig = Rig()
+    rig.server.remember = 1000
+    share("parent-that-adopts-early", rig.server)
+    first, id = rig.submit(jobspec(cores=2, nodes=2)), rig.submit(jobspec(cores=2))
+    kept = rig.store.meta().version
+    rig.started(first)
+    rig.over(first)
+    rig.turn()
+    here = child.Place("memory:parent-that-adopts-early", id, rig.job(id).attempt, 0, 1, 0, "", 1, rig.job(id).attempt_id)
+    assert here.version > kept + 2
+    rig.server.fail_over(rig.store.meta().version - kept)
+    store = MemoryStore(rig.server)
+    with pytest.raises(Unavailable, match="has not said what it was given"):  # nobody has said yet what becomes of it
+        child.granted(store, here)
+    forks.adopt(store, (kept + 1, here.version), rig.now, "test", ["the test"])
+    rig.journal.meta = store.meta()
+    rig.journal.append(Decision([["alloc", id, rig.now, {"claims": [[1, "0", "", 0, 1]], "adopted": here.entry}]]), kept + 1)
+    for number in range(5):
+        assert [claim.rank for claim in child.granted(store, here)[0]] == [1]
+        rig.journal.append(Decision([["memo", id, rig.now, {"n": number}]]), store.meta().version)
 
 
 def test_of_the_folders_that_had_an_instance_one_after_the_other_the_living_one_is_its_own(

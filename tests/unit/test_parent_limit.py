@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances import parent_limit
+from fluxkv.instances import forks, parent_limit
 from fluxkv.instances.parent_limit import ParentLimit
 from fluxkv.instances.reactor import Lead
 from fluxkv.journal import decide_update
@@ -120,7 +120,6 @@ def test_a_guard_that_is_gone_and_a_journal_that_is_long(child: Child, how: str,
         monkeypatch.setattr(parent_limit, "FAR", 0)
     else:
         meta = child.rig.store.meta()
-        monkeypatch.setattr(parent_limit, "PRUNED", 0)
         child.rig.store.prune_guards(meta.uid, meta.epoch, meta.version)
         assert child.rig.store.bumps([f"job/{child.id}"]) == [0]
         child.limit.look()
@@ -132,7 +131,6 @@ def test_a_guard_that_is_gone_and_a_journal_that_is_long(child: Child, how: str,
 
 def test_a_guard_that_is_gone_is_no_news_of_the_job(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the keepers of all children would fold both journals each minute, as long as their parent is busy with others."""
-    monkeypatch.setattr(parent_limit, "PRUNED", 0)
     monkeypatch.setattr(parent_limit, "UNSURE_S", 0.0)
 
     def others() -> None:
@@ -147,6 +145,58 @@ def test_a_guard_that_is_gone_is_no_news_of_the_job(child: Child, monkeypatch: p
     others()
     assert child.limit.look()
     others()
+    assert not child.limit.look()
+
+
+def test_a_guard_that_is_pruned_while_it_is_asked_for_is_looked_behind(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two questions of one look: what came before the tip that it had been told is not passed over."""
+    child.limit.look()
+    wanted = child.update(500.0)
+    ask, store = child.rig.store.bumps, child.rig.store
+
+    def late(things: list[str]) -> list[int]:
+        meta = store.meta()
+        store.prune_guards(meta.uid, meta.epoch, meta.version)
+        return ask(things)
+
+    monkeypatch.setattr(parent_limit, "UNSURE_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "bumps", late)
+        child.limit.look()
+    assert child.limit.look()
+    assert child.ends == [wanted]
+
+
+def test_what_stands_where_lost_words_stood_is_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fail-over took back what was read, and other words have the same versions: not one is passed over, and the end that was
+    lost is the child's no more, even if its server was away when that was to be said."""
+
+    def away(_: Any) -> None:
+        raise Unavailable("away")
+
+    rig, store = child.rig, child.rig.store
+    rig.server.remember = 1000
+    before, kept = rig.job(child.id).expiration, store.meta().version
+    lost = child.update(500.0)
+    for number in range(20):
+        rig.say(["memo", child.id, rig.now, {"n": number}])
+    child.limit.look()
+    assert child.ends == [lost]
+    told = store.meta().version
+    rig.server.fail_over(told - kept)
+    assert not child.limit.look()  # nobody has said yet what becomes of it
+    forks.adopt(store, (kept + 1, told), rig.now, "test", ["the test"])
+    with monkeypatch.context() as patch:
+        patch.setattr(child.limit, "_say", away)
+        assert not child.limit.look()
+    assert child.limit.look()
+    assert child.ends == [lost, before]
+    rig.worker = rig.new_worker()
+    rig.lead()
+    last = child.update(700.0)
+    assert store.meta().version < told
+    assert child.limit.look()
+    assert child.ends == [lost, before, last]
     assert not child.limit.look()
 
 
