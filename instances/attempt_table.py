@@ -81,7 +81,7 @@ class AttemptTable:
         for a in self.held.values():
             if a.t_start:
                 tmpdir = a.spec.get("tmpdir", "")
-                out.append(pack(["i", a.key, a.job, a.t_start, a.start_boot, self.ranks(a), tmpdir, a.lent]))
+                out.append(pack(["i", a.key, a.job, a.t_start, a.start_boot, a.kind.ranks, tmpdir, a.lent]))
                 out.append(pack(["p", a.key, a.start_boot, a.pids]))
         return out
 
@@ -89,7 +89,7 @@ class AttemptTable:
 
     def start(self, attempt: Attempt) -> bool:
         """Start a holder of a seat; False when nothing of it runs, so that it is over already."""
-        if attempt.spec.get("fence") and self.fence.bars(attempt.key, boot_time()):
+        if attempt.kind.fence and self.fence.bars(attempt.key, boot_time()):
             attempt.cause = self.fence.cause()  # it may be known to be over: begun elsewhere
             attempt.statuses.update(dict.fromkeys((task[0] for task in attempt.tasks), int(signal.SIGKILL)))
             return False
@@ -102,7 +102,7 @@ class AttemptTable:
                 attempt.job,
                 attempt.t_start,
                 attempt.start_boot,
-                self.ranks(attempt),
+                attempt.kind.ranks,
                 attempt.spec.get("tmpdir", ""),
                 attempt.lent,
             )
@@ -117,7 +117,7 @@ class AttemptTable:
             self.spawn_failed(attempt, f"bad attempt: {error!r}", 1 << 8)
         if not attempt.alive:
             return False
-        if attempt.spec.get("fence"):
+        if attempt.kind.fence:
             self.fence.hold(attempt)
         self.spool.add(pack(("p", attempt.key, boot_time(), attempt.pids)))
         self.events.append(["start", attempt.key, attempt.t_start, attempt.pids])
@@ -126,14 +126,6 @@ class AttemptTable:
         if attempt.cause:
             self.begin_end(attempt, attempt.cause)
         return True
-
-    @staticmethod
-    def ranks(attempt: Attempt) -> list[int] | None:
-        """The task ranks that have spool files of their own."""
-        spec = attempt.spec
-        if spec.get("per_task_output") or (spec.get("stdin") == "fifo" and len(attempt.tasks) > 1):
-            return [task[0] for task in attempt.tasks]
-        return None
 
     @staticmethod
     def spawn_failed(attempt: Attempt, text: str, status: int) -> None:

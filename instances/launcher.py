@@ -39,6 +39,7 @@ import time
 from heapq import heappop
 from typing import Any
 
+from .attempt_kind import OWN, Kind
 from .attempt_table import AttemptTable
 from .launcher_door import Door
 from .pace import USUAL
@@ -64,6 +65,7 @@ class Launcher(AttemptTable):
         super().__init__(folder, linger_s)
         self.recent: dict[str, list[Any]] = {}  # acked a short while ago: a launch resent late must not run again
         self.common: dict[str, Any] = {}  # what attempts that say `like` have
+        self.kind: Kind | None = None  # theirs
         self.leaving = False
         self.leave_at = 0.0
         self.due_at = self.ticked = 0.0  # when `tick` has something to do, and when it last looked
@@ -124,25 +126,24 @@ class Launcher(AttemptTable):
 
     def sleep_s(self) -> float:
         """Until the next timer, lingering or unsent batch."""
-        wait = _LONGEST_SLEEP_S
         now = boot_time()
+        due = [now + _LONGEST_SLEEP_S]
         if self.timers:
-            wait = min(wait, self.timers[0][0] - now)
-        linger = self.seats.deadline()
-        if linger is not None:
-            wait = min(wait, linger - now)
+            due.append(self.timers[0][0])
+        if (linger := self.seats.deadline()) is not None:
+            due.append(linger)
         if self.leave_at:
-            wait = min(wait, self.leave_at - now)
+            due.append(self.leave_at)
         if self.spawner.away:
-            wait = min(wait, _SETTLE_S)
-        if (due := self.spawner.outputs.due()) is not None:
-            wait = min(wait, due - now)
+            due.append(now + _SETTLE_S)
+        if (output := self.spawner.outputs.due()) is not None:
+            due.append(output)
         if self.leftovers.active:
-            wait = min(wait, _SWEEP_S)
+            due.append(now + _SWEEP_S)
         if self.fence.held:
-            wait = min(wait, self.fence.at() - now)
-        self.due_at = now + wait
-        return max(wait, 0.0)
+            due.append(self.fence.at())
+        self.due_at = at = min(due)
+        return at - now if at > now else 0.0
 
     def tick(self) -> None:
         now = boot_time()
@@ -181,13 +182,17 @@ class Launcher(AttemptTable):
         self.spawner.remember(message[1], message[2])
 
     def on_like(self, message: Message) -> None:
-        self.common = dict(message[1])
+        self.common, self.kind = dict(message[1]), None  # where it is no kind, each attempt is told what is wrong with it
+        self.kind = Kind(self.common)
 
     def on_launch(self, message: Message) -> None:
         back: list[str] = []
         for spec in message[1]:
             try:
-                attempt = Attempt({**self.common, **spec} if spec.get(LIKE) else spec)
+                if LIKE in spec:
+                    attempt = Attempt({**self.common, **spec}, self.kind if OWN.issuperset(spec) else None)
+                else:
+                    attempt = Attempt(spec)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if (
                     isinstance(spec, dict)
@@ -229,7 +234,7 @@ class Launcher(AttemptTable):
             return
         elif self.leaving:
             back.append(key)
-        elif not attempt.spec.get("queued"):
+        elif not attempt.kind.queued:
             self.held[key] = attempt
             self.seats.hold(key, attempt.group, attempt.spec.get("seat") or {})
             if not self.start(attempt):

@@ -45,7 +45,7 @@ class Programs:
 
     def __init__(self) -> None:
         self.limits = Limits()
-        self._found: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        self._found: dict[tuple[str, bytes], tuple[float, bytes]] = {}
         self._default_signals = _to_default()
         self._class = yielding.as_before()
 
@@ -60,7 +60,7 @@ class Programs:
         if not argv or not argv[0]:
             raise SpawnError("empty command", _STATUS_NOT_FOUND)
         name = argv[0]
-        program = self._resolve(os.fsencode(name), env.get(b"PATH", _DEFAULT_PATH))
+        program = self._resolve(name, env.get(b"PATH", _DEFAULT_PATH))
         spawn = os.posix_spawn
         if not changes and (pid := forked_tasks.fork(program, argv, env, files)):
             return pid
@@ -102,19 +102,19 @@ class Programs:
         """The program a command means, for who starts it himself. Raises `SpawnError`."""
         if not argv or not argv[0]:
             raise SpawnError("empty command", _STATUS_NOT_FOUND)
-        return os.fsdecode(self._resolve(os.fsencode(argv[0]), env.get(b"PATH", _DEFAULT_PATH)))
+        return os.fsdecode(self._resolve(argv[0], env.get(b"PATH", _DEFAULT_PATH)))
 
-    def _resolve(self, name: bytes, path: bytes) -> bytes:
+    def _resolve(self, name: str, path: bytes) -> bytes:
         """`execvp`'s search, in the job's PATH seen from the job's directory; remembered for a second."""
-        if b"/" in name:
-            return name  # the spawn itself tells what is wrong
+        if "/" in name:
+            return os.fsencode(name)  # the spawn itself tells what is wrong
         now = time.monotonic()
         cached = self._found.get((name, path))
         if cached is not None and now < cached[0]:
             return cached[1]
         present = False
         for folder in path.split(b":"):
-            candidate = (folder or b".") + b"/" + name
+            candidate = (folder or b".") + b"/" + os.fsencode(name)
             try:
                 mode = os.stat(candidate).st_mode
             except OSError:
@@ -128,7 +128,6 @@ class Programs:
                     self._found[name, path] = now + _PATH_CACHE_S, candidate
                 return candidate
             present = True
-        shown = os.fsdecode(name)
         if present:
-            raise SpawnError(f"{shown}: permission denied", _STATUS_NOT_EXECUTABLE)
-        raise SpawnError(f"{shown}: command not found", _STATUS_NOT_FOUND)
+            raise SpawnError(f"{name}: permission denied", _STATUS_NOT_EXECUTABLE)
+        raise SpawnError(f"{name}: command not found", _STATUS_NOT_FOUND)

@@ -11,9 +11,12 @@ import fcntl
 import os
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from . import rlimits
+from .attempt_kind import Kind, encoded
 from .proctree import ATTEMPT_VARIABLE
 from .programs import Programs
 from .scratch import Scratch
@@ -26,6 +29,7 @@ from .user_files import open_users, users_mode
 
 MAX_ENVIRONMENTS = 1024
 _DUP2 = os.POSIX_SPAWN_DUP2
+_MARK = ATTEMPT_VARIABLE.encode()
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
@@ -50,6 +54,7 @@ class Attempt:
         "job",
         "key",
         "kill_at",
+        "kind",
         "lent",
         "limit_at",
         "limit_s",
@@ -66,25 +71,24 @@ class Attempt:
         "warn_at",
     )
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        """Raises KeyError, TypeError or ValueError when the message is not an attempt."""
+    def __init__(self, spec: dict[str, Any], kind: Kind | None = None) -> None:
+        """kind: its, where that is known. Raises KeyError, TypeError or ValueError when the message is not an attempt."""
         key = spec["key"]
         if not isinstance(key, str) or not key or len(key) > 200 or key.split() != [key] or "\0" in key:
             raise ValueError(f"bad attempt key {key!r}")
         self.key: str = key
         self.job: int = spec["job"]
         self.spec = spec
-        self.tasks: list[list[Any]] = spec["tasks"]
-        if not self.tasks or len({rank for rank, _, _, _ in self.tasks}) < len(self.tasks):
-            raise ValueError("no tasks, or a rank twice")
-        self.group: str = spec.get("group", "")
-        self.limit_s: float = spec.get("limit_s") or 0.0
-        self.grace_s: float = spec.get("kill_grace_s", 5.0)
+        self.kind = kind = kind or Kind(spec)
+        self.tasks = kind.tasks
+        self.group = kind.group
+        self.limit_s = kind.limit_s
+        self.grace_s = kind.grace_s
         self.alive: dict[int, int] = {}  # pid -> task rank
         self.orphans: set[int] = set()  # children that came to us from this attempt's tree, alive
         self.pids: list[int] = []  # of all tasks that were spawned
         self.statuses: dict[int, int] = {}  # task rank -> wait status
-        self.exits: list[list[Any]] | None = [] if spec.get("first_exits") else None  # see `AttemptTable.note_exit`
+        self.exits: list[list[Any]] | None = [] if kind.exits else None  # see `AttemptTable.note_exit`
         self.t_start = self.start_boot = 0.0
         self.ending = 0  # 1: TERM went out, 2: KILL
         self.cause = ""
@@ -148,12 +152,15 @@ class Spawner:
 
     def lend(self, attempt: Attempt) -> None:
         """Have empty files of ours ready for what it will put out, where it adds to none and nobody looks on from the beginning."""
-        spec = attempt.spec
-        if spec.get("append") or spec.get("pty") or "task_files" in spec:
+        spec, kind = attempt.spec, attempt.kind
+        if not kind.lends:
+            return
+        if kind.plain:
+            attempt.own_files = own = output_paths(self._spool, attempt.job, attempt.key)
+            attempt.spool_files = paths = list(own)
+            attempt.lent = self.outputs.lend(paths, attempt.start_boot)
             return
         users = bool(spec.get("stdout")), bool(spec.get("stderr"))
-        if users == (True, True):
-            return
         if spec.get("per_task_output"):
             files = [output_paths(self._spool, attempt.job, attempt.key, task[0]) for task in attempt.tasks]
         else:
@@ -168,7 +175,7 @@ class Spawner:
 
         Raises `SpawnError` at the first that cannot start (earlier ones run). Never blocks on a named pipe.
         """
-        spec = attempt.spec
+        spec, kind = attempt.spec, attempt.kind
         if spec.get("refuse"):
             raise SpawnError(spec["refuse"])
         opened: list[int] = []
@@ -176,31 +183,27 @@ class Spawner:
         try:
             self._enter(spec, attempt, opened, emptied)
             environment = self._environment(attempt, seat)
-            changes = self._limits.get(spec.get("env", ""))
+            changes = self._limits.get(kind.env)
             above: list[str] = []
-            if spec.get("rlimits"):
-                changes, above = self._programs.limits.plan(spec["rlimits"])
+            terminals: Sequence[int] = ()
+            many, per_task = kind.many, False
+            if not kind.plain:
+                if spec.get("rlimits"):
+                    changes, above = self._programs.limits.plan(spec["rlimits"])
+                for path in spec.get("label_files") or ():  # written by the agent, line by line; they must be writable
+                    open_users("output", path, users_mode(spec, path, emptied), opened, spec)
+                terminals = spec.get("pty") or ()
+                per_task = many and (kind.ranks is not None or "task_files" in spec)
             # A job that was placed ahead is one of a flood of short ones: pinning ourselves before the spawn would have us
             # wait for the task's core each time, so it is pinned right after instead.
-            late = bool(spec.get("queued"))
-            for path in spec.get("label_files") or ():  # written by the agent, line by line; they must be writable
-                open_users("output", path, users_mode(spec, path, emptied), opened, spec)
+            late = kind.queued
             files = None
-            many = len(attempt.tasks) > 1
-            per_task = many and (
-                spec.get("per_task_output") or spec.get("stdin") == "fifo" or "task_files" in spec
-            )
-            terminals = spec.get("pty") or ()
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
                     files = self._files(attempt, rank, many, opened, emptied)
                     for remark in above:
                         self._tell(files[2][1], remark)
-                env = environment
-                if extra and many:
-                    env = {**environment, **_encoded(extra)}
-                elif extra:
-                    environment.update(_encoded(extra))
+                env = {**environment, **encoded(extra)} if extra and many else environment
                 self._pin(None if late else cpus or seat.get("cpus"))
                 try:
                     if rank in terminals:
@@ -247,25 +250,27 @@ class Spawner:
             self._affinity = self._start_affinity
 
     def _environment(self, attempt: Attempt, seat: dict[str, Any]) -> dict[bytes, bytes]:
-        spec = attempt.spec
-        ref = spec.get("env", "")
-        base = self._environments.get(ref)
+        """Of all its tasks; of the only one all there is."""
+        spec, kind = attempt.spec, attempt.kind
+        base = self._environments.get(kind.env)
         if base is None:
-            if ref:
-                raise SpawnError(f"environment {ref} was never sent")
+            if kind.env:
+                raise SpawnError(f"environment {kind.env} was never sent")
             base = {}
         else:
-            self._environments.move_to_end(ref)
+            self._environments.move_to_end(kind.env)
         common = spec.get("env_set") or {}
         if self._made[0] is not common or self._made[1] is not base:
-            self._made = common, base, {**base, **_encoded(common)}
-        env = dict(self._made[2])
+            self._made = common, base, {**base, **encoded(common)}
+        env = self._made[2].copy()
         for changes in (spec.get("env_own"), seat.get("env")):
             if changes:
-                env.update(_encoded(changes))
+                for name, value in changes.items():
+                    env[_name(name)] = value.encode(_ENCODING, _ERRORS)
         if "tmpdir_env" in spec:
-            env[os.fsencode(spec["tmpdir_env"])] = os.fsencode(spec["tmpdir"])
-        env[b"FLUXKV_ATTEMPT"] = os.fsencode(self._outer + attempt.key + self._suffix)
+            env[_name(spec["tmpdir_env"])] = spec["tmpdir"].encode(_ENCODING, _ERRORS)
+        env[_MARK] = (self._outer + attempt.key + self._suffix).encode(_ENCODING, _ERRORS)
+        env.update(kind.extra)
         return env
 
     def _enter(self, spec: dict[str, Any], attempt: Attempt, opened: list[int], emptied: set[str]) -> None:
@@ -304,6 +309,11 @@ class Spawner:
         emptied: the user's files that this attempt has opened before; they are truncated only once.
         """
         spec = attempt.spec
+        if attempt.kind.plain and attempt.own_files is not None:
+            out, err = attempt.own_files
+            opened.append(out_fd := self.outputs.open(out, append=False))
+            opened.append(err_fd := self.outputs.open(err, append=False))
+            return [(_DUP2, self._null, 0), (_DUP2, out_fd, 1), (_DUP2, err_fd, 2)]
         append = bool(spec.get("append"))
         out_path, err_path = spec.get("stdout"), spec.get("stderr")
         if "task_files" in spec:
@@ -386,9 +396,9 @@ class Spawner:
             pass  # the over event says it too
 
 
-def _encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
-    """As os.fsencode has it, in a third of the time."""
-    return {name.encode(_ENCODING, _ERRORS): value.encode(_ENCODING, _ERRORS) for name, value in variables.items()}
+@lru_cache(256)
+def _name(variable: str) -> bytes:
+    return variable.encode(_ENCODING, _ERRORS)
 
 
 def unlink_if_empty(path: str) -> None:

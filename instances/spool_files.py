@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat as stat_module
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -121,9 +120,9 @@ class OutputFiles:
                 there = blank
             except OSError:
                 number = 0
-        ours = bool(number) and len(self._blanks) < _KEPT and self._is_ours_alone(fd)
+        ours = number and len(self._blanks) < _KEPT and self._is_ours_alone(fd)
         found = os.fstat(fd)  # last: nobody writes any more
-        if ours and not found.st_size and found.st_nlink == 1 and stat_module.S_IMODE(found.st_mode) & 0o600 == 0o600:
+        if ours and not found.st_size and found.st_nlink == 1 and found.st_mode & 0o600 == 0o600:
             self._blanks.append((number, fd, time.monotonic()))
             return False
         os.close(fd)

@@ -228,6 +228,22 @@ def test_attempts_that_are_alike_are_told_by_what_differs(rig: Rig) -> None:
     assert [LIKE in one for one in made.values()] == [False, True, True, False, False, True]
 
 
+def test_one_that_is_alike_may_say_more_and_what_is_no_kind_is_said_of_each(rig: Rig) -> None:
+    common = {"tasks": [[0, ["sh", "-c", "echo out; echo err >&2"], None, {"N": "1"}]], "cwd": str(rig.work)}
+    rig.client.send(["like", common])
+    mine = Path(rig.work, "mine")
+    plain = {"key": "plain", "job": 1, "like": True}
+    rig.client.send(["launch", [plain, {**plain, "key": "more", "stdout": str(mine)}]])
+    assert [rig.over(key)[2] for key in ("plain", "more")] == [0, 0]
+    assert [Path(path).read_text() for path in output_paths(rig.spool, 1, "plain")] == ["out\n", "err\n"]
+    assert mine.read_text() == "out\n"
+    rig.client.send(["like", {**common, "tasks": []}])
+    rig.client.send(["launch", [{**plain, "key": "bad"}]])
+    assert rig.over("bad")[6].startswith("spawn: bad attempt: ")
+    rig.client.send(["launch", [{**plain, "key": "own", "tasks": common["tasks"]}]])
+    assert rig.over("own")[2] == 0
+
+
 def test_marks_process_group_signals_and_descriptors_of_a_task(rig: Rig) -> None:
     script = (
         "import os, signal; print(os.environ['FLUXKV_ATTEMPT'].split()[-1], os.getpgrp() == os.getpid(), "

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluxkv.instances.attempt_kind import Kind
 from fluxkv.instances.spawning import Attempt, badness
 from fluxkv.instances.spool import Spool, attempt_mark, input_path, output_paths, socket_path
 from fluxkv.instances.wire import MAX_FRAME, Decoder, encode, pack
@@ -77,6 +78,27 @@ def test_bad_attempts_are_refused() -> None:
     ):  # type: ignore[operator]
         with pytest.raises((ValueError, TypeError, KeyError)):
             Attempt({**good, **change})
+
+
+def test_what_is_plain_needs_no_more_than_a_command() -> None:
+    plain: dict[str, Any] = {"tasks": [[0, ["true"], None, {}]], "cwd": "/", "env": "e", "queued": True, "fence": True}
+    assert (Kind(plain).plain, Kind(plain).lends, Kind(plain).ranks) == (True, True, None)
+    two = [[rank, ["true"], None, {}] for rank in (3, 4)]
+    for more, lends, ranks in (
+        ({"tasks": two}, True, None),
+        ({"tasks": two, "per_task_output": True}, True, [3, 4]),
+        ({"tasks": two, "stdin": "fifo"}, True, [3, 4]),
+        ({"stdin": "fifo"}, True, None),
+        ({"stdout": "o"}, True, None),
+        ({"stdout": "o", "stderr": "e"}, False, None),
+        ({"append": True}, False, None),
+        ({"pty": [0]}, False, None),
+        ({"task_files": {"0": ["o", "e"]}}, False, None),
+        ({"rlimits": {"core": 0}}, True, None),
+        ({"label_files": ["o"]}, True, None),
+    ):
+        kind = Kind({**plain, **more})
+        assert (kind.plain, kind.lends, kind.ranks) == (False, lends, ranks), more
 
 
 def test_the_worst_status_is_the_shells_greatest() -> None:

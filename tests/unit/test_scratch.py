@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances import scratch, spawning
+from fluxkv.instances import attempt_kind, scratch
 
 Looks = list[str]
 
@@ -105,7 +105,7 @@ def test_one_that_was_believed_empty_and_has_changed_is_not_the_next_job_s(tmp_p
 
 def test_variables_are_encoded_as_the_system_s_are() -> None:
     odd = {"A": "\udc80é", "FLUX_JOB_ID": "ƒ2", "": "="}
-    assert spawning._encoded(odd) == {os.fsencode(name): os.fsencode(value) for name, value in odd.items()}
+    assert attempt_kind.encoded(odd) == {os.fsencode(name): os.fsencode(value) for name, value in odd.items()}
 
 
 def test_one_that_somebody_removed_since_is_not_handed_out(tmp_path: Path) -> None:
