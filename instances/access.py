@@ -45,7 +45,7 @@ def give(store: Store, child: Child, settings: Mapping[str, Any], directory: Sta
     user = f"{CHILD_USER}{_readable(namespace)}-{blake2b(named, digest_size=4).hexdigest()}"
     store.note_child(child._replace(user=user))  # before there is one, so that it is taken away whatever dies
     try:
-        made = _make(store, granter, user, child_rules(namespace, store.namespace, password))
+        made = _make(store, granter, user, child_rules(namespace, store.namespace, password, address.db))
     except Rejected as error:
         store.note_child(child)
         return {"no_user": str(error)}
@@ -66,7 +66,8 @@ def renew(settings: Mapping[str, Any]) -> bool:
 
     granter, parent = settings["granter"], parse_uri(settings["parent"]).namespace
     server, namespace = parse_uri(settings["uri"])
-    rules = child_rules(namespace, parent, secret_of(parse_server(server)))
+    address = parse_server(server)
+    rules = child_rules(namespace, parent, secret_of(address), address.db)
     with closing(open_store(with_namespace(granter, parent), patience_s=0.0)) as store:
         if not _is_noted(store, settings["user"]) and not parent_row.note_again(store, settings):
             if parent_row.is_undecided(store, settings):

@@ -36,13 +36,16 @@ def rule(user: str, namespace: str, password: str) -> str:
     return f"user {user} on resetpass #{digest} resetkeys {keys} resetchannels -@all {' '.join('+' + name for name in COMMANDS)}"
 
 
-def child_rules(namespace: str, parent: str, password: str) -> list[str]:
-    """What ACL SETUSER takes for a child's user: its namespace and those inside it; and to read of its parent's (a namespace)
-    whether its own time is over, and how long it has. Said twice it is the same user, with both passwords if they differ."""
+def child_rules(namespace: str, parent: str, password: str, db: int = 0) -> list[str]:
+    """What ACL SETUSER takes for a child's user: its namespace and those inside it, in the server's database `db`; and to read of
+    its parent's (a namespace) whether its own time is over, and how long it has. Said twice it is the same user, with both
+    passwords if they differ."""
     above = Keys(parent)
     read = [f"%R~{escaped(key)}" for key in (above.meta, above.journal, above.guards, above.snapshot)]
-    commands = [f"+{name}" for name in COMMANDS if name != "config|get"]  # which shows passwords, too
-    return ["on", f">{password}", "resetchannels", *[f"~{one}" for one in patterns(namespace)], *read, "-@all", *commands]
+    # CONFIG GET shows passwords, too; in another database somebody else's keys may have the same names.
+    commands = [f"+{name}" for name in COMMANDS if name not in ("config|get", "select")]
+    return ["on", f">{password}", "resetchannels", *[f"~{one}" for one in patterns(namespace)], *read, "-@all", *commands,
+            f"+select|{db}"]  # fmt: skip
 
 
 def set_user(server: str, user: str, rules: list[str]) -> None:
