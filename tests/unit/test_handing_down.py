@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from worker_rig import T0, Rig
 
-from fluxkv.instances import handing_down, handover, resume, whereabouts
+from fluxkv.instances import handing_down, handover, resume, whereabouts, witness
 from fluxkv.instances.child import child_namespace
 from fluxkv.instances.nested import owner_of
 from fluxkv.instances.paths import StateDir
@@ -18,7 +18,7 @@ from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.log import Journal
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
-from fluxkv.kvs.errors import FluxkvError, Rejected, Unavailable
+from fluxkv.kvs.errors import Conflict, FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
@@ -343,3 +343,78 @@ def test_what_a_fail_over_put_back_goes_once_more() -> None:
     assert handing_down.stay_down(second, DOOR) == 0
     assert up(second) == 2
     assert site.entries(site.server) == site.entries(server_of(second))
+
+
+def word_above(site: Site) -> str:
+    """By which what has come is known there, "" where nothing has, or all of it."""
+    coming = site.server.tables.arriving.get(site.names[0])
+    return coming.uid if coming is not None else ""
+
+
+def test_a_fail_over_takes_back_that_what_came_is_another_life_s_by_now() -> None:
+    """The server had lost that an earlier life's journal was all there, and the next one's, which has more, takes over what had
+    come: whenever a fail-over takes that back as well, it is begun again, and all of it is there or nothing."""
+    struck = 0
+    for nth in range(1, 1000):
+        site = Site()
+        second = site.another("down-a")
+        down(second)
+        taken(site, second)
+        site.over(parse_id(second["job"]))
+        site.turn()
+        third = site.another("down-b")  # it waits
+        site.server.remember = 1000
+        above, own = MemoryStore(site.server, site.names[0]), server_of(third)
+
+        def commit(site: Site = site) -> None:
+            meta = site.store.meta()
+            if not witness.is_current(site.store):
+                site.store.open_epoch(meta.uid, meta.epoch, meta.version)
+            site.wrote(site.store, ["x", "instance", T0, None])
+            assert site.store.meta().version == meta.version + 1
+
+        end = site.entries(server_of(second))[0][-1].id
+
+        def at_the_end(operation: str, when: str, above: MemoryStore = above, end: str = end, commit: Any = commit) -> None:
+            if operation == "arrive.end" and when == "before" and above.come() == end:
+                above.server.fault = None
+                commit()
+
+        site.server.fault = at_the_end
+        up(second)
+        down(third)
+        store = taken(site, third)
+        site.server.fail_over(1)  # the one by which it is made the third job's before it goes
+        word = word_above(site)
+        assert above.come() == end
+        left, over = nth, False
+
+        def fault(operation: str, when: str, site: Site = site, word: str = word, commit: Any = commit) -> None:
+            nonlocal left, over
+            left -= 1
+            if left in (0, -1):
+                site.server.fault = None
+                if left == 0:
+                    commit()
+                else:
+                    before = word_above(site)
+                    site.server.fail_over(1)
+                    over = before not in ("", word) and word_above(site) == word
+                site.server.fault = fault
+
+        site.server.fault = fault
+        try:
+            up(third)
+        except (Conflict, Rejected, Unavailable):
+            pass  # it is tried again
+        site.server.fault = None
+        struck += over
+        if over:
+            assert site.server.tables.arriving[site.names[0]].uid == word
+        if site.is_at(site.server)[0]:
+            assert above.read(0) == store.read(0)
+        up(third)
+        assert site.entries(site.server) == site.entries(own)
+        if left >= 0:
+            break
+    assert struck
