@@ -7,6 +7,7 @@ checked, too. One process at a time does this for an instance (a lease); two wou
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ from .paths import StateDir
 from .retention import collect, drop_output
 
 LEASE = "archive"
-LEASE_MS = 30_000  # renewed before each segment; after a kill -9 nobody archives for so long
+LEASE_MS = 30_000  # renewed before each segment and manifest; after a kill -9 nobody archives for so long
 SMALL_BYTES = 1_000_000  # a last segment below it is written anew with what has come since
 READ = 1_000
 KEPT_SETTINGS = ("durability", "fake", "keep_s", "policy", "replicas", "workers")
@@ -66,14 +67,15 @@ class Archiver:
     def __init__(self, journal: Journal, url: str, settings: dict[str, Any] | None = None, *, dry_run: bool = False) -> None:
         self.journal = journal
         self.store = journal.store
-        self.archive = Archive(self.store.depot(url), journal.meta.archive_uid, self.store.namespace)
+        self.archive = Archive(self.store.depot(url), journal.meta.archive_uid, self.store.namespace, may_save=self.hold)
         self.settings = kept_settings(settings, journal.meta) if settings else {}
         self.dry_run = dry_run
         self.done = Done(self.archive.depot.url, dry_run)
         self._owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._until = float("inf")  # nobody else can have had the lease since we began, if it is renewed by then (monotonic)
 
     def __enter__(self) -> Archiver:
-        self._hold()
+        self.hold()
         try:
             self.archive.load()
         except BaseException:
@@ -84,11 +86,17 @@ class Archiver:
     def __exit__(self, *_: object) -> None:
         self.store.lease(self._owner, 0, LEASE)
 
-    def _hold(self) -> None:
-        if not self.dry_run and not self.store.lease(self._owner, LEASE_MS, LEASE):
+    def hold(self) -> None:
+        """Stay the one that archives. Raises `Unavailable` (busy) where another does, or has while we were not heard of: what we
+        know of the archive is old then."""
+        if self.dry_run:
+            return
+        asked, until = time.monotonic(), self._until
+        if not self.store.lease(self._owner, LEASE_MS, LEASE) or (asked > until and not self.archive.is_as_known()):
             raise Unavailable(
                 "this instance is being archived by another process now", code="busy", hint="wait for it, then try again"
             )
+        self._until = asked + LEASE_MS / 1000
 
     # -- into the archive -----------------------------------------------------------------------------------------
 
@@ -108,7 +116,7 @@ class Archiver:
             return
         instead, again = self._small_end()
         for run in runs(self._entries(again, through)):
-            self._hold()
+            self.hold()
             self._add_blobs(run)
             self.done.segments.append(self.archive.add(run, instead))
             instead = 0
@@ -146,7 +154,7 @@ class Archiver:
         """What these entries name goes with them; a name that is none of a blob's has nothing to go."""
         names = sorted(names_in_entries(entries, strict=False))
         for at in range(0, len(names), 100):
-            self._hold()
+            self.hold()
             some = [name for name in names[at : at + 100] if not self.archive.has_blob(name)]
             for name, data in zip(some, self.journal.history.blobs(some), strict=True):
                 if data is not None:
@@ -212,7 +220,7 @@ class Archiver:
         while first <= last:
             step = min(last, first + TRIM_STEP - 1)
             tail = self.compared(first, step)
-            self._hold()
+            self.hold()
             meta = self.store.trim_journal(self.journal.meta.uid, self.journal.meta.epoch, tail.id, self.done.url)
             self.done.trimmed = (self.done.trimmed[0] if self.done.trimmed else first, step)
             first = step + 1

@@ -44,6 +44,7 @@ def compact(archiver: Archiver, *, drop_lost: bool = False) -> Smaller:
         manifest = archive.manifest
         parts: list[Part] = []
         for group in _groups(manifest.parts):
+            archiver.hold()
             parts.append(group[0] if len(group) == 1 else _joined(archive, group, archiver.dry_run))
         done = Smaller(archive.where, (len(manifest.parts), len(parts)))
         lost = () if drop_lost else manifest.lost
@@ -119,6 +120,7 @@ def prune(archiver: Archiver, last: int) -> Smaller:
             if part.dropped or part.first > last:
                 new.append(part)
                 continue
+            archiver.hold()
             entries = list(archive.segment(part).entries())
             rest = [entry for entry in entries if entry.version > last]
             old = entries[: len(entries) - len(rest)]
@@ -137,7 +139,7 @@ def prune(archiver: Archiver, last: int) -> Smaller:
         base = _base(archive, journal, last)
         for _ in range(2):  # the manifest before must not name what goes now
             archive.save(replace(archive.manifest, parts=tuple(new), bases=(base,)))
-        done.blobs = _drop_blobs(archive, journal, last)
+        done.blobs = _drop_blobs(archiver)
     return done
 
 
@@ -161,10 +163,12 @@ def _base(archive: Archive, journal: Journal, version: int) -> Base:
     return base
 
 
-def _drop_blobs(archive: Archive, journal: Journal, last: int) -> int:
+def _drop_blobs(archiver: Archiver) -> int:
     """Remove blobs that neither history that is left, nor its base, nor the live instance names."""
+    archive, journal = archiver.archive, archiver.journal
     wanted: set[str] = set()
     for part in archive.manifest.parts:
+        archiver.hold()
         if not part.dropped:
             wanted |= names_in_entries(archive.segment(part).entries(), strict=False)
     for base in archive.manifest.bases:
@@ -181,6 +185,7 @@ def _drop_blobs(archive: Archive, journal: Journal, last: int) -> int:
     for path in archive.depot.names(f"{archive.uid}/blobs"):
         name = path.rpartition("/")[2]
         if name not in wanted:
+            archiver.hold()
             archive.depot.delete(f"{archive.uid}/{blob_path(name)}")
             gone += 1
     return gone

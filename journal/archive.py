@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,10 +28,14 @@ KEPT_SEGMENTS = 4  # in memory, the longest unused go first
 
 
 class Archive:
-    """The archive of the instance with this uid. `manifest` is as last read or written."""
+    """The archive of the instance with this uid. `manifest` is as last read or written. may_save: asked before a manifest is
+    written; raises where that is another's to do by now."""
 
-    def __init__(self, depot: Depot, uid: str, namespace: str = "/") -> None:
+    def __init__(
+        self, depot: Depot, uid: str, namespace: str = "/", *, may_save: Callable[[], None] = lambda: None
+    ) -> None:
         self.depot = depot
+        self._may_save = may_save
         self.uid = uid
         self.manifest = self._written = Manifest(uid, namespace)
         self.found = False  # whether there is a manifest
@@ -63,11 +67,16 @@ class Archive:
             self.found = True
         return self.manifest
 
+    def is_as_known(self) -> bool:
+        """Whether the manifest that is there is the one that was last read or written here."""
+        return Archive(self.depot, self.uid, self._written.namespace).load() == self._written
+
     def save(self, manifest: Manifest) -> None:
         """Put a manifest in place of the present one, which is kept beside it, with its files; those of the one before go.
 
-        Raises `Corrupt` for one that is no single history.
+        Raises `Corrupt` for one that is no single history, and as `may_save`.
         """
+        self._may_save()
         wrong = manifests.faults(manifest)
         if wrong:
             raise Corrupt(f"the archive {self.where} would be no single history: {wrong[0]}", code="bad-chain")

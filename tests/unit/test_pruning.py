@@ -16,7 +16,7 @@ from fluxkv.journal.archive_config import ArchiveRules
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
 from fluxkv.kvs.depot import LocalDepot
-from fluxkv.kvs.errors import Rejected
+from fluxkv.kvs.errors import Rejected, Unavailable
 from fluxkv.kvs.port import Appended
 
 RULES = ArchiveRules(True, True, after_s=0.0, keep_s=0.0, keep_commits=1)
@@ -165,3 +165,37 @@ def test_compact_drops_lost_branches_when_asked(shell: Any, tmp_path: Path) -> N
     compact(Archiver(Journal(journal.store), str(tmp_path)), drop_lost=True)
     assert len(opened(journal, tmp_path).manifest.lost) == 0
     assert len([name for name in files(tmp_path) if name.startswith("segments/")]) == 1
+
+
+@pytest.mark.parametrize("what", ["prune", "compact", "add"])
+def test_whoever_was_slower_than_its_lease_undoes_nobody_s_work(
+    shell: Any, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    """A place that is slow for half a minute: meanwhile another process archives and trims, and has gone again."""
+    journal = shell.sample.journal
+    archive(journal, tmp_path)
+    say(journal, 3)
+    archive(journal, tmp_path)
+    say(journal, 3)
+    monkeypatch.setattr(archiving, "LEASE_MS", 0.001)
+    put, store = LocalDepot.put, journal.store
+
+    def slow(self: LocalDepot, name: str, data: bytes) -> None:
+        if "segments" in name:
+            monkeypatch.setattr(LocalDepot, "put", put)
+            store.server.tables.leases.clear()  # its time is up
+            archive(journal, tmp_path)
+        put(self, name, data)
+
+    monkeypatch.setattr(LocalDepot, "put", slow)
+    with pytest.raises(Unavailable, match="another process") as caught:
+        if what == "prune":
+            prune(Archiver(Journal(store), str(tmp_path)), 5)
+        elif what == "compact":
+            compact(Archiver(Journal(store), str(tmp_path)))
+        else:
+            say(journal, 2)
+            archive(journal, tmp_path)
+    assert caught.value.code == "busy"
+    assert opened(journal, tmp_path).manifest.last == store.meta().version
+    assert shell.out("journal", "verify").endswith("sound\n")
