@@ -325,6 +325,10 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     That it is there, or in the archive, with all that is inside, is looked up once more: a server may have lost what it had, and
     then these files are all there is.
     """
+    files, gone = state_dir.join("appendonlydir"), state_dir.join("appendonlydir.gone")
+    if is_marked(state_dir) and not os.path.isdir(files):
+        shutil.rmtree(gone, ignore_errors=True)
+        return True  # whatever became of it since
     try:
         if time.time() - os.path.getmtime(state_dir.join(MARK)) < KEPT_S:
             return False
@@ -355,7 +359,12 @@ def remove_files(state_dir: StateDir, settings: Mapping[str, Any]) -> bool:
     if lost:
         os.unlink(state_dir.join(MARK))
         return False
-    shutil.rmtree(state_dir.join("appendonlydir"), ignore_errors=True)
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        os.rename(files, gone)  # in one step: a server that begins on half of them would have half of a journal
+    except OSError:
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
     return True
 
 

@@ -28,6 +28,7 @@ AGAIN_S, LONGEST_S = 10.0, 60.0  # between two tries of one child, longer each t
 AT_ONCE = 4  # each is a process, and a server that it starts: of many children that were killed together the others wait
 FINISH_S = 20.0  # how long an instance that stops waits for what its children left
 SWEEP_S = 3600.0
+MADE_S = 3600.0  # nobody takes so long to make a state directory
 KEPT_S = 7 * 86400.0  # what a child that is over left: its spool, which who goes on with it may need, and logs
 
 
@@ -95,8 +96,9 @@ class HandoverDuty:
         return here
 
     def _sweep(self) -> None:
-        """Remove what children left that have been over for long, with all that is inside."""
-        for path in sorted(self._done, key=len):
+        """Remove what children left that have been over for long, with all that is inside; and what was never more than folders."""
+        half = {one.path for one in self._here[1] if is_half_made(one)}
+        for path in sorted(self._done | half, key=len):
             directory = StateDir(path)
             if not os.path.isdir(path):
                 self._done.discard(path)  # it went with the one around it
@@ -119,7 +121,10 @@ class HandoverDuty:
             left = not handover.remove_files(directory, settings)
         for one in folders(directory):
             found = self._settings(one)
-            left = found is None or not self._look_at(one, found) or left
+            if found is None:
+                left = left or not is_half_made(one)
+            else:
+                left = not self._look_at(one, found) or left
         if not left:
             door_folders.remove_launcher_s(directory.path)
             self._done.add(directory.path)
@@ -183,6 +188,11 @@ def folders(state_dir: StateDir) -> Iterator[StateDir]:
         return
     for name in names:
         yield StateDir(state_dir.join("ns", name))
+
+
+def is_half_made(directory: StateDir) -> bool:
+    """Whether somebody was killed before there was an instance in it, some time ago."""
+    return not os.path.lexists(directory.instance_file) and _last_written(directory) < time.time() - MADE_S
 
 
 def _last_written(directory: StateDir) -> float:

@@ -135,7 +135,7 @@ def _look(store: Store, namespace: str, over: bool, archived: bool = True) -> St
         except Unavailable as error:
             tried, failed = found, error
     if tried is not None and (took := time.monotonic() - begun) >= AGAIN_S:
-        _waited.append((begun, took))
+        _note_wait(begun, took)
     if failed is not None:
         raise failed
     return away.find(store, namespace) if archived else None
@@ -148,7 +148,7 @@ def _is_starting(door: Door, since: float) -> bool:
     from .spool import boot_id
 
     now = time.monotonic()
-    left = LISTING_S - sum(took for at, took in _waited if at > now - SILENT_S)
+    left = LISTING_S - _waited_since(now - SILENT_S)
     if now - since >= min(STARTING_S, left) or door.boot != boot_id():
         return False
     if not lock_held(StateDir(door.folder).lock_file("server")):
@@ -285,10 +285,19 @@ def ask_ahead(store: Store, namespaces: Iterable[str]) -> None:
     if len(names := list(namespaces)) < 2:
         return
     now = time.monotonic()
-    _waited[:] = [one for one in _waited if one[0] > now - SILENT_S]
-    left = LISTING_S - sum(took for _, took in _waited)
+    left = LISTING_S - _waited_since(now - SILENT_S)
     ask_at_once(store, names, min(PROBE_S, max(LEAST_S, left)))
-    _waited.append((now, time.monotonic() - now))
+    _note_wait(now, time.monotonic() - now)
+
+
+def _note_wait(begun: float, took: float) -> None:
+    """begun: monotonic."""
+    _waited[:] = [one for one in _waited if one[0] > begun - SILENT_S]
+    _waited.append((begun, took))
+
+
+def _waited_since(moment: float) -> float:
+    return sum(took for at, took in _waited if at > moment)
 
 
 def ask_at_once(store: Store, namespaces: Iterable[str], within_s: float | None = None) -> None:

@@ -550,3 +550,83 @@ def test_passwords_of_servers_that_are_gone_do_not_stay(monkeypatch: pytest.Monk
     whereabouts._without_password("redis://:three@host:3/0")
     assert path not in kept()
     assert len(kept()) == 2
+
+
+def test_files_that_are_gone_are_not_handed_up_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal was seen above, so they went; what has become of it since is not for these folders to say."""
+    server = MemoryServer()
+    share("handover-gone", server)
+    MemoryStore(server, PATH).create(durability="local", origin_ms=1, created=1.0)
+    folder, given = StateDir(str(tmp_path)), settings("memory:handover-gone#/ƒA")
+    monkeypatch.setattr(handover, "KEPT_S", -1.0)
+    handover.mark(folder, "memory:handover-gone", [PATH])
+    assert handover.remove_files(folder, given)
+    assert handover.is_marked(folder)
+
+
+def test_who_dies_while_files_go_leaves_no_half_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would begin on what is left, and it would come up in place of the journal."""
+    server = MemoryServer()
+    share("handover-half", server)
+    for name in (PATH, "/ƒA/ƒB"):
+        MemoryStore(server, name).create(durability="local", origin_ms=1, created=1.0)
+    folder, given = StateDir(str(tmp_path)), settings("memory:handover-half#/ƒA")
+    (tmp_path / "appendonlydir").mkdir()
+    for name in ("appendonly.aof.1.base.rdb", "appendonly.aof.1.incr.aof", "appendonly.aof.manifest"):
+        (tmp_path / "appendonlydir" / name).write_text("x")
+    monkeypatch.setattr(handover, "KEPT_S", -1.0)
+    handover.mark(folder, "memory:handover-half", [])
+    real = os.unlink
+
+    def die(path: Any, **more: Any) -> None:
+        if "manifest" in str(path):
+            raise KeyboardInterrupt
+        real(path, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            handover.remove_files(folder, given)
+    assert not (tmp_path / "appendonlydir").exists()
+    assert handover.remove_files(folder, given)
+    assert [*tmp_path.glob("append*")] == []
+
+
+def test_a_folder_that_somebody_was_killed_over_is_removed_too(tmp_path: Path) -> None:
+    around = StateDir(str(tmp_path))
+    half, over = StateDir(str(tmp_path / "ns" / "f3-7-0")), StateDir(str(tmp_path / "ns" / "f2-7-0"))
+    inner = StateDir(over.join("ns", "f4-7-0"))
+    damaged = StateDir(str(tmp_path / "ns" / "f5-7-0"))
+    for one in (half, over, inner, damaged):
+        one.create()
+    over.write({"job": f58(2), "since": 7, "kvs": "parent"})
+    Path(damaged.instance_file).write_text("{")
+    duty = handover_duty.HandoverDuty(Nobody(1), around, lambda level, text: None)  # type: ignore[arg-type]
+    duty.look()
+    assert duty._done == set(), "somebody may be about to begin there"
+    duty._sweep()
+    for file in (*tmp_path.rglob("*"), tmp_path):
+        os.utime(file, (1.0, 1.0))
+    duty.look()
+    assert duty._done == {over.path}
+    duty._sweep()
+    assert [os.path.isdir(one.path) for one in (half, over, damaged)] == [False, False, True]
+
+
+def test_waits_of_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that lives for days looks each second at a child whose server does not answer."""
+    above = MemoryStore(MemoryServer(), "/")
+    there = MemoryStore(above.server, PATH)
+    whereabouts.leave_door(there, whereabouts.Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot"))
+    clock = [0.0]
+
+    def now() -> float:
+        clock[0] += 0.5
+        return clock[0]
+
+    monkeypatch.setattr(whereabouts, "_waited", [])
+    monkeypatch.setattr(whereabouts.time, "monotonic", now)
+    for _ in range(200):
+        with pytest.raises(Unavailable):
+            whereabouts.server_of(above, PATH)
+    assert 0 < len(whereabouts._waited) <= 2 * whereabouts.SILENT_S
