@@ -121,10 +121,8 @@ class HandoverDuty:
             left = not handover.remove_files(directory, settings)
         for one in folders(directory):
             found = self._settings(one)
-            if found is None:
-                left = left or not is_half_made(one)
-            else:
-                left = not self._look_at(one, found) or left
+            something = not is_half_made(one) if found is None else not self._look_at(one, found)
+            left = something or left
         if not left:
             door_folders.remove_launcher_s(directory.path)
             self._done.add(directory.path)

@@ -384,10 +384,10 @@ class RedisStore(EpochScripts, KeepingScripts, ArrivalScripts):
             self._was_connected = True
             self._connection = connection
             if check_uid and self._uid:  # another server may answer here now; append's script looks itself
-                uid = connection.call("HGET", self.keys.meta, "uid")
+                (uid,) = connection.pipeline([("HGET", self.keys.meta, "uid")])
                 if uid != self._uid.encode():
                     self.close()
-                    raise self._gone()
+                    raise uid if isinstance(uid, ReplyError) else self._gone()
         return self._connection
 
     def _waits(self) -> Iterator[bool]:

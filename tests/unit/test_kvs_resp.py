@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyredis import PyRedisConnection
 
-from fluxkv.kvs.errors import Unavailable
+from fluxkv.kvs.errors import FluxkvError, Unavailable
 from fluxkv.kvs.port import Append, Appended
 from fluxkv.kvs.redis_store import RedisStore
 from fluxkv.kvs.resp import NOT_YET, ReplyError, RespConnection
@@ -200,3 +200,20 @@ def test_a_store_over_redis_py(server: ServerHandle) -> None:
     watcher.close()
     store.close()
     killer.close()
+
+
+def test_whoever_could_not_see_which_instance_answers_asks_it_again(server: ServerHandle) -> None:
+    store, other = RedisStore(server.url, "/unseen", patience_s=0.0), RespConnection(server.url)
+    store.create(durability="local", origin_ms=0, created=0.0)
+    other.call("RENAME", store.keys.meta, "kept")
+    other.call("LPUSH", store.keys.meta, "x")
+    other.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    for _ in range(3):
+        with pytest.raises(FluxkvError):
+            store.push(store.keys.telemetry, [b"for the instance that was there"])
+    assert other.call("EXISTS", store.keys.telemetry) == 0
+    other.call("RENAME", "kept", store.keys.meta)
+    store.push(store.keys.telemetry, [b"x"])
+    assert other.call("XLEN", store.keys.telemetry) == 1
+    store.close()
+    other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,14 +189,13 @@ def test_whoever_was_slower_than_its_lease_undoes_nobody_s_work(
         put(self, name, data)
 
     monkeypatch.setattr(LocalDepot, "put", slow)
+    ways: dict[str, Callable[[], object]] = {
+        "prune": lambda: prune(Archiver(Journal(store), str(tmp_path)), 5),
+        "compact": lambda: compact(Archiver(Journal(store), str(tmp_path))),
+        "add": lambda: archive(journal, tmp_path),
+    }
     with pytest.raises(Unavailable, match="another process") as caught:
-        if what == "prune":
-            prune(Archiver(Journal(store), str(tmp_path)), 5)
-        elif what == "compact":
-            compact(Archiver(Journal(store), str(tmp_path)))
-        else:
-            say(journal, 2)
-            archive(journal, tmp_path)
+        ways[what]()
     assert caught.value.code == "busy"
     assert opened(journal, tmp_path).manifest.last == store.meta().version
     assert shell.out("journal", "verify").endswith("sound\n")
