@@ -13,6 +13,7 @@ from ..journal.config import parse_rules
 from ..journal.decide import Decision
 from ..journal.job import RUN, Job
 from ..journal.log import Journal
+from ..journal.retry import SHUTDOWN
 from ..journal.state import State
 from ..kvs.errors import FluxkvError, Unavailable
 from ..kvs.keys import Keys
@@ -40,7 +41,7 @@ def ending(state: State) -> Decision:
     now = time.time()
     decision = Decision([])
     for job in _running(state):
-        context = {"type": "shutdown", "severity": 0, "note": "the instance is being stopped"}
+        context = {"type": SHUTDOWN, "severity": 0, "note": "the instance is being stopped"}
         decision.events.append(["exception", job.id, now, context])
         decision.since.append(f"job/{job.id}")
         decision.bumps.append(f"job/{job.id}")

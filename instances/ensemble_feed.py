@@ -185,8 +185,8 @@ class Feeder:
 
 
 def interrupted(job: Job | JobResult) -> bool:
-    """Whether a job ended because its instance did."""
-    if job.exception:
+    """Whether a job ended because its instance did. One that had ended with 0 did not, whatever was raised on it then."""
+    if job.exception and job.status != 0:
         return job.exception[0] in WITH_INSTANCE
     return job.status is not None and job.status & 0x7F in BY_SIGNAL
 

@@ -67,7 +67,8 @@ class JobResult:
 def result_of(job: Job) -> JobResult:
     """The result of an inactive job."""
     result = job.result or Result.FAILED
-    exception = (str(job.exception[0]), str(job.exception[1])) if job.exception else None
+    failed = job.exception if result != Result.COMPLETED else None
+    exception = (str(failed[0]), str(failed[1])) if failed else None
     returncode = job.returncode
     if not returncode and result != Result.COMPLETED:
         returncode = 1
@@ -244,7 +245,7 @@ def note_event(job: Job, name: str, timestamp: float, context: dict[str, Any]) -
         elif name == "requeue":  # the attempt is over, and the job is not
             job.requeued = [context["attempt"] - 1, 0, 0.0, "", False, ""]
             job.state, job.status, job.exception, job.t_run, job.t_finish = NEW, None, None, 0.0, 0.0
-        elif name == "exception" and context["severity"] == 0 and job.exception is None:
+        elif name == "exception" and context["severity"] == 0 and job.exception is None and job.status is None:
             kind, note = context["type"], context["note"]
             if isinstance(kind, str) and isinstance(note, str):
                 job.exception = [kind, note]

@@ -270,9 +270,9 @@ class JobFuture(Future[Any]):
         """Whether another attempt may follow the one that has just ended: then only `clean` is the end. A job that was lost with
         the instance it was in, one inside a job, is in line again when that is resumed."""
         job = self.job
-        if job.exception is not None and job.exception[0] in WITH_INSTANCE:
-            return True
-        return (bool(job.status) or job.exception is not None) and may_return(job)
+        if not job.status:
+            return False
+        return (job.exception is not None and job.exception[0] in WITH_INSTANCE) or may_return(job)
 
     @property
     def ending(self) -> bool:

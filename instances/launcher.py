@@ -251,6 +251,8 @@ class Launcher(AttemptTable):
 
     def on_end(self, message: Message) -> None:
         key = message[1]
+        if key in self.held:
+            self.reap()  # what has ended by itself by now was not told to
         if self.seats.queued(key):
             self.give_back(self.seats.withdraw([key]))
         elif key in self.held:
@@ -311,6 +313,7 @@ class Launcher(AttemptTable):
         if back:
             self.give_back(back)
         if message[1]:
+            self.reap()
             for attempt in list(self.held.values()):
                 self.begin_end(attempt, "ended:shutdown")
 

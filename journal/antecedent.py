@@ -136,7 +136,7 @@ def _after(one: Dependency, job: Job, other: Antecedent | Unknown | None) -> Ver
         "afterany": True,
         "afterok": completed,
         "afternotok": other.ran and not completed,
-        "afterexcept": other.ran and other.exception is not None,
+        "afterexcept": other.ran and not completed and other.exception is not None,
     }
     if holds.get(scheme):
         return MET

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .holding import words_of
 from .job import CLEANUP, DEPEND, NAMES, NEW, PRIORITY, RUN, SINGLETON, Job
-from .retry import LAUNCHER_LOST, OOM, REQUEUE, again
+from .retry import LAUNCHER_LOST, OOM, REQUEUE, SHUTDOWN, again
 from .scripts import NO_SCRIPTS, PROLOG, Scripts
 from .task_exits import failure
 from .waitstatus import from_exit, shell_exit_code
@@ -206,7 +206,7 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
             events.append(["exception", id, ended, failed])
             named = failed.get("wait_status")
             exception = [failed["type"], failed["note"]]
-    elif status == 0:
+    elif status == 0 and not _had_ended(job, spared):
         status = 1 << 8
     if job.timed_out and exception is None:
         exception = ["timeout", EXPIRED]
@@ -224,7 +224,16 @@ def finish(job: Job, ranks: Sequence[int], now: float, group: Group, scripts: Sc
         _conclude(job, now, group, scripts, status, exception)
 
 
-def _conclude(job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None) -> None:
+def _had_ended(job: Job, spared: Collection[int]) -> bool:
+    """Whether a job that is to end with its instance had done so by itself: none of its launchers had anything left to end (they
+    would name it as the cause), only their word came after the exception. In Flux, too, that is theirs to say (RFC 32)."""
+    ends_with_instance = job.exception is not None and job.exception[0] == SHUTDOWN and not job.timed_out
+    return ends_with_instance and not any(one[2] for rank, one in job.over.items() if rank not in spared)
+
+
+def _conclude(
+    job: Job, now: float, group: Group, scripts: Scripts, status: int | None, exception: Sequence[Any] | None
+) -> None:
     if scripts is not NO_SCRIPTS:
         from . import derive_scripts
 
@@ -241,8 +250,9 @@ def _looked_after(job: Job) -> bool:
     return looked_after(job)
 
 
-def free_and_close(job: Job, now: float, group: Group, status: int, exception: Sequence[Any] | None) -> None:
-    """`free`, and `clean` or, where its attempt is to be followed by another, `requeue`. status, exception: how it ended."""
+def free_and_close(job: Job, now: float, group: Group, status: int | None, exception: Sequence[Any] | None) -> None:
+    """`free`, and `clean` or, where its attempt is to be followed by another, `requeue`. status, exception: how it ended (None:
+    no task of it ran)."""
     group.events.append(["free", job.id, now, None])
     context = again(job, status, exception, now)
     group.events.append([REQUEUE, job.id, now, context] if context else ["clean", job.id, now, None])

@@ -67,7 +67,7 @@ def with_prolog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     if not failed and job.exception is None:
         group.run = "launch"
     else:
-        conclude(job, now, group, scripts, 0, exception)
+        conclude(job, now, group, scripts, None, exception)
 
 
 def with_epilog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
@@ -76,7 +76,7 @@ def with_epilog(job: Job, now: float, group: Group, scripts: Scripts) -> None:
     _, _, ranks, results = job.script
     if all(rank in results for rank in ranks):
         _finish_event(job, EPILOG, results, now, group)
-        free(job, now, group, scripts, job.status or 0, job.exception)
+        free(job, now, group, scripts, job.status, job.exception)
 
 
 def _finish_event(job: Job, kind: str, results: dict[int, list[Any]], now: float, group: Group) -> None:
@@ -95,7 +95,7 @@ def _end(job: Job, kind: str, cause: str, now: float, group: Group) -> None:
 
 
 def conclude(
-    job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None
+    job: Job, now: float, group: Group, scripts: Scripts, status: int | None, exception: Sequence[Any] | None
 ) -> None:
     """The job's tasks are over (so, by that exception), or will not be: its epilog, or what comes after that.
 
@@ -110,7 +110,7 @@ def conclude(
 
 
 def free(
-    job: Job, now: float, group: Group, scripts: Scripts, status: int, exception: Sequence[Any] | None
+    job: Job, now: float, group: Group, scripts: Scripts, status: int | None, exception: Sequence[Any] | None
 ) -> None:
     """`free` and `clean` (or `requeue`); with housekeeping its nodes are looked after before others have them."""
     id = job.id

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from .claims import Claim, from_wire
+from .retry import SHUTDOWN
 from .wire import pack, unpack
 
 
@@ -66,8 +67,11 @@ RESULT_ABBREV = {1: "CD", 2: "F", 4: "CA", 8: "TO"}
 
 
 def result_of(status: int | None, started: bool, exception: Sequence[Any] | None) -> Result:
-    """How a job ended, by its wait word, whether it started, and its first fatal exception (type, note)."""
-    if exception:
+    """How a job ended, by its wait word, whether it started, and its first fatal exception (type, note).
+
+    A wait word of 0 behind the exception that an instance's end raises says that this came too late (`derive.finish`).
+    """
+    if exception and not (status == 0 and exception[0] == SHUTDOWN):
         return {"cancel": Result.CANCELED, "timeout": Result.TIMEOUT}.get(exception[0], Result.FAILED)
     return Result.COMPLETED if status == 0 and started else Result.FAILED
 

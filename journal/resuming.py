@@ -15,12 +15,12 @@ from .derive import Group, advance, hand_over
 from .derive_scripts import housekeeping
 from .job import CLEANUP, INACTIVE, RUN, Job
 from .resizing import runs_on
-from .retry import AGAIN, NEVER, NOTE, REQUEUE
+from .retry import AGAIN, NEVER, NOTE, REQUEUE, SHUTDOWN
 from .scripts import HOUSEKEEPING
 from .state import State
 from .wire import Commit
 
-SHUTDOWN, TIMEOUT, LOST = "shutdown", "timeout", "lost"
+TIMEOUT, LOST = "timeout", "lost"
 UNSATISFIABLE = "unsatisfiable"  # why a job waits that is larger than all there is
 CAUSE = "the instance it was in has ended"
 ROUNDS = 1000  # a chain of seats is as long as what an agent was given ahead
@@ -47,9 +47,12 @@ def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] =
     if not is_child(state):
         return
     said: dict[int, list[dict[str, Any]]] = {}  # exceptions of the group by job: one look at it, however long a chain of seats is
+    statuses: dict[int, int] = {}
     for name, id, _, context in group.events:
         if name == "exception":
             said.setdefault(id, []).append(context)
+        elif name == "finish":
+            statuses[id] = context["status"]
     for at, (name, id, _, context) in enumerate(group.events):
         job = state.jobs.get(id) if name == "clean" or (name == REQUEUE and "retry" in context) else None
         if job is None:
@@ -57,6 +60,8 @@ def back_in_line(state: State, group: Group, now: float, kinds: frozenset[str] =
         fatal = [(one[0], one[1]) for one in job.exceptions if one[1] == 0]
         fatal += [(one["type"], 0) for one in said.get(id, ()) if one["severity"] == 0]
         why = job.exception[0] if job.exception is not None else fatal[0][0] if fatal else ""
+        if why and statuses.get(id, job.status) == 0:
+            continue  # it had ended by itself before it was to end
         if not why and any(one[2] == f"ended:{SHUTDOWN}" for one in job.over.values()):
             why = SHUTDOWN  # its launcher was told to go, by whoever ends what the instance is made of
         if why not in kinds or not AGAIN.issuperset(kind for kind, _ in fatal):

@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # a submit pays for no record
     from .job import Job
 
 KEY = "retry"  # in attributes.system
+SHUTDOWN = "shutdown"  # the exception that an instance's end raises on what runs
 REQUEUE = "requeue"  # the event, and the type of the exception by which a person asks for it
-WITH_INSTANCE = frozenset(("lost", "shutdown"))  # types of exceptions by which an instance's end ends its jobs, whatever they did
+WITH_INSTANCE = frozenset(("lost", SHUTDOWN))  # types of exceptions by which an instance's end ends its jobs, whatever they did
 MOST = 1000  # a job's record names each commit about it
 NOTE = 200  # characters of why
 PLAIN = ("node-failure", "launcher-lost", "oom", "exit", "signal", "timeout", "shutdown", "any")
@@ -172,13 +173,13 @@ def covers(on: Iterable[str], words: Iterable[str]) -> str:
     return ""
 
 
-def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) -> dict[str, Any] | None:
+def again(job: Job, status: int | None, exception: Sequence[Any] | None, now: float) -> dict[str, Any] | None:
     """The context of the `requeue` that is owed to a job whose attempt is over, None if it is over for good.
 
-    status, exception: how the attempt ended, with what is said in the same commit.
+    status, exception: how the attempt ended, with what is said in the same commit; no status: no task of it ran.
     """
-    if exception is None and not status:
-        return None
+    if status == 0 or (exception is None and not status):
+        return None  # also behind an exception that came too late
     if not AGAIN.issuperset(one[0] for one in job.exceptions if one[1] == 0):
         return None  # it was cancelled, if only after it had failed
     times, retries, *_ = job.requeued or NEVER
@@ -187,7 +188,7 @@ def again(job: Job, status: int, exception: Sequence[Any] | None, now: float) ->
     retry = retry_of(job)
     if retry is None or retries >= retry.limit:
         return None
-    end = end_of(exception, status, [one[2] for one in job.over.values()])
+    end = end_of(exception, status or 0, [one[2] for one in job.over.values()])
     cause = covers(retry.on, end.words)
     if not cause:
         return None

@@ -20,6 +20,7 @@ from ..journal.job import (
     STATE_ABBREV,
     STATE_NAMES,
     Job,
+    Result,
 )
 from ..journal.node import Queue
 from ..journal.retry import REQUEUE
@@ -188,6 +189,8 @@ def signal_name(number: int) -> str:
 
 def cause(job: Job) -> str:
     """How a job that did not succeed came to its end, in one line; "" for any other."""
+    if job.result == Result.COMPLETED:
+        return ""
     if job.exception is not None:
         kind, note = job.exception
         return one_line(f"{kind}: {note}" if note else kind)
@@ -242,7 +245,7 @@ def info(job: Job, view: View) -> str:
         return "; ".join(filter(None, (f"eta:{begins}" if begins else "", reason(job, view))))
     inside = " (instance)" if view.is_instance(job) else ""
     if job.state & RUNNING or job.result == 1:
-        where = view.nodelist(job) if job.exception is None else cause(job)
+        where = view.nodelist(job) if job.exception is None or job.result == Result.COMPLETED else cause(job)
         return where + inside + (changes(job, view) if job.resized is not None else "") + view.away(job)
     return cause(job) + inside
 

@@ -21,6 +21,7 @@ from fluxkv.instances.ensemble_view import EnsembleView
 from fluxkv.instances.follow import Tail
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE, Job
+from fluxkv.journal.state import State
 
 pytestmark = pytest.mark.live
 
@@ -49,6 +50,14 @@ def told(view: EnsembleView, count: int) -> None:
         assert seen.result is None, f"it ended first: {seen}"
         if seen.counts.done >= count:
             return
+
+
+def inside(uri: str, wanted: Callable[[State], Any]) -> Any:
+    """What is wanted of the state of an instance inside, once it is there."""
+    with connect(uri) as there, closing(Tail(there.store, 0)) as tail:
+        while not (found := wanted(there.state())):
+            tail.poll(live.PATIENCE_S)
+        return found
 
 
 def test_whoever_is_killed_each_member_has_one_result(tmp_path: Path) -> None:
@@ -99,9 +108,7 @@ def test_one_that_is_cancelled_while_it_begins_ends_and_runs_again(tmp_path: Pat
         for number in range(2):
             if number:
                 until("it is an instance", lambda job: bool(job.memo.get("uri")), id)
-                with connect(child_uri(site.uri, id)) as inside, closing(Tail(inside.store, 0)) as tail:
-                    while not inside.state().jobs:  # its children are submitted, and start
-                        tail.poll(live.PATIENCE_S)
+                inside(child_uri(site.uri, id), lambda state: state.jobs)  # its children are submitted, and start
             assert site.run("cancel", f58(id)).returncode == 0
             until("it is over", lambda job: job.state == INACTIVE, id)
             assert [one for one in site.processes().values() if "fluxkv ensemble" in one] == []
@@ -113,3 +120,36 @@ def test_one_that_is_cancelled_while_it_begins_ends_and_runs_again(tmp_path: Pat
         done = site.run("ensemble", "watch", f58(id))
         assert done.returncode == 0, done.stderr
         site.no_traceback()
+
+
+def test_what_had_ended_when_its_ensemble_was_cancelled_does_not_run_again(tmp_path: Path) -> None:
+    """The child's agent is held still, so that nobody has heard of its members' ends when they are to end. One has failed."""
+    script = f"until test -e {tmp_path}/go; do sleep 0.01; done; exit $(( $FLUX_JOB_CC == 3 ? 5 : 0 ))"
+    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
+        id = site.run("ensemble", "submit", "--cc=1-4", "sh", "-c", script).stdout.strip()
+        site.until(lambda state: bool(state.jobs[parse_id(id)].memo.get("uri")), "the ensemble is an instance")
+        above = child_uri(site.uri, parse_id(id))
+        child = inside(above, lambda state: [job.id for job in state.jobs.values() if job.memo.get("uri")])[0]
+        there = child_uri(above, child)
+
+        def members(wanted: Callable[[Job], Any]) -> None:
+            inside(there, lambda state: sum(bool(wanted(job)) for job in state.jobs.values()) == 4)
+
+        members(lambda job: job.t_run)
+        (agent,) = daemons(site, "agent", 2)
+        os.kill(agent, signal.SIGSTOP)
+        tasks = [os.pidfd_open(pid) for pid, command in site.processes().items() if command.startswith("sh -c until")]
+        (tmp_path / "go").touch()
+        assert len(tasks) == 4
+        for task in tasks:
+            assert live.ends(task)
+            os.close(task)
+        assert site.run("cancel", id).returncode == 0
+        members(lambda job: job.exception)
+        os.kill(agent, signal.SIGCONT)
+        site.until(lambda state: state.jobs[parse_id(id)].state == INACTIVE, "it is over")
+        assert sorted((row["index"], row["result"]) for row in rows(site, id)) == [(1, "CD"), (2, "CD"), (4, "CD")]
+        again = site.run("ensemble", "rerun", id)
+        assert f"fluxkv: 1 member of {id}" in again.stderr
+        assert site.run("ensemble", "watch", again.stdout.strip()).returncode == 5
+        assert [row["index"] for row in rows(site, again.stdout.strip())] == [3]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -798,6 +799,28 @@ def test_shutdown_waits_or_ends(rig: Rig) -> None:
     rig.event("gone")
     assert os.waitstatus_to_exitcode(os.waitpid(rig.pid, 0)[1]) == 0
     rig.pid = 0
+
+
+@pytest.mark.parametrize("told", [["end", "a", "cancel"], ["shutdown", True]])
+def test_what_has_ended_by_itself_was_not_told_to_end(tmp_path: Path, told: list[Any]) -> None:
+    """Also when nobody has looked for its end yet. The launcher's loop stands still here, as on a busy host."""
+    script = f"""
+import os
+from fluxkv.instances.launcher import Launcher, prepare_process
+prepare_process()
+launcher = Launcher({str(tmp_path / "spool")!r})
+launcher.on_env(["env", "base", {{"PATH": "/usr/bin:/bin"}}])
+attempt = {{"key": "a", "job": 1, "tasks": [[0, ["true"], None, {{}}]], "env": "base", "cwd": "/", "group": "g", "queued": False}}
+launcher.handle(["launch", [attempt]])
+os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+launcher.handle({told!r})
+launcher.reap()
+(over,) = launcher.over.values()
+print(over[2], repr(over[6]))
+"""
+    (tmp_path / "spool").mkdir(0o700)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (done.stdout, done.stderr) == ("0 ''\n", "")
 
 
 def test_a_long_spool_path_listens_elsewhere(tmp_path: Path) -> None:

@@ -74,12 +74,13 @@ class Rules:
         self.claims: dict[int, list[list[Any]]] = {}
         self.used: dict[int, dict[int, int]] = {rank: {} for rank in cores}  # rank -> core -> job
         self.over: set[tuple[int, int, int]] = set()  # (job, attempt, rank)
+        self.well: set[tuple[int, int, int]] = set()  # the same of what ended there by itself, with 0
         self.spec: dict[int, dict[str, Any]] = {}
         self.place: dict[int, int] = {}  # job -> how many were submitted before it; ids may come in another order
         self.name: dict[int, str] = {}
         self.user: dict[int, int] = {}
         self.late: dict[int, float] = {}  # job -> latest time at which one of its dependencies was said to be met
-        self.ended: dict[int, list[Any]] = {}  # job -> [wait status, whether by an exception]
+        self.ended: dict[int, list[Any]] = {}  # job -> [wait status, type of the exception it had, "" for none]
         self.let_go: set[int] = set()  # singletons
         self.scripts: set[tuple[int, str, int]] = set()  # (job, letter, rank) of scripts known to be over
         self.open: dict[int, tuple[str, set[int]]] = {}  # job -> kind of script that is going on, its ranks
@@ -118,6 +119,9 @@ class Rules:
                             self._fault(job, f"tasks on rank {context['rank']}, where its prolog has not let them begin")
                     for job, attempt, *_ in context.get("over", ()):
                         self.over.add((job, attempt, context["rank"]))
+                    for job, attempt, _, _, status, cause, _ in context.get("over", ()):
+                        if (status, cause) == (0, ""):
+                            self.well.add((job, attempt, context["rank"]))
                     for job, _, letter, *_ in context.get("script", ()):
                         self.scripts.add((job, letter, context["rank"]))
                 elif name.startswith("housekeeping-"):
@@ -219,6 +223,10 @@ class Rules:
                 continue
             if name == event and needs not in seen:
                 self._fault(job, f"{name} without {needs}")
+        if name == "finish" and context["status"] and self.ended[job][1] == "shutdown" and (
+            {(job, self.attempt[job], claim[0]) for claim in self.claims[job]} <= self.well
+        ):  # fmt: skip
+            self._fault(job, f"finish with {context['status']}, though it had ended with 0 before it was told to end")
         if name == "start" and "finish" in seen:
             self._fault(job, "start after finish")
         if name == "clean" and "alloc" in seen and "free" not in seen:
@@ -332,9 +340,9 @@ class Rules:
         elif name == "dependency-remove":
             self.late[job] = max(ts, self.late.get(job, 0.0)) if not self.jumps else float("inf")
         elif name == "finish":
-            self.ended.setdefault(job, [None, False])[0] = context["status"]
+            self.ended.setdefault(job, [None, ""])[0] = context["status"]
         elif name == "exception" and context["severity"] == 0 and self.state[job] in FATAL:
-            self.ended.setdefault(job, [None, False])[1] = True
+            self.ended.setdefault(job, [None, ""])[1] = context["type"]
         waits = of_jobspec(self.spec[job]) if name in ("depend", "exception", "dependency-remove") else None
         if not waits:
             return
@@ -366,10 +374,11 @@ class Rules:
             return True
         if "clean" not in seen:
             return None
-        status, fell = self.ended.get(other, [None, False])
-        fine = status == 0 and "start" in seen and not fell
+        status, fell = self.ended.get(other, [None, ""])
+        fine = status == 0 and "start" in seen and fell in ("", "shutdown")
         ran = "alloc" in seen or "alloc" in before
-        by_scheme = {"afterany": True, "afterok": fine, "afternotok": ran and not fine, "afterexcept": ran and fell}
+        ill = ran and not fine
+        by_scheme = {"afterany": True, "afterok": fine, "afternotok": ill, "afterexcept": ill and bool(fell)}
         return by_scheme.get(one.scheme, False)
 
     def _singleton(self, job: int) -> None:

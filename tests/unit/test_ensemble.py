@@ -438,6 +438,7 @@ def test_another_round_hands_out_what_is_left(record: Record) -> None:
 @pytest.mark.parametrize(("exception", "status", "again"), [
     (None, 0, False), (None, 256, False), (None, 15, True), (None, 9, True), (None, 11, False),
     (["shutdown", "the instance is being stopped"], 15, True), (["lost", ""], None, True),
+    (["shutdown", "the instance is being stopped"], 256, True), (["shutdown", "the instance is being stopped"], 0, False),
     (["timeout", ""], 142 << 8, False), (["cancel", ""], None, False),
 ])  # fmt: skip
 def test_what_ended_with_its_child_is_run_again(exception: Any, status: int | None, again: bool) -> None:

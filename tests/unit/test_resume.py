@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journal_rules import Rules
 from mini_sim import Sim
 from worker_rig import T0, Rig, jobspec
 
 from fluxkv.instances import boot, resume
 from fluxkv.instances.child import child_namespace
 from fluxkv.instances.ending import ending, stopping
+from fluxkv.instances.ensemble_feed import interrupted
+from fluxkv.instances.follow import result_of
 from fluxkv.instances.job_path import JobPath, Step, instance_at
 from fluxkv.instances.left_spool import reports
 from fluxkv.instances.nested import Owner, owner_of
@@ -36,6 +39,7 @@ from fluxkv.kvs.children import Child
 from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from fluxkv.kvs.memory_server import share
 from fluxkv.kvs.port import Appended
+from fluxkv.tools.jobview import cause
 from fluxkv.tools.resume_options import kvs_before
 from fluxkv.tools.status_children import children_lost
 
@@ -140,6 +144,69 @@ def test_what_an_instance_s_end_ends_is_not_over_in_one_that_is_a_job(child: boo
         assert rig.job(after).state != INACTIVE
     else:
         assert rig.job(running).state == rig.job(after).state == INACTIVE
+
+
+@pytest.mark.parametrize("child", [True, False])
+@pytest.mark.parametrize("site", [{}, {"job-manager": {"epilog": {"command": ["e"]}}}])
+@pytest.mark.parametrize(("said", "over"), [
+    ([(0, ""), (0, "")], True),
+    ([(0, ""), (0, "ended:shutdown")], False),  # it heard TERM, and was in time for nothing but its own end
+    ([(0, ""), (0, "timeout")], False),
+    ([(0, ""), (256, "")], False),  # who knows what it missed of the instance
+])  # fmt: skip
+def test_what_had_ended_by_itself_when_its_instance_ended_is_over(
+    child: bool, site: dict[str, Any], said: list[tuple[int, str]], over: bool
+) -> None:
+    """Its launchers had ended nothing, their word alone came late: it is not begun again, whatever its policy."""
+    rig = Rig(config=site)
+    if child:
+        rig.say(["instance-create", "instance", T0, PARENT])
+        rig.turn()
+    policy = jobspec(nodes=2)
+    policy["attributes"]["system"]["retry"] = {"limit": 1, "on": ["shutdown"]}
+    late = rig.submit(policy)
+    after = {}
+    for scheme in ("afterok", "afternotok", "afterexcept"):
+        spec = jobspec()
+        spec["attributes"]["system"]["dependencies"] = [{"scheme": scheme, "value": str(late)}]
+        after[scheme] = rig.submit(spec)
+    rig.started(late)
+    stop(rig)
+    version = rig.job(late).attempt
+    for rank, (status, why) in enumerate(said):
+        rig.over(late, status, why, rank=rank)
+    rig.turn()
+    if site:
+        rig.report(0, script=[[late, version, "e", rig.now, rig.now, 0, ""]])
+        rig.turn()
+    job = rig.job(late)
+    assert (job.state == INACTIVE, job.number) == ((True, 1) if over else (False, 2))
+    if over:
+        assert (job.result, job.status, job.returncode, cause(job), interrupted(job)) == (Result.COMPLETED, 0, 0, "", False)
+        assert result_of(job).exception is None
+        assert rig.state.ended()[Result.COMPLETED] == 1
+        assert {scheme: rig.job(id).state != INACTIVE for scheme, id in after.items()} == {
+            "afterok": True, "afternotok": False, "afterexcept": False
+        }  # fmt: skip
+    rules = Rules({0: {0, 1}, 1: {0, 1}})
+    rules.commits(rig.commits())
+    assert not rules.wrong
+    assert rig.journal.at().digest() == rig.state.digest()
+
+
+@pytest.mark.parametrize("policy", [None, {"limit": 1, "on": ["shutdown"]}])
+def test_a_job_whose_prolog_the_instance_s_end_ended_has_not_run(policy: dict[str, Any] | None) -> None:
+    rig = Rig(nodes=1, config={"job-manager": {"prolog": {"command": ["p"], "cancel-on-exception": True}}})
+    rig.say(["instance-create", "instance", T0, PARENT])
+    rig.turn()
+    spec = jobspec()
+    if policy:
+        spec["attributes"]["system"]["retry"] = policy
+    id = rig.submit(spec)
+    stop(rig)
+    rig.report(0, script=[[id, rig.job(id).attempt, "p", rig.now, rig.now, 0, ""]])
+    rig.turn()
+    assert (rig.job(id).state == INACTIVE, rig.job(id).number) == (False, 2)
 
 
 def test_a_long_chain_of_seats_is_looked_at_as_a_whole() -> None:
