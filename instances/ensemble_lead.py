@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import FILE, Count, Indices, Part, Request, gaps
 from .ensemble_job import request_file
-from .ensemble_record import RESULTS, Info, Record, fresh, keys_in
+from .ensemble_record import Info, Record, fresh
 from .ensemble_salvage import Salvage, say_given_up
 from .submission import build_jobspec
 from .whereabouts import parent_of
@@ -89,7 +89,7 @@ class _Late:
         self.done = record.finished(total)
         view = record.kvs.view()
         self._record, self._count = record, record.counts(view).get(0, Count())
-        self._number = len(keys_in(view, RESULTS))  # none of them ever goes, and nobody else writes now
+        self._number = record.last_number(view, 0) + 1  # nobody else writes under it now
 
     def keep(self, part: Part) -> None:
         """What is new in it."""

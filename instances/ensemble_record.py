@@ -3,7 +3,8 @@
 Decides the keys. `share.pool` says which positions are handed out in this round, `share.next` how many of them are; `share.at.N` is
 a share, `ROUND START COUNT CHILD`. A share is taken in one commit that is guarded by all of `share`, so no two children have a
 position, whoever dies in between. `result.*` are parts (`journal.ensemble.Part`), `count.*` what each child has come to; a part
-comes with its count in one commit.
+comes with its count in one commit. What a child tells is appended to what it told before, up to some thousand results at a key:
+where members take long each telling has but a few of them, and everybody who looks on has all keys in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from .kvs_view import View
 
 PARTS_OPEN = 64
+TOGETHER = 2000  # results at a key, those of one telling excepted
 INFO, POOL, NEXT, SHARES, RESULTS, COUNTS = "ensemble", "share.pool", "share.next", "share.at", "result", "count"
+_NEVER = (-1, 0)
 
 
 class Share(NamedTuple):
@@ -48,6 +51,7 @@ class Record:
     def __init__(self, kvs: Kvs) -> None:
         self.kvs = kvs
         self._pool: tuple[int, Indices] = (0, Indices(()))
+        self._open: tuple[tuple[int, ...], str, int] = ((), "", 0)  # whose results we append, at which key, how many are there
 
     # -- the lead's part
 
@@ -93,10 +97,14 @@ class Record:
         """Results of a child, and what it has come to with them. number: of its reports in this attempt."""
         who = encode(child, "f58plain")
         ops: list[list[Any]] = [["put", f"{COUNTS}.{who}", json.dumps(count._asdict()).encode()]]
+        whose, name, there = self._open
         if len(part):
-            name = f"{RESULTS}.{'-'.join(map(str, (part.path[0], who, part.path[2], number)))}"
-            ops.append(["put", name, self.kvs.payload(part.encode())])
+            if whose != (*part.path, child) or there + len(part) > TOGETHER:
+                name, there = f"{RESULTS}.{'-'.join(map(str, (part.path[0], who, part.path[2], number)))}", 0
+            ops.append(["append", name, self.kvs.payload(part.encode())])
         self.kvs.commit(ops)
+        if len(part):
+            self._open = (*part.path, child), name, there + len(part)
 
     # -- reading
 
@@ -125,6 +133,24 @@ class Record:
         view = view or self.kvs.view()
         for key in keys_in(view, RESULTS):
             yield key, part_of(view.get(key))
+
+    def last_number(self, view: View, child: int) -> int:
+        """The highest number that a child's reports have, 0 before any."""
+        who = encode(child, "f58plain")
+        names = (key.rpartition(".")[2].split("-") for key in keys_in(view, RESULTS))
+        return max((int(name[3]) for name in names if len(name) == 4 and name[1] == who and name[3].isdecimal()), default=0)
+
+    def news(self, view: View, told: dict[str, tuple[int, int]]) -> Iterator[Part]:
+        """Results that whoever keeps `told` ({} at first: key -> (version, bytes)) has not had. Costs a look at each key, and what
+        has come."""
+        if view.stat(RESULTS) is None:
+            return
+        for name, node in sorted((name, node) for name, node in view.folder(RESULTS).items() if isinstance(node, list)
+                                 and told.get(name, _NEVER)[0] != node[0]):  # fmt: skip
+            _, before = told.get(name, _NEVER)
+            data = b"".join(view.pieces(f"{RESULTS}.{name}", before))
+            told[name] = node[0], before + len(data)
+            yield part_of(data)
 
     def finished(self, total: int, view: View | None = None) -> bytearray:
         """A byte for each position: 1 where the member has ended."""

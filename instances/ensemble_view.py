@@ -7,19 +7,19 @@ does not know would run again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, Rows, decode, part_of, total_of
+from ..journal.ensemble import FILE, Count, Ended, Indices, Part, Request, Rows, decode, total_of
 from ..journal.file_archive import read_archive
 from ..journal.history import History
 from ..journal.ids import f58
 from ..journal.job import INACTIVE
 from ..kvs.errors import Corrupt, Rejected, Unavailable
 from .child import child_namespace, child_number
-from .ensemble_record import RESULTS, Record, fresh, keys_in, mark
+from .ensemble_record import Record, fresh, mark
 from .follow import Follower, Tail
 from .whereabouts import store_of
 
@@ -39,8 +39,18 @@ class Seen(NamedTuple):
     result: of the ensemble's own job, once that is over."""
 
     counts: Count
-    failed: list[tuple[Part, Ended]]
+    failed: Iterable[tuple[Part, Ended]]
     result: JobResult | None
+
+
+class Failed:
+    """Those that did not succeed of some parts, each with its part. Made as they are asked for: a million may have failed."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._parts = [part for part in parts if part.failed]
+
+    def __iter__(self) -> Iterator[tuple[Part, Ended]]:
+        return ((part, row) for part in self._parts for row in part if not row.ok)
 
 
 class EnsembleView:
@@ -66,7 +76,7 @@ class EnsembleView:
         self.total = len(self.indices)
         self._rows = Rows(self.request.rows)
         self._record: tuple[int, Record] | None = None
-        self._told: set[str] = set()
+        self._told: dict[str, tuple[int, int]] = {}  # key -> its version, and how many bytes, that were told
         self._last: dict[int, int] = {}
         self._late: tuple[int, list[Part]] | None = None  # how many were told, what was not
         self.unread: list[str] = []
@@ -107,7 +117,7 @@ class EnsembleView:
                 if error.code not in ("no-instance", "gone"):
                     raise
                 return None
-            self._told, self._late = set(), None
+            self._told, self._late = {}, None
         return self._record[1]
 
     def close(self) -> None:
@@ -231,17 +241,10 @@ class EnsembleView:
     def _seen(self, result: JobResult | None) -> Seen:
         record = self.record()
         if record is None:
-            return Seen(Count(), [], result)
+            return Seen(Count(), (), result)
         view = record.kvs.view()
-        failed: list[tuple[Part, Ended]] = []
-        for key in keys_in(view, RESULTS):
-            if key not in self._told:
-                self._told.add(key)
-                part = part_of(view.get(key))
-                if part.failed:
-                    failed += [(part, row) for row in part if not row.ok]
-        if result is not None:
-            failed += [(part, row) for part in self._untold(record, view) for row in part if not row.ok]
+        late = self._untold(record, view) if result is not None else ()
+        failed = Failed(chain(record.news(view, self._told), late))
         return Seen(total_of(self._counts(record, view).values()), failed, result)
 
 

@@ -9,6 +9,7 @@ indices in their order, counted from 0.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from array import array
 from bisect import bisect_right
@@ -29,6 +30,8 @@ RESERVE_S = 1.0  # of work that a child has before it asks for more
 WHY = 200  # characters of a reason
 _COLUMNS = "IQBiHdf"  # position, job id, result, status (-1: none), attempt, when it began, how long it ran
 _OK = int(Result.COMPLETED)
+_FRAME = struct.Struct(">BI")  # of a part: a mark, and how many bytes of it follow
+_MARK, _ALONE = 2, b"\x78"  # what begins with the other mark is a part without a frame, and nothing follows it
 
 
 # -- members --------------------------------------------------------------------------------------------------------
@@ -260,22 +263,49 @@ class Part:
         return len(results) - results.count(_OK)
 
     def encode(self) -> bytes:
-        return zlib.compress(pack([FORM, list(self.path), [column.tobytes() for column in self.columns], self.why]), 1)
+        """As bytes. What others of this path are, appended, is a part, too: of all of them."""
+        data = zlib.compress(pack([FORM, list(self.path), [column.tobytes() for column in self.columns], self.why]), 1)
+        return _FRAME.pack(_MARK, len(data)) + data
+
+    def _add(self, columns: Sequence[bytes], why: Mapping[int, str]) -> None:
+        before = len(self)
+        for column, content in zip(self.columns, columns, strict=True):
+            column.frombytes(content)
+        if len({len(column) for column in self.columns}) != 1:
+            raise ValueError("columns of unequal lengths")
+        self.why.update((before + int(number), text) for number, text in why.items())
 
 
 def part_of(data: bytes) -> Part:
-    """The part that bytes hold. Raises `Corrupt`."""
+    """The part that bytes hold, or that several hold which were appended to one another. Raises `Corrupt`."""
+    made: Part | None = None
     try:
-        form, path, columns, why = unpack(zlib.decompress(data))
-        made = Part((path[0], path[1], path[2]))
-        for column, content in zip(made.columns, columns, strict=True):
-            column.frombytes(content)
-        made.why = dict(why)
-        if form != FORM or len({len(column) for column in made.columns}) != 1:
-            raise ValueError(f"form {form}")
+        for packed in _frames(data):
+            form, path, columns, why = unpack(zlib.decompress(packed))
+            whose = (path[0], path[1], path[2])
+            made = Part(whose) if made is None else made  # an empty one is false
+            if form != FORM or whose != made.path:
+                raise ValueError(f"form {form} of {whose}")
+            made._add(columns, why)
+        if made is None:
+            raise ValueError("nothing is there")
         return made
-    except (ValueError, TypeError, IndexError, zlib.error) as error:
+    except (ValueError, TypeError, IndexError, AttributeError, struct.error, zlib.error) as error:
         raise Corrupt(f"ensemble: results that cannot be read: {error}", code="bad-ensemble") from None
+
+
+def _frames(data: bytes) -> Iterator[bytes | memoryview]:
+    if data.startswith(_ALONE):
+        yield data
+        return
+    at, view = 0, memoryview(data)
+    while at < len(data):
+        mark, length = _FRAME.unpack_from(data, at)
+        end = at + _FRAME.size + length
+        if mark != _MARK or end > len(data):
+            raise ValueError("a newer fluxkv wrote them, or they are damaged")
+        yield view[at + _FRAME.size : end]
+        at = end
 
 
 class Count(NamedTuple):

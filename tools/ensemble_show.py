@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import total_of
@@ -48,13 +49,12 @@ def follow(view: EnsembleView, timeout: float | None, asked: Sequence[int] = ())
 
     def tell(seen: Seen) -> None:
         nonlocal told
-        for part, row in seen.failed:
+        for part, row in islice(seen.failed, TOLD - told):
             told += 1
-            if told <= TOLD:
-                index = view.indices[row.position]
-                input = _input(view, index)
-                which = f" ({input[:_INPUT]}{'...' * (len(input) > _INPUT)})" if input else ""
-                say(f"{f58(view.id)}: index {index}{which}: {why(row)} ({view.path(part, row)})")
+            index = view.indices[row.position]
+            input = _input(view, index)
+            which = f" ({input[:_INPUT]}{'...' * (len(input) > _INPUT)})" if input else ""
+            say(f"{f58(view.id)}: index {index}{which}: {why(row)} ({view.path(part, row)})")
 
     seen: Seen | None = None
     before = view.count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fluxkv.instances import ensemble_feed, ensemble_salvage
+from fluxkv.instances import ensemble_feed, ensemble_record, ensemble_salvage
 from fluxkv.instances.client import Instance, connect
 from fluxkv.instances.ensemble_feed import Feeder, Stopped, interrupted
 from fluxkv.instances.ensemble_job import as_job, nodes_for, numbered, on_fewer
 from fluxkv.instances.ensemble_lead import _children as children_of
+from fluxkv.instances.ensemble_lead import _Late
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.ensemble_salvage import Salvage
 from fluxkv.instances.submission import prepare
@@ -45,7 +47,7 @@ from fluxkv.journal.job import Job
 from fluxkv.journal.node import Node
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
-from fluxkv.journal.wire import Commit, read_commit
+from fluxkv.journal.wire import Commit, pack, read_commit
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.tools.ensemble_cmd import ensemble, submit
 from fluxkv.tools.ensemble_request import cutter, job_of, request_of
@@ -133,7 +135,25 @@ def test_results_come_back_as_they_were(rows: list[Ended]) -> None:
     assert count.worst == max([2, *(row.returncode for row in rows if not row.ok)])
 
 
-@pytest.mark.parametrize("data", [b"", b"x", Part((1, 2, 3)).encode()[:-3], Request({}, (), ((1, 2),), {}).encode()])
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.lists(ended, max_size=4), min_size=1, max_size=5))
+def test_parts_that_are_appended_are_one(rows: list[list[Ended]]) -> None:
+    part = part_of(b"".join(Part((1, 17, 2), some).encode() for some in rows))
+    assert list(part) == [row for some in rows for row in some]
+    assert part.path == (1, 17, 2)
+
+
+def test_a_part_as_earlier_programs_wrote_it_is_read() -> None:
+    part = Part((1, 17, 2), [Ended(4, 9, 2, 256, 1, 5.0, 0.5, "exec: no such file")])
+    plain = zlib.compress(pack([1, [1, 17, 2], [column.tobytes() for column in part.columns], part.why]))
+    assert list(part_of(plain)) == list(part)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", Part((1, 2, 3)).encode()[:-3], Part((1, 2, 3)).encode()[:4], Part((1, 2, 3)).encode() + Part((1, 3, 3)).encode(),
+     Part((1, 2, 3)).encode() + b"\x03", Request({}, (), ((1, 2),), {}).encode()],
+)  # fmt: skip
 def test_results_that_cannot_be_read_are_said_to_be(data: bytes) -> None:
     with pytest.raises(Corrupt):
         part_of(data)
@@ -369,6 +389,36 @@ def test_results_are_listed_in_the_order_of_indices(record: Record) -> None:
     assert gaps(record.finished(6)) == [(2, 2), (4, 4)]
     assert record.counts() == {7: Count(2, 0, 0, 0), 8: Count(2, 1, 1, 0)}
     assert record.total() == total_of(record.counts().values()) == Count(4, 1, 1, 0)
+
+
+def test_members_that_end_one_by_one_take_few_keys_and_are_read_once(
+    instance: Instance, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each takes minutes a telling has one of them. Whoever draws a bar looks after each: what that reads is what came."""
+    monkeypatch.setattr(ensemble_record, "TOGETHER", 40)
+    told: dict[str, tuple[int, int]] = {}
+    read: list[int] = []
+    feeders = {7: Record(instance.kvs), 8: Record(instance.kvs)}
+    for number in range(100):
+        for child, feeder in feeders.items():
+            feeder.report(Part((1, child, 1), [row(2 * number + child - 7)]), child, number, Count(number + 1))
+        read += [one.position for part in record.news(record.kvs.view(), told) for one in part]
+    assert read == list(range(200))
+    assert len(list(record.parts())) == 2 * 3  # 40, 40 and 20 of each
+    assert [one.position for _, one in record.rows(200)] == list(range(200))
+    assert not list(record.news(record.kvs.view(), told))
+
+
+def test_a_lead_that_is_begun_again_tells_the_rest_beside_what_it_had_told(record: Record) -> None:
+    """It takes in results of several children: two of them are never at one key."""
+    record.begin(Info(8, 2, 1), Indices([(0, 7)]))
+    for life in range(2):
+        late = _Late(record, 8)
+        for place, child in enumerate((7, 7, 8, 9)):
+            late.keep(Part((1, child, 1), [row(4 * life + place)]))
+    assert sorted((part.path[1], one.position) for part, one in record.rows(8)) == [
+        (7, 0), (7, 1), (7, 4), (7, 5), (8, 2), (8, 6), (9, 3), (9, 7)]  # fmt: skip
+    assert record.counts() == {0: Count(8)}
 
 
 def test_a_child_that_is_told_to_end_tells_what_had_ended_and_takes_no_more(instance: Instance, record: Record) -> None:

@@ -9,9 +9,28 @@ from typing import Any
 import pytest
 
 from fluxkv.instances.ensemble_view import LOOK_S, REST_S, Seen
-from fluxkv.journal.ensemble import Count
+from fluxkv.journal.ensemble import Count, Ended, Part
 from fluxkv.tools import render
 from fluxkv.tools.ensemble_show import follow
+
+
+def test_of_very_many_that_fail_ten_are_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[int] = []
+
+    def all_fail() -> Iterator[Any]:
+        for position in range(1000):
+            made.append(position)
+            yield Part((1, 7, 1)), Ended(position, 1000 + position, 2, 256, 1, 5.0, 0.5)
+
+    def looks(timeout: float | None, every_s: float) -> Iterator[Seen]:
+        yield Seen(Count(done=1000, failed=1000, worst=1), all_fail(), None)
+        yield Seen(Count(done=2000, failed=2000, worst=1), all_fail(), SimpleNamespace(exception=None, returncode=1))  # type: ignore[arg-type]
+
+    view: Any = SimpleNamespace(id=1, total=2000, count=Count, follow=looks, unread=[], indices=range(2000),
+                                inputs=lambda index: (), path=lambda part, one: f"job-{one.id}")  # fmt: skip
+    assert follow(view, None) == 1
+    assert made == list(range(10))
+    assert capsys.readouterr().err.count("job-") == 10
 
 
 @pytest.mark.parametrize("terminal", [True, False])
