@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..journal.ensemble import Indices, gaps
+from ..journal.ensemble import Indices, Request, gaps
 from ..journal.ids import f58
 from ..kvs.errors import Rejected
 from .ensemble_job import on_fewer, with_request
@@ -28,8 +28,8 @@ def rerun(view: EnsembleView, *, failed: bool, unfinished: bool) -> Rerun:
     """Submit members anew: those that ended and did not succeed, those that did not run to an end. They keep indices, commands and
     environment, all of it the urgency.
 
-    Of two who ask for the same in the same moment both get the one ensemble. Raises `Rejected` (code active) where it is not over,
-    or some of them run again already.
+    Raises `Rejected` (code active) where it is not over, or some of them run again already: also for the second of two who ask in
+    the same moment.
     """
     name = f58(view.id)
     if not view.over:
@@ -43,7 +43,6 @@ def rerun(view: EnsembleView, *, failed: bool, unfinished: bool) -> Rerun:
     indices = _runs(view.indices, gaps(not_again))
     if not indices:
         return Rerun(0, 0, left)
-    key = _key_of_next(view, indices)
     blobs: dict[str, bytes] = {}
     request = view.request._replace(ranges=tuple(indices))
     jobspec = kept_jobspec(view.instance, view.job, original=True)
@@ -52,8 +51,22 @@ def rerun(view: EnsembleView, *, failed: bool, unfinished: bool) -> Rerun:
     for blob, data in blobs.items():
         view.instance.store.put_blobs({blob: data})
     urgency = view.job.urgency or view.job.urgency_before  # of one that was held when it was cancelled
-    (id,) = view.instance.submitter.submit([(made, request.env)], urgency, 0, [key])
-    return Rerun(id, len(Indices(indices)), left)
+    return Rerun(_submitted(view, made, request, urgency), len(Indices(indices)), left)
+
+
+def _submitted(view: EnsembleView, jobspec: dict[str, Any], request: Request, urgency: int) -> int:
+    """The id of the next ensemble of members of this one. Raises `Rejected`."""
+    submitter = view.instance.submitter
+    while True:
+        key = _key_of_next(view, list(request.ranges))
+        try:
+            (id,) = submitter.submit([(jobspec, request.env)], urgency, 0, [key])
+        except Rejected as error:
+            if error.code != "key-taken":
+                raise
+            continue  # somebody was quicker, with other members
+        if id in submitter.submitted:
+            return id
 
 
 def _key_of_next(view: EnsembleView, wanted: list[tuple[int, int]]) -> str:

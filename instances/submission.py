@@ -150,6 +150,8 @@ class Submitter:
                 return ids
             if isinstance(answer, Conflicted):
                 if keys is not None and keys.look():  # somebody was quicker, or it was we, and the answer was lost
+                    for at in (at for at, id in keys.known.items() if id == ids[at] and id not in self.submitted):
+                        self._remember([ids[at]], keys.versions[at] - 1)
                     self._ids = None
                     continue
                 closed = [thing for thing in answer.things if thing.startswith("closed/")]

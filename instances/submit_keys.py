@@ -81,10 +81,11 @@ def job_with(store: Store, key: str, userid: int) -> int:
 
 
 class Keys:
-    """The keys of one commit's jobs. known: index -> id of the job that had the key already."""
+    """The keys of one commit's jobs. known: index -> id of the job that had the key already; versions: index -> of its commit."""
 
     def __init__(self, store: Store, userid: int, keys: Sequence[str], jobspecs: Sequence[Mapping[str, Any]]) -> None:
         self.known: dict[int, int] = {}
+        self.versions: dict[int, int] = {}
         self.asked = {at: asked(jobspecs[at]) for at, key in enumerate(keys) if key}
         self._store = store
         self._keys = keys
@@ -118,7 +119,7 @@ class Keys:
                     f"--id {self._keys[at]}: job {f58(id)} was submitted with it, and asked for something else",
                     code="key-taken", hint=f"choose another key; fluxkv job info {f58(id)} jobspec shows what that job asked for",
                 )  # fmt: skip
-            self.known[at] = id
+            self.known[at], self.versions[at] = id, wanted[thing]
         return True
 
     def _jobs(self, versions: Sequence[int]) -> dict[str, tuple[int, str]]:

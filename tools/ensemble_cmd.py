@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..journal.ensemble import Indices
 from ..journal.ids import f58
 from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, request_of, size_of
 from .lazy_group import LazyCommands
@@ -93,7 +94,18 @@ def run(words: tuple[str, ...], uri: str | None, dry_run: bool, timeout: str | N
     request, patience_s = request_of(values, words), timeout_of(timeout)
     with connected(uri) as instance:
         id = submitted(instance, request, values, dry_run=dry_run)
-        return stay(instance, id, patience_s) if id else 0
+        if not id:
+            return 0
+        say(f"fluxkv: {_named(instance, id, request)}")
+        return stay(instance, id, patience_s)
+
+
+def _named(instance: Instance, id: int, request: Request) -> str:
+    """Which one it is, for who wants to look from elsewhere."""
+    if id not in instance.submitter.submitted:
+        return f"ensemble {f58(id)} has this key"
+    members = len(Indices(request.ranges))
+    return f"ensemble {f58(id)}, {members:,} member{'s' * (members != 1)}"
 
 
 def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values: dict[str, Any]) -> int:

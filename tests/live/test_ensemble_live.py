@@ -78,6 +78,7 @@ def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
         id = site.run("job", "last").stdout.strip()
         assert sorted(map(int, diary.read_text().split())) == list(range(1, 121))
         lines = done.stderr.splitlines()
+        assert (done.stdout, lines[0]) == ("", f"fluxkv: ensemble {id}, 120 members")
         for index in (7, 57, 107):
             (line,) = [one for one in lines if f" index {index}: " in one]
             assert line.startswith(f"{id}: index {index}: exit code 3 ({id}/ƒ")

@@ -112,6 +112,9 @@ def test_an_answer_that_was_lost(instance: Instance) -> None:
     submitter = submission.Submitter(Deaf())  # type: ignore[arg-type]
     ids = submitter.submit([submission.prepare(["sim"], {}, {}) for _ in range(3)], 16, 0, ["a", "b", "c"])
     assert len(set(ids)) == submits(instance) == 3
+    assert set(submitter.submitted) == set(ids), "they are its own"
+    (version,) = instance.job(ids[0]).commits
+    assert set(submitter.submitted.values()) == {version - 1}
     assert submitter.submit([submission.prepare(["sim"], {}, {})], 16, 0, ["b"]) == [ids[1]]
 
 
