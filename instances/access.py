@@ -69,6 +69,8 @@ def renew(settings: Mapping[str, Any]) -> bool:
     address = parse_server(server)
     rules = child_rules(namespace, parent, secret_of(address), address.db)
     with closing(open_store(with_namespace(granter, parent), patience_s=0.0)) as store:
+        if store.meta().sealed:
+            return False
         if not _is_noted(store, settings["user"]) and not parent_row.note_again(store, settings):
             if parent_row.is_undecided(store, settings):
                 raise Unavailable(f"{namespace}: whether its attempt is adopted has not been decided", code="undecided")
@@ -86,6 +88,9 @@ def _make(store: Store, granter: str, user: str, rules: list[str]) -> bool:
 
 
 def _is_noted(store: Store, user: str) -> bool:
+    """Whether a child that has this user is not over; inside an instance that is sealed none is left, whose job had no end there."""
+    if store.meta().sealed:
+        return False
     return any(child.user == user and not child.over for child in store.children())
 
 

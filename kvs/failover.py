@@ -177,9 +177,20 @@ class FailOver:
         self.say(f"{host_port(*new)} has entry {tip}, the old primary's last")
 
     def _ask_sentinel(self, sentinel: RespConnection, *how: str) -> None:
-        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for."""
-        command = ("SENTINEL", "FAILOVER", self.address.name, *how)
-        self._until(lambda: sentinel.call(*command) == b"OK", "the sentinels do not begin a fail-over")
+        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for. Where its answer
+        is lost, or it says that one is under way, it may have begun: what it names from then on tells."""
+
+        def begins() -> bool:
+            try:
+                return bool(sentinel.call("SENTINEL", "FAILOVER", self.address.name, *how) == b"OK")
+            except Unavailable:
+                return True
+            except ReplyError as error:
+                if not str(error).startswith("INPROG"):
+                    raise
+                return True
+
+        self._until(begins, "the sentinels do not begin a fail-over")
 
     def _until(self, holds: Callable[[], bool], otherwise: str) -> None:
         """Ask until it holds. What is lost or refused on the way is no answer yet, and said when the time is over."""

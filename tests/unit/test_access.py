@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fluxkv.instances import access, paths
+from fluxkv.instances import access, paths, sealing
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.kvs import acl, redis_store
@@ -233,6 +233,25 @@ def test_who_is_struck_out_meanwhile_has_no_user(parent: Parent, server: str, mo
         parent.give()
     assert caught.value.code == "gone"
     assert users(server) == ["default"]
+
+
+def test_inside_what_is_sealed_nobody_makes_a_user_again(parent: Parent, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job there is not over by the guards, but it has ended with all around it: its keeper is refused, and asks at once."""
+    given = parent.give()
+    with closing(open_store(given["uri"], patience_s=0.0)) as made:
+        made.create(durability="local", origin_ms=0, created=1.0)
+    parent.store.seal(parent.store.meta().uid)
+    forget, renewed = parent.store.forget_child, list[bool]()
+
+    def slow(child: Child) -> None:
+        renewed.append(access.renew(given))
+        forget(child)
+
+    monkeypatch.setattr(parent.store, "forget_child", slow)
+    sealing.seal_below(parent.store, given)
+    assert renewed == [False]
+    assert not access.renew(given)
+    assert (users(server), parent.store.children()) == (["default"], [])
 
 
 def test_an_instance_that_may_make_no_users_shares_its_own(parent: Parent, server: str, tmp_path: Path) -> None:
