@@ -88,7 +88,7 @@ def _make(store: Store, granter: str, user: str, rules: list[str]) -> bool:
 
 
 def _is_noted(store: Store, user: str) -> bool:
-    """Whether a child that has this user is not over; inside an instance that is sealed none is left, whose job had no end there."""
+    """Whether a child that has this user is not over. In an instance that is sealed each is, though its job had no end there."""
     if store.meta().sealed:
         return False
     return any(child.user == user and not child.over for child in store.children())

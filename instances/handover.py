@@ -63,7 +63,8 @@ def target_of(settings: Mapping[str, Any]) -> str:
 
 def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = None) -> int:
     """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. names: gets theirs.
-    Raises `Unavailable`, `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done."""
+    Raises `Unavailable`, `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done. One inside that
+    is damaged stays where it is, found by a door, and is raised when all others are up."""
     namespace, life = parse_uri(str(settings["uri"])).namespace, life_of(settings)
     target = target_of(settings)
     with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
@@ -71,13 +72,37 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
         _check_attempt(parent, line, settings)
         inside = [name for name in own.spaces() if name != namespace]
         journals = names if names is not None else set[str]()
+        with closing(_at(parent, namespace)) as above:
+            door = whereabouts.read_door(above)
+        failed, unseen = dict[str, FluxkvError](), False
         # Its own comes last: who finds it finds all. Then the others once more: a fail-over may have taken some back before.
         for name in [*sorted(inside, reverse=True), namespace, *sorted(inside)]:
+            if name in failed or (name == namespace and unseen):
+                continue
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
-                if bring(source, there, lambda: check_room(parent, line), life):
-                    journals.add(name)
-                    _pack(there)
+                try:
+                    if bring(source, there, lambda: check_room(parent, line), life):
+                        journals.add(name)
+                        _pack(there)
+                except (Corrupt, Rejected) as error:  # what is wrong with one that is inside keeps down no other
+                    if name == namespace:
+                        raise
+                    failed[name] = error
+                    unseen = unseen or not _leads_here(there, door)
+        if failed:
+            raise next(iter(failed.values()))
         return len(journals)
+
+
+def _leads_here(there: Store, door: whereabouts.Door | None) -> bool:
+    """Whether one that does not come up is found where it is, when all around it has come up: it has a door of its own then. door:
+    that of the server it is on. (Where there is another history, that is found.)"""
+    if whereabouts.meta_of(there) is not None:
+        return True
+    known = whereabouts.read_door(there)
+    if door is not None and known != door:
+        whereabouts.leave_door(there, door)
+    return door is not None or known is not None
 
 
 def _check_attempt(parent: Store, meta: Meta, settings: Mapping[str, Any]) -> None:

@@ -177,8 +177,8 @@ class FailOver:
         self.say(f"{host_port(*new)} has entry {tip}, the old primary's last")
 
     def _ask_sentinel(self, sentinel: RespConnection, *how: str) -> None:
-        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for. Where its answer
-        is lost, or it says that one is under way, it may have begun: what it names from then on tells."""
+        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for. Where its
+        answer is lost, or it says that one is under way, it may have begun: what it names from then on tells."""
 
         def begins() -> bool:
             try:

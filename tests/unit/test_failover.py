@@ -1,4 +1,4 @@
-"""A planned fail-over whose sentinel goes on the way: whoever may have been replaced is not let go. (With real ones: `contract/`.)"""
+"""A planned fail-over whose sentinel goes on the way: who may be replaced is not let go. (With real ones: `contract/`.)"""
 
 from __future__ import annotations
 

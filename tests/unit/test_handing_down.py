@@ -293,6 +293,7 @@ def test_files_of_before_stay_marked_while_it_is_below(tmp_path: Path, monkeypat
     site = Site()
     second = site.another("down-a")
     folder = StateDir(str(tmp_path))
+    (tmp_path / "appendonlydir").mkdir()
     handover.mark(folder, "memory:down-root")
     monkeypatch.setattr(handover, "KEPT_S", -1.0)
     down(second)

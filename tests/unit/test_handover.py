@@ -16,7 +16,7 @@ from fluxkv.instances.paths import StateDir
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.ids import f58
 from fluxkv.journal.log import Journal
-from fluxkv.kvs.errors import Conflict, Rejected, Unavailable
+from fluxkv.kvs.errors import Conflict, Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
@@ -199,6 +199,33 @@ def test_what_a_fail_over_took_back_before_the_last_one_came_is_brought_again() 
     assert lost == [1]
     for namespace in (PATH, f"{PATH}/ƒB"):
         assert MemoryStore(root, namespace).read(0) == MemoryStore(own, namespace).read(0)
+
+
+@pytest.mark.parametrize("has_door", [True, False])
+def test_one_that_is_damaged_keeps_down_no_other(has_door: bool) -> None:
+    """It is found by a door of its own then, in the files that stay. Without one nobody would find it: what is around it stays."""
+    own, root = MemoryServer(), MemoryServer()
+    share("handover-damaged", own)
+    share("handover-sound", root)
+    bad, sound = f"{PATH}/ƒB", [f"{PATH}/ƒA", f"{PATH}/ƒC", f"{PATH}/ƒB/ƒD"]
+    for server, namespace in ((root, "/"), (own, PATH), *((own, name) for name in (bad, *sound))):
+        store = MemoryStore(server, namespace)
+        store.create(durability="local", origin_ms=1, created=1.0)
+        Journal(store).append(Decision([["x", "instance", 1.0, None]]), 0)
+    door = whereabouts.Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot")
+    if has_door:
+        whereabouts.leave_door(MemoryStore(root, PATH), door)
+    own.tables.aliens.add(Keys(bad).meta)
+    given = {"uri": f"memory:handover-damaged#{PATH}", "parent": "memory:handover-sound#/", "job": "ƒA"}
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="ƒB"):
+            handover.hand_up("memory:handover-damaged", given)
+        assert root.tables.instances.keys() == {"/", *sound, *([PATH] if has_door else [])}
+        assert whereabouts.read_door(MemoryStore(root, bad)) == (door if has_door else None)
+    own.tables.aliens.clear()
+    assert handover.hand_up("memory:handover-damaged", given) == 5
+    assert root.tables.instances.keys() == {"/", PATH, bad, *sound}
+    assert whereabouts.read_door(MemoryStore(root, bad)) is None
 
 
 def test_what_began_on_a_lost_branch_does_not_come_up_in_another_attempt_s_place() -> None:
