@@ -14,10 +14,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the settings of whoever runs the tests are not what is tested
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: commands that are interrupted would be deaf
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-machine")
 
 
 _failed = pytest.StashKey[bool]()
