@@ -39,6 +39,7 @@ import time
 from heapq import heappop
 from typing import Any
 
+from . import forked_tasks
 from .attempt_kind import OWN, Kind
 from .attempt_table import AttemptTable
 from .launcher_door import Door
@@ -52,6 +53,7 @@ _KILL_AGAIN_S = 0.1
 _SWEEP_S = 0.02
 _FAREWELL_S = 1.0
 _SETTLE_S = 0.01  # idle so long, we leave the last task's core; at once would cost a migration per spawn
+_AHEAD_S = 0.5  # so long after the beginning, with nothing held, we import what forks of ours are going to
 _LONGEST_SLEEP_S = 30.0  # poll's clock stands still while the machine sleeps, limits do not
 _TICK_S = 0.5  # so often we look though nothing is due
 _RECENT = 1024
@@ -68,6 +70,7 @@ class Launcher(AttemptTable):
         self.kind: Kind | None = None  # theirs
         self.leaving = False
         self.leave_at = 0.0
+        self.ahead_at = boot_time() + _AHEAD_S
         self.due_at = self.ticked = 0.0  # when `tick` has something to do, and when it last looked
         self.handlers = {
             "env": self.on_env,
@@ -96,7 +99,7 @@ class Launcher(AttemptTable):
                 return
             messages, signals = door.wait(self.sleep_s())
             if not (signals or messages):
-                self.spawner.settle()
+                self.idle()
             if signals:
                 if signal.SIGTERM in signals:
                     self.on_shutdown(["shutdown", True])
@@ -105,6 +108,12 @@ class Launcher(AttemptTable):
                 self.handle(message)
             self.tick()
             self.write_down()
+
+    def idle(self) -> None:
+        self.spawner.settle()
+        if self.ahead_at and boot_time() >= self.ahead_at:
+            self.ahead_at = 0.0
+            forked_tasks.think_ahead()
 
     def said_all(self) -> bool:
         """Before we go: an agent that listens gets the last events;
@@ -134,6 +143,11 @@ class Launcher(AttemptTable):
             due.append(linger)
         if self.leave_at:
             due.append(self.leave_at)
+        if self.ahead_at:
+            if self.held:
+                self.ahead_at = now + _AHEAD_S
+            else:
+                due.append(self.ahead_at)
         if self.spawner.away:
             due.append(now + _SETTLE_S)
         if (output := self.spawner.outputs.due()) is not None:

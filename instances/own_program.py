@@ -10,19 +10,21 @@ from typing import NamedTuple, NoReturn
 
 CommandLine = Callable[[list[str]], int]  # words behind `fluxkv` -> exit status
 Leave = Callable[[int], NoReturn]
+Ahead = Callable[[], None]
 Identity = tuple[int, int, int, int]  # of a file in one version: device, inode, size, time of change
 
 
 class Began(NamedTuple):
     """How this process began, as `fluxkv`, or one that it is a fork of. script: its file. words: what stood before its path: the
-    interpreter, and its option. run: its command lines, in this process;
-    leave: the end of it. code: the files of all modules of ours that it has, of all others' packages, and the interpreter. modules:
-    how many modules it has."""
+    interpreter, and its option. run: its command lines, in this process; leave: the end of it. ahead: imports what an instance
+    inside is going to need. code: the files of all modules of ours that it has, of all others' packages, and the interpreter.
+    modules: how many modules it has."""
 
     script: Identity
     words: list[str]
     run: CommandLine
     leave: Leave
+    ahead: Ahead
     code: dict[str, Identity | None]
     modules: int
 
@@ -31,13 +33,13 @@ class Began(NamedTuple):
         return all(identity(path) == found for path, found in self.code.items())
 
 
-_run: tuple[CommandLine, Leave] | None = None
+_run: tuple[CommandLine, Leave, Ahead] | None = None
 
 
-def is_run_by(run: CommandLine, leave: Leave) -> None:
+def is_run_by(run: CommandLine, leave: Leave, ahead: Ahead) -> None:
     """Said where the program begins."""
     global _run
-    _run = run, leave
+    _run = run, leave, ahead
 
 
 def is_ours() -> bool:

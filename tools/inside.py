@@ -75,7 +75,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
         return _follow(here, settings, directory)
     starting.prepare(directory, settings)
     if command[:2] == ENSEMBLE:
-        _import_ensemble()
+        import_ensemble()
     starting.start_keeper(directory, os.getpid())
     if settings.get("kvs") == OWN:
         from ..instances.own_server import open_door
@@ -284,8 +284,8 @@ class _Program:
             click.echo(f"fluxkv: what leads the ensemble was ended by signal {-code}: it is started again", err=True)
 
 
-def _import_ensemble() -> None:
-    """What an ensemble's programs and its children's keepers run on, before our keeper is forked: its launcher's forks share it."""
+def import_ensemble() -> None:
+    """What an ensemble's programs and its children's keepers run on. Before our keeper is forked: its launcher's forks share it."""
     from ..instances import (  # noqa: F401
         child_store,
         client,

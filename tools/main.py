@@ -146,8 +146,16 @@ def main() -> None:
         answer()
     if None in (sys.stdin, sys.stdout, sys.stderr):
         _fill_descriptors()
-    is_run_by(run, leave)
+    is_run_by(run, leave, import_ahead)
     leave(run(sys.argv[1:]))
+
+
+def import_ahead() -> None:
+    """What an instance that is a job is going to import."""
+    from . import start_cmd  # noqa: F401
+    from .inside import import_ensemble
+
+    import_ensemble()
 
 
 def run(args: list[str]) -> int:

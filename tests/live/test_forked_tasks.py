@@ -68,11 +68,15 @@ def said():
         "exe": os.readlink("/proc/self/exe"), "armed": list(failpoints.ARMED), "main": sys.stdout is sys.__stdout__,
         "buffers": [(s.line_buffering, s.write_through, s.encoding, s.errors) for s in (sys.stdin, sys.stdout, sys.stderr)],
         "names": [s.name for s in (sys.stdin, sys.stdout, sys.stderr)], "in": sys.stdin.isatty() or sys.stdin.read(),
-        "forked": hasattr(own_program, "launched"), "ran": random.random(),
+        "forked": hasattr(own_program, "launched"), "ahead": "ahead_part" in sys.modules, "ran": random.random(),
         "temp": tempfile.gettempdir(), "oom": open("/proc/self/oom_score_adj").read(), "executable": sys.executable,
     }
 
-own_program.is_run_by(run, leave := lambda status: (atexit._run_exitfuncs(), sys.stdout.flush(), os._exit(status)))
+def ahead():
+    import ahead_part
+
+leave = lambda status: (atexit._run_exitfuncs(), sys.stdout.flush(), os._exit(status))
+own_program.is_run_by(run, leave, ahead)
 if sys.argv[1] == "launcher":
     own_program.launched = True
     assert tempfile.gettempdir() and random.random()
@@ -113,6 +117,9 @@ class Rig:
         self.program.chmod(0o700)
         for name in ("fluxkv_part", "other_package"):  # parts of the program's code
             (folder / f"{name}.py").write_text("")
+        self.ahead = folder / "imported"  # there when a launcher with nothing to do has imported what its forks will
+        self.part = folder / "ahead_part.py"
+        self.part.write_text(f"import os\nopen({str(self.ahead)!r}, 'w').write(str(os.getpid()))\n")
         (folder / "in").write_bytes(b"one\r\ntwo\r")
         self.log = folder / "log"
         self.events: list[list[Any]] = []
@@ -261,6 +268,31 @@ def test_what_would_be_another_is_a_program(rig: Rig, what: str) -> None:
     assert not found["forked"]  # unknown: the fork found that it cannot be seen as what it is, and began as a program
     if what == "limits":
         assert found["limits"][7][0] == 100
+
+
+def test_a_launcher_with_nothing_to_do_imports_what_its_forks_will(rig: Rig) -> None:
+    rig.up()
+    deadline = time.monotonic() + PATIENCE_S
+    while not rig.ahead.exists():
+        assert time.monotonic() < deadline, rig.log.read_text()
+        rig.hear()
+    assert rig.process is not None
+    assert rig.ahead.read_text() == str(rig.process.pid)
+    after = said(rig, "after")
+    assert (after["forked"], after["ahead"]) == (True, True)
+    rig.part.write_text("another")  # that, too, is code that has to be what a program would find
+    last = said(rig, "last")
+    assert (last["forked"], last["ahead"]) == (False, False)
+
+
+def test_what_cannot_be_imported_ahead_is_in_nobody_s_way(rig: Rig) -> None:
+    rig.part.write_text(f"{rig.part.read_text()}raise ImportError('half')\n")
+    rig.up()
+    deadline = time.monotonic() + PATIENCE_S
+    while not rig.ahead.exists():
+        assert time.monotonic() < deadline, rig.log.read_text()
+        rig.hear()
+    assert not said(rig, "after")["forked"]
 
 
 def test_a_fault_is_said_and_ends_it_as_it_would_a_program(rig: Rig) -> None:

@@ -93,7 +93,7 @@ def test_none_outlives_its_keeper(place: StateDir) -> None:
 STARTER = """
 import os, socket, sys, threading
 from fluxkv.instances import main, own_program, prefork, shown
-own_program.is_run_by(len, os._exit)
+own_program.is_run_by(len, os._exit, dict)
 how = sys.argv[-1]
 if how.startswith("old kernel"):
     shown.can_show = lambda: False
@@ -153,7 +153,7 @@ def test_start_forks_its_keeper_where_nothing_would_be_shared(tmp_path: Path, ho
 def test_a_fork_of_a_fork_looks_only_at_modules_that_came_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "fluxkv"
     script.write_text("#!/usr/bin/python3\n")
-    monkeypatch.setattr(own_program, "_run", (len, os._exit))
+    monkeypatch.setattr(own_program, "_run", (len, os._exit, dict))
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", str(script)])
     monkeypatch.setattr(sys, "__stdin__", sys.__stdout__)
