@@ -12,8 +12,11 @@ import click
 
 from ..kvs.errors import FluxkvError, Rejected, Unavailable
 from ..kvs.uri import PASSWORD_VARIABLE
+from .reviving import revive
 
 UP_S = 15.0
+LOOK_S = 0.5
+ENDED, DEAD = 3, 40  # looks at which no daemon was there: one has ended them in order; they do not come up again
 TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -134,16 +137,19 @@ def _say_up(settings: dict[str, Any], rank: int, to_stderr: bool) -> None:
 
 
 def stay(directory: Any) -> int:
-    """As long as the daemons live, or until told to end, which ends them in order."""
+    """As long as the daemons live, or until told to end, which ends them in order. Those that were all killed at once are started
+    again."""
     from ..instances import start as starting
     from ..instances.paths import lock_held
 
     missing = 0
-    while (word := signal.sigtimedwait(TOLD, 0.5)) is None:
+    while (word := signal.sigtimedwait(TOLD, LOOK_S)) is None:
         alive = any(lock_held(directory.lock_file(role)) for role in ("keeper", "agent", "launcher"))
         missing = 0 if alive else missing + 1
-        if missing > 3:
+        if missing > (ENDED if os.path.exists(directory.join("run", "stopping")) else DEAD):
             raise Unavailable(f"{directory.path}: its daemons have ended", code="gone", hint="see its log/keeper.log")
+        if missing % (ENDED + 1) == 1:
+            revive(directory)
     try:
         starting.stop(directory)
     except Rejected:

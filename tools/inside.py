@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 
 from ..instances.own_program import with_program
 from ..kvs.errors import FluxkvError, Rejected
+from .reviving import KEEPER_LOOK_S, Reviving, revive
 from .start_settings import INVENTORY, name_policy
 
 # Of the job that an instance is: what runs inside must not take itself for one of its tasks. (Which attempt and which copy of
@@ -29,7 +29,6 @@ OUTER = (
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGQUIT)
 IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by every Python; what we run has them as from a shell
 STOPPED_LOOK_S = 1.0
-KEEPER_LOOK_S = 5.0
 ENSEMBLE = ["fluxkv", "ensemble"]
 LEAD = [*ENSEMBLE, "lead"]  # goes on where it was, when it is started again in its instance
 LEADS = 4  # how often it is started
@@ -123,10 +122,11 @@ def _follow(here: Any, settings: dict[str, Any], directory: Any) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):  # to end the instance is for its leading node, which needs this one for that
         signal.signal(signum, lambda signum, frame: told.append(signum))
     starting.start_keeper(directory, os.getpid())
-    child.wait_until_stopped(
-        settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False,
-        lambda: bool(told) and child.is_asked_back(here),
-    )  # fmt: skip
+    with Reviving(directory):
+        child.wait_until_stopped(
+            settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False,
+            lambda: bool(told) and child.is_asked_back(here),
+        )  # fmt: skip
     starting.stop(directory)
     return 0
 
@@ -255,7 +255,7 @@ class _Program:
             poller = select.poll()
             poller.register(ends, select.POLLIN)
             while not poller.poll(KEEPER_LOOK_S * 1000):
-                _revive(self.directory)
+                revive(self.directory)
         finally:
             os.close(ends)
 
@@ -332,44 +332,12 @@ def _forked(words: list[str], environment: dict[str, str]) -> int:
         os._exit(70)
 
 
-class _Looking:
-    """The same as `_Program._look_after` does, beside what this process runs itself."""
-
-    def __init__(self, directory: Any) -> None:
-        import threading
-
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=(directory,), daemon=True)
-
-    def _look(self, directory: Any) -> None:
-        while not self._over.wait(KEEPER_LOOK_S):
-            _revive(directory)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """The instance is about to be ended."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-
-def _revive(directory: Any) -> None:
-    """Start a keeper if there is none, and the instance is not being ended."""
-    from ..instances.daemon import revive_keeper
-
-    with suppress(OSError):  # no process, or no room: tried again
-        revive_keeper(directory)
-
-
 def _in_place(words: list[str], environment: dict[str, str], program: _Program) -> int:
     """Run a command of ours in this process, which only waited for it otherwise; its code. What ends it ends us, as a task that
     fails; our keeper ends the instance then. It takes the signals that are to end it, and hands them on (`forward`)."""
     from .main import run
 
     told = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    looking = _Looking(program.directory)
     signal.pthread_sigmask(signal.SIG_BLOCK, told)  # it takes them as soon as it listens to them
     ours = dict(os.environ)
     try:
@@ -377,10 +345,9 @@ def _in_place(words: list[str], environment: dict[str, str], program: _Program) 
             return 128 + program.asked[0]
         os.environ.clear()
         os.environ.update(environment)
-        looking.start()
-        return run(words)
+        with Reviving(program.directory):
+            return run(words)
     finally:
-        looking.stop()
         os.environ.clear()
         os.environ.update(ours)
         for signum in told[:2]:
@@ -405,7 +372,7 @@ def _until_stopped(directory: Any, run: _Program) -> int:
         if not keeper and os.path.exists(directory.join("run", "stopping")):
             return 0
         if not keeper:
-            _revive(directory)
+            revive(directory)
         watched = -1
         try:
             if keeper:

@@ -272,6 +272,26 @@ def test_daemons_that_were_all_killed_at_once_are_started_again(tmp_path: Path) 
         assert (site.results([id]), (tmp_path / "out").read_text()) == ([0], "after\n")
 
 
+def test_daemons_of_a_node_that_follows_are_started_again_when_all_were_killed_at_once(tmp_path: Path) -> None:
+    """The node stays the instance's; what its launcher's death ended is heard of, and begins again by policy."""
+    with live.site(tmp_path, "-s", "2", "--cores", "1") as site:
+        told = f"echo $FLUX_JOB_ATTEMPT >>{tmp_path}/runs; [ $FLUX_JOB_ATTEMPT = 2 ] || exec sleep 1000"
+        inside = f"fluxkv run --requires=rank:1 --retry=1 sh -c '{told}'; echo $?; fluxkv run -N2 echo both"
+        (tmp_path / "inside").write_text(f"#!/bin/sh\n{inside}\n")
+        id = parse_id(site.run("batch", "-N2", "--kvs=own", "--output=none", str(tmp_path / "inside")).stdout.strip())
+        site.written(tmp_path / "runs")
+        (folder,) = (tmp_path / "i" / "ns").glob("*-1")
+        pids = [json.loads(file.read_text())["pid"] for file in (folder / "run").glob("*.json")]
+        assert len(pids) == 3
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert site.results([id]) == [0]
+        assert site.run("job", "attach", f58(id)).stdout.split() == ["0", "both", "both"]
+        assert (tmp_path / "runs").read_text() == "1\n2\n"
+        assert site.events(id).count("release") == 1, "its node stayed to the end"
+        site.sound()
+
+
 @pytest.mark.parametrize("how", ["end", "keepers"])
 def test_children_of_children_end_in_one_go(how: str, tmp_path: Path) -> None:
     """Whatever of them is left, and whoever of their keepers is: no process, no core held, no scratch folder of theirs."""

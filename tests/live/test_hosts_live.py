@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +109,13 @@ def test_the_command_stays_and_shows_no_password(site: live.Site, tmp_path: Path
         secret = re.search(r":([^@:]+)@", address)
         assert secret is not None
         assert secret[1] not in " ".join(site.processes().values())
+        # All its daemons are killed at once: nobody else would start them again.
+        pids = [json.loads(path.read_text())["pid"] for path in (tmp_path / "h1" / "run").glob("*.json")]
+        assert len(pids) == 3
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, signum)
+        assert site.run("run", "--requires=host:h1", "echo", "again").stdout == "again\n"
         command.terminate()
         assert command.wait(live.PATIENCE_S) == 0
     assert not site.client.state().nodes[1].online

@@ -13,7 +13,7 @@ from fluxkv.instances import daemon
 from fluxkv.instances.keeper import Keeper
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.supervised import DEATHS, WITHIN_S, Role
-from fluxkv.tools import inside
+from fluxkv.tools import reviving
 
 
 def ended(role: Role, path: Path, code: str) -> None:
@@ -76,14 +76,12 @@ def test_a_restart_brings_back_what_was_given_up_for_good(tmp_path: Path) -> Non
 
 def test_who_runs_a_program_itself_looks_after_its_keeper_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = threading.Event()
-    monkeypatch.setattr(inside, "KEEPER_LOOK_S", 0.01)
-    inside._Looking(StateDir(str(tmp_path))).stop()
-    looking = inside._Looking(StateDir(str(tmp_path)))
+    monkeypatch.setattr(reviving, "KEEPER_LOOK_S", 0.01)
     monkeypatch.setattr("fluxkv.instances.daemon.revive_keeper", lambda directory: looked.set())
-    looking.start()
-    assert looked.wait(30.0)
-    looking.stop()
-    assert not looking._thread.is_alive()
+    before = set(threading.enumerate())
+    with reviving.Reviving(StateDir(str(tmp_path))):
+        assert looked.wait(30.0)
+    assert set(threading.enumerate()) == before
 
 
 def test_keepers_that_end_again_and_again_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
