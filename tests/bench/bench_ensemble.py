@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rig import PROGRAM, Figure, Meter, Rig, Spent, figure, instance, rss_mib, yardsticks
@@ -17,77 +18,87 @@ SLOTS = 8
 BUDGET = 0.45  # of spawn and wait in turn, with all that there is to start and to end
 WORK = 1.4  # of what the flat instance takes: what eight children and the levels around them cost to start and to end comes on top
 WAIT_S = 600.0
+FLAT, FLAT_TYPED, TYPED, SPREAD = "flat", "flat, as a command", "ensemble, as a command", "ensemble"
 
 
 def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
     """members: `true` jobs, an eighth of them a child's part. submitted: members of an ensemble that is only submitted."""
-    flat: list[float] = []  # by a client that is there already
-    typed: list[float] = []  # by a command, as the ensemble is
-    work: list[tuple[float, float]] = []  # processor seconds: the flat instance's, the ensemble's; with clients and tasks
-    whole: list[float] = []
+    shares: dict[str, list[float]] = {}  # of spawn+wait in turn, measured before and behind each
+    seconds: dict[str, list[float]] = {}
+    work: dict[str, list[float]] = {}  # processor seconds, with clients and tasks
     inside: list[float] = []
-    bare: list[float] = []
-    two: list[float] = []
+    bare: list[tuple[float, float]] = []
     commits: list[float] = []
     busy: list[str] = []
     failed = 0
     with instance("-s", "1", "--cores", str(SLOTS)) as rig, fluxkv.connect(rig.uri) as client:
         client.submit(["true"]).wait(30)
+        ways: dict[str, Callable[[], int]] = {
+            FLAT: lambda: sum(not one.ok for one in client.wait(client.submit_many([["true"]] * members), WAIT_S)),
+            FLAT_TYPED: lambda: _typed(rig, "submit", "--wait", "--quiet", f"--cc=1-{members}", "true"),
+            TYPED: lambda: _typed(rig, "ensemble", "run", f"--per-node={SLOTS}", f"--cc=1-{members}", "true"),
+            SPREAD: lambda: _ensemble(client, members),
+        }
         for _ in range(repeats):
-            before, meter = yardsticks(0.7), Meter()
-            spent = Spent()
-            start = time.perf_counter()
-            failed += sum(not one.ok for one in client.wait(client.submit_many([["true"]] * members), WAIT_S))
-            flat.append(members / (time.perf_counter() - start))
-            of_flat = spent.seconds()
-            between = yardsticks(0.7)
-            flat[-1] /= (before[0] + between[0]) / 2
-            typed.append(members / _timed(rig, "submit", "--wait", "--quiet", f"--cc=1-{members}", "true"))
-            before, between = between, yardsticks(0.7)
-            typed[-1] /= (before[0] + between[0]) / 2
-            spent = Spent()
-            version = client.store.meta().version
-            seconds = _timed(rig, "ensemble", "run", f"--per-node={SLOTS}", f"--cc=1-{members}", "true")
-            work.append((of_flat, spent.seconds()))
-            after = yardsticks(0.7)
+            after, meter = yardsticks(0.7), Meter()
+            for way, run in ways.items():
+                before, spent, version = after, Spent(), client.store.meta().version
+                start = time.perf_counter()
+                failed += run()
+                took = time.perf_counter() - start
+                work.setdefault(way, []).append(spent.seconds())
+                after = yardsticks(0.7)
+                seconds.setdefault(way, []).append(took)
+                shares.setdefault(way, []).append(members / took / ((before[0] + after[0]) / 2))
+                if way == TYPED:
+                    commits.append(client.store.meta().version - version)
+                    inside.append(members / _span(client))
+                    bare.append(((before[0] + after[0]) / 2, (before[1] + after[1]) / 2))
             busy.append(meter.note() or "others idle")
-            bare.append((between[0] + after[0]) / 2)
-            two.append((between[1] + after[1]) / 2)
-            whole.append(members / seconds)
-            commits.append(client.store.meta().version - version)
-            inside.append(members / _span(client))
         memory = _memory(rig)
     text = f"ensemble, {SLOTS} children × {members // SLOTS:,} true"
+    rates = [members / one for one in seconds[TYPED]]
     return [
-        figure(f"{text}: rate, from the command's start to its end", whole, "/s", better="higher", note="; ".join(busy)),
-        figure(f"{text}: of spawn+wait in turn", [one / other for one, other in zip(whole, bare, strict=True)], "x", BUDGET,
-               better="higher", note="in turn " + ", ".join(f"{one:,.0f}/s" for one in bare)),
-        figure(f"{text}: of two spawned at a time", [one / other for one, other in zip(whole, two, strict=True)], "x",
-               better="higher", note="two " + ", ".join(f"{one:,.0f}/s" for one in two)),
+        figure(f"{text}: rate, from the command's start to its end", rates, "/s", better="higher", note="; ".join(busy)),
+        figure(f"{text}: of spawn+wait in turn", shares[TYPED], "x", BUDGET, better="higher",
+               note="in turn " + ", ".join(f"{one:,.0f}/s" for one, _ in bare)),
+        figure(f"{text}: of two spawned at a time", [one / two for one, (_, two) in zip(rates, bare, strict=True)], "x",
+               better="higher", note="two " + ", ".join(f"{two:,.0f}/s" for _, two in bare)),
         figure(f"{text}: in turn, from its first member's start to the last one's end",
-               [one / other for one, other in zip(inside, bare, strict=True)], "x", better="higher"),
-        figure(f"{text}: beside the flat instance, both as commands from start to end (equal is 1)",
-               [one / other / ratio for one, other, ratio in zip(whole, bare, typed, strict=True)], "x", better="higher",
-               note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in typed)),
-        figure(f"{text}: the command beside a Python client that is connected to the flat instance (equal is 1)",
-               [one / other / ratio for one, other, ratio in zip(whole, bare, flat, strict=True)], "x", 1.0, better="higher",
-               note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in flat)),
-        figure(f"{text}: processor time beside the flat instance's (equal is 1)", [one / other for other, one in work], "x", WORK,
-               note="; ".join(f"{one:.1f} s to {other:.1f} s" for other, one in work)),
+               [one / turn for one, (turn, _) in zip(inside, bare, strict=True)], "x", better="higher"),
+        _beside(f"{text}: beside the flat instance, both as commands, from start to end (equal is 1)", shares, TYPED, FLAT_TYPED, 1.0),
+        _beside(f"{text}: beside the flat instance, both by a connected Python client (equal is 1)", shares, SPREAD, FLAT, 1.0),
+        _beside(f"{text}: the command beside that client (equal is 1)", shares, TYPED, FLAT),
+        figure(f"{text}: processor time beside the flat instance's (equal is 1)",
+               [one / other for one, other in zip(work[TYPED], work[FLAT_TYPED], strict=True)], "x", WORK,
+               note="; ".join(f"{one:.1f} s to {other:.1f} s" for one, other in zip(work[TYPED], work[FLAT_TYPED], strict=True))),
         figure(f"{text}: commits of the instance around it", commits, "", 30),
         figure(f"{text}: members that failed", failed, "jobs", 0),
         memory, *_submitted(submitted),
     ]  # fmt: skip
 
 
-def _timed(rig: Rig, *words: str) -> float:
-    """Seconds that a command takes."""
-    start = time.perf_counter()
+def _beside(text: str, shares: dict[str, list[float]], way: str, flat: str, budget: float | None = None) -> Figure:
+    """One way beside another of the same rounds; each by what bare processes did around it."""
+    return figure(text, [one / other for one, other in zip(shares[way], shares[flat], strict=True)], "x", budget, better="higher",
+                  note="flat " + ", ".join(f"{ratio:.2f} of in turn" for ratio in shares[flat]))  # fmt: skip
+
+
+def _ensemble(client: fluxkv.Instance, members: int) -> int:
+    """Run one from here, and read all its members' results: how many failed."""
+    job = client.submit_ensemble(["true"], range(1, members + 1), per_node=SLOTS)
+    with client.ensemble(job) as view:
+        view.wait(WAIT_S)
+        good = sum(row.status == 0 for _, _, row in view.rows())
+    return members - good
+
+
+def _typed(rig: Rig, *words: str) -> int:
+    """Run a command, which must succeed."""
     done = subprocess.run([PROGRAM, *words], env=rig.environment(), capture_output=True, text=True, timeout=WAIT_S)
-    seconds = time.perf_counter() - start
     if done.returncode:
         raise RuntimeError(done.stderr[-500:])
-    return seconds
+    return 0
 
 
 def _span(client: fluxkv.Instance) -> float:
