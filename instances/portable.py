@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 from ..journal.archive import Archive, blob_path, pruned_error
 from ..journal.blob_refs import names_in_entries
@@ -110,33 +110,44 @@ def find_archive(place: str, uid: str = "") -> Archive:
 def write_file(path: str, source: Source) -> tuple[int, str]:
     """An exported file of a history, whole or not there: (its last version, the digest of its state, in hex).
 
-    The history is folded while it is written, so what cannot be read again is not written.
+    The history is folded while it is written, so what cannot be read again is not written. What is there and no regular file (a
+    pipe, a device) is written to, never replaced.
     """
-    scratch = f"{path}.{os.getpid()}"
-    state, parts, blobs = State(), list[Part](), set[str]()
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as there:
+            return _write(there, source)
+    target = os.path.realpath(path)  # behind a link, not in its place
+    scratch = f"{target}.{os.getpid()}"
     try:
-        with zipfile.ZipFile(scratch, "w") as file:
-            for run in runs(source.entries):
-                for entry in run:
-                    state.apply(source.commit(entry))
-                part, data = encode(source.uid, run, parts[-1].after if parts else NO_LINK)
-                parts.append(part)
-                file.writestr(f"{source.uid}/{part.name}", data)
-                names = sorted(names_in_entries(run, strict=False) - blobs)
-                blobs.update(names)
-                for at in range(0, len(names), 100):
-                    some = names[at : at + 100]
-                    for name, found in zip(some, source.blobs(some), strict=True):
-                        if found is not None:
-                            file.writestr(f"{source.uid}/{blob_path(name)}", found)
-            digest = state.digest().hex()
-            settings = {**source.settings, "digest": digest, "schema": SCHEMA, "origin_ms": source.origin_ms}
-            manifest = replace(Manifest(source.uid, "/"), parts=tuple(parts), settings=settings)
-            file.writestr(f"{source.uid}/{NAME}", to_bytes(manifest))
-        with open(scratch, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(scratch, path)
+        with open(scratch, "wb") as beside:
+            found = _write(beside, source)
+            beside.flush()
+            os.fsync(beside.fileno())
+        os.replace(scratch, target)
+        return found
     finally:
         if os.path.exists(scratch):
             os.unlink(scratch)
+
+
+def _write(to: IO[bytes], source: Source) -> tuple[int, str]:
+    state, parts, blobs = State(), list[Part](), set[str]()
+    with zipfile.ZipFile(to, "w") as file:
+        for run in runs(source.entries):
+            for entry in run:
+                state.apply(source.commit(entry))
+            part, data = encode(source.uid, run, parts[-1].after if parts else NO_LINK)
+            parts.append(part)
+            file.writestr(f"{source.uid}/{part.name}", data)
+            names = sorted(names_in_entries(run, strict=False) - blobs)
+            blobs.update(names)
+            for at in range(0, len(names), 100):
+                some = names[at : at + 100]
+                for name, found in zip(some, source.blobs(some), strict=True):
+                    if found is not None:
+                        file.writestr(f"{source.uid}/{blob_path(name)}", found)
+        digest = state.digest().hex()
+        settings = {**source.settings, "digest": digest, "schema": SCHEMA, "origin_ms": source.origin_ms}
+        manifest = replace(Manifest(source.uid, "/"), parts=tuple(parts), settings=settings)
+        file.writestr(f"{source.uid}/{NAME}", to_bytes(manifest))
     return state.version, digest

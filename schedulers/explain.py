@@ -64,7 +64,7 @@ def explain(request: Request, pool: Pool) -> Reason:
     if pool.satisfiable(request) is not None:
         if not matching:
             return Reason(Code.UNSATISFIABLE, f"unsatisfiable: {_nobody_meets(request, pool)}", "constraint")
-        short = _shortage(flat, _View(pool, pool.total, matching, False), bool(request.constraint_key))
+        short = _shortage(flat, _View(pool, pool.total, matching, False), _beside(request))
         return short.reason(Code.UNSATISFIABLE, f"unsatisfiable: {short.text}")
     if pool.fits(request, pool.total, pool.usable) is not None:
         return _down(request, flat, pool, matching)
@@ -82,7 +82,7 @@ def explain(request: Request, pool: Pool) -> Reason:
             text = f"the match policy {pool.match_policy} gives whole nodes, and too few are idle"
             return Reason(Code.RESOURCES, text, "node")
         return Reason(Code.READY, "fits now", "")
-    return _shortage(flat, _View(pool, pool.free, among, True), bool(request.constraint_key)).reason(Code.RESOURCES)
+    return _shortage(flat, _View(pool, pool.free, among, True), _beside(request)).reason(Code.RESOURCES)
 
 
 def _of_any_shape(request: Request, pool: Pool) -> Reason:
@@ -146,13 +146,13 @@ def _down(request: Request, flat: Flat, pool: Pool, matching: int) -> Reason:
         if up < among.bit_count():
             text = f"needs {nodes} with {_per_node(flat)}; {up or 'none'} of those up {_has(up)}"
         else:
-            text = f"needs {nodes}; {_up(up, bool(request.constraint_key))}"
+            text = f"needs {nodes}; {_up(up, _beside(request))}"
         return Reason(code, f"{text}{because}", "node", flat.nnodes, up, "node")
-    short = _shortage(flat, _View(pool, pool.total, among, False), bool(request.constraint_key))
+    short = _shortage(flat, _View(pool, pool.total, among, False), _beside(request))
     return short._replace(kind="node").reason(code, f"{short.text}{because}")
 
 
-def _shortage(flat: Flat, view: _View, constrained: bool) -> _Short:
+def _shortage(flat: Flat, view: _View, beside: str | None) -> _Short:
     """The first thing that is short. Precondition: the request does not fit the view."""
     each = flat.slots_per_node or 1
     needs = [("core", view.stocks.cores, each * flat.cores)]
@@ -163,7 +163,7 @@ def _shortage(flat: Flat, view: _View, constrained: bool) -> _Short:
     wanted = flat.nnodes or 1
     if view.among.bit_count() < flat.nnodes:
         n = view.among.bit_count()
-        where = _up(n, constrained) if view.free else _there(n, constrained)
+        where = _up(n, beside) if view.free else _there(n, beside)
         return _Short(f"needs {_n(flat.nnodes, 'node')}; {where}", "node", flat.nnodes, n, "node")
     for kind, stock, need in needs:
         n = (stock.at_least(need) & view.among).bit_count()
@@ -203,10 +203,12 @@ def _most(kind: str, stock: Stock, view: _View) -> str:
     return f"at most {amount} {are} free (node {view.pool.nodes[where].rank})"
 
 
-def _there(n: int, constrained: bool) -> str:
-    if constrained:
-        return f"{n or 'no node'} match{'' if n > 1 else 'es'} the constraint"
-    return f"the inventory has {n}"
+def _there(n: int, beside: str | None) -> str:
+    if beside is None:
+        return f"the inventory has {n}"
+    if beside:
+        return f"{n or 'none'} {_is(n)} there beside {beside}"
+    return f"{n or 'no node'} match{'' if n > 1 else 'es'} the constraint"
 
 
 def _amount(kind: str, need: int) -> str:
@@ -223,8 +225,8 @@ def _per_node(flat: Flat) -> str:
     return " and ".join(parts) if len(parts) < 3 else f"{parts[0]}, {parts[1]} and {parts[2]}"
 
 
-def _up(n: int, constrained: bool) -> str:
-    match = "" if not constrained else " and matches" if n <= 1 else " and match"
+def _up(n: int, beside: str | None) -> str:
+    match = "" if beside is None else f" beside {beside}" if beside else " and matches" if n <= 1 else " and match"
     return f"{n or 'none'} {_is(n)} up{match}"
 
 
@@ -240,8 +242,21 @@ def _n(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def _beside(request: Request) -> str | None:
+    """None if there is no constraint, "rank 0" if all that it says is not to take that, as for a job that grows, else ""."""
+    constraint = request.constraint
+    if not constraint:
+        return None
+    match constraint:
+        case {"not": [{"ranks": [str(ranks)], **more}], **others} if not more and not others:
+            return f"rank{'' if ranks.isdigit() else 's'} {ranks}"
+    return ""
+
+
 def _nobody_meets(request: Request, pool: Pool) -> str:
     """Which word of the constraint no node meets, if one can be named."""
+    if beside := _beside(request):
+        return f"there is no node beside {beside}"
     there = {name for node in pool.nodes for name in node.properties}
     missing = [name for name in _required(request.constraint) if name not in there]
     if missing:

@@ -21,7 +21,7 @@ from .child_options import SCRIPT, ChildCommand, child_jobspec, child_options, c
 from .ensemble import Piece, put_blobs
 from .environment import shared_environment
 from .options import flags_of, key_of, urgency_of
-from .render import out, say
+from .render import print_id, say
 from .submit_cmd import connected, print_jobspec
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def batch(words: tuple[str, ...], uri: str | None, dry_run: bool, script: bytes 
         return 0
     flags = flags_of(values["flags"], values["debug"])
     with connected(uri) as instance:
-        out(f58(_submit(instance, piece, values, flags)))
+        print_id(_submit(instance, piece, values, flags))
     return 0
 
 
@@ -283,7 +283,7 @@ def _until_ready(instance: Instance, id: int, verbose: bool) -> int:
     try:
         result = instance.attach(id, writers(False, False)(id), tell).run()
     except Reached:
-        out(f58(id))
+        print_id(id)
         return 0
     except KeyboardInterrupt:
         say(f"fluxkv: cancelling job {f58(id)}")

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -72,10 +72,11 @@ class Ensemble:
                     self._log_of.update(zip(ids, logs, strict=False))
                     del logs[: len(ids)]
                 self._print(ids)
-        except (FluxkvError, click.ClickException, OSError, KeyboardInterrupt) as error:
+            sys.stdout.flush()  # ids that are not taken are told below
+        except (FluxkvError, click.ClickException, OSError, KeyboardInterrupt):
             self._logs.close()
             if self.ids:
-                if not isinstance(error, BrokenPipeError):
+                with suppress(OSError):
                     sys.stdout.flush()
                 many = f"{len(self.ids)} jobs, {f58(self.ids[0])} to {f58(self.ids[-1])}"
                 say(f"fluxkv: submitted before this: {many if len(self.ids) > 1 else f'1 job, {f58(self.ids[0])}'}")

@@ -15,7 +15,7 @@ from ..journal.ids import f58
 from .ensemble_request import LEFT_OUT, ensemble_request_options, job_of, request_of, size_of
 from .lazy_group import LazyCommands
 from .options import SubmissionCommand, bad, flags_of, key_of, timeout_of, urgency_of
-from .render import out, say
+from .render import print_id, say
 from .submit_cmd import SETTINGS, connected, print_jobspec
 from .target import open_journal, target_options
 
@@ -73,7 +73,7 @@ def submit(words: tuple[str, ...], uri: str | None, dry_run: bool, **values: Any
     with connected(uri) as instance:
         id = submitted(instance, request, values, dry_run=dry_run)
     if id:
-        out(f58(id))
+        print_id(id)
     return 0
 
 
@@ -123,7 +123,7 @@ def spread_copies(words: tuple[str, ...], uri: str | None, dry_run: bool, values
         if not id:
             return 0
         if not values["quiet"]:
-            out(f58(id))
+            print_id(id)
         return stay(instance, id, timeout_of(values["timeout"])) if stays else 0
 
 
@@ -268,5 +268,5 @@ def rerun(id: str, failed: bool, unfinished: bool, stays: bool, uri: str | None)
             new = again(view, failed=failed or not unfinished, unfinished=unfinished or not failed)
         if not new:
             return 0
-        out(f58(new))
+        print_id(new)
         return stay(instance, new, None) if stays else 0

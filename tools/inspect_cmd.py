@@ -213,7 +213,7 @@ def _show_job(
     found: Job, view: View, steps: list[dict[str, Any]], tries: list[dict[str, Any]], waited: dict[str, bool]
 ) -> None:
     from ..journal.ids import f58
-    from ..journal.job import PENDING
+    from ..journal.job import INACTIVE, PENDING
     from ..journal.shown import counted
     from . import render
     from .formats import clean, fsd
@@ -234,7 +234,9 @@ def _show_job(
         f"  user {user_name(found.userid)}, queue {found.queue}, urgency {found.urgency}, "
         f"priority {found.priority}"
     )
-    render.out(f"  asked for {', '.join(asked)}")
+    resized = any(one["name"] in ("grow", "shrink") for one in steps)
+    had = "asked for" if not resized else "had at last" if found.state == INACTIVE else "has now"
+    render.out(f"  {had} {', '.join(asked)}")
     if waited:
         render.out("  depends on " + ", ".join(f"{name}{' (met)' if met else ''}" for name, met in waited.items()))
     if found.state & PENDING and found.annotations:

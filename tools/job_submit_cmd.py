@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..journal.ids import f58
 from .options import flags_of, key_of, urgency_of
-from .render import out
+from .render import print_id
 from .submit_cmd import connected
 
 
@@ -32,5 +31,5 @@ def submit(file: str, urgency: str, flags: tuple[str, ...], key: str | None, uri
     jobspec, env = jobspec_of_file(file)
     with connected(uri) as instance:
         (id,) = instance.submitter.submit([(jobspec, env)], level, mask, [name])
-    out(f58(id))
+    print_id(id)
     return 0

@@ -9,7 +9,7 @@ import errno
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -219,11 +219,15 @@ def run_line(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        from .render import STDOUT
+
+        ours = error.filename == STDOUT or (not error.filename and _is_refused(sys.stdout))
+        where = f"{STDOUT}: " if ours else f"{error.filename}: " if error.filename else ""
         click.echo(f"fluxkv: {where}{error.strerror or error}", err=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return 1
-        click.echo("  free some of it, or write elsewhere; state goes where --state-dir or XDG_STATE_HOME say", err=True)
+        state = "" if ours else "; state goes where --state-dir or XDG_STATE_HOME say"
+        click.echo(f"  free some of it, or write elsewhere{state}", err=True)
         return 3
     except Exception as error:
         if os.environ.get("FLUXKV_TRACEBACK"):
@@ -231,6 +235,15 @@ def run_line(args: list[str]) -> int:
         click.echo(f"fluxkv: this is a fault in fluxkv: {type(error).__name__}: {error}", err=True)
         click.echo("  set FLUXKV_TRACEBACK=1 and run it again to see where", err=True)
         return 70
+
+
+def _is_refused(stream: TextIO) -> bool:
+    """Whether what was written there is not taken: it is still in the stream's buffer, if it has one, and refused again."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _show(error: FluxkvError) -> None:

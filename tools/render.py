@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
+STDOUT = "standard output"  # as errors name it
 LOG_S = 60.0  # between two lines about progress, where no bar is
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def console(*, stderr: bool = False) -> Console:
 def write(path: str, text: str) -> None:
     """A whole document, into a file, or to stdout where the path is "-"."""
     if path == "-":
-        sys.stdout.write(text)
+        out(text, end="")
         return
     try:
         with open(path, "w", encoding="utf-8") as file:
@@ -59,6 +60,26 @@ def out(text: str, *, end: str = "\n") -> None:
         stream.write(text + end)
     except UnicodeEncodeError:  # a locale without ƒ
         stream.write((text + end).encode("ascii", "replace").decode())
+    except OSError as error:
+        raise _of_stdout(error) from None
+
+
+def _of_stdout(error: OSError) -> OSError:
+    """The same, named."""
+    error.filename = STDOUT
+    return error
+
+
+def print_id(id: int) -> None:
+    """The id of a job that was just submitted. Where stdout does not take it stderr has it: the job is there all the same."""
+    from ..journal.ids import f58
+
+    try:
+        out(f58(id))
+        sys.stdout.flush()
+    except OSError:
+        say(f"fluxkv: submitted before this: 1 job, {f58(id)}")
+        raise
 
 
 def say(text: str) -> None:

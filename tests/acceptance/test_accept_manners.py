@@ -79,11 +79,24 @@ def test_closed_descriptors_are_no_fault(site: Any) -> None:
             cwd=site.folder, env=site.env, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), closed
-    full = subprocess.run(
-        ["bash", "-c", "fluxkv jobs > /dev/full"], env=site.env, capture_output=True, text=True, timeout=60
-    )
-    assert full.returncode == 3
-    assert full.stderr.startswith("fluxkv: No space left on device\n  free some of it, or write elsewhere")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_is_not_taken_is_named(site: Any, unbuffered: str) -> None:
+    told = "fluxkv: standard output: No space left on device\n  free some of it, or write elsewhere\n"
+    for words in ("jobs", "jobs --json", "submit true", "ensemble submit --cc=1 true", "batch -n1 --wrap true"):
+        full = subprocess.run(
+            ["bash", "-c", f"fluxkv {words} > /dev/full"], cwd=site.folder, env={**site.env, "PYTHONUNBUFFERED": unbuffered},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert full.returncode == 3
+        before, _, rest = full.stderr.rpartition("fluxkv: standard")
+        assert f"fluxkv: standard{rest}" == told, full.stderr
+        if "true" in words:  # it is there, so its id is said
+            assert before == f"fluxkv: submitted before this: 1 job, {site('job', 'last').out.strip()}\n"
+        else:
+            assert before == ""
+    site("cancel", "--all")
 
 
 WAITS = [

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_export_and_import(shell: Any, tmp_path: Path) -> None:
     status, _, error = shell("journal", "import", str(file), "--to", str(again))
     assert (status, "is there already" in error) == (1, True)
     assert sorted(os.listdir(tmp_path)) == ["again", "h.zip"]
+
+
+def test_an_export_replaces_no_pipe_device_or_link(shell: Any, tmp_path: Path) -> None:
+    """What is there already and no regular file is written to; else root's -o /dev/null would end that device."""
+    pipe, link, got = tmp_path / "pipe", tmp_path / "link", tmp_path / "got.zip"
+    os.mkfifo(pipe)
+    link.symlink_to("behind.zip")
+    with open(got, "wb") as to, subprocess.Popen(["cat", pipe], stdout=to):
+        shell.out("journal", "export", "-f", "zip", "-o", str(pipe))
+    shell.out("journal", "export", "-f", "zip", "-o", str(link))
+    assert (pipe.is_fifo(), os.readlink(link)) == (True, "behind.zip")
+    digest = shell.sample.state.digest().hex()
+    for file in (got, tmp_path / "behind.zip"):
+        assert f"digest {digest}: sound" in shell.out("journal", "import", str(file), "--dry-run")
+    status, _, error = shell("journal", "export", "-f", "zip", "-o", str(tmp_path))
+    assert (status, "Is a directory" in error) == (1, True)
 
 
 def events_in(folder: Path) -> list[Any]:

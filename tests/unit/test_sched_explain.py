@@ -58,6 +58,10 @@ def four_nodes() -> Pool:
         (ask(constraints={"properties": ["ssd", "fast"]}), "no node has the property 'fast'"),
         (ask(constraints={"and": [{"properties": ["x"]}]}), "no node has the property 'x'"),
         (ask(constraints={"ranks": ["9"]}), "no node meets its constraint"),
+        (ask(nnodes=4, constraints={"not": [{"ranks": ["0"]}]}), "needs 4 nodes; 3 are there beside rank 0"),
+        (ask(nnodes=2, constraints={"not": [{"ranks": ["0-2"]}]}), "needs 2 nodes; 1 is there beside ranks 0-2"),
+        (ask(nnodes=2, constraints={"not": [{"ranks": ["0-3"]}]}), "there is no node beside ranks 0-3"),
+        (ask(nnodes=4, constraints={"and": [{"not": [{"ranks": ["0"]}]}]}), "needs 4 nodes; 3 match the constraint"),
         (ask(gpus=1, constraints={"ranks": ["1-2"]}), "needs 1 gpu on one node; no node has a gpu"),
     ],
 )
@@ -109,6 +113,12 @@ def busy() -> Pool:
             ask(nnodes=1, constraints={"ranks": ["3"]}),
             "drained",
             "needs 1 node; none is up and matches (1 drained)",
+            "node",
+        ),
+        (
+            ask(nnodes=2, constraints={"not": [{"ranks": ["0"]}]}),
+            "drained",
+            "needs 2 nodes; 1 is up beside rank 0 (1 drained, 1 offline)",
             "node",
         ),
     ],
