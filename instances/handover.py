@@ -72,8 +72,6 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
         _check_attempt(parent, line, settings)
         inside = [name for name in own.spaces() if name != namespace]
         journals = names if names is not None else set[str]()
-        with closing(_at(parent, namespace)) as above:
-            door = whereabouts.read_door(above)
         failed, unseen = dict[str, FluxkvError](), False
         # Its own comes last: who finds it finds all. Then the others once more: a fail-over may have taken some back before.
         for name in [*sorted(inside, reverse=True), namespace, *sorted(inside)]:
@@ -88,18 +86,18 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
                     if name == namespace:
                         raise
                     failed[name] = error
-                    unseen = unseen or not _leads_here(there, door)
+                    unseen = unseen or not _leads_here(parent, namespace, there)
         if failed:
             raise next(iter(failed.values()))
         return len(journals)
 
 
-def _leads_here(there: Store, door: whereabouts.Door | None) -> bool:
-    """Whether one that does not come up is found where it is, when all around it has come up: it has a door of its own then. door:
-    that of the server it is on. (Where there is another history, that is found.)"""
+def _leads_here(parent: Store, namespace: str, there: Store) -> bool:
+    """Whether one that does not come up is found where it is, when all around it has come up: it has a door of its own then, as the
+    child has, as long as that is not up. (Where there is another history, that is found.)"""
     if whereabouts.meta_of(there) is not None:
         return True
-    known = whereabouts.read_door(there)
+    known, door = whereabouts.read_door(there), whereabouts.read_door(parent, namespace)
     if door is not None and known != door:
         whereabouts.leave_door(there, door)
     return door is not None or known is not None

@@ -47,8 +47,8 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
         try:
             if handle.repaired:
                 log.say("warning", handle.repaired)
-            _notice(state_dir, settings, handle.url, log)
             _below(state_dir, handle.url, log)
+            _notice(state_dir, settings, handle.url, log)  # last: the server may have lost some of it while others came
             handover.hand_up(handle.url, settings, names)
         except Rejected as error:
             if error.code != handover.LOST:
@@ -83,7 +83,7 @@ def _below(state_dir: StateDir, server: str, log: Log) -> None:
             if is_leading(settings):
                 main(directory, log)
             else:
-                _notice(directory, settings, server, log)
                 _below(directory, server, log)
+                _notice(directory, settings, server, log)
         except FluxkvError as error:
             log.say("warning", f"{directory.path} is not handed up: {error}")

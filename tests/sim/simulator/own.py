@@ -490,10 +490,14 @@ def where(realm: Any) -> Store:
 
 
 def _is_coming(one: Any) -> bool:
-    """Whether an instance around it is handed up in this moment, and with it what is inside."""
+    """Whether an instance around it is handed up in this moment, and with it what is inside; or was, and some of it was lost since
+    where it came to: whoever removes its files will see."""
+    forgetful = one.root.faults.on("failover")
     while one.depth:
         one = one.parent
-        if one.depth and one.own and one.over and not handover.is_marked(one.state_dir):
+        if not (one.depth and one.own and one.over):
+            continue
+        if not handover.is_marked(one.state_dir) or (forgetful and os.path.isdir(one.state_dir.join(FILES))):
             return True
     return False
 
