@@ -28,7 +28,7 @@ from ..kvs.depot import open_depot
 from ..kvs.errors import Corrupt, FluxkvError, Rejected
 from ..kvs.port import Depot, Entry
 from ..kvs.redis_store import open_store
-from ..kvs.server import open_readonly
+from ..kvs.server_copy import open_readonly
 from ..kvs.uri import parse_uri, with_namespace
 from .paths import StateDir
 from .rebuild import Source

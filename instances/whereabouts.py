@@ -24,7 +24,7 @@ from . import away
 if TYPE_CHECKING:
     from ..kvs.port import Meta, Store
     from ..kvs.redis_store import RedisStore
-    from ..kvs.server import ReadOnlyServer
+    from ..kvs.server_copy import ReadOnlyServer
 
 PATIENCE_S = 1.0
 PROBE_S = 2.0  # for a word of servers that are asked at the same time
@@ -196,7 +196,7 @@ def _is_away(store: Store, namespace: str) -> bool:
 
 def _is_copied(store: Store) -> bool:
     """Whether this is a copy of an instance's files: nothing in it runs any more, whatever it says."""
-    from ..kvs.server import is_copy
+    from ..kvs.server_copy import is_copy
 
     server = getattr(store, "server", None)
     return isinstance(server, str) and is_copy(server)
@@ -349,7 +349,7 @@ def _copy_of(folder: str) -> str:
             return ""
         import atexit
 
-        from ..kvs.server import open_readonly
+        from ..kvs.server_copy import open_readonly
 
         _copies[folder] = copy = open_readonly(folder)
         atexit.register(copy.close)

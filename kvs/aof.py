@@ -10,14 +10,14 @@ import mmap
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import Unavailable
 from .keys import keys_of
 from .port import Entry, id_pair
-from .server import ReadOnlyServer, start_server
+from .server import start_server
+from .server_copy import ReadOnlyServer, make_folder
 
 _ARRAY = re.compile(rb"\*(\d{1,7})\r\n")
 _BULK = re.compile(rb"\$(\d{1,10})\r\n")
@@ -106,7 +106,7 @@ def fields_of(words: list[bytes]) -> tuple[str, str, dict[bytes, bytes]] | None:
 @contextmanager
 def base_alone(path: str) -> Iterator[ReadOnlyServer]:
     """A throw-away server on one base file, without what was appended after it. Raises `Unavailable` if it cannot be loaded."""
-    folder = tempfile.mkdtemp(prefix="fluxkv-read-")
+    folder = make_folder()
     try:
         os.mkdir(os.path.join(folder, FOLDER))
         name = os.path.basename(path)

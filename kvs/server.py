@@ -23,11 +23,10 @@ from .resp import Connection, ReplyError, RespConnection
 from .server_choice import check_server as check_server
 from .server_choice import find_server as find_server
 from .server_options import server_args
-from .uri import parse_server, unix_url
+from .uri import unix_url
 
 _BACK = "state"  # a link in the folder of a socket that lies elsewhere
 _SOCKET_LIMIT = 100  # bytes: sun_path holds 108
-_COPY = "fluxkv-read-"  # begins the name of a throw-away server's folder
 _IN_USE = "Address already in use"
 _LOCK_FD = 100  # where the server finds the lock; far from what it opens itself
 
@@ -50,31 +49,6 @@ class ServerHandle(NamedTuple):
 
     def stop(self, timeout_s: float = 10.0) -> None:
         stop_server(self.url, self.pid, timeout_s=timeout_s)
-
-
-class ReadOnlyServer(NamedTuple):
-    """A throw-away server on a copy of a state directory. Use `close()`, or it as a context manager."""
-
-    handle: ServerHandle
-    folder: str
-
-    @property
-    def url(self) -> str:
-        return self.handle.url
-
-    def close(self) -> None:
-        import shutil
-
-        if self.handle.alive():
-            os.kill(self.handle.pid, signal.SIGKILL)  # nothing of it is kept
-            wait_ended(self.handle.pid, 10.0)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> ReadOnlyServer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def socket_path(state_dir: str) -> str:
@@ -165,32 +139,6 @@ def attach_server(state_dir: str) -> ServerHandle | None:
         return None
     finally:
         connection.close()
-
-
-def open_readonly(state_dir: str, *, program: str = "", timeout_s: float = 60.0) -> ReadOnlyServer:
-    """Start a throw-away server on a copy of a state directory whose instance is down.
-
-    The original stays as it is. Raises Unavailable(code="no-instance") if there is nothing to read.
-    """
-    import shutil
-    import tempfile
-
-    source = os.path.join(os.path.abspath(state_dir), "appendonlydir")
-    if not os.path.isdir(source):
-        raise Unavailable(f"{state_dir} holds no journal", code="no-instance", hint="name a state directory")
-    folder = tempfile.mkdtemp(prefix=_COPY)
-    try:
-        shutil.copytree(source, os.path.join(folder, "appendonlydir"))
-        return ReadOnlyServer(start_server(folder, "none", program=program, timeout_s=timeout_s), folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def is_copy(url: str) -> bool:
-    """Whether this is the address of a throw-away server."""
-    address = parse_server(url)
-    return address.kind == "unix" and os.path.basename(state_dir_behind(address.path)).startswith(_COPY)
 
 
 def stop_server(url: str, pid: int = 0, *, timeout_s: float = 10.0) -> None:

@@ -111,7 +111,8 @@ def _told(journal: Journal) -> Journal:
 def _locate(state_dir: str) -> tuple[str, Any]:
     """(uri, read-only server or None) for a state directory."""
     from ..instances.paths import StateDir
-    from ..kvs.server import attach_server, open_readonly
+    from ..kvs.server import attach_server
+    from ..kvs.server_copy import open_readonly
     from ..kvs.uri import StoreUri, parse_server, parse_uri
 
     path = os.path.abspath(os.path.expanduser(state_dir))

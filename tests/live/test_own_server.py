@@ -22,7 +22,7 @@ from fluxkv.journal.ids import encode, f58, parse_id
 from fluxkv.journal.job import SCHED
 from fluxkv.kvs.failpoints import VARIABLE
 from fluxkv.kvs.redis_store import open_store
-from fluxkv.kvs.server import open_readonly
+from fluxkv.kvs.server_copy import open_readonly
 from fluxkv.kvs.uri import same_instance
 
 pytestmark = pytest.mark.live

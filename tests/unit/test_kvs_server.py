@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fluxkv.kvs.errors import Unavailable
 from fluxkv.kvs.port import Append
 from fluxkv.kvs.redis_store import RedisStore
 from fluxkv.kvs.resp import RespConnection
+from fluxkv.kvs.server_copy import open_readonly
 
 
 def fill(url: str, count: int, size: int = 100) -> Any:
@@ -143,7 +145,7 @@ def test_reading_a_state_directory_that_is_down(tmp_path: Path) -> None:
     meta = fill(handle.url, 5)
     handle.stop()
     before = {path: path.read_bytes() for path in (tmp_path / "appendonlydir").iterdir()}
-    with servers.open_readonly(str(tmp_path)) as reader:
+    with open_readonly(str(tmp_path)) as reader:
         store = RedisStore(reader.url, "/")
         assert store.meta().uid == meta.uid
         assert len(store.read(0)) == 5
@@ -153,8 +155,32 @@ def test_reading_a_state_directory_that_is_down(tmp_path: Path) -> None:
     assert not os.path.exists(folder)
     assert {path: path.read_bytes() for path in (tmp_path / "appendonlydir").iterdir()} == before
     with pytest.raises(Unavailable) as caught:
-        servers.open_readonly(str(tmp_path / "nothing"))
+        open_readonly(str(tmp_path / "nothing"))
     assert caught.value.code == "no-instance"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_copy_s_server_ends_with_its_reader(tmp_path: Path, signum: signal.Signals) -> None:
+    """It holds all of a history in memory. What somebody left who was killed goes when the next one reads."""
+    handle = servers.start_server(str(tmp_path / "down"), "strict")
+    fill(handle.url, 1)
+    handle.stop()
+    reads = (
+        "import sys; from fluxkv.kvs.server_copy import open_readonly\n"
+        "with open_readonly(sys.argv[1]) as one: print(one.handle.pid, one.folder, flush=True); sys.stdin.read()"
+    )
+    (tmp_path / "t").mkdir()
+    words, env = [sys.executable, "-c", reads, str(tmp_path / "down")], {**os.environ, "TMPDIR": str(tmp_path / "t")}
+    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        pid, folder = reader.stdout.readline().split()
+        reader.send_signal(signum)
+        reader.wait(10.0)
+    if signum == signal.SIGKILL:
+        assert os.path.exists(folder)
+        subprocess.run(words, env=env, input="", capture_output=True, check=True, text=True)
+    servers.wait_ended(int(pid), 5.0)
+    assert [*(tmp_path / "t").iterdir()] == []
 
 
 def test_servers_not_to_be_trusted(tmp_path: Path) -> None:
