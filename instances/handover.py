@@ -37,7 +37,7 @@ KEPT_S = 60.0  # as long as the files are kept beside what was handed up
 T = TypeVar("T")
 
 
-LOST = "lost-attempt"
+LOST, NOTHING_LEFT = "lost-attempt", "nothing-left"  # codes of what goes nowhere, ever
 
 
 class Up(Exception):
@@ -63,8 +63,8 @@ def target_of(settings: Mapping[str, Any]) -> str:
 
 def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = None) -> int:
     """Hand up all that the server with this URL holds of a child and of those inside it; how many journals. names: gets theirs.
-    Raises `Unavailable`, `Rejected` (code lost-attempt: nobody ever will); what has been done by then stays done. One inside that
-    is damaged stays where it is, found by a door, and is raised when all others are up."""
+    Raises `Unavailable`, `Rejected` (codes lost-attempt, nothing-left: nobody ever will); what has been done by then stays done.
+    One inside that is damaged stays where it is, found by a door, and is raised when all others are up."""
     namespace, life = parse_uri(str(settings["uri"])).namespace, life_of(settings)
     target = target_of(settings)
     with closing(open_store(target)) as parent, closing(open_store(str(StoreUri(server, namespace)))) as own:
@@ -89,6 +89,11 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
                     unseen = unseen or not _leads_here(parent, namespace, there)
         if failed:
             raise next(iter(failed.values()))
+        if settings.get("uid") and namespace not in journals:
+            raise Rejected(
+                f"{namespace}: its own server has lost all of its journal, so there is nothing to hand up", code=NOTHING_LEFT,
+                hint="if its files come back: fluxkv journal export --state-dir DIR writes them out; the folder stays for a week",
+            )  # fmt: skip
         return len(journals)
 
 

@@ -12,6 +12,7 @@ the parent's word: one that is not adopted yet would be taken for over.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -25,10 +26,13 @@ from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, with_namespace
 from . import forks
 from .paths import StateDir
-from .supervised import remove
+from .supervised import remove, write_word
 from .whereabouts import beside, meta_of
 
 UNTOLD = "untold"  # in run/
+LOST = "lost"  # in run/: since when (boot-time clock, s) a child's own server is known to have nothing of it
+RESTORE_S = 60.0  # as long as somebody has to put its files back
+OWN_LOST = "its own server has lost all of its journal (fluxkv start --on-fork=adopt begins such instances anew)"
 NOTHING_LEFT = "the server has lost all of its journal (fluxkv start --on-fork=adopt begins such instances anew)"
 
 
@@ -81,7 +85,6 @@ class ParentRow:
             there = whereabouts.read_door(around)
         if there is None or there.folder != state_dir.path:
             own_server.open_door(self._settings, state_dir)
-
 
     def _stay_down(self, state_dir: StateDir) -> None:
         from . import handing_down, own_server
@@ -148,6 +151,28 @@ def fail_job(settings: Mapping[str, Any]) -> bool:
         job = parse_id(settings["job"])
         context = {"type": "lost", "severity": 0, "note": NOTHING_LEFT}
         say_of_attempt(parent, job, str(settings["entry"]), "exception", context)
+    return True
+
+
+def fail_own(settings: Mapping[str, Any], state_dir: StateDir) -> bool:
+    """End the job of a child whose own server has nothing left of it, when that has been so for a minute: what it runs can be told
+    to nobody, and it holds what others wait for. Whether that was done. Raises what the parent's store does."""
+    from .child import say_of_attempt
+
+    path, now = state_dir.join("run", LOST), time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        with open(path) as file:
+            since = float(file.read())
+    except (OSError, ValueError):
+        since = now
+        write_word(path, repr(now))
+    if now - since < RESTORE_S:
+        return False
+    with closing(open_store(as_parent(settings), patience_s=0.0)) as parent:
+        if not note_again(parent, settings):
+            return False
+        context = {"type": "lost", "severity": 0, "note": OWN_LOST}
+        say_of_attempt(parent, parse_id(settings["job"]), str(settings["entry"]), "exception", context)
     return True
 
 

@@ -51,7 +51,7 @@ def finish(state_dir: StateDir, settings: dict[str, Any], log: Log) -> None:
             _notice(state_dir, settings, handle.url, log)  # last: the server may have lost some of it while others came
             handover.hand_up(handle.url, settings, names)
         except Rejected as error:
-            if error.code != handover.LOST:
+            if error.code not in (handover.LOST, handover.NOTHING_LEFT):
                 raise
             handover.mark(state_dir, "")
             log.say("warning", str(error))

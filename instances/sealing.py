@@ -59,9 +59,9 @@ def duty(
     def saying() -> Iterator[None]:
         try:
             yield
-        except Unavailable:
-            pass
         except FluxkvError as error:
+            if isinstance(error, Unavailable) or error.code in NOT_THERE:  # this instance is away, or no more: others say that
+                return
             if (text := str(error)) not in told:
                 told.add(text)
                 say("warning", f"a child that is over can not be sealed: {text}")

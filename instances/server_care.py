@@ -105,11 +105,16 @@ class ServerCare:
             self.log.say("info", f"{journals} journals handed down from {public(str(self.settings['parent']))}")
         try:
             store, new = boot.ensure_instance(self.settings, self.state_dir)
+        except Corrupt as error:
+            if error.code == "history-lost":
+                self._fail_job()
+            raise
         except Unavailable as error:
             if not access.is_refused(error, self.settings):
                 raise
             self._let_in()
             store, new = boot.ensure_instance(self.settings, self.state_dir)
+        remove(self.state_dir.join("run", parent_row.LOST))
         if self.settings.get("uid") != (uid := store.meta().uid):
             self.settings["uid"] = uid
             self.state_dir.write(self.settings)
@@ -207,6 +212,7 @@ class ServerCare:
             done = "" if witness.is_current(self.store, meta) else self._taken_up("server restarted")
             if self.lost:
                 self.lost = False
+                remove(self.state_dir.join("run", parent_row.LOST))
                 witness.write_tip(self.state_dir, self.store, self.store.meta())
                 done = done or "what was missed of the history is there, or given up"
             if done:
@@ -249,11 +255,14 @@ class ServerCare:
         return True
 
     def _fail_job(self) -> None:
-        """Where nothing is left of a child on its parent's server, and it is not to be made anew, its job is told to end."""
-        if self.given_up or not self.child or self.joined or not self.settings.get("parent"):
+        """Where nothing is left of a child, on its parent's server or its own, and it is not to be made anew, its job is told to
+        end."""
+        if self.given_up or self.joined or not self.settings.get("parent") or not self.settings.get("lead", True):
             return
         with suppress(FluxkvError):  # asked again
-            self.given_up = parent_row.fail_job(self.settings)
+            self.given_up = (
+                parent_row.fail_job(self.settings) if self.child else parent_row.fail_own(self.settings, self.state_dir)
+            )
         if self.given_up:
             self.log.say("error", "nothing is left of this instance's journal: its job ends")
 

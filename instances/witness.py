@@ -126,10 +126,10 @@ def all_lost(state_dir: StateDir, where: str) -> Corrupt:
     """The error where the server has no such journal at all any more."""
     tip = read_tip(state_dir)
     what = f"versions 1 to {tip.version} are lost" if tip else "its history is lost"
-    return Corrupt(
-        f"the server holds no journal at {where} any more: {what}", code="history-lost",
-        hint="restore the server's files, or begin anew without them: fluxkv ops adopt",
-    )  # fmt: skip
+    hint = "restore the server's files, or begin anew without them: fluxkv ops adopt"
+    if state_dir.read().get("kvs") == "own":
+        hint = "restore the server's files within a minute, or its job ends; start --on-fork=adopt begins such instances anew"
+    return Corrupt(f"the server holds no journal at {where} any more: {what}", code="history-lost", hint=hint)
 
 
 def is_current(store: Store, meta: Meta | None = None) -> bool:

@@ -17,6 +17,7 @@ import pytest
 from fluxkv.instances.child import child_uri
 from fluxkv.instances.client import connect
 from fluxkv.instances.handover import MARK
+from fluxkv.instances.parent_row import LOST
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.ids import encode, f58, parse_id
 from fluxkv.journal.job import SCHED
@@ -300,6 +301,36 @@ def test_gone_on_with_it_goes_down_and_comes_up_again(tmp_path: Path) -> None:
             sound = site.run("--instance", one, "replay", "--diff", "live")
             assert sound.returncode == 0, sound.stderr
             assert site.run("uri", one).stdout.strip() == f"{site.uri}#/{one}"
+        site.sound()
+
+
+@pytest.mark.parametrize("killed", ["server", "all"])
+def test_one_whose_own_server_alone_lost_everything_fails_a_minute_later_and_is_tried_again(killed: str, tmp_path: Path) -> None:
+    """Nobody is there to adopt anything. With all its daemons dead no keeper comes up either, and says it all the same."""
+    with live.site(tmp_path, "--cores", "1") as site:
+        told = f"echo $FLUX_JOB_ATTEMPT >>{tmp_path}/runs; [ $FLUX_JOB_ATTEMPT = 2 ] || sleep 1000"
+        id = batch(site, "-n1", "--kvs=own", "--retry=1", "--wrap", told)
+        site.written(tmp_path / "runs")
+        folder = folder_of(site, id)
+        site.wrote(Path(folder.join("tip")), "version")
+        Path(folder.join("run", LOST)).write_text("0.0\n")  # known since the host came up
+        names = ["server"] if killed == "server" else [path.stem for path in Path(folder.join("run")).glob("*.json")]
+        pids = [json.loads(Path(folder.run_file(name)).read_text())["pid"] for name in names]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        shutil.rmtree(folder.join("appendonlydir"))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert site.results([id]) == [0]
+        assert (tmp_path / "runs").read_text() == "1\n2\n"
+        told = {event.name: event.context for event in site.client.events(id)}
+        assert "its own server has lost all of its journal" in told["exception"]["note"]
+        assert told["requeue"]["cause"] == "node-failure"
+        log = Path(folder.log_file("keeper")).read_text()
+        assert "within a minute, or its job ends" in log
+        assert "can not be sealed" not in log
+        # What is left goes nowhere, and is not taken for what has been handed up.
+        site.wrote(Path(folder.join(MARK)), '"to": ""')
         site.sound()
 
 
