@@ -35,10 +35,11 @@ class LeftOvers:
         found = {pid: key for pid in proctree.all_pids() if (key := self._key(pid))}
         if found:  # nearly always there is nothing, and whose child is whose need not be asked
             me = os.getpid()
-            spare = {me, *proctree.ancestors(me), *proctree.descendants([me])}
+            below = proctree.families()
+            spare = {me, *proctree.ancestors(me), *proctree.descendants([me], below)}
             found = {pid: key for pid, key in found.items() if pid not in spare}
             for root in list(found):
-                for pid in proctree.descendants([root]):
+                for pid in proctree.descendants([root], below):
                     if pid not in spare:
                         found.setdefault(pid, found[root])
         for pid in found:

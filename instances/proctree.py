@@ -8,7 +8,7 @@ group. Decides nothing: never signals, never waits. Linux only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "FLUXKV_ATTEMPT"
@@ -131,11 +131,17 @@ def parents() -> dict[int, int]:
     return table
 
 
-def descendants(roots: Iterable[int]) -> list[int]:
-    """Everything below `roots`, without them, parents before children."""
+def families() -> dict[int, list[int]]:
+    """pid -> its children, of everything that has some."""
     below: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         below.setdefault(parent, []).append(pid)
+    return below
+
+
+def descendants(roots: Iterable[int], below: Mapping[int, Sequence[int]] | None = None) -> list[int]:
+    """Everything below `roots`, without them, parents before children. below: `families`, for who asks about many."""
+    below = families() if below is None else below
     todo = list(roots)
     seen = set(todo)
     found = []

@@ -62,7 +62,7 @@ class Trees:
         """
         owner, strays = self.owner, self._strays
         while True:
-            again = False
+            again, new = False, set[int]()
             for pid in self._children.pids():
                 if pid in owner or pid in self._helpers:
                     continue
@@ -80,7 +80,9 @@ class Trees:
                     strays.pop(pid, None)
                     owner[pid] = attempt
                     attempt.orphans.add(pid)
-                    self._end_orphan(pid, hard=attempt.ending == 2)
+                    new.add(pid)
+            if new:
+                self._end_orphans(new, hard=attempt.ending == 2)
             if not again:
                 return not attempt.orphans
 
@@ -139,13 +141,13 @@ class Trees:
                 return None
         return ending
 
-    def _end_orphan(self, pid: int, *, hard: bool) -> None:
-        """What is below it as well; but tasks of an instance that runs inside are left to that one's launcher, which knows of them,
-        as long as they can be asked to end."""
-        for each in (pid, *proctree.descendants([pid])):
+    def _end_orphans(self, pids: set[int], *, hard: bool) -> None:
+        """What is below them as well; but tasks of an instance that runs inside are left to that one's launcher, which knows of
+        them, as long as they can be asked to end."""
+        for each in (*pids, *proctree.descendants(pids)):
             if hard:
                 send(each, signal.SIGKILL)
-            elif each == pid or not self._inside(each):
+            elif each in pids or not self._inside(each):
                 send(each, signal.SIGTERM)
                 send(each, signal.SIGCONT)  # a stopped process would not hear it
 
