@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 TRIES = 20
 PAUSE_S = 0.05
 HANDED_S = 60.0
+ASK_S = 1.0  # between two looks at whose a journal is that is waited for
 CHAIN = 100  # jobs that were to go on with one another and could not
 
 
@@ -120,14 +121,15 @@ def wait_until_handed_up(parent: Store, space: str) -> None:
 
     if bring_back(parent, space):
         return
-    deadline = time.monotonic() + HANDED_S
+    deadline, ask_at = time.monotonic() + HANDED_S, 0.0
     other = whereabouts.beside(parent, space)
     try:
         while True:
             if whereabouts.meta_of(other) is not None:
                 return
             door = whereabouts.read_door(other)
-            if door is not None:
+            if door is not None and time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + ASK_S
                 with suppress(Unavailable), closing(whereabouts.beside_own(parent, space)) as own:
                     owner = owner_of(Journal(own).look())
                     if owner is not None:
@@ -274,13 +276,16 @@ def wait_until_taken(uri: str, entry: str, timeout_s: float = 60.0) -> None:
     """Other nodes of the job wait until its first has made the instance its own. Raises `Unavailable`."""
     from ..journal.log import Journal
 
-    deadline = time.monotonic() + timeout_s
+    deadline, seen = time.monotonic() + timeout_s, ("", 0)
     store = open_store(uri)
     try:
         while time.monotonic() < deadline:
-            owner = owner_of(Journal(store).look())
-            if owner is not None and owner.entry == entry:
-                return
+            meta = store.meta()
+            if (meta.uid, meta.version) != seen:
+                seen = meta.uid, meta.version
+                owner = owner_of(Journal(store).look())
+                if owner is not None and owner.entry == entry:
+                    return
             time.sleep(0.05)
     finally:
         store.close()

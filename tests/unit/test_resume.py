@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from journal_rules import Rules
 from mini_sim import Sim
 from worker_rig import T0, Rig, jobspec
 
-from fluxkv.instances import boot, resume
+from fluxkv.instances import boot, resume, whereabouts
 from fluxkv.instances.child import child_namespace
 from fluxkv.instances.ending import ending, stopping
 from fluxkv.instances.ensemble_feed import interrupted
@@ -37,7 +38,8 @@ from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
 from fluxkv.kvs.children import Child
 from fluxkv.kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
-from fluxkv.kvs.memory_server import share
+from fluxkv.kvs.memory_server import MemoryServer, share
+from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.kvs.port import Appended
 from fluxkv.tools.jobview import cause
 from fluxkv.tools.resume_options import kvs_before
@@ -540,3 +542,40 @@ def test_an_option_of_start_is_not_one_of_its_program() -> None:
         assert start_option(command, "--kvs") == ""
     assert kvs_before({"tasks": [{"command": [*begin, "--kvs=own"]}]}) == "own"
     assert kvs_before({}) == ""
+
+
+def test_who_waits_for_another_reads_journals_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be long, the parent's too, and many nodes of a job wait."""
+    server, slept, folds = MemoryServer(), list[float](), list[str]()
+    share("resume-waits", server)
+    above, here = MemoryStore(server, "/"), MemoryStore(server, "/ƒA")
+    for store in (above, here):
+        store.create(durability="local", origin_ms=0, created=T0)
+
+    def say() -> None:
+        assert isinstance(Journal(here).append(Decision([["x", "instance", T0, None]]), 0), Appended)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 50:
+            say()
+
+    look = Journal.look
+
+    def looking(self: Journal) -> State:
+        folds.append(self.store.namespace)
+        return look(self)
+
+    say()
+    monkeypatch.setattr(Journal, "look", looking)
+    monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=lambda: sum(slept), sleep=sleep))
+    with pytest.raises(Unavailable, match="has not taken it up"):
+        resume.wait_until_taken("memory:resume-waits#/ƒA", "5-6", 10.0)
+    assert (folds, len(slept)) == (["/ƒA"] * 2, 200)
+    folds.clear()
+    leave_door(beside(above, "/ƒB"), Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot"))
+    monkeypatch.setattr(whereabouts, "beside_own", lambda *_: MemoryStore(server, "/ƒA"))
+    with pytest.raises(Unavailable, match="is not handed up"):
+        resume.wait_until_handed_up(above, "/ƒB")
+    assert len(slept) > 700
+    assert len(folds) <= resume.HANDED_S / resume.ASK_S + 1

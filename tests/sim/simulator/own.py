@@ -495,7 +495,7 @@ def _is_coming(one: Any) -> bool:
     forgetful = one.root.faults.on("failover")
     while one.depth:
         one = one.parent
-        if not (one.depth and one.own and one.over):
+        if not (one.depth and one.own and (one.over or one.stopping)):
             continue
         if not handover.is_marked(one.state_dir) or (forgetful and os.path.isdir(one.state_dir.join(FILES))):
             return True
