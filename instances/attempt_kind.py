@@ -15,7 +15,7 @@ _MORE = ("append", "label_files", "pty", "rlimits", "stderr", "stdin", "stdout",
 class Kind:
     """What an attempt's message says, but for whose it is. plain: one task that needs no more than a command and files of ours for
     its output. lends: those files may be any that are empty. ranks: task ranks that have spool files of their own, None where all
-    share them. extra: variables of the only task."""
+    share them. extra: variables of the only task. fence: 0 for none, else a version before which it was not ordered."""
 
     __slots__ = (
         "env", "exits", "extra", "fence", "grace_s", "group", "lends", "limit_s", "many", "plain", "queued", "ranks", "tasks",
@@ -30,7 +30,8 @@ class Kind:
         self.group: str = spec.get("group", "")
         self.limit_s: float = spec.get("limit_s") or 0.0
         self.grace_s: float = spec.get("kill_grace_s", 5.0)
-        self.exits, self.fence, self.queued = (bool(spec.get(name)) for name in ("first_exits", "fence", "queued"))
+        self.exits, self.queued = bool(spec.get("first_exits")), bool(spec.get("queued"))
+        self.fence = int(spec.get("fence") or 0)
         self.many = len(self.tasks) > 1
         self.extra = {} if self.many else encoded(self.tasks[0][3] or {})
         each = bool(spec.get("per_task_output")) or (spec.get("stdin") == "fifo" and self.many)

@@ -89,7 +89,7 @@ class AttemptTable:
 
     def start(self, attempt: Attempt) -> bool:
         """Start a holder of a seat; False when nothing of it runs, so that it is over already."""
-        if attempt.kind.fence and self.fence.bars(attempt.key, boot_time()):
+        if attempt.kind.fence and self.fence.bars(attempt.key, boot_time(), attempt.kind.fence):
             attempt.cause = self.fence.cause()  # it may be known to be over: begun elsewhere
             attempt.statuses.update(dict.fromkeys((task[0] for task in attempt.tasks), int(signal.SIGKILL)))
             return False

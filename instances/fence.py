@@ -42,9 +42,10 @@ class Fence:
         """Whether it is too late to go on."""
         return now >= self.at()
 
-    def bars(self, key: str, now: float) -> bool:
-        """Whether an attempt must not begin (any more)."""
-        return self.cut_off(now) or int(key.split(".")[1].partition("-")[0]) <= self._stale
+    def bars(self, key: str, now: float, ordered: int = 0) -> bool:
+        """Whether an attempt must not begin (any more). ordered: the version in which, if later than the attempt as a whole: of a
+        node that came while its job ran."""
+        return self.cut_off(now) or max(ordered, int(key.split(".")[1].partition("-")[0])) <= self._stale
 
     def hold(self, attempt: Attempt) -> None:
         self.held[attempt.key] = attempt

@@ -5,7 +5,7 @@ What it asks for is in `growth_request`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from ..journal.holding import pools_of, words_of
 from ..journal.ids import f58
 from ..journal.idset import format_ids
 from ..journal.job import RUN, Job
-from ..journal.node import Node
 from ..journal.resizing import force_at, growth_of, index_of, next_index
 from ..journal.scripts import PROLOG
 from ..journal.state import State
@@ -74,7 +73,7 @@ def grown(state: State, job: Job, claims: tuple[Claim, ...], now: float) -> Grou
         indices = {rank: next_index(job) + at for at, rank in enumerate(ranks)}
         group.to_nodes = script_orders(job, PROLOG, prolog, [*job.ranks, *ranks], ranks, job.attempt_id, indices)
     else:
-        group.to_nodes = _orders(job, claims, state.nodes, next_index(job), len(job.claims) + len(claims))
+        group.to_nodes = _orders(state, job, claims, next_index(job), len(job.claims) + len(claims))
     return group
 
 
@@ -83,20 +82,24 @@ def launched(state: State, job: Job, ranks: Sequence[int]) -> list[tuple[int, li
     found: list[tuple[int, list[Any]]] = []
     for claim in job.claims:
         if claim.rank in ranks:
-            found += _orders(job, [claim], state.nodes, index_of(job, claim.rank), len(job.claims))
+            found += _orders(state, job, [claim], index_of(job, claim.rank), len(job.claims))
     return found
 
 
-def _orders(
-    job: Job, claims: Sequence[Claim], nodes: Mapping[int, Node], index: int, total: int
-) -> list[tuple[int, list[Any]]]:
-    """One task on each: more of a job's tasks than its first nodes have, nobody has asked for."""
+def _orders(state: State, job: Job, claims: Sequence[Claim], index: int, total: int) -> list[tuple[int, list[Any]]]:
+    """One task on each: more of a job's tasks than its first nodes have, nobody has asked for.
+
+    A node's launcher may have come later than the job began, and begins nothing that was ordered before that (`fence`): it is told
+    up to which version the order is not older.
+    """
     request = compile_request(job.jobspec or {})
-    found = launch_orders(job, request, claims, "", False, nodes)
+    found = launch_orders(job, request, claims, "", False, state.nodes)
     for at, (_, message) in enumerate(found):
         order = message[1]
         for name in ("ranks", "refuse"):
             order.pop(name, None)
+        if "fence" in order:
+            order["fence"] = state.version
         order.update(
             attempt=job.attempt_id, index=index + at, part=index + at, nodes=total, first=max(job.ntasks, index) + at, count=1,
             shape="", total=max(job.ntasks, index) + len(claims),

@@ -45,7 +45,7 @@ def launch_orders(
     when they do not follow each other; fence: present where it is to be ended when cut off from the instance; refuse: why it can
     not start, if so. slots: [cores idset, GPUs idset] of each slot here, where tasks are bound each to its own and these are not
     of RFC 25's shape (pool: whose inventory says what is in them). Of a node that came while the job ran also attempt
-    ("<version>-<epoch>"), and part: its index.
+    ("<version>-<epoch>"), and part: its index; its fence is a version before which it was not ordered.
     The shape of a job on several nodes is "": nobody takes over a part of its seats.
     """
     jobspec = job.jobspec or {}

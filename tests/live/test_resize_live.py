@@ -86,6 +86,20 @@ def test_an_instance_grows_and_shrinks_from_inside_and_from_outside(tmp_path: Pa
         assert not [pid for pid in site.processes() if live.inside(pid)]
 
 
+def test_a_job_that_is_fenced_grows_onto_a_node_that_came_later(tmp_path: Path) -> None:
+    """Its order was taken for one of before that node's first word: the node was "cut off" the moment it came."""
+    with live.site(tmp_path, "-s", "2", "--cores", "1") as site, child(site, "-N1") as (id, inner):
+        done = site.run("--instance", f58(id), "alloc", "--bg", "-N1", "--retry=1")
+        assert done.returncode == 0, done.stderr
+        job = parse_id(done.stdout.strip())
+        for path in (f58(id), f"{f58(id)}/{f58(job)}"):
+            done = site.run("resize", "-w", path, "+1N")
+            assert done.returncode == 0, done.stderr
+        state = inner.until(lambda s: len(s.jobs[job].started) == 2 or s.jobs[job].exceptions, "it has begun there, too")
+        assert (sorted(state.jobs[job].started), state.jobs[job].exceptions) == ([0, 1], [])
+        inner.sound()
+
+
 AWAITED = """
 import asyncio
 import fluxkv

@@ -371,7 +371,7 @@ def silence_counts_double(patch: Patch) -> None:
 
 @mutant("a launcher begins what was ordered before a silence, once the store has answered again", kind="silent")
 def silence_forgotten(patch: Patch) -> None:
-    patch(fence.Fence, "bars", lambda self, key, now: self.cut_off(now))
+    patch(fence.Fence, "bars", lambda self, key, now, ordered=0: self.cut_off(now))
 
 
 @mutant("a launcher ends nothing however long it is cut off", kind="deep")

@@ -265,6 +265,8 @@ def test_what_was_ordered_before_a_silence_is_not_begun_after_it() -> None:
     fence.alive(115.0, 8.0, 30)
     assert fence.bars("7.30-5.0", 116.0)
     assert not fence.bars("7.31-5.0", 116.0)
+    assert not fence.bars("7.12-5.2", 116.0, 31)  # its job began long ago, and got this node later
+    assert fence.bars("7.12-5.2", 116.0, 30)
     fence.alive(116.0, 8.0, 0)  # no news
     assert fence.bars("7.30-5.0", 116.0)
     fence.alive(116.5, 8.0, 25)  # history lost its end: what is ordered now has such numbers, too
