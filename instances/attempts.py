@@ -151,10 +151,8 @@ def build_attempt(host: Host, rank: int, order: dict[str, Any], key: str) -> dic
         **_output(options, words, ranks, total, system.get("cwd") or "/"),
         **_attempts(order, system),
     }
-    if options.exits:
-        attempt["first_exits"] = True
-    if order.get("fence"):
-        attempt["fence"] = order["fence"]
+    ends = (("first_exits", bool(options.exits)), ("fence", order.get("fence")))
+    attempt.update((name, value) for name, value in ends if value)
     spread = options.pty is not None and options.pty.spread(order["nodes"])
     more = (("pty", terminals), ("pty_spread", spread and terminals), ("rlimits", options.rlimits), ("files", files))
     attempt.update((name, value) for name, value in more if value)

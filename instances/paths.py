@@ -193,14 +193,25 @@ def find_uri(uri: str | None = None) -> str:
 def running_elsewhere() -> list[str]:
     """URIs of this user's instances on this host that run with a state directory where `known` does not look; no children's."""
     found = set[str]()
-    for path in set(named_by_daemons()):
+    for directory in elsewhere():
         try:
-            settings = StateDir(path).read()
-            if not settings.get("parent") and StateDir(path).running():
-                found.add(str(settings["uri"]))
+            found.add(str(directory.read()["uri"]))
         except (Rejected, Unavailable, KeyError):  # it has just gone
             continue
     return sorted(found)
+
+
+def elsewhere() -> list[StateDir]:
+    """State directories of this user's instances that run on this host and that `known` does not find; no children's."""
+    listed = {os.path.realpath(directory.path) for directory in known()}
+    found = list[StateDir]()
+    for directory in map(StateDir, sorted({os.path.realpath(path) for path in named_by_daemons()} - listed)):
+        try:
+            if not directory.read().get("parent") and directory.running():
+                found.append(directory)
+        except (Rejected, Unavailable):  # it has just gone
+            continue
+    return found
 
 
 def named_by_daemons() -> Iterator[str]:

@@ -107,6 +107,8 @@ def in_line(name: str, line: int, error: click.UsageError) -> Rejected:
 def read_script(words: tuple[str, ...]) -> tuple[str, bytes]:
     """(name for errors, script) of the file named first, or of standard input. Raises click.UsageError, `Rejected`."""
     name = words[0] if words else STDIN
+    if not name:
+        raise Rejected("the script's name is an empty word", code="no-script", hint="fluxkv batch SCRIPT, or --wrap COMMAND")
     try:
         if words:
             with open(name, "rb") as file:

@@ -40,12 +40,12 @@ def children(
       fluxkv journal children --archive --now
       fluxkv journal children --restore ƒ2UzHM
     """
-    if archive and restore:
+    if archive and restore is not None:
         raise click.UsageError("--archive and --restore are two things")
     if (all_of_them or url or dry_run) and not archive:
         raise click.UsageError("--now, --url and --dry-run go with --archive")
     with open_journal(uri) as journal:
-        if restore:
+        if restore is not None:
             _restore(journal, restore)
         elif archive:
             _archive(journal, uri, url, all_of_them, dry_run, as_json)

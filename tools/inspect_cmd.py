@@ -234,7 +234,9 @@ def _show_job(
         f"  user {user_name(found.userid)}, queue {found.queue}, urgency {found.urgency}, "
         f"priority {found.priority}"
     )
-    resized = any(one["name"] in ("grow", "shrink") for one in steps)
+    resized = False
+    for one in steps:
+        resized = one["name"] in ("grow", "shrink") or (resized and one["name"] != "requeue")
     had = "asked for" if not resized else "had at last" if found.state == INACTIVE else "has now"
     render.out(f"  {had} {', '.join(asked)}")
     if waited:

@@ -23,8 +23,12 @@ _DIRECTORY = ("stop", "restart", "uri", "status", "doctor", "dmesg", "ops adopt"
 _OF_WORDS = ("job id",)  # it writes paths in another form, and speaks to no instance
 
 _OF_JOBS = "jobs|job|explain|cancel|resubmit|requeue|update|queue|resource list|inspect"  # commands that hints name
+_NO_SUCH_JOB = "fluxkv jobs -a lists them"  # the hint where a job is not there
 _way: list[str] = []  # where this command line has led
+_earlier: list[str] = []  # the attempt before, where that was an instance that was begun again
 
+_PROGRAMS = ("submit", "run", "start", "alloc", "proxy", "ensemble submit", "ensemble run")  # whose first word is a program's
+_LIVING = ("requeue", "resize")  # what these do, only a running instance can
 _NEW_WORK = ("submit", "run", "bulksubmit", "batch", "alloc", "resubmit", "job submit", "cron interval", "cron event", "cron at",
              "cron tab")  # fmt: skip
 
@@ -42,14 +46,22 @@ class ActingContext(click.Context):
 
 
 def refuse_empty(context: click.Context, given: dict[str, Any]) -> None:
-    """An empty word where a job or an instance is named is a script's empty variable; it does not mean all. Raises `Rejected`."""
+    """An empty word where a job, an instance or a program is named is a script's empty variable; it does not mean all, or the
+    usual one. Raises `Rejected`, click.UsageError."""
+    for name in ("uri", "state_dir"):
+        if given.get(name) == "":
+            option = "--" + name.replace("_", "-")
+            raise Rejected(f"{option}: an empty word names no instance", code="bad-option", hint="leave it out for the usual one")
+    command = context.command_path.partition(" ")[2]
+    if command in _PROGRAMS and (given.get("words") or given.get("command") or ("-",))[0] == "":
+        raise click.UsageError("the command to run is an empty word", context)
     for param in context.command.params:
         if isinstance(param, click.Argument) and given.get(str(param.name)) in ("", ("",)):
             from ..instances.job_path import parse_path
             from ..journal.ids import parse_id
             from .params import child_instances, job_ids, jobs_and_nodes, kind_of
 
-            kind = kind_of(context.command_path.partition(" ")[2], param)
+            kind = kind_of(command, param)
             if kind in (job_ids, jobs_and_nodes, child_instances):
                 (parse_path if kind is child_instances else parse_id)("")
 
@@ -79,8 +91,11 @@ def aimed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
     from ..instances.paths import find_uri
 
     context.meta.pop(PATH, None)
-    found = instance_at(find_uri(given["uri"]), path, alive=command in _NEW_WORK)
+    found = instance_at(find_uri(given["uri"]), path, alive=command in (*_NEW_WORK, *_LIVING))
     _way.append(str(path) or "/")
+    number = found.rpartition("#")[2].rpartition("/")[2].partition(".")[2]
+    if path.steps and not path.steps[-1].number and number.isdigit():
+        _earlier.append(f"{path}.{int(number) - 1}")
     return {**given, "uri": found}
 
 
@@ -89,7 +104,10 @@ def from_here(hint: str) -> str:
     if not _way or not _way[-1]:
         return hint
     to = _way[-1] if _way[-1] == "--parent" else f"--instance {_way[-1]}"
-    return re.sub(rf"\bfluxkv ({_OF_JOBS})\b", lambda found: f"fluxkv {to} {found[1]}", hint)
+    told = re.sub(rf"\bfluxkv ({_OF_JOBS})\b", lambda found: f"fluxkv {to} {found[1]}", hint)
+    if _earlier and hint == _NO_SUCH_JOB:
+        return f"{told}; those of the attempt before: fluxkv --instance {_earlier[-1]} jobs -a"
+    return told
 
 
 def outwards() -> None:

@@ -360,34 +360,33 @@ def _show_archive(document: dict[str, Any]) -> None:
 
 
 @click.command("list")
+@click.option("-a", "--all", "all_of_them", is_flag=True, help="Also those that run with their state elsewhere.")
 @click.option("-n", "--no-header", is_flag=True, help="No header line.")
 @click.option("--json", "as_json", is_flag=True, help="JSON.")
-def list_instances(no_header: bool, as_json: bool) -> None:
+def list_instances(all_of_them: bool, no_header: bool, as_json: bool) -> None:
     """List this user's instances: address, state, start, active jobs, directory. Removes nothing.
+
+    Those whose state lies elsewhere (start --state-dir) are found while they run on this host, and only with --all.
 
     \b
     Examples:
-      fluxkv list
+      fluxkv list --all
       export FLUXKV_URI=$(fluxkv list --json | jq -r '.instances[0].uri')
     """
-    from ..instances.paths import known
+    from ..instances.paths import elsewhere, known
     from . import render
 
-    found = [_instance(directory) for directory in known()]
+    found = [_instance(directory) for directory in (*known(), *(elsewhere() if all_of_them else ()))]
     if as_json:
         render.print_json({"instances": found})
         return
     rows = [
-        [
-            one["uri"],
-            one["state"],
-            render.human_time(one["started"]),
-            "-" if one["jobs"] is None else one["jobs"],
-            one["directory"],
-        ]
+        [one["uri"], one["state"], render.human_time(one["started"]), "-" if one["jobs"] is None else one["jobs"], one["directory"]]
         for one in found
     ]
     render.table([] if no_header else ["URI", "STATE", "STARTED", "JOBS", "DIRECTORY"], rows)
+    if not all_of_them and (more := len(elsewhere())):
+        render.say(f"fluxkv: {more} more run{'s' * (more == 1)} here with the state elsewhere: fluxkv list --all")
 
 
 def _instance(directory: StateDir) -> dict[str, Any]:

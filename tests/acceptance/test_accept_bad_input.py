@@ -121,6 +121,27 @@ def test_no_server(site: Any) -> None:
         assert len(done.err.splitlines()) == 2, (words, done)  # what, and what to do
 
 
+EMPTY = [
+    (["jobs", "--uri", ""], "--uri: an empty word names no instance"),
+    (["cancel", "--all", "--uri="], "--uri: an empty word names no instance"),
+    (["jobs", "--state-dir", ""], "--state-dir: an empty word names no instance"),
+    (["start", "--detach", "--state-dir", ""], "--state-dir: an empty word names no instance"),
+    (["batch", ""], "the script's name is an empty word"),
+    (["journal", "children", "--restore", ""], "bad job id '': it is empty"),
+    *(([*words, ""], "the command to run is an empty word") for words in (
+        ["submit"], ["run"], ["start"], ["alloc", "-n1"], ["ensemble", "run", "--cc=1"], ["proxy", "ƒ1"],
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "said"), EMPTY)
+def test_a_script_s_empty_variable_means_nothing_else(site: Any, words: list[str], said: str) -> None:
+    before = site("job", "last").out
+    done = site(*words)
+    assert (done.code in (1, 2), said in done.err) == (True, True), done
+    assert site("job", "last").out == before
+
+
 def test_no_such_job(site: Any) -> None:
     for words in (["job", "status"], ["job", "wait"], ["job", "attach"], ["job", "eventlog"], ["job", "kill"], ["job", "raise"],
                   ["cancel"], ["inspect", "job"]):  # fmt: skip

@@ -219,7 +219,7 @@ def test_a_job_in_a_grandchild_is_cancelled_by_its_path(nest: Nest) -> None:
         (["cancel", "{over}/ƒ1"], "fluxkv --instance {over} jobs -a lists them"),
         (["job", "kill", "{over}/ƒ1"], "fluxkv --instance {over} jobs -a lists them"),
         (["job", "raise", "{over}/ƒ1", "{over}/ƒ2"], "fluxkv --instance {over} jobs -a lists them"),
-        (["requeue", "{over}/{over_inner}"], "fluxkv --instance {over} resubmit {over_inner} submits it once more"),
+        (["requeue", "{over}/{over_inner}"], "runs nothing any more"),
         (["top", "--once", "{over}/{over_inner}/ƒ1"], "no such job"),
         (["top", "--once", "{plain}/"], "is no instance"),
         (["cancel", ""], "it is empty"),

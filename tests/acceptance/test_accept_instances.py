@@ -99,6 +99,10 @@ def test_detach_prints_the_uri_and_again_brings_up_what_is_dead(user: Any, place
     assert uri.startswith("unix:")
     assert uri in running_elsewhere()
     assert "or set FLUXKV_URI, such as to " in user("jobs").err
+    plain = user("list", "--no-header")  # others than ours may be named beside it
+    assert (plain.out, "with the state elsewhere: fluxkv list --all" in plain.err) == ("", True)
+    assert uri in {one["uri"] for one in json.loads(user.ok("list", "--all", "--json"))["instances"]}
+    assert json.loads(user.ok("list", "--json")) == {"instances": []}
     here = user.at(user.folder, uri)
     document = json.loads(here.ok("status", "--json"))
     assert {one["role"] for one in document["processes"]} == ROLES

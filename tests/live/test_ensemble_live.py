@@ -178,6 +178,13 @@ def test_an_ensemble_that_begins_again_repeats_nothing_that_has_ended(tmp_path: 
         lines = Counter(map(int, diary.read_text().split()))
         assert set(lines) == set(range(1, 161))
         assert [index for index in first if lines[index] != 1] == []
+        (child,) = {row["job"].split("/")[1].partition(".")[0] for row in found if row["job"].startswith(f"{id}.1/")}
+        lost = site.run("job", "info", f"{id}/{child}", "R")  # as it was called before there was another attempt
+        assert lost.stderr == (
+            f"fluxkv: job {child}: no such job\n"
+            f"  fluxkv --instance {id} jobs -a lists them; those of the attempt before: fluxkv --instance {id}.1 jobs -a\n"
+        )
+        assert site.run("job", "info", f"{id}.1/{child}", "R").returncode == 0
         view.close()
 
 
