@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgpack.exceptions import UnpackException
+
 from ..journal.catalogue import CATALOGUE, check_context
 from ..journal.ids import f58
 from ..journal.job import INACTIVE
@@ -19,14 +21,16 @@ from ..journal.quarantine import PLACE
 from ..journal.schema import SCHEMA
 from ..journal.state import State
 from ..journal.unreadable import Hole
-from ..journal.wire import Commit, well_formed
+from ..journal.wire import Commit, unpack, well_formed
 from ..kvs.errors import Corrupt, Rejected
 
 if TYPE_CHECKING:
     from ..journal.log import Journal
+    from ..kvs.port import Entry
 
 BATCH = 500
-Numbered = tuple[int, str, "Commit | None"]  # version, id of the entry, what it says (None: it cannot be read)
+AHEAD_BYTES = 600_000  # of entries that are decoded together (quicker than one by one); of a flood they are fifty times that then
+Numbered = tuple[int, str, int, Callable[[], "Commit"]]  # version, id of the entry, bytes, what reads it (raises `Corrupt`)
 
 
 class Fault(NamedTuple):
@@ -75,7 +79,7 @@ class Fold:
         if self.passed and (version is not None or moment is not None):
             self.journal.history.begin(version, moment)  # raises for what was pruned
         for batch, wanted in self._batches(version):
-            for number, id, commit in batch:
+            for number, id, commit in self._decoded(batch):
                 if number <= self.state.version:
                     continue  # the snapshot that was gone on from has it
                 if commit is None:
@@ -102,7 +106,7 @@ class Fold:
         return True
 
     def _batches(self, version: int | None) -> Iterator[tuple[list[Numbered], set[int]]]:
-        """Batches of entries, each with the versions whose digest is named in it or in the next."""
+        """Batches of entries, each with the versions whose digest is named in it or in the next. Only their headers are read."""
         after = self.state.version
         ahead: deque[tuple[list[Numbered], set[int]]] = deque()
         while True:
@@ -111,13 +115,14 @@ class Fold:
             if version is not None:
                 entries = [entry for entry in entries if entry.version <= version]
             batch: list[Numbered] = []
+            named: set[int] = set()
             for entry in entries:
                 for missing in range(after + 1, entry.version):
-                    batch.append(self._read(missing, f"{missing}-?", partial(self.journal.reader.missing, missing, entry)))
+                    batch.append((missing, f"{missing}-?", 0, partial(self.journal.reader.missing, missing, entry)))
                 after = entry.version
                 self.bytes += len(entry.header) + len(entry.payload)
-                batch.append(self._read(entry.version, entry.id, partial(self.journal.reader.commit, entry)))
-            named = {commit.decided_at for _, _, commit in batch if commit is not None and "digest" in commit.extra}
+                batch.append((entry.version, entry.id, len(entry.payload), partial(self.journal.reader.commit, entry)))
+                named.update(_named(entry))
             if batch:
                 ahead.append((batch, named))
             if len(ahead) == 2 or (ahead and not full):
@@ -128,19 +133,32 @@ class Fold:
                     yield ahead.popleft()
                 return
 
-    def _read(self, number: int, id: str, read: Callable[[], Commit]) -> Numbered:
+    def _decoded(self, batch: list[Numbered]) -> Iterator[tuple[int, str, Commit | None]]:
+        """(version, id of the entry, what it says, None if it cannot be read)."""
+        some: list[tuple[int, str, Commit | None]] = []
+        size = 0
+        for number, id, length, read in batch:
+            some.append((number, id, self._read(number, id, read)))
+            size += length
+            if size > AHEAD_BYTES:
+                yield from some
+                some, size = [], 0
+        yield from some
+
+    def _read(self, number: int, id: str, read: Callable[[], Commit]) -> Commit | None:
+        """What an entry says; None if it cannot be read."""
         try:
             commit = read()
         except Corrupt as error:
             self._unreadable = error
             self.unreadable.append(number)
             self._fault(id, error.code, str(error).removeprefix(f"entry {id}: "))
-            return number, id, None
+            return None
         if isinstance(commit, Hole):
             said = self.journal.reader.aside[number]
             self.aside.append(Fault(id, "unreadable", f"it cannot be read, and version {said} has set it aside"))
             self._unsure_until = max(self._unsure_until, said)
-        return number, id, commit
+        return commit
 
     def _one(self, id: str, commit: Commit, wanted: set[int]) -> None:
         state, digests = self.state, self._digests
@@ -239,6 +257,15 @@ class Fold:
 
     def _fault(self, entry: str, code: str, text: str) -> None:
         self.faults.append(Fault(entry, code, text))
+
+
+def _named(entry: Entry) -> list[int]:
+    """The versions whose digest an entry names."""
+    try:
+        _, _, decided_at, _, _, _, _, extra, _ = unpack(entry.header)
+    except (ValueError, TypeError, UnpackException):
+        return []  # whoever reads all of it says so
+    return [decided_at] if type(decided_at) is int and isinstance(extra, dict) and "digest" in extra else []
 
 
 def first_difference(one: State, other: State) -> tuple[str, object, object] | None:
