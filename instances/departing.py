@@ -18,12 +18,11 @@ from functools import partial
 
 from ..kvs import bundle
 from ..kvs.bundle import Space
-from ..kvs.bundle_parts import Far, Kept, PartReader, PartWriter
-from ..kvs.epochs import belongs
+from ..kvs.bundle_parts import Far, Kept, KeptEntry, PartReader, PartWriter
 from ..kvs.errors import Corrupt, FluxkvError, Rejected, Unavailable
 from ..kvs.failpoints import ARMED, reach
 from ..kvs.keys import Keys
-from ..kvs.port import Depot, Meta, Store
+from ..kvs.port import Depot, Entry, Meta, Store
 from ..kvs.port_arrival import Inside
 from ..kvs.uri import public, with_namespace
 from . import away
@@ -37,7 +36,7 @@ GRACE_S = 30.0  # between the mark and the end: as long as somebody may read who
 PRESSED_S = 60.0  # how old what goes is at least where the server is past its memory line
 READ, BLOBS = 500, 100
 LARGEST = 100_000_000  # bytes in a file, not compressed: the archiver holds four times that, and who reads it once
-FAR = 100  # bytes that are counted for what is in a part
+FAR = 100  # bytes that are counted for what is in a part, which the file only names
 NAME = re.compile(r"ƒ[0-9A-Za-z]+(\.[0-9]+)?")  # of a child; files are named so
 
 
@@ -268,7 +267,7 @@ class Departing:
         self._size += size
         if self._size > LARGEST:
             raise Rejected(
-                f"it has more than {LARGEST // 1_000_000} MB of entries and small pieces of output, too much for a file",
+                f"it has more than {LARGEST // 1_000_000} MB of small pieces of output, too much for a file",
                 code="too-large", hint="fluxkv journal export writes it to a file of its own",
             )  # fmt: skip
 
@@ -277,6 +276,12 @@ class Departing:
         with self._using():
             kept = parts.keep(data)
         self._holds(FAR if isinstance(kept, Far) else len(kept))
+        return kept
+
+    def _keep_entry(self, parts: PartWriter, entry: Entry) -> KeptEntry:
+        with self._using():
+            kept = parts.keep_entry(entry)
+        self._holds(len(entry.header) + len(entry.payload) if kept is entry else FAR)
         return kept
 
     def _known_before(self, file: str, spaces: list[Space], parts: PartWriter) -> list[Space]:
@@ -292,9 +297,9 @@ class Departing:
             head, known = None, []
         now = {one.namespace: one for one in spaces}
         gone = [one for one in known if one.namespace not in now]
-        if head is not None and all(_continues(now[one.namespace], one) for one in known if one.namespace in now):
-            there = PartReader(self.depot, file, head.parts)
-            return [bundle.moved(one, there.get, partial(self._keep, parts)) for one in gone] if head.parts else gone
+        if head is not None and all(bundle.continues(now[one.namespace], one) for one in known if one.namespace in now):
+            get, keep = PartReader(self.depot, file, head.parts).get, partial(self._keep, parts)
+            return [bundle.moved(one, get, keep, partial(self._keep_entry, parts)) for one in gone] if head.parts else gone
         with self._using():
             self.depot.put(f"{file}.aside-{bundle.name_of(before)}", before)
         return []
@@ -304,11 +309,11 @@ class Departing:
         keys = Keys(name)
         with closing(beside(self.store, name)) as there:
             meta = there.meta()._replace(leaving=0, back=0, room=0)
-            meta, snapshot = self._without_beginning(there, keys, take_along(there, meta, self.depot))
-            entries, after = [], meta.first - 1
+            meta, newest = self._without_beginning(there, keys, take_along(there, meta, self.depot))
+            snapshot = (*newest[:2], [self._keep(parts, chunk) for chunk in newest[2]]) if newest is not None else None
+            entries, after = list[KeptEntry](), meta.first - 1
             while some := there.read(after, READ):
-                entries += some
-                self._holds(sum(len(entry.header) + len(entry.payload) for entry in some))
+                entries += [self._keep_entry(parts, entry) for entry in some]
                 after = some[-1].version
             if after != meta.version or len(entries) != meta.version - meta.first + 1:
                 raise Corrupt(f"{name}: entries are missing between versions {meta.first} and {meta.version}", code="version-gap")
@@ -395,17 +400,6 @@ class Departing:
             meta = self._meta(one)
             with closing(beside(self.store, one)) as there:
                 there.leave(meta.uid, away.tip_of(there, meta), "stay")
-
-
-def _continues(now: Space, before: Space) -> bool:
-    """Whether a history has all of another."""
-    if not before.entries:
-        return now.meta.archive_uid == before.meta.archive_uid
-    last = before.entries[-1]
-    if last.version < now.meta.first:  # its beginning is in an archive, which would have set a lost branch aside
-        return belongs(now.meta.epochs, now.meta.version, last.version, last.epoch)
-    at = last.version - now.meta.first
-    return at < len(now.entries) and now.entries[at] == last
 
 
 def tell(say: Callable[[str, str], None], done: Done) -> None:

@@ -3,8 +3,9 @@
     FLUXKV-ENDED 1\\n   <length, 4 bytes>   head (msgpack)   body (msgpack, compressed)
 
 The head says what is in it, and has the body's checksum; it ends with its own. One with parts beside it (`bundle_parts`) begins
-with 2, so that no older program takes it for whole. A file is read into a `MemoryServer`, so whoever has
-a store of an instance that ended need not know where it lies. Decides no place (`instances/away.py`) and never writes.
+with 2, or with 3 where entries or snapshots are in them, so that no older program takes it for whole. A file is read into a
+`MemoryServer`, so whoever has a store of an instance that ended need not know where it lies. Decides no place
+(`instances/away.py`) and never writes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,26 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
-from .bundle_parts import FarBlobs, FarStream, Kept, PartReader, kept_of
+from .bundle_parts import (
+    Far,
+    FarBlobs,
+    FarChunks,
+    FarEntry,
+    FarJournal,
+    FarStream,
+    Kept,
+    KeptEntry,
+    PartReader,
+    kept_entry_of,
+    kept_of,
+    same_entry,
+)
 from .depot import to_be_read
+from .epochs import belongs
 from .errors import Corrupt, Unavailable
 from .hashes import blake2b
 from .memory_server import MemoryServer
@@ -27,7 +42,7 @@ from .memory_store import MemoryStore
 from .port import Depot, Entry, Meta, id_pair
 from .uri import quote
 
-MAGIC, MAGIC_PARTS = b"FLUXKV-ENDED 1\n", b"FLUXKV-ENDED 2\n"
+MAGIC, MAGIC_PARTS, MAGIC_ENTRIES = b"FLUXKV-ENDED 1\n", b"FLUXKV-ENDED 2\n", b"FLUXKV-ENDED 3\n"
 DEPTH = 4  # words of a file's name below its place
 KEPT, KEPT_BYTES = 16, 64_000_000  # files held by a process, and what is in them; the longest unused go first
 FRESH_S = 2.0  # as long as a file that was read is not looked at again
@@ -35,16 +50,16 @@ _LENGTH = struct.Struct(">I")
 
 
 class Space(NamedTuple):
-    """One namespace. blobs: by name; streams: by key, rows of (id, data); of both some may be in parts. snapshot: (version, head,
-    chunks)."""
+    """One namespace. blobs: by name; streams: by key, rows of (id, data). snapshot: (version, head, chunks). Of entries, blobs,
+    rows and chunks some may be in parts."""
 
     namespace: str
     meta: Meta
-    entries: Sequence[Entry]
+    entries: Sequence[KeptEntry]
     blobs: dict[str, Kept]
     streams: dict[str, Sequence[tuple[str, Kept]]]
     guards: dict[str, str]
-    snapshot: tuple[int, bytes, list[bytes]] | None
+    snapshot: tuple[int, bytes, Sequence[Kept]] | None
 
     @property
     def tip(self) -> str:
@@ -75,7 +90,14 @@ def to_bytes(around: str, spaces: Sequence[Space], parts: Sequence[str] = ()) ->
     ])  # fmt: skip
     named = [[one.namespace, one.meta.uid, one.tip] for one in spaces]
     head = msgpack.packb({"around": around, "spaces": named, "check": _check(body), **({"parts": list(parts)} if parts else {})})
-    return b"".join([MAGIC_PARTS if parts else MAGIC, _LENGTH.pack(len(head)), head, _check(head), zlib.compress(body, 6)])
+    magic = MAGIC_ENTRIES if any(map(_has_far, spaces)) else MAGIC_PARTS if parts else MAGIC
+    return b"".join([magic, _LENGTH.pack(len(head)), head, _check(head), zlib.compress(body, 6)])
+
+
+def _has_far(space: Space) -> bool:
+    """Whether some of its entries, or of its snapshot, are in parts."""
+    chunks = space.snapshot[2] if space.snapshot else ()
+    return any(isinstance(one, FarEntry) for one in space.entries) or any(isinstance(one, Far) for one in chunks)
 
 
 def _check(data: bytes) -> bytes:
@@ -89,7 +111,7 @@ def read_head(data: bytes, where: str) -> Head:
 
 def _split(data: bytes, where: str) -> tuple[Head, bytes]:
     try:
-        if not data.startswith((MAGIC, MAGIC_PARTS)):
+        if not data.startswith((MAGIC, MAGIC_PARTS, MAGIC_ENTRIES)):
             newer = data.startswith(MAGIC[:-2])
             raise ValueError("a newer fluxkv has written it" if newer else "it does not begin as one does")
         begin = len(MAGIC) + _LENGTH.size
@@ -124,8 +146,8 @@ def _space(row: Any) -> Space:
         key: [(str(id), kept_of(data)) for id, data in some] for key, some in streams.items()
     }
     return Space(
-        namespace, known, [Entry(*one) for one in entries], {name: kept_of(data) for name, data in blobs.items()}, rows, guards,
-        (int(snapshot[0]), snapshot[1], list(snapshot[2])) if snapshot else None,
+        namespace, known, list(map(kept_entry_of, entries)), {name: kept_of(data) for name, data in blobs.items()}, rows, guards,
+        (int(snapshot[0]), snapshot[1], list(map(kept_of, snapshot[2]))) if snapshot else None,
     )  # fmt: skip
 
 
@@ -134,17 +156,33 @@ def _bad(where: str, why: object) -> Corrupt:
                    hint="restore it from a copy of the archive")  # fmt: skip
 
 
-def moved(space: Space, get: Callable[[Kept], bytes], keep: Callable[[bytes], Kept]) -> Space:
-    """The same in another file. get: reads what is in parts of the old one; keep: gives what stands for it in the new one."""
+def moved(
+    space: Space, get: Callable[[Kept], bytes], keep: Callable[[bytes], Kept], keep_entry: Callable[[Entry], KeptEntry]
+) -> Space:
+    """The same in another file. get: reads what is in parts of the old one; keep, keep_entry: give what stands for it now."""
     streams: dict[str, Sequence[tuple[str, Kept]]] = {
         key: [(id, keep(get(kept))) for id, kept in rows] for key, rows in space.streams.items()
     }
-    return space._replace(blobs={name: keep(get(kept)) for name, kept in space.blobs.items()}, streams=streams)
+    blobs = {name: keep(get(kept)) for name, kept in space.blobs.items()}
+    snapshot = (*space.snapshot[:2], [keep(get(one)) for one in space.snapshot[2]]) if space.snapshot else None
+    whole = FarJournal(get, space.entries)
+    return space._replace(blobs=blobs, streams=streams, snapshot=snapshot, entries=list(map(keep_entry, whole)))
+
+
+def continues(now: Space, before: Space) -> bool:
+    """Whether a history has all of another."""
+    if not before.entries:
+        return now.meta.archive_uid == before.meta.archive_uid
+    last = before.entries[-1]
+    if last.version < now.meta.first:  # its beginning is in an archive, which would have set a lost branch aside
+        return belongs(now.meta.epochs, now.meta.version, last.version, last.epoch)
+    at = last.version - now.meta.first
+    return at < len(now.entries) and same_entry(now.entries[at], last)
 
 
 def weight(space: Space) -> int:
     """How many bytes it holds, not compressed, without those in parts."""
-    rows = [len(entry.header) + len(entry.payload) for entry in space.entries]
+    rows = [len(one.header) + len(one.payload) for one in space.entries if isinstance(one, Entry)]
     rows += [len(data) for some in space.streams.values() for _, data in some]
     rows += [*map(len, space.blobs.values()), *(map(len, space.snapshot[2]) if space.snapshot else ())]
     return sum(rows)
@@ -166,11 +204,15 @@ def serve(spaces: Sequence[Space], get: Callable[[Kept], bytes]) -> MemoryServer
         store.arriving(word, one.meta.trimmed)
         server.tables.blobs[one.namespace] = FarBlobs(get, one.blobs)
         store.touch_blobs([*one.blobs])
-        store.arrive(word, one.entries)
+        store.arrive(word, cast("Sequence[Entry]", one.entries))
         for key, rows in one.streams.items():
             server.tables.streams[key] = FarStream(get, [(id_pair(id), data) for id, data in rows])
-        store.arrive_tables(word, one.guards, one.snapshot)
+        store.arrive_tables(word, one.guards)
         store.arrived(word, one.meta)
+        server.tables.journals[one.namespace] = FarJournal(get, server.tables.journals[one.namespace])
+        if one.snapshot is not None:
+            made = server.tables.instances[one.namespace]
+            made.snapshot_version, made.snapshot = one.snapshot[0], (one.snapshot[1], FarChunks(get, one.snapshot[2]))
     return server
 
 

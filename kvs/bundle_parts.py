@@ -1,5 +1,5 @@
-"""Contents and output of an instance that ended, where there is too much of them for one file: in parts beside it, each read when
-somebody asks for something in it.
+"""Contents, output, entries and snapshots of instances that ended, where there is too much of them for one file: in parts beside
+it, each read when somebody asks for something in it.
 
     <file>.part-<hash>      zlib(msgpack([bytes, ...]))
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgpack
@@ -19,7 +19,7 @@ import msgpack
 from .errors import Corrupt, Unavailable
 from .hashes import blake2b
 from .memory_streams import Id, MemoryStream
-from .port import Depot, Message
+from .port import Depot, Entry, Message
 
 NEAR_BYTES = 32_000_000  # of one child are in its file; what comes beyond that is in parts
 PART_BYTES = 32_000_000  # not compressed
@@ -38,6 +38,22 @@ class Far(NamedTuple):
 Kept = bytes | Far
 
 
+class FarEntry(NamedTuple):
+    """An entry whose header and payload are in a part, as msgpack([header, payload]). check: a hash of that."""
+
+    version: int
+    epoch: int
+    far: Far
+    check: bytes
+
+    @property
+    def id(self) -> str:
+        return f"{self.version}-{self.epoch}"
+
+
+KeptEntry = Entry | FarEntry
+
+
 def is_part(name: str) -> bool:
     """Whether a file in an archive is a part of another."""
     return _MARK in name
@@ -54,6 +70,31 @@ def kept_of(value: Any) -> Kept:
     if not isinstance(value, list) or len(value) != 2 or any(type(one) is not int or one < 0 for one in value):
         raise ValueError("contents are neither bytes nor in a part")
     return Far(*value)
+
+
+def kept_entry_of(value: list[Any]) -> KeptEntry:
+    """An entry as it was before it was plain data. Raises as `kept_of`."""
+    if isinstance(value[2], bytes):
+        return Entry(*value)
+    version, epoch, far, check = value
+    return FarEntry(int(version), int(epoch), cast("Far", kept_of(far)), bytes(check))
+
+
+def same_entry(one: KeptEntry, other: KeptEntry) -> bool:
+    """Whether two are the same, wherever they are kept."""
+    return (one.version, one.epoch, _check_of(one)) == (other.version, other.epoch, _check_of(other))
+
+
+def _check_of(entry: KeptEntry) -> bytes:
+    return entry.check if isinstance(entry, FarEntry) else _check(_content(entry))
+
+
+def _content(entry: Entry) -> bytes:
+    return cast("bytes", msgpack.packb([entry.header, entry.payload]))
+
+
+def _check(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
 
 
 class PartWriter:
@@ -76,6 +117,12 @@ class PartWriter:
         self._rows.append(data)
         self._size += len(data)
         return Far(len(self.names), len(self._rows) - 1)
+
+    def keep_entry(self, entry: Entry) -> KeptEntry:
+        """The same for an entry."""
+        data = _content(entry)
+        kept = self.keep(data)
+        return FarEntry(entry.version, entry.epoch, kept, _check(data)) if isinstance(kept, Far) else entry
 
     def flush(self) -> None:
         """Have all of them written. Raises `Corrupt` where they are not read back as they were, `Unavailable`."""
@@ -179,3 +226,34 @@ class FarBlobs(dict[str, bytes]):
 
     def get(self, name: str, default: Any = None) -> Any:
         return self._get(self[name]) if name in self else default
+
+
+class FarJournal(list[Entry]):
+    """A journal some of whose entries are in parts."""
+
+    def __init__(self, get: Callable[[Kept], bytes], entries: Sequence[KeptEntry]) -> None:
+        super().__init__(cast("Sequence[Entry]", entries))
+        self._get = get
+
+    def _whole(self, entry: KeptEntry) -> Entry:
+        if isinstance(entry, FarEntry):
+            return Entry(entry.version, entry.epoch, *msgpack.unpackb(self._get(entry.far)))
+        return entry
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return [self._whole(one) for one in found] if isinstance(at, slice) else self._whole(found)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self._whole, super().__iter__())
+
+
+class FarChunks(list[bytes]):
+    """A snapshot's chunks, some of them in parts."""
+
+    def __init__(self, get: Callable[[Kept], bytes], chunks: Sequence[Kept]) -> None:
+        super().__init__(cast("Sequence[bytes]", chunks))
+        self._get = get
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._get, super().__iter__())

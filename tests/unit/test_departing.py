@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from worker_rig import T0
 from fluxkv.instances import archive_duty, away, departing, long_history
 from fluxkv.instances.archiving import Archiver, run
 from fluxkv.instances.departing import Departing, Done
+from fluxkv.instances.kvs_client import Kvs
 from fluxkv.instances.paths import StateDir
 from fluxkv.instances.sealing import seal_over
 from fluxkv.instances.whereabouts import beside, server_of, store_of
@@ -381,6 +383,54 @@ def test_one_with_more_output_than_a_file_takes_has_it_in_parts(tmp_path: Path, 
     assert found.read(0), "what is in no part is there"
     with pytest.raises(Unavailable, match="has no file"):
         found.messages(output)
+
+
+def test_one_with_more_entries_than_a_file_takes_has_them_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ensemble's many children together, say. What is inside is read without what is around it, and all of it comes back."""
+    site = Site(tmp_path)
+    for name, value in (("NEAR_BYTES", 6_000), ("PART_BYTES", 20_000)):
+        monkeypatch.setattr(bundle_parts, name, value)
+    monkeypatch.setattr(departing, "LARGEST", 15_000)
+    noise = random.Random(3)
+
+    def filled(namespace: str) -> Store:
+        child = site.made(namespace)
+        values = Kvs(Journal(child))
+        for number in range(40):
+            values.put(f"key{number}", noise.randbytes(900))
+        journal = Journal(child)
+        assert journal.save_snapshot(journal.look())
+        values.put("last", "one")
+        return child
+
+    outer, inner = filled("/ƒ9"), filled("/ƒ9/ƒ8")
+    for child in (inner, outer):
+        child.seal(child.meta().uid)
+
+    def everything() -> list[Any]:
+        found = []
+        for name in ("/ƒ9", "/ƒ9/ƒ8"):
+            store = site.inside(name)
+            assert store is not None
+            with contextlib.closing(store.subscribe({Keys(name).journal: "20"})) as watch:
+                found.append((store.read(0), store.entries([3, 40]), store.load_snapshot(), watch.poll(),
+                              Journal(store).at(20).digest(), Journal(store).look().digest()))  # fmt: skip
+        return found
+
+    before = everything()
+    site.now += HOUR
+    for _ in range(2):
+        done = site.round()
+    assert (sorted(done.gone), done.failed) == (sorted([site.top, "/ƒ9"]), {})
+    (file,) = tmp_path.rglob("f9")
+    assert file.read_bytes().startswith(bundle.MAGIC_ENTRIES), "a program that knows of no such entries refuses it"
+    assert len(file.read_bytes()) < departing.LARGEST
+    assert everything() == before
+    assert away.bring_back(site.store, "/ƒ9")
+    assert {"/ƒ9", "/ƒ9/ƒ8"} <= site.store.inside().keys()
+    assert everything() == before
+    assert site.round(only="/ƒ9").written == ["/ƒ9"], "the same history goes over the file of before"
+    assert not list(tmp_path.rglob("*.aside-*"))
 
 
 def test_parts_of_another_file_are_not_ours_to_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
