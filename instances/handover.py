@@ -45,15 +45,20 @@ class Up(Exception):
 
 
 def target_of(settings: Mapping[str, Any]) -> str:
-    """The URI of the instance into whose server a child's journal goes: its parent, or, where the parent's own server is gone and
-    its journal is further up by now, the parent there. Raises `Unavailable`."""
+    """The URI of the instance into whose server a child's journal goes: its parent, where that is by now: further up, if the
+    parent's own server is gone, or behind the door of who goes on with the parent. Raises `Unavailable`."""
     parent = str(settings["parent"])
     failed: FluxkvError | None = None
     for uri in (parent, *map(str, settings.get("above", ()))):
         found = with_namespace(uri, parse_uri(parent).namespace)
         try:
             with closing(open_store(found, patience_s=1.0)) as store:
-                store.meta()
+                if whereabouts.meta_of(store) is None and (door := whereabouts.read_door(store)) is not None:
+                    found = str(StoreUri(whereabouts.through(door, store.namespace), store.namespace))
+                    with closing(open_store(found, patience_s=1.0)) as below:
+                        below.meta()
+                else:
+                    store.meta()
                 return found
         except (Unavailable, Rejected) as error:
             failed = failed or error
@@ -79,6 +84,8 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
                 continue
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
                 try:
+                    if name != namespace and whereabouts.meta_of(source) is not None:
+                        _leads_here(parent, namespace, there)  # until it has come, and where a fail-over takes that back
                     if bring(source, there, lambda: check_room(parent, line), life):
                         journals.add(name)
                         _pack(there)
@@ -98,8 +105,8 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
 
 
 def _leads_here(parent: Store, namespace: str, there: Store) -> bool:
-    """Whether one that does not come up is found where it is, when all around it has come up: it has a door of its own then, as the
-    child has, as long as that is not up. (Where there is another history, that is found.)"""
+    """Whether one that has not come up is found where it is, when all around it has: it has a door of its own then, as the child
+    has, as long as that is not up. (Where there is another history, that is found.)"""
     if whereabouts.meta_of(there) is not None:
         return True
     known, door = whereabouts.read_door(there), whereabouts.read_door(parent, namespace)

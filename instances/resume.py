@@ -178,6 +178,7 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any]) -> State:
     number, entry = settings["resume"]["number"], settings["resume"]["entry"]
     here = Owner(parse_id(settings["job"]), int(number), str(entry))
     above = Journal(parent)
+    _notice(store, settings.get("before", ()))
     for _ in range(TRIES):
         journal = Journal(store, by="keeper")
         state = journal.look()
@@ -197,6 +198,21 @@ def take_up(store: Store, parent: Store, settings: Mapping[str, Any]) -> State:
                 raise
         time.sleep(PAUSE_S * random.uniform(0.5, 2.0))
     raise Conflict(f"others keep taking up {store.namespace}", hint="try again")
+
+
+def _notice(store: Store, folders: Iterable[str]) -> None:
+    """Fence a journal that has lost what they know who had it before: nobody of them lives who would. folders: as `before` above;
+    some are of other attempts of their jobs."""
+    from . import forks, witness
+    from .paths import StateDir
+
+    for directory in map(StateDir, folders):
+        try:
+            ours = parse_uri(str(directory.read()["uri"])).namespace == store.namespace
+        except (FluxkvError, KeyError):
+            continue
+        if ours and any(forks.notice(store, one.known) is not None for one in witness.witnesses(directory)):
+            return
 
 
 def adopted(store: Store, settings: Mapping[str, Any]) -> bool:

@@ -72,7 +72,7 @@ def beside_own(store: Store, namespace: str) -> Store:
         if found is not None:
             found.close()
         raise Unavailable(f"{namespace} has no server of its own", code="no-instance")
-    return open_store(str(StoreUri(_through(found, namespace, over=False), namespace)), patience_s=PATIENCE_S)
+    return open_store(str(StoreUri(through(found, namespace), namespace)), patience_s=PATIENCE_S)
 
 
 def leave_door(store: Store, door: Door) -> None:
@@ -131,7 +131,7 @@ def _look(store: Store, namespace: str, over: bool, archived: bool = True) -> St
             tried = None
             continue
         try:
-            return _through(found, namespace, over or _is_copied(store))
+            return through(found, namespace, over or _is_copied(store))
         except Unavailable as error:
             tried, failed = found, error
     if tried is not None and (took := time.monotonic() - begun) >= AGAIN_S:
@@ -226,7 +226,7 @@ def moved(store: Store, uri: str) -> str:
     return str(StoreUri(found, namespace)) if found else ""
 
 
-def _through(door: Door, namespace: str, over: bool) -> str:
+def through(door: Door, namespace: str, over: bool = False) -> str:
     """The URL by which the server behind a door is reached from here."""
     from .spool import boot_id
 

@@ -346,6 +346,32 @@ def test_what_a_fail_over_put_back_goes_once_more() -> None:
     assert site.entries(site.server) == site.entries(server_of(second))
 
 
+def test_what_is_inside_one_that_went_down_comes_up_to_where_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own server's files were still to be handed up when another job went on with the instance around it, on a server of its
+    own, and waits there for what is inside."""
+    site = Site()
+    own = MemoryServer(lambda: T0, random.Random(9))
+    share("down-inside", own)
+    name = child_namespace(site.names[0], 78)
+    store = MemoryStore(own, name)
+    store.create(durability="strict", origin_ms=0, created=T0)
+    site.wrote(store, ["x", "instance", T0, None])
+    given = {"uri": f"memory:down-inside#{name}", "parent": f"memory:down-root#{site.names[0]}", "above": ["memory:down-root#/"],
+             "job": f58(78)}  # fmt: skip
+    second = site.another("down-a")
+    down(second)
+    with pytest.raises(Unavailable, match=r"can not be handed up: the server that .* has to itself does not answer"):
+        handover.hand_up("memory:down-inside", given)
+    monkeypatch.setattr(whereabouts, "through", lambda door, namespace, over=False: second["uri"].partition("#")[0])
+    assert handover.hand_up("memory:down-inside", given) == 1
+    assert MemoryStore(server_of(second), name).read(0) == store.read(0)
+    assert name not in site.server.tables.instances
+    monkeypatch.undo()
+    taken(site, second)
+    assert up(second) == 3
+    assert MemoryStore(site.server, name).read(0) == store.read(0)
+
+
 def word_above(site: Site) -> str:
     """By which what has come is known there, "" where nothing has, or all of it."""
     coming = site.server.tables.arriving.get(site.names[0])

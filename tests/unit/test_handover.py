@@ -228,6 +228,42 @@ def test_one_that_is_damaged_keeps_down_no_other(has_door: bool) -> None:
     assert whereabouts.read_door(MemoryStore(root, bad)) is None
 
 
+def test_what_a_fail_over_takes_back_inside_what_came_up_is_found_in_its_files() -> None:
+    """Each time that it comes the server loses it again; who looks for it then is led to where it came from, until it is there."""
+    own, root = MemoryServer(), MemoryServer()
+    share("handover-own", own)
+    share("handover-above", root)
+    inner = f"{PATH}/ƒB"
+    for server, namespace in ((root, "/"), (own, PATH), (own, inner)):
+        store = MemoryStore(server, namespace)
+        store.create(durability="local", origin_ms=1, created=1.0)
+        Journal(store).append(Decision([["x", "instance", 1.0, None]]), 0)
+    door = whereabouts.Door("memory:handover-own", "", "/somewhere", "here", spool.boot_id())
+    whereabouts.leave_door(MemoryStore(root, PATH), door)
+    root.remember = 100
+
+    def fault(operation: str, when: str) -> None:
+        if operation == "arrive.begin" and inner in root.tables.instances:
+            while inner in root.tables.instances:
+                kept.append(root._past.pop())
+                kept[-1][1]()
+
+    kept: list[Any] = []
+    root.fault = fault
+    given = {"uri": f"memory:handover-own#{PATH}", "parent": "memory:handover-above#/", "job": "ƒA"}
+    names = set[str]()
+    handover.hand_up("memory:handover-own", given, names)
+    assert names == {PATH, inner}
+    root.fault = None
+    assert kept
+    fault("arrive.begin", "before")
+    assert [name in root.tables.instances for name in (PATH, inner)] == [True, False]
+    assert whereabouts.read_door(MemoryStore(root, inner)) == door
+    handover.hand_up("memory:handover-own", given)
+    assert MemoryStore(root, inner).read(0) == MemoryStore(own, inner).read(0)
+    assert [whereabouts.read_door(MemoryStore(root, name)) for name in (PATH, inner)] == [None, None]
+
+
 def test_what_began_on_a_lost_branch_does_not_come_up_in_another_attempt_s_place() -> None:
     """The parent has lost the entry that began it: whoever has its name now is another. Unless it was adopted."""
     rig = Rig()
@@ -319,7 +355,7 @@ def test_a_journal_that_arrives_while_somebody_looks_is_found(monkeypatch: pytes
     source, target = history(), MemoryStore(MemoryServer(), PATH)
     whereabouts.leave_door(target, whereabouts.Door("unix:/nowhere/kv.sock", "", "/nowhere", "far", "another boot"))
     above = MemoryStore(target.server, "/")
-    name = "read_door" if moment == "between journal and door" else "_through"
+    name = "read_door" if moment == "between journal and door" else "through"
     work = getattr(whereabouts, name)
 
     def arrives(*args: Any) -> Any:
@@ -548,7 +584,7 @@ def test_a_server_that_is_being_started_to_hand_up_is_waited_for(
             handed(source, target)
         raise Unavailable("it does not answer", code="server-away")
 
-    monkeypatch.setattr(whereabouts, "_through", through)
+    monkeypatch.setattr(whereabouts, "through", through)
     above = MemoryStore(target.server, "/")
     if held:
         assert whereabouts.server_of(above, PATH, over=True) == ""

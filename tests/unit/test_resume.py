@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from journal_rules import Rules
 from mini_sim import Sim
 from worker_rig import T0, Rig, jobspec
 
-from fluxkv.instances import boot, resume, whereabouts
+from fluxkv.instances import boot, resume, whereabouts, witness
 from fluxkv.instances.child import child_namespace
 from fluxkv.instances.ending import ending, stopping
 from fluxkv.instances.ensemble_feed import interrupted
@@ -21,6 +22,7 @@ from fluxkv.instances.follow import result_of
 from fluxkv.instances.job_path import JobPath, Step, instance_at
 from fluxkv.instances.left_spool import reports
 from fluxkv.instances.nested import Owner, owner_of
+from fluxkv.instances.paths import StateDir
 from fluxkv.instances.resume import refuse_alive
 from fluxkv.instances.spool import Spool
 from fluxkv.instances.whereabouts import Door, beside, leave_door
@@ -475,6 +477,26 @@ def test_a_journal_that_lost_some_is_adopted_by_who_goes_on_or_refused() -> None
     commits = list(Journal(around.inside).commits())
     assert [(commits[2].events[0][0], commits[2].events[0][3]["lost"])] == [("adopt", [3, 5])]
     assert "resume" in [event[0] for event in commits[3].events]
+
+
+@pytest.mark.parametrize("of_another", [True, False])
+def test_a_loss_that_only_who_had_it_before_knows_of_is_noticed(tmp_path: Path, of_another: bool) -> None:
+    """The server failed over when nobody of it lived: its keeper's file knows. That of another attempt is about another journal."""
+    around = Around()
+    second = {**around.another(), "parent": "memory:around#/", "before": [str(tmp_path / "gone"), str(tmp_path)]}
+    around.ends(around.first)
+    meta = around.inside.meta()
+    namespace = f"{around.inside.namespace}.2" if of_another else around.inside.namespace
+    StateDir(str(tmp_path)).write({"uri": f"memory:around#{namespace}"})
+    (tmp_path / "tip").write_text(json.dumps({"version": 5, "epoch": meta.epoch}))
+    assert [one.known for one in witness.witnesses(StateDir(str(tmp_path)))] == [f"5-{meta.epoch}"]
+    if not of_another:
+        with pytest.raises(Rejected, match="ends at version 2, and versions 3 to 5 are lost"):
+            resume.take_up(around.inside, around.store, {**second, "on_fork": "refuse"})
+    resume.take_up(around.inside, around.store, {**second, "on_fork": "adopt"})
+    names = [event[0] for commit in Journal(around.inside).commits() for event in commit.events]
+    assert names.count("adopt") == (not of_another)
+    assert around.owner() == parse_id(second["job"])
 
 
 def test_a_loss_that_is_noticed_while_it_is_taken_up_is_no_other_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkv.instances import adopting, sealing
 from fluxkv.instances.cron import Cron
+from fluxkv.instances.parent_row import ParentRow
 from fluxkv.instances.server_care import ServerCare
 from fluxkv.kvs.errors import Conflict, Corrupt, FluxkvError, Unavailable
 
@@ -62,6 +63,7 @@ class KeeperProcess(Process):
         self.seal = sealing.duty(self.store, settings, say=Said(world).say)
         self.limit = getattr(world, "limit", None)
         self.claims = world.new_claims()
+        self.row = ParentRow(settings, world.state_dir) if world.depth and world.root.site.passes else None
         self.hands = Hands(self) if world.root.site.owns else None
         if self.hands is not None:
             self.care.handing = self.hands.duty
@@ -86,6 +88,8 @@ class KeeperProcess(Process):
             news = self.limit.look()
             if self.claims is not None:
                 self.claims.look(news, plain=self.limit.is_plain)
+            if self.row is not None:
+                self.row.look(self.limit.meta)
         self.seal()
         try:
             self.cron.step(self.clock())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluxkv.instances import (
     boot,
+    handing_down,
     handover,
     handover_duty,
     own_server,
@@ -22,12 +23,13 @@ from fluxkv.instances import (
 from fluxkv.instances.child import Place
 from fluxkv.instances.paths import StateDir
 from fluxkv.journal.log import Journal
+from fluxkv.journal.wire import read_commit
 from fluxkv.kvs import memory_server, redis_store
 from fluxkv.kvs.errors import FluxkvError, Unavailable
 from fluxkv.kvs.memory_server import MemoryServer, share
 from fluxkv.kvs.memory_store import MemoryStore
-from fluxkv.kvs.port import Store
-from fluxkv.kvs.uri import parse_uri
+from fluxkv.kvs.port import Entry, Store
+from fluxkv.kvs.uri import StoreUri, parse_uri
 
 from .handover import is_lost
 from .process import Process
@@ -184,7 +186,9 @@ def _over_the_net(name: str) -> Callable[..., Any]:
             raise Unavailable("no answer", code="unreachable")
         answer = honest(self, *args, **options)
         if name == "arrived" and not world.calm and world.faults.on("failover") and world.rng.random() < 0.2:
-            world.happened["torn while it came"] += world.faults.tear(self.server, 1)
+            torn = world.faults.tear(self.server, 1)
+            world.happened["torn while it came"] += torn
+            self.server.down = self.server.down or (torn and self.server is not world.server)  # one's own dies with that
         if world.rng.random() < 0.1:
             look_in(world)
         who.pause(world.latency())
@@ -219,7 +223,9 @@ class Own:
         if not world.site.owns:
             return
         self.place: Place = self.place._replace(state_dir=parent.state_dir.path)
-        self.own = self.before is None and world.rng.random() < 0.7
+        self.own = (self.before is None or world.site.passes) and world.rng.random() < 0.7
+        if self.before is not None:
+            self.uri = str(StoreUri(parse_uri(parent.uri).server, parse_uri(self.before.uri).namespace))
         if self.own:
             number = len(world.own_servers)
             self.server = Server(lambda: world.now + self.server_skew, world.random_of(number))
@@ -234,6 +240,12 @@ class Own:
         """As its keeper does, each time it begins."""
         os.makedirs(self.state_dir.join(FILES), exist_ok=True)
         self.handle = boot.start_or_attach_server(self.state_dir, self.settings)
+
+    def _bring_down(self) -> None:
+        """As its keeper does before it takes up the journal that it is to go on with."""
+        if self.settings.get("resume") and not self.settings["uid"]:
+            door = own_server.door_of(self.settings, self.state_dir)
+            self.root.happened["handed down"] += handing_down.hand_down(self.handle.url, self.settings, door, self.state_dir)
 
     def _open_door(self) -> None:
         if not self.ready:
@@ -265,7 +277,7 @@ class Own:
         if not self.own:
             return
         world = self.root
-        elsewhere = [server for server in (world.server, *world.own_servers) if server is not self.server]
+        elsewhere = [one.server for one in around(self) if one.server is not self.server]
         came = any(self.namespace in server.tables.instances for server in elsewhere)  # what its files lose now is up already
         able = self.ready and not world.calm and not came and not self.server.down and world.faults.on("failover")
         if able and world.rng.random() < TORN:
@@ -376,8 +388,9 @@ def changes(world: World, clock: Any) -> list[tuple[Any, str, Any]]:
 
     return [
         (redis_store, "open_store", open_store), (handover, "open_store", open_store), (handover, "mark", mark),
-        (run_handover, "open_store", open_store),
-        (handover, "time", clock), (handover_duty, "time", clock), (handover_duty, "spawn_role", spawn_role),
+        (run_handover, "open_store", open_store), (handing_down, "open_store", open_store),
+        (handover, "time", clock), (handing_down, "time", clock), (handover_duty, "time", clock),
+        (handover_duty, "spawn_role", spawn_role),
         (handover_duty, "os", _Os(waitpid)), (handover_duty, "lock_held", lambda path: _lock_held(world, path)),
         (boot, "start_server", start_server), (run_handover, "start_server", start_server), (run_handover, "take_lock", take_lock),
         (whereabouts, "_copy_of", copy_of), (whereabouts, "_answers", answers),
@@ -400,8 +413,9 @@ class _Os:
 def sleep(seconds: float) -> None:
     """`time.sleep` of somebody who waits."""
     who = here()
-    assert who is not None, "nobody else may sleep"
-    who.pause(seconds)
+    assert who is not None or not seconds, "nobody else may sleep"
+    if who is not None:
+        who.pause(seconds)
 
 
 def close(world: World) -> None:
@@ -462,7 +476,7 @@ def look_in(world: World) -> None:
 def lost(one: Any) -> bool:
     """Whether a server has lost it, or an instance around it, as a whole, or a journal around it the attempt that it is."""
     while one.depth:
-        parent = one.parent
+        parent = holder(one.parent)
         if one.namespace not in one.server.tables.instances:
             return True
         if parent.book.lost and (one.place.job, one.place.entry) not in parent.book.begun:
@@ -471,9 +485,28 @@ def lost(one: Any) -> bool:
     return False
 
 
+def around(one: Any) -> Iterator[Any]:
+    """The instances around one, from the inside out: who has each now."""
+    while one.depth:
+        one = holder(one.parent)
+        yield one
+
+
+def heirs(one: Any) -> list[Any]:
+    """Who was to go on with an instance after that."""
+    beside = one.parent.children if one.depth else ()
+    at = next((at for at, other in enumerate(beside) if other is one), len(beside))
+    return [other for other in beside[at + 1 :] if other.before is not None and other.namespace == one.namespace]
+
+
+def holder(one: Any) -> Any:
+    """Who has its journal: itself, or who went on with it last."""
+    return next((other for other in reversed(heirs(one)) if other.ready), one)
+
+
 def by_journal(one: Any) -> bool:
     """Whether its attempt is over by its parent's journal."""
-    held = one.parent.book.held.get(one.place.job)
+    held = holder(one.parent).book.held.get(one.place.job)
     return held is None or held.entry != one.place.entry
 
 
@@ -481,7 +514,7 @@ def where(realm: Any) -> Store:
     """A realm's journal as production finds it. Raises `Unavailable`; `Broken` where there is none."""
     if not realm.depth:
         return MemoryStore(realm.server, realm.namespace)
-    found = whereabouts.store_of(where(realm.parent), realm.namespace, over=by_journal(realm))
+    found = whereabouts.store_of(where(holder(realm.parent)), realm.namespace, over=by_journal(realm))
     if found is None and _is_coming(realm):
         raise Unavailable("it is on its way, once more after a fail-over", code="coming")
     if found is None:
@@ -490,16 +523,12 @@ def where(realm: Any) -> Store:
 
 
 def _is_coming(one: Any) -> bool:
-    """Whether an instance around it is handed up in this moment, and with it what is inside; or was, and some of it was lost since
-    where it came to: whoever removes its files will see."""
+    """Whether an instance around it is handed up in this moment, and with it what is inside, perhaps once more after somebody has
+    begun to go on with the instance; or was, and some of it was lost since where it came to: whoever removes its files will see."""
     forgetful = one.root.faults.on("failover")
-    while one.depth:
-        one = one.parent
-        if not (one.depth and one.own and (one.over or one.stopping)):
-            continue
-        if not handover.is_marked(one.state_dir) or (forgetful and os.path.isdir(one.state_dir.join(FILES))):
-            return True
-    return False
+    had = [other for above in around(one) if above.depth for other in above.parent.children if other.namespace == above.namespace]
+    left = [other.state_dir for other in had if other.own and (other.over or other.stopping)]
+    return any(not handover.is_marked(one) or (forgetful and os.path.isdir(one.join(FILES))) for one in left)
 
 
 def look_into(one: Any) -> None:
@@ -508,43 +537,48 @@ def look_into(one: Any) -> None:
         found = where(one)
         entries, meta = found.read(0, 1_000_000), found.meta()
     except Unavailable as error:
-        above, up = one, True
-        while above.depth:
-            above = above.parent
-            up = up and not above.server.down
+        up = not any(above.server.down for above in around(one))
         if up and error.code != "coming" and (not one.server.down or by_journal(one)):
             raise Broken(f"{one.namespace} can not be read: {error}", one.place.job) from None
         happened["not to be read now"] += 1
         return
-    if entries != one.server.tables.journals[one.namespace]:
-        ids, there = [entry.id for entry in entries], [entry.id for entry in one.server.tables.journals[one.namespace]]
+    mine = one.server.tables.journals[one.namespace]
+    more = entries[len(mine) :]
+    if entries[: len(mine)] != mine or (more and not heirs(one) and not is_known(one, more)):
+        ids, there = [entry.id for entry in entries], [entry.id for entry in mine]
         raise Broken(f"{one.namespace} is read as {ids[-3:]} ({len(ids)}), and is {there[-3:]} ({len(there)})", one.place.job)
     at_home = found.server.tables is one.server.tables  # type: ignore[attr-defined]
-    if not (at_home or meta.sealed):
+    if not (at_home or meta.sealed or heirs(one)):
         raise Broken(f"{one.namespace} has been handed up, and is not sealed", one.place.job)
     happened["read at home" if at_home else "read above"] += 1
     happened["read in files"] += at_home and found.server is not one.server  # type: ignore[attr-defined]
 
 
+def is_known(one: Any, entries: Sequence[Entry]) -> bool:
+    """Whether these came up, and were lost where they came from after that; or say that the rest of what was lost is given up, by
+    who goes on with an instance around it."""
+    known = all(any(entry.id in fork.lost for fork in one.forks) for entry in entries)
+    adopted = bool(one.forks) and all(event[0] == "adopt" for entry in entries for event in read_commit(entry).events)
+    return known or (adopted and any(above.depth and above.before is not None for above in around(one)))
+
+
 def left_over(world: World) -> list[Any]:
     """Those that are over and not handed up yet; noted it may be, and lost again since: whoever removes its files will see."""
-    found = [one for one in everybody(world) if one.own and one.ready and one.over and not lost(one)]
+    found = [one for one in everybody(world) if one.own and one.ready and one.over and holder(one) is one and not lost(one)]
     return [one for one in found if not (handover.is_marked(one.state_dir) and _has_come(one))]
 
 
 def _has_come(one: Any) -> bool:
     """Whether it is on the first server, or on that of an instance around it that lives and will hand it up."""
-    around = one.parent
-    while around.depth and around.over:
-        around = around.parent
-    return one.namespace in around.server.tables.instances or one.namespace in one.root.server.tables.instances
+    there = next(above for above in around(one) if not (above.depth and above.over))
+    return one.namespace in there.server.tables.instances or one.namespace in one.root.server.tables.instances
 
 
 def come_home(world: World) -> None:
     """In the end all of it is on the first server; from now on it is looked at there."""
     for one in everybody(world):
         one.server.down = one.server.private = False
-        if one.own and one.ready and is_lost(one):
+        if one.own and one.ready and is_lost(one) and holder(one) is one:
             strayed(one)
         if one.server is world.server or not one.ready or lost(one):
             continue
@@ -552,7 +586,7 @@ def come_home(world: World) -> None:
         found = where(one) if one.own else MemoryStore(world.server, one.namespace)
         if found.server is not world.server:  # type: ignore[attr-defined]
             raise Broken(f"{one.namespace} was not handed up", one.place.job)
-        if one.namespace in one.server.tables.instances:
+        if one.namespace in one.server.tables.instances and holder(one) is one:
             whole(one, at_home, found)
         one.store, one.journal = found, Journal(found, "audit")
 
@@ -569,7 +603,11 @@ def strayed(one: Any) -> None:
 
 def whole(one: Any, source: MemoryStore, found: Store) -> None:
     """What has come is what was there."""
-    if source.read(0, 1_000_000) != found.read(0, 1_000_000):
+    here, there = source.read(0, 1_000_000), found.read(0, 1_000_000)
+    if len(there) > len(here) and there[: len(here)] == here and (heirs(one) or is_known(one, there[len(here) :])):
+        one.root.happened["more than where it came from"] += 1
+        return
+    if here != there:
         raise Broken(f"{one.namespace} is not what it was where it came from", one.place.job)
     if source.load_snapshot() != found.load_snapshot():
         raise Broken(f"{one.namespace} has another snapshot than where it came from", one.place.job)

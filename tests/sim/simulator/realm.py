@@ -184,7 +184,7 @@ class Child(GoesOn, Own, Realm):
         self.site.config = {}
         self.cores = parent.cores
         self.before = before_of(parent, place)
-        self.uri = self.before.uri if self.before else child.child_uri(place.parent, place.job, place.number)
+        self.uri = self.before.uri if self.before is not None else child.child_uri(place.parent, place.job, place.number)
         self._house(parent)
         self.ready = self.stopping = self.stopped = False
         self.settings: dict[str, Any] = {}

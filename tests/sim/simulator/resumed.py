@@ -65,9 +65,12 @@ class GoesOn:
         """What there was before it went on with a journal is known."""
         self.diary, self.nested, self.runs = before.diary, before.nested, before.runs
         self.diary.begins, self.diary.ends = self._begins, self._ends
-        self.downs, self.restarts, self.forks = [*before.downs], [*before.restarts], [*before.forks]
+        entries = self.store.read(0, 1_000_000)
+        there = {entry.id for entry in entries}
+        self.downs, self.restarts = [*before.downs], [*before.restarts]
+        self.forks = [one for one in before.forks if not (one.lost and one.lost <= there)]  # of files whose journal had come up
         self.going_on, self.children = before.going_on, before.children
-        for entry in self.store.read(0, 1_000_000):
+        for entry in entries:
             self.root.times.setdefault(entry.id, self.root.now)  # what came when there was nobody any more
 
     def _born(self, process: Process) -> None:
@@ -106,6 +109,7 @@ class GoesOn:
         self.settings["uid"] = self.state_dir.read().get("uid", "")  # as its keeper noted it, which may have made it anew
         if self.own:
             self._start_server()
+            self._bring_down()
         store, _ = boot.ensure_instance(self.settings, self.state_dir)
         if self.root.site.resumes:
             try:

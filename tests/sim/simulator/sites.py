@@ -18,6 +18,7 @@ RESIZED = 3_000_000  # and from here on these get more nodes and give some back 
 SCRIPTED = 3_500_000  # and from here on a site's scripts run around these, and on each node that comes or leaves
 RESUMED = 4_000_000  # and from here on jobs that go on with instances which others were
 OWN = 5_000_000  # and from here on instances with servers of their own
+PASSED = 6_000_000  # and from here on such ones with which other jobs go on
 POWER, LICENCES, NVME = 10, 3, 2  # of each rack; of all; of each node
 MACHINES = ((0, 1), (2,), (3,))
 QUEUE_HOSTS = {"a": {0, 1}, "b": {1, 2, 3}, "v": {1, 2, 3}, "c": {0, 1, 2, 3}}
@@ -62,7 +63,8 @@ class Site:
     def __init__(self, kind: str, number: int) -> None:
         self.kind = kind
         self.owns = kind == "deep" and number >= OWN - DEEP
-        self.resumes = kind == "deep" and OWN - DEEP > number >= RESUMED - DEEP
+        self.resumes = kind == "deep" and (OWN - DEEP > number >= RESUMED - DEEP or number >= PASSED - DEEP)
+        self.passes = self.owns and self.resumes
         self.resizes = kind == "deep" and RESUMED - DEEP > number >= RESIZED - DEEP
         self.follows = self.resizes or self.resumes  # whether an instance may have other nodes than it began with
         self.graph = kind == "graph" or (kind == "deep" and number % 2 == 1 and not self.resizes and not self.owns)
