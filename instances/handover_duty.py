@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..journal.ids import parse_id
 from ..kvs.errors import FluxkvError
 from ..kvs.port import Store
 from . import door_folders, handover, parent_row
@@ -56,13 +55,12 @@ class HandoverDuty:
             self._sweep()
         here = self._left()
         settings = {one.path: found for one in here if (found := self._settings(one)) is not None}
-        things = [f"attempt/{parse_id(one['job'])}" for one in settings.values()]
         try:
-            bumps = self._store.bumps(things)
+            over = parent_row.over(self._store, settings.values())
         except FluxkvError:
             return  # the server is away: said by others
-        for (path, one), bump in zip(settings.items(), bumps, strict=True):
-            if bump != int(one["since"]):  # its attempt is over, by this instance's word
+        for (path, one), is_over in zip(settings.items(), over, strict=True):
+            if is_over:
                 try:
                     parent_row.note_unsealed(self._store, one)
                 except FluxkvError:

@@ -18,7 +18,7 @@ from ..kvs.listening import Listen, join_url, parse_listen, with_port, write_sec
 from ..kvs.redis_store import open_store
 from ..kvs.server import socket_path
 from ..kvs.uri import StoreUri, parse_server, parse_uri, unix_url, with_namespace, with_password_file
-from . import child, whereabouts
+from . import child, parent_row, whereabouts
 from .paths import StateDir
 from .spool import boot_id
 
@@ -82,7 +82,7 @@ def is_over(settings: Mapping[str, Any]) -> bool:
     """Whether a child with a server of its own has ended, by the parent's word: its journal is there, or its attempt is over."""
     try:
         with closing(open_store(settings["parent"], patience_s=1.0)) as parent:
-            if parent.bumps([f"attempt/{parse_id(settings['job'])}"])[0] != int(settings["since"]):
+            if parent_row.over(parent, [settings])[0]:
                 return True
             return whereabouts.server_of(parent, parse_uri(settings["uri"]).namespace) == ""
     except FluxkvError:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
 from ..journal.ids import parse_id
+from ..kvs.appending import MARK
 from ..kvs.children import Child
 from ..kvs.epochs import spans
 from ..kvs.errors import FluxkvError, Unavailable
@@ -97,6 +98,15 @@ def lost_since(epochs: str, epoch: int) -> bool:
     lines = spans(epochs)
     known = next((at for at, one in enumerate(lines) if one.epoch == epoch), -1)
     return any(one.lost for one in lines[known + 1 :])
+
+
+def over(parent: Store, children: Iterable[Mapping[str, Any]]) -> list[bool]:
+    """Which of these children's attempts (by their settings) are over by their parent's word; none while its guards are being made
+    anew, or are lost."""
+    if not (known := list(children)):
+        return []
+    mark, *bumps = parent.bumps([MARK, *(f"attempt/{parse_id(one['job'])}" for one in known)])
+    return [bool(mark) and bump != int(one["since"]) for one, bump in zip(known, bumps, strict=True)]
 
 
 def as_parent(settings: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from .appending import (
+    MARK,
     by_id,
     check_request,
     conflicted,
@@ -238,7 +239,8 @@ class MemoryStore(MemoryEpochs, MemoryKeeping, MemoryArrival):
 
     def bumps(self, things: Sequence[str]) -> list[int]:
         self.server.check("bumps")
-        guards = self._instance().guards
+        found = self._instance()
+        guards = {**found.guards, MARK: str(found.mark or 0)} if MARK in things else found.guards
         return [id_pair(guards.get(thing, "0"))[0] for thing in things]
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:

@@ -223,7 +223,9 @@ def test_keys_of_the_wrong_type_write_nothing(bench: Any, table: str) -> None:
 @pytest.mark.parametrize("table", ["journal", "guards"])
 def test_a_lost_table_is_noticed(bench: Any, table: str) -> None:
     bench.append(0, bumps=("a",))
+    assert bench.store.bumps(["!", "a"]) == [1, 1]
     bench.backend.forget(getattr(bench.keys, table))
+    assert bench.store.bumps(["!", "a"]) == ([0, 0] if table == "guards" else [1, 1])
     with pytest.raises(Corrupt):
         bench.append(1, bumps=("b",))
     assert bench.store.meta().version == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from worker_rig import Rig, jobspec
 
-from fluxkv.instances import door_folders, forks, handover, handover_duty, run_handover, spool, whereabouts
+from fluxkv.instances import door_folders, forks, handover, handover_duty, own_server, run_handover, spool, whereabouts
 from fluxkv.instances.daemon import Log, take_lock
 from fluxkv.instances.departing import Departing
 from fluxkv.instances.paths import StateDir
@@ -461,7 +461,7 @@ class Nobody:
         self.living = living
 
     def bumps(self, things: list[str]) -> list[int]:
-        return [7 if thing == f"attempt/{self.living}" else 0 for thing in things]
+        return [7 if thing in ("!", f"attempt/{self.living}") else 0 for thing in things]
 
 
 def test_what_children_left_goes_a_week_after_their_end_and_no_ended_one_is_looked_at_again(
@@ -693,3 +693,31 @@ def test_waits_of_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
         with pytest.raises(Unavailable):
             whereabouts.server_of(above, PATH)
     assert 0 < len(whereabouts._waited) <= 2 * whereabouts.SILENT_S
+
+
+def test_while_guards_are_made_anew_nobody_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child whose keeper is being begun again in that moment would be sealed, and its node's others would leave."""
+    server = MemoryServer()
+    share("handover-guards", server)
+    store = MemoryStore(server, "/")
+    store.create(durability="local", origin_ms=1, created=1.0)
+    Journal(store).append(Decision([["x", "instance", 1.0, None]], bumps=["attempt/2"]), 0)
+    around, child = StateDir(str(tmp_path)), StateDir(str(tmp_path / "ns" / "f2-1-0"))
+    for one in (around, child):
+        one.create()
+    given = {"job": f58(2), "since": 1, "kvs": "own", "lead": True, "uri": "memory:x#/ƒ2", "parent": "memory:handover-guards#/"}
+    child.write(given)
+    begun: list[str] = []
+    monkeypatch.setattr(handover_duty, "spawn_role", lambda directory, role: begun.append(directory.path) or 1)
+    monkeypatch.setattr(handover_duty.HandoverDuty, "_reap", lambda self: None)
+    duty = handover_duty.HandoverDuty(store, around, lambda level, text: None)
+    found = server.tables.instances["/"]
+    guards, found.guards, found.mark = found.guards, {}, None
+    duty.look()
+    assert (begun, own_server.is_over(given)) == ([], False)
+    found.guards, found.mark = guards, 1
+    duty.look()
+    assert (begun, own_server.is_over(given)) == ([], False)
+    found.guards = {}
+    duty.look()
+    assert (begun, own_server.is_over(given)) == ([child.path], True)
