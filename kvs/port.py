@@ -297,8 +297,7 @@ class Store(Arrivals, ChildTable, Protocol):
         ...
 
     def bumps(self, things: Sequence[str]) -> list[int]:
-        """The version of each thing's last bump, 0 for one that has none (or whose guard was pruned). The thing "!" is the table's
-        own version, 0 while it is lost, or being made anew."""
+        """The version of each thing's last bump, 0 for none (or a pruned guard). "!": the table's own, 0 while that is not whole."""
         ...
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
