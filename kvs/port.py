@@ -297,7 +297,7 @@ class Store(Arrivals, ChildTable, Protocol):
         ...
 
     def bumps(self, things: Sequence[str]) -> list[int]:
-        """The version of each thing's last bump, 0 for none (or a pruned guard). "!": the table's own, 0 while that is not whole."""
+        """The version of each thing's last bump, 0 for none (or a pruned guard). "!": the table's own, 0 while it is not whole."""
         ...
 
     def entries(self, versions: Sequence[int]) -> list[Entry]:
