@@ -77,7 +77,9 @@ def kept_entry_of(value: list[Any]) -> KeptEntry:
     if isinstance(value[2], bytes):
         return Entry(*value)
     version, epoch, far, check = value
-    return FarEntry(int(version), int(epoch), cast("Far", kept_of(far)), bytes(check))
+    if type(version) is not int or type(epoch) is not int or not isinstance(check, bytes):
+        raise ValueError("an entry is none")
+    return FarEntry(version, epoch, cast("Far", kept_of(far)), check)
 
 
 def same_entry(one: KeptEntry, other: KeptEntry) -> bool:
@@ -236,9 +238,13 @@ class FarJournal(list[Entry]):
         self._get = get
 
     def _whole(self, entry: KeptEntry) -> Entry:
-        if isinstance(entry, FarEntry):
-            return Entry(entry.version, entry.epoch, *msgpack.unpackb(self._get(entry.far)))
-        return entry
+        if not isinstance(entry, FarEntry):
+            return entry
+        data = self._get(entry.far)
+        if _check(data) != entry.check:
+            raise Corrupt(f"entry {entry.id} of an instance that ended is not what its file names", code="bad-archive",
+                          hint="restore the file from a copy of the archive")  # fmt: skip
+        return Entry(entry.version, entry.epoch, *msgpack.unpackb(data))
 
     def __getitem__(self, at: Any) -> Any:
         found = super().__getitem__(at)

@@ -245,8 +245,8 @@ ENDED_META = {"uid": "u", "epoch": 5, "version": 1, "floor": 0, "origin_ms": 0, 
 
 def _body() -> bytes:
     """Of the file of an instance that ended; some of what it had is in parts."""
-    snapshot = [1, b"head", [b"chunk"]]
-    return wire.pack([["/\u01921", ENDED_META, [[1, 5, b"header", b"payload"]], {"ab" * 20: [0, 1]},
+    snapshot = [1, b"head", [b"chunk", [0, 3]]]
+    return wire.pack([["/\u01921", ENDED_META, [[1, 5, b"header", b"payload"], [2, 5, [0, 2], b"check"]], {"ab" * 20: [0, 1]},
                        {"key": [["1-0", b"said"], ["2-0", [0, 0]]]}, {"job/1": "1"}, snapshot]])  # fmt: skip
 
 
