@@ -93,7 +93,11 @@ def nodes_for(
     named = state.rules.queue_of({"attributes": {"system": {"queue": queue} if queue else {}}}).name
     wanted = parse_requires(requires) if isinstance(requires, str) and requires else requires or None
     allowed = compile(state.rules.constraint(named, wanted) or {})
-    up = [node for node in fit if node.usable and allowed(node.rank, node.host, node.properties)]
+    meet = [node for node in fit if allowed(node.rank, node.host, node.properties)]
+    if not meet:
+        raise Rejected("no node that could run a member is among those required, up or down", code="unsatisfiable",
+                       hint="fluxkv resource list -o properties shows what they have; the queue may require some")  # fmt: skip
+    up = [node for node in meet if node.usable]
     if not up:
         raise Rejected("no node that could run a member is up", code="no-nodes",
                        hint="fluxkv resource status; -N N waits for N of them")  # fmt: skip

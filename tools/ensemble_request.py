@@ -20,7 +20,7 @@ from .child_options import conf_document
 from .environment import overlay_of, shared_environment
 from .inputs import Filler, combined, separator, split_lists
 from .jobspecs import count, jobspec_of, memory_mb
-from .options import OPTIONS, bad
+from .options import OPTIONS, bad, time_limit
 from .stencil import Stencil
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def job_of(
     request: Request, values: Mapping[str, Any], nodes: int, blobs: dict[str, bytes] | None
 ) -> dict[str, Any]:
     """The jobspec of the job that an ensemble is. blobs: takes the request's content by name."""
+    time_limit(values["total_time"], "--total-time")  # said under its own name
     memory = memory_mb(values.get("memory_per_task")) * (count(values, "ntasks") or 1)
     typed = {
         "nodes": str(nodes), "ntasks": str(nodes), "cores_per_task": str(request.cores), "gpus_per_task": str(request.gpus),

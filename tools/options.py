@@ -114,7 +114,7 @@ def bad(option: str, why: object) -> click.BadParameter:
     return click.BadParameter(f"{why}" + (f" ({hint})" if hint else ""), param_hint=f"'{option}'")
 
 
-def time_limit(text: str | None) -> float:
+def time_limit(text: str | None, option: str = "--time-limit") -> float:
     """Seconds of a time limit as Flux reads it: a bare number is minutes; 0.0 for none."""
     if not text:
         return 0.0
@@ -128,7 +128,7 @@ def time_limit(text: str | None) -> float:
         else:
             seconds = parse_duration(minutes) * 60.0
     except Rejected as error:
-        raise bad("--time-limit", error) from None
+        raise bad(option, error) from None
     return 0.0 if seconds == float("inf") else seconds
 
 

@@ -288,6 +288,28 @@ def test_from_python_an_ensemble_is_what_the_command_makes() -> None:
     assert env == got.env
 
 
+def test_what_no_node_has_is_not_waited_for() -> None:
+    """Properties that no node has were told as of nodes that are down, with a hint to wait for them."""
+    state, request = eight_nodes({"queues": {"batch": {"requires": ["big"]}}}), asked("--cc=1-4", "true")
+    for requires, queue in (("gold", "batch"), ("host:n7", "batch")):
+        with pytest.raises(Rejected, match="is among those required") as caught:
+            nodes_for(state, request, None, requires, queue)
+        assert caught.value.code == "unsatisfiable"
+    for node in state.nodes.values():
+        node.online = False
+    with pytest.raises(Rejected, match="no node that could run a member is up") as caught:
+        nodes_for(state, request, None, "host:n1", "batch")
+    assert caught.value.code == "no-nodes"
+
+
+def test_a_limit_of_the_whole_is_named_as_it_was_typed() -> None:
+    words = ["--total-time=soon", "--cc=1", "true"]
+    values = submit.make_context("submit", words).params
+    with pytest.raises(click.BadParameter, match="bad duration 'soon'") as caught:
+        job_of(asked("--cc=1", "true"), values, 1, None)
+    assert caught.value.param_hint == "'--total-time'"
+
+
 @pytest.mark.parametrize("wrong", [
     {"kvs": "mine"}, {"per_node": 0}, {"conf": {"resource": {"a": 1}}}, {"conf": {"queue": {"policy": "none-such"}}},
     {"options": {"queue": "none-such"}}, {"options": {"nodes": 2}}, {"options": {"cores_per_task": 3}, "per_node": 2},
