@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ from ..journal.log import Journal
 from ..journal.wire import Commit, well_formed
 from ..kvs.children import Child
 from ..kvs.epochs import settle
-from ..kvs.errors import Corrupt, Rejected, Unavailable
+from ..kvs.errors import Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted, Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
@@ -32,12 +32,9 @@ from .paths import StateDir, find_uri, state_dir_of
 
 if TYPE_CHECKING:
     from ..journal.job import Job
-    from ..journal.state import State
 
 ALLOC_WAIT_S = 30.0
 MEMO_TRIES = 20
-MEMBER_LOOK_S = 2.0
-AWAY_S = 3.0
 ATTEMPT = "instance-attempt"  # in a memo: the attempt that goes on with the instance of an earlier one
 SEALED = 16  # earlier attempts looked at; those before them their successors have seen to
 
@@ -327,93 +324,3 @@ def directory(here: Place) -> StateDir:
     if os.path.exists(found.instance_file) and found.read().get("entry", here.entry) != here.entry:
         return StateDir(os.path.join(folder, prefix + longer))
     return found
-
-
-def wait_until_started(uri: str, timeout_s: float = 60.0, resumed: str = "") -> None:
-    """Followers wait for the leading node to have made the namespace. resumed: or to have taken it up, for this attempt's entry."""
-    if resumed:
-        from .resume import wait_until_taken
-
-        wait_until_taken(uri, resumed, timeout_s)
-        return
-    deadline = time.monotonic() + timeout_s
-    store = open_store(uri, patience_s=1.0)
-    try:
-        while time.monotonic() < deadline:
-            try:
-                if store.meta().version:
-                    return
-            except Unavailable as error:
-                if error.code not in ("no-instance", "refused"):  # its user may be about to be made again
-                    raise
-            time.sleep(0.02)
-    finally:
-        store.close()
-    raise Unavailable(f"{public(uri)}: its leading node has not started it", code="no-instance")
-
-
-def wait_until_member(uri: str, here: Place) -> bool:
-    """Block until a follower's node is in the instance's inventory; False if it is not to be: the instance has stopped, or the
-    node is asked back before it was used. Of the nodes that its job began with that is so from the first event on; of one that
-    came later its leading keeper says so."""
-    return _wait(uri, lambda state: here.node in state.nodes, lambda: is_asked_back(here))
-
-
-def is_asked_back(here: Place) -> bool:
-    """Whether this node of its job is to leave it, or all of them, or nobody leads the instance any more."""
-    from ..journal.resizing import index_of, lead_of, leaving_of
-
-    with closing(open_store(here.parent)) as store:
-        job = Journal(store).look().jobs.get(here.job)
-    if job is None or not job.holds or lead_of(job) in job.over:
-        return True
-    return here.node in {index_of(job, rank) for rank in leaving_of(job)}
-
-
-def wait_until_stopped(
-    uri: str, rank: int = -1, is_over: Callable[[], bool] = lambda: False, never: Callable[[], bool] = lambda: False
-) -> None:
-    """Block until the instance says it has stopped (followers live as long as it does, and a server that is away ends nobody), or
-    the node `rank` is in its inventory no more.
-
-    is_over: asked while the server is away, which may be the instance's own, and gone with it. never: whether it is not worth
-    waiting for, asked when nothing has come for a while.
-    """
-    _wait(uri, lambda state: rank >= 0 and rank not in state.nodes, never, is_over)
-
-
-def _wait(
-    uri: str, done: Callable[[State], bool], never: Callable[[], bool] = lambda: False,
-    is_over: Callable[[], bool] = lambda: False,
-) -> bool:  # fmt: skip
-    """Until it is so (True), or the instance has stopped, or it will never be so (asked when nothing has come for a while)."""
-    with closing(open_store(uri)) as store:
-        while True:
-            try:
-                state = Journal(store).look()
-                if state.instance.get("stopped"):
-                    return False
-                if done(state):
-                    return True
-                with closing(Tail(store, state.version, f"{state.version}-{state.epoch}", patience_s=AWAY_S)) as tail:
-                    if _quiet(tail, never):
-                        return False
-            except Corrupt:  # history was lost, and adopted without: what is there now decides
-                time.sleep(1.0)
-            except Unavailable:
-                if is_over():
-                    return False
-                time.sleep(1.0)
-
-
-def _quiet(tail: Tail, never: Callable[[], bool]) -> bool:
-    """Read on until something has changed that is waited for (False), or never will (True)."""
-    asked = time.monotonic()
-    while True:
-        for commit in tail.poll(MEMBER_LOOK_S)[0]:
-            if any(name in ("instance-stop", "resource-define") for name, *_ in well_formed(commit.events)):
-                return False
-        if time.monotonic() - asked >= MEMBER_LOOK_S:
-            asked = time.monotonic()
-            if never():
-                return True

@@ -106,7 +106,7 @@ def start_child(here: Any, options: dict[str, Any], command: list[str]) -> int:
 
 def _follow(here: Any, settings: dict[str, Any], directory: Any) -> int:
     """The part of a node that does not lead: an agent as long as the instance lives, or has the node."""
-    from ..instances import child, own_server
+    from ..instances import follower, own_server
     from ..instances import start as starting
     from ..instances.whereabouts import OWN
 
@@ -115,20 +115,23 @@ def _follow(here: Any, settings: dict[str, Any], directory: Any) -> int:
         directory.create()
         settings["uri"] = own_server.follow_door(settings, directory)
     starting.prepare(directory, settings)
-    child.wait_until_started(settings["uri"], resumed=here.entry if "resume" in settings else "")
-    if not child.wait_until_member(settings["uri"], here):
+    follower.wait_until_started(settings["uri"], resumed=here.entry if "resume" in settings else "")
+    if not follower.wait_until_member(settings["uri"], here):
         return 0
     told: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGHUP):  # to end the instance is for its leading node, which needs this one for that
         signal.signal(signum, lambda signum, frame: told.append(signum))
-    starting.start_keeper(directory, os.getpid())
-    with Reviving(directory):
-        child.wait_until_stopped(
-            settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False,
-            lambda: bool(told) and child.is_asked_back(here),
-        )  # fmt: skip
-    starting.stop(directory)
-    return 0
+    while True:
+        starting.start_keeper(directory, os.getpid())
+        with Reviving(directory):
+            anew = follower.wait_until_stopped(
+                settings["uri"], here.node, partial(own_server.is_over, settings) if own else lambda: False,
+                lambda: bool(told) and follower.is_asked_back(here), here.entry,
+            )  # fmt: skip
+        starting.stop(directory)
+        if not anew:
+            return 0
+        directory.write({**directory.read(), "uid": ""})  # of the one that is no more
 
 
 def _may_repeat(uri: str) -> bool:

@@ -334,6 +334,29 @@ def test_one_whose_own_server_alone_lost_everything_fails_a_minute_later_and_is_
         site.sound()
 
 
+def test_one_that_is_made_anew_keeps_its_nodes(tmp_path: Path) -> None:
+    """Its server lost all, and it is set to go on: the part of the node that follows begins anew, too."""
+    with live.site(tmp_path, "-s", "2", "--cores", "1", "--on-fork", "adopt") as site:
+        waits = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+        begun = f"fluxkv submit --requires=rank:1 sleep 1000; echo up >{tmp_path}/up"
+        inside = f"{begun}; {waits}; fluxkv run -N2 echo both; fluxkv jobs -an"
+        id = batch(site, "-N2", "--kvs=own", "--wrap", inside)
+        site.written(tmp_path / "up")
+        folder = folder_of(site, id)
+        server = json.loads(Path(folder.run_file("server")).read_text())["pid"]
+        os.kill(server, signal.SIGSTOP)
+        shutil.rmtree(folder.join("appendonlydir"))
+        os.kill(server, signal.SIGKILL)
+        site.wrote(Path(folder.log_file("keeper")), "it is made anew")
+        (tmp_path / "go").touch()
+        assert site.results([id]) == [0]
+        lines = site.run("job", "attach", f58(id)).stdout.splitlines()
+        assert lines[1:3] == ["both"] * 2
+        assert len(lines) == 4, "what had run is known to nobody"
+        assert site.events(id).count("release") == 1, "its nodes stayed to the end"
+        assert not [line for pid, line in site.processes().items() if live.inside(pid)]
+
+
 @pytest.mark.timeout(300)
 def test_a_journal_that_goes_down_and_breaks_off_anywhere_is_gone_on_with(tmp_path: Path) -> None:
     site = live.Site(tmp_path)

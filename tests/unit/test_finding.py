@@ -5,20 +5,25 @@ from __future__ import annotations
 import fcntl
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import pytest
 
-from fluxkv.instances.child import wait_until_stopped
+from fluxkv.instances import follower
+from fluxkv.instances.follower import wait_until_stopped
 from fluxkv.instances.paths import StateDir, open_instance
 from fluxkv.journal.decide import Decision
 from fluxkv.journal.log import Journal
-from fluxkv.kvs.errors import Corrupt, Unavailable
+from fluxkv.journal.schema import SCHEMA
+from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
 from fluxkv.kvs.keys import Keys
 from fluxkv.kvs.redis_store import open_store
+from fluxkv.kvs.resp import RespConnection
 from fluxkv.kvs.server import ServerHandle, start_server
 
 
@@ -105,5 +110,56 @@ def test_who_has_waited_for_an_instance_s_end_leaves_no_connection(tmp_path: Pat
             Journal(root).append(Decision([["instance-stop", "instance", 1.0, {"reason": "stop"}]]), 0)
         wait_until_stopped(uri(tmp_path))
         gc.collect()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("maker", ["ours", "another"])
+def test_who_follows_an_instance_that_was_lost_whole_takes_up_its_own_only(
+    maker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper of its own attempt has made it anew; or somebody else has something there."""
+    monkeypatch.setattr(follower, "MEMBER_LOOK_S", 0.05)
+    server = start_server(str(tmp_path))
+
+    def make(attempt: str) -> None:
+        with closing(open_store(uri(tmp_path))) as store:
+            store.create(durability="strict", origin_ms=1, created=1.0)
+            for _ in range(2 if read.is_set() else 0):  # it is looked at while it is empty, which says nothing yet
+                looked.clear()
+                assert looked.wait(30.0)
+            first = {"uid": store.meta().uid, "owner": 0, "namespace": "/", "schema": SCHEMA, "attempt": attempt}
+            Journal(store).append(Decision([["instance-create", "instance", 1.0, first]]), 0)
+
+    read, looked = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        looked.set()
+        time.sleep(0.01)
+
+    monkeypatch.setattr(follower, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+
+    def never() -> bool:
+        read.set()
+        return False
+
+    made: list[object] = []
+
+    def follow() -> None:
+        try:
+            made.append(wait_until_stopped(uri(tmp_path), never=never, entry="7-1"))
+        except Rejected as error:
+            made.append(error.code)
+
+    try:
+        make("7-1")
+        waits = threading.Thread(target=follow)
+        waits.start()
+        assert read.wait(30.0)
+        with closing(RespConnection(server.url)) as owner:
+            owner.call("FLUSHALL")
+        make("7-1" if maker == "ours" else "9-1")
+        waits.join(30.0)
+        assert made == [True if maker == "ours" else "another"]
     finally:
         server.stop()

@@ -232,7 +232,7 @@ class Child(GoesOn, Own, Realm):
                 self.root.after(delay, process.birth, owner=process)
 
     def _joins(self, agent: Any, node: int, key: str, machine: Machine) -> None:
-        """Who follows begins when its node is in the inventory (`child.wait_until_member`), and ends when it is there no more."""
+        """Who follows begins when its node is in the inventory (`follower.wait_until_member`), and ends when it is not there."""
         if key not in self.parts:
             return
         self.root.after(MEMBER_S, self._joins, agent, node, key, machine)
