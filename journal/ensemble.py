@@ -27,6 +27,7 @@ FILE = "ensemble"  # of the job: holds the request
 MOST = 5000  # members in a share
 BLOCK = 1000  # inputs that are unpacked together
 RESERVE_S = 1.0  # of work that a child has before it asks for more
+TELLINGS = 32  # a second, of all children together
 WHY = 200  # characters of a reason
 _COLUMNS = "IQBiHdf"  # position, job id, result, status (-1: none), attempt, when it began, how long it ran
 _OK = int(Result.COMPLETED)
@@ -117,8 +118,9 @@ def enough(slots: int, rate: float) -> int:
 
 def telling_gap(children: int, age_s: float) -> float:
     """Seconds between two tellings of a child: a 64th of the ensemble's age, and at first half a second, or, of more than two
-    children, longer, up to two: what one tells all others read, and together they speak often enough."""
-    return min(30.0, max(0.5, min(2.0, children / 4), age_s / 64))
+    children, longer, up to two, and of more than 64 still longer: what one tells all others read, so together they speak 32 times
+    a second at most, however many they are."""
+    return min(30.0, max(0.5, min(2.0, children / 4), children / TELLINGS, age_s / 64))
 
 
 # -- the request ----------------------------------------------------------------------------------------------------

@@ -90,6 +90,7 @@ def test_ranges_that_overlap_are_refused() -> None:
 
 def test_children_tell_four_times_a_second_together_and_less_with_the_ensemble_s_age() -> None:
     assert [telling_gap(children, 0.0) for children in (1, 2, 4, 8, 64)] == [0.5, 0.5, 1.0, 2.0, 2.0]
+    assert [telling_gap(children, 0.0) for children in (128, 320, 5000)] == [4.0, 10.0, 30.0], "what one tells all read"
     assert [telling_gap(1, age_s) for age_s in (10.0, 64.0, 640.0, 86_400.0)] == [0.5, 1.0, 10.0, 30.0]
 
 
