@@ -26,6 +26,7 @@ from ..kvs.port import Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import StoreUri, parse_uri, with_namespace
 from . import at_rest, away, forks, whereabouts
+from .handover_doors import leads_here, take_over
 from .memory_line import is_past
 from .paths import StateDir, write_json
 
@@ -85,15 +86,17 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
             with closing(_at(own, name)) as source, closing(open_store(with_namespace(target, name))) as there:
                 try:
                     if name != namespace and whereabouts.meta_of(source) is not None:
-                        _leads_here(parent, namespace, there)  # until it has come, and where a fail-over takes that back
+                        leads_here(parent, namespace, there)  # until it has come, and where a fail-over takes that back
                     if bring(source, there, lambda: check_room(parent, line), life):
+                        if take_over(there, settings, word_of(source.meta(), life)):
+                            bring(source, there, lambda: check_room(parent, line), life)
                         journals.add(name)
                         _pack(there)
                 except (Corrupt, Rejected) as error:  # what is wrong with one that is inside keeps down no other
                     if name == namespace:
                         raise
                     failed[name] = error
-                    unseen = unseen or not _leads_here(parent, namespace, there)
+                    unseen = unseen or not leads_here(parent, namespace, there)
         if failed:
             raise next(iter(failed.values()))
         if settings.get("uid") and namespace not in journals:
@@ -102,17 +105,6 @@ def hand_up(server: str, settings: Mapping[str, Any], names: set[str] | None = N
                 hint="if its files come back: fluxkv journal export --state-dir DIR writes them out; the folder stays for a week",
             )  # fmt: skip
         return len(journals)
-
-
-def _leads_here(parent: Store, namespace: str, there: Store) -> bool:
-    """Whether one that has not come up is found where it is, when all around it has: it has a door of its own then, as the child
-    has, as long as that is not up. (Where there is another history, that is found.)"""
-    if whereabouts.meta_of(there) is not None:
-        return True
-    known, door = whereabouts.read_door(there), whereabouts.read_door(parent, namespace)
-    if door is not None and known != door:
-        whereabouts.leave_door(there, door)
-    return door is not None or known is not None
 
 
 def _check_attempt(parent: Store, meta: Meta, settings: Mapping[str, Any]) -> None:

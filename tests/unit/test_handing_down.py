@@ -372,6 +372,21 @@ def test_what_is_inside_one_that_went_down_comes_up_to_where_that_is(monkeypatch
     assert MemoryStore(site.server, name).read(0) == store.read(0)
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_came_whole_in_an_earlier_life_and_was_taken_back_is_there_after_the_next_one(ours: bool) -> None:
+    """A fail-over took back that it was there. Who has the same, and to whom its door leads, brings it; and nobody else does."""
+    site = Site()
+    second = site.another("down-a")
+    down(second)
+    above = MemoryStore(site.server, site.names[1])
+    site.server.tables.arriving[site.names[1]].uid = "of an earlier life"
+    for name in site.names:
+        whereabouts.leave_door(MemoryStore(site.server, name), DOOR._replace(socket="memory:down-a") if ours else DOOR)
+    assert up(second) == 2
+    assert site.is_at(site.server)[1] is ours
+    assert (above.come() == "") == ours
+
+
 def word_above(site: Site) -> str:
     """By which what has come is known there, "" where nothing has, or all of it."""
     coming = site.server.tables.arriving.get(site.names[0])
