@@ -19,21 +19,23 @@ SERVER = ("auth", "hello", "ping", "select", "info", "role", "time", "wait", "co
 SCRIPTS = ("eval", "evalsha", "script|load")
 HASHES = ("hget", "hset", "hdel", "hmget", "hgetall", "hscan", "hkeys", "hlen", "hexists", "hincrby")
 STREAMS = ("xadd", "xrange", "xrevrange", "xread", "xtrim", "xlen", "xdel", "xinfo|stream")
-# SCAN finds the streams of jobs that are to be dropped; it shows the names (and nothing else) of other keys, too.
+# SCAN finds the streams of jobs that are to be dropped; it shows the names and kinds of other keys, too.
 OTHERS = ("scan", "get", "set", "del", "unlink", "exists", "type", "pexpire", "pttl", "asking", "dump", "restore")
 COMMANDS = (*SERVER, *SCRIPTS, *HASHES, *STREAMS, *OTHERS)
 
 
-def rule(user: str, namespace: str, password: str) -> str:
+def rule(user: str, namespace: str, password: str, db: int | None = None) -> str:
     """The ACL line of a user for one instance (and its child instances): what ACL SETUSER takes, or an ACL file.
 
-    The password goes in as its SHA-256, which is all that servers keep.
+    The password goes in as its SHA-256, which is all that servers keep. db: the one database of the server that it may use, in
+    others somebody else's keys may have the same names; None: any.
     """
     import hashlib
 
     digest = hashlib.sha256(password.encode()).hexdigest()
     keys = " ".join(f"~{pattern}" for pattern in patterns(namespace))
-    return f"user {user} on resetpass #{digest} resetkeys {keys} resetchannels -@all {' '.join('+' + name for name in COMMANDS)}"
+    commands = [f"select|{db}" if name == "select" and db is not None else name for name in COMMANDS]
+    return f"user {user} on resetpass #{digest} resetkeys {keys} resetchannels -@all {' '.join('+' + name for name in commands)}"
 
 
 def child_rules(namespace: str, parent: str, password: str, db: int = 0) -> list[str]:

@@ -104,4 +104,4 @@ def acl(uri: str | None, user: str, password_file: str) -> None:
     password = read_secret(password_file) if password_file else secret_of(address)
     if not password:
         raise Rejected(f"no password for {name}", code="no-password", hint="--password-file FILE")
-    render.out(rule(name, parsed.namespace, password))
+    render.out(rule(name, parsed.namespace, password, address.db))

@@ -86,7 +86,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.mark.parametrize("namespace", ["/site/a", "/[a-z]*^x"])
 def test_a_user_has_its_own_namespace_and_no_other(served: Served, namespace: str) -> None:
-    served.ask("ACL", "SETUSER", *rule("tenant", namespace, "pw").split()[1:])
+    served.ask("ACL", "SETUSER", *rule("tenant", namespace, "pw", 0).split()[1:])
     uri = f"redis://tenant:pw@{served.place}"
     mine = [namespace, f"{namespace}/ƒ3kQ", f"{namespace}/ƒ3kQ/ƒ2"]
     for one in mine:
@@ -102,7 +102,7 @@ def test_a_user_has_its_own_namespace_and_no_other(served: Served, namespace: st
             with pytest.raises(Rejected):
                 store.meta()
     connection = connect(uri)
-    for command in (("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 1), ("SHUTDOWN",), ("ACL", "LIST"),
+    for command in (("KEYS", "*"), ("SELECT", 1), ("FLUSHALL",), ("CONFIG", "SET", "maxmemory", 1), ("SHUTDOWN",), ("ACL", "LIST"),
                     ("CLIENT", "PAUSE", 1), ("REPLICAOF", "no", "one"), ("EVAL", "return redis.call('KEYS', '*')", 0)):  # fmt: skip
         with pytest.raises(ReplyError, match=r"NOPERM|can't run this command|ACL"):
             connection.call(*command)
