@@ -305,6 +305,11 @@ def recall_not_awaited(patch: Patch) -> None:
     patch(derive, "_cleaning", cleaning)
 
 
+@mutant("what had ended by itself when its instance was stopped is run again", kind="deep")
+def ended_by_itself_again(patch: Patch) -> None:
+    patch(derive, "_had_ended", lambda job, spared: False)
+
+
 @mutant("a report about an attempt is believed whatever attempt is current", kind="late")
 def late_report_believed(patch: Patch) -> None:
     honest = fold_words.report

@@ -27,7 +27,8 @@ CAUGHT: dict[str, tuple[int, ...]] = {
     "shrunk-by-a-time-out": (RESIZED + 5, RESIZED + 6), "tasks-beside-their-prolog": (SCRIPTED, SCRIPTED + 4),
     "epoch-changes-nothing": (28,), "witness-ignored": (89,), "cron-fires-twice": (43,),
     "attempt-not-looked-at": (OWN + 2,), "prolog-skipped": (SCRIPTED,), "silence-forgotten": (SILENT + 2, SILENT + 3),
-    "no-second-pass": (OWN + 8,), "late-report-believed": (LATE + 9, LATE + 13), "redelivery-not-noticed": (LATE,),
+    "no-second-pass": (OWN + 8,), "ended-by-itself-again": (DEEP + 54,),
+    "late-report-believed": (LATE + 9, LATE + 13), "redelivery-not-noticed": (LATE,),
 }  # fmt: skip
 
 
