@@ -14,6 +14,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from ..journal.ensemble import FILE, Count, Indices, Part, Request, gaps
+from . import left_spool
 from .ensemble_job import request_file
 from .ensemble_record import Info, Record, fresh
 from .ensemble_salvage import Salvage, say_given_up
@@ -75,7 +76,7 @@ def _run(
     indices = Indices(request.ranges)
     late = _Late(record, len(indices))
     if not all(late.done):
-        jobs, there = here.state().jobs, Salvage(indices, late.done, say_given_up)
+        jobs, there = here.state().jobs, Salvage(indices, late.done, say_given_up, roots=left_spool.roots(here.uri))
         for child in (id for id in ids if id in jobs):
             for part in there.of_child(here.store, child, range(1, jobs[child].number + 1), attempt):
                 late.keep(part)
@@ -131,6 +132,7 @@ def take_over(here: Instance, record: Record, outer: int, attempt: int, request:
     indices = Indices(request.ranges)
     late = _Late(record, len(indices))
     with closing(open_store(parent_of(here.uri))) as above:
-        for part in Salvage(indices, late.done, say_given_up).of_ensemble(above, outer, range(attempt - 1, 0, -1)):
+        there = Salvage(indices, late.done, say_given_up, roots=left_spool.roots(here.uri))
+        for part in there.of_ensemble(above, outer, range(attempt - 1, 0, -1)):
             late.keep(part)
     return late.done

@@ -143,13 +143,14 @@ class EnsembleView:
 
     def _untold(self, record: Record, view: View) -> list[Part]:
         """What children of one that is over had come to and had not told, read once unless more is told."""
+        from . import left_spool
         from .ensemble_salvage import Salvage
 
         if not self.over or (told := total_of(record.counts(view).values()).done) >= self.total:
             return []
         if self._late is None or self._late[0] != told:
             done, self.unread = record.finished(self.total, view), []
-            there = Salvage(self.indices, done, self.unread.append, AWAY_S)
+            there = Salvage(self.indices, done, self.unread.append, AWAY_S, roots=left_spool.roots(self.instance.uri))
             parts = there.of_ensemble(self.instance.store, self.id, range(self._number(), 0, -1))
             self._late = told, [news for part in parts if len(news := fresh(part, done))]
         return self._late[1]

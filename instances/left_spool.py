@@ -10,8 +10,10 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..journal.ids import encode
 from ..kvs.errors import FluxkvError
 from .attempts import split_key
 from .facts import Rows
@@ -21,6 +23,38 @@ if TYPE_CHECKING:
     from ..journal.state import State
 
 BLOWS = (signal.SIGTERM, signal.SIGKILL)
+
+
+def roots(uri: str) -> list[str]:
+    """State directories on this host that may be of instances around the one at a URI ("": unknown), also of when these were other
+    jobs'."""
+    from .paths import StateDir, near
+
+    found = [one.path for one in near(uri)] if uri else []
+    for path in found:
+        if os.path.basename(folder := os.path.dirname(path)) == "ns":
+            found.append(os.path.dirname(folder))
+    for path in [*found]:
+        with suppress(FluxkvError):
+            found += StateDir(path).read().get("before", ())
+    return list(dict.fromkeys(found))
+
+
+def folders_of(roots: Iterable[str], *jobs: int) -> list[str]:
+    """State directories on this host of an instance that is a job in one that is a job ..., of all its attempts and nodes: by the
+    names that `child.directory` gives them. roots: state directories of the instance around the first job."""
+    found = list(roots)
+    for job in jobs:
+        found = [one for folder in found for one in inside(os.path.join(folder, "ns"), job)]
+    return found
+
+
+def inside(folder: str, job: int) -> list[str]:
+    """Those of a job among the directories of a folder."""
+    name = f"{encode(job, 'f58plain')}-"
+    with suppress(OSError):
+        return [os.path.join(folder, one) for one in sorted(os.listdir(folder)) if one.startswith(name)]
+    return []
 
 
 def reports(state: State, folders: Iterable[str]) -> list[list[Any]]:

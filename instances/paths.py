@@ -301,20 +301,27 @@ def state_dir_of(uri: str) -> StateDir | None:
     return last[1] if last is not None else None
 
 
-def state_dirs_of(uri: str) -> Iterator[tuple[StateDir, dict[str, Any]]]:
-    """All of them on this host, with their settings: a child has one for each of its nodes here, and those of earlier lives."""
-    from ..kvs.uri import parse_server, parse_uri, same_instance
+def near(uri: str) -> list[StateDir]:
+    """State directories on this host that may be an instance's, or have it inside: the one we are in, this user's, its server's."""
+    from ..kvs.uri import parse_server, parse_uri
 
-    candidates = list(known())
+    found = list(known())
     inside = os.environ.get("FLUXKV_STATE_DIR", "")
     if inside:
-        candidates.insert(0, StateDir(inside))
-    named = parse_uri(uri)
-    address = parse_server(named.server)
+        found.insert(0, StateDir(inside))
+    address = parse_server(parse_uri(uri).server)
     if address.kind == "unix":
         from ..kvs.server import state_dir_behind
 
-        candidates.append(StateDir(state_dir_behind(address.path)))
+        found.append(StateDir(state_dir_behind(address.path)))
+    return found
+
+
+def state_dirs_of(uri: str) -> Iterator[tuple[StateDir, dict[str, Any]]]:
+    """All of them on this host, with their settings: a child has one for each of its nodes here, and those of earlier lives."""
+    from ..kvs.uri import parse_uri, same_instance
+
+    named, candidates = parse_uri(uri), near(uri)
     for directory in list(candidates):
         candidates.extend(_children(directory, named.namespace))
     seen: set[str] = set()

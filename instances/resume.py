@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from ..journal.ids import encode, f58, parse_id
+from ..journal.ids import f58, parse_id
 from ..journal.job import INACTIVE
 from ..journal.resuming import is_child, is_with_instance
 from ..kvs.errors import Conflict, FluxkvError, Rejected, Unavailable
@@ -250,10 +250,7 @@ def left_by(store: Store, folders: Iterable[str]) -> list[str]:
     owner = owner_of(Journal(store).look())
     if owner is None:
         return []
-    name, found = f"{encode(owner.job, 'f58plain')}-", list[str]()
-    for folder in folders:
-        with suppress(OSError):
-            found += [os.path.join(folder, one) for one in sorted(os.listdir(folder)) if one.startswith(name)]
+    found = [one for folder in folders for one in left_spool.inside(folder, owner.job)]
     for one in [*found]:
         with suppress(FluxkvError):
             found += StateDir(one).read().get("before", ())

@@ -6,7 +6,7 @@ what is said when somebody goes on with such a journal (`take_up`): what was hel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..kvs.errors import Corrupt
@@ -99,15 +99,10 @@ def take_up(
         bumps=["instance", "resource", *(f"plan/{name}" for name in state.queues), *(f"node/{rank}" for rank in state.nodes)],
     )  # fmt: skip
     _fold(state, decision.events, epoch, now)
-    for _ in range(ROUNDS):
-        groups = [group for id in _unsettled(state) if (group := _settled(state, state.jobs[id], now)) is not None]
-        groups += [_kept(state, id, now) for id in sorted(state.keeping)]
-        if not any(group.events for group in groups):
-            break
-        for group in groups:
-            decision.events += group.events
-            decision.bumps += [thing for thing in group.bumps if thing not in decision.bumps]
-            decision.clears += [thing for thing in group.clears if thing not in decision.clears]
+    for group in _settling(state, now):
+        decision.events += group.events
+        decision.bumps += [thing for thing in group.bumps if thing not in decision.bumps]
+        decision.clears += [thing for thing in group.clears if thing not in decision.clears]
     for job in state.active():
         if job.reason[0] == UNSATISFIABLE:  # of the nodes that were there then
             decision.events.append(["reason", job.id, now, {"code": "", "text": ""}])
@@ -124,6 +119,25 @@ def take_up(
     decision.bumps += [thing for thing in (f"node/{rank}" for rank in state.nodes) if thing not in decision.bumps]
     decision.clears = [thing for thing in decision.clears if thing not in decision.bumps]
     return decision
+
+
+def come_to(state: State, now: float, told: Sequence[list[Any]] = ()) -> None:
+    """Change the state of a journal with which nobody goes on to what somebody would find who did: what ended there has ended, all
+    else is back in line. For who only reads. told: as in `take_up`, which says when this is true."""
+    if told:
+        _fold(state, [*told], state.epoch, now)
+    for _ in _settling(state, now):
+        pass
+
+
+def _settling(state: State, now: float) -> Iterator[Group]:
+    """What is known of jobs and their housekeeping, once nothing of them runs, until there is nothing more. All is folded."""
+    for _ in range(ROUNDS):
+        groups = [group for id in _unsettled(state) if (group := _settled(state, state.jobs[id], now)) is not None]
+        groups += [_kept(state, id, now) for id in sorted(state.keeping)]
+        yield from groups
+        if not any(group.events for group in groups):
+            return
 
 
 def _fold(state: State, events: list[list[Any]], epoch: int, now: float) -> None:

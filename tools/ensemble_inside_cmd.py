@@ -99,11 +99,12 @@ def _attempt_of(uri: str) -> int:
 
 def _resume(feeder: Any, record: Any, ensemble: Any, me: int, attempt: int, request: Request, outer: int) -> None:
     """What earlier attempts of this child have come to."""
+    from ..instances import left_spool
     from ..instances.ensemble_salvage import Salvage, say_given_up
     from ..journal.ensemble import Count, Indices
 
     indices = Indices(request.ranges)
     done = record.finished(len(indices))
     told = record.counts().get(me, Count())
-    there = Salvage(indices, done, say_given_up, waits=feeder.look_up)
+    there = Salvage(indices, done, say_given_up, waits=feeder.look_up, roots=left_spool.roots(ensemble.uri))
     feeder.resume(done, there.of_child(ensemble.store, me, range(1, attempt), outer), told)

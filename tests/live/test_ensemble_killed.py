@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -15,10 +16,12 @@ from typing import Any
 import live
 import pytest
 
+from fluxkv.instances import left_spool
 from fluxkv.instances.child import child_uri
 from fluxkv.instances.client import connect
 from fluxkv.instances.ensemble_view import EnsembleView
 from fluxkv.instances.follow import Tail
+from fluxkv.instances.spool import Record
 from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import INACTIVE, Job
 from fluxkv.journal.state import State
@@ -122,34 +125,63 @@ def test_one_that_is_cancelled_while_it_begins_ends_and_runs_again(tmp_path: Pat
         site.no_traceback()
 
 
-def test_what_had_ended_when_its_ensemble_was_cancelled_does_not_run_again(tmp_path: Path) -> None:
-    """The child's agent is held still, so that nobody has heard of its members' ends when they are to end. One has failed."""
-    script = f"until test -e {tmp_path}/go; do sleep 0.01; done; exit $(( $FLUX_JOB_CC == 3 ? 5 : 0 ))"
-    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
-        id = site.run("ensemble", "submit", "--cc=1-4", "sh", "-c", script).stdout.strip()
-        site.until(lambda state: bool(state.jobs[parse_id(id)].memo.get("uri")), "the ensemble is an instance")
-        above = child_uri(site.uri, parse_id(id))
+class Unheard:
+    """An ensemble of one child with four members, who all end while the child's agent is held still: nobody has heard of it."""
+
+    def __init__(self, site: Any, folder: Path, code: str = "0") -> None:
+        self.site, self.diary = site, folder / "diary"
+        script = f"until test -e {folder}/go; do sleep 0.01; done; echo $FLUX_JOB_CC >> {self.diary}; exit {code}"
+        self.id = site.run("ensemble", "submit", "--cc=1-4", "sh", "-c", script).stdout.strip()
+        self.job = parse_id(self.id)
+        site.until(lambda state: bool(state.jobs[self.job].memo.get("uri")), "the ensemble is an instance")
+        above = child_uri(site.uri, self.job)
         child = inside(above, lambda state: [job.id for job in state.jobs.values() if job.memo.get("uri")])[0]
-        there = child_uri(above, child)
-
-        def members(wanted: Callable[[Job], Any]) -> None:
-            inside(there, lambda state: sum(bool(wanted(job)) for job in state.jobs.values()) == 4)
-
-        members(lambda job: job.t_run)
-        (agent,) = daemons(site, "agent", 2)
-        os.kill(agent, signal.SIGSTOP)
+        self.child = child_uri(above, child)
+        self.members(lambda job: job.t_run)
+        (self.agent,) = daemons(site, "agent", 2)
+        os.kill(self.agent, signal.SIGSTOP)
         tasks = [os.pidfd_open(pid) for pid, command in site.processes().items() if command.startswith("sh -c until")]
-        (tmp_path / "go").touch()
         assert len(tasks) == 4
+        (folder / "go").touch()
         for task in tasks:
             assert live.ends(task)
             os.close(task)
-        assert site.run("cancel", id).returncode == 0
-        members(lambda job: job.exception)
-        os.kill(agent, signal.SIGCONT)
-        site.until(lambda state: state.jobs[parse_id(id)].state == INACTIVE, "it is over")
-        assert sorted((row["index"], row["result"]) for row in rows(site, id)) == [(1, "CD"), (2, "CD"), (4, "CD")]
-        again = site.run("ensemble", "rerun", id)
-        assert f"fluxkv: 1 member of {id}" in again.stderr
+
+    def members(self, wanted: Callable[[Job], Any]) -> None:
+        """Waits until each is as wanted."""
+        inside(self.child, lambda state: sum(bool(wanted(job)) for job in state.jobs.values()) == 4)
+
+
+def test_what_had_ended_when_its_ensemble_was_cancelled_does_not_run_again(tmp_path: Path) -> None:
+    """One has failed, and may have failed by what it missed of its instance."""
+    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
+        unheard = Unheard(site, tmp_path, "$(( $FLUX_JOB_CC == 3 ? 5 : 0 ))")
+        assert site.run("cancel", unheard.id).returncode == 0
+        unheard.members(lambda job: job.exception)
+        os.kill(unheard.agent, signal.SIGCONT)
+        site.until(lambda state: state.jobs[unheard.job].state == INACTIVE, "it is over")
+        assert [(row["index"], row["result"]) for row in rows(site, unheard.id)] == [(1, "CD"), (2, "CD"), (4, "CD")]
+        again = site.run("ensemble", "rerun", unheard.id)
+        assert f"fluxkv: 1 member of {unheard.id}" in again.stderr
         assert site.run("ensemble", "watch", again.stdout.strip()).returncode == 5
         assert [row["index"] for row in rows(site, again.stdout.strip())] == [3]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_had_ended_when_all_was_killed_does_not_run_again(tmp_path: Path, whole: bool) -> None:
+    """What its launcher wrote down is read by the next attempt: of the ensemble with all in it, or of the child alone."""
+    with live.site(tmp_path, "-s", "1", "--cores", "4") as site:
+        unheard = Unheard(site, tmp_path, "$(( $FLUX_JOB_CC == 3 ? 5 : 0 ))")
+        child = parse_id(unheard.child.rpartition("/")[2])
+        (folder,) = left_spool.folders_of([site.dir.path], unheard.job, child)
+        deadline = time.monotonic() + live.PATIENCE_S
+        while len(Record(os.path.join(folder, "spool")).over) < 4:
+            assert time.monotonic() < deadline
+        if whole:
+            site.kill("launcher")
+        else:
+            kill([pid for pid, command in site.processes().items() if folder in command or "fluxkv ensemble feed" in command])
+        assert site.run("ensemble", "watch", unheard.id).returncode == 5
+        found = rows(site, unheard.id)
+        assert [(row["index"], row["result"]) for row in found] == [(1, "CD"), (2, "CD"), (3, "F"), (4, "CD")]
+        assert sorted(unheard.diary.read_text().split()) == ["1", "2", "3", "4"]

@@ -125,7 +125,7 @@ class Child(Place):
         )  # fmt: skip
         try:
             if self.attempt > 1:
-                above = SimpleNamespace(store=record.kvs.journal.store)
+                above = SimpleNamespace(store=record.kvs.journal.store, uri="")
                 ensemble_inside_cmd._resume(feeder, record, above, self.job, self.attempt, request, self.above.attempt)
             feeder.run()
         except Stopped:

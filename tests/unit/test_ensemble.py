@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worker_rig import T0, Rig, jobspec
 
 from fluxkv.instances import ensemble_feed, ensemble_record, ensemble_salvage
 from fluxkv.instances.client import Instance, connect
@@ -21,7 +23,9 @@ from fluxkv.instances.ensemble_lead import _children as children_of
 from fluxkv.instances.ensemble_lead import _Late
 from fluxkv.instances.ensemble_record import Info, Record, Share
 from fluxkv.instances.ensemble_salvage import Salvage
+from fluxkv.instances.spool import Spool
 from fluxkv.instances.submission import prepare
+from fluxkv.instances.wire import pack as as_record
 from fluxkv.journal.config import parse_rules
 from fluxkv.journal.ensemble import (
     MOST,
@@ -49,6 +53,7 @@ from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit, pack, read_commit
 from fluxkv.kvs.errors import Corrupt, Rejected, Unavailable
+from fluxkv.kvs.memory_store import MemoryStore
 from fluxkv.tools.ensemble_cmd import ensemble, submit
 from fluxkv.tools.ensemble_request import cutter, job_of, request_of
 
@@ -540,6 +545,37 @@ def test_a_journal_that_can_not_be_read_is_said_and_holds_up_nobody(
     if error.args == ("its server is away",):  # who is told to end while he waits does not wait on
         with pytest.raises(Stopped):
             list(Salvage(Indices([(0, 9)]), bytearray(10), told.append, waits=stopped).of_child(instance.store, 7, (1,), 1))
+
+
+def test_ends_of_members_that_nobody_has_answered_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All was killed: one was reported when there was no worker any more, of two only the launcher knows, one of them by KILL."""
+    rig = Rig(nodes=2)
+    rig.say(["instance-create", "instance", T0, {"uid": "u", "owner": 1, "namespace": "/ƒ6/ƒ8", "schema": 1, "parent": "unix:/kv"}])
+    rig.turn()
+    ids = []
+    for index in range(4):
+        spec = jobspec()
+        spec["attributes"]["system"]["environment"] = {"FLUX_JOB_CC": str(index)}
+        ids.append(rig.submit(spec))
+    rig.started(*ids)
+    rig.over(ids[0], 3 << 8)
+    keys = [f"{rig.job(id).key}.{rig.job(id).ranks[0]}" for id in ids]
+    version = rig.store.meta().version
+    folder = tmp_path / "ns" / "f6-5-0" / "ns" / "f8-3-1" / "spool"
+    folder.mkdir(parents=True)
+    spool = Spool(str(folder))
+    for id, key, status in zip(ids[1:3], keys[1:3], (0, 9), strict=True):
+        spool.add(as_record(["x", ["over", key, status, T0, T0 + 1, None, "", "", 0, 0.0, id]]))
+    spool.close()
+    monkeypatch.setattr(ensemble_salvage, "store_of", lambda store, namespace, *, over: MemoryStore(rig.server))
+
+    def found(roots: list[str]) -> list[tuple[int, int, str]]:
+        there, above = Salvage(Indices([(0, 9)]), bytearray(10), print, roots=roots), SimpleNamespace(namespace="/ƒ6")
+        return [(row.position, row.status, row.why) for part in there.of_child(above, 7, (1,), 1) for row in part]  # type: ignore[arg-type]
+
+    assert found([str(tmp_path)]) == [(0, 3 << 8, ""), (1, 0, "")]
+    assert found([str(tmp_path / "elsewhere")]) == [(0, 3 << 8, "")]
+    assert rig.store.meta().version == version, "it only reads"
 
 
 def test_names_of_children_are_job_ids(record: Record) -> None:

@@ -34,7 +34,7 @@ from fluxkv.journal.ids import f58, parse_id
 from fluxkv.journal.job import CLEANUP, INACTIVE, NEW, PENDING, PRIORITY, RUN, SCHED, Job, Result
 from fluxkv.journal.log import Journal
 from fluxkv.journal.resizing import START_FLAGS, start_option
-from fluxkv.journal.resuming import CAUSE, back_in_line, take_up
+from fluxkv.journal.resuming import CAUSE, back_in_line, come_to, take_up
 from fluxkv.journal.rset import NodeRecord, ResourceSet, render_set
 from fluxkv.journal.state import State
 from fluxkv.journal.wire import Commit
@@ -93,6 +93,11 @@ def test_whatever_an_instance_was_at_it_can_be_gone_on_with(played: list[Any]) -
             after = taken_up(state, inventory(1 + state.version % 3, 2))
             assert after.quarantine.table.keys() == state.quarantine.table.keys()
             assert owner_of(after) == Owner(77, 1, "5-6")
+            read = copied(state)
+            come_to(read, state.time + 1)  # who only reads finds the same
+            ended, again = ({id: (job.state, job.status, job.number, job.t_finish) for id, job in one.jobs.items()}
+                            for one in (read, after))  # fmt: skip
+            assert ended == again
             assert not after.keeping
             assert not any(node.busy or node.grants or node.online for node in after.nodes.values())
             assert [node.host for node in after.nodes.values()] == [f"new{rank}" for rank in range(1 + state.version % 3)]
