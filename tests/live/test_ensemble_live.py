@@ -68,8 +68,13 @@ def children_of(site: Any, id: int) -> dict[int, int]:
 
 
 def test_each_member_runs_once_and_failures_run_again(tmp_path: Path) -> None:
-    diary = tmp_path / "diary"
-    script = f"echo $FLUX_JOB_CC >> {diary}; test -e {tmp_path}/mended || exit $(( $FLUX_JOB_CC % 50 == 7 ? 3 : 0 ))"
+    diary, seen = tmp_path / "diary", tmp_path / "seen"
+    seen.mkdir()
+    script = (  # else one child may have done all before the other is there
+        f": > {seen}/${{FLUXKV_URI##*/}}; both() {{ set -- {seen}/*; test $# -ge 2; }}; "
+        f"until both; do sleep 0.02; done; echo $FLUX_JOB_CC >> {diary}; "
+        f"test -e {tmp_path}/mended || exit $(( $FLUX_JOB_CC % 50 == 7 ? 3 : 0 ))"
+    )
     with live.site(tmp_path, "-s", "2", "--cores", "2") as site:
         site.until(lambda state: all(node.usable for node in state.nodes.values()), "both nodes are up")
         version = site.client.store.meta().version
