@@ -55,9 +55,11 @@ def lead(here: Instance, outer: int, attempt: int, request: Request, env: Mappin
 
 
 def _children(here: Instance, request: Request, left: int) -> int:
-    """As many as there are nodes, but not more than members. One that has not spoken yet counts: its child waits for it, and takes
-    the place of another that has ended where it never does."""
-    nodes = sum(1 for node in here.state().nodes.values() if node.usable or (node.hello is None and node.drain is None))
+    """As many as there are nodes, but not more than members. One that has not spoken yet counts, or has and was not answered: its
+    child waits for it, and takes the place of another that has ended where it never does."""
+    nodes = sum(
+        1 for node in here.state().nodes.values() if node.usable or (node.drain is None and not (node.hello and node.t_status))
+    )
     return max(1, min(left, max(1, nodes) * request.per_node))
 
 

@@ -586,16 +586,18 @@ def test_names_of_children_are_job_ids(record: Record) -> None:
 
 
 def test_a_node_that_has_not_spoken_yet_has_a_child_and_one_that_is_down_has_none() -> None:
-    names = ("fresh", "up", "gone", "drained")
+    names = ("fresh", "up", "gone", "drained", "unanswered")
     nodes = {rank: Node(rank, name, 1, 0, 0, ()) for rank, name in enumerate(names)}
-    for rank in (1, 2):
+    for rank in (1, 2, 4):
         nodes[rank].hello = ["b", "s", 1, "1-1", []]
+    for rank in (1, 2):
+        nodes[rank].t_status = 1.0
     nodes[1].online = True
     nodes[3].drain = [1.0, "why"]
     here: Any = SimpleNamespace(state=lambda: SimpleNamespace(nodes=nodes))
     request = Request({}, (), ((0, 99),), {})
-    assert children_of(here, request, 100) == 2
-    assert children_of(here, request._replace(per_node=3), 100) == 6
+    assert children_of(here, request, 100) == 3
+    assert children_of(here, request._replace(per_node=3), 100) == 9
     assert children_of(here, request, 1) == 1
     nodes.clear()
     assert children_of(here, request, 100) == 1
