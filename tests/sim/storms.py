@@ -9,7 +9,7 @@ import pytest
 from simulator.clients import DEEPEST
 from simulator.faults import ROLES
 from simulator.play import Failed, play
-from simulator.sites import DEEP, GRAPHS, LATE, OWN, RESIZED, RESUMED, SCRIPTED, SILENT
+from simulator.sites import DEEP, GRAPHS, LATE, OWN, PASSED, RESIZED, RESUMED, SCRIPTED, SILENT
 
 SEEDS = int(os.environ.get("FLUXKV_SIM_SEEDS", "320"))
 SHARES = 2  # files, so that several workers of pytest may have one each
@@ -40,11 +40,13 @@ RARE_OWN: dict[str, float] = {
     "handed up": 500, "finished by a duty": 100, "killed while it handed up": 10, "two hand up at once": 10, "read in files": 300,
     "read above": 10000, "files torn with their job": 5,
 }  # fmt: skip
+RARE_PASSED: dict[str, float] = {"handed down": 50, "children gone on with": 50}
 # Beyond the first ones: what they found has been mended; 525 is one of few that lose a housekeeping script with its host.
 FOUND = (
     525, 848, 868, 922, 1011, 1102, 6521, 6759, 30461, 32168, 32772, 33246, DEEP + 1060, RESIZED + 60, RESIZED + 74, RESIZED + 114,
     RESIZED + 122, RESIZED + 183, RESIZED + 214, RESIZED + 1006, RESIZED + 10_198, RESUMED + 55, RESUMED + 77, RESUMED + 230, OWN,
-    OWN + 13, SCRIPTED + 10_008, SCRIPTED + 10_071, SCRIPTED + 10_101, DEEP + 10_053,
+    OWN + 13, SCRIPTED + 10_008, SCRIPTED + 10_071, SCRIPTED + 10_101, DEEP + 10_053, PASSED + 23,
+    PASSED + 34,
 )  # fmt: skip
 # First seeds of chunks whose site has a graph of resources.
 GRAPH_SEEDS = tuple(range(GRAPHS, GRAPHS + max(2 * CHUNK, SEEDS // 25), CHUNK))
@@ -60,6 +62,8 @@ SCRIPTED_SEEDS = (SCRIPTED, SCRIPTED + 4)
 RESUMED_SEEDS = tuple(range(RESUMED, RESUMED + max(4, SEEDS // 125), 4))
 # And of those whose instances have servers of their own.
 OWN_SEEDS = tuple(range(OWN + 4, OWN + 4 + max(8, SEEDS // 40), 4))
+# And of those whose instances have such servers, and are gone on with.
+PASSED_SEEDS = ((PASSED + 5, 3),)
 # Seeds that fail by a fault that is not mended, and what it is: they must fail until it is.
 KNOWN: dict[int, str] = {}
 

@@ -13,6 +13,7 @@ RESIZED: Counter[str] = Counter()
 SCRIPTED: Counter[str] = Counter()
 RESUMED: Counter[str] = Counter()
 OWN: Counter[str] = Counter()
+PASSED: Counter[str] = Counter()
 
 
 @pytest.mark.parametrize("first", storms.firsts(1))
@@ -45,6 +46,11 @@ def test_promises_hold_where_instances_have_servers_of_their_own(first: int) -> 
     storms.play_chunk(first, OWN, 4)
 
 
+@pytest.mark.parametrize(("first", "count"), storms.PASSED_SEEDS)
+def test_promises_hold_where_others_go_on_with_instances_on_servers_of_their_own(first: int, count: int) -> None:
+    storms.play_chunk(first, PASSED, count)
+
+
 def test_rare_paths_were_walked() -> None:
     storms.check_rare(TOTAL)
     storms.check_rare(DEEP, storms.RARE_DEEP, 16)
@@ -52,3 +58,4 @@ def test_rare_paths_were_walked() -> None:
     storms.check_rare(SCRIPTED, storms.RARE_SCRIPTED, 8)
     storms.check_rare(RESUMED, storms.RARE_RESUMED, 4)
     storms.check_rare(OWN, storms.RARE_OWN, 8)
+    storms.check_rare(PASSED, storms.RARE_PASSED, 3)
