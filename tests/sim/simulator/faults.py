@@ -242,7 +242,7 @@ class Faults:
                 tip = read_tip(realm.state_dir)
                 kept = left[-1].version if left else 0
                 realm.forks.append(Fork(kept, gone, tip.known.partition(":")[0] if tip else ""))
-        handover.look([realm for realm in there if realm.over])
+        handover.look([realm for realm in there if realm.over and realm.ready])  # not what has come of one that is on its way
         return True
 
     def _note_restart(self, server: Server) -> None:

@@ -544,6 +544,9 @@ def look_into(one: Any) -> None:
         return
     mine = one.server.tables.journals[one.namespace]
     more = entries[len(mine) :]
+    if one.before is not None and one.root.forks and len(entries) < len(mine) and entries == mine[: len(entries)]:
+        happened["put back above"] += 1  # a fail-over took back that it had gone down: its keeper has it go once more
+        return
     if entries[: len(mine)] != mine or (more and not heirs(one) and not is_known(one, more)):
         ids, there = [entry.id for entry in entries], [entry.id for entry in mine]
         raise Broken(f"{one.namespace} is read as {ids[-3:]} ({len(ids)}), and is {there[-3:]} ({len(there)})", one.place.job)
