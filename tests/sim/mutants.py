@@ -450,7 +450,7 @@ def _spoil_prologs(patch: Patch, spoil: Callable[[Any, list[Any]], None]) -> Non
         group = honest(state, job, claims, now)
         if any(order[0] == "script" for _, order in group.to_nodes):
             size = len(job.claims) + len(claims)
-            spoil(group, growing._orders(job, claims, state.nodes, growing.next_index(job), size))
+            spoil(group, growing._orders(state, job, claims, growing.next_index(job), size))
         return group
 
     patch(planner, "grown", grown)
