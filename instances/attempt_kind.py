@@ -15,10 +15,12 @@ _MORE = ("append", "label_files", "pty", "rlimits", "stderr", "stdin", "stdout",
 class Kind:
     """What an attempt's message says, but for whose it is. plain: one task that needs no more than a command and files of ours for
     its output. lends: those files may be any that are empty. ranks: task ranks that have spool files of their own, None where all
-    share them. extra: variables of the only task. fence: 0 for none, else a version before which it was not ordered."""
+    share them. extra: variables of the only task. fence: 0 for none, else a version before which it was not ordered.
+    late: it is bound to its CPUs only when it has begun (see `Spawner.start`)."""
 
     __slots__ = (
-        "env", "exits", "extra", "fence", "grace_s", "group", "lends", "limit_s", "many", "plain", "queued", "ranks", "tasks",
+        "env", "exits", "extra", "fence", "grace_s", "group", "late", "lends", "limit_s", "many", "plain", "queued", "ranks",
+        "tasks",
     )  # fmt: skip
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -34,6 +36,8 @@ class Kind:
         self.fence = int(spec.get("fence") or 0)
         self.many = len(self.tasks) > 1
         self.extra = {} if self.many else encoded(self.tasks[0][3] or {})
+        # An instance inside has daemons at once, which would not be bound.
+        self.late = self.queued and not any(task[1][1:2] == ["start"] for task in self.tasks)
         each = bool(spec.get("per_task_output")) or (spec.get("stdin") == "fifo" and self.many)
         self.ranks: list[int] | None = [task[0] for task in self.tasks] if each else None
         self.plain = not (self.many or each or any(spec.get(name) for name in _MORE))

@@ -154,11 +154,17 @@ def config_R(config: dict[str, Any], path: str) -> dict[str, Any] | None:
     return make_R(rows)
 
 
-def binding(cores: int) -> dict[int, list[int]]:
-    """Core id -> CPUs: the node's cores in order are the cores this process may use; {} if it claims more than there are."""
+def binding(cores: int, *, inside: bool = False) -> dict[int, list[int]]:
+    """Core id -> CPUs: the node's cores in order are the cores this process may use; {} if it claims more than there are.
+
+    inside: the instance is a job. Where that is bound, this process may use as many as it was given. Where it may use more, the
+    instance around it binds nothing (it claims more than there are, or has several nodes here, or was told so), and which of them
+    are its own nobody has said: each child would take the first.
+    """
     here = list(cpus_by_core().values())
     ids = ids_of_mask(cores)
-    return dict(zip(ids, here, strict=False)) if len(ids) <= len(here) else {}
+    bound = len(ids) == len(here) if inside else len(ids) <= len(here)
+    return dict(zip(ids, here, strict=False)) if bound else {}
 
 
 def _from_files(table: dict[str, Any], key: str, path: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class AgentRunner(Runner):
                 code=NOT_OURS, hint="run fluxkv agent --join again",
             )  # fmt: skip
         bind = not self.fake_nodes and len(names) == 1 and self.settings.get("bind", True)
-        return names, binding(nodes[min(names)].cores) if bind else {}
+        return names, binding(nodes[min(names)].cores, inside="parent" in self.settings) if bind else {}
 
     def _adopt(self, inventory: list[int], tip: str) -> None:
         """Somebody has reloaded the inventory, or the config."""

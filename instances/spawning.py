@@ -196,7 +196,7 @@ class Spawner:
                 per_task = many and (kind.ranks is not None or "task_files" in spec)
             # A job that was placed ahead is one of a flood of short ones: pinning ourselves before the spawn would have us
             # wait for the task's core each time, so it is pinned right after instead.
-            late = kind.queued
+            late = kind.late
             files = None
             for rank, argv, cpus, extra in attempt.tasks:
                 if files is None or per_task:
