@@ -56,6 +56,7 @@ class FailOver:
         self.timeout_s = timeout_s
         self.wanted = coordinated
         self.say = say
+        self._under_way = False  # whether the sentinels said last that there is a fail-over, which may promote another any time
 
     def survey(self) -> Survey:
         """Look at primary, replicas and sentinels. Raises `Rejected` for what forbids a fail-over, `Unavailable`."""
@@ -112,7 +113,7 @@ class FailOver:
 
     def _coordinated(self, found: Survey) -> str:
         with closing(self._sentinel()) as sentinel:
-            self._ask_sentinel(sentinel, "COORDINATED")
+            self._ask_sentinel(sentinel, found.primary, "COORDINATED")
         self.say(f"the sentinels have {host_port(*found.primary)} hand over")
         self._until(lambda: self._named() != found.primary, "the sentinels have not named another primary")
         # It closes its connections when it becomes a replica, so each look is a new one.
@@ -141,7 +142,7 @@ class FailOver:
                 )
                 self.say(f"all replicas have its journal up to {tip}")
                 with closing(self._sentinel()) as sentinel:
-                    self._ask_sentinel(sentinel)
+                    self._ask_sentinel(sentinel, found.primary)
                 begun = True
                 self._until(lambda: self._named() != found.primary, "the sentinels have not named another primary")
                 new = self._named()
@@ -151,7 +152,7 @@ class FailOver:
                 begun = False
                 return tip
             finally:
-                if begun:
+                if begun or self._under_way:
                     self.say(f"{place} stays paused until it is a replica, or for {pause_s:g} s: it must acknowledge nothing now")
                 else:
                     self._let_go(found.primary, pause_s)
@@ -176,19 +177,21 @@ class FailOver:
             )  # fmt: skip
         self.say(f"{host_port(*new)} has entry {tip}, the old primary's last")
 
-    def _ask_sentinel(self, sentinel: RespConnection, *how: str) -> None:
-        """Have it begin. Soon after another fail-over it first has to see how the replicas are: that is waited for. Where its
-        answer is lost, or it says that one is under way, it may have begun: what it names from then on tells."""
+    def _ask_sentinel(self, sentinel: RespConnection, old: Place, *how: str) -> None:
+        """Have it begin. Soon after another fail-over it first has to see how the replicas are, or has not done with that one
+        (INPROG): that is waited for. Where its answer is lost it may have begun: what it names from then on tells."""
 
         def begins() -> bool:
+            named, self._under_way = self._named(), False
+            if named != old:  # somebody else's, that was under way
+                return True
             try:
                 return bool(sentinel.call("SENTINEL", "FAILOVER", self.address.name, *how) == b"OK")
             except Unavailable:
                 return True
             except ReplyError as error:
-                if not str(error).startswith("INPROG"):
-                    raise
-                return True
+                self._under_way = str(error).startswith("INPROG")
+                raise
 
         self._until(begins, "the sentinels do not begin a fail-over")
 

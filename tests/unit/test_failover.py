@@ -58,9 +58,10 @@ class Link:
 
 FOUND = Survey(OLD, (NEW,), "5-1", False, ())
 LOST = Unavailable("the connection is lost", code="disconnected")
+UNDER_WAY = ReplyError("INPROG Failover already in progress")
 
 
-@pytest.mark.parametrize("answer", [b"OK", LOST, ReplyError("INPROG Failover already in progress")], ids=["OK", "lost", "INPROG"])
+@pytest.mark.parametrize("answer", [b"OK", LOST, UNDER_WAY], ids=["OK", "lost", "INPROG"])
 def test_whose_answer_is_lost_may_have_begun(answer: Any) -> None:
     site = Site([ReplyError("NOGOODSLAVE No suitable replica to promote"), answer])
     assert site.run(FOUND) == NEW
@@ -68,16 +69,30 @@ def test_whose_answer_is_lost_may_have_begun(answer: Any) -> None:
     assert sent.index(("REPLICAOF", "new")) < sent.index(("CLIENT", "UNPAUSE"))
 
 
-def test_one_that_may_be_replaced_at_any_time_stays_paused() -> None:
-    site = Site([LOST], looks=1_000_000)
-    with pytest.raises(Unavailable, match="have not named another primary"):
+def test_one_that_has_done_its_work_and_is_not_over_is_waited_for() -> None:
+    """That which made the server the primary that is to go now: no other comes of it."""
+    site = Site([UNDER_WAY, UNDER_WAY, b"OK"], looks=3)
+    assert site.run(FOUND) == NEW
+    assert sum(one[1:3] == ("SENTINEL", "FAILOVER") for one in site.sent) == 3
+
+
+def test_somebody_else_s_is_not_followed_by_ours() -> None:
+    site = Site([UNDER_WAY, b"OK"], looks=1)
+    assert site.run(FOUND) == NEW
+    assert sum(one[1:3] == ("SENTINEL", "FAILOVER") for one in site.sent) == 1
+
+
+@pytest.mark.parametrize(("answer", "why"), [(LOST, "have not named another primary"), (UNDER_WAY, "do not begin a fail-over")])
+def test_one_that_may_be_replaced_at_any_time_stays_paused(answer: Exception, why: str) -> None:
+    site = Site([answer], looks=1_000_000)
+    with pytest.raises(Unavailable, match=why):
         site.run(FOUND)
     assert not site.asked("CLIENT", "UNPAUSE")
     assert "it must acknowledge nothing now" in site.said[-1]
 
 
 def test_one_that_nobody_replaces_goes_on() -> None:
-    site = Site([ReplyError("NOGOODSLAVE No suitable replica to promote")])
+    site = Site([ReplyError("NOGOODSLAVE No suitable replica to promote")], looks=1_000_000)
     with pytest.raises(Unavailable, match="do not begin a fail-over"):
         site.run(FOUND)
     assert site.asked("CLIENT", "UNPAUSE")
