@@ -67,7 +67,7 @@ def figures(members: int, repeats: int, submitted: int) -> list[Figure]:
         figure(f"{text}: in turn, from its first member's start to the last one's end",
                [one / turn for one, (turn, _) in zip(inside, bare, strict=True)], "x", better="higher"),
         _beside(f"{text}: beside the flat instance, both as commands, start to end (equal is 1)", shares, TYPED, FLAT_TYPED, 1.0),
-        _beside(f"{text}: beside the flat instance, both by a connected Python client (equal is 1)", shares, SPREAD, FLAT, 1.0),
+        _beside(f"{text}: beside the flat instance, both by a connected Python client (equal is 1)", shares, SPREAD, FLAT),
         _beside(f"{text}: the command beside that client (equal is 1)", shares, TYPED, FLAT),
         figure(f"{text}: processor time beside the flat instance's (equal is 1)",
                [one / other for one, other in zip(work[TYPED], work[FLAT_TYPED], strict=True)], "x", WORK,

@@ -58,7 +58,7 @@ def parts(quick: bool) -> dict[str, Callable[[], list[Figure]]]:
         "estimates": lambda: bench_forecast.figures(quick),
         "plans": bench_policies.plans,
         "beside": lambda: bench_beside.figures(quick),
-        "ensemble": lambda: bench_ensemble.figures(*((2000, 1, 10_000) if quick else (8000, 3, 100_000))),
+        "ensemble": lambda: bench_ensemble.figures(*((2000, 1, 10_000) if quick else (8000, 5, 100_000))),
         "big": lambda: bench_jobs.many_active(100_000),
     }
 
