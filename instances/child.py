@@ -24,7 +24,7 @@ from ..kvs.errors import Rejected, Unavailable
 from ..kvs.port import Appended, Conflicted, Meta, Store, id_pair
 from ..kvs.redis_store import open_store
 from ..kvs.uri import parse_uri, public, with_namespace
-from . import whereabouts
+from . import whereabouts, yielding
 from .child_inventory import inventory
 from .discover import make_R
 from .follow import Tail
@@ -222,6 +222,7 @@ def make_settings(here: Place, options: Mapping[str, Any]) -> dict[str, Any]:
         "R": document, "ranks": [here.node], "lead": here.node == 0,
         "memory_limit": options.get("memory_limit") or "",
         "on_fork": options.get("on_fork") or around(here).get("on_fork"),  # if their server is one, so is what it loses
+        "yields": len(claims) == 1 and yielding.shares(options.get("policy") or "", claims[0].cores.bit_count()),
         "workers": options.get("workers") or 1, "policy": options.get("policy") or ("" if resume else "fcfs"), "fake": False,
         **place, **_server(here, meta, place, options),
     }  # fmt: skip

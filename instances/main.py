@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     failpoints.arm(options.get("--role", role))
     settings = state_dir.read()
     pace = pace_of(settings)
-    if pace.yields and role in MOVERS:
+    if settings.get("yields") and role in MOVERS:
         yielding.begin()
     if role == "launcher":
         from .launcher import main as run_launcher

@@ -1,6 +1,6 @@
-"""How much an instance for floods of short jobs (`--policy throughput`) does together, and how hurried it is. Pure.
+"""How much an instance for floods of short jobs (`--policy throughput`) does together. Pure.
 
-Decides that by the policy that it was made with: a config that names another one later does not change it.
+Decides three durations by the policy that it was made with: a config that names another one later does not change them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from typing import Any, NamedTuple
 
 
 class Pace(NamedTuple):
-    """Durations in seconds. In a flood an agent reports so often (`report_s`; each report is a commit, and begets one of the
+    """All in seconds. In a flood an agent reports so often (`report_s`; each report is a commit, and begets one of the
     worker), and a launcher tells its agent so often (`batch_s`: more often would only wake it); after a quiet time both speak at
     once, and so they do where nothing is left to end, or very much has. linger_s: how long a job that is placed ahead waits for its
-    seat before it is given back, to be placed elsewhere. yields: see `yielding`."""
+    seat before it is given back, to be placed elsewhere."""
 
     report_s: float = 0.02
     batch_s: float = 0.0015
     linger_s: float = 0.5
-    yields: bool = False
 
 
 USUAL = Pace()
-FLOOD = Pace(0.5, 0.5, 5.0, True)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
+FLOOD = Pace(0.5, 0.5, 5.0)  # seats are covered for longer (`fcfs.Throughput`), and jobs are equal: elsewhere is no better
 
 
 def pace_of(settings: Mapping[str, Any]) -> Pace:

@@ -1,6 +1,7 @@
-"""Daemons that, when they have something to do, let what runs on a core finish its turn first (Linux's SCHED_BATCH): what only
-moves a flood of short jobs along gains nothing by breaking into their tasks, and each time that costs two switches, with all that
-the core's caches had. Decides how this process is scheduled among others, and that whatever it starts is scheduled as before.
+"""Daemons that, when they have something to do, let what runs on a core finish its turn first (Linux's SCHED_BATCH). Where many
+instances share the CPUs, for floods of short jobs and with one slot each, breaking into another's task gains nothing, and each time
+costs two switches, with all that the core's caches had. Decides which instances those are, how this process is scheduled among
+others, and that whatever it starts is scheduled as before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,14 @@ from typing import Any
 
 _USUAL = {"scheduler": (os.SCHED_OTHER, os.sched_param(0))}
 _yields = False
+
+
+def shares(policy: str, cores: int) -> bool:
+    """Whether the daemons of an instance that is a job are to yield: one for floods with one core, which nobody has bound to its
+    CPUs (see `discover.binding`), so others are there, too. One with more slots is slower for it: its launcher serves them all."""
+    from .discover import cpus_by_core
+
+    return policy == "throughput" and cores == 1 and len(cpus_by_core()) > 1
 
 
 def begin() -> None:

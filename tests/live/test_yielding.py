@@ -1,4 +1,4 @@
-"""Daemons of an instance for floods of short jobs yield to what runs; nothing that they start has that from them."""
+"""Daemons of one-core instances that share their CPUs yield to what runs; nothing that they start has that from them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,37 @@ import sys
 from pathlib import Path
 
 import pytest
-from live import PROGRAM, Site, site
+from live import site
 
-pytestmark = pytest.mark.live
-CLASS = [sys.executable, "-c", "import os; raise SystemExit(10 + os.sched_getscheduler(0))"]
-MOVERS = ("worker-0", "agent", "launcher")
+from fluxkv.instances.discover import cpus_by_core
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(len(cpus_by_core()) < 2, reason="one core: whatever runs is bound to it"),
+    pytest.mark.skipif(not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"), reason="another C library"),
+]
+MANY = str(4 * len(cpus_by_core()))
+# Its launcher's, and whether it and what it starts are scheduled as ever.
+CLASS = "import os; os._exit(os.sched_getscheduler(os.getppid()) + 10 * os.sched_getscheduler(0))"
 
 
-def classes(one: Site) -> dict[str, int]:
-    return {role: os.sched_getscheduler(one.pid(role)) for role in ("keeper", "server", *MOVERS)}
+@pytest.mark.parametrize(
+    ("options", "per_node", "found"),
+    [
+        (("-s", "1", "--cores", MANY), int(MANY), os.SCHED_BATCH),
+        (("-s", "1", "--cores", MANY), 2, os.SCHED_OTHER),  # several slots each
+        ((), len(cpus_by_core()), os.SCHED_OTHER),  # each has its own
+    ],
+    ids=["shared", "slots", "bound"],
+)
+def test_only_those_that_share_their_cpus_yield(options: tuple[str, ...], per_node: int, found: int, tmp_path: Path) -> None:
+    with site(tmp_path, *options) as one:
+        job = one.client.submit_ensemble([sys.executable, "-c", CLASS], range(4), per_node=per_node, env=one.env)
+        with one.client.ensemble(job) as view:
+            view.wait(40)
+            assert [row.status >> 8 for _, _, row in view.rows()] == [found] * 4
 
 
-@pytest.mark.skipif(not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"), reason="another C library")
-def test_daemons_of_a_flood_yield_and_what_they_start_does_not(tmp_path: Path) -> None:
-    mine = os.sched_getscheduler(0)
-    assert mine == os.SCHED_OTHER
-    yielding = {"keeper": mine, "server": mine, **dict.fromkeys(MOVERS, os.SCHED_BATCH)}
+def test_an_instance_that_is_no_job_does_not(tmp_path: Path) -> None:
     with site(tmp_path, "--policy=throughput") as one:
-        assert classes(one) == yielding
-        plain = one.client.submit(CLASS)
-        inside = one.client.submit([*PROGRAM, "start", *CLASS])
-        assert one.results([int(plain), int(inside)]) == [10 + mine, 10 + mine]
-        one.kill("keeper", "agent", "launcher")  # whoever finds that brings up others, which are the worker's children then
-        assert one.results([int(one.client.submit(CLASS))]) == [10 + mine]
-        assert classes(one) == yielding
-
-
-def test_daemons_of_others_do_not(tmp_path: Path) -> None:
-    with site(tmp_path) as one:
-        assert set(classes(one).values()) == {os.sched_getscheduler(0)}
+        assert {os.sched_getscheduler(one.pid(role)) for role in ("worker-0", "agent", "launcher")} == {os.SCHED_OTHER}
