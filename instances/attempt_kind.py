@@ -8,7 +8,7 @@ from typing import Any
 from .wire import LIKE
 
 OWN = frozenset(("key", "job", "tmpdir", "env_own", "held", LIKE))  # what each attempt of a kind says itself
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+ENCODING, ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _MORE = ("append", "label_files", "pty", "rlimits", "stderr", "stdin", "stdout", "task_files")
 
 
@@ -47,4 +47,4 @@ class Kind:
 
 def encoded(variables: dict[str, str]) -> dict[bytes, bytes]:
     """As os.fsencode has it, in a third of the time."""
-    return {name.encode(_ENCODING, _ERRORS): value.encode(_ENCODING, _ERRORS) for name, value in variables.items()}
+    return {name.encode(ENCODING, ERRORS): value.encode(ENCODING, ERRORS) for name, value in variables.items()}

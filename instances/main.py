@@ -26,12 +26,12 @@ def main(argv: list[str]) -> int:
         return main(words)
     failpoints.arm(options.get("--role", role))
     settings = state_dir.read()
-    pace = pace_of(settings)
     if settings.get("yields") and role in MOVERS:
         yielding.begin()
     if role == "launcher":
         from .launcher import main as run_launcher
 
+        pace = pace_of(settings)
         words = ["--spool", state_dir.spool, "--linger", str(pace.linger_s), "--batch", str(pace.batch_s)]
         return with_room(partial(run_launcher, words))
     name = options.get("--role", role)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from . import rlimits
-from .attempt_kind import Kind, encoded
+from .attempt_kind import ENCODING, ERRORS, Kind, encoded
 from .proctree import ATTEMPT_VARIABLE
 from .programs import Programs
 from .scratch import Scratch
@@ -30,7 +29,6 @@ from .user_files import open_users, users_mode
 MAX_ENVIRONMENTS = 1024
 _DUP2 = os.POSIX_SPAWN_DUP2
 _MARK = ATTEMPT_VARIABLE.encode()
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 def badness(status: int) -> int:
@@ -266,10 +264,10 @@ class Spawner:
         for changes in (spec.get("env_own"), seat.get("env")):
             if changes:
                 for name, value in changes.items():
-                    env[_name(name)] = value.encode(_ENCODING, _ERRORS)
+                    env[_name(name)] = value.encode(ENCODING, ERRORS)
         if "tmpdir_env" in spec:
-            env[_name(spec["tmpdir_env"])] = spec["tmpdir"].encode(_ENCODING, _ERRORS)
-        env[_MARK] = (self._outer + attempt.key + self._suffix).encode(_ENCODING, _ERRORS)
+            env[_name(spec["tmpdir_env"])] = spec["tmpdir"].encode(ENCODING, ERRORS)
+        env[_MARK] = (self._outer + attempt.key + self._suffix).encode(ENCODING, ERRORS)
         env.update(kind.extra)
         return env
 
@@ -398,7 +396,7 @@ class Spawner:
 
 @lru_cache(256)
 def _name(variable: str) -> bytes:
-    return variable.encode(_ENCODING, _ERRORS)
+    return variable.encode(ENCODING, ERRORS)
 
 
 def unlink_if_empty(path: str) -> None:

@@ -401,14 +401,20 @@ def test_files_stay_until_the_journal_is_seen_above(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "appendonlydir").exists()
 
 
+def with_files(folder: Path, name: str, *there: str) -> tuple[MemoryServer, StateDir, dict[str, Any]]:
+    """(A server that has these journals, a child's state directory with its server's files, the child's settings)."""
+    server = MemoryServer()
+    share(name, server)
+    (folder / "appendonlydir").mkdir()
+    for one in there:
+        MemoryStore(server, one).create(durability="local", origin_ms=1, created=1.0)
+    return server, StateDir(str(folder)), settings(f"memory:{name}#/ƒA")
+
+
 def test_files_are_handed_up_once_more_where_a_fail_over_took_the_last_step_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = MemoryServer()
-    share("handover-again", server)
-    folder, given = StateDir(str(tmp_path)), settings("memory:handover-again#/ƒA")
-    (tmp_path / "appendonlydir").mkdir()
-    MemoryStore(server, PATH).create(durability="local", origin_ms=1, created=1.0)
+    server, folder, given = with_files(tmp_path, "handover-again", PATH)
     above = MemoryStore(server, "/ƒA/ƒB")
     monkeypatch.setattr(handover, "KEPT_S", -1.0)
     for door, stays in ((str(tmp_path), False), ("/nowhere/of-a-later-life", True)):
@@ -422,13 +428,8 @@ def test_files_are_handed_up_once_more_where_a_fail_over_took_the_last_step_back
 def test_files_are_handed_up_once_more_where_a_fail_over_took_back_what_was_inside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = MemoryServer()
-    share("handover-inside", server)
-    folder, given = StateDir(str(tmp_path)), settings("memory:handover-inside#/ƒA")
-    (tmp_path / "appendonlydir").mkdir()
     names = ["/ƒA/ƒB", "/ƒA/ƒB/ƒC"]
-    for name in (PATH, names[0]):
-        MemoryStore(server, name).create(durability="local", origin_ms=1, created=1.0)
+    server, folder, given = with_files(tmp_path, "handover-inside", PATH, names[0])
     inside = MemoryStore(server, names[1])
     monkeypatch.setattr(handover, "KEPT_S", -1.0)
     for door, stays in (("", False), (str(tmp_path / "ns" / "C"), False), ("/nowhere/of-a-later-life", True)):
